@@ -1,0 +1,66 @@
+# Everything runs in .venv, which is made on first use and again only when the dependencies change.
+PYTHON ?= python3
+BIN := .venv/bin
+DIGITS := data/moving_digits
+DATA ?= $(DIGITS)
+CONFIG ?= conf/train_video.yaml
+NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install data train-video sample tensorboard test test-slow lint format bench clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo
+	@echo "  make train-video DATA=folder     train on your own videos"
+	@echo "  make train-video ARGS='--trainer.max_steps 100'     anything the command line takes"
+
+.venv/installed: pyproject.toml setup.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: .venv/installed ## Make .venv with everything in it
+
+$(DIGITS)/recipe.json: | .venv/installed
+	$(BIN)/python data/moving_digits.py --output $(DIGITS)
+
+data: $(DIGITS)/recipe.json ## Make the default data set: 2400 clips of moving handwritten digits
+
+train-video: .venv/installed $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),$(DIGITS)/recipe.json) ## Train (10 minutes on 2 cores), then show samples at three budgets
+	$(BIN)/python -m flexivid.train fit --config $(CONFIG) --data.root '$(DATA)' \
+	  --trainer.logger.init_args.name '$(NAME)' $(ARGS)
+	@echo
+	@echo "Next:"
+	@echo "  $(BIN)/python -m flexivid.sample --budget 0.25                   a quarter of the compute"
+	@echo "  $(BIN)/python -m flexivid.sample --budget 1.0 0.5 0.25 --seed 7  the same noise at three budgets"
+	@echo "  make tensorboard                                              losses and samples of all runs"
+
+sample: .venv/installed ## Sample the newest run at budgets 1.0, 0.5 and 0.25
+	$(BIN)/python -m flexivid.sample --budget 1.0 0.5 0.25 $(ARGS)
+
+tensorboard: .venv/installed ## Show all runs in TensorBoard
+	$(BIN)/tensorboard --logdir runs
+
+test: .venv/installed ## Run the tests (-m 'not slow')
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed ## Run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed $(DIGITS)/recipe.json ## Run the benchmarks; results go to benchmarks/results
+	$(BIN)/python benchmarks/bench_forward.py --output benchmarks/results/bench_forward.json
+	$(BIN)/python benchmarks/bench_budget.py --output benchmarks/results/bench_budget.json
+
+clean: ## Remove what the programs have made (.venv stays)
+	rm -rf runs samples $(DIGITS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,213 @@
+"""Which patch mode each solver step uses, what that costs, and the schedule a budget buys. No torch.
+
+A schedule is a tuple of steps, one for every call of the network that the solver makes (Heun makes two a step). Its
+budget is its cost over that of the all-native schedule with as many steps and the same guidance.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import groupby
+from typing import NamedTuple
+
+from flexivid.budget.cost import NetworkShape, macs
+from flexivid.patching.shapes import PatchMode
+
+MAX_STEPS = 10_000
+
+
+class Step(NamedTuple):
+    """One solver step.
+
+    Args:
+        mode: Patch mode of the conditional branch.
+        guide_mode: Patch mode of guidance's second branch; ``None`` = no guidance at this step. Equal to ``mode``:
+            ordinary guidance. Another mode: weak guidance.
+
+    Example:
+        >>> str(Step(PatchMode("2x4x4"))), str(Step(PatchMode("1x2x2"), PatchMode("2x4x4")))
+        ('2x4x4', '1x2x2+2x4x4')
+    """
+
+    mode: PatchMode
+    guide_mode: PatchMode | None = None
+
+    def __str__(self) -> str:
+        return str(self.mode) if self.guide_mode is None else f"{self.mode}+{self.guide_mode}"
+
+
+class Schedule(tuple[Step, ...]):
+    """The patch plan: a tuple of :class:`Step`, written like ``12x4x8x8,8x2x4x4`` = 12 steps of 4x8x8, then 8 of 2x4x4.
+
+    Example:
+        >>> schedule = Schedule.parse("2x4x8x8,1x2x4x4+2x4x4")
+        >>> len(schedule), str(schedule), schedule[0].mode
+        (3, '2x4x8x8,1x2x4x4+2x4x4', PatchMode('4x8x8'))
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Read the written form; a guidance mode may follow with ``+``.
+
+        Raises:
+            ValueError: If the text is not of that form.
+        """
+        steps: list[Step] = []
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*(\d+)x(\d+x\d+x\d+)(?:\+(\d+x\d+x\d+))?\s*", part)
+            if match is None or not 1 <= int(match[1]) <= MAX_STEPS:
+                raise ValueError(
+                    f"got schedule part {part!r}; expected COUNTxMODE such as 12x4x8x8 (12 steps of mode 4x8x8),"
+                    f" count 1 to {MAX_STEPS}; write parts separated by commas"
+                )
+            steps += [Step(PatchMode(match[2]), PatchMode(match[3]) if match[3] else None)] * int(match[1])
+        return cls(steps)
+
+    def runs(self) -> list[tuple[int, Step]]:
+        """Counts of equal neighbours, in order."""
+        return [(len(list(group)), step) for step, group in groupby(self)]
+
+    def guided(self, guide_mode: PatchMode | None = None) -> Schedule:
+        """The same schedule with guidance at every step, by ``guide_mode`` or each step's own mode."""
+        return Schedule(Step(step.mode, guide_mode or step.mode) for step in self)
+
+    def __str__(self) -> str:
+        return ",".join(f"{count}x{step}" for count, step in self.runs())
+
+
+def constant(mode: str | PatchMode, num_steps: int, *, guided: bool = False) -> Schedule:
+    """One mode for all steps.
+
+    Example:
+        >>> str(constant("1x2x2", 20))
+        '20x1x2x2'
+    """
+    return weak_first([(mode, num_steps)], guided=guided)
+
+
+def weak_first(counts: Iterable[tuple[str | PatchMode, int]], *, guided: bool = False) -> Schedule:
+    """So many steps of each mode, in the order given (the paper's order: weak modes first, native last).
+
+    Args:
+        counts: Pairs of mode and number of steps.
+        guided: Whether every step has guidance by its own mode.
+
+    Raises:
+        ValueError: If there is no step, or a count is negative.
+
+    Example:
+        >>> str(weak_first([("2x4x4", 12), ("1x2x2", 8)]))
+        '12x2x4x4,8x1x2x2'
+    """
+    steps: list[Step] = []
+    for mode, count in counts:
+        if count < 0:
+            raise ValueError(f"got {count} steps of {mode}; expected 0 or more; change the count")
+        patch = PatchMode(mode)
+        steps += [Step(patch, patch if guided else None)] * count
+    if not 1 <= len(steps) <= MAX_STEPS:
+        raise ValueError(f"got {len(steps)} steps; expected 1 to {MAX_STEPS}; change num_steps")
+    return Schedule(steps)
+
+
+def schedule_macs(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int]) -> int:
+    """MACs of one sample under a schedule, both branches of guidance counted."""
+    cost = {mode: macs(config, size, mode) for mode in {m for step in schedule for m in step if m is not None}}
+    return sum(cost[step.mode] + (cost[step.guide_mode] if step.guide_mode else 0) for step in schedule)
+
+
+def budget_of(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int]) -> float:
+    """Cost of a schedule over the all-native one with as many steps and the same guidance.
+
+    Args:
+        schedule: Steps.
+        config: Shape of the network.
+        size: Latent size (t, h, w).
+
+    Returns:
+        Fraction > 0; 1 for the all-native schedule.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> config = FlexiDiTConfig(width=192, depth=6, num_heads=3, modes=("1x2x2", "2x4x4"))
+        >>> round(budget_of(Schedule.parse("10x2x4x4,10x1x2x2"), config, (8, 16, 16)), 2)
+        0.55
+    """
+    branches = sum(2 if step.guide_mode else 1 for step in schedule)
+    return schedule_macs(schedule, config, size) / (branches * macs(config, size))
+
+
+def least_budget(config: NetworkShape, size: tuple[int, int, int]) -> float:
+    """The budget of the cheapest mode at every step: nothing less is possible."""
+    return min(macs(config, size, mode) for mode in config.modes) / macs(config, size)
+
+
+def for_budget(
+    budget: float,
+    config: NetworkShape,
+    size: tuple[int, int, int],
+    *,
+    num_steps: int = 20,
+    guided: bool = False,
+    modes: Sequence[str | PatchMode] | None = None,
+) -> Schedule:
+    """The best weak-first schedule whose cost does not exceed the budget.
+
+    Best = as many native steps as can be paid with the cheapest mode elsewhere; then, of what is left, as many steps of
+    the next finer mode as can be paid, and so on. Several weak modes may be mixed; the cheapest ones come first.
+
+    Args:
+        budget: Fraction of the all-native cost, in (0, 1].
+        config: Shape of the network, e.g. a ``FlexiDiTConfig``.
+        size: Latent size (t, h, w).
+        num_steps: Calls of the network (solver steps).
+        guided: Whether every step has guidance by its own mode (the fraction stays the same).
+        modes: Modes that may be used; ``None`` = all the network has. The native one is always allowed.
+
+    Returns:
+        A schedule of ``num_steps`` steps with ``budget_of(...) <= budget``.
+
+    Raises:
+        ValueError: If the budget is outside (0, 1] or below the least possible, which is named.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> config = FlexiDiTConfig(width=192, depth=6, num_heads=3, modes=("1x2x2", "2x2x2", "1x4x4", "2x4x4"))
+        >>> schedule = for_budget(0.25, config, (8, 16, 16), num_steps=20)
+        >>> str(schedule), round(budget_of(schedule, config, (8, 16, 16)), 3)
+        ('16x2x4x4,1x2x2x2,3x1x2x2', 0.246)
+    """
+    if not 0 < budget <= 1:
+        raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
+    if not 1 <= num_steps <= MAX_STEPS:
+        raise ValueError(f"got {num_steps} steps; expected 1 to {MAX_STEPS}; change num_steps")
+    allowed = {config.mode(None), *(config.mode(mode) for mode in (config.modes if modes is None else modes))}
+    finest_first = sorted(allowed, key=lambda mode: (-macs(config, size, mode), mode != config.mode(None)))
+    native = macs(config, size)
+    useful = [mode for mode in finest_first if macs(config, size, mode) <= native]
+    costs = [macs(config, size, mode) for mode in useful]
+    affordable = math.floor(Fraction(budget) * num_steps * native)  # exact, so that no rounding exceeds the budget
+    if num_steps * costs[-1] > affordable:
+        least = math.ceil(costs[-1] / native * 1e4) / 1e4
+        raise ValueError(
+            f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode {useful[-1]};"
+            " raise the budget or use a model with larger patches"
+        )
+    counts = _greedy(costs, num_steps, affordable)
+    return weak_first(list(zip(useful, counts, strict=True))[::-1], guided=guided)
+
+
+def _greedy(costs: Sequence[int], num_steps: int, affordable: int) -> list[int]:
+    """Counts, finest first, that are lexicographically largest within the budget; ``costs`` falls."""
+    counts, cheapest = [], costs[-1]
+    for cost in costs[:-1]:
+        spare = affordable - num_steps * cheapest
+        count = min(num_steps, spare // (cost - cheapest)) if cost > cheapest else num_steps
+        counts.append(count)
+        num_steps, affordable = num_steps - count, affordable - count * cost
+    return [*counts, num_steps]

@@ -1,0 +1,86 @@
+"""Which clips make the batch of a step: a pure function of (seed, step), so that a resumed run goes on exactly.
+
+The clips of an epoch are a permutation drawn from (seed, epoch); epochs follow each other in one endless stream. Step s
+takes the next ``batch_size_at(s) * world_size`` places of the stream, and each rank a contiguous share of them. A batch
+may therefore cross from one epoch into the next, and no clip is dropped or repeated within an epoch.
+
+``step`` counts loader batches here; with gradient accumulation several make one optimizer step (see ``module``).
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+Position = tuple[int, int]  # (clip, epoch)
+
+
+class StepBatchSampler(Sampler[list[Position]]):
+    """Yield for each step, from ``start_step`` on, the list of (clip, epoch) of this rank.
+
+    Args:
+        num_clips: Clips of an epoch.
+        batch_size_at: Gives the clips per rank of a step; called in the main process only.
+        seed: Decides every permutation.
+        rank: This process.
+        world_size: Number of processes.
+        start_step: The first step, or a function that is asked for it whenever the iteration starts again.
+        num_steps: Steps of one iteration; None goes on for ever.
+
+    Raises:
+        ValueError: If there is no clip, or if ``batch_size_at`` gives less than 1.
+
+    >>> sampler = StepBatchSampler(3, lambda step: 2, seed=0, num_steps=3)
+    >>> [[epoch for _, epoch in batch] for batch in sampler]
+    [[0, 0], [0, 1], [1, 1]]
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size_at: Callable[[int], int],
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int | Callable[[], int] = 0,
+        num_steps: int | None = None,
+    ) -> None:
+        if num_clips < 1:
+            raise ValueError(f"got {num_clips} clips; expected at least 1; give the sampler a data set that has clips")
+        assert 0 <= rank < world_size
+        self.num_clips, self.batch_size_at, self.seed = num_clips, batch_size_at, seed
+        self.rank, self.world_size = rank, world_size
+        self.start_step, self.num_steps = start_step, num_steps
+        self._permutations: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        if self.num_steps is None:
+            raise TypeError("got no num_steps; expected a number of steps; pass num_steps to give the stream an end")
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        first = self.start_step() if callable(self.start_step) else self.start_step
+        offset = self.world_size * sum(self._batch_size(step) for step in range(first))
+        step = first
+        while self.num_steps is None or step < first + self.num_steps:
+            batch_size = self._batch_size(step)
+            begin = offset + self.rank * batch_size
+            yield [self._position(place) for place in range(begin, begin + batch_size)]
+            offset += self.world_size * batch_size
+            step += 1
+
+    def _batch_size(self, step: int) -> int:
+        batch_size = self.batch_size_at(step)
+        if batch_size < 1:
+            raise ValueError(f"got batch size {batch_size} at step {step}; expected at least 1; correct the batch size")
+        return batch_size
+
+    def _position(self, place: int) -> Position:
+        epoch, index = divmod(place, self.num_clips)
+        if epoch not in self._permutations:
+            stale = [known for known in self._permutations if known != epoch - 1]
+            for known in stale:
+                del self._permutations[known]
+            self._permutations[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
+        return int(self._permutations[epoch][index]), epoch

@@ -1,0 +1,1 @@
+"""Diffusion: process, times, loss, guidance, solvers. Knows tensors and schedules, never a model class."""

@@ -1,0 +1,134 @@
+"""Solving from noise to data with diffusers' schedulers, behind one function.
+
+Knows processes and schedulers; not what the network is, nor which patch modes it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexivid.diffusion.process import NUM_TRAIN_TIMESTEPS, Process
+from flexivid.diffusion.times import shift_time
+
+SOLVERS = {"flow": ("euler", "heun", "unipc", "dpm++"), "ddpm": ("ddim", "ddpm", "unipc", "dpm++")}
+
+Randomness = torch.Generator | list[torch.Generator] | None
+Predict = Callable[[int, Tensor, Tensor], Tensor]  # (call index, x, times (b,)) -> network output
+
+
+def solvers_of(process: Process) -> tuple[str, ...]:
+    """Solvers that can follow a process's path, the default one first.
+
+    Example:
+        >>> solvers_of(Process("flow")), solvers_of(Process("cosine"))
+        (('euler', 'heun', 'unipc', 'dpm++'), ('ddim', 'ddpm', 'unipc', 'dpm++'))
+    """
+    return SOLVERS["flow" if process.path == "flow" else "ddpm"]
+
+
+def num_calls(solver: str, num_steps: int) -> int:
+    """How often a solver calls the network: once a step, Heun twice in all steps but the last.
+
+    Example:
+        >>> num_calls("euler", 20), num_calls("heun", 20)
+        (20, 39)
+    """
+    return 2 * num_steps - 1 if solver == "heun" else num_steps
+
+
+def build_scheduler(process: Process, solver: str, num_steps: int, *, shift: float = 1.0) -> Any:
+    """A diffusers scheduler with its timesteps set.
+
+    Args:
+        process: Path of the network.
+        solver: One of :func:`solvers_of`.
+        num_steps: Solver steps, 1 to 1000.
+        shift: Time shift of flow paths, see ``shift_time``.
+
+    Raises:
+        ValueError: If the solver does not fit the path, or the number of steps is out of range.
+    """
+    if solver not in solvers_of(process):
+        raise ValueError(
+            f"got solver {solver!r} for a {process.path} process; expected one of {', '.join(solvers_of(process))};"
+            " choose one of these"
+        )
+    if not 1 <= num_steps <= NUM_TRAIN_TIMESTEPS:
+        raise ValueError(f"got {num_steps} inference steps; expected 1 to {NUM_TRAIN_TIMESTEPS}; change the number")
+    if process.path == "flow":
+        return _flow_scheduler(solver, num_steps, shift)
+    return _ddpm_scheduler(process, solver, num_steps)
+
+
+def _flow_scheduler(solver: str, num_steps: int, shift: float) -> Any:
+    import diffusers
+
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+    sigmas = torch.linspace(1, 1 / num_steps, num_steps).numpy()  # equal steps; the last one ends at 0
+    scheduler: Any
+    if solver == "euler":
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+        scheduler.set_timesteps(sigmas=sigmas)
+    elif solver == "heun":
+        scheduler = diffusers.FlowMatchHeunDiscreteScheduler()  # its shift would be applied twice (constructor, steps)
+        scheduler.set_timesteps(num_steps)
+        _set_heun_sigmas(scheduler, shift_time(torch.from_numpy(sigmas), shift))
+    elif solver == "unipc":
+        scheduler = diffusers.UniPCMultistepScheduler(**flow)
+        scheduler.set_timesteps(sigmas=sigmas)
+    else:
+        scheduler = diffusers.DPMSolverMultistepScheduler(**flow)
+        scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+def _set_heun_sigmas(scheduler: Any, sigmas: Tensor) -> None:
+    """Replace Heun's sigmas, which diffusers lets nobody choose: they stop at 1/1000 and spend a step on the rest."""
+    inner = sigmas[1:].repeat_interleave(2)
+    scheduler.sigmas = torch.cat((sigmas[:1], inner, torch.zeros(1)))
+    scheduler.timesteps = torch.cat((sigmas[:1], inner)) * NUM_TRAIN_TIMESTEPS
+
+
+def _ddpm_scheduler(process: Process, solver: str, num_steps: int) -> Any:
+    import diffusers
+
+    settings = {
+        "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
+        "beta_schedule": {"cosine": "squaredcos_cap_v2", "linear": "linear"}[process.path],
+        "prediction_type": "sample",
+        "timestep_spacing": "trailing",  # starts at pure noise (2305.08891)
+    }
+    if solver in ("ddim", "ddpm"):
+        settings["clip_sample"] = False
+    name = {"ddim": "DDIM", "ddpm": "DDPM", "unipc": "UniPCMultistep", "dpm++": "DPMSolverMultistep"}[solver]
+    scheduler = getattr(diffusers, name + "Scheduler")(**settings)
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, generator: Randomness = None) -> Tensor:
+    """Follow the path from noise to data.
+
+    Args:
+        predict: ``predict(i, x, time)`` -> network output at the i-th call, time (b,) in (0, 1].
+        noise: Where to start, (b, c, t, h, w), float32.
+        process: What the output means.
+        scheduler: From :func:`build_scheduler`; used up by one call.
+        generator: Randomness of the ancestral solver (ddpm), one in all or one a sample.
+
+    Returns:
+        Latent at time 0, the shape of ``noise``, float32.
+    """
+    x = noise.float()
+    offset = 0 if process.path == "flow" else 1  # discrete timestep k stands for time (k + 1) / 1000
+    wanted = "velocity" if process.path == "flow" else "x0"
+    extra = {"generator": generator} if type(scheduler).__name__ == "DDPMScheduler" else {}
+    for i, timestep in enumerate(scheduler.timesteps.tolist()):
+        time = torch.full((len(x),), (timestep + offset) / NUM_TRAIN_TIMESTEPS, device=x.device)
+        output = process.convert(predict(i, x, time), x, time, wanted)
+        x = scheduler.step(output, scheduler.timesteps[i], x, return_dict=False, **extra)[0].float()
+    return x

@@ -1,0 +1,1 @@
+"""Latents: what turns video into what the network sees, and back."""

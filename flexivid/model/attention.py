@@ -1,0 +1,77 @@
+"""Attention over tokens: rotary positions with QK-norm, and the operator chosen for the device.
+
+Tensors are (b, n, k, e). Backends give the same result; which is used depends on device, dtype and length alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BMM_LIMIT_BYTES = 1 << 28  # score matrices above this go to SDPA, which never writes them out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn feature i with feature i + e/2 by the token's angle.
+
+    Args:
+        x: (b, n, ..., e).
+        cos: Cosines for all features, broadcastable to x. A learned scale may be folded in. Likewise ``sin``, whose
+            first half carries the minus sign.
+
+    Source:
+        RoPE (arXiv:2104.09864), in the half-split layout of the public LLM codes.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "sdpa") -> Tensor:
+    """Softmax attention, (b, n, k, e) three times -> (b, n, k, e).
+
+    Args:
+        q: Queries. Likewise ``k`` keys and ``v`` values.
+        backend: ``sdpa`` or ``xformers``; xformers falls back with one warning where it has no operator.
+    """
+    if backend == "xformers" and _xformers_operator(q.device.type):
+        return _xformers_operator(q.device.type)(q, k, v)
+    if _prefers_bmm(q):
+        return _bmm_attention(q, k, v)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def _prefers_bmm(q: Tensor) -> bool:
+    """On CPUs, bf16 matrix products are 5-10x faster than float32 and SDPA's kernel does not use them (docs/LOG.md)."""
+    b, n, heads, _ = q.shape
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and b * heads * n * n * 2 <= BMM_LIMIT_BYTES
+
+
+def _bmm_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    b, n, heads, e = q.shape
+    q, k, v = (x.transpose(1, 2).reshape(b * heads, n, e) for x in (q, k, v))
+    scores = torch.softmax(torch.bmm(q * e**-0.5, k.transpose(1, 2)), dim=-1)  # (b k) n n
+    return torch.bmm(scores, v).view(b, heads, n, e).transpose(1, 2)
+
+
+@cache
+def _xformers_operator(device_type: str):
+    """Xformers' attention where it can run on the device, else ``None`` (warned once per device)."""
+    try:
+        from xformers.ops import memory_efficient_attention
+
+        probe = torch.zeros(1, 8, 1, 32, device=device_type, dtype=torch.float16 if device_type == "cuda" else None)
+        memory_efficient_attention(probe, probe, probe)
+    except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        warnings.warn(
+            f"got attention_backend='xformers' on {device_type}, where it has no operator ({reason}); using sdpa;"
+            " set attention_backend to 'sdpa' to silence this",
+            stacklevel=3,
+        )
+        return None
+    return memory_efficient_attention

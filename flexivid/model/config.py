@@ -1,0 +1,132 @@
+"""What a FlexiDiT is, as plain data. No torch: a budget can be planned from it on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from flexivid.patching.shapes import PatchMode, axis_split
+
+PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and one for laptops
+    "tiny": {"width": 256, "depth": 6, "num_heads": 2},  # two wide heads: the softmax is what bounds it on a CPU
+    "S": {"width": 384, "depth": 12, "num_heads": 6},
+    "B": {"width": 768, "depth": 12, "num_heads": 12},
+    "L": {"width": 1024, "depth": 24, "num_heads": 16},
+    "XL": {"width": 1152, "depth": 28, "num_heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class FlexiDiTConfig:
+    """Shape of a FlexiDiT.
+
+    Args:
+        width: Token width d; a multiple of ``num_heads``.
+        depth: Number of blocks.
+        num_heads: Attention heads; ``width / num_heads`` is even and >= 6.
+        in_channels: Channels of the latent (3 for pixels).
+        modes: Patch modes, as text or :class:`PatchMode`; the first one is native.
+        num_classes: Classes of the condition, 0 for none. The null class comes on top.
+        mlp_ratio: Hidden width of the feed-forward over ``width``.
+        out_channels: Channels of the output; ``None`` = ``in_channels``.
+        attention: ``joint`` over space and time, or ``factorised``: spatial and temporal blocks in turn (Latte).
+        attention_backend: ``sdpa`` or ``xformers`` (falls back to sdpa where xformers has no operator).
+        gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
+
+    Raises:
+        ValueError: If the numbers do not fit together; the message names the field.
+
+    Example:
+        >>> config = FlexiDiTConfig.preset("XL", in_channels=4, modes=["1x2x2", "1x4x4"], num_classes=1000)
+        >>> config.width, config.native
+        (1152, PatchMode('1x2x2'))
+    """
+
+    width: int = 256
+    depth: int = 6
+    num_heads: int = 2
+    in_channels: int = 3
+    modes: tuple[str | PatchMode, ...] = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")
+    num_classes: int = 0
+    mlp_ratio: float = 4.0
+    out_channels: int | None = None
+    attention: Literal["joint", "factorised"] = "joint"
+    attention_backend: Literal["sdpa", "xformers"] = "sdpa"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        modes = (self.modes,) if isinstance(self.modes, str) else self.modes
+        object.__setattr__(self, "modes", tuple(PatchMode(mode) for mode in modes))
+        if self.out_channels is None:
+            object.__setattr__(self, "out_channels", self.in_channels)
+        self._check()
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> FlexiDiTConfig:
+        """A named size: ``tiny``, ``S``, ``B``, ``L`` or ``XL``, with any field changed."""
+        if name not in PRESETS:
+            raise ValueError(f"got preset {name!r}; expected one of {', '.join(PRESETS)}; choose one of these")
+        return cls(**{**PRESETS[name], **changes})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FlexiDiTConfig:
+        """Build from plain data, as in ``config.json``; an unknown key is an error that names the nearest field."""
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "remove it"
+                raise ValueError(f"got model setting {key!r}; expected one of {', '.join(known)}; {hint}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``config.json``; modes as text."""
+        return {**asdict(self), "modes": [str(mode) for mode in self.modes]}
+
+    @property
+    def native(self) -> PatchMode:
+        """The first mode: the paper's powerful one."""
+        return self.modes[0]  # type: ignore[return-value]
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head, e."""
+        return self.width // self.num_heads
+
+    @property
+    def hidden(self) -> int:
+        """Width inside the feed-forward."""
+        return int(self.width * self.mlp_ratio)
+
+    def mode(self, mode: str | PatchMode | None) -> PatchMode:
+        """Resolve a mode as users name it; ``None`` and ``native`` are the native one.
+
+        Raises:
+            ValueError: If the model does not have the mode.
+        """
+        chosen = self.native if mode is None or mode == "native" else PatchMode(mode)
+        if chosen not in self.modes:
+            have = ", ".join(map(str, self.modes))
+            raise ValueError(f"got mode {chosen}; expected one the model has ({have}); choose one or retrain with it")
+        return chosen
+
+    def _check(self) -> None:
+        for name in ("width", "depth", "num_heads", "in_channels", "out_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"got {name}={getattr(self, name)}; expected a whole number >= 1; change {name}")
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            have = ", ".join(map(str, self.modes)) or "none"
+            raise ValueError(f"got modes {have}; expected at least one and none twice; change modes")
+        if self.num_classes < 0:
+            raise ValueError(f"got num_classes={self.num_classes}; expected >= 0; use 0 for no classes")
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"got width={self.width} and num_heads={self.num_heads}; expected a width that is a multiple of"
+                " num_heads; change one of them"
+            )
+        axis_split(self.head_dim)
+        for name, known in (("attention", ("joint", "factorised")), ("attention_backend", ("sdpa", "xformers"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"got {name}={getattr(self, name)!r}; expected {' or '.join(known)}; choose one")

@@ -1,0 +1,1 @@
+"""Patching: patch modes, grids, resizing of patch weights, positions. Knows no model."""

@@ -1,0 +1,157 @@
+"""Latent <-> tokens for every mode, from one underlying kernel. Torch layers; knows no transformer.
+
+A latent that a mode does not divide is padded by repeating its last frame, row and column, and cropped on the way back,
+so that every clip size works with every mode (causal autoencoders give odd frame counts).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from flexivid.patching.resize import embedding_dual, output_dual, pi_resize
+from flexivid.patching.shapes import PatchMode, Size3, grid_of, underlying_patch
+
+
+def pad_to(latent: Tensor, mode: PatchMode) -> Tensor:
+    """Repeat the last frame, row and column until ``mode`` divides the size.
+
+    Args:
+        latent: (b, c, t, h, w).
+        mode: Patch size in cells.
+
+    Returns:
+        (b, c, t', h', w') with t' the next multiple of the mode's side, likewise h', w'.
+    """
+    for axis, patch in zip((2, 3, 4), mode, strict=True):
+        missing = -latent.shape[axis] % patch
+        if missing:
+            last = latent.narrow(axis, latent.shape[axis] - 1, 1)
+            latent = torch.cat((latent, *[last] * missing), dim=axis)
+    return latent
+
+
+def patchify(latent: Tensor, mode: PatchMode) -> Tensor:
+    """Cut into patches: (b, c, t, h, w) -> (b, n, c pt ph pw), padded where the mode does not divide the size.
+
+    Example:
+        >>> patchify(torch.zeros(1, 3, 5, 8, 8), PatchMode("2x4x4")).shape
+        torch.Size([1, 12, 96])
+    """
+    return rearrange(
+        pad_to(latent, mode),
+        "b c (gt pt) (gh ph) (gw pw) -> b (gt gh gw) (c pt ph pw)",
+        pt=mode.t,
+        ph=mode.h,
+        pw=mode.w,
+    )
+
+
+def unpatchify(patches: Tensor, mode: PatchMode, size: Size3) -> Tensor:
+    """Put patches back and crop the padding: (b, n, c pt ph pw) -> (b, c, t, h, w).
+
+    Args:
+        patches: (b, n, c pt ph pw), tokens in (t, h, w) order.
+        mode: Patch size in cells.
+        size: Size (t, h, w) of the latent before padding.
+    """
+    grid = grid_of(size, mode)
+    latent = rearrange(
+        patches,
+        "b (gt gh gw) (c pt ph pw) -> b c (gt pt) (gh ph) (gw pw)",
+        **{"gt": grid.t, "gh": grid.h, "gw": grid.w, "pt": mode.t, "ph": mode.h, "pw": mode.w},
+    )
+    return latent[:, :, : size.t, : size.h, : size.w]
+
+
+class _FlexiKernel(nn.Module):
+    """What embedding and de-embedding share: the 1-D duals of each mode, as buffers that are not saved."""
+
+    def __init__(self, modes: tuple[PatchMode, ...], dual) -> None:
+        super().__init__()
+        self.modes = modes
+        self.underlying = underlying_patch(modes)
+        for mode in modes:
+            for axis, old, new in zip("thw", self.underlying, mode, strict=True):
+                matrix = dual(old, new).float().to(torch.get_default_device())
+                self.register_buffer(f"dual_{axis}_{mode}", matrix, persistent=False)
+
+    def duals(self, mode: PatchMode) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps from the underlying patch to ``mode``, one an axis, (p, p')."""
+        return tuple(self.get_buffer(f"dual_{axis}_{mode}") for axis in "thw")  # type: ignore[return-value]
+
+    def lift(self, kernel: Tensor) -> Tensor:
+        """The least underlying kernel whose resize to the native mode is ``kernel``, (..., pt, ph, pw) native.
+
+        Source:
+            ``w_flex = Q(p_pre)^+ w_pre`` (2502.20126, sec. 3.1): keeps a pre-trained function.
+        """
+        return pi_resize(kernel, *(torch.linalg.pinv(dual.double()).to(kernel) for dual in self.duals(self.modes[0])))
+
+
+class FlexiPatchEmbed(_FlexiKernel):
+    """Embedding of patches of any mode by one underlying kernel.
+
+    Args:
+        in_channels: Channels c of the latent.
+        width: Token width d.
+        modes: Patch modes, the native one first.
+
+    Example:
+        >>> embed = FlexiPatchEmbed(3, 8, (PatchMode("1x2x2"), PatchMode("2x4x4")))
+        >>> embed(torch.zeros(1, 3, 4, 8, 8), PatchMode("2x4x4")).shape
+        torch.Size([1, 8, 8])
+    """
+
+    def __init__(self, in_channels: int, width: int, modes: tuple[PatchMode, ...]) -> None:
+        super().__init__(modes, embedding_dual)
+        native = torch.empty(width, in_channels, *modes[0])
+        nn.init.xavier_uniform_(native.view(width, -1))
+        self.weight = nn.Parameter(torch.empty(width, in_channels, *self.underlying))
+        self.bias = nn.Parameter(torch.zeros(width))
+        if not self.weight.is_meta:
+            with torch.no_grad():
+                self.weight.copy_(self.lift(native))
+
+    def kernel(self, mode: PatchMode) -> Tensor:
+        """Embedding weights of a mode, (d, c, pt, ph, pw)."""
+        return pi_resize(self.weight, *self.duals(mode))
+
+    def forward(self, latent: Tensor, mode: PatchMode) -> Tensor:
+        """(b, c, t, h, w) -> tokens (b, n, d)."""
+        return F.linear(patchify(latent, mode), self.kernel(mode).flatten(1), self.bias)
+
+
+class FlexiPatchOutput(_FlexiKernel):
+    """De-embedding of tokens into patches of any mode by one underlying kernel and bias.
+
+    Args:
+        width: Token width d.
+        out_channels: Channels of the output.
+        modes: Patch modes, the native one first.
+    """
+
+    def __init__(self, width: int, out_channels: int, modes: tuple[PatchMode, ...]) -> None:
+        super().__init__(modes, output_dual)
+        self.out_channels = out_channels
+        self.weight = nn.Parameter(torch.zeros(width, out_channels, *self.underlying))  # zero: DiT's final layer
+        self.bias = nn.Parameter(torch.zeros(out_channels, *self.underlying))
+
+    def kernel(self, mode: PatchMode) -> tuple[Tensor, Tensor]:
+        """De-embedding weights (d, c, pt, ph, pw) and bias (c, pt, ph, pw) of a mode."""
+        duals = self.duals(mode)
+        return pi_resize(self.weight, *duals), pi_resize(self.bias, *duals)
+
+    def forward(self, tokens: Tensor, mode: PatchMode, size: Size3) -> Tensor:
+        """Tokens (b, n, d) -> (b, c, t, h, w)."""
+        weight, bias = self.kernel(mode)
+        return unpatchify(F.linear(tokens, weight.flatten(1).T, bias.flatten()), mode, size)
+
+
+def patch_values(mode: PatchMode, channels: int) -> int:
+    """Numbers in one patch, c pt ph pw."""
+    return math.prod(mode) * channels

@@ -1,0 +1,56 @@
+"""Where a token sits: patch centres in native units, and the sinusoids made from them. Knows no layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flexivid.patching.shapes import PatchMode, Size3, axis_split
+
+
+def patch_centres(grid: Size3, mode: PatchMode, native: PatchMode, *, device: torch.device | None = None) -> Tensor:
+    """Centres of a mode's patches, in units of native patches (the first native patch has its centre at 0).
+
+    A token of a larger patch stands at the mean of the native tokens it replaces (2502.20126, sec. 3.1), so that
+    positions mean the same in every mode; they are fractional where a mode covers an even number of native patches.
+
+    Args:
+        grid: Tokens along t, h, w.
+        mode: Patch of those tokens.
+        native: Patch of the native mode.
+        device: Where to put the result.
+
+    Returns:
+        float32 positions, (n, 3), frames slowest.
+
+    Example:
+        >>> patch_centres(Size3(1, 1, 2), PatchMode("1x4x4"), PatchMode("1x2x2"))
+        tensor([[0.0000, 0.5000, 0.5000],
+                [0.0000, 0.5000, 2.5000]])
+    """
+    axes = [
+        (torch.arange(count, device=device, dtype=torch.float32) + 0.5) * (patch / unit) - 0.5
+        for count, patch, unit in zip(grid, mode, native, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
+
+
+def axis_angles(centres: Tensor, width: int, *, base: float) -> Tensor:
+    """Angles of three-axis sinusoids: each axis takes its share of the features, frequencies fall geometrically.
+
+    Args:
+        centres: Positions, (n, 3).
+        width: Number of features (two per angle), even, >= 6.
+        base: Longest period over the shortest.
+
+    Returns:
+        Angles, (n, width / 2), the axes one after the other.
+
+    Source:
+        RoPE (arXiv:2104.09864), with a share of the head per axis as in the public video transformers.
+    """
+    angles = []
+    for axis, features in enumerate(axis_split(width)):
+        steps = torch.arange(features // 2, device=centres.device, dtype=torch.float32) / (features // 2)
+        angles.append(centres[:, axis, None] * base**-steps)
+    return torch.cat(angles, dim=-1)

@@ -1,0 +1,1 @@
+"""Pipeline: assembly of network, process, schedule and codec: checkpoints, generation, cost reports, video files."""

@@ -1,0 +1,158 @@
+"""Saving and loading models: ``config.json`` + ``model.safetensors``, or a Lightning ``.ckpt``. EMA weights by default.
+
+A recipe is plain data beside the model's shape: what a sampler must know and the network does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import flexivid
+from flexivid.diffusion.process import Process
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+KEY = "flexivid"  # of the entry that training adds to a Lightning checkpoint
+PREFIX = "network."  # of the network's weights there
+
+
+def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path:
+    """Write ``config.json`` and ``model.safetensors``; each appears whole or not at all.
+
+    Args:
+        folder: Made if missing.
+        model: Its weights are written as they are.
+        recipe: Plain data: process, size, fps, class names, sampling defaults.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / (WEIGHTS + ".tmp"), metadata={"format": "pt"})
+    text = json.dumps(
+        {"flexivid_version": flexivid.__version__, "model": model.config.to_dict(), "recipe": dict(recipe)}, indent=2
+    )
+    (folder / (CONFIG + ".tmp")).write_text(text + "\n")
+    for name in (WEIGHTS, CONFIG):
+        (folder / (name + ".tmp")).replace(folder / name)
+    return folder
+
+
+def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
+    """Load a model for sampling.
+
+    Args:
+        path: An exported folder, a training run's folder, or a Lightning ``.ckpt`` file.
+        ema: Averaged weights. ``False`` takes the last ones, which only a ``.ckpt`` (or a run that has one) keeps.
+        device: Where to put it.
+
+    Returns:
+        The network in eval mode; ``model.recipe`` tells how it was trained and how to sample it.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint at ``path``.
+        ValueError: If the files are damaged or weights and config do not fit.
+    """
+    config, recipe, weights = _read(Path(path), ema)
+    model = FlexiDiT(FlexiDiTConfig.from_dict(config))
+    _load_weights(model, weights, path)
+    model.recipe = recipe
+    return model.eval().to(device)
+
+
+def process_of(recipe: Mapping[str, Any]) -> Process:
+    """The process a model was trained with."""
+    return Process(**recipe.get("process", {})).check()
+
+
+def fingerprint(model: FlexiDiT) -> str:
+    """Twelve hex digits of the weights and the config: says which checkpoint a sample came from."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def newest_run(root: str | Path = "runs") -> Path:
+    """The run below ``root`` that was written last.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    found = [*Path(root).rglob(WEIGHTS), *Path(root).rglob("*.ckpt")]
+    if not found:
+        raise FileNotFoundError(
+            f"got no trained model below {Path(root)}/; expected {WEIGHTS} or a .ckpt file; run `make train-video`"
+            " or name one with --checkpoint"
+        )
+    newest = max(found, key=lambda file: file.stat().st_mtime)
+    return newest.parent if newest.name == WEIGHTS else newest
+
+
+def _read(path: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tensor]]:
+    """Config, recipe and weights of whatever ``path`` is."""
+    if path.is_file():
+        return _read_ckpt(path, ema)
+    exported = (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+    ckpt = next((file for file in (path / "checkpoints" / "last.ckpt", path / "last.ckpt") if file.is_file()), None)
+    if ckpt is not None and not (exported and ema):
+        return _read_ckpt(ckpt, ema)
+    if not exported:
+        raise FileNotFoundError(
+            f"got checkpoint {path}, which {'has no model in it' if path.is_dir() else 'does not exist'}; expected a"
+            f" folder with {CONFIG} and {WEIGHTS}, a run folder or a .ckpt file; check the path"
+        )
+    if not ema:
+        raise ValueError(f"got --no-ema for {path}; expected a .ckpt, which keeps both weights; point to one")
+    return _read_exported(path)
+
+
+def _read_exported(folder: Path) -> tuple[dict, dict, dict[str, torch.Tensor]]:
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+        weights = load_file(folder / WEIGHTS)
+        return content["model"], content.get("recipe", {}), weights
+    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+        raise ValueError(
+            f"got {folder} with damaged files ({error!r}); expected what flexivid wrote; export the run again"
+        ) from error
+
+
+def _read_ckpt(file: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tensor]]:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        entry = content[KEY]
+    except Exception as error:
+        raise ValueError(
+            f"got {file}, which cannot be read as a flexivid checkpoint ({type(error).__name__}: {error}); expected a"
+            " .ckpt written by flexivid.train; check the path"
+        ) from error
+    states = content["state_dict"] if ema else content.get("current_model_state", content["state_dict"])
+    weights = {name[len(PREFIX) :]: tensor for name, tensor in states.items() if name.startswith(PREFIX)}
+    return entry["model"], entry["recipe"], weights
+
+
+def _load_weights(model: FlexiDiT, weights: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Load, or say in one line how weights and config differ."""
+    own = model.state_dict()
+    missing, surplus = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or surplus or shapes:
+        first = (sorted(shapes) + missing + surplus)[0]
+        raise ValueError(
+            f"got weights at {path} that do not fit their config ({len(missing)} missing, {len(surplus)} unknown,"
+            f" {len(shapes)} of another shape, e.g. {first}); expected the pair that was saved together; export again"
+        )
+    model.load_state_dict(dict(weights))

@@ -1,0 +1,177 @@
+"""A folder of samples: one mp4 each, ``manifest.jsonl``, a grid. What is finished survives an interruption."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.pipeline.checkpoint import fingerprint
+from flexivid.pipeline.generate import OnStep, generate_batches
+from flexivid.pipeline.measure import CallCounter
+from flexivid.pipeline.sampling import Settings
+from flexivid.pipeline.video_io import to_frames, write_grid, write_video
+
+GRID_COLUMNS = 8
+
+
+class Plan(NamedTuple):
+    """A patch plan with the budget it stands for, which names its files."""
+
+    budget: float
+    schedule: Schedule
+
+
+class Outcome(NamedTuple):
+    """What one plan made and cost, all samples together."""
+
+    plan: Plan
+    files: list[Path]
+    predicted_macs: int
+    measured_macs: int
+    seconds: float
+
+
+class Interrupted(Exception):  # noqa: N818  (nothing went wrong: the user stopped it)
+    """Ctrl-C while sampling: says what is finished and what is missing."""
+
+
+def plan_of(schedule: Schedule, model: FlexiDiT, settings: Settings, budget: float | None = None) -> Plan:
+    """Name a schedule by the budget that was asked for, or by its own, to three digits."""
+    own = budget_of(schedule, model.config, settings.size)
+    return Plan(round(own, 3) if budget is None else budget, schedule)
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make the folder and prove that it can be written to.
+
+    Raises:
+        OSError: If it cannot; the message says what to do.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"got output folder {folder}, which cannot be written ({error.strerror}); expected a folder of yours;"
+            " choose another with --output-dir"
+        ) from error
+    return folder
+
+
+def write_samples(
+    model: FlexiDiT,
+    plans: Sequence[Plan],
+    folder: Path,
+    *,
+    settings: Settings,
+    labels: Tensor,
+    seed: int = 0,
+    on_step: Callable[[Plan], OnStep] | None = None,
+) -> list[Outcome]:
+    """Make and write the same samples (noises and labels) under every plan.
+
+    Args:
+        model: From ``load``.
+        plans: One for each budget.
+        folder: From :func:`prepare_folder`.
+        settings: From ``Sampling(...).filled(model)``.
+        labels: Class of each sample, int64 (n,).
+        seed: Base seed.
+        on_step: Gives the callback for the steps of a plan.
+
+    Returns:
+        An outcome for each plan.
+
+    Raises:
+        Interrupted: On Ctrl-C; finished files are whole and listed in the manifest.
+    """
+    names = [[file_name(i, seed, plan.budget) for i in range(len(labels))] for plan in plans]
+    facts = {"checkpoint": fingerprint(model), "sampling": settings._asdict()}
+    outcomes, grid = [], []
+    try:
+        for plan, files in zip(plans, names, strict=True):
+            callback = on_step(plan) if on_step else None
+            shown: list[np.ndarray] = []
+            with CallCounter(model) as counter:
+                started, writing = time.perf_counter(), 0.0
+                made = generate_batches(model, plan.schedule, settings, labels=labels, seed=seed, on_step=callback)
+                for indices, videos in made:
+                    pause = time.perf_counter()
+                    share = {"seconds": (pause - started - writing) / (indices[-1] + 1), **facts}
+                    shown += _write_batch(model, plan, folder, labels, (indices, videos, files, seed, share))
+                    writing += time.perf_counter() - pause
+                seconds = time.perf_counter() - started - writing
+            predicted = schedule_macs(plan.schedule, model.config, settings.size) * len(labels)
+            outcomes.append(Outcome(plan, [folder / file for file in files], predicted, counter.macs, seconds))
+            grid.append((f"budget {plan.budget:g}   {plan.schedule}   {seconds:.1f} s", shown[:GRID_COLUMNS]))
+    except KeyboardInterrupt:
+        raise Interrupted(_missing(folder, [file for files in names for file in files])) from None
+    write_grid(folder / "grid", grid, _fps(model))
+    return outcomes
+
+
+def file_name(index: int, seed: int, budget: float) -> str:
+    """Name of a sample's file.
+
+    Example:
+        >>> file_name(3, 7, 0.25)
+        '000003_seed10_b0.25.mp4'
+    """
+    return f"{index:06d}_seed{seed + index}_b{budget:g}.mp4"
+
+
+def _write_batch(model: FlexiDiT, plan: Plan, folder: Path, labels: Tensor, batch: tuple) -> list[np.ndarray]:
+    """Write a batch's videos and manifest lines; returns the frames."""
+    indices, videos, files, seed, facts = batch
+    names = model.recipe.get("class_names") or []
+    lines, shown = {}, []
+    for i, video in zip(indices, videos, strict=True):
+        frames = to_frames(video)
+        write_video(folder / files[i], frames, _fps(model))
+        label = int(labels[i]) if model.config.num_classes else None
+        lines[files[i]] = {
+            "file": files[i],
+            "index": i,
+            "seed": seed + i,
+            "label": label,
+            "class": names[label] if label is not None and label < len(names) else None,
+            "budget": plan.budget,
+            "plan": str(plan.schedule),
+            "macs": schedule_macs(plan.schedule, model.config, videos.shape[2:]),
+            **facts,
+        }
+        shown.append(frames)
+    _update_manifest(folder / "manifest.jsonl", lines)
+    return shown
+
+
+def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
+    """Add lines, replacing those of the same file; the manifest is whole at any time."""
+    old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    kept = {line["file"]: line for line in old} | lines
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(kept.items())))
+    part.replace(path)
+
+
+def _missing(folder: Path, files: Sequence[str]) -> str:
+    manifest = folder / "manifest.jsonl"
+    done = {json.loads(line)["file"] for line in manifest.read_text().splitlines()} if manifest.exists() else set()
+    missing = [file for file in files if file not in done]
+    listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+    return f"interrupted: {len(files) - len(missing)} of {len(files)} files are finished in {folder}; missing: {listed}"
+
+
+def _fps(model: FlexiDiT) -> float:
+    return float(model.recipe.get("fps", 8))

@@ -1,0 +1,173 @@
+"""How to sample: settings with the recipe's defaults, the patch plan of a budget, the class of each video."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flexivid.budget.schedule import Schedule, for_budget
+from flexivid.diffusion.solver import num_calls, solvers_of
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import Size3
+from flexivid.pipeline.checkpoint import process_of
+from flexivid.pipeline.precision import PRECISIONS
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. ``None`` = as the model's recipe says, else the default named here.
+
+    Args:
+        num_inference_steps: Solver steps (20).
+        guidance_scale: Classifier-free guidance, 1 = none (1).
+        guide_mode: Patch mode of guidance's second branch; ``None`` = the step's own (ordinary guidance).
+        solver: A solver that fits the process (the first of ``solvers_of``).
+        shift: Time shift of flow processes: above 1, more steps at high noise (1).
+        size: Latent size (t, h, w) (the size trained on).
+        batch_size: Samples in one call of the network.
+        precision: ``auto`` (bf16 where the device is fast in it), ``fp32``, ``bf16`` or ``fp16``.
+        modes: Patch modes a budget may use; ``None`` = all.
+    """
+
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    guide_mode: str | None = None
+    solver: str | None = None
+    shift: float | None = None
+    size: tuple[int, int, int] | None = None
+    batch_size: int = 16
+    precision: str = "auto"
+    modes: tuple[str, ...] | None = None
+
+    def filled(self, model: FlexiDiT) -> Settings:
+        """Every ``None`` replaced by the recipe's value or the default.
+
+        Raises:
+            ValueError: If a value is out of range, or no size is known.
+        """
+        recipe = model.recipe
+        known = {"num_inference_steps": 20, "guidance_scale": 1.0, "shift": 1.0, **recipe.get("sampling", {})}
+        known = {"solver": solvers_of(process_of(recipe))[0], "size": recipe.get("size"), **known}
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        values: dict[str, Any] = {key: known.get(key) if value is None else value for key, value in given.items()}
+        if values["size"] is None:
+            raise ValueError("got no size; expected (t, h, w) of the latent; pass size=, the model has no recipe")
+        if not model.config.num_classes and values["guidance_scale"] != 1 and values["guide_mode"] is None:
+            if self.guidance_scale is not None:
+                warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=2)
+            values["guidance_scale"] = 1.0  # both branches would be the same
+        return Settings(**{**values, "size": Size3(*values["size"])}).check()
+
+
+class Settings(NamedTuple):
+    """:class:`Sampling` with everything known."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    guide_mode: str | None
+    solver: str
+    shift: float
+    size: Size3
+    batch_size: int
+    precision: str
+    modes: tuple[str, ...] | None
+
+    def check(self) -> Settings:
+        """Return itself.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        for key, low in (("guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
+            if getattr(self, key) < low:
+                raise ValueError(f"got {key}={getattr(self, key)}; expected a number >= {low}; change {key}")
+        if min(self.size) < 1:
+            raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"got precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}; choose one")
+        return self
+
+
+def settings_from(values: dict[str, Any]) -> Sampling:
+    """Settings from keywords; an unknown one is an error that names the nearest field."""
+    known = [field.name for field in fields(Sampling)]
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it"
+            raise ValueError(f"got sampling setting {key!r}; expected one of {', '.join(known)}; {hint}")
+    return Sampling(**values)
+
+
+def plan_for(model: FlexiDiT, settings: Settings, budget: float, schedule: Schedule | str | None = None) -> Schedule:
+    """The patch plan: the explicit one, checked, or the best one for the budget.
+
+    Raises:
+        ValueError: If a mode is unknown, the plan's length does not fit the solver, or the budget cannot be met.
+    """
+    calls = num_calls(settings.solver, settings.num_inference_steps)
+    guided = settings.guidance_scale != 1.0
+    if schedule is None:
+        plan = for_budget(budget, model.config, settings.size, num_steps=calls, guided=guided, modes=settings.modes)
+    else:
+        plan = Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)
+        if guided and all(step.guide_mode is None for step in plan):
+            plan = plan.guided()
+    for mode in {mode for step in plan for mode in step if mode is not None}:
+        model.config.mode(mode)
+    if len(plan) != calls:
+        raise ValueError(
+            f"got a schedule of {len(plan)} steps; expected {calls} ({settings.num_inference_steps} inference steps of"
+            f" {settings.solver}); change the counts or num_inference_steps"
+        )
+    return plan.guided(model.config.mode(settings.guide_mode)) if guided and settings.guide_mode else plan
+
+
+def resized(settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:
+    """Settings with frames, height and width replaced where they are given."""
+    t, h, w = settings.size
+    size = Size3(t if frames is None else frames, h if height is None else height, w if width is None else width)
+    return settings._replace(size=size).check()
+
+
+def label_numbers(model: FlexiDiT, names: Sequence[str] | None) -> list[int] | None:
+    """Classes by name or number -> numbers; names of the recipe come first, so that a class named 7 is meant by 7.
+
+    Raises:
+        ValueError: If a word is neither.
+    """
+    if names is None:
+        return None
+    known = list(model.recipe.get("class_names") or [])
+    wrong = [name for name in names if name not in known and not name.isdigit()]
+    if wrong:
+        have = ", ".join(known[:20]) or f"a number below {model.config.num_classes}"
+        raise ValueError(f"got label {wrong[0]!r}; expected one of {have}; change --label")
+    return [known.index(name) if name in known else int(name) for name in names]
+
+
+def labels_for(model: FlexiDiT, num_videos: int | None, labels: Sequence[int] | Tensor | None) -> Tensor:
+    """Class of each video, int64 (n,); given ones are repeated in turn. Without classes: the null class.
+
+    Raises:
+        ValueError: If a label is out of range, or the number of videos is below 1.
+    """
+    classes = model.config.num_classes
+    given = torch.as_tensor([] if labels is None else labels, dtype=torch.long).flatten()
+    if len(given) and not classes:
+        raise ValueError(f"got labels {given.tolist()}; expected none, the model has no classes; leave them out")
+    if len(given) and not 0 <= int(given.min()) <= int(given.max()) < classes:
+        raise ValueError(
+            f"got labels {given.tolist()}; expected whole numbers from 0 to {classes - 1}; choose among the classes"
+        )
+    count = num_videos if num_videos is not None else max(1, len(given))
+    if count < 1:
+        raise ValueError(f"got {count} videos; expected at least 1; change num_videos")
+    pool = given if len(given) else torch.arange(max(1, classes))
+    return pool.repeat(-(-count // len(pool)))[:count]

@@ -1,0 +1,173 @@
+"""Sample videos at any fraction of the full compute: ``python -m flexivid.sample --budget 0.25``.
+
+Parses, calls the pipeline, prints. The plan and its cost are printed before the work, measured cost and seconds after.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from flexivid.pipeline.messages import plain_errors, plan_line, result_line
+
+EXAMPLES = """examples:
+  python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
+  python -m flexivid.sample --budget 1.0 0.5 0.25 --seed 7      the same noise at three budgets, side by side
+  python -m flexivid.sample --schedule "12x4x8x8,8x2x4x4"       an explicit plan: 12 steps of 4x8x8, then 8 of 2x4x4
+  python -m flexivid.sample --checkpoint runs/moving_digits/version_0 --label 3 8 --num-videos 4 --dry-run
+"""
+
+
+def build_parser() -> ArgumentParser:
+    """All options, named as in diffusers; dashes and underscores are the same."""
+    import argparse
+
+    parser = ArgumentParser(
+        prog="python -m flexivid.sample",
+        description=__doc__.splitlines()[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
+    add("--budget", type=float, nargs="+", default=[1.0], help="fractions of the all-native compute, in (0, 1]")
+    add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
+    add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
+    add("--num_videos", type=int, help="number of videos (default: 8, or one a label)")
+    add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
+    add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")
+    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
+    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
+    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
+    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
+    add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
+    add("--num_frames", type=int, help="frames (default: as trained)")
+    add("--height", type=int, help="rows in pixels (default: as trained)")
+    add("--width", type=int, help="columns in pixels (default: as trained)")
+    add("--fps", type=float, help="frames a second of the files (default: as trained)")
+    add("--batch_size", type=int, default=16, help="videos in one call of the network")
+    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--output_dir", default="samples", help="where files go (default: samples)")
+    add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
+    add("--dry_run", action="store_true", help="print parameters, plan, cost and memory, and stop")
+    add("--json", action="store_true", help="last line of stdout is one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments (default: the command line's)."""
+    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    options = build_parser().parse_args(words)
+    with plain_errors():
+        run(options)
+
+
+def run(options: Namespace) -> None:
+    """Load, plan, say so, sample, report."""
+    from flexivid.budget.schedule import schedule_macs
+    from flexivid.pipeline import checkpoint, sample_folder, sampling
+    from flexivid.pipeline.devices import pick_device
+
+    path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
+    model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
+    model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
+    settings = sampling.settings_from(_given(options)).filled(model)
+    settings = sampling.resized(settings, options.num_frames, options.height, options.width)
+    plans = sampling_plans(options, model, settings)
+    labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
+
+    print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
+    for plan in plans:
+        cost = schedule_macs(plan.schedule, model.config, settings.size)
+        print(plan_line(plan.budget, plan.schedule, cost, len(labels)))
+    if options.dry_run:
+        _print_needs(model, settings)
+        return
+    folder = sample_folder.prepare_folder(options.output_dir)
+    with _progress(plans, len(labels)) as on_step:
+        outcomes = sample_folder.write_samples(
+            model, plans, folder, settings=settings, labels=labels, seed=options.seed, on_step=on_step
+        )
+    for outcome in outcomes:
+        print(result_line(outcome.plan.budget, outcome, outcomes[0]))
+    print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
+    if options.json:
+        print(json.dumps(_summary(outcomes, folder)))
+
+
+def sampling_plans(options: Namespace, model: Any, settings: Any) -> list[Any]:
+    """One plan a budget, or a schedule where those are given."""
+    from flexivid.pipeline.sample_folder import plan_of
+    from flexivid.pipeline.sampling import plan_for
+
+    if options.schedule:
+        return [plan_of(plan_for(model, settings, 1.0, text), model, settings) for text in options.schedule]
+    return [plan_of(plan_for(model, settings, budget), model, settings, budget) for budget in options.budget]
+
+
+def _given(options: Namespace) -> dict[str, Any]:
+    """The options that are sampling settings, under their names there."""
+    names = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift", "batch_size", "precision")
+    modes = tuple(options.modes) if options.modes else None
+    return {**{name: getattr(options, name) for name in names}, "modes": modes}
+
+
+def _underscored(word: str) -> str:
+    """``--num-videos=4`` -> ``--num_videos=4``."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def _print_needs(model: Any, settings: Any) -> None:
+    from flexivid.pipeline.estimate import sampling_report
+
+    for line in sampling_report(model.config, settings.size, settings.batch_size):
+        print(line)
+
+
+def _progress(plans: Sequence[Any], num_videos: int) -> Any:
+    """A progress bar on stderr that names the current mode; gives the callback for a plan's steps."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    @contextmanager
+    def bar() -> Any:
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "sample steps", TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+
+            def on_step(plan: Any) -> Callable[[int, Any], None]:
+                task = progress.add_task(f"budget {plan.budget:g}", total=len(plan.schedule) * num_videos)
+                return lambda count, step: progress.update(
+                    task, advance=count, description=f"budget {plan.budget:g}, mode {step}"
+                )
+
+            yield on_step
+
+    return bar()
+
+
+def _summary(outcomes: Sequence[Any], folder: Path) -> dict[str, Any]:
+    rows = [
+        {
+            "budget": outcome.plan.budget,
+            "plan": str(outcome.plan.schedule),
+            "predicted_macs": outcome.predicted_macs,
+            "measured_macs": outcome.measured_macs,
+            "seconds": outcome.seconds,
+            "files": [str(file) for file in outcome.files],
+        }
+        for outcome in outcomes
+    ]
+    return {"samples": rows, "grid": [str(folder / "grid.mp4"), str(folder / "grid.png")]}
+
+
+if __name__ == "__main__":
+    main()

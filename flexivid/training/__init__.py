@@ -1,0 +1,1 @@
+"""Training: the LightningModule, the mode of a global step, callbacks. Knows Lightning."""

@@ -1,0 +1,115 @@
+"""LightningCLI for flexivid: the data tells the module what it looks like, ``--dry-run``, ``--ckpt_path last``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import register_type
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from flexivid.data.manifest import find_splits, scan
+from flexivid.data.module import VideoDataModule
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.devices import pick_device
+from flexivid.pipeline.estimate import training_report
+from flexivid.pipeline.precision import fast_dtype
+from flexivid.training.modes import batch_size_of
+from flexivid.training.module import Clips, FlexiDiffusion
+
+register_type(PatchMode, str, PatchMode)
+
+
+def clips_of(data: VideoDataModule) -> Clips:
+    """What the module must know of a data module; lists the folder, decodes nothing."""
+    train, _ = find_splits(data.root)
+    settings = data.settings
+    return Clips(
+        size=(settings.num_frames, *settings.size),
+        num_classes=len(scan(train).class_names),
+        batch_size=data.batch_size,
+    )
+
+
+class FlexiCLI(LightningCLI):
+    """``fit``, ``validate``, ... from one YAML and dotted overrides.
+
+    Args:
+        dry_run: Print what a run would need, and stop before anything is built.
+    """
+
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self.dry_run = dry_run
+        super().__init__(
+            FlexiDiffusion,
+            VideoDataModule,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},  # a resumed run stays in its folder
+            parser_kwargs={"prog": "python -m flexivid.train"},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Fill ``model.clips`` from the data."""
+        parser.link_arguments("data", "model.clips", compute_fn=clips_of, apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the precision, and turn ``--ckpt_path last`` into the newest run of this name and its folder."""
+        config = self.config[self.subcommand]
+        if config.trainer.precision is None:
+            config.trainer.precision = _fast_precision(config.trainer.accelerator)
+        if config.get("ckpt_path") == "last":
+            version, file = find_last(*_run_root(config))
+            config.ckpt_path = str(file)
+            config.trainer.logger.init_args.version = version
+
+    def instantiate_classes(self) -> None:
+        """Build everything, or only say what it would need."""
+        if not self.dry_run:
+            super().instantiate_classes()
+            return
+        config = self.config[self.subcommand]
+        clips = clips_of(VideoDataModule(**config.data.as_dict()))
+        network = FlexiDiTConfig(**{**config.model.network.as_dict(), "num_classes": clips.num_classes})
+        base, even = clips.batch_size, config.model.mode_choice.equal_tokens
+        modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
+        batches = {m: batch_size_of(m, clips.size, network.native, base) if even else base for m in modes}
+        sys.stdout.write("\n".join(training_report(network, clips.size, batches)) + "\n")
+        raise SystemExit(0)
+
+
+def _fast_precision(accelerator: str) -> str:
+    """bf16 autocast where the hardware multiplies it fast, else float32."""
+    device = pick_device("cpu" if accelerator == "cpu" else None)
+    return "bf16-mixed" if fast_dtype(device) == torch.bfloat16 else "32-true"
+
+
+def find_last(root: Path) -> tuple[str, Path]:
+    """The newest ``last.ckpt`` among the runs below ``root``.
+
+    Returns:
+        Name of the run's folder, and the file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    files = sorted(root.glob("*/checkpoints/last.ckpt"), key=os.path.getmtime)
+    if not files:
+        raise FileNotFoundError(
+            f"got --ckpt_path last, but no checkpoint below {root}/; expected a run with one; start without it"
+        )
+    return files[-1].parent.parent.name, files[-1]
+
+
+def _run_root(config: Any) -> tuple[Path]:
+    logger = config.trainer.logger
+    settings = getattr(logger, "init_args", None)
+    if settings is None or "save_dir" not in settings:
+        raise ValueError(
+            "got --ckpt_path last with a logger that keeps no folder of its own; expected trainer.logger to be one with"
+            " save_dir and name; name the .ckpt file"
+        )
+    return (Path(settings.save_dir) / settings.name,)

@@ -1,0 +1,247 @@
+"""FlexiDiffusion: trains one FlexiDiT in all its patch modes, one mode a global step.
+
+Everything random in a step (mode, times, noise, dropped labels) is a function of (seed, global step, rank, batch), so
+that a resumed run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from flexivid.budget.cost import macs
+from flexivid.diffusion.loss import denoising_loss
+from flexivid.diffusion.process import Process
+from flexivid.diffusion.times import draw_times
+from flexivid.latents.codec import build_codec, to_unit
+from flexivid.model.conditioning import Condition
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.checkpoint import KEY
+from flexivid.training.modes import ModeChoice, batch_size_of, mode_at
+from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
+
+
+class Clips(NamedTuple):
+    """What the module must know of the data before it sees any.
+
+    Args:
+        size: Frames, height, width in pixels.
+        num_classes: 0 for none.
+        batch_size: Clips of a native step on each rank.
+    """
+
+    size: tuple[int, int, int] = (8, 32, 32)
+    num_classes: int = 0
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned.
+
+    Args:
+        path: ``flow``, ``cosine`` or ``linear``, see ``Process``.
+        target: What the network predicts. ``x0`` lets patches with more numbers than the width work (2511.13720).
+        loss_space: Where the error is measured, whatever is predicted.
+        times: Distribution of training times, ``uniform`` or ``logit_normal``.
+        time_mean: Mean of the logit; above 0 means more noise.
+        time_std: Deviation of the logit.
+        time_shift: Shift of the times, above 1 means more noise.
+        label_dropout: Fraction of labels replaced by the null class, for guidance.
+    """
+
+    path: Literal["flow", "cosine", "linear"] = "flow"
+    target: Literal["x0", "velocity", "noise"] = "x0"
+    loss_space: Literal["x0", "velocity", "noise"] = "velocity"
+    times: Literal["uniform", "logit_normal"] = "logit_normal"
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    time_shift: float = 1.0
+    label_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """How the trained model is sampled unless told otherwise; kept in its recipe.
+
+    Args:
+        num_inference_steps: Solver steps.
+        guidance_scale: Classifier-free guidance, 1 = none.
+        solver: Solver that fits the path; ``None`` = the first of ``solvers_of``.
+        shift: Time shift of flow paths.
+    """
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 1.0
+    solver: str | None = None
+    shift: float = 1.0
+
+
+class FlexiDiffusion(LightningModule):
+    """Trains a FlexiDiT.
+
+    Args:
+        network: Shape of the network; ``num_classes`` is taken from the data.
+        clips: What the data looks like; ``flexivid.train`` fills it in.
+        objective: Process, loss and times.
+        mode_choice: How steps are shared among the patch modes.
+        optimizer: Optimizer and learning rate.
+        sampling: Kept for whoever samples the model.
+        codec: Name of the codec; ``pixel``.
+    """
+
+    def __init__(
+        self,
+        network: FlexiDiTConfig,
+        clips: Clips | None = None,
+        *,
+        objective: Objective = Objective(),
+        mode_choice: ModeChoice = ModeChoice(),
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        sampling: SamplingDefaults = SamplingDefaults(),
+        codec: str = "pixel",
+    ) -> None:
+        super().__init__()
+        self.clips = clips or Clips()
+        self.codec_name, self.codec = codec, build_codec(codec)  # a plain object: EMA must not copy it
+        self.objective, self.optimizer_settings, self.sampling = objective, optimizer, sampling
+        self.process = Process(objective.path, objective.target).check()
+        shape = replace(network, num_classes=self.clips.num_classes, in_channels=self.codec.channels, out_channels=None)
+        self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
+        self.mode_choice = mode_choice.check(self.modes)
+        self.latent_size = self.codec.latent_size(*self.clips.size)
+        self.network = FlexiDiT(shape)
+        self.log_every = 20
+        self.plans = [(0, 1)]  # (from step, total steps): a run may be shortened, and what is done must stay as it was
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.plans[-1][1]
+
+    def shorten(self, total_steps: int, *, from_step: int) -> None:
+        """Plan the run for fewer steps, from a future step on."""
+        self.plans.append((from_step, total_steps))
+
+    def progress_at(self, global_step: int) -> float:
+        """Fraction of the run that is done before a step, in [0, 1]."""
+        total = next(total for first, total in reversed(self.plans) if first <= global_step)
+        return min(1.0, global_step / max(1, total))
+
+    def mode_at(self, global_step: int) -> PatchMode:
+        """The mode of a step, the same on every rank."""
+        return mode_at(global_step, self.progress_at(global_step), self.mode_choice, self.modes)
+
+    def batch_size_at(self, global_step: int) -> int:
+        """Clips of a step on each rank."""
+        if not self.mode_choice.equal_tokens:
+            return self.clips.batch_size
+        return batch_size_of(self.mode_at(global_step), self.latent_size, self.modes[0], self.clips.batch_size)
+
+    def setup(self, stage: str) -> None:
+        """Tell the data module the batch size of each step."""
+        if stage == "fit":
+            planned = int(self.trainer.estimated_stepping_batches)
+            if self.plans == [(0, 1)]:
+                self.plans = [(0, planned)]
+            data = getattr(self.trainer, "datamodule", None)
+            if data is not None and hasattr(data, "set_batch_sizes"):
+                data.set_batch_sizes(self.batch_size_at)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One mode's loss, the mean over the batch."""
+        mode = self.mode_at(self.global_step)
+        stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
+        loss = self._losses(batch, mode, stream, dropout=self.objective.label_dropout).mean()
+        count = len(batch["video"])
+        self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
+        self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Every mode's loss on the same clips, times and noises at every validation."""
+        for mode in self.modes:
+            losses = self._losses(batch, mode, (-1, self.global_rank, batch_idx), dropout=0.0)
+            name, count = f"val/loss_mode/{mode}", len(losses)
+            self.log(name, losses.mean(), batch_size=count, sync_dist=True, prog_bar=mode == self.modes[0])
+
+    def _losses(self, batch: dict[str, Tensor], mode: PatchMode, stream: tuple[int, ...], *, dropout: float) -> Tensor:
+        """Loss of each sample, (b,)."""
+        goal, source = self.objective, _generator(stream)
+        x0 = self.codec.encode(to_unit(batch["video"]))  # b c t h w
+        drawn = draw_times(
+            len(x0),
+            distribution=goal.times,
+            mean=goal.time_mean,
+            std=goal.time_std,
+            shift=goal.time_shift,
+            generator=source,
+        )
+        dropped = torch.rand(len(x0), generator=source) < dropout
+        time, noise = (
+            drawn.to(x0.device),
+            torch.randn(x0.shape, device=x0.device, generator=_generator(stream, x0.device)),
+        )
+        labels = torch.where(dropped.to(x0.device) | (batch["label"] < 0), self.clips.num_classes, batch["label"])
+        output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
+        target = self.process.target_of(x0, noise, time)
+        return denoising_loss(self.process, output, target, time, space=goal.loss_space)
+
+    def step_macs(self, global_step: int) -> int:
+        """MACs of a training step on each rank: a backward pass costs two forward ones."""
+        mode = self.mode_at(global_step)
+        return 3 * self.batch_size_at(global_step) * macs(self.network.config, self.latent_size, mode)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer, and a learning rate that follows the run's progress."""
+        optimizer = build_optimizer(self.network, self.optimizer_settings)
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(step, self.progress_at(step), self.optimizer_settings)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the size of the gradient, before clipping."""
+        if self.global_step % self.log_every == 0:
+            grads = [p.grad for p in self.network.parameters() if p.grad is not None]
+            self.log("train/grad_norm", torch.nn.utils.get_total_norm(grads))
+            self.log("train/lr", optimizer.param_groups[-1]["lr"])
+
+    def recipe(self) -> dict[str, Any]:
+        """What a sampler must know beside the network, as plain data."""
+        data = getattr(self._trainer, "datamodule", None)
+        return {
+            "process": {"path": self.process.path, "target": self.process.target},
+            "codec": self.codec_name,
+            "size": list(self.latent_size),
+            "fps": float(getattr(data, "fps", 0) or 8),
+            "class_names": list(getattr(data, "class_names", ())),
+            "sampling": {key: value for key, value in asdict(self.sampling).items() if value is not None},
+            "global_step": self.global_step if self._trainer else 0,
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what ``flexivid.load`` and a resumed run need."""
+        entry = {
+            "model": self.network.config.to_dict(),
+            "recipe": self.recipe(),
+            "plans": [list(p) for p in self.plans],
+        }
+        checkpoint[KEY] = entry
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the plan of the run that goes on."""
+        self.plans = [(int(first), int(total)) for first, total in checkpoint[KEY]["plans"]]
+
+
+def _generator(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on the numbers alone."""
+    words = np.random.SeedSequence([number % 2**32 for number in stream]).generate_state(2)
+    return torch.Generator(device).manual_seed(int(words[0]) << 16 ^ int(words[1]))

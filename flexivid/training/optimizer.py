@@ -1,0 +1,121 @@
+"""Optimizer and learning rate: AdamW in groups, or Muon for the blocks' matrices with AdamW for the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How weights are updated.
+
+    Args:
+        name: ``adamw``, or ``muon`` (https://kellerjordan.github.io/posts/muon/): orthogonalised momentum for the
+            matrices inside the blocks, AdamW for everything else. Needs whole matrices: not for FSDP.
+        learning_rate: Peak.
+        muon_learning_rate: Peak of Muon's group, on AdamW's scale (2502.16982).
+        weight_decay: Decoupled, on matrices only.
+        betas: Of AdamW.
+        warmup_steps: Linear rise.
+        final_fraction: Where the cosine ends, as a fraction of the peak.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-4
+    muon_learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = 100
+    final_fraction: float = 0.0
+
+
+class Chained(Optimizer):
+    """Several optimizers as one: their groups side by side, each stepped by its own rule.
+
+    Args:
+        parts: Optimizers over disjoint parameters.
+    """
+
+    def __init__(self, parts: Iterable[Optimizer]) -> None:
+        self.parts = list(parts)
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self.param_groups = [group for part in self.parts for group in part.param_groups]  # the same dicts, not copies
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Run the closure once, then step every part."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parts' states."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the parts, and show their groups again."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
+    """Make the optimizer; biases, norms and embeddings are not decayed.
+
+    Args:
+        network: What to train; its ``blocks`` are Muon's.
+        settings: Names and numbers.
+    """
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    muon = [p for name, p in named if settings.name == "muon" and _is_block_matrix(name, p)]
+    taken = set(map(id, muon))
+    rest = [(name, p) for name, p in named if id(p) not in taken]
+    decayed = [p for name, p in rest if p.ndim >= 2 and not _is_table(name)]
+    plain = [p for name, p in rest if p.ndim < 2 or _is_table(name)]
+    adamw = AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        fused=all(parameter.device.type in ("cpu", "cuda") for _, parameter in named),
+    )
+    if not muon:
+        return adamw
+    second = torch.optim.Muon(
+        muon,
+        lr=settings.muon_learning_rate,
+        weight_decay=settings.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return Chained([second, adamw])
+
+
+def rate_factor(step: int, progress: float, settings: OptimizerSettings) -> float:
+    """Learning rate over its peak: linear warm-up, then a half cosine over the whole run.
+
+    Example:
+        >>> settings = OptimizerSettings(warmup_steps=10)
+        >>> rate_factor(4, 0.0, settings), rate_factor(500, 0.5, settings), round(rate_factor(999, 1.0, settings), 6)
+        (0.5, 0.5, 0.0)
+    """
+    low = settings.final_fraction
+    cosine = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return min(1.0, (step + 1) / max(1, settings.warmup_steps)) * cosine
+
+
+def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return name.startswith("blocks.") and parameter.ndim == 2 and "modulation" not in name
+
+
+def _is_table(name: str) -> bool:
+    return "label" in name or name.endswith(("mode", "mode_embedding"))

@@ -1,0 +1,69 @@
+"""Which files are videos, and which class each belongs to; by name alone."""
+
+import pytest
+
+from flexivid.data.manifest import find_splits, scan
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_finds_any_depth_container_and_case_but_nothing_hidden(tmp_path):
+    touch(tmp_path, "b.MP4", "x/y/z/a.WebM", "x/c.m2ts", ".hidden.mp4", ".cache/d.mp4", "notes.txt", "mp4")
+    names = [item.path.relative_to(tmp_path).as_posix() for item in scan(tmp_path).items]
+    assert names == ["b.MP4", "x/c.m2ts", "x/y/z/a.WebM"]
+
+
+def test_class_folders(tmp_path):
+    manifest = scan(touch(tmp_path, "wind/1.mp4", "waves/2.mkv", "waves/3.mkv", "empty/readme.txt"))
+    assert manifest.class_names == ("waves", "wind")
+    assert [(item.label, item.caption) for item in manifest.items] == [(0, "waves"), (0, "waves"), (1, "wind")]
+
+
+@pytest.mark.parametrize(
+    "names", [("a/1.mp4", "a/2.mp4"), ("a/1.mp4", "b/2.mp4", "3.mp4"), ("a/1.mp4", "b/deep/2.mp4")]
+)
+def test_no_classes(tmp_path, names):
+    manifest = scan(touch(tmp_path, *names))
+    assert manifest.class_names == ()
+    assert {item.label for item in manifest.items} == {-1}
+
+
+def test_held_out_gets_the_numbers_of_the_training_folder(tmp_path):
+    touch(tmp_path, "c/1.mp4")
+    assert scan(tmp_path, class_names=("a", "b", "c")).items[0].label == 2
+    with pytest.raises(ValueError, match=r"got .*1\.mp4, whose folder is none of the 2 classes; expected"):
+        scan(tmp_path, class_names=("a", "b"))
+
+
+def test_follows_links_once(tmp_path):
+    touch(tmp_path, "real/a/1.mp4")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "up").symlink_to(tmp_path / "real")
+    assert len(scan(tmp_path / "root").items) == 1
+
+
+def test_refusals(tmp_path):
+    touch(tmp_path, "one/a.txt", "one/b.txt")
+    with pytest.raises(FileNotFoundError, match="which does not exist; expected a folder of videos"):
+        scan(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="a file; expected a folder"):
+        scan(tmp_path / "one" / "a.txt")
+    with pytest.raises(ValueError, match=r"holds 2 other files and no video; expected files ending in mp4, m4v.*ogv"):
+        scan(tmp_path / "one")
+
+
+def test_splits(tmp_path):
+    assert find_splits(tmp_path) == (tmp_path, None)
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ValueError, match=r"test but no .*train; expected both or neither"):
+        find_splits(tmp_path)
+    (tmp_path / "train").mkdir()
+    assert find_splits(tmp_path) == (tmp_path / "train", tmp_path / "test")
+    (tmp_path / "held_out").mkdir()
+    assert find_splits(tmp_path)[1] == tmp_path / "held_out"
