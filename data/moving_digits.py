@@ -1,7 +1,7 @@
 """Make a small set of real H.264 videos: handwritten digits that move in straight lines and bounce at the walls.
 
 The digits are the 1797 scans of scikit-learn's ``load_digits`` (nothing is downloaded). The folder of a clip is its
-class; one clip in four shows two smaller digits of that class. Held-out clips show scans that no training clip shows.
+class; one clip in seven shows two smaller digits of that class. Held-out clips show scans that no training clip shows.
 The same arguments give the same bytes, whatever the number of workers.
 
     python data/moving_digits.py --output data/moving_digits
@@ -33,7 +33,7 @@ FPS = 16
 X264 = {"crf": "12", "preset": "medium", "x264-params": "mbtree=0"}  # mbtree makes tiny frames differ from run to run
 SPEEDS = (0.5, 2.0)  # pixels per frame
 HELD_OUT_SCANS = 0.2  # the fraction of the scans of each class that only held-out clips show
-PAIRS = 0.25  # the fraction of the clips that show two digits
+PAIRS = 0.15  # the fraction of the clips that show two digits
 PAIR_SCALE = 0.7  # two digits of full size would hide each other in a small frame
 SPLITS = ("train", "held_out")
 
@@ -57,7 +57,7 @@ class Recipe(NamedTuple):
     num_held_out: int = 400
     size: int = 32
     num_frames: int = 16
-    digit_size: int = 20
+    digit_size: int = 24
     seed: int = 0
 
 

@@ -9,11 +9,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.messages import plain_errors, plan_line, result_line
+from flexivid.pipeline.messages import plain_errors, plan_line, refuse, result_line
 
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
@@ -23,11 +23,19 @@ EXAMPLES = """examples:
 """
 
 
+class Parser(ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with status 2."""
+        refuse(self, message, ex)
+
+
 def build_parser() -> ArgumentParser:
     """All options, named as in diffusers; dashes and underscores are the same."""
     import argparse
 
-    parser = ArgumentParser(
+    parser = Parser(
         prog="python -m flexivid.sample",
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,
@@ -74,6 +82,8 @@ def run(options: Namespace) -> None:
     from flexivid.pipeline import checkpoint, sample_folder, sampling
     from flexivid.pipeline.devices import pick_device
 
+    if options.fps is not None and not options.fps > 0:
+        raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
     path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
@@ -107,8 +117,16 @@ def sampling_plans(options: Namespace, model: Any, settings: Any) -> list[Any]:
     from flexivid.pipeline.sampling import plan_for
 
     if options.schedule:
-        return [plan_of(plan_for(model, settings, 1.0, text), model, settings) for text in options.schedule]
-    return [plan_of(plan_for(model, settings, budget), model, settings, budget) for budget in options.budget]
+        plans = [plan_of(plan_for(model, settings, 1.0, text), model, settings) for text in options.schedule]
+    else:
+        plans = [plan_of(plan_for(model, settings, budget), model, settings, budget) for budget in options.budget]
+    budgets = [f"{plan.budget:g}" for plan in plans]
+    if len(set(budgets)) < len(budgets):
+        raise ValueError(
+            f"got plans of budgets {', '.join(budgets)}; expected no two alike, for files are named by them; run them"
+            " one by one, each with its own --output-dir"
+        )
+    return plans
 
 
 def _given(options: Namespace) -> dict[str, Any]:

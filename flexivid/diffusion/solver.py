@@ -52,6 +52,18 @@ def build_scheduler(process: Process, solver: str, num_steps: int, *, shift: flo
     Raises:
         ValueError: If the solver does not fit the path, or the number of steps is out of range.
     """
+    check_solver(process, solver, num_steps)
+    if process.path == "flow":
+        return _flow_scheduler(solver, num_steps, shift)
+    return _ddpm_scheduler(process, solver, num_steps)
+
+
+def check_solver(process: Process, solver: str, num_steps: int) -> None:
+    """Refuse a solver that does not fit the path, or a number of steps outside 1 to 1000.
+
+    Raises:
+        ValueError: In these cases.
+    """
     if solver not in solvers_of(process):
         raise ValueError(
             f"got solver {solver!r} for a {process.path} process; expected one of {', '.join(solvers_of(process))};"
@@ -59,9 +71,6 @@ def build_scheduler(process: Process, solver: str, num_steps: int, *, shift: flo
         )
     if not 1 <= num_steps <= NUM_TRAIN_TIMESTEPS:
         raise ValueError(f"got {num_steps} inference steps; expected 1 to {NUM_TRAIN_TIMESTEPS}; change the number")
-    if process.path == "flow":
-        return _flow_scheduler(solver, num_steps, shift)
-    return _ddpm_scheduler(process, solver, num_steps)
 
 
 def _flow_scheduler(solver: str, num_steps: int, shift: float) -> Any:

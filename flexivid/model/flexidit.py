@@ -21,7 +21,8 @@ from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput
 from flexivid.patching.position import axis_angles, patch_centres
 from flexivid.patching.shapes import PatchMode, Size3, grid_of
 
-ANGLE_BASE = 100.0  # few tokens an axis: with the 10000 of language models most features would hardly turn
+ROTARY_BASE = 100.0  # few tokens an axis: with the 10000 of language models most features would hardly turn
+TABLE_BASE = 10000.0
 
 
 class FlexiDiT(nn.Module):
@@ -46,6 +47,7 @@ class FlexiDiT(nn.Module):
         self.recipe: Mapping[str, Any] = {}
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
         self.embed = FlexiPatchEmbed(config.in_channels, config.width, modes)
+        self.mode_embedding = nn.Parameter(torch.zeros(len(modes), config.width))
         self.conditioning = Conditioning(config.width, config.num_classes, len(modes))
         axes = ("space", "time") if config.attention == "factorised" else ("joint",)
         self.blocks = nn.ModuleList(Block(config, axes[i % len(axes)]) for i in range(config.depth))
@@ -80,11 +82,11 @@ class FlexiDiT(nn.Module):
         patch = self.config.mode(mode)
         size = Size3(*x.shape[2:])
         tokens, table = self._places(size, patch, x.device)
-        told = self.conditioning(time, condition, self.config.modes.index(patch))  # b d
-        steering = F.silu(told)  # b d
+        index = self.config.modes.index(patch)
 
         h = self.embed(x, patch)  # b n d
-        h = h + (table + told.unsqueeze(1)).to(h.dtype)  # b n d   every token is told time, class and mode
+        h = h + (table + self.mode_embedding[index]).to(h.dtype)  # b n d
+        steering = F.silu(self.conditioning(time, condition, index))  # b d
         for block in self.blocks:
             if self.config.gradient_checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, steering, tokens, use_reentrant=False)
@@ -97,10 +99,10 @@ class FlexiDiT(nn.Module):
         """Rotary tables, and the absolute position table (n, d): rotary alone cannot tell a wall from the middle."""
         grid = grid_of(size, patch)
         centres = patch_centres(grid, patch, self.config.native, device=device)  # n 3
-        angles = axis_angles(centres, self.config.head_dim, base=ANGLE_BASE)  # n e/2
+        angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2
         cos, sin = angles.cos(), angles.sin()
         cos, sin = (torch.cat(pair, dim=-1)[:, None, None] for pair in ((cos, cos), (-sin, sin)))  # n 1 1 e
-        absolute = axis_angles(centres, self.config.width, base=ANGLE_BASE)  # n d/2
+        absolute = axis_angles(centres, self.config.width, base=TABLE_BASE)  # n d/2
         return Tokens(cos, sin, grid.t), torch.cat((absolute.cos(), absolute.sin()), dim=-1)
 
     def _check(self, x: Tensor, time: Tensor) -> None:

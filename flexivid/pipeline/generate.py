@@ -7,7 +7,7 @@ share the work.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from flexivid.diffusion.solver import build_scheduler, solve
 from flexivid.latents.codec import build_codec
 from flexivid.model.conditioning import Condition, check_labels
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import process_of
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.precision import autocast
@@ -96,6 +97,15 @@ def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int
     """Noise of each seed, float32 (len(seeds), c, t, h, w), drawn on the CPU so that devices agree."""
     shape = (model.config.in_channels, *size)
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, count: int) -> None:
+    """Call every mode once at the batch size to come: what is set up on first use must not count as sampling time."""
+    device, shape = next(model.parameters()).device, (min(count, settings.batch_size), model.config.in_channels)
+    with autocast(device, settings.precision):
+        for mode in modes:
+            model(torch.zeros(*shape, *settings.size, device=device), torch.ones(shape[0], device=device), None, mode)
 
 
 @torch.no_grad()

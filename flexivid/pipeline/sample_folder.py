@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.checkpoint import fingerprint
-from flexivid.pipeline.generate import OnStep, generate_batches
+from flexivid.pipeline.generate import OnStep, generate_batches, warm_up
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.sampling import Settings
 from flexivid.pipeline.video_io import to_frames, write_grid, write_video
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-class Interrupted(Exception):  # noqa: N818  (nothing went wrong: the user stopped it)
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C while sampling: says what is finished and what is missing."""
 
 
@@ -99,7 +99,9 @@ def write_samples(
     names = [[file_name(i, seed, plan.budget) for i in range(len(labels))] for plan in plans]
     facts = {"checkpoint": fingerprint(model), "sampling": settings._asdict()}
     outcomes, grid = [], []
+    lines: dict[str, dict[str, Any]] = {}  # of the manifest; those of this run
     try:
+        warm_up(model, {step.mode for plan in plans for step in plan.schedule}, settings, len(labels))
         for plan, files in zip(plans, names, strict=True):
             callback = on_step(plan) if on_step else None
             shown: list[np.ndarray] = []
@@ -109,14 +111,16 @@ def write_samples(
                 for indices, videos in made:
                     pause = time.perf_counter()
                     share = {"seconds": (pause - started - writing) / (indices[-1] + 1), **facts}
-                    shown += _write_batch(model, plan, folder, labels, (indices, videos, files, seed, share))
+                    shown += _write_batch(model, plan, folder, labels, (indices, videos, files, seed, share), lines)
+                    _update_manifest(folder / "manifest.jsonl", lines)
                     writing += time.perf_counter() - pause
                 seconds = time.perf_counter() - started - writing
             predicted = schedule_macs(plan.schedule, model.config, settings.size) * len(labels)
             outcomes.append(Outcome(plan, [folder / file for file in files], predicted, counter.macs, seconds))
             grid.append((f"budget {plan.budget:g}   {plan.schedule}   {seconds:.1f} s", shown[:GRID_COLUMNS]))
     except KeyboardInterrupt:
-        raise Interrupted(_missing(folder, [file for files in names for file in files])) from None
+        _update_manifest(folder / "manifest.jsonl", lines)
+        raise Interrupted(_missing(folder, [file for files in names for file in files], lines)) from None
     write_grid(folder / "grid", grid, _fps(model))
     return outcomes
 
@@ -131,11 +135,13 @@ def file_name(index: int, seed: int, budget: float) -> str:
     return f"{index:06d}_seed{seed + index}_b{budget:g}.mp4"
 
 
-def _write_batch(model: FlexiDiT, plan: Plan, folder: Path, labels: Tensor, batch: tuple) -> list[np.ndarray]:
-    """Write a batch's videos and manifest lines; returns the frames."""
+def _write_batch(
+    model: FlexiDiT, plan: Plan, folder: Path, labels: Tensor, batch: tuple, lines: dict[str, dict[str, Any]]
+) -> list[np.ndarray]:
+    """Write a batch's videos, add their manifest lines; returns the frames."""
     indices, videos, files, seed, facts = batch
     names = model.recipe.get("class_names") or []
-    lines, shown = {}, []
+    shown = []
     for i, video in zip(indices, videos, strict=True):
         frames = to_frames(video)
         write_video(folder / files[i], frames, _fps(model))
@@ -152,7 +158,6 @@ def _write_batch(model: FlexiDiT, plan: Plan, folder: Path, labels: Tensor, batc
             **facts,
         }
         shown.append(frames)
-    _update_manifest(folder / "manifest.jsonl", lines)
     return shown
 
 
@@ -165,9 +170,7 @@ def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
     part.replace(path)
 
 
-def _missing(folder: Path, files: Sequence[str]) -> str:
-    manifest = folder / "manifest.jsonl"
-    done = {json.loads(line)["file"] for line in manifest.read_text().splitlines()} if manifest.exists() else set()
+def _missing(folder: Path, files: Sequence[str], done: Container[str]) -> str:
     missing = [file for file in files if file not in done]
     listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
     return f"interrupted: {len(files) - len(missing)} of {len(files)} files are finished in {folder}; missing: {listed}"

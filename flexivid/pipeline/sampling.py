@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.schedule import Schedule, for_budget
-from flexivid.diffusion.solver import num_calls, solvers_of
+from flexivid.diffusion.solver import check_solver, num_calls, solvers_of
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
 from flexivid.pipeline.checkpoint import process_of
@@ -62,6 +62,7 @@ class Sampling:
             if self.guidance_scale is not None:
                 warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=2)
             values["guidance_scale"] = 1.0  # both branches would be the same
+        check_solver(process_of(recipe), values["solver"], values["num_inference_steps"])
         return Settings(**{**values, "size": Size3(*values["size"])}).check()
 
 

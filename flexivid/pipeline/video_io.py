@@ -95,12 +95,17 @@ def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]
     path = Path(path)
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]
     video = write_video(path.with_suffix(".mp4"), tile(big), fps)
-    strips = [tile([[film_strip(enlarge(frames, 64), 8)] for frames in videos])[0] for _, videos in rows]
-    picture = _titled([title for title, _ in rows], strips)
+    picture = _titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
     part = path.with_name(path.name + ".part")
     picture.save(part, format="png")
     part.replace(path.with_suffix(".png"))
     return video, path.with_suffix(".png")
+
+
+def _strips(videos: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
+    """Film strips of videos, in two columns so that the picture stays handy: uint8 (h, w, 3)."""
+    strips = [film_strip(enlarge(frames, 48), 8) for frames in videos]
+    return tile([strips[i : i + columns] for i in range(0, len(strips), columns)])[0]
 
 
 def _titled(titles: Sequence[str], pictures: Sequence[np.ndarray], line: int = 24) -> Image.Image:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from zipfile import is_zipfile
 
 import torch
 from jsonargparse.typing import register_type
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from flexivid.data.manifest import find_splits, scan
 from flexivid.data.module import VideoDataModule
@@ -17,6 +18,7 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.estimate import training_report
+from flexivid.pipeline.messages import refuse
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.training.modes import batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion
@@ -35,6 +37,16 @@ def clips_of(data: VideoDataModule) -> Clips:
     )
 
 
+class Parser(LightningArgumentParser):
+    """Says in one line what is wrong with the arguments, and names the nearest valid key."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with status 2, unless it is only one of several ways to read a value."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        refuse(self, message, ex)
+
+
 class FlexiCLI(LightningCLI):
     """``fit``, ``validate``, ... from one YAML and dotted overrides.
 
@@ -49,12 +61,21 @@ class FlexiCLI(LightningCLI):
             VideoDataModule,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},  # a resumed run stays in its folder
+            parser_class=Parser,
             parser_kwargs={"prog": "python -m flexivid.train"},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Fill ``model.clips`` from the data."""
         parser.link_arguments("data", "model.clips", compute_fn=clips_of, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and look at the checkpoint before Lightning does."""
+        super().parse_arguments(parser, args)
+        file = self.config[self.config.subcommand].get("ckpt_path")
+        if file and file != "last" and not is_zipfile(file):
+            state = "is not one" if Path(file).exists() else "does not exist"
+            raise ValueError(f"got --ckpt_path {file}, which {state}; expected a .ckpt of a run; check the path")
 
     def before_instantiate_classes(self) -> None:
         """Choose the precision, and turn ``--ckpt_path last`` into the newest run of this name and its folder."""
@@ -69,7 +90,7 @@ class FlexiCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build everything, or only say what it would need."""
         if not self.dry_run:
-            super().instantiate_classes()
+            self._instantiate()
             return
         config = self.config[self.subcommand]
         clips = clips_of(VideoDataModule(**config.data.as_dict()))
@@ -79,6 +100,15 @@ class FlexiCLI(LightningCLI):
         batches = {m: batch_size_of(m, clips.size, network.native, base) if even else base for m in modes}
         sys.stdout.write("\n".join(training_report(network, clips.size, batches)) + "\n")
         raise SystemExit(0)
+
+    def _instantiate(self) -> None:
+        """Build everything; an error of the data comes without jsonargparse's words around it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, (ValueError, OSError)) and "compute_fn" in str(error):
+                raise error.__cause__ from None
+            raise
 
 
 def _fast_precision(accelerator: str) -> str:

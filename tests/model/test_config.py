@@ -1,0 +1,82 @@
+"""A configuration survives being written down, and what cannot work is refused by name."""
+
+import json
+
+import pytest
+
+from flexivid.model.config import PRESETS, FlexiDiTConfig
+from flexivid.patching.shapes import PatchMode
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+def test_written_and_read_is_the_same(name, attention):
+    config = FlexiDiTConfig.preset(name, modes=["2x4x4", "4x8x8"], attention=attention, num_classes=7, mlp_ratio=3.5)
+    read = FlexiDiTConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert read == config
+    assert hash(read) == hash(config)
+    assert config.to_dict()["modes"] == ["2x4x4", "4x8x8"]
+    assert config.hidden == 3.5 * config.width
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "depth", "heads"),
+    [("S", 384, 12, 6), ("B", 768, 12, 12), ("L", 1024, 24, 16), ("XL", 1152, 28, 16)],
+)
+def test_presets_are_those_of_dit(name, width, depth, heads):
+    """DiT (2212.09748), table 1."""
+    config = FlexiDiTConfig.preset(name)
+    assert (config.width, config.depth, config.num_heads, config.mlp_ratio) == (width, depth, heads, 4)
+
+
+def test_modes_in_every_form_and_the_names_of_the_native_one():
+    config = FlexiDiTConfig(modes=["1x2x2", PatchMode(2, 4, 4), (1, 4, 4)])
+    assert config.modes == ((1, 2, 2), (2, 4, 4), (1, 4, 4))
+    assert {type(mode) for mode in config.modes} == {PatchMode}
+    for native in (None, "native", "1x2x2", PatchMode(1, 2, 2)):
+        assert config.mode(native) == config.native == (1, 2, 2)
+    assert config.mode("2x4x4") == (2, 4, 4)
+    assert FlexiDiTConfig(modes="2x4x4").modes == ((2, 4, 4),)
+
+
+def test_channels_out_are_those_in_unless_told():
+    assert FlexiDiTConfig(in_channels=16).out_channels == 16
+    assert FlexiDiTConfig(in_channels=4, out_channels=8).out_channels == 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"width": 0}, "width=0"),
+        ({"depth": 0}, "depth=0"),
+        ({"num_heads": 0}, "num_heads=0"),
+        ({"in_channels": 0}, "in_channels=0"),
+        ({"out_channels": -1}, "out_channels=-1"),
+        ({"num_classes": -1}, "num_classes=-1"),
+        ({"modes": []}, "modes none"),
+        ({"modes": ["1x2x2", "1x2x2"]}, "modes 1x2x2, 1x2x2"),
+        ({"modes": ["1x2"]}, "patch mode '1x2'"),
+        ({"width": 100, "num_heads": 3}, "width=100 and num_heads=3"),
+        ({"width": 8, "num_heads": 4}, "2 features .* change width / num_heads"),
+        ({"width": 14, "num_heads": 2}, "7 features .* change width / num_heads"),
+        ({"attention": "axial"}, "attention='axial'"),
+        ({"attention_backend": "flash"}, "attention_backend='flash'"),
+    ],
+)
+def test_errors_name_the_field(wrong, named):
+    with pytest.raises(ValueError, match=f"^got {named}") as error:
+        FlexiDiTConfig(**wrong)
+    assert len(str(error.value).split(";")) == 3
+
+
+@pytest.mark.parametrize(("key", "hint"), [("widht", "'width'"), ("mode", "'modes'"), ("zzz", "remove it")])
+def test_unknown_key_names_the_nearest(key, hint):
+    with pytest.raises(ValueError, match=f"got model setting '{key}'; expected one of width, .*; .*{hint}"):
+        FlexiDiTConfig.from_dict({key: 1})
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match="got preset 'XXL'; expected one of tiny, S, B, L, XL"):
+        FlexiDiTConfig.preset("XXL")
+    with pytest.raises(ValueError, match=r"got mode 4x4x4; expected one the model has \(1x2x2, 2x2x2, 1x4x4, 2x4x4\)"):
+        FlexiDiTConfig().mode("4x4x4")

@@ -1,0 +1,38 @@
+"""A network small enough to sample in milliseconds, with weights that make its output depend on all its inputs."""
+
+import pytest
+import torch
+
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+
+RECIPE = {
+    "process": {"path": "flow", "target": "x0"},
+    "codec": "pixel",
+    "size": [4, 8, 8],
+    "fps": 8.0,
+    "class_names": ["cat", "dog", "7"],
+    "sampling": {"num_inference_steps": 4, "guidance_scale": 1.0, "shift": 2.0},
+}
+
+
+def build(**changes):
+    shape = {"width": 32, "depth": 2, "num_heads": 2, "modes": ("1x2x2", "2x4x4"), "num_classes": 3}
+    model = FlexiDiT(FlexiDiTConfig(**{**shape, **changes}))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # fresh networks start as functions of little: zero gates, zero output
+        for parameter in model.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    model.recipe = dict(RECIPE)
+    return model.eval()
+
+
+@pytest.fixture
+def build_model():
+    """A function that makes a network; its arguments are fields of the config."""
+    return build
+
+
+@pytest.fixture
+def model():
+    return build()

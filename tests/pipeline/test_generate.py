@@ -1,0 +1,123 @@
+"""A sample depends on its own seed alone: not on its batch, nor on who makes the others."""
+
+import pytest
+import torch
+
+from flexivid.pipeline.generate import generate, generate_batches, start_noise
+from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
+
+TOLERANCE = 1e-4  # float32 sums in another order; values are about 1
+
+
+def fp32(model, **changes):
+    return Sampling(precision="fp32", **changes).filled(model)
+
+
+def made(model, settings, *, indices=None, seed=5, num_videos=5, budget=0.6):
+    """Videos by global index."""
+    plan, labels = plan_for(model, settings, budget), labels_for(model, num_videos, None)
+    batches = generate_batches(model, plan, settings, labels=labels, seed=seed, indices=indices)
+    return {i: video for batch, videos in batches for i, video in zip(batch, videos, strict=True)}
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "unipc", "dpm++"])
+def test_same_sample_whatever_the_batch_size(model, solver):
+    whole, single, pairs = (
+        made(model, fp32(model, solver=solver, batch_size=size, guidance_scale=2.0)) for size in (16, 1, 2)
+    )
+    assert whole.keys() == single.keys() == pairs.keys() == set(range(5))
+    for i, video in whole.items():
+        assert video.std() > 0.1
+        torch.testing.assert_close(single[i], video, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(pairs[i], video, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+def test_ancestral_noise_does_not_depend_on_the_batch(model, solver):
+    model.recipe = {**model.recipe, "process": {"path": "cosine", "target": "x0"}}
+    whole, single = (made(model, fp32(model, solver=solver, batch_size=size)) for size in (16, 1))
+    for i, video in whole.items():
+        torch.testing.assert_close(single[i], video, atol=TOLERANCE, rtol=0)
+    assert (whole[0] - whole[3]).abs().max() > 0.1  # the same class from another seed
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_make_the_samples_of_one_process(model, world_size):
+    settings = fp32(model, batch_size=2)
+    whole, shared = made(model, settings), {}
+    for rank in range(world_size):
+        shared |= made(model, settings, indices=range(rank, 5, world_size))
+    assert shared.keys() == whole.keys()
+    for i, video in whole.items():
+        torch.testing.assert_close(shared[i], video, atol=TOLERANCE, rtol=0)
+
+
+def test_noise_depends_on_seed_plus_index(model):
+    noise = start_noise(model, (4, 8, 8), [3, 4, 3])
+    assert noise.shape == (3, 3, 4, 8, 8)
+    assert torch.equal(noise[0], noise[2])
+    assert not torch.equal(noise[0], noise[1])
+    settings = fp32(model, guidance_scale=1.0)
+    labels = torch.zeros(4, dtype=torch.long)
+    plan = plan_for(model, settings, 1.0)
+    (_, first), (_, second) = (next(generate_batches(model, plan, settings, labels=labels, seed=s)) for s in (7, 8))
+    torch.testing.assert_close(first[1:], second[:-1], atol=TOLERANCE, rtol=0)
+    assert (first[0] - second[0]).abs().max() > 0.1
+
+
+def test_noise_leaves_the_global_generator_alone(model):
+    before = torch.get_rng_state()
+    generate(model, num_videos=1, num_inference_steps=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_labels_steer_and_go_in_turn(model):
+    cat, dog = (generate(model, labels=[label], precision="fp32").videos for label in (0, 1))
+    assert (cat - dog).abs().max() > 1e-3
+    assert generate(model, num_videos=4).labels.tolist() == [0, 1, 2, 0]
+    assert generate(model, num_videos=3, labels=[2, 1]).labels.tolist() == [2, 1, 2]
+
+
+def test_budgets_differ_in_plan_not_in_noise(model):
+    full, less = (generate(model, budget, labels=[0], precision="fp32") for budget in (1.0, 0.5))
+    assert (str(full.schedule), str(less.schedule)) == ("4x1x2x2", "3x2x4x4,1x1x2x2")
+    assert full.videos.shape == less.videos.shape == (1, 3, 4, 8, 8)
+    assert (full.videos - less.videos).abs().max() > 1e-3
+
+
+def test_explicit_schedule_equals_the_same_plan_by_budget(model):
+    by_budget = generate(model, 0.5, labels=[0, 1], precision="fp32")
+    by_plan = generate(model, schedule=str(by_budget.schedule), labels=[0, 1], precision="fp32")
+    assert torch.equal(by_plan.videos, by_budget.videos)
+
+
+def test_training_flag_and_gradients_are_left_alone(model):
+    model.train()
+    videos = generate(model, num_videos=1).videos
+    assert model.training
+    assert not videos.requires_grad
+
+
+def test_any_size(model):
+    assert generate(model, num_videos=1, size=(3, 10, 6), num_inference_steps=2).videos.shape == (1, 3, 3, 10, 6)
+
+
+def test_on_step_hears_of_every_call(model):
+    settings, heard = fp32(model, batch_size=2, solver="heun"), []
+    plan = plan_for(model, settings, 0.6)
+    labels = labels_for(model, 3, None)
+    list(generate_batches(model, plan, settings, labels=labels, on_step=lambda n, step: heard.append((n, step))))
+    assert heard == [(2, step) for step in plan] + [(1, step) for step in plan]
+
+
+def test_misspelt_setting_names_the_nearest(model):
+    with pytest.raises(
+        ValueError, match=r"got sampling setting 'guidance'; expected .*; did you mean 'guidance_scale'"
+    ):
+        generate(model, guidance=2.0)
+
+
+@pytest.mark.parametrize("budget", [0, -1, 1.5, 0.01])
+def test_budget_that_cannot_be_met(model, budget):
+    with pytest.raises(ValueError, match=rf"got budget {budget}; expected "):
+        generate(model, budget)
