@@ -191,15 +191,21 @@ def for_budget(
     native = macs(config, size)
     useful = [mode for mode in finest_first if macs(config, size, mode) <= native]
     costs = [macs(config, size, mode) for mode in useful]
-    affordable = math.floor(Fraction(budget) * num_steps * native)  # exact, so that no rounding exceeds the budget
+    affordable = _affordable(budget, num_steps * native)
     if num_steps * costs[-1] > affordable:
-        least = math.ceil(costs[-1] / native * 1e4) / 1e4
+        least = -(-costs[-1] * 10_000 // native) / 10_000  # rounded up in whole numbers, so that it can be met
         raise ValueError(
             f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode {useful[-1]};"
             " raise the budget or use a model with larger patches"
         )
     counts = _greedy(costs, num_steps, affordable)
     return weak_first(list(zip(useful, counts, strict=True))[::-1], guided=guided)
+
+
+def _affordable(budget: float, full: int) -> int:
+    """The largest cost with ``cost / full <= budget``, rounded as ``budget_of`` rounds."""
+    cost = math.floor((Fraction(budget) + Fraction(math.nextafter(budget, 2))) / 2 * full)
+    return cost if cost / full <= budget else cost - 1
 
 
 def _greedy(costs: Sequence[int], num_steps: int, affordable: int) -> list[int]:

@@ -17,6 +17,7 @@ NUM_TRAIN_TIMESTEPS = 1000  # of the discrete DDPM chains, as in diffusers; time
 PATHS = ("flow", "cosine", "linear")
 TARGETS = ("x0", "velocity", "noise")
 SMALLEST = 0.05  # alpha and sigma are kept above this where they divide (2511.13720, sec. 4)
+SMALLEST_SIGMA = 1e-4  # but when solving: a step is never longer than sigma, and with 0.05 noise would stay in the end
 
 
 class Process(NamedTuple):
@@ -81,12 +82,12 @@ class Process(NamedTuple):
     def split(self, output: Tensor, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """Network output at (x, time) -> (x0, noise), in float32.
 
-        Divisions by alpha or sigma are by at least 0.05.
+        Divisions are by an alpha of at least 0.05 and a sigma of at least 0.0001.
         """
         output, x = output.float(), x.float()
         alpha, sigma = self._amplitudes(x, time)
         if self.target == "x0":
-            return output, (x - alpha * output) / sigma.clamp_min(SMALLEST)
+            return output, (x - alpha * output) / sigma.clamp_min(SMALLEST_SIGMA)
         if self.target == "noise":
             return (x - sigma * output) / alpha.clamp_min(SMALLEST), output
         if self.path == "flow":

@@ -92,6 +92,7 @@ def _flow_scheduler(solver: str, num_steps: int, shift: float) -> Any:
     else:
         scheduler = diffusers.DPMSolverMultistepScheduler(**flow)
         scheduler.set_timesteps(num_steps)
+    scheduler.set_begin_index(0)  # else looked up by timestep, and whole-numbered ones may occur twice
     return scheduler
 
 
@@ -111,9 +112,11 @@ def _ddpm_scheduler(process: Process, solver: str, num_steps: int) -> Any:
         "prediction_type": "sample",
         "timestep_spacing": "trailing",  # starts at pure noise (2305.08891)
     }
-    if solver in ("ddim", "ddpm"):
+    if solver == "ddim":  # diffusers' own is off where num_steps does not divide 1000; DPM-Solver++ of order 1 is DDIM
+        settings["solver_order"] = 1
+    if solver == "ddpm":
         settings["clip_sample"] = False
-    name = {"ddim": "DDIM", "ddpm": "DDPM", "unipc": "UniPCMultistep", "dpm++": "DPMSolverMultistep"}[solver]
+    name = {"ddpm": "DDPM", "unipc": "UniPCMultistep"}.get(solver, "DPMSolverMultistep")
     scheduler = getattr(diffusers, name + "Scheduler")(**settings)
     scheduler.set_timesteps(num_steps)
     return scheduler
@@ -133,11 +136,18 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
         Latent at time 0, the shape of ``noise``, float32.
     """
     x = noise.float()
-    offset = 0 if process.path == "flow" else 1  # discrete timestep k stands for time (k + 1) / 1000
+    times = _times_of(process, scheduler)
     wanted = "velocity" if process.path == "flow" else "x0"
     extra = {"generator": generator} if type(scheduler).__name__ == "DDPMScheduler" else {}
-    for i, timestep in enumerate(scheduler.timesteps.tolist()):
-        time = torch.full((len(x),), (timestep + offset) / NUM_TRAIN_TIMESTEPS, device=x.device)
+    for i, at in enumerate(times):
+        time = torch.full((len(x),), at, device=x.device)
         output = process.convert(predict(i, x, time), x, time, wanted)
         x = scheduler.step(output, scheduler.timesteps[i], x, return_dict=False, **extra)[0].float()
     return x
+
+
+def _times_of(process: Process, scheduler: Any) -> list[float]:
+    """Time of each call. Flow: sigma, since some schedulers cut their timesteps to whole numbers."""
+    if process.path == "flow":
+        return scheduler.sigmas[: len(scheduler.timesteps)].tolist()
+    return ((scheduler.timesteps + 1) / NUM_TRAIN_TIMESTEPS).tolist()  # discrete timestep k is time (k + 1) / 1000

@@ -21,8 +21,8 @@ class Tokens(NamedTuple):
     """What a block needs to know of the tokens beside their values.
 
     Args:
-        cos: Cosines of the rotary angles, (n, 1, 1, e).
-        sin: Sines, the first half negated, (n, 1, 1, e).
+        cos: Cosines of the rotary angles, (n, 1, e), in the dtype of the tokens.
+        sin: Sines, the first half negated, (n, 1, e).
         frames: Tokens along time; the rest of n are rows and columns.
     """
 
@@ -47,16 +47,15 @@ class SelfAttention(nn.Module):
     def __init__(self, config: FlexiDiTConfig, axes: str) -> None:
         super().__init__()
         self.axes, self.backend, self.num_heads = axes, config.attention_backend, config.num_heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.qk_norm = nn.LayerNorm(config.head_dim, eps=EPS, bias=False)  # a fused kernel on CPUs, unlike RMS norm
-        self.out = nn.Linear(config.width, config.width)
+        self.q, self.k, self.v, self.out = (nn.Linear(config.width, config.width) for _ in range(4))
+        self.q_norm, self.k_norm = (nn.LayerNorm(config.head_dim, eps=EPS, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """(b, n, d) -> (b, n, d)."""
+        """(b, n, d) -> (b, n, d). Layer norm, since on CPUs it is one kernel, unlike RMS norm."""
         b, n, d = x.shape
-        qk, v = self.qkv(x).view(b, n, 3, self.num_heads, -1).split((2, 1), dim=2)
-        q, k = rotate(self.qk_norm(qk), tokens.cos.to(qk.dtype), tokens.sin.to(qk.dtype)).unbind(2)  # b n k e
-        q, k, v = (self._fold(y, tokens.frames) for y in (q, k, v.squeeze(2)))  # b' n' k e
+        q, k, v = (linear(x).view(b, n, self.num_heads, -1) for linear in (self.q, self.k, self.v))  # b n k e
+        q, k = (rotate(norm(y), tokens.cos, tokens.sin) for norm, y in ((self.q_norm, q), (self.k_norm, k)))
+        q, k, v = (self._fold(y, tokens.frames) for y in (q, k, v))  # b' n' k e
         return self.out(self._unfold(attend(q, k, v, self.backend), b, tokens.frames).reshape(b, n, d))
 
     def _fold(self, y: Tensor, frames: int) -> Tensor:
@@ -87,7 +86,8 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(config.width, config.hidden)
         self.mlp_out = nn.Linear(config.hidden, config.width)
         self.modulation = nn.Linear(config.width, 6 * config.width)
-        for linear in (self.attention.qkv, self.attention.out, self.mlp_in, self.mlp_out):
+        attention = self.attention
+        for linear in (attention.q, attention.k, attention.v, attention.out, self.mlp_in, self.mlp_out):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
         nn.init.zeros_(self.modulation.weight)

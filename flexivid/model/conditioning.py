@@ -53,12 +53,12 @@ class Conditioning(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.time_in = nn.Linear(TIME_FEATURES, width)
-        self.time_out = nn.Linear(width, width)
+        self.time_out = nn.Linear(width, width, bias=False)  # the mode's vector is its bias
         self.label = nn.Embedding(num_classes + 1, width)
         self.mode = nn.Parameter(torch.zeros(num_modes, width))
         for linear in (self.time_in, self.time_out):
             nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.time_in.bias)
         nn.init.normal_(self.label.weight, std=0.5)  # with DiT's 0.02 a short training never gets to see the class
 
     def forward(self, time: Tensor, condition: Condition | None, mode_index: int) -> Tensor:

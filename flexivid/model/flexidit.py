@@ -81,10 +81,10 @@ class FlexiDiT(nn.Module):
         self._check(x, time)
         patch = self.config.mode(mode)
         size = Size3(*x.shape[2:])
-        tokens, table = self._places(size, patch, x.device)
         index = self.config.modes.index(patch)
 
         h = self.embed(x, patch)  # b n d
+        tokens, table = self._places(size, patch, h)
         h = h + (table + self.mode_embedding[index]).to(h.dtype)  # b n d
         steering = F.silu(self.conditioning(time, condition, index))  # b d
         for block in self.blocks:
@@ -95,13 +95,13 @@ class FlexiDiT(nn.Module):
         shift, scale = self.out_modulation(steering).unsqueeze(1).chunk(2, dim=-1)
         return self.out(modulate(h, shift, scale), patch, size)  # b c t h w
 
-    def _places(self, size: Size3, patch: PatchMode, device: torch.device) -> tuple[Tokens, Tensor]:
+    def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
         """Rotary tables, and the absolute position table (n, d): rotary alone cannot tell a wall from the middle."""
         grid = grid_of(size, patch)
-        centres = patch_centres(grid, patch, self.config.native, device=device)  # n 3
+        centres = patch_centres(grid, patch, self.config.native, device=like.device)  # n 3
         angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2
         cos, sin = angles.cos(), angles.sin()
-        cos, sin = (torch.cat(pair, dim=-1)[:, None, None] for pair in ((cos, cos), (-sin, sin)))  # n 1 1 e
+        cos, sin = (torch.cat(pair, dim=-1)[:, None].to(like.dtype) for pair in ((cos, cos), (-sin, sin)))  # n 1 e
         absolute = axis_angles(centres, self.config.width, base=TABLE_BASE)  # n d/2
         return Tokens(cos, sin, grid.t), torch.cat((absolute.cos(), absolute.sin()), dim=-1)
 

@@ -124,7 +124,7 @@ def _read_exported(folder: Path) -> tuple[dict, dict, dict[str, torch.Tensor]]:
         content = json.loads((folder / CONFIG).read_text())
         weights = load_file(folder / WEIGHTS)
         return content["model"], content.get("recipe", {}), weights
-    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:  # the first of bad JSON and bad text
         raise ValueError(
             f"got {folder} with damaged files ({error!r}); expected what flexivid wrote; export the run again"
         ) from error

@@ -1,15 +1,18 @@
 """What a model needs before anything is run: parameters, tokens, MACs, memory. For ``--dry-run``.
 
-Activation memory is not guessed: a forward pass on the meta device says which tensors autograd would keep.
+Activation memory is not guessed: a forward pass on the meta device says which tensors autograd would keep. Attention
+counts as the kernels that never write the scores out; on CPUs, short sequences take a path that does.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from flexivid.budget.cost import human, macs
 from flexivid.model.config import FlexiDiTConfig
@@ -74,6 +77,15 @@ def activation_bytes(config: FlexiDiTConfig, size: tuple[int, int, int], mode: P
     return shallow + (deep - shallow) * (config.depth - 2) // 2
 
 
+class _ScoresUnwritten(TorchFunctionMode):
+    """Attention as in training: the meta device alone would fall back to writing the scores out."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args, **(kwargs or {}))[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _saved_bytes(config: FlexiDiTConfig, size: Size3, mode: PatchMode) -> int:
     kept: dict[int, int] = {}
     alive = []  # storages must not be freed while they are told apart by their address
@@ -84,7 +96,8 @@ def _saved_bytes(config: FlexiDiTConfig, size: Size3, mode: PatchMode) -> int:
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with torch.device("meta"), _ScoresUnwritten(), hooks:
         model = FlexiDiT(config).bfloat16()
         model(torch.empty(1, config.in_channels, *size, dtype=torch.bfloat16), torch.empty(1), mode=mode)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}

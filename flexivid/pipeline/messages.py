@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import groupby
 from typing import Any, NoReturn
 
 from flexivid.budget.cost import human
@@ -28,18 +29,29 @@ def plain_errors() -> Iterator[None]:
 
 
 def plan_line(budget: float, schedule: Any, macs_per_video: int, videos: int) -> str:
-    """One line before the work: what will be done and what it costs.
+    """One line before the work: how many steps of which mode in each branch, and what it costs.
 
     Example:
         >>> from flexivid import Schedule
         >>> plan_line(0.25, Schedule.parse("12x4x8x8,8x2x4x4"), 2_000_000, 8)
-        'budget 0.25: 12 steps of 4x8x8, 8 of 2x4x4; 2.00 MMACs a video, 16.0 MMACs in all'
+        'budget 0.25: 12 steps of 4x8x8, 8 of 2x4x4, no guidance; 2.00 MMACs a video, 16.0 MMACs in all'
     """
-    runs = [f"{count} of {step.mode}{_guide(step)}" for count, step in schedule.runs()]
-    runs[0] = runs[0].replace(" of ", " steps of ", 1)
-    guided = ", two passes a step (guidance)" if any(step.guide_mode == step.mode for step in schedule) else ""
+    branches = [_counted(step.mode for step in schedule)]
+    guides = [step.guide_mode for step in schedule if step.guide_mode is not None]
+    if not guides:
+        branches.append("no guidance")
+    elif all(step.guide_mode == step.mode for step in schedule):
+        branches.append("guidance branch the same without the condition")
+    else:
+        branches.append(f"guidance branch {_counted(guides)}")
     cost = f"{human(macs_per_video)} a video, {human(macs_per_video * videos)} in all"
-    return f"budget {budget:g}: {', '.join(runs)}{guided}; {cost}"
+    return f"budget {budget:g}: {', '.join(branches)}; {cost}"
+
+
+def _counted(modes: Iterable[Any]) -> str:
+    """``12 steps of 4x8x8, 8 of 2x4x4``: neighbours counted."""
+    runs = [f"{len(list(group))} of {mode}" for mode, group in groupby(modes)]
+    return ", ".join([runs[0].replace(" of ", " steps of "), *runs[1:]])
 
 
 def result_line(budget: float, outcome: Any, full: Any) -> str:
@@ -49,10 +61,6 @@ def result_line(budget: float, outcome: Any, full: Any) -> str:
         f"budget {budget:g}: measured {human(outcome.measured_macs)} ({share:.1%} of the first),"
         f" {outcome.seconds:.2f} s ({outcome.seconds / full.seconds:.1%}), {len(outcome.files)} videos"
     )
-
-
-def _guide(step: Any) -> str:
-    return f" guided by {step.guide_mode}" if step.guide_mode not in (None, step.mode) else ""
 
 
 def refuse(parser: Any, message: str, error: Exception | None = None) -> NoReturn:

@@ -30,7 +30,7 @@ class SampleVideos(Callback):
     the video's number alone. Files go to ``samples/`` in the run folder.
 
     Args:
-        budgets: Fractions of the full compute; one that the network cannot meet is replaced by the least possible.
+        budgets: Fractions of the full compute; one that the network cannot meet is left out with a warning.
         num_videos: Videos a budget.
         num_inference_steps: Solver steps; ``None`` = the recipe's.
         seed: Video i starts from the noise of seed + i.

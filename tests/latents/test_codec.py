@@ -33,5 +33,5 @@ def test_bytes_clip_in_any_precision(dtype):
 
 
 def test_unknown_codec_is_refused():
-    with pytest.raises(ValueError, match="got codec 'wan'; expected one of pixel; check the checkpoint's config.json"):
+    with pytest.raises(ValueError, match=r"got codec .wan.; expected one of pixel; check"):
         build_codec("wan")

@@ -18,7 +18,7 @@ def inputs():
     generator = torch.Generator().manual_seed(0)
     x, steering = torch.randn(2, 24, 24, generator=generator), torch.randn(2, 24, generator=generator)
     angles = axis_angles(4 * torch.rand(24, 3, generator=generator), CONFIG.head_dim, base=100.0)
-    cos, sin = (torch.cat(pair, -1)[:, None, None] for pair in ((angles.cos(),) * 2, (-angles.sin(), angles.sin())))
+    cos, sin = (torch.cat(pair, -1)[:, None] for pair in ((angles.cos(),) * 2, (-angles.sin(), angles.sin())))
     return x.double(), steering.double(), Tokens(cos, sin, GRID[0]), angles
 
 
@@ -66,7 +66,6 @@ def test_modulation_is_norm_then_scale_and_shift(inputs):
     x, steering, _, _ = inputs
     shift, scale = steering[:, None], steering.flip(0)[:, None]
     torch.testing.assert_close(modulate(x, shift, scale), reference.norm(x) * (1 + scale) + shift)
-    assert torch.equal(modulate(x, 0 * shift, 0 * scale), modulate(5 * x, 0 * shift, 0 * scale)) is False
     torch.testing.assert_close(
         modulate(x, 0 * shift, 0 * scale), modulate(5 * x, 0 * shift, 0 * scale), rtol=0, atol=1e-5
     )

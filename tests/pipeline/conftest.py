@@ -27,6 +27,15 @@ def build(**changes):
     return model.eval()
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small products only wait for each other in several threads; on a busy machine that costs 100x."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def build_model():
     """A function that makes a network; its arguments are fields of the config."""

@@ -13,9 +13,8 @@ def norm(x, weight=1.0):
 
 def self_attention(layer, x, angles, grid):
     """A ``SelfAttention`` by mask instead of by folding."""
-    q, k, v = F.linear(x, layer.qkv.weight, layer.qkv.bias).chunk(3, dim=-1)
-    q, k, v = (y.unflatten(-1, (layer.num_heads, -1)) for y in (q, k, v))
-    q, k = (rotary(norm(y, layer.qk_norm.weight), angles) for y in (q, k))
+    q, k, v = (F.linear(x, y.weight, y.bias).unflatten(-1, (layer.num_heads, -1)) for y in (layer.q, layer.k, layer.v))
+    q, k = (rotary(norm(y, scale.weight), angles) for y, scale in ((q, layer.q_norm), (k, layer.k_norm)))
     seen = attention(q, k, v, allowed_pairs(layer.axes, grid)).flatten(-2)
     return F.linear(seen, layer.out.weight, layer.out.bias)
 

@@ -1,0 +1,76 @@
+"""Every recipe, and every part stacked on a recipe, goes through the real command line."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from flexivid.model.config import PRESETS
+from flexivid.pipeline.video_io import write_video
+from flexivid.train import main
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+RECIPES = sorted(CONF.glob("*.yaml"))
+PARTS = sorted(path for folder in ("model", "data", "trainer") for path in CONF.glob(f"{folder}/*.yaml"))
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path, capsys):
+    """A function that runs ``flexivid.train`` and gives stdout."""
+    monkeypatch.setattr(sys, "argv", ["train"])  # main sets it
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so does Lightning
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, words)))
+        told = capsys.readouterr()
+        assert stop.value.code == 0, told.err
+        return told.out
+
+    return run
+
+
+def leaves(value, *path):
+    """Paths and values; of lists of classes only the classes."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, *path, key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict) and "class_path" in value[0]:
+        yield path, [entry["class_path"] for entry in value]
+    else:
+        yield path, value
+
+
+def test_the_main_recipe_is_there():
+    assert CONF / "train_video.yaml" in RECIPES
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_recipe_runs_dry(program, tmp_path, recipe):
+    write_video(tmp_path / "a.mp4", np.zeros((16, 64, 64, 3), np.uint8), 8)
+    lines = program("fit", "--config", recipe, "--data.root", tmp_path, "--dry-run").splitlines()
+    settings = yaml.safe_load(recipe.read_text())
+    modes = settings["model"]["network"]["modes"]
+    assert [line.split()[0] for line in lines[2 : 2 + len(modes)]] == modes
+    assert "training memory about" in lines[2 + len(modes)]
+    assert {file.name for file in tmp_path.iterdir()} == {"a.mp4"}
+
+
+@pytest.mark.parametrize("part", [*RECIPES, *PARTS], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_value_arrives(program, part):
+    printed = program("fit", "--config", CONF / "train_video.yaml", "--config", part, "--print_config")
+    arrived = dict(leaves(yaml.safe_load(printed)))
+    given = dict(leaves(yaml.safe_load(part.read_text())))
+    assert given
+    assert {path: arrived.get(path) for path in given} == given
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_model_parts_are_the_presets(name):
+    file = CONF / "model" / f"{name}.yaml"
+    if not file.exists():
+        pytest.skip(f"no {file}")
+    assert yaml.safe_load(file.read_text())["model"]["network"] == PRESETS[name]

@@ -1,0 +1,60 @@
+"""The mode of a step depends on (seed, step) alone, and follows the probabilities."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from flexivid import PatchMode
+from flexivid.training.modes import ModeChoice, Phase, batch_size_of, mode_at
+
+MODES = (PatchMode("2x4x4"), PatchMode("4x4x4"), PatchMode("4x8x8"))
+CHOICE = ModeChoice(phases=[Phase(0.25, {"4x8x8": 1}), Phase(1.0, {"2x4x4": 3, "4x8x8": 1})])
+
+
+def test_is_a_pure_function_of_seed_and_step():
+    once = [mode_at(step, 0.5, CHOICE, MODES) for step in range(50)]
+    again = [mode_at(step, 0.5, CHOICE, MODES) for step in reversed(range(50))]
+    assert once == again[::-1]
+    other = ModeChoice(phases=CHOICE.phases, seed=1)
+    assert once != [mode_at(step, 0.5, other, MODES) for step in range(50)]
+
+
+def test_frequencies_follow_the_probabilities():
+    counts = Counter(mode_at(step, 0.9, CHOICE, MODES) for step in range(4000))
+    assert counts[MODES[1]] == 0
+    assert counts[MODES[0]] / 4000 == pytest.approx(0.75, abs=0.03)  # 4 deviations
+
+
+def test_phases_end_where_they_say():
+    assert {mode_at(step, 0.2499, CHOICE, MODES) for step in range(100)} == {MODES[2]}
+    assert {mode_at(step, 0.25, CHOICE, MODES) for step in range(100)} == {MODES[0], MODES[2]}
+    assert mode_at(3, 1.0, CHOICE, MODES) in MODES
+
+
+def test_without_phases_all_modes_are_alike():
+    counts = Counter(mode_at(step, 0.0, ModeChoice(), MODES) for step in range(3000))
+    assert all(abs(counts[mode] - 1000) < 120 for mode in MODES)
+
+
+@pytest.mark.parametrize(
+    ("phases", "words"),
+    [
+        ([Phase(0.5, {"2x4x4": 1})], "end at 1"),
+        ([Phase(1.0, {"1x9x9": 1})], "1x9x9"),
+        ([Phase(1.0, {"2x4x4": 0})], "not all 0"),
+        ([Phase(1.0, {"2x4x4": -1, "4x8x8": 2})], ">= 0"),
+        ([Phase(0.7, {"2x4x4": 1}), Phase(0.3, {"2x4x4": 1}), Phase(1.0, {"2x4x4": 1})], "rising"),
+    ],
+)
+def test_refuses_phases_that_make_no_sense(phases, words):
+    with pytest.raises(ValueError, match="expected") as caught:
+        ModeChoice(phases=phases).check(MODES)
+    assert words in str(caught.value)
+
+
+def test_batches_hold_equal_tokens():
+    sizes = [batch_size_of(mode, (8, 32, 32), MODES[0], 16) for mode in MODES]
+    assert sizes == [16, 32, 128]
+    assert batch_size_of(MODES[0], (8, 32, 32), MODES[2], 1) == 1

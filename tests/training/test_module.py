@@ -1,0 +1,115 @@
+"""A training run is a function of its seed: killed and resumed, it equals an uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flexivid.pipeline.checkpoint import KEY
+from flexivid.training.module import Clips, Objective, _generator
+
+
+class Watch(Callback):
+    """Keeps what each step has seen."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        mode = pl_module.mode_at(trainer.global_step - 1)
+        self.seen.append((trainer.global_step, str(mode), len(batch["video"]), int(batch["video"].sum())))
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_resumed_equals_uninterrupted(tmp_path, make_data, make_module, make_trainer):
+    torch.manual_seed(0)
+    whole, watch = make_module(), Watch()
+    start = {name: value.clone() for name, value in whole.state_dict().items()}
+    trainer = make_trainer(tmp_path / "whole", 8, watch)
+    trainer.fit(whole, make_data())
+
+    part, first = make_module(), Watch()
+    part.load_state_dict(start)
+    part.plans = [(0, 8)]  # the run is planned for eight steps and dies after three
+    make_trainer(tmp_path / "part", 3, first).fit(part, make_data())
+    torch.manual_seed(99)
+    resumed, second = make_module(), Watch()
+    go_on = make_trainer(tmp_path / "part", 8, second)
+    go_on.fit(resumed, make_data(), ckpt_path=tmp_path / "part" / "checkpoints" / "last.ckpt")
+
+    assert first.seen + second.seen == watch.seen
+    assert len({mode for _, mode, _, _ in watch.seen}) == 2
+    expected, got = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "part")
+    )
+    for key in ("state_dict", "current_model_state"):
+        assert all(torch.equal(expected[key][name], got[key][name]) for name in expected[key])
+    assert not all(torch.equal(expected["state_dict"][n], start[n]) for n in start)
+    assert expected[KEY]["plans"] == got[KEY]["plans"] == [[0, 8]]
+
+
+def test_batches_follow_the_mode(tmp_path, make_data, make_module, make_trainer):
+    module, watch = make_module(), Watch()
+    make_trainer(tmp_path, 6, watch).fit(module, make_data())
+    assert all(size == {"2x4x4": 2, "2x8x8": 8}[mode] for _, mode, size, _ in watch.seen)
+    assert {size for _, _, size, _ in watch.seen} == {2, 8}
+
+
+def test_logs_what_users_look_for(tmp_path, make_data, make_module, make_trainer):
+    module = make_module()
+    make_trainer(tmp_path, 4, limit_val_batches=1.0, val_check_interval=4, check_val_every_n_epoch=None).fit(
+        module, make_data()
+    )
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    trained = {f"train/loss_mode/{module.mode_at(step)}" for step in range(4)}
+    assert {"train/loss", "train/lr", "train/grad_norm"} | trained <= tags
+    assert {"val/loss_mode/2x4x4", "val/loss_mode/2x8x8"} <= tags
+
+
+def test_trains_without_classes(tmp_path, make_data, make_module, make_trainer, digits_folder):
+    data = make_data(root=str(digits_folder / "train" / "3"), val_clips=0)
+    module = make_module(clips=Clips(size=(4, 16, 16), num_classes=0, batch_size=2))
+    trainer = make_trainer(tmp_path, 2)
+    trainer.fit(module, data)
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+    assert module.recipe()["class_names"] == []
+
+
+@pytest.mark.parametrize("target", ["x0", "velocity", "noise"])
+@pytest.mark.parametrize("path", ["flow", "cosine", "linear"])
+def test_every_objective_gives_a_finite_loss_and_gradient(path, target, make_module):
+    module = make_module(objective=Objective(path=path, target=target))
+    batch = {"video": torch.randint(0, 256, (4, 3, 4, 16, 16), dtype=torch.uint8), "label": torch.arange(4)}
+    losses = module._losses(batch, module.modes[1], (0, 0), dropout=0.5)
+    losses.mean().backward()
+    assert losses.shape == (4,)
+    assert torch.isfinite(losses).all()
+    assert module.network.out.weight.grad.abs().sum() > 0
+
+
+def test_randomness_differs_between_steps_and_ranks():
+    draws = [torch.rand(4, generator=_generator((0, step, rank, 0))) for step in range(3) for rank in range(3)]
+    assert len({tuple(draw.tolist()) for draw in draws}) == 9
+    assert torch.equal(draws[4], torch.rand(4, generator=_generator((0, 1, 1, 0))))
+
+
+def test_a_shortened_run_keeps_its_past(make_module):
+    module = make_module()
+    module.plans = [(0, 1000)]
+    past = [module.mode_at(step) for step in range(100)]
+    module.shorten(150, from_step=100)
+    assert [module.mode_at(step) for step in range(100)] == past
+    assert module.progress_at(99) == pytest.approx(0.099)
+    assert module.progress_at(150) == 1.0
