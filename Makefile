@@ -6,6 +6,7 @@ DATA ?= $(DIGITS)
 CONFIG ?= conf/train_video.yaml
 NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
 ARGS ?=
+OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
 
 .DEFAULT_GOAL := help
 .PHONY: help install data train-video sample tensorboard test test-slow lint format bench clean
@@ -28,8 +29,8 @@ $(DIGITS)/recipe.json: | .venv/installed
 
 data: $(DIGITS)/recipe.json ## Make the default data set: 2400 clips of moving handwritten digits
 
-train-video: .venv/installed $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),$(DIGITS)/recipe.json) ## Train (10 minutes on 2 cores), then show samples at three budgets
-	$(BIN)/python -m flexivid.train fit --config $(CONFIG) --data.root '$(DATA)' \
+train-video: .venv/installed $(if $(OWN),,$(DIGITS)/recipe.json) ## Train (10 minutes on 2 cores), then show samples at three budgets
+	$(BIN)/python -m flexivid.train fit --config $(CONFIG) $(if $(OWN),--config conf/data/folder.yaml) --data.root '$(DATA)' \
 	  --trainer.logger.init_args.name '$(NAME)' $(ARGS)
 	@echo
 	@echo "Next:"

@@ -70,6 +70,17 @@ def test_a_room_imports_only_rooms_below_it(name: str) -> None:
     assert own is None or used <= MAY_IMPORT[own], f"{name} uses {used - MAY_IMPORT[own]}"
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_a_room_imports_no_program_and_nothing_by_its_public_name(name: str) -> None:
+    outside = {other for other in imported(tree(MODULES[name])) if other.startswith("flexivid.") and not room(other)}
+    assert room(name) is None or not outside
+
+
+def test_diffusion_knows_steps_and_no_costs() -> None:
+    used = {other for name in MODULES if room(name) == "diffusion" for other in imported(tree(MODULES[name]))}
+    assert {other for other in used if room(other) == "budget" and other in MODULES} == {"flexivid.budget.schedule"}
+
+
 def test_no_circles_inside_a_room() -> None:
     edges = {name: {n for n in imported(tree(path)) if n in MODULES and n != name} for name, path in MODULES.items()}
     done: set[str] = {"flexivid"}  # the public names are loaded on first use

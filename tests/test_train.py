@@ -1,5 +1,6 @@
 """The training program: from a folder of videos to a model, on from where it stopped, each mistake one line."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # Lightning's handler keeps the stderr of an earlier test
     monkeypatch.setattr(sys, "argv", ["train"])  # main sets it
     for name, value in (("PL_GLOBAL_SEED", "0"), ("OMP_NUM_THREADS", "1")):
         monkeypatch.setenv(name, value)
@@ -102,7 +104,7 @@ def test_from_videos_to_a_model_and_on(videos, tmp_path):
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == load(run).recipe["global_step"] == 7
     assert last[KEY]["plans"][-1] == [4, 7]  # the learning rate falls to its end at the new one
-    assert last["lr_schedulers"][0]["_last_lr"][0] < 1e-2
+    assert max(last["lr_schedulers"][0]["_last_lr"]) < 1e-6
 
 
 def test_validate_reads_a_checkpoint(capsys, videos, tmp_path):

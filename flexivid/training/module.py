@@ -120,6 +120,7 @@ class FlexiDiffusion(LightningModule):
         self.network = FlexiDiT(shape)
         self.log_every = 20
         self.plans = [(0, 1)]  # (from step, total steps): a run may be shortened, and what is done must stay as it was
+        self._asked_steps = 0  # by the trainer's settings, before any change
 
     @property
     def total_steps(self) -> int:
@@ -148,9 +149,9 @@ class FlexiDiffusion(LightningModule):
     def setup(self, stage: str) -> None:
         """Tell the data module the batch size of each step."""
         if stage == "fit":
-            planned = int(self.trainer.estimated_stepping_batches)
+            self._asked_steps = int(self.trainer.estimated_stepping_batches)
             if self.plans == [(0, 1)]:
-                self.plans = [(0, planned)]
+                self.plans = [(0, self._asked_steps)]
             data = getattr(self.trainer, "datamodule", None)
             if data is not None and hasattr(data, "set_batch_sizes"):
                 data.set_batch_sizes(self.batch_size_at)
@@ -233,12 +234,32 @@ class FlexiDiffusion(LightningModule):
             "model": self.network.config.to_dict(),
             "recipe": self.recipe(),
             "plans": [list(p) for p in self.plans],
+            "asked_steps": self._asked_steps,
         }
         checkpoint[KEY] = entry
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the plan of the run that goes on."""
-        self.plans = [(int(first), int(total)) for first, total in checkpoint[KEY]["plans"]]
+        """Take over the plan of the run that goes on, and change it if another number of steps is asked for now.
+
+        Raises:
+            ValueError: If the checkpoint is of another network.
+        """
+        entry = checkpoint.get(KEY, {"model": {}})
+        _check_fits(entry["model"], self.network.config.to_dict())
+        self.plans = [(int(first), int(total)) for first, total in entry["plans"]]
+        before = entry.get("asked_steps", self.plans[0][1])
+        if self._asked_steps not in (0, before, self.total_steps):
+            self.plans.append((checkpoint["global_step"], self._asked_steps))
+
+
+def _check_fits(saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """Refuse to go on from the weights of another network."""
+    for key in sorted(own.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
+        if saved.get(key) != own[key]:
+            raise ValueError(
+                f"got a checkpoint with {key}={saved.get(key)} for a network with {key}={own[key]}; expected the same;"
+                " change model.network, the data or --ckpt_path"
+            )
 
 
 def _generator(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:

@@ -63,7 +63,7 @@ def test_any_number_of_steps(path: str, solver: str, shift: float, num_steps: in
     assert data.isfinite().all()
     if num_steps >= 150:
         assert data.mean().item() == pytest.approx(MEAN, abs=0.015 if solver == "ddpm" else 0.002)
-        assert data.std().item() == pytest.approx(STD, abs=0.015 if shift == 1 else 0.035)
+        assert data.std().item() == pytest.approx(STD, abs=0.025 if shift == 1 else 0.035)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -50,10 +50,8 @@ def test_muon_takes_the_matrices_of_the_blocks():
     assert isinstance(chained, Chained)
     names = {id(p): name for name, p in model.named_parameters()}
     muon = sorted(names[id(p)] for p in chained.parts[0].param_groups[0]["params"])
-    assert muon == [
-        f"blocks.0.{name}.weight"
-        for name in ("attention.k", "attention.out", "attention.q", "attention.v", "mlp_in", "mlp_out")
-    ]
+    taken = ("attention.k", "attention.out", "attention.q", "attention.v", "mlp_in", "mlp_out")
+    assert muon == [f"blocks.0.{name}.weight" for name in taken]
 
 
 def test_the_rate_reaches_both_parts():

@@ -1,0 +1,74 @@
+"""Two processes train the mode of each step together, on clips of their own, and end with the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SCRIPT = """
+import hashlib, json, sys
+from pathlib import Path
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from flexivid import FlexiDiTConfig
+from flexivid.data.module import VideoDataModule
+from flexivid.training.callbacks import ExportModel, Speed
+from flexivid.training.module import Clips, FlexiDiffusion
+from flexivid.training.optimizer import OptimizerSettings
+from flexivid.training.samples import SampleVideos
+
+class Watch(Callback):
+    def __init__(self):
+        self.modes, self.batches = [], []
+    def on_train_batch_start(self, trainer, module, batch, index):
+        self.modes.append(str(module.mode_at(trainer.global_step)))
+        self.batches.append([len(batch["video"]), int(batch["video"].sum())])
+
+torch.set_num_threads(1)
+seed_everything(0)
+folder = Path(sys.argv[2])
+module = FlexiDiffusion(
+    FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "2x8x8")),
+    Clips((4, 16, 16), num_classes=10, batch_size=2),
+    optimizer=OptimizerSettings(name="muon", warmup_steps=1),
+)
+data = VideoDataModule(sys.argv[1], num_frames=4, size=16, batch_size=2)
+watch, ema = Watch(), EMAWeightAveraging(use_buffers=False, decay=0.9)
+samples = SampleVideos([1.0], num_videos=3, num_inference_steps=2)
+trainer = Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", max_steps=6, max_epochs=-1, use_distributed_sampler=False,
+    callbacks=[ema, watch, Speed(2), samples, ExportModel()], default_root_dir=folder, logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0, val_check_interval=3,
+    check_val_every_n_epoch=None,
+)
+trainer.fit(module, data)
+weights = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.network.parameters())).hexdigest()
+told = {"modes": watch.modes, "batches": watch.batches, "weights": weights, "steps": trainer.global_step}
+(folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path, digits_folder):
+    script = tmp_path / "train_two.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    alone = {"OMP_NUM_THREADS": "1", "PL_GLOBAL_SEED": ""}
+    environment = {name: value for name, value in {**os.environ, **alone}.items() if value}
+    command = [sys.executable, str(script), str(digits_folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first["steps"] == second["steps"] == 6
+    assert first["modes"] == second["modes"]
+    assert len(set(first["modes"])) == 2
+    sizes = [[size for size, _ in rank["batches"]] for rank in (first, second)]
+    assert sizes[0] == sizes[1] == [{"2x4x4": 2, "2x8x8": 8}[mode] for mode in first["modes"]]
+    assert all(a != b for (_, a), (_, b) in zip(first["batches"], second["batches"], strict=True))
+    assert first["weights"] == second["weights"]
+    assert (tmp_path / "model.safetensors").exists()
