@@ -83,7 +83,7 @@ class FitMinutes(Callback):
     def __init__(self, minutes: float) -> None:
         if not minutes > 0:
             raise ValueError(f"got minutes={minutes}; expected more than 0; change FitMinutes.minutes")
-        self.minutes = minutes
+        self.minutes, self.look_every = minutes, 8
         self._looks = [0.04, 0.15, 0.4]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,13 +97,14 @@ class FitMinutes(Callback):
     ) -> None:
         """At a few points of the run, fit the number of steps to the time."""
         assert isinstance(pl_module, FlexiDiffusion)
-        seconds = time.perf_counter() - self._started
-        if not self._looks or seconds < self._looks[0] * self.minutes * 60:
+        if not self._looks or trainer.global_step % self.look_every:
+            return
+        seconds = float(trainer.strategy.broadcast(time.perf_counter() - self._started))  # one clock for all ranks
+        if seconds < self._looks[0] * self.minutes * 60:
             return
         self._looks.pop(0)
         done = trainer.global_step - self._first
         possible = self._first + int(done * self.minutes * 60 / seconds)
-        possible = int(trainer.strategy.broadcast(possible))
         if possible < 0.98 * pl_module.total_steps:
             total = max(possible, trainer.global_step + 64)
             rank_zero_info(f"{seconds / max(1, done):.2f} s a step: {total} steps fit into {self.minutes:g} minutes")
@@ -121,9 +122,9 @@ class ExportModel(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Averaged weights are in the module by now."""
         assert isinstance(pl_module, FlexiDiffusion)
+        folder = run_folder(trainer)
         if trainer.is_global_zero and trainer.global_step > 0:
-            folder = save(run_folder(trainer), pl_module.network, pl_module.recipe())
-            rank_zero_info(f"model written to {folder}")
+            rank_zero_info(f"model written to {save(folder, pl_module.network, pl_module.recipe())}")
 
 
 class FlexiProgressBar(RichProgressBar):
@@ -141,5 +142,5 @@ class FlexiProgressBar(RichProgressBar):
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Where a run keeps everything: the logger's folder, or the trainer's."""
+    """Where a run keeps everything: the logger's folder, or the trainer's. All ranks have to ask."""
     return Path(trainer.log_dir or trainer.default_root_dir)

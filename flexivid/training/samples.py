@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -79,9 +80,11 @@ class SampleVideos(Callback):
         network.eval()
         for plan in self._plans(network, settings):
             made = generate_batches(network, plan.schedule, settings, labels=labels, seed=self.seed, indices=share)
-            rows.append((plan, [to_frames(video) for _, videos in made for video in videos]))
+            own = {i: to_frames(video) for indices, videos in made for i, video in zip(indices, videos, strict=True)}
+            rows.append((plan, _gathered(own)))
         network.train(was_training)
-        return self._write(trainer, rows, network.recipe["fps"]) if share and trainer.is_global_zero else None
+        folder = run_folder(trainer) / "samples"
+        return self._write(trainer, folder, rows, network.recipe["fps"]) if trainer.is_global_zero else None
 
     def _plans(self, network: FlexiDiT, settings: Settings) -> list[Plan]:
         plans = []
@@ -92,9 +95,10 @@ class SampleVideos(Callback):
                 rank_zero_warn(f"no samples at budget {budget}: {error}")
         return plans
 
-    def _write(self, trainer: Trainer, rows: list[tuple[Plan, list[np.ndarray]]], fps: float) -> Path | None:
-        """Grid to disk, a video of each budget to TensorBoard (what this rank has made)."""
-        folder = run_folder(trainer) / "samples"
+    def _write(
+        self, trainer: Trainer, folder: Path, rows: list[tuple[Plan, list[np.ndarray]]], fps: float
+    ) -> Path | None:
+        """Grid to disk, a video of each budget to TensorBoard."""
         folder.mkdir(parents=True, exist_ok=True)
         titled = [(f"budget {plan.budget:g}   {plan.schedule}", videos[:10]) for plan, videos in rows]
         if not titled:
@@ -106,6 +110,16 @@ class SampleVideos(Callback):
                     frames = tile([[enlarge(video, 64) for video in videos]])
                     log_video(logger, f"samples/budget_{plan.budget:g}", frames, fps=fps, step=trainer.global_step)
         return picture
+
+
+def _gathered(own: dict[int, np.ndarray]) -> list[np.ndarray]:
+    """The videos of all ranks in the order of their numbers."""
+    shares = [own]
+    if torch.distributed.is_initialized():
+        shares = [{} for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(shares, own)
+    merged = {i: frames for share in shares for i, frames in share.items()}
+    return [merged[i] for i in sorted(merged)]
 
 
 def log_video(logger: TensorBoardLogger, tag: str, frames: np.ndarray, *, fps: float, step: int) -> None:

@@ -90,7 +90,7 @@ def test_a_run_fits_its_minutes(tmp_path, make_data, make_module, make_trainer, 
     assert max(rates.seen) > 0.9 * peak
     assert 0 <= rates.seen[-1] < 1e-3 * peak
     assert rates.seen[2:] == sorted(rates.seen[2:], reverse=True)  # after the warm-up it only falls
-    assert module.plans == [(0, 1000), (37, 120)]  # seen after 5 steps; 32 more stay as they were
+    assert module.plans == [(0, 1000), (40, 120)]  # looked at after 8 steps; 32 more stay as they were
 
 
 def test_a_fast_run_is_left_alone(tmp_path, make_data, make_module, make_trainer, set_clock):
