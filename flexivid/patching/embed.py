@@ -6,8 +6,6 @@ so that every clip size works with every mode (causal autoencoders give odd fram
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -150,8 +148,3 @@ class FlexiPatchOutput(_FlexiKernel):
         """Tokens (b, n, d) -> (b, c, t, h, w)."""
         weight, bias = self.kernel(mode)
         return unpatchify(F.linear(tokens, weight.flatten(1).T, bias.flatten()), mode, size)
-
-
-def patch_values(mode: PatchMode, channels: int) -> int:
-    """Numbers in one patch, c pt ph pw."""
-    return math.prod(mode) * channels

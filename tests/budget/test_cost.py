@@ -11,7 +11,7 @@ from flexivid.budget.cost import human
 from flexivid.model.config import PRESETS
 
 MODES = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")
-SIZES = ((8, 16, 16), (5, 15, 22), (1, 32, 32))
+SIZES = ((8, 16, 16), (5, 15, 22))
 
 
 def counted(model: FlexiDiT, size: tuple[int, int, int], mode: str, batch: int) -> int:

@@ -52,7 +52,7 @@ def test_keeps_mean_and_deviation(path: str, solver: str, target: str) -> None:
 @pytest.mark.parametrize(
     ("path", "solver", "shift"), [(*case, 1.0) for case in CASES] + [("flow", s, 12.0) for s in FLOW]
 )
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 30, 150, 600, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 30, 150, 400])
 def test_any_number_of_steps(path: str, solver: str, shift: float, num_steps: int) -> None:
     """Numbers that do not divide 1000 trip diffusers' DDIM; times closer than 1/1000, its multistep flow solvers."""
     process, calls = Process(path, "velocity"), []

@@ -78,6 +78,13 @@ def test_rotation_is_a_product_of_complex_numbers():
     torch.testing.assert_close(rotate(x, *tables(angles)), rotary(x, angles).float(), rtol=1e-5, atol=1e-5)
 
 
+def test_gradient_of_the_rotation():
+    """It is written by hand: checked against differences, and its own gradient too."""
+    x, angles = qkv_of((2, 3, 2, 8))[0].double().requires_grad_(), torch.randn(3, 4).double()
+    assert torch.autograd.gradcheck(rotate, (x, *tables(angles)))
+    assert torch.autograd.gradgradcheck(rotate, (x, *tables(angles)))
+
+
 def test_rotated_products_depend_on_the_difference_of_positions_alone():
     """Also between fractional positions, so that modes with other centres see the same distances."""
     q, k = (x.double() for x in qkv_of((1, 1, 1, 24))[:2])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, pad_to, patch_values, patchify, unpatchify
+from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, pad_to, patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3, grid_of
 from tests.reference import patches as reference
 
@@ -43,7 +43,7 @@ def test_patches_come_back_and_equal_loops(mode, size):
     mode, latent = PatchMode(mode), latent_of(size)
     patches = patchify(latent, mode)
     assert torch.equal(patches, reference.patchify(latent, mode))
-    assert patches.shape[-1] == patch_values(mode, 3)
+    assert patches.shape[-1] == 3 * mode.volume
     assert torch.equal(unpatchify(patches, mode, Size3(*size)), latent)
 
 
