@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import av
 import pytest
@@ -221,7 +222,9 @@ def test_ctrl_c_says_what_is_missing(checkpoint, tmp_path):
         "--batch-size",
         "1",
     ]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell hands down a deaf ear
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    program = subprocess.Popen(command, text=True, preexec_fn=heard, **pipes)
     limit = time.monotonic() + 120
     while not list(tmp_path.glob("samples/*.mp4")) and program.poll() is None and time.monotonic() < limit:
         time.sleep(0.05)
