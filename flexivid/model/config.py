@@ -126,6 +126,8 @@ class FlexiDiTConfig:
                 f"got width={self.width} and num_heads={self.num_heads}; expected a width that is a multiple of"
                 " num_heads; change one of them"
             )
+        if self.hidden < 1:
+            raise ValueError(f"got mlp_ratio={self.mlp_ratio}; expected mlp_ratio x width >= 1; change mlp_ratio")
         axis_split(self.head_dim)
         for name, known in (("attention", ("joint", "factorised")), ("attention_backend", ("sdpa", "xformers"))):
             if getattr(self, name) not in known:

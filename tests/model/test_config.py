@@ -53,6 +53,8 @@ def test_channels_out_are_those_in_unless_told():
         ({"in_channels": 0}, "in_channels=0"),
         ({"out_channels": -1}, "out_channels=-1"),
         ({"num_classes": -1}, "num_classes=-1"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio=0.0"),
+        ({"mlp_ratio": -4.0}, "mlp_ratio=-4.0"),
         ({"modes": []}, "modes none"),
         ({"modes": ["1x2x2", "1x2x2"]}, "modes 1x2x2, 1x2x2"),
         ({"modes": ["1x2"]}, "patch mode '1x2'"),
