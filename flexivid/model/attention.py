@@ -21,8 +21,11 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turned = x * cos
         first, second = x.chunk(2, dim=-1)
-        return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
+        for half, other, factor in zip(turned.chunk(2, dim=-1), (second, first), sin.chunk(2, dim=-1), strict=True):
+            half.addcmul_(other, factor)  # in place: moves half the memory of building swap(x)
+        return turned
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:

@@ -47,7 +47,8 @@ class SelfAttention(nn.Module):
     def __init__(self, config: FlexiDiTConfig, axes: str) -> None:
         super().__init__()
         self.axes, self.backend, self.num_heads = axes, config.attention_backend, config.num_heads
-        self.q, self.k, self.v, self.out = (nn.Linear(config.width, config.width) for _ in range(4))
+        self.q, self.k, self.v = (nn.Linear(config.width, config.width, bias=False) for _ in range(3))
+        self.out = nn.Linear(config.width, config.width)
         self.q_norm, self.k_norm = (nn.LayerNorm(config.head_dim, eps=EPS, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
@@ -89,6 +90,7 @@ class Block(nn.Module):
         attention = self.attention
         for linear in (attention.q, attention.k, attention.v, attention.out, self.mlp_in, self.mlp_out):
             nn.init.xavier_uniform_(linear.weight)
+        for linear in (attention.out, self.mlp_in, self.mlp_out):
             nn.init.zeros_(linear.bias)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
