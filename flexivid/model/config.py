@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -73,12 +73,7 @@ class FlexiDiTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FlexiDiTConfig:
         """Build from plain data, as in ``config.json``; an unknown key is an error that names the nearest field."""
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                near = get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "remove it"
-                raise ValueError(f"got model setting {key!r}; expected one of {', '.join(known)}; {hint}")
+        check_keys(values, [field.name for field in fields(cls)], what="model setting")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,3 +127,36 @@ class FlexiDiTConfig:
         for name, known in (("attention", ("joint", "factorised")), ("attention_backend", ("sdpa", "xformers"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}; expected {' or '.join(known)}; choose one")
+
+
+def check_keys(values: Iterable[str], known: list[str], *, what: str) -> None:
+    """Refuse a key that is not known, and name the nearest one that is.
+
+    Args:
+        values: Keys given.
+        known: Keys there are.
+        what: What a key is, for the message.
+
+    Raises:
+        ValueError: For the first unknown key.
+
+    Example:
+        >>> check_keys({"widht": 64}, ["width", "depth"], what="model setting")
+        Traceback (most recent call last):
+        ...
+        ValueError: got model setting 'widht'; expected one of width, depth; did you mean 'width'?
+    """
+    for key in values:
+        if key not in known:
+            raise ValueError(f"got {what} {key!r}; expected one of {', '.join(known)}; {nearest(key, known)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of such a message.
+
+    Example:
+        >>> nearest("widht", ["width", "depth"]), nearest("x", ["width"])
+        ("did you mean 'width'?", 'remove it')
+    """
+    near = get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else "remove it"

@@ -45,7 +45,7 @@ class PatchMode(Size3):
     __slots__ = ()
 
     def __new__(cls, t: int | str | tuple[int, int, int], h: int | None = None, w: int | None = None) -> PatchMode:
-        sides: tuple = _parse(t) if isinstance(t, str) else (t, h, w) if isinstance(t, int) else tuple(t)
+        sides: tuple = _parse(t) if isinstance(t, str) else tuple(t) if isinstance(t, (tuple, list)) else (t, h, w)
         if len(sides) != 3 or not all(isinstance(side, int) and side >= 1 for side in sides):
             raise ValueError(f"got patch mode {sides}; expected three whole numbers >= 1; write it like '2x4x4'")
         return super().__new__(cls, *sides)

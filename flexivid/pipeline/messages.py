@@ -7,12 +7,12 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from itertools import groupby
 from typing import Any, NoReturn
 
 from flexivid.budget.cost import human
+from flexivid.model.config import nearest
 
 
 @contextmanager
@@ -91,21 +91,21 @@ def explain(message: str, keys: Iterable[str]) -> str:
 
 def _unknown_flag(keys: list[str], word: str) -> str:
     flags = ["--" + key for key in keys]
-    return f"got {word}; expected an option that --help lists; {_nearest(word.partition('=')[0], flags)}"
+    return f"got {word}; expected an option that --help lists; {nearest(word.partition('=')[0], flags)}"
 
 
 def _unknown_key(keys: list[str], word: str) -> str:
-    return f"got {word}; expected a key that --help lists; {_nearest(word, keys)}"
+    return f"got {word}; expected a key that --help lists; {nearest(word, keys)}"
 
 
 def _unknown_setting(keys: list[str], class_path: str, word: str) -> str:
     module, _, name = class_path.rpartition(".")
     known = list(inspect.signature(getattr(import_module(module), name)).parameters)
-    return f"got {word} for {class_path}; expected one of {', '.join(known)}; {_nearest(word, known)}"
+    return f"got {word} for {class_path}; expected one of {', '.join(known)}; {nearest(word, known)}"
 
 
 def _unknown_class(keys: list[str], module: str, word: str) -> str:
-    return f"got {module}.{word}; expected a class of {module}; {_nearest(word, dir(import_module(module)))}"
+    return f"got {module}.{word}; expected a class of {module}; {nearest(word, dir(import_module(module)))}"
 
 
 def _wrong_value(keys: list[str], key: str, kind: str, value: str) -> str:
@@ -119,11 +119,6 @@ def _no_value(keys: list[str], key: str) -> str:
 
 def _no_file(keys: list[str], file: str) -> str:
     return f"got file {file}, which does not exist; expected a recipe; check the path"
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else "remove it"
 
 
 _SENTENCES = (

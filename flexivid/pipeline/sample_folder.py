@@ -101,7 +101,8 @@ def write_samples(
     outcomes, grid = [], []
     lines: dict[str, dict[str, Any]] = {}  # of the manifest; those of this run
     try:
-        warm_up(model, {step.mode for plan in plans for step in plan.schedule}, settings, len(labels))
+        used = {mode for plan in plans for step in plan.schedule for mode in (step.mode, step.guide_mode) if mode}
+        warm_up(model, used, settings, len(labels))
         for plan, files in zip(plans, names, strict=True):
             callback = on_step(plan) if on_step else None
             shown: list[np.ndarray] = []

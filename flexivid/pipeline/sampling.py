@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from flexivid.budget.schedule import Schedule, for_budget
 from flexivid.diffusion.solver import check_solver, num_calls, solvers_of
+from flexivid.model.config import check_keys
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
 from flexivid.pipeline.checkpoint import process_of
@@ -97,12 +97,7 @@ class Settings(NamedTuple):
 
 def settings_from(values: dict[str, Any]) -> Sampling:
     """Settings from keywords; an unknown one is an error that names the nearest field."""
-    known = [field.name for field in fields(Sampling)]
-    for key in values:
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "remove it"
-            raise ValueError(f"got sampling setting {key!r}; expected one of {', '.join(known)}; {hint}")
+    check_keys(values, [field.name for field in fields(Sampling)], what="sampling setting")
     return Sampling(**values)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,19 +37,25 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
     path = Path(path)
     odd = [(0, side % 2) for side in frames.shape[1:3]]
     frames = np.pad(frames, ((0, 0), *odd, (0, 0)), mode="edge")
+    with _whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": str(CRF)}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A name beside the path to write to; it becomes the path if all goes well and is removed if not."""
     part = path.with_name(path.name + ".part")
     try:
-        with av.open(str(part), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt, stream.options = "yuv420p", {"crf": str(CRF)}
-            for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-            container.mux(stream.encode())
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def enlarge(frames: np.ndarray, least: int = 128) -> np.ndarray:
@@ -96,9 +103,8 @@ def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]
     video = write_video(path.with_suffix(".mp4"), tile(big), fps)
     picture = _titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
-    part = path.with_name(path.name + ".part")
-    picture.save(part, format="png")
-    part.replace(path.with_suffix(".png"))
+    with _whole_file(path.with_suffix(".png")) as part:
+        picture.save(part, format="png")
     return video, path.with_suffix(".png")
 
 

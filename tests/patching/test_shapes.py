@@ -72,3 +72,9 @@ def test_features_are_shared_as_even_numbers():
 def test_too_few_or_odd_features_are_named(width):
     with pytest.raises(ValueError, match=f"got {width} features for three axes; expected an even number >= 6"):
         axis_split(width)
+
+
+@pytest.mark.parametrize("bad", [2.5, None, (1, 2), [1, 2.5, 2]])
+def test_a_patch_mode_of_the_wrong_type_is_one_clear_error(bad):
+    with pytest.raises(ValueError, match="write it like '2x4x4'"):
+        PatchMode(bad)
