@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-VERBS = {"train": "train a flexible video model", "sample": "sample videos at any fraction of the full compute"}
+VERBS = {
+    "train": "train a flexible video model",
+    "sample": "sample videos at any fraction of the full compute",
+    "dataset": "check, preview, index, count and shard a collection of videos",
+}
 
 
 def main() -> None:

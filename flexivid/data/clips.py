@@ -1,78 +1,248 @@
 """Which frames make a clip. Pure arithmetic: no torch, no decoding.
 
-A clip is ``length`` frames, ``stride`` source frames apart, so it spans ``(length - 1) * stride + 1`` source frames. A
-video that is shorter than the span has no clip; with ``loop`` it has one, which starts again at the first frame.
+A clip is a number of frames, ``stride`` source frames apart or, with ``fps``, 1 / fps seconds apart: then each is the
+frame that is shown at that time, whatever the rate of the source. Everything that counts takes one video or a whole
+table of them: numbers of frames may be arrays, and so may ``step``, the distance of a clip's frames in source frames.
 """
+
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+Windows = Literal["random", "uniform", "first", "all"]
+Short = Literal["skip", "loop", "pad"]
+Numbers = int | np.ndarray
 
-def span_of(length: int, *, stride: int) -> int:
+SLACK_FRAMES = 1e-3  # mean rates are stored in single precision
+SLACK_SECONDS = 1e-3  # some containers (Matroska, FLV) round times to milliseconds
+
+
+class ClipRequest(NamedTuple):
+    """All that is needed to decode one clip.
+
+    Args:
+        path: The file.
+        facts: What is known of it, ``Facts.to_bytes()``; empty if nothing is.
+        indices: Numbers of the frames in the file, (t,) int64; they may repeat.
+        size: (height, width) of the clip: the picture is resized to cover it, and cut.
+        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 is bottom or right.
+        flip: Whether the clip is mirrored left to right.
+        kernel: How pictures are resized: "bicubic", "bilinear", "area" or "lanczos".
+
+    >>> ClipRequest("a.mp4", b"", np.arange(8), (32, 32)).crop
+    (0.5, 0.5)
+    """
+
+    path: str
+    facts: bytes
+    indices: np.ndarray
+    size: tuple[int, int]
+    crop: tuple[float, float] = (0.5, 0.5)
+    flip: bool = False
+    kernel: str = "bicubic"
+
+
+class ClipSettings(NamedTuple):
+    """How clips are cut out of videos.
+
+    Args:
+        num_frames: Frames of a clip.
+        size: (height, width) in pixels.
+        stride: Distance of the frames of a clip, in source frames.
+        seed: Decides everything that is drawn at random.
+        fps: Frames a second of a clip; None takes them by ``stride``.
+        windows: Where clips lie in a video. "random": anywhere, drawn anew in each epoch; "uniform": spread evenly,
+            always the same; "first": one after another from the first frame, one if ``clips_per_video`` is not given;
+            "all": likewise, as many as fit.
+        clips_per_video: Clips of each video in an epoch; None takes as many as fit without a common frame.
+        short: What becomes of a video that is shorter than a clip. "skip": it has no clip; "loop": it starts again;
+            "pad": its last frame stays.
+        flip: Whether half of the clips, drawn at random, are mirrored left to right.
+        crop: What is kept of a picture that has another shape: its "centre", or a place drawn for each clip, "random".
+        kernel: How pictures are resized.
+
+    >>> ClipSettings(stride=2).num_frames
+    8
+    """
+
+    num_frames: int = 8
+    size: tuple[int, int] = (32, 32)
+    stride: int = 1
+    seed: int = 0
+    fps: float | None = None
+    windows: Windows = "random"
+    clips_per_video: int | None = None
+    short: Short = "skip"
+    flip: bool = False
+    crop: Literal["centre", "random"] = "centre"
+    kernel: Literal["bicubic", "bilinear", "area", "lanczos"] = "bicubic"
+
+
+def refuse_settings(settings: ClipSettings) -> None:
+    """Refuse settings that give no clips or that contradict each other.
+
+    Raises:
+        ValueError: If there are any.
+
+    >>> refuse_settings(ClipSettings(num_frames=0))
+    Traceback (most recent call last):
+    ...
+    ValueError: got data.num_frames=0; expected at least 1; raise data.num_frames
+    """
+    numbers = {"num_frames": settings.num_frames, "stride": settings.stride}
+    for name, value in {**numbers, "clips_per_video": settings.clips_per_video}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"got data.{name}={value}; expected at least 1; raise data.{name}")
+    if min(settings.size) < 1:
+        size = settings.size[0] if settings.size[0] == settings.size[1] else settings.size
+        raise ValueError(f"got data.size={size}; expected pixels, at least 1; raise data.size")
+    if settings.fps is not None and not settings.fps > 0:
+        raise ValueError(f"got data.fps={settings.fps}; expected frames a second, more than 0; raise data.fps")
+    if settings.fps is not None and settings.stride > 1:
+        raise ValueError(
+            f"got data.fps={settings.fps} and data.stride={settings.stride}; expected one of them; remove data.stride"
+        )
+    if settings.windows == "all" and settings.clips_per_video is not None:
+        raise ValueError(
+            f"got data.windows=all and data.clips_per_video={settings.clips_per_video}; expected one of them; "
+            f"set data.windows=first for the first few"
+        )
+
+
+def step_of(source_fps: float | np.ndarray, settings: ClipSettings) -> float | np.ndarray:
+    """Return the distance of a clip's frames in source frames; no whole number when ``fps`` is set.
+
+    Args:
+        source_fps: Frames a second of the video or videos. Where it is unknown, 0, every frame is taken.
+        settings: How clips are cut.
+
+    >>> step_of(30.0, ClipSettings(stride=2)), step_of(np.array([30.0, 25.0, 0.0]), ClipSettings(fps=10)).tolist()
+    (2, [3.0, 2.5, 1.0])
+    """
+    if settings.fps is None:
+        return settings.stride
+    known = np.asarray(source_fps, dtype=np.float32)
+    return np.where(known > 0, known / np.float32(settings.fps), np.float32(1))
+
+
+def span_of(num_frames: Numbers, step: float | np.ndarray = 1) -> Numbers:
     """Return how many source frames a clip spans.
 
-    >>> span_of(8, stride=2)
-    15
+    >>> span_of(8, 2), int(span_of(8, 2.5))
+    (15, 18)
     """
-    return (length - 1) * stride + 1
+    if isinstance(step, int):
+        return (num_frames - 1) * step + 1
+    return np.floor((num_frames - 1) * step + SLACK_FRAMES).astype(np.int64) + 1
 
 
-def num_windows(num_frames: int, length: int, *, stride: int) -> int:
-    """Return at how many places of a video a clip can start; 0 when the video is too short.
+def num_windows(source_frames: Numbers, num_frames: Numbers, step: float | np.ndarray = 1) -> Numbers:
+    """Return at how many frames of a video a clip can start; 0 or less when the video is too short.
 
     Args:
-        num_frames: Frames of the video.
-        length: Frames of a clip.
-        stride: Distance of the clip's frames in source frames.
+        source_frames: Frames of the video or videos.
+        num_frames: Frames of a clip.
+        step: Their distance in source frames.
 
-    >>> num_windows(16, 8, stride=2), num_windows(14, 8, stride=2)
-    (2, 0)
+    >>> num_windows(16, 8, 2), num_windows(np.array([16, 14]), 8, 2).tolist()
+    (2, [2, 0])
     """
-    return max(0, num_frames - span_of(length, stride=stride) + 1)
+    return source_frames - span_of(num_frames, step) + 1
 
 
-def window_indices(start: int, length: int, *, stride: int) -> np.ndarray:
-    """Return the source frames of a clip, (length,) int64.
+def clips_per_epoch(
+    source_frames: np.ndarray, num_frames: Numbers, step: float | np.ndarray, settings: ClipSettings
+) -> np.ndarray:
+    """Return how many clips of each video belong to one epoch, int64.
 
-    >>> window_indices(3, 4, stride=2).tolist()
-    [3, 5, 7, 9]
-    """
-    return np.arange(start, start + length * stride, stride)
+    Without ``clips_per_video`` as many as follow each other without a common frame, so that each second of footage
+    counts the same in a short video and in a film; at least one where a clip fits. "uniform" gives no more clips than
+    there are windows, and "first" and "all" no more than follow each other. A video that is too short has none, or one
+    unless such videos are skipped.
 
-
-def clips_per_epoch(num_frames: int, length: int, *, stride: int, loop: bool = False) -> int:
-    """Return how many clips of a video belong to one epoch.
-
-    As many as follow each other without a common frame, so that each second of footage counts the same in a short
-    video and in a film; at least one where a clip fits; none in a video that is too short, or one with ``loop``.
-
-    >>> [clips_per_epoch(n, 8, stride=2) for n in (14, 15, 40, 14315)]
+    >>> clips_per_epoch(np.array([14, 15, 40, 14315]), 8, 2, ClipSettings(stride=2)).tolist()
     [0, 1, 2, 894]
     """
-    if num_windows(num_frames, length, stride=stride) == 0:
-        return int(loop and num_frames > 0)
-    return max(1, num_frames // (length * stride))
+    source_frames = np.asarray(source_frames)
+    windows = np.asarray(num_windows(source_frames, num_frames, step))
+    wanted = settings.clips_per_video
+    if settings.windows in ("first", "all"):
+        counts = np.floor((windows - 1 + SLACK_FRAMES) / (num_frames * step)) + 1
+        counts = counts if settings.windows == "all" else np.minimum(counts, wanted or 1)
+    elif wanted is None:
+        counts = np.maximum(1, np.floor((source_frames + SLACK_FRAMES) / (num_frames * step)))
+    else:
+        counts = np.minimum(wanted, windows) if settings.windows == "uniform" else np.full(len(windows), wanted)
+    short = int(settings.short != "skip")
+    return np.where(windows > 0, counts, np.where(source_frames > 0, short, 0)).astype(np.int64)
 
 
-def random_start(num_frames: int, length: int, *, stride: int, rng: np.random.Generator) -> int:
-    """Draw where a clip starts, every place being equally likely; 0 in a video that is too short.
-
-    >>> random_start(100, 8, stride=2, rng=np.random.default_rng(0))
-    73
-    """
-    return int(rng.integers(max(1, num_windows(num_frames, length, stride=stride))))
-
-
-def central_start(num_frames: int, length: int, *, stride: int, part: int = 0, num_parts: int = 1) -> int:
-    """Return where the clip in the middle of one part of a video starts.
+def start_of(num_windows: int, part: int, num_parts: int, *, step: float, settings: ClipSettings) -> int:
+    """Return the fixed frame at which a clip starts; 0 in a video that is too short.
 
     Args:
-        num_frames: Frames of the video.
-        length: Frames of a clip.
-        stride: Distance of the clip's frames in source frames.
-        part: Number of the part, from 0.
-        num_parts: Equal parts that the places to start at are cut into.
+        num_windows: Frames at which a clip can start.
+        part: Number of the clip among those of its video, from 0.
+        num_parts: How many there are.
+        step: Distance of the *clips* in source frames, where they follow each other.
+        settings: How clips are cut.
 
-    >>> central_start(17, 8, stride=1), [central_start(107, 8, stride=1, part=i, num_parts=2) for i in range(2)]
-    (5, [25, 75])
+    >>> uniform, everything = ClipSettings(windows="uniform"), ClipSettings(windows="all")
+    >>> [start_of(100, i, 2, step=8, settings=uniform) for i in range(2)]
+    [25, 75]
+    >>> [start_of(100, i, 2, step=8, settings=everything) for i in range(2)]
+    [0, 8]
     """
-    return max(0, (2 * part + 1) * num_windows(num_frames, length, stride=stride) // (2 * num_parts))
+    if settings.windows == "uniform":
+        return max(0, (2 * part + 1) * num_windows // (2 * num_parts))
+    return max(0, min(round(part * step), num_windows - 1))
+
+
+def by_step(start: int, num_frames: int, source_frames: int, step: float, *, short: Short = "skip") -> np.ndarray:
+    """Return the source frames of a clip, ``step`` apart, (num_frames,) int64.
+
+    Beyond the end, which only a video that is too short has, frames are looped or padded.
+
+    >>> by_step(3, 4, 100, 2).tolist()
+    [3, 5, 7, 9]
+    >>> [by_step(0, 4, 3, 1, short=short).tolist() for short in ("loop", "pad")]
+    [[0, 1, 2, 0], [0, 1, 2, 2]]
+    """
+    indices = start + np.floor(np.arange(num_frames) * step + SLACK_FRAMES).astype(np.int64)
+    return indices % source_frames if short == "loop" else np.minimum(indices, source_frames - 1)
+
+
+class Clock:
+    """When the frames of one video are shown.
+
+    Args:
+        timestamps: Seconds, increasing, (frames,). The last frame stays as long as the mean of the others.
+
+    >>> clock = Clock(np.array([0.0, 0.1, 0.5, 0.6]))
+    >>> clock.shown_at(np.array([0.3, 0.5, 0.79])).tolist(), round(clock.seconds, 3)
+    ([1, 2, 3], 0.8)
+    """
+
+    def __init__(self, timestamps: np.ndarray) -> None:
+        self.times = timestamps - timestamps[0]
+        last = float(self.times[-1])
+        self.slack = min(SLACK_SECONDS, last / (4 * len(self.times)))
+        self.seconds = last * len(self.times) / max(1, len(self.times) - 1)
+
+    def shown_at(self, seconds: np.ndarray) -> np.ndarray:
+        """Return the number of the frame on show at each of some times since the first frame."""
+        return np.maximum(0, np.searchsorted(self.times, seconds + self.slack, side="right") - 1)
+
+    def num_windows(self, num_frames: int, fps: float) -> int:
+        """Return at how many frames a clip can start; 0 when the video is too short."""
+        latest = self.seconds - (num_frames - 1) / fps
+        return int(np.searchsorted(self.times, latest - self.slack, side="left"))
+
+    def clip(self, start: int, num_frames: int, *, settings: ClipSettings) -> np.ndarray:
+        """Return the frames of a clip at ``settings.fps`` that starts with frame ``start``, (num_frames,) int64."""
+        assert settings.fps is not None
+        seconds = self.times[start] + np.arange(num_frames) / settings.fps
+        if settings.short == "loop" and self.seconds > 0:
+            over = seconds > self.seconds - self.slack
+            seconds = np.where(over, seconds % self.seconds, seconds)
+        return self.shown_at(seconds).astype(np.int64)

@@ -1,11 +1,11 @@
-"""Clips of videos as a map-style torch data set, addressed by (clip, epoch).
+"""Clips of videos, addressed by (clip, epoch): planned here, decoded wherever there is room for it.
 
-The same address always gives the same pixels: the window is drawn from (seed, epoch, clip) alone, whatever the number
-of workers or ranks. Imports no Lightning.
+The same address always gives the same pixels: everything drawn at random is drawn from (seed, epoch, clip) alone,
+whatever the number of workers or ranks. Holds arrays of numbers and no object per video. Imports no Lightning.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,102 +13,215 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flexivid.data.clips import central_start, clips_per_epoch, random_start, window_indices
-from flexivid.data.footage import Video
-from flexivid.data.probe import Size, VideoError
+from flexivid.data.buckets import Bucket, assign
+from flexivid.data.cache import FrameCache, cut
+from flexivid.data.clips import (
+    ClipRequest,
+    ClipSettings,
+    Clock,
+    by_step,
+    clips_per_epoch,
+    num_windows,
+    start_of,
+    step_of,
+)
+from flexivid.data.decode import cover, read_clip
+from flexivid.data.probe import Facts, VideoError
+from flexivid.data.videos import Videos
+
+Address = tuple[int, int]  # (clip, epoch)
 
 MAX_SUBSTITUTES = 20  # clips tried in place of one whose file turns out to be damaged
 
 
-class ClipSettings(NamedTuple):
-    """How clips are cut out of videos.
+class Window(NamedTuple):
+    """A clip in numbers: which video, which of its frames, and how the picture is cut.
 
-    Args:
-        num_frames: Frames of a clip.
-        size: (height, width) in pixels.
-        stride: Distance of the frames of a clip, in source frames.
-        seed: Decides every random window.
-        loop: Whether a video that is too short starts again; otherwise it has no clip.
-        flip: Whether half of the clips, drawn at random, are mirrored left to right.
-        fixed: Whether the windows are spread evenly over each video instead of drawn; nothing is mirrored then.
-
-    >>> ClipSettings(stride=2).num_frames
-    8
+    >>> Window(3, np.arange(8), (0.5, 0.5), flip=False).row
+    3
     """
 
-    num_frames: int = 8
-    size: Size = (32, 32)
-    stride: int = 1
-    seed: int = 0
-    loop: bool = False
-    flip: bool = False
-    fixed: bool = False
+    row: int
+    indices: np.ndarray
+    crop: tuple[float, float]
+    flip: bool
 
 
 class ClipDataset(Dataset[dict[str, Tensor]]):
     """Clips of videos; a long video counts for several clips of an epoch, one that is too short for none.
 
-    An item is ``video``, (c, t, h, w) uint8, and ``label``, int64 (-1 without classes). If the file behind a clip turns
-    out to be damaged only now, which can happen to videos that are not kept in memory, the next clip that can be
-    decoded takes its place, and a warning names the file.
+    ``plan`` says what to decode; ``cached`` gives what is in memory. Used alone, as a map-style data set, an item is
+    ``video``, (c, t, h, w) uint8, and ``label``, int64 (-1 without classes), decoded in this process. If the file
+    behind it turns out to be damaged, the next clip that can be decoded takes its place, and a warning names the file.
 
     Args:
         videos: The videos.
         settings: How clips are cut out of them.
-
-    >>> from pathlib import Path
-    >>> frames = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
-    >>> video = Video(Path("a.mp4"), label=7, num_frames=20, fps=10.0, frames=frames)
-    >>> dataset = ClipDataset([video], ClipSettings(num_frames=4, size=(1, 1), stride=2, fixed=True))
-    >>> len(dataset), [dataset[clip, 0]["video"][0, :, 0, 0].tolist() for clip in range(2)]
-    (2, [[3, 5, 7, 9], [10, 12, 14, 16]])
+        buckets: Shapes of clips, in place of the one in ``settings``; each video takes the one that fits it best.
     """
 
-    def __init__(self, videos: Sequence[Video], settings: ClipSettings) -> None:
-        self.settings = settings
-        counts = [
-            clips_per_epoch(video.num_frames, settings.num_frames, stride=settings.stride, loop=settings.loop)
-            for video in videos
-        ]
-        self.too_short = [video for video, count in zip(videos, counts, strict=True) if count == 0]
-        self.videos = [video for video, count in zip(videos, counts, strict=True) if count > 0]
-        self.counts = np.array([count for count in counts if count > 0], dtype=np.int64)
-        self._ends = np.cumsum(self.counts)
+    def __init__(self, videos: Videos, settings: ClipSettings, *, buckets: Sequence[Bucket] = ()) -> None:
+        self.videos, self.settings = videos, settings
+        self.buckets = tuple(buckets) or (Bucket(settings.num_frames, *settings.size),)
+        self.cache: FrameCache | None = None
+        self._num_frames, self._first, self._labels = videos.num_frames, videos.first, videos.label
+        self._step = step_of(videos.fps, settings)
+        self._bucket_of = None
+        if len(self.buckets) > 1:
+            sizes = np.stack([videos.heights, videos.widths], axis=1)
+            self._bucket_of = assign(self.buckets, sizes, self._num_frames, videos.fps, settings=settings)
+        lengths = self._lengths()
+        counts = clips_per_epoch(self._num_frames, lengths, self._step, settings)
+        self._ends = np.cumsum(counts)
+        self.too_short = np.flatnonzero(num_windows(self._num_frames, lengths, self._step) <= 0)
         self._reported: set[str] = set()
 
     def __len__(self) -> int:
-        return int(self.counts.sum())
+        return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, address: tuple[int, int]) -> dict[str, Tensor]:
+    def __getitem__(self, address: Address) -> dict[str, Tensor]:
         clip, epoch = address
         for _ in range(MAX_SUBSTITUTES):
             try:
-                return self._clip(clip, epoch)
+                frames = self.cached((clip, epoch))
+                if frames is None:
+                    frames = read_clip(self.plan((clip, epoch)))
+                pixels = np.ascontiguousarray(frames.transpose(3, 0, 1, 2))  # t h w c -> c t h w
+                return {"video": torch.from_numpy(pixels), "label": torch.tensor(self.label(clip))}
             except VideoError as error:
                 self._report(error)
-                failure, clip = error, (clip + 1) % len(self)
+                failure, clip = error, self.substitute(clip, 1)
         raise failure
 
-    def _clip(self, clip: int, epoch: int) -> dict[str, Tensor]:
-        settings = self.settings
-        number = int(np.searchsorted(self._ends, clip, side="right"))
-        video, count = self.videos[number], int(self.counts[number])
+    @property
+    def counts(self) -> np.ndarray:
+        """Clips of each video in an epoch, (n,) int64."""
+        return np.diff(self._ends, prepend=0)
+
+    def row(self, clip: int) -> int:
+        """Return which of the videos a clip belongs to."""
+        return int(np.searchsorted(self._ends, clip, side="right"))
+
+    def label(self, clip: int) -> int:
+        """Return the class of a clip, -1 without classes."""
+        return int(self._labels[self.row(clip)])
+
+    def caption(self, clip: int) -> str:
+        """Return the words for a clip, empty without captions."""
+        return self.videos.caption(self.row(clip))
+
+    def bucket(self, clip: int) -> int:
+        """Return the number of the bucket of a clip."""
+        return self._bucket(self.row(clip))
+
+    def clips_by_bucket(self) -> list[np.ndarray]:
+        """Return the clips of each bucket, int64."""
+        if self._bucket_of is None:
+            return [np.arange(len(self))]
+        of_clip = np.repeat(self._bucket_of, self.counts)
+        return [np.flatnonzero(of_clip == number) for number in range(len(self.buckets))]
+
+    def plan(self, address: Address) -> ClipRequest:
+        """Return what to decode for a clip; the same address always gives the same request."""
+        window = self._window(address)
+        row, settings = window.row, self.settings
+        return ClipRequest(
+            self.videos.path(row),
+            self.videos.facts(row),
+            window.indices + int(self._first[row]),
+            self.buckets[self._bucket(row)].size,
+            window.crop,
+            window.flip,
+            settings.kernel,
+        )
+
+    def cached(self, address: Address) -> np.ndarray | None:
+        """Return a clip from memory, (t, h, w, 3) uint8, or None if its video is not there.
+
+        The pixels are those that decoding would give.
+        """
+        if self.cache is None or (frames := self.cache.frames(self.row(address[0]))) is None:
+            return None
+        window = self._window(address)
+        clip = cut(frames[window.indices], self.buckets[self._bucket(window.row)].size, window.crop)
+        return clip[:, :, ::-1] if window.flip else clip
+
+    def substitute(self, clip: int, number: int) -> int:
+        """Return the clip that takes the place of one that fails: the ``number``-th after it of its shape."""
+        if self._bucket_of is None:
+            return (clip + number) % len(self)
+        rows = np.flatnonzero((self._bucket_of == self.bucket(clip)) & (self.counts > 0))
+        counts = self.counts[rows]
+        ends = np.cumsum(counts)
+        place = int(np.searchsorted(rows, self.row(clip)))
+        at = (int(ends[place]) - int(self._ends[rows[place]]) + clip + number) % int(ends[-1])
+        place = int(np.searchsorted(ends, at, side="right"))
+        return int(self._ends[rows[place]]) - int(ends[place]) + at
+
+    def kept_sizes(self) -> np.ndarray:
+        """Return the (height, width) at which the frames of each video are kept in memory, (n, 2); 0: not at all."""
+        sizes = np.array([bucket.size for bucket in self.buckets])
+        sizes = sizes[np.zeros(len(self.videos), np.int64) if self._bucket_of is None else self._bucket_of]
+        if self.settings.crop == "centre":
+            return sizes
+        shapes = np.column_stack([self.videos.heights, self.videos.widths, sizes])
+        unique, inverse = np.unique(shapes, axis=0, return_inverse=True)
+        covers = [cover((int(h), int(w)), (int(a), int(b))) for h, w, a, b in unique]
+        # resized to a size of their own they must come out as when they are resized for one clip
+        kept = [c if cover((int(s[0]), int(s[1])), c) == c else (0, 0) for s, c in zip(unique, covers, strict=True)]
+        return np.array(kept).reshape(-1, 2)[inverse.reshape(-1)]
+
+    def without(self, paths: Collection[str]) -> "ClipDataset":
+        """Return this data set without some files; what is in memory stays there."""
+        kept = np.array([self.videos.path(row) not in paths for row in range(len(self.videos))])
+        rest = ClipDataset(self.videos.select(np.flatnonzero(kept)), self.settings, buckets=self.buckets)
+        rest.cache = None if self.cache is None else self.cache.select(np.flatnonzero(kept))
+        return rest
+
+    def _bucket(self, row: int) -> int:
+        return 0 if self._bucket_of is None else int(self._bucket_of[row])
+
+    def _lengths(self) -> int | np.ndarray:
+        """Frames of the clips of each video."""
+        if self._bucket_of is None:
+            return self.buckets[0].num_frames
+        return np.array([bucket.num_frames for bucket in self.buckets])[self._bucket_of]
+
+    def _window(self, address: Address) -> Window:
+        clip, epoch = address
+        row, settings = self.row(clip), self.settings
+        length, source = self.buckets[self._bucket(row)].num_frames, int(self._num_frames[row])
+        step = self._step if isinstance(self._step, int) else float(np.asarray(self._step)[row])
         rng = np.random.default_rng([settings.seed, epoch, clip])
-        if settings.fixed:
-            part = clip - int(self._ends[number]) + count
-            start = central_start(
-                video.num_frames, settings.num_frames, stride=settings.stride, part=part, num_parts=count
-            )
+        clock = None if settings.fps is None else self._clock(row)
+        if clock is None:
+            windows = int(num_windows(source, length, step))
         else:
-            start = random_start(video.num_frames, settings.num_frames, stride=settings.stride, rng=rng)
-        indices = window_indices(start, settings.num_frames, stride=settings.stride) % video.num_frames
-        pixels = video.read(indices, size=settings.size)
-        if settings.flip and not settings.fixed and rng.random() < 0.5:
-            pixels = pixels[:, :, ::-1]
-        pixels = np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))  # t h w c -> c t h w
-        return {"video": torch.from_numpy(pixels), "label": torch.tensor(video.label)}
+            windows = clock.num_windows(length, settings.fps or 0.0)
+        if settings.windows == "random":
+            start = int(rng.integers(max(1, windows)))
+        else:
+            before = int(self._ends[row - 1]) if row else 0
+            part, parts = clip - before, int(self._ends[row]) - before
+            start = start_of(windows, part, parts, step=length * step, settings=settings)
+        if clock is None:
+            indices = by_step(start, length, source, step, short=settings.short)
+        else:
+            indices = clock.clip(start, length, settings=settings)
+        flip = settings.flip and rng.random() < 0.5
+        crop = (0.5, 0.5) if settings.crop == "centre" else (rng.random(), rng.random())
+        return Window(row, indices, crop, flip)
+
+    def _clock(self, row: int) -> Clock | None:
+        """Return when the frames of a video are shown; None where the file does not say, as for folders of pictures."""
+        if not isinstance(self._step, np.ndarray) or not (facts := self.videos.facts(row)):
+            return None
+        first, number = int(self._first[row]), int(self._num_frames[row])
+        timestamps = Facts.from_bytes(facts).timestamps[first : first + number]
+        timed = len(timestamps) == number and bool(np.all(np.diff(timestamps) > 0))
+        return Clock(timestamps) if timed else None
 
     def _report(self, error: VideoError) -> None:
         if error.path not in self._reported:
             self._reported.add(error.path)
-            warnings.warn(f"{error}; another clip takes the place of each clip of this file", stacklevel=2)
+            warnings.warn(f"{error}; another clip takes the place of each clip of this file", stacklevel=3)

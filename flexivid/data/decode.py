@@ -1,35 +1,33 @@
-"""Frames of a video file, by number or all of them.
+"""Frames of a video file, by number, by time, or all of them.
 
-decord decodes the files it was found to count and to seek exactly (``Facts.is_plain``: ordinary H.264 in mp4, mov or
-mkv), and resizes while decoding. Everything else, and whatever decord refuses, is decoded by PyAV from the first frame
-on: slow to reach a late frame, but exact. Both resize with the same bicubic filter.
+Every file is looked at once (``probe``), which settles how many frames it has, when each is shown, where decoding may
+start and which decoder is exact for it. Where decord or torchcodec was asked for and fails after all, PyAV takes over.
+Frames are right, or ``VideoError`` says why they cannot be had.
 
-Imports PyAV, numpy and, on first use, decord. Frames are uint8 RGB, (t, h, w, 3), turned as they are displayed; pixels
-are taken to be square. Readers cannot be pickled: open them in the process that uses them.
+Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), turned as they are displayed; pixels are taken to be square.
+Readers cannot be pickled: open them in the process that uses them.
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from functools import cache
-from types import ModuleType, TracebackType
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
 
-import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from flexivid.data.probe import Facts, Size, VideoError, decode_all, probe
+from flexivid.data.clips import ClipRequest
+from flexivid.data.container import Source, name_of
+from flexivid.data.decoders import DECODERS, Decoder, PyavDecoder, View
+from flexivid.data.facts import Facts, Size, VideoError
+from flexivid.data.probe import probe
 
-__all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_all"]
-
-LONGEST_SKIP = 64  # frames; further ahead, seeking to a key frame costs less than decoding what lies between
+__all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_all", "read_clip"]
 
 
-def open_video(path: str | os.PathLike[str], *, size: Size | None = None, facts: Facts | None = None) -> "VideoReader":
-    """Open a video file to read frames by number.
+def open_video(source: Source, *, size: Size | None = None, facts: Facts | None = None) -> "VideoReader":
+    """Open a video file to read frames by number or time.
 
     Args:
-        path: The file.
+        source: Path of the file, an address that fsspec knows ("s3://...", "https://..."), or a file's bytes.
         size: (height, width) of the frames: the picture is resized until it covers this, and cut to it around its
             centre. None keeps the picture as it is.
         facts: What ``probe`` found before, to save another look.
@@ -40,7 +38,7 @@ def open_video(path: str | os.PathLike[str], *, size: Size | None = None, facts:
     Raises:
         VideoError: If the file is no video.
 
-    >>> import tempfile
+    >>> import av, tempfile
     >>> path = tempfile.mkdtemp() + "/grey.mp4"
     >>> with av.open(path, "w") as container:
     ...     stream = container.add_stream("libx264", rate=4, options={"crf": "0"})
@@ -56,15 +54,42 @@ def open_video(path: str | os.PathLike[str], *, size: Size | None = None, facts:
     >>> frames.shape, (frames.mean(axis=(1, 2, 3)) / 51).round().tolist()
     ((2, 32, 48, 3), [3.0, 1.0])
     """
-    return VideoReader(path, size=size, facts=facts or probe(path))
+    return VideoReader(source, size=size, facts=facts or probe(source))
 
 
-def read_all(path: str | os.PathLike[str], size: Size, *, max_frames: int | None = None) -> np.ndarray:
+def read_clip(request: ClipRequest) -> np.ndarray:
+    """Decode the frames of one clip.
+
+    Args:
+        request: Which frames of which file, and how they come out.
+
+    Returns:
+        The frames, (t, height, width, 3) uint8.
+
+    Raises:
+        VideoError: If one of them cannot be had.
+
+    >>> try:
+    ...     read_clip(ClipRequest("nowhere.mp4", b"", np.arange(4), (32, 32)))
+    ... except VideoError as error:
+    ...     print(error.reason)
+    cannot be opened: No such file or directory
+    """
+    facts = Facts.from_bytes(request.facts) if request.facts else probe(request.path)
+    view = {"size": request.size, "crop": request.crop, "kernel": request.kernel}
+    with VideoReader(request.path, facts=facts, **view) as reader:  # type: ignore[arg-type]
+        if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < reader.num_frames:
+            raise VideoError(request.path, f"no frame {max(request.indices)} among {reader.num_frames}")
+        frames = reader.frames(request.indices)
+    return np.ascontiguousarray(frames[:, :, ::-1]) if request.flip else frames
+
+
+def read_all(source: Source, size: Size, *, max_frames: int | None = None) -> np.ndarray:
     """Decode a whole video, or its first frames, at one size.
 
     Args:
-        path: The file.
-        size: (height, width), as in ``open_video``.
+        source: The file, as in ``open_video``. Likewise ``size``.
+        size: (height, width).
         max_frames: Stop after so many frames.
 
     Returns:
@@ -79,7 +104,7 @@ def read_all(path: str | os.PathLike[str], size: Size, *, max_frames: int | None
     ...     print(error.reason)
     cannot be opened: No such file or directory
     """
-    with open_video(path, size=size) as reader:
+    with open_video(source, size=size) as reader:
         return reader.read(max_frames)
 
 
@@ -97,34 +122,41 @@ class VideoReader:
     """An open video. Made by ``open_video``.
 
     Args:
-        path: The file.
-        size: (height, width) of the frames, or None for the picture's own.
+        source: The file.
         facts: What ``probe`` found.
+        size: (height, width) of the frames, or None for the picture's own.
+        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 bottom or right.
+        kernel: Filter to resize with: "bicubic", "bilinear", "area" or "lanczos".
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, size: Size | None, facts: Facts) -> None:
-        self.path, self.facts = os.fspath(path), facts
+    def __init__(
+        self,
+        source: Source,
+        *,
+        facts: Facts,
+        size: Size | None = None,
+        crop: tuple[float, float] = (0.5, 0.5),
+        kernel: str = "bicubic",
+    ) -> None:
+        self.path, self.facts = name_of(source), facts
         self.size = size or facts.size
-        self._scaled = cover(facts.size, self.size)
-        self._timestamps: np.ndarray | None = None
-        self._reformatter = VideoReformatter()
-        self._next = 0  # the frame that decord would give next
-        self._decord: Any = self._open_decord() if facts.is_plain else None
+        self._source = source if isinstance(source, bytes) else os.fspath(source)
+        scaled = cover(facts.size, self.size)
+        self._top, self._left = (
+            int((have - want) * at) for have, want, at in zip(scaled, self.size, crop, strict=True)
+        )
+        self._view = View(scaled, kernel)
+        self._decoder: Decoder | None = None
 
     @property
     def num_frames(self) -> int:
-        """The exact number of frames; where the packets do not tell, the first use decodes the whole file."""
-        return len(self.timestamps)
+        """The exact number of frames."""
+        return self.facts.num_frames
 
     @property
     def timestamps(self) -> np.ndarray:
         """When each frame is shown, in seconds as the file states them, (num_frames,) float64."""
-        if self._timestamps is None:
-            if self._reaches_end():
-                self._timestamps = self.facts.timestamps
-            else:
-                self._timestamps = np.array([_time(frame) for frame in decode_all(self.path)])
-        return self._timestamps
+        return self.facts.timestamps
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """Return frames by number, in the order asked for, (t, h, w, 3) uint8.
@@ -134,33 +166,41 @@ class VideoReader:
             ValueError: If there is no such frame.
         """
         wanted = [int(index) for index in indices]
-        if min(wanted, default=0) < 0:
-            raise ValueError(f"got frame {min(wanted)} of {self.path}; expected 0 or more; count from the first frame")
-        if self._decord is not None and max(wanted, default=0) < len(self._decord):
-            try:
-                return self._by_decord(wanted)
-            except _decord_errors():
-                self._decord = None
-        return self._by_pyav(wanted)
+        for index in wanted:
+            if not 0 <= index < self.num_frames:
+                raise ValueError(
+                    f"got frame {index} of {self.path}; expected 0 to {self.num_frames - 1}; ask for frames that it has"
+                )
+        images = np.empty((len(wanted), *self.size, 3), np.uint8)
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(wanted):
+            places.setdefault(index, []).append(place)
+        height, width = self.size
+        for index, picture in self._pictures(sorted(places)):
+            images[places[index]] = picture[self._top : self._top + height, self._left : self._left + width]
+        return images
+
+    def frames_at(self, seconds: Iterable[float]) -> np.ndarray:
+        """Return the frame that is shown at each time, (t, h, w, 3) uint8.
+
+        Times count as in ``timestamps``; before the first frame it is the first, after the last the last.
+
+        Raises:
+            VideoError: If decoding fails on the way to one of them.
+        """
+        half_tick = self.facts.time_base[0] / self.facts.time_base[1] / 2  # containers round times to ticks
+        times = np.asarray(list(seconds), np.float64) + half_tick
+        return self.frames(np.maximum(np.searchsorted(self.timestamps, times, side="right") - 1, 0))
 
     def read(self, max_frames: int | None = None) -> np.ndarray:
         """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one cannot be had."""
-        if self._decord is not None:
-            try:
-                count = len(self._decord)
-                return self._by_decord(range(count if max_frames is None else min(count, max_frames)))
-            except _decord_errors():
-                self._decord = None
-        images: list[np.ndarray] = []
-        for frame in decode_all(self.path):
-            if len(images) == max_frames:
-                break
-            images.append(self._image(frame))
-        return np.stack(images)
+        return self.frames(range(self.num_frames if max_frames is None else min(self.num_frames, max_frames)))
 
     def close(self) -> None:
         """Release the file."""
-        self._decord = None
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = None
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -170,82 +210,18 @@ class VideoReader:
     ) -> None:
         self.close()
 
-    def _open_decord(self) -> Any:
-        height, width = self._scaled
-        try:
-            reader = _load_decord().VideoReader(self.path, num_threads=1, width=width, height=height)
-            return reader if len(reader) == self.facts.num_packets else None
-        except _decord_errors():
-            return None
-
-    def _reaches_end(self) -> bool:
-        """Whether decord decodes the last frame: it promises as many frames as there are packets, even damaged ones."""
-        if self._decord is None:
-            return False
-        try:
-            self._by_decord([len(self._decord) - 1])
-        except _decord_errors():
-            self._decord = None
-        return self._decord is not None
-
-    def _by_decord(self, wanted: Sequence[int]) -> np.ndarray:
-        height, width = self._scaled
-        images = np.empty((len(wanted), *self.size, 3), np.uint8)
-        image = None
-        for place in sorted(range(len(wanted)), key=wanted.__getitem__):
-            if image is None or wanted[place] != self._next - 1:
-                self._move(wanted[place])
-                # decord leaves padding at the end of rows of some narrow widths (32, 48, 96) and calls it channels
-                rows = self._decord.next().asnumpy().reshape(height, -1)
-                image = self._crop(rows[:, : 3 * width].reshape(height, width, 3))
-                self._next += 1
-            images[place] = image
-        return images
-
-    def _move(self, index: int) -> None:
-        if 0 < index - self._next <= LONGEST_SKIP:
-            self._decord.skip_frames(index - self._next)
-        elif index != self._next:
-            self._decord.seek_accurate(index)
-        self._next = index
-
-    def _by_pyav(self, wanted: Sequence[int]) -> np.ndarray:
-        images = np.empty((len(wanted), *self.size, 3), np.uint8)
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(wanted):
-            places.setdefault(index, []).append(place)
-        for index, frame in enumerate(decode_all(self.path)):
-            if index in places:
-                images[places.pop(index)] = self._image(frame)
-            if not places:
-                return images
-        if places:
-            raise ValueError(
-                f"got frame {max(places)} of {self.path}; expected 0 to {index}; ask for frames that it has"
-            )
-        return images
-
-    def _image(self, frame: av.VideoFrame) -> np.ndarray:
-        height, width = self._scaled if self.facts.rotation % 180 == 0 else self._scaled[::-1]
-        frame = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC")
-        return self._crop(np.rot90(frame.to_ndarray(), self.facts.rotation // 90))
-
-    def _crop(self, image: np.ndarray) -> np.ndarray:
-        top, left = ((have - want) // 2 for have, want in zip(self._scaled, self.size, strict=True))
-        return image[top : top + self.size[0], left : left + self.size[1]]
-
-
-def _time(frame: av.VideoFrame) -> float:
-    return float("nan") if frame.time is None else frame.time
-
-
-@cache
-def _load_decord() -> ModuleType:
-    import decord  # half a second, and needed for plain files only
-
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord
-
-
-def _decord_errors() -> tuple[type[BaseException], ...]:
-    return (_load_decord().DECORDError, RuntimeError, StopIteration, IndexError)
+    def _pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        left = list(wanted)
+        if self.facts.decoder != "pyav" and not isinstance(self._decoder, PyavDecoder):
+            try:
+                self._decoder = self._decoder or DECODERS[self.facts.decoder](self._source, self.facts, self._view)
+                for number, picture in self._decoder.pictures(wanted):
+                    yield number, picture
+                    left.remove(number)
+            except VideoError:
+                if self.facts.decoder == "pictures":
+                    raise
+                self.close()
+        if left:
+            self._decoder = self._decoder or PyavDecoder(self._source, self.facts, self._view)
+            yield from self._decoder.pictures(left)

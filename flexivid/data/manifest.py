@@ -1,8 +1,9 @@
-"""What a folder of videos holds: which files, which class each belongs to.
+"""The videos of a data set, their classes and captions, from a folder or a list; no video is opened.
 
-Looks at names only; nothing is opened. Class folders: when every video sits in an immediate sub-folder of the root and
-there are at least two such folders, the folders are the classes, numbered in sorted order. Otherwise the set has no
-classes and every label is -1. Standard library only.
+Folders: when every video sits in an immediate sub-folder of the root and there are at least two such folders, the
+folders are the classes, numbered in sorted order. Otherwise the set has no classes and every label is -1. The caption
+is the text beside a video (``x.mp4`` and ``x.txt``), or the name of its class. Lists: see ``tables``. Rows are kept in
+an Arrow table, not as objects.
 """
 
 import os
@@ -10,46 +11,69 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-EXTENSIONS = (
-    *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg"),
-    *("ts", "m2ts", "wmv", "flv", "3gp", "gif", "ogv"),
-)
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexivid.data.classes import class_folders, number_column, number_folders, part_by_split
+from flexivid.data.fingerprint import is_remote
+from flexivid.data.folders import EXTENSIONS, find_videos
+from flexivid.data.rows import ROWS, Items, Manifest, VideoItem, read_caption, text_beside
+from flexivid.data.shards import class_names as shard_classes
+from flexivid.data.shards import is_shards, shard_rows
+from flexivid.data.tables import is_table, read_table, read_ucf101
+
+__all__ = ["Items", "Manifest", "Manifests", "VideoItem", "find_splits", "read_caption", "read_manifests", "scan"]
+__all__ += ["text_beside"]
+
 HELD_OUT_FOLDERS = ("held_out", "val", "test")
 
 
-class VideoItem(NamedTuple):
-    """One video of a data set.
+class Manifests(NamedTuple):
+    """What to train on, and what is held out, if anything is; classes have the same numbers in both.
+
+    >>> Manifests(Manifest.of([]), None).held_out is None
+    True
+    """
+
+    train: Manifest
+    held_out: Manifest | None
+
+
+def read_manifests(root: str | os.PathLike[str]) -> Manifests:
+    r"""Find the videos of a data set, wherever it is and however it is kept.
 
     Args:
-        path: The file.
-        label: Number of its class, or -1 when the set has no classes.
-        caption: Words for it: the name of its class, or empty.
+        root: A folder, with or without training and held-out folders in it (see ``find_splits``); a list (see
+            ``tables``), whose column ``split`` is honoured; a folder or a train list of UCF101; or a url of these.
 
-    >>> VideoItem(Path("videos/waves/1.mp4"), label=3, caption="waves").label
-    3
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If there is no video, or a list cannot be made sense of.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/list.csv"
+    >>> _ = open(path, "w").write("path,class,split\na.mp4,wind,train\nb.mp4,waves,val\n")
+    >>> manifests = read_manifests(path)
+    >>> manifests.train.items[0].label, manifests.held_out.items[0].label, manifests.train.class_names
+    (1, 0, ('waves', 'wind'))
     """
-
-    path: Path
-    label: int
-    caption: str
-
-
-class Manifest(NamedTuple):
-    """The videos of a folder, sorted by path, and the names of the classes (empty: no classes).
-
-    >>> Manifest(items=(), class_names=("waves", "wind")).class_names.index("wind")
-    1
-    """
-
-    items: tuple[VideoItem, ...]
-    class_names: tuple[str, ...]
+    place = os.fspath(root)
+    if (train_list := _ucf101_list(place)) is not None:
+        table, class_names = read_ucf101(train_list)
+        return _by_split(table, place, class_names)
+    if is_table(place):
+        return _by_split(read_table(place), place, None)
+    train, held_out = _split_folders(place)
+    manifest = scan(train)
+    return Manifests(manifest, scan(held_out, class_names=manifest.class_names) if held_out is not None else None)
 
 
 def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> Manifest:
     """Find every video below a folder, at any depth, in any letter case; hidden files and folders are skipped.
 
     Args:
-        root: The folder; links are followed.
+        root: The folder, or its url; links are followed. Or shards (see ``shards``), which name their own classes.
         class_names: The classes to use, so that a held-out folder gets the numbers of its training folder;
             None lets the folders decide.
 
@@ -68,21 +92,26 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
     >>> [(item.path.name, item.label) for item in scan(root).items]
     [('b.webm', 0), ('a.MP4', 1)]
     """
-    folder = Path(root)
-    if not folder.exists():
+    folder = os.fspath(root).rstrip("/") or "/"
+    if is_shards(folder):
+        rows = ((row.path, row.label, row.caption) for row in shard_rows(folder))
+        return Manifest.of(rows, class_names=shard_classes(folder), root=folder)
+    system, place = fsspec.core.url_to_fs(folder)
+    if not system.exists(place):
         raise FileNotFoundError(f"got {folder}, which does not exist; expected a folder of videos; correct the path")
-    if not folder.is_dir():
+    if not system.isdir(place):
         raise ValueError(f"got {folder}, a file; expected a folder of videos; name the folder that holds it")
-    files = _files_below(folder)
-    videos = [path for path in files if path.suffix.lower().lstrip(".") in EXTENSIONS]
-    if not videos:
+    folder = system.unstrip_protocol(place).rstrip("/") if is_remote(folder) else folder
+    found = find_videos(folder)
+    if len(found.paths) == 0:
         raise ValueError(
-            f"got {folder}, which holds {len(files)} other files and no video; "
-            f"expected files ending in {', '.join(EXTENSIONS)}, at any depth; correct the path or convert the files"
+            f"got {folder}, which holds {found.num_others} other files and no video; expected files ending in "
+            f"{', '.join(EXTENSIONS)}, at any depth, or folders of numbered pictures; correct the path, convert the "
+            f"files, or name a list of videos that are elsewhere"
         )
-    if class_names is None:
-        class_names = _class_names(folder, videos)
-    return Manifest(tuple(_item(path, class_names, folder) for path in videos), tuple(class_names))
+    names = class_folders(folder, found.parents) if class_names is None else tuple(class_names)
+    labels = number_folders(found.paths, folder, names)
+    return Manifest(_rows(found.paths, labels, names, has_text=found.has_text), names, folder)
 
 
 def find_splits(root: str | os.PathLike[str]) -> tuple[Path, Path | None]:
@@ -101,47 +130,65 @@ def find_splits(root: str | os.PathLike[str]) -> tuple[Path, Path | None]:
     >>> [folder.name for folder in find_splits(root)]
     ['train', 'val']
     """
-    folder = Path(root)
-    held_out = next((folder / name for name in HELD_OUT_FOLDERS if (folder / name).is_dir()), None)
-    if (folder / "train").is_dir():
-        return folder / "train", held_out
+    train, held_out = _split_folders(os.fspath(root))
+    return Path(train), None if held_out is None else Path(held_out)
+
+
+def _split_folders(root: str) -> tuple[str, str | None]:
+    system, place = fsspec.core.url_to_fs(root)
+    place, folder = place.rstrip("/"), root.rstrip("/") or "/"
+    held_out = next((f"{folder}/{name}" for name in HELD_OUT_FOLDERS if system.isdir(f"{place}/{name}")), None)
+    if system.isdir(f"{place}/train"):
+        return f"{folder}/train", held_out
     if held_out is not None:
         raise ValueError(
-            f"got {held_out} but no {folder / 'train'}; expected both or neither; "
-            f"move the training videos into {folder / 'train'}, or the held-out ones elsewhere"
+            f"got {held_out} but no {folder}/train; expected both or neither; "
+            f"move the training videos into {folder}/train, or the held-out ones elsewhere"
         )
     return folder, None
 
 
-def _files_below(folder: Path) -> list[Path]:
-    files: list[Path] = []
-    seen: set[str] = set()  # links may lead back up
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(files)
+def _ucf101_list(root: str) -> str | None:
+    """Return the train list of UCF101 that a path means, if it does."""
+    if is_remote(root):
+        return None
+    names = [root] if os.path.basename(root).startswith("trainlist") else []
+    names += [f"{root}/{folder}trainlist01.txt" for folder in ("", "ucfTrainTestlist/")]
+    beside = (name for name in names if os.path.isfile(os.path.join(os.path.dirname(name), "classInd.txt")))
+    return next((name for name in beside if os.path.isfile(name)), None)
 
 
-def _class_names(folder: Path, videos: Sequence[Path]) -> tuple[str, ...]:
-    parents = {path.parent for path in videos}
-    if len(parents) < 2 or any(parent.parent != folder for parent in parents):
-        return ()
-    return tuple(sorted(parent.name for parent in parents))
+def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None) -> Manifests:
+    columns = set(table.column_names)
+    labels, names = pa.nulls(len(table), pa.int32()), tuple(class_names or ())
+    if "label" in columns:
+        labels, names = number_column(table["label"], class_names, root)
+    words = table["caption"] if "caption" in columns else None
+    rows = _rows(table["path"], labels, names if words is None else (), caption=words)
+    if "split" not in columns:
+        return Manifests(Manifest(rows, names, root), None)
+    train, held_out = part_by_split(table["split"], root)
+    part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
+    return Manifests(Manifest(rows.filter(train), names, f"{root}#train"), part)
 
 
-def _item(path: Path, class_names: Sequence[str], folder: Path) -> VideoItem:
-    if not class_names:
-        return VideoItem(path, label=-1, caption="")
-    name = path.parent.name
-    if name not in class_names or path.parent.parent != folder:
-        raise ValueError(
-            f"got {path}, whose folder is none of the {len(class_names)} classes; "
-            f"expected {folder}/<class>/<video> with the classes {', '.join(class_names)[:200]}; "
-            f"move the file, or remove the folder"
-        )
-    return VideoItem(path, label=list(class_names).index(name), caption=name)
+def _rows(
+    paths: pa.ChunkedArray,
+    labels: pa.Array,
+    names: Sequence[str],
+    *,
+    caption: pa.ChunkedArray | None = None,
+    has_text: pa.ChunkedArray | None = None,
+) -> pa.Table:
+    """Put columns together; without captions, they are the names of the classes, unless these are numbers."""
+    number = len(paths)
+    if caption is None:
+        spoken = pa.array(["" if name.isdecimal() else name for name in names], pa.large_string())
+        caption = spoken.take(pc.if_else(pc.less(labels, 0), None, labels)) if len(names) else pa.nulls(number)
+    columns = {
+        "path": paths,
+        "label": pc.fill_null(labels, -1),
+        "caption": pc.fill_null(pc.cast(caption, pa.large_string()), ""),
+        "has_text": pa.repeat(pa.scalar(False), number) if has_text is None else has_text,
+    }
+    return pa.table(columns, schema=ROWS)

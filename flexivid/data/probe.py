@@ -1,105 +1,79 @@
-"""What a look at a video file's packets and first frame tells, without decoding the rest.
+"""A first look at a video file: all its packets, a few of its frames, and a trial of seeking in it.
 
-Imports PyAV and numpy only. Sizes are (height, width) in pixels as displayed, times are seconds as the file states them
-(they need not begin at 0). Every failure is a ``VideoError`` that names the file.
+The packets of common files tell when every frame is shown. A file whose packets do not (hidden frames, packets
+without a time, containers that put them together anew), and every short one, is decoded once, whole, instead. Then
+frames decoded after a seek are compared with the same frames decoded in sequence: only places where they agree are used
+to start at. What is found is kept as ``Facts``, so nothing is paid twice.
+
+Imports PyAV and numpy only, and the decoders for the trial of one that is asked for.
 """
 
-import os
-from collections.abc import Generator, Iterator
+import zlib
+from collections.abc import Iterable
 from contextlib import closing
-from typing import NamedTuple
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
-Size = tuple[int, int]
+from flexivid.data.container import (
+    Source,
+    decode,
+    decode_all,
+    name_of,
+    packets,
+    refuse_if_cut_off,
+    video_stream,
+)
+from flexivid.data.decoders import DECODERS, PyavDecoder, View, clock_of
+from flexivid.data.facts import Facts, Size, VideoError
+from flexivid.data.frame_folder import is_frame_folder, probe_folder
+
+__all__ = ["Facts", "Size", "VideoError", "decode_all", "probe"]
+
+CHOICES = ("pyav", "decord", "torchcodec")
+WHOLE_PIXELS = 50_000_000  # decoded from beginning to end if no more than this: a quarter of a second
+TRIAL_PIXELS = 100_000_000  # the trial of seeking in longer files takes no more than this
+MAX_ENTRIES = 256  # places tried in a file whose packets do not tell
+TELLING_CODECS = ("h264", "hevc", "av1", "mjpeg", "prores", "ffv1", "dnxhd")  # a packet is a frame
+TELLING_CONTAINERS = ("mp4", "matroska")
+MAX_DIFFERENCE = 2.0  # levels between decoders that agree, on average
 
 
-class VideoError(ValueError):
-    """A file that cannot be decoded as a video, and why.
-
-    Args:
-        path: The file.
-        reason: What went wrong, in a few words.
-
-    >>> str(VideoError("a.mp4", "no video stream"))
-    'got a.mp4: no video stream; expected a video that decodes to its end; re-encode or remove the file'
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(os.fspath(path), reason)
-        self.path, self.reason = os.fspath(path), reason
-
-    def __str__(self) -> str:
-        return f"got {self.path}: {self.reason}; expected a video that decodes to its end; re-encode or remove the file"
+class _Packet(NamedTuple):
+    clock: int | None
+    pts: int | None
+    is_key: bool
+    is_shown: bool
 
 
-class Facts(NamedTuple):
-    """What is known of a video before its frames are decoded.
+class _Look(NamedTuple):
+    """What one pass over the packets finds."""
 
-    Args:
-        codec: Its name in FFmpeg: "h264", "vp9", ...
-        container: Likewise: "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", ...
-        pixel_format: Likewise: "yuv420p", ...
-        timestamps: Display time of each packet in seconds, sorted, (packets,) float64.
-        num_hidden: Packets that give no frame to show (an edit list cuts them off), or have no time of their own.
-        is_open: Whether pictures that are shown before a key frame follow it in the file: after a seek to that frame
-            they lack what they build on, and come out wrong.
-        rotation: Degrees to turn the decoded picture counter-clockwise: a multiple of 90.
-        size: (height, width) as displayed.
-
-    >>> Facts("h264", "mov,mp4", "yuv420p", np.arange(5) / 25, 0, False, 90, (568, 320)).fps
-    25.0
-    """
-
+    packets: list[_Packet]
+    first: av.VideoFrame
+    head: list[int | None]  # times of the first frames
     codec: str
     container: str
-    pixel_format: str
-    timestamps: np.ndarray
-    num_hidden: int
-    is_open: bool
-    rotation: int
-    size: Size
-
-    @property
-    def num_packets(self) -> int:
-        """Packets of the video stream; the number of frames in a plain file."""
-        return len(self.timestamps) + self.num_hidden
-
-    @property
-    def fps(self) -> float:
-        """Mean frames a second; 0 where the times do not tell."""
-        if len(self.timestamps) < 2 or self.timestamps[-1] <= self.timestamps[0]:
-            return 0.0
-        return float((len(self.timestamps) - 1) / (self.timestamps[-1] - self.timestamps[0]))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether packets and frames correspond one to one: 8-bit 4:2:0 H.264 in mp4, mov or mkv without surprises.
-
-        These are the files that decord was found to count and to seek exactly (see the tests).
-        """
-        return (
-            self.codec == "h264"
-            and bool({"mp4", "matroska"} & set(self.container.split(",")))
-            and self.pixel_format in ("yuv420p", "yuvj420p")
-            and self.num_hidden == 0
-            and not self.is_open
-            and self.rotation == 0
-        )
+    time_base: tuple[int, int]
+    last_duration: int
 
 
-def probe(path: str | os.PathLike[str]) -> Facts:
-    """Read all packets of a file, which is cheap, and decode its first frame.
+def probe(source: Source, *, decoder: str = "pyav") -> Facts:
+    """Look at a file for the first time.
 
     Args:
-        path: The file.
+        source: Path, address or content of the file.
+        decoder: Which decoder to use if it is exact for this file: "pyav", which is the fastest as well, "decord" or
+            "torchcodec"; where that one is not, or is not installed, it is "pyav".
 
     Returns:
         What was found.
 
     Raises:
-        VideoError: If the file cannot be opened or has no video, or if no frame comes out of it.
+        VideoError: If the file cannot be opened, has no video, is cut off, or is found to be damaged.
 
     >>> try:
     ...     probe("nowhere.mp4")
@@ -107,75 +81,167 @@ def probe(path: str | os.PathLike[str]) -> Facts:
     ...     print(error.reason)
     cannot be opened: No such file or directory
     """
-    times: list[float] = []
-    num_packets, first, is_open, key_pts = 0, None, False, None
-    with closing(_packets(path, threads="NONE")) as packets:
-        for packet in packets:
-            if first is None:
-                codec, container = packet.stream.codec_context.name, packet.stream.container.format.name
-                first = next(iter(_decode(packet, path, after=0)), None)
-            num_packets += packet.size > 0  # an empty packet ends the stream
-            if packet.size == 0 or packet.pts is None or packet.is_discard:
+    if decoder not in CHOICES:
+        raise ValueError(f"got decoder={decoder!r}; expected one of {', '.join(CHOICES)}; choose one of them")
+    if is_frame_folder(source):
+        return probe_folder(source)  # type: ignore[arg-type]
+    look = _look(source)
+    facts = _from_packets(source, look) or _from_frames(source, look)
+    return facts._replace(decoder=decoder) if _agrees(source, facts, decoder) else facts
+
+
+def _look(source: Source) -> _Look:
+    name = name_of(source)
+    some: list[_Packet] = []
+    frames: list[av.VideoFrame] = []
+    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as found:
+        refuse_if_cut_off(source, container, stream)
+        for packet in found:
+            if len(frames) < 3:
+                frames += decode(packet, name)
+            if packet.size:
+                if packet.is_corrupt and container.format.name != "mpegts":  # there, a mark of lost packets elsewhere
+                    raise VideoError(name, f"packet {len(some)} is damaged")
+                some.append(_Packet(clock_of(packet), packet.pts, packet.is_keyframe, not packet.is_discard))
+                duration = packet.duration or 0
+        if not frames:
+            raise VideoError(name, "no frame can be decoded")
+        base = frames[0].time_base or stream.time_base or Fraction(1, 1000)
+        return _Look(
+            *(some, frames[0], [frame.pts for frame in frames], stream.codec_context.name, container.format.name),
+            *((base.numerator, base.denominator), duration),
+        )
+
+
+def _from_packets(source: Source, look: _Look) -> Facts | None:
+    """Return the facts of a long file whose packets tell them; None for any other."""
+    times = [packet.pts for packet in look.packets if packet.is_shown]
+    frame_pixels = look.first.width * look.first.height
+    if len(times) * frame_pixels <= WHOLE_PIXELS or look.codec not in TELLING_CODECS:
+        return None
+    if not set(look.container.split(",")) & set(TELLING_CONTAINERS):
+        return None
+    known = [time for time in times if time is not None]
+    ticks = np.unique(np.array(known, np.int64))
+    if len(ticks) < len(times) or look.head != ticks[: len(look.head)].tolist():
+        return None
+    keys = np.array([packet.pts for packet in look.packets if packet.is_key and packet.is_shown], np.int64)
+    entries = np.stack([keys, np.searchsorted(ticks, keys)], axis=1)
+    facts = _facts(look, ticks, entries, timed=True, skips=look.codec == "h264")
+    if len(keys) > 1:
+        gaps = np.diff(entries[:, 1], append=facts.num_frames + 1)[:-1]
+        shortest = int(np.argmin(np.where(gaps > 0, gaps, 1 << 60)))
+        if 0 < gaps[shortest] * frame_pixels <= TRIAL_PIXELS and not _seeks(source, facts, shortest):
+            return None
+    return facts
+
+
+def _seeks(source: Source, facts: Facts, entry: int) -> bool:
+    """Whether frames are the same after a seek to the next key frame as when decoded on from the one before."""
+    first = int(facts.entries[entry + 1, 1])
+    wanted = range(first, min(first + 3, facts.num_frames))
+    with closing(PyavDecoder(source, facts, View())) as after_seek:
+        expected = dict(after_seek.pictures(wanted))
+    without = facts._replace(entries=np.delete(facts.entries, entry + 1, axis=0), skips=False)
+    with closing(PyavDecoder(source, without, View())) as in_sequence:
+        return all(np.array_equal(picture, expected[i]) for i, picture in in_sequence.pictures(wanted))
+
+
+def _from_frames(source: Source, look: _Look) -> Facts:
+    """Decode the whole file, then try which key packets are clean places to start at."""
+    times: list[Any] = []
+    prints: list[int] = []
+    for frame in decode_all(source):
+        times.append(frame.pts)
+        prints.append(_print(frame))
+    timed = None not in times and all(a < b for a, b in pairwise(times))
+    if not timed:
+        return _facts(look, _guessed(look, times), np.empty((0, 2), np.int64), timed=False, skips=False)
+    ticks = np.array(times, np.int64)
+    skips = look.codec == "h264" and set(times) <= {packet.pts for packet in look.packets}
+    clocks = [packet.clock for packet in look.packets if packet.is_key and packet.clock is not None][1:]
+    clocks = (
+        [clocks[i * len(clocks) // MAX_ENTRIES] for i in range(MAX_ENTRIES)] if len(clocks) > MAX_ENTRIES else clocks
+    )
+    entries = _tried(source, clocks, dict(zip(times, enumerate(prints), strict=True)))
+    return _facts(look, ticks, np.array(entries, np.int64).reshape(-1, 2), timed=True, skips=skips)
+
+
+def _guessed(look: _Look, times: list[Any]) -> np.ndarray:
+    """Return the times of frames that cannot be told by them: in order or, where some are missing, evenly spaced."""
+    if None not in times and len(set(times)) == len(times):
+        return np.sort(np.array(times, np.int64))
+    step = max(1, look.last_duration)
+    start = next((time for time in times if time is not None), 0)
+    return start + step * np.arange(len(times), dtype=np.int64)
+
+
+def _tried(source: Source, clocks: Iterable[int], known: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return (clock, number of the first right frame) of key packets after which frames come out as in sequence."""
+    entries: list[tuple[int, int]] = []
+    name = name_of(source)
+    with video_stream(source) as (container, stream):
+        for clock in clocks:
+            try:
+                container.seek(clock, stream=stream)
+                frames = _frames_from(container, stream, name, clock)
+            except (av.FFmpegError, OSError, VideoError):
                 continue
-            times.append(float(packet.pts * packet.time_base))
-            is_open |= key_pts is not None and packet.pts < key_pts
-            key_pts = packet.pts if packet.is_keyframe else key_pts
-    if first is None:
-        raise VideoError(path, "no frame can be decoded")
+            found = [known.get(int(frame.pts or 0), (-1, 0)) for frame in frames if not frame.is_corrupt]
+            right = [number for (number, value), frame in zip(found, frames, strict=False) if value == _print(frame)]
+            in_order = len(right) == len(frames) > 0 and right == list(range(right[0], right[0] + len(right)))
+            if in_order and (not entries or right[0] > entries[-1][1]):
+                entries.append((clock, right[0]))
+    return entries
+
+
+def _frames_from(container: Any, stream: av.VideoStream, name: str, clock: int) -> list[av.VideoFrame]:
+    """Decode three frames from the key packet with a time stamp on, if that is where the seek ended or soon after."""
+    frames: list[av.VideoFrame] = []
+    started = False
+    for packet in packets(container, stream, name):
+        started |= clock_of(packet) == clock and packet.is_keyframe
+        if not started and packet.is_keyframe:
+            return []
+        frames += decode(packet, name) if started else []
+        if len(frames) >= 3 or (packet.size == 0):
+            break
+    return frames
+
+
+def _print(frame: av.VideoFrame) -> int:
+    """Return a number that differs between different pictures, from every fourth row of the first plane."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size].reshape(
+        plane.height, plane.line_size
+    )
+    return zlib.crc32(rows[::4, : max(1, plane.width)].tobytes())
+
+
+def _facts(look: _Look, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, skips: bool) -> Facts:
+    first = look.first
     rotation = round(first.rotation / 90) * 90
     size = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
-    timestamps = np.unique(times)
-    hidden = num_packets - len(timestamps)
-    return Facts(codec, container, first.format.name, timestamps, hidden, is_open, rotation, size)
+    end = int(ticks[-1]) + max(1, int(np.median(np.diff(ticks))) if len(ticks) > 1 else look.last_duration)
+    return Facts(
+        *(look.codec, look.container, first.format.name, size, rotation, ticks, end, look.time_base, entries),
+        *(timed, skips),
+    )
 
 
-def decode_all(path: str | os.PathLike[str]) -> Iterator[av.VideoFrame]:
-    """Decode a file from its first frame to its last with PyAV; slow to reach a late frame, but exact.
-
-    Raises:
-        VideoError: At the frame where decoding fails, or at once if there is no video.
-
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/grey.gif"
-    >>> with av.open(path, "w") as container:
-    ...     stream = container.add_stream("gif", rate=10)
-    ...     stream.width, stream.height, stream.pix_fmt = 8, 6, "gray"
-    ...     for level in (0, 128, 255):
-    ...         frame = av.VideoFrame.from_ndarray(np.full((6, 8), level, np.uint8), "gray")
-    ...         container.mux(stream.encode(frame))
-    ...     container.mux(stream.encode())
-    >>> [int(frame.to_ndarray(format="gray").mean()) for frame in decode_all(path)]
-    [0, 128, 255]
-    """
-    num_frames = 0
-    with closing(_packets(path, threads="AUTO")) as packets:
-        for packet in packets:
-            frames = _decode(packet, path, after=num_frames)
-            num_frames += len(frames)
-            yield from frames
-    if num_frames == 0:
-        raise VideoError(path, "no frame can be decoded")
-
-
-def _decode(packet: av.Packet, path: str | os.PathLike[str], *, after: int) -> list[av.VideoFrame]:
+def _agrees(source: Source, facts: Facts, decoder: str) -> bool:
+    """Whether another decoder counts and times all frames, and seeks to one of them, as PyAV does."""
+    if decoder == "pyav":
+        return False
+    late = int(facts.entries[len(facts.entries) // 2, 1]) if len(facts.entries) else 0
+    wanted = [min(late + 1, facts.num_frames - 1)]
     try:
-        return packet.decode()
-    except av.FFmpegError as error:
-        raise VideoError(path, f"decoding fails after {after} frames: {error.strerror}") from error
-
-
-def _packets(path: str | os.PathLike[str], *, threads: str) -> Generator[av.Packet, None, None]:
-    """Yield the packets of the main video stream and the empty one that ends it; the file is open meanwhile."""
-    try:
-        container = av.open(os.fspath(path), metadata_errors="ignore")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    with container:
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream):
-            raise VideoError(path, "no video stream")
-        stream.thread_type = threads
-        try:
-            yield from container.demux(stream)
-        except av.FFmpegError as error:
-            raise VideoError(path, f"reading fails: {error.strerror}") from error
+        with closing(DECODERS[decoder](source, facts, View(facts.size))) as other:
+            times = other.timestamps()
+            pictures = dict(other.pictures(wanted))
+    except VideoError:
+        return False
+    with closing(PyavDecoder(source, facts, View())) as own:
+        difference = max(np.abs(pictures[i].astype(int) - picture).mean() for i, picture in own.pictures(wanted))
+    tick = facts.time_base[0] / facts.time_base[1]
+    return bool(np.abs(times - facts.timestamps).max() <= max(tick, 1e-3) and difference <= MAX_DIFFERENCE)

@@ -7,12 +7,15 @@ may therefore cross from one epoch into the next, and no clip is dropped or repe
 ``step`` counts loader batches here; with gradient accumulation several make one optimizer step (see ``module``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
 
 Position = tuple[int, int]  # (clip, epoch)
+
+NUM_DRAWS = 1024  # random numbers made at a time
 
 
 class StepBatchSampler(Sampler[list[Position]]):
@@ -84,3 +87,54 @@ class StepBatchSampler(Sampler[list[Position]]):
                 del self._permutations[known]
             self._permutations[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
         return int(self._permutations[epoch][index]), epoch
+
+
+class BucketBatchSampler(StepBatchSampler):
+    """As ``StepBatchSampler``, with all clips of a batch, on every rank, out of one bucket.
+
+    Each bucket has an endless stream of its own. Which bucket a step takes is drawn from (seed, step), in proportion to
+    the clips that its epoch has left; a batch at the end of an epoch is filled with the first clips of the bucket's
+    next one, which then has that much less left. So here, too, no clip is dropped or repeated within an epoch.
+
+    Args:
+        buckets: The clips of each bucket, (n,) integers.
+        batch_size_at: Gives the clips per rank of a step.
+        options: The keywords of ``StepBatchSampler``.
+
+    >>> sampler = BucketBatchSampler([np.array([0, 1]), np.array([2, 3])], lambda step: 2, seed=0, num_steps=2)
+    >>> sorted(sorted(clip for clip, _ in batch) for batch in sampler)
+    [[0, 1], [2, 3]]
+    """
+
+    def __init__(self, buckets: Sequence[np.ndarray], batch_size_at: Callable[[int], int], **options: Any) -> None:
+        super().__init__(sum(map(len, buckets)), batch_size_at, **options)
+        self.buckets = buckets
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        first = self.start_step() if callable(self.start_step) else self.start_step
+        taken, step, epoch = [0] * len(self.buckets), 0, 0
+        draws = np.empty(0)
+        while self.num_steps is None or step < first + self.num_steps:
+            if step % NUM_DRAWS == 0:
+                draws = np.random.default_rng([self.seed, step // NUM_DRAWS, len(self.buckets)]).random(NUM_DRAWS)
+            left = [max(0, (epoch + 1) * len(clips) - used) for clips, used in zip(self.buckets, taken, strict=True)]
+            if not any(left):
+                epoch += 1
+                continue
+            number = int(np.searchsorted(np.cumsum(left), draws[step % NUM_DRAWS] * sum(left), side="right"))
+            batch_size = self._batch_size(step)
+            begin = taken[number] + self.rank * batch_size
+            taken[number] += self.world_size * batch_size
+            step += 1
+            if step > first:
+                yield [self._in_bucket(number, place) for place in range(begin, begin + batch_size)]
+
+    def _in_bucket(self, number: int, place: int) -> Position:
+        clips = self.buckets[number]
+        epoch, index = divmod(place, len(clips))
+        if (number, epoch) not in self._orders:
+            for stale in [key for key in self._orders if key[0] == number and key[1] != epoch - 1]:
+                del self._orders[stale]
+            self._orders[number, epoch] = np.random.default_rng([self.seed, epoch, number]).permutation(len(clips))
+        return int(clips[self._orders[number, epoch][index]]), epoch

@@ -1,19 +1,25 @@
-"""From a folder to clips to train on and clips to validate on, and an account of what is left out.
+"""From a folder or manifest to clips to train on and clips to validate on, and an account of what is left out.
 
 Imports no Lightning: the data module and the programs that look at data sets share this.
 """
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from flexivid.data.clips import span_of
-from flexivid.data.dataset import ClipDataset, ClipSettings
-from flexivid.data.footage import BadVideo, Footage, Video, hold_out, prepare
-from flexivid.data.manifest import find_splits, scan
+from flexivid.data.buckets import Bucket
+from flexivid.data.cache import FrameCache, fill
+from flexivid.data.clips import ClipSettings, span_of, step_of
+from flexivid.data.dataset import ClipDataset
+from flexivid.data.footage import hold_out
+from flexivid.data.index import BadVideo, Check, VideoIndex, build_index
+from flexivid.data.manifest import Manifest, read_manifests
+from flexivid.data.pool import DecodePool, probe_many
+from flexivid.data.videos import Videos
 
 NUM_NAMED = 10  # files that a message names; a list on disk has them all
 
@@ -22,90 +28,153 @@ class Splits(NamedTuple):
     """Clips to train on and to validate on.
 
     Args:
-        train: Random windows.
-        val: Fixed windows of other videos; None where the folder has too little footage for both.
+        train: Clips drawn as the settings say.
+        val: Fixed windows of other videos; None where there is too little footage for both.
         class_names: The classes, empty if there are none.
         bad: Files that cannot be decoded.
+        too_short: Videos shorter than a clip: the first few, by path. Likewise ``num_too_short``, how many.
 
     >>> Splits._fields
-    ('train', 'val', 'class_names', 'bad')
+    ('train', 'val', 'class_names', 'bad', 'too_short', 'num_too_short')
     """
 
     train: ClipDataset
     val: ClipDataset | None
     class_names: tuple[str, ...]
     bad: tuple[BadVideo, ...]
+    too_short: tuple[str, ...] = ()
+    num_too_short: int = 0
 
     @property
-    def videos(self) -> list[Video]:
-        """All videos that have clips; a single one that was cut in two appears twice."""
-        return self.train.videos + ([] if self.val is None else self.val.videos)
+    def datasets(self) -> tuple[ClipDataset, ...]:
+        """Both, or the one there is."""
+        return (self.train,) if self.val is None else (self.train, self.val)
 
     @property
-    def too_short(self) -> tuple[Path, ...]:
-        """Videos that are shorter than a clip."""
-        return tuple(video.path for video in self.train.too_short + ([] if self.val is None else self.val.too_short))
+    def num_files(self) -> int:
+        """Files found, good, too short and bad ones."""
+        skipped = 0 if self.train.settings.short != "skip" else self.num_too_short
+        parts = {dataset.videos.path(0) for dataset in self.datasets if len(dataset.videos) == 1}
+        good = sum(len(dataset.videos) for dataset in self.datasets)
+        return (len(parts) if good == 2 else good) + skipped + len(self.bad)
 
     @property
     def fps(self) -> float:
-        """Median frames a second of the training clips, 0 where unknown."""
-        return float(np.median([video.fps for video in self.train.videos])) / self.train.settings.stride
+        """Frames a second of the clips; without ``settings.fps`` the median over the videos, 0 where unknown."""
+        settings = self.train.settings
+        return settings.fps or float(np.median(self.train.videos.fps)) / settings.stride
 
 
-def load_splits(root: str, settings: ClipSettings, *, max_bytes: int, progress: bool = True) -> Splits:
-    """Find and decode the videos of a folder.
+def load_splits(
+    root: str,
+    settings: ClipSettings,
+    *,
+    buckets: Sequence[Bucket] = (),
+    check: Check = "stat",
+    pool: DecodePool | None = None,
+    progress: bool = True,
+) -> Splits:
+    """Find the videos of a folder or manifest and what is known of each; nothing is decoded but what is new.
 
     Args:
-        root: The folder, with or without ``train`` and held-out folders (see ``manifest.find_splits``). Without
+        root: The collection, with or without ``train`` and held-out folders (see ``manifest.find_splits``). Without
             held-out videos, some of the training ones are held out (see ``footage.hold_out``).
         settings: How clips are cut out of them.
-        max_bytes: Memory for decoded frames.
+        buckets: Shapes of clips, in place of the one in ``settings``.
+        check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
+        pool: Looks at new files; without one this process does.
         progress: Whether to show a progress bar.
 
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If there is nothing to train on.
 
-    >>> load_splits("nowhere", ClipSettings(), max_bytes=0)
+    >>> load_splits("nowhere", ClipSettings())
     Traceback (most recent call last):
     ...
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
-    train_folder, held_out_folder = find_splits(root)
-    manifest = scan(train_folder)
-    footage = prepare(manifest.items, size=settings.size, max_bytes=max_bytes, progress=progress)
-    whole = ClipDataset(footage.videos, settings)
+    manifests = read_manifests(root)
+    looks = None if pool is None else lambda paths: probe_many(paths, pool)
+
+    def index(manifest: Manifest) -> VideoIndex:
+        return build_index(manifest, check=check, probe_many=looks, progress=progress)
+
+    found = index(manifests.train)
+    whole = ClipDataset(found.videos, settings, buckets=buckets)
     if len(whole) == 0:
-        raise ValueError(explain_nothing(train_folder, footage, settings))
-    fixed = settings._replace(fixed=True)
-    if held_out_folder is not None:
-        items = scan(held_out_folder, class_names=manifest.class_names).items
-        room = max_bytes - footage.num_bytes
-        held_out = prepare(items, size=settings.size, max_bytes=room, progress=progress)
-        return Splits(whole, ClipDataset(held_out.videos, fixed), manifest.class_names, footage.bad + held_out.bad)
-    train, val = hold_out(whole.videos, min_frames=span_of(settings.num_frames, stride=settings.stride))
-    dataset = ClipDataset(train, settings)
-    dataset.too_short += whole.too_short
-    return Splits(dataset, ClipDataset(val, fixed) if val else None, manifest.class_names, footage.bad)
+        raise ValueError(explain_nothing(manifests.train.root, found, settings))
+    fixed = settings._replace(windows="uniform", flip=False, crop="centre")
+    if manifests.held_out is not None:
+        other = index(manifests.held_out)
+        held_out = ClipDataset(other.videos, fixed, buckets=buckets)
+        return _account(whole, held_out, [whole, held_out], found._replace(bad=found.bad + other.bad))
+    usable = found.videos if whole.counts.all() else found.videos.select(np.flatnonzero(whole.counts))
+    parts = hold_out(usable, min_frames=int(np.max(_span(usable.select(np.array([0])), settings))))
+    train = ClipDataset(parts[0], settings, buckets=buckets)
+    val = None if parts[1] is None else ClipDataset(parts[1], fixed, buckets=buckets)
+    return _account(train, val, [whole], found)
 
 
-def explain_nothing(folder: Path, footage: Footage, settings: ClipSettings) -> str:
+def keep_in_memory(
+    splits: Splits,
+    *,
+    max_bytes: int,
+    pool: DecodePool,
+    agree: Callable[[list[BadVideo]], list[BadVideo]] = list,
+    progress: bool = True,
+) -> Splits:
+    """Decode the videos while there is room for them.
+
+    Args:
+        splits: The clips.
+        max_bytes: Room.
+        pool: Decodes.
+        agree: Told the files that fail to decode, gives those that fail on any rank: all must leave out the same.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The clips, without those of files that fail.
+    """
+    settings, failed, room = splits.train.settings, [], max_bytes
+    for dataset in splits.datasets:
+        videos, sizes = dataset.videos, dataset.kept_sizes()
+        sizes = sizes * (dataset.counts > 0)[:, None]
+        dataset.cache = FrameCache(videos.num_frames, sizes, max_bytes=room)
+        room -= dataset.cache.num_bytes
+        found = fill(dataset.cache, videos, sizes, kernel=settings.kernel, pool=pool, progress=progress)
+        failed += [BadVideo(videos.path(row), reason) for row, reason in found.items()]
+    failed = agree(failed)
+    if not failed:
+        return splits
+    names = {bad.path for bad in failed}
+    train, val = (None if dataset is None else dataset.without(names) for dataset in (splits.train, splits.val))
+    assert train is not None
+    bad = (*splits.bad, *failed)
+    if len(train) == 0:
+        raise ValueError(f"got 0 clips: no file decodes to its end ({name_some(bad)}); expected videos; convert them")
+    return splits._replace(train=train, val=val, bad=bad)
+
+
+def explain_nothing(root: str, found: VideoIndex, settings: ClipSettings) -> str:
     """Say why a folder with videos gives no clip.
 
-    >>> bad = Footage(videos=(), bad=(BadVideo("v/a.mp4", "no video stream"),))
-    >>> explain_nothing(Path("v"), bad, ClipSettings())[:69]
+    >>> found = VideoIndex(Videos.of([]), (BadVideo("v/a.mp4", "no video stream"),), (), Path("i.arrow"))
+    >>> explain_nothing("v", found, ClipSettings())[:69]
     'got 0 clips from v: all 1 videos fail to decode (v/a.mp4: no video st'
     """
-    bad = f"{len(footage.bad)} videos fail to decode ({name_some(footage.bad)})"
-    if not footage.videos:
-        return f"got 0 clips from {folder}: all {bad}; expected videos; convert them, or correct data.root"
-    longest = max(footage.videos, key=lambda video: video.num_frames)
-    span = span_of(settings.num_frames, stride=settings.stride)
-    short = f"all {len(footage.videos)} videos{' that decode' if footage.bad else ''} are too short"
+    bad, videos = f"{len(found.bad)} videos fail to decode ({name_some(found.bad)})", found.videos
+    if len(videos) == 0:
+        return f"got 0 clips from {root}: all {bad}; expected videos; convert them, or correct data.root"
+    longest = int(np.argmax(videos.num_frames))
+    span = int(np.max(_span(videos.select(np.array([longest])), settings)))
+    short = f"all {len(videos)} videos{' that decode' if found.bad else ''} are too short"
+    rate = f"data.stride={settings.stride}" if settings.fps is None else f"data.fps={settings.fps}"
     return (
-        f"got 0 clips from {folder}: {short}, the longest, {longest.path}, has {longest.num_frames} frames"
-        f"{f', and {bad}' if footage.bad else ''}; expected at least {span} frames for data.num_frames="
-        f"{settings.num_frames} and data.stride={settings.stride}; lower one of these, or set data.short=loop"
+        f"got 0 clips from {root}: {short}, the longest, {videos.path(longest)}, has "
+        f"{videos.num_frames[longest]} frames{f', and {bad}' if found.bad else ''}; "
+        f"expected at least {span} frames for data.num_frames={settings.num_frames} and {rate}; "
+        f"lower data.num_frames, take frames that are closer, or set data.short=loop or data.short=pad"
     )
 
 
@@ -119,8 +188,13 @@ def name_some(bad: Sequence[BadVideo]) -> str:
     return "; ".join(named + [f"and {len(bad) - NUM_NAMED} others"] * (len(bad) > NUM_NAMED))
 
 
-def write_bad(bad: Sequence[BadVideo], folder: str | Path) -> Path:
+def write_bad(bad: Sequence[BadVideo], folder: str | Path, *, append: bool = False) -> Path:
     r"""Write ``bad_videos.jsonl``, one file a line with ``path`` and ``reason``, and return where it is.
+
+    Args:
+        bad: The files.
+        folder: Where; made if it is not there.
+        append: Whether to keep what is there. Several processes may append at the same time: lines stay whole.
 
     >>> import tempfile
     >>> write_bad([BadVideo("a.mp4", "no video stream")], tempfile.mkdtemp()).read_text()
@@ -128,5 +202,21 @@ def write_bad(bad: Sequence[BadVideo], folder: str | Path) -> Path:
     """
     path = Path(folder) / "bad_videos.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(video._asdict()) + "\n" for video in bad))
+    lines = "".join(json.dumps(video._asdict()) + "\n" for video in bad).encode()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC), 0o644)
+    try:
+        os.write(file, lines)  # one write: the system puts it at the end in one piece
+    finally:
+        os.close(file)
     return path
+
+
+def _span(videos: Videos, settings: ClipSettings) -> int | np.ndarray:
+    return span_of(settings.num_frames, step_of(videos.fps, settings))
+
+
+def _account(train: ClipDataset, val: ClipDataset | None, looked_at: list[ClipDataset], found: VideoIndex) -> Splits:
+    short = [(dataset.videos, int(row)) for dataset in looked_at for row in dataset.too_short[:NUM_NAMED]]
+    named = tuple(videos.path(row) for videos, row in short[:NUM_NAMED])
+    number = sum(len(dataset.too_short) for dataset in looked_at)
+    return Splits(train, val, found.class_names, found.bad, named, number)

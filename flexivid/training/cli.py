@@ -12,7 +12,7 @@ import torch
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from flexivid.data.manifest import find_splits, scan
+from flexivid.data.manifest import read_manifests
 from flexivid.data.module import VideoDataModule
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.patching.shapes import PatchMode
@@ -28,11 +28,10 @@ register_type(PatchMode, str, PatchMode)
 
 def clips_of(data: VideoDataModule) -> Clips:
     """What the module must know of a data module; lists the folder, decodes nothing."""
-    train, _ = find_splits(data.root)
     settings = data.settings
     return Clips(
         size=(settings.num_frames, *settings.size),
-        num_classes=len(scan(train).class_names),
+        num_classes=len(read_manifests(data.root).train.class_names),
         batch_size=data.batch_size,
     )
 

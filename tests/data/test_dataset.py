@@ -1,73 +1,119 @@
-"""The same (clip, epoch) gives the same pixels, whoever asks; windows hold consecutive frames of one video."""
+"""The same (clip, epoch) gives the same request and pixels, whoever asks; memory grows by a few numbers a video."""
 
-from pathlib import Path
+import pickle
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from flexivid.data.cache import FrameCache, fill
 from flexivid.data.dataset import ClipDataset, ClipSettings
-from flexivid.data.footage import Video, prepare
-from flexivid.data.manifest import VideoItem
+from flexivid.data.decode import read_clip
+from flexivid.data.pool import DecodePool
+from flexivid.data.probe import probe
 from flexivid.data.sampler import StepBatchSampler
+from flexivid.data.videos import Videos
 
 
-def numbered(num_frames, label=0):
-    """A video whose frame i is of level i, darker by 100 in its right half."""
-    frames = np.arange(num_frames, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 4, 4, 3), np.uint8)
-    frames[:, :, :2] += 100
-    return Video(Path(f"{label}.mp4"), label, num_frames, 10.0, frames=frames)
+def table(*numbers, **columns):
+    """Videos of so many frames, number i of label i."""
+    return Videos.of(["a.mp4"] * len(numbers), num_frames=list(numbers), label=list(range(len(numbers))), **columns)
 
 
 def starts(dataset, epoch=0):
-    return [int(dataset[clip, epoch]["video"][0, 0, 0, -1]) for clip in range(len(dataset))]
+    return [int(dataset.plan((clip, epoch)).indices[0]) for clip in range(len(dataset))]
 
 
-def test_item(tmp_path):
-    dataset = ClipDataset([numbered(40, label=3)], ClipSettings(num_frames=4, size=(4, 4), stride=3))
-    item = dataset[0, 0]
-    assert item["video"].shape == (3, 4, 4, 4)
-    assert item["video"].dtype == torch.uint8
-    assert item["video"].is_contiguous()
-    assert (item["label"].dtype, item["label"].item()) == (torch.int64, 3)
-    assert np.diff(item["video"][0, :, 0, 0].tolist()).tolist() == [3, 3, 3]
+def probed(paths):
+    facts = [probe(path) for path in paths]
+    return Videos.of(
+        [str(path) for path in paths],
+        num_frames=[look.num_frames for look in facts],
+        fps=[look.fps for look in facts],
+        height=[look.size[0] for look in facts],
+        width=[look.size[1] for look in facts],
+        facts=[look.to_bytes() for look in facts],
+        label=list(range(len(paths))),
+    )
+
+
+def keep(dataset, max_bytes=10**9):
+    sizes = dataset.kept_sizes()
+    dataset.cache = FrameCache(dataset.videos.num_frames, sizes, max_bytes=max_bytes)
+    with DecodePool(1) as pool:
+        return fill(dataset.cache, dataset.videos, sizes, kernel=dataset.settings.kernel, pool=pool, progress=False)
 
 
 def test_windows_differ_between_epochs_and_seeds_only():
-    videos = [numbered(100), numbered(30, label=1)]
-    dataset, other = (ClipDataset(videos, ClipSettings(size=(4, 4), seed=seed)) for seed in (0, 1))
+    videos = table(100, 30)
+    dataset, other = (ClipDataset(videos, ClipSettings(seed=seed)) for seed in (0, 1))
     assert len(dataset) == 12 + 3
     assert starts(dataset) == starts(dataset)
     assert starts(dataset) != starts(dataset, epoch=1)
     assert starts(dataset) != starts(other)
-    fixed = ClipDataset(videos, ClipSettings(size=(4, 4), fixed=True, flip=True))
+    fixed = ClipDataset(videos, ClipSettings(windows="uniform"))
     assert starts(fixed) == starts(fixed, epoch=1)
+    assert starts(ClipDataset(videos, ClipSettings(windows="all"))) == [*range(0, 96, 8), 0, 8, 16]
+    assert starts(ClipDataset(videos, ClipSettings(windows="first", clips_per_video=2))) == [0, 8, 0, 8]
+
+
+def test_a_run_of_frames_is_counted_from_its_first():
+    dataset = ClipDataset(table(100).cut(0, 60, 20), ClipSettings(windows="all"))
+    assert [dataset.plan((clip, 0)).indices.tolist() for clip in range(2)] == [[*range(60, 68)], [*range(68, 76)]]
 
 
 def test_short_videos():
-    videos = [numbered(5), numbered(20, label=1), numbered(7, label=2)]
-    skipping = ClipDataset(videos, ClipSettings(size=(4, 4)))
-    assert [video.label for video in skipping.too_short] == [0, 2]
-    assert {int(skipping[clip, 0]["label"]) for clip in range(len(skipping))} == {1}
-    looping = ClipDataset(videos, ClipSettings(size=(4, 4), loop=True))
-    assert looping.too_short == []
-    assert looping[0, 0]["video"][0, :, 0, -1].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    skipping = ClipDataset(table(5, 20, 7), ClipSettings())
+    assert skipping.too_short.tolist() == [0, 2]
+    assert {skipping.label(clip) for clip in range(len(skipping))} == {1}
+    for short, expected in (("loop", [0, 1, 2, 3, 4, 0, 1, 2]), ("pad", [0, 1, 2, 3, 4, 4, 4, 4])):
+        dataset = ClipDataset(table(5, 20, 7), ClipSettings(short=short))
+        assert dataset.too_short.tolist() == [0, 2]
+        assert dataset.plan((0, 0)).indices.tolist() == expected
 
 
-def test_flip_mirrors_half_of_the_clips():
-    dataset = ClipDataset([numbered(100)] * 20, ClipSettings(size=(4, 4), flip=True))
-    clips = [dataset[clip, 0]["video"][0, 0, 0] for clip in range(len(dataset))]
-    mirrored = [bool(clip[-1] > clip[0]) for clip in clips]
-    assert 0.4 < np.mean(mirrored) < 0.6
-    assert all(abs(int(clip[-1]) - int(clip[0])) == 100 for clip in clips)
+def test_flip_and_crop_are_drawn():
+    dataset = ClipDataset(table(*[100] * 20), ClipSettings(flip=True, crop="random"))
+    plans = [dataset.plan((clip, 0)) for clip in range(len(dataset))]
+    assert 0.4 < np.mean([plan.flip for plan in plans]) < 0.6
+    crops = np.array([plan.crop for plan in plans])
+    assert crops.min() >= 0
+    assert crops.max() < 1
+    assert np.allclose(crops.mean(axis=0), 0.5, atol=0.1)
+
+
+@pytest.mark.parametrize("options", [{}, {"crop": "random", "flip": True}, {"kernel": "area", "fps": 4}])
+def test_memory_changes_no_pixel(tmp_path, make_video, monkeypatch, options):
+    monkeypatch.setattr("flexivid.data.cache.CHUNK_FRAMES", 7)
+    paths = [make_video(tmp_path / f"{i}.mp4", 20, size=(48, 80), first=i, step=9) for i in range(3)]
+    dataset = ClipDataset(probed(paths), ClipSettings(4, (24, 20), **options))
+    assert dataset.cached((0, 0)) is None
+    assert keep(dataset) == {}
+    for clip in range(len(dataset)):
+        expected = read_clip(dataset.plan((clip, 1)))
+        assert np.array_equal(dataset.cached((clip, 1)), expected)
+
+
+def test_smallest_videos_are_kept_and_bad_ones_named(tmp_path, make_video):
+    paths = [make_video(tmp_path / f"{i}.mp4", number, step=5) for i, number in enumerate((40, 12, 20))]
+    dataset = ClipDataset(probed(paths), ClipSettings())
+    paths[1].write_bytes(b"gone")
+    failed = keep(dataset, max_bytes=40 * 32 * 32 * 3)
+    assert list(failed) == [1]
+    assert dataset.cache.rows.tolist() == [1, 2]
+    assert [dataset.cache.frames(row) is None for row in range(3)] == [True, True, False]
+    rest = dataset.without([str(paths[1])])
+    assert (len(rest.videos), rest.cache.frames(0), rest.cache.frames(1).shape) == (2, None, (20, 32, 32, 3))
 
 
 @pytest.mark.parametrize("max_bytes", [0, 10**9])
-def test_worker_count_changes_nothing(tmp_path, make_video, max_bytes):
-    items = [VideoItem(make_video(tmp_path / f"{i}.mp4", 20, first=i, step=9), i, "") for i in range(4)]
-    videos = prepare(items, size=(32, 32), max_bytes=max_bytes, progress=False).videos
-    dataset = ClipDataset(videos, ClipSettings(flip=True))
+def test_worker_count_changes_nothing_as_a_map_style_set(tmp_path, make_video, max_bytes):
+    paths = [make_video(tmp_path / f"{i}.mp4", 20, first=i, step=9) for i in range(4)]
+    dataset = ClipDataset(probed(paths), ClipSettings(flip=True))
+    keep(dataset, max_bytes)
     runs = []
     for num_workers in (0, 2):
         sampler = StepBatchSampler(len(dataset), lambda step: 3 + step % 2, seed=0, num_steps=6)
@@ -75,15 +121,31 @@ def test_worker_count_changes_nothing(tmp_path, make_video, max_bytes):
     for alone, shared in zip(*runs, strict=True):
         assert torch.equal(alone["video"], shared["video"])
         assert torch.equal(alone["label"], shared["label"])
+    assert runs[0][0]["video"].shape == (3, 3, 8, 32, 32)
     assert [len(batch["label"]) for batch in runs[0]] == [3, 4, 3, 4, 3, 4]
 
 
 def test_file_that_breaks_later_is_replaced_and_named(tmp_path, make_video):
-    items = [VideoItem(make_video(tmp_path / f"{i}.mp4"), i, "") for i in range(2)]
-    dataset = ClipDataset(prepare(items, size=(32, 32), max_bytes=0, progress=False).videos, ClipSettings())
-    items[0].path.write_bytes(b"gone")
-    with pytest.warns(UserWarning, match=r"got .*0\.mp4: cannot be opened"):
+    paths = [make_video(tmp_path / f"{i}.mp4") for i in range(2)]
+    dataset = ClipDataset(probed(paths), ClipSettings())
+    paths[0].write_bytes(b"gone")
+    with pytest.warns(UserWarning, match=r"got .*0\.mp4: "):
         assert dataset[0, 0]["label"].item() == 1
-    items[1].path.unlink()
+    paths[1].unlink()
     with pytest.warns(UserWarning, match=r"1\.mp4"), pytest.raises(ValueError, match="cannot be opened"):
         dataset[0, 0]
+
+
+def test_a_million_videos():
+    rng = np.random.default_rng(0)
+    videos = Videos.of(["a.mp4"] * 1_000_000, num_frames=rng.integers(1, 900, 1_000_000), fps=25.0)
+    videos.num_frames, videos.fps, videos.label  # noqa: B018
+    tracemalloc.start()
+    begin = time.perf_counter()
+    dataset = ClipDataset(videos, ClipSettings(short="loop"))
+    plans = [dataset.plan((clip, 0)) for clip in range(0, len(dataset), len(dataset) // 1000)]
+    assert time.perf_counter() - begin < 5  # 0.2 on an idle core
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 30e6  # 8 bytes a video for the clips, 4 for what is too short
+    assert len(pickle.dumps(plans[0])) < 1000

@@ -1,8 +1,9 @@
 """Which files are videos, and which class each belongs to; by name alone."""
 
+import fsspec
 import pytest
 
-from flexivid.data.manifest import find_splits, scan
+from flexivid.data.manifest import find_splits, read_manifests, scan
 
 
 def touch(root, *names):
@@ -67,3 +68,52 @@ def test_splits(tmp_path):
     assert find_splits(tmp_path) == (tmp_path / "train", tmp_path / "test")
     (tmp_path / "held_out").mkdir()
     assert find_splits(tmp_path)[1] == tmp_path / "held_out"
+
+
+def test_text_beside_a_video_is_its_caption(tmp_path):
+    touch(tmp_path, "wind/1.mp4", "waves/2.mkv", "waves/3.mkv", "waves/other.txt")
+    (tmp_path / "waves" / "2.txt").write_text("a boat\n")
+    assert [item.caption for item in scan(tmp_path).items] == ["a boat", "waves", "wind"]
+
+
+def test_folders_of_pictures(tmp_path):
+    touch(tmp_path, *(f"{name}/{i:03d}.png" for name in ("a/one", "b/two") for i in range(3)), "a/one/cover.png")
+    manifest = scan(tmp_path)
+    assert [item.path.name for item in manifest.items] == ["one", "two"]
+    assert manifest.class_names == ("a", "b")
+    touch(tmp_path, "c/film.mp4")
+    with pytest.warns(UserWarning, match=r"2 folders of numbered pictures beside the video files"):
+        assert [item.path.name for item in scan(tmp_path).items] == ["film.mp4"]
+
+
+def test_ucf101(tmp_path):
+    lists = tmp_path / "ucfTrainTestlist"
+    touch(tmp_path, "UCF-101/Archery/v_Archery_g08_c01.avi")
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Archery\n2 BabyCrawling\n")
+    (lists / "trainlist01.txt").write_text("BabyCrawling/v_BabyCrawling_g09_c01.avi 2\r\n")
+    (lists / "testlist01.txt").write_text("Archery/v_Archery_g08_c01.avi\n")
+    for root in (tmp_path, lists, lists / "trainlist01.txt"):
+        train, held_out = read_manifests(root)
+        assert train.class_names == ("Archery", "BabyCrawling")
+        assert train.items[0] == (tmp_path / "UCF-101/BabyCrawling/v_BabyCrawling_g09_c01.avi", 1, "BabyCrawling")
+        assert [(item.label, item.path.exists()) for item in held_out.items] == [(0, True)]
+        assert train.root != held_out.root
+
+
+def test_remote_folders():
+    files = fsspec.filesystem("memory")
+    for name in ("train/wind/1.mp4", "train/waves/2.MKV", "val/wind/3.mp4", "train/waves/.4.mp4"):
+        files.pipe(f"/remote_folders/{name}", b"x")
+    files.pipe("/remote_folders/train/waves/2.txt", b"a boat")
+    train, held_out = read_manifests("memory://remote_folders")
+    assert [(item.path[-8:], item.label, item.caption) for item in train.items] == [
+        ("es/2.MKV", 0, "a boat"),
+        ("nd/1.mp4", 1, "wind"),
+    ]
+    assert held_out.items[0].label == 1
+    with fsspec.open(train.items[1].path) as file:
+        assert file.read() == b"x"
+    with pytest.raises(FileNotFoundError, match="memory://nowhere"):
+        scan("memory://nowhere")
+    files.rm("/remote_folders", recursive=True)

@@ -139,7 +139,7 @@ def test_lightning_leaves_the_loaders_alone(root):
     datamodule.setup()
     for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
         assert not isinstance(loader, torch.utils.data.DataLoader)
-        assert not isinstance(loader.loader.batch_sampler, BatchSampler)
+        assert not isinstance(loader.batches, BatchSampler)
 
 
 def test_bad_files_are_listed_and_limited(root, tmp_path):

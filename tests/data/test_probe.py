@@ -5,37 +5,73 @@ import pickle
 import numpy as np
 import pytest
 
-from flexivid.data.probe import VideoError, decode_all, probe
+import flexivid.data.probe as probe_module
+from flexivid.data.probe import Facts, VideoError, decode_all, probe
 
 
 def test_facts_of_a_plain_file(tmp_path, make_video):
     facts = probe(make_video(tmp_path / "a.mp4", 12, size=(48, 64), fps=6))
-    assert (facts.codec, facts.pixel_format, facts.num_packets, facts.rotation) == ("h264", "yuv420p", 12, 0)
-    assert facts.size == (48, 64)
-    assert facts.is_plain
-    assert facts.fps == pytest.approx(6)
+    assert (facts.codec, facts.pixel_format, facts.num_frames, facts.rotation) == ("h264", "yuv420p", 12, 0)
+    assert (facts.size, facts.decoder, facts.is_variable_rate) == ((48, 64), "pyav", False)
+    assert (facts.fps, facts.duration) == (pytest.approx(6), pytest.approx(2))
     np.testing.assert_allclose(facts.timestamps, np.arange(12) / 6, atol=1e-4)
 
 
-def test_other_codecs_and_containers_are_not_plain(tmp_path, make_video):
-    assert not probe(make_video(tmp_path / "a.mpg", codec="mpeg2video", fps=25)).is_plain
-    assert not probe(make_video(tmp_path / "a.ts")).is_plain
-    assert not probe(make_video(tmp_path / "a.avi", codec="mpeg4")).is_plain
-    assert probe(make_video(tmp_path / "a.mkv")).is_plain
+def test_facts_of_odd_files(shared_videos):
+    facts = {
+        name: probe(shared_videos / "check" / name)
+        for name in (
+            *("gen__nasa_editlist_copycut.mp4", "decord__video_270.mov", "ExoPlayer__dolbyVision-hdr.MOV"),
+            *("gen__nasa_tsoffset5.mkv", "gen__nasa_vfr.mp4", "ExoPlayer__roadtrip-vp92-10bit.webm"),
+        )
+    }
+    cut, turned, turned_back, late, variable, hidden = facts.values()
+    assert (cut.num_frames, hidden.num_frames) == (92, 72)
+    assert (turned.rotation, turned.size, turned_back.rotation) == (90, (568, 320), -90)
+    assert late.timestamps[0] == pytest.approx(5, abs=0.01)
+    assert [each.is_variable_rate for each in (late, variable)] == [False, True]
 
 
-def test_what_makes_a_file_less_than_plain(shared_videos):
-    check = shared_videos / "check"
-    cut, turned = probe(check / "gen__nasa_editlist_copycut.mp4"), probe(check / "decord__video_270.mov")
-    assert (cut.num_packets, cut.num_hidden, cut.is_plain) == (152, 60, False)
-    assert (turned.rotation, turned.size, turned.is_plain) == (90, (568, 320), False)
-    assert [probe(check / f"gen__nasa_{name}.mp4").is_open for name in ("h264_opengop", "h264_intra", "vfr")] == [
-        1,
-        0,
-        0,
-    ]
-    assert probe(check / "ExoPlayer__dolbyVision-hdr.MOV").rotation == -90
-    assert probe(check / "gen__nasa_tsoffset5.mkv").timestamps[0] == pytest.approx(5, abs=0.01)
+def test_a_long_file_is_known_from_its_packets(shared_videos, monkeypatch):
+    path = shared_videos / "train" / "big_buck_bunny_448x252.mp4"
+    monkeypatch.setattr(probe_module, "decode_all", lambda source: pytest.fail("decoded a whole film"))
+    facts = probe(path)
+    assert (facts.num_frames, facts.timed, facts.skips) == (14315, True, True)
+    assert len(facts.entries) > 20
+    assert len(facts.to_bytes()) < facts.num_frames
+
+
+def test_a_short_file_and_a_long_one_are_known_alike(shared_videos, monkeypatch):
+    for name in ("gen__nasa_h264_opengop.mp4", "gen__nasa_h264_intra.mp4", "gen__nasa_editlist_copycut.mp4"):
+        whole = probe(shared_videos / "check" / name)
+        with monkeypatch.context() as patch:
+            patch.setattr(probe_module, "WHOLE_PIXELS", 0)
+            long = probe(shared_videos / "check" / name)
+        assert np.array_equal(long.ticks, whole.ticks)
+        starts = set(map(tuple, long.entries.tolist()))
+        assert set(map(tuple, whole.entries.tolist())) <= starts
+
+
+def test_facts_survive_packing():
+    rng = np.random.default_rng(0)
+    ticks = np.cumsum(rng.integers(1, 1000, 500)) - 5000
+    entries = np.stack([ticks[::50], np.arange(0, 500, 50)], axis=1)
+    for facts in (
+        Facts("h264", "mov,mp4", "yuv420p", (64, 48), -90, ticks, int(ticks[-1]) + 9, (1, 90000), entries, True, True),
+        Facts("gif", "gif", "bgra", (1, 1), 0, ticks[:1], 9, (1, 100), entries[:0], False, False, "decord"),
+    ):
+        back = Facts.from_bytes(facts.to_bytes())
+        assert all(np.array_equal(a, b) and type(a) is type(b) for a, b in zip(facts, back, strict=True))
+    assert len(facts.to_bytes()) < 200
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_a_file_that_was_cut_off_is_refused(tmp_path, make_video, name, part):
+    whole = make_video(tmp_path / name, 24, size=(64, 64)).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(VideoError, match=r"ends after|no video stream|cannot be opened|fails"):
+        probe(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"not a video at all, but text " * 100])

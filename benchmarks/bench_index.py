@@ -1,0 +1,130 @@
+"""How long does a start with a warm index take, and how much memory does an index of ten million videos?
+
+A start lists the folder (or reads the list), compares names, sizes and times with the index, and maps it. The files are
+empty: nothing is probed but by a stand-in.
+
+    python benchmarks/bench_index.py --output benchmarks/results/bench_index.json
+
+The last line of stdout is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+
+from flexivid.data.index import build_index
+from flexivid.data.index_file import TABLE, Table
+from flexivid.data.manifest import read_manifests
+from flexivid.data.probe import Facts
+
+TOUCH = """
+import sys, numpy as np
+from flexivid.data.index_file import Table
+from flexivid.data.videos import Videos
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith(("VmRSS", "RssAnon"))}
+before = resident()
+table = Table.open(sys.argv[1])
+videos = Videos(table, slice(0, table.num_good))
+opened = resident()
+for row in np.random.default_rng(0).integers(len(videos), size=1000).tolist():
+    videos.path(row), videos.facts(row), int(videos.num_frames[row])
+after = resident()
+print({"imports": before["VmRSS"], "opened": opened["VmRSS"], "touched": after["VmRSS"], "own": after["RssAnon"]})
+"""
+FACTS = Facts("h264", "mp4", "yuv420p", (240, 320), 0, np.arange(300) * 40, 12000, (1, 1000), np.zeros((1, 2), int))
+
+
+def stand_in(paths: list[str]) -> Iterator[Facts]:
+    """Find the same facts in every file."""
+    return (FACTS for _ in paths)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time one call."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def starts(root: Path, num_rows: int, repetitions: int) -> dict[str, float]:
+    """Time the first and later starts of a folder and of a list of the same files."""
+    for number in range(num_rows):
+        folder = root / "v" / f"class_{number % 100:02d}"
+        if number < 100:
+            folder.mkdir(parents=True)
+        (folder / f"{number:06d}.mp4").touch()
+    paths = [f"v/class_{number % 100:02d}/{number:06d}.mp4" for number in range(num_rows)]
+    pa.parquet.write_table(pa.table({"path": paths, "text": ["a caption"] * num_rows}), root / "list.parquet")
+    result = {}
+    for kind, place in (("folder", root / "v"), ("list", root / "list.parquet")):
+        for check in ("stat", "names"):
+
+            def start(place: Path = place, check: str = check) -> None:
+                manifest = read_manifests(place).train
+                build_index(manifest, path=root / "index.arrow", progress=False, probe_many=stand_in, check=check)
+
+            first = seconds(start)
+            result[f"{kind}_{check}"] = statistics.median(seconds(start) for _ in range(repetitions))
+            result |= {"cold_without_probing": first} if (kind, check) == ("folder", "stat") else {}
+    return result
+
+
+def memory(root: Path, num_rows: int) -> dict[str, float]:
+    """Measure what a process that opens a large index and touches a thousand rows takes, in MiB."""
+    numbers = pa.array(np.arange(num_rows))
+    paths = pa.compute.binary_join_element_wise("/data/videos/class", numbers.cast("string"), "/").cast("large_string")
+    same = dict.fromkeys(TABLE.names, 300) | {"facts": FACTS.to_bytes(), "decoder": "pyav", "is_variable_rate": False}
+    same |= {"caption": "a caption", "reason": "", "path": ""}
+    columns = {field.name: pa.repeat(pa.scalar(same[field.name], field.type), num_rows) for field in TABLE}
+    columns |= {"path": paths, "number": numbers}
+    path = root / "large.arrow"
+    Table.write(pa.table(columns, schema=TABLE), path, num_good=num_rows)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [sys.executable, "-c", TOUCH, path], capture_output=True, text=True, check=True, env=environment
+    )
+    return {"gib": path.stat().st_size / 2**30, **json.loads(out.stdout.replace("'", '"'))}
+
+
+def main() -> None:
+    """Measure both, print, and write one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-rows", type=int, default=100_000)
+    parser.add_argument("--num-large", type=int, default=10_000_000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        start = starts(Path(folder), arguments.num_rows, arguments.repetitions)
+        large = memory(Path(folder), arguments.num_large)
+    result = {
+        "num_rows": arguments.num_rows,
+        "start_seconds": {name: round(value, 3) for name, value in start.items()},
+        "num_large": arguments.num_large,
+        "memory_mib": {name: round(value, 1) for name, value in large.items() if name != "gib"},
+        "file_gib": round(large["gib"], 2),
+    }
+    document = json.dumps(result)
+    if arguments.output:
+        arguments.output.write_text(document + "\n")
+    print(document)
+
+
+if __name__ == "__main__":
+    main()

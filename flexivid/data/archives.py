@@ -1,0 +1,139 @@
+"""Unpack a zip, tar or rar, whole or not at all, and never outside its folder.
+
+The kind is told by the first bytes, not by the name. Standard library only; rar is left to a program that can do it.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+RAR_PROGRAMS = {  # program -> its arguments
+    "unrar": ("x", "-o+", "-idq", "{archive}", "{folder}/"),
+    "bsdtar": ("-xf", "{archive}", "-C", "{folder}"),
+    "7z": ("x", "-y", "-bd", "-o{folder}", "{archive}"),
+    "7zz": ("x", "-y", "-bd", "-o{folder}", "{archive}"),
+}
+
+
+def archive_kind(path: str | os.PathLike[str]) -> str:
+    """Return "zip", "tar" or "rar".
+
+    Raises:
+        ValueError: If the file is none of these.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/films"
+    >>> with zipfile.ZipFile(path, "w") as archive:
+    ...     archive.writestr("a.txt", "a")
+    >>> archive_kind(path)
+    'zip'
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+    if head.startswith(b"Rar!"):
+        return "rar"
+    if zipfile.is_zipfile(path):
+        return "zip"
+    if tarfile.is_tarfile(path):
+        return "tar"
+    raise ValueError(f"got {path}, which begins with {head!r}; expected a zip, tar or rar; remove and fetch it again")
+
+
+def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, progress: bool = True) -> bool:
+    """Unpack an archive into a new folder, unless the folder is there.
+
+    Args:
+        path: The archive.
+        folder: The folder to make. It appears when everything is in it.
+        progress: Show a progress bar.
+
+    Returns:
+        Whether anything was done.
+
+    Raises:
+        ValueError: If the archive is damaged, or if something in it would end up outside the folder.
+        FileNotFoundError: If it is a rar and no program can unpack it.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/films.zip"
+    >>> with zipfile.ZipFile(path, "w") as archive:
+    ...     archive.writestr("waves/1.txt", "a")
+    >>> extract(path, path + ".d", progress=False), os.listdir(path + ".d/waves")
+    (True, ['1.txt'])
+    """
+    target = Path(folder)
+    if target.exists():
+        return False
+    new = target.with_name(f".{target.name}.new-{os.getpid()}")
+    new.mkdir(parents=True)
+    try:
+        {"zip": _unzip, "tar": _untar, "rar": _unrar}[archive_kind(path)](Path(path), new, progress)
+        _refuse_links(new, path)
+        new.rename(target)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"got {path}: {error}; expected a whole archive; remove and fetch it again") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return True
+
+
+def _unzip(path: Path, folder: Path, progress: bool) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        for member in members:
+            _check_name(path, member.filename, is_link=stat.S_ISLNK(member.external_attr >> 16))
+        for member in _shown(members, progress):
+            archive.extract(member, folder)
+
+
+def _untar(path: Path, folder: Path, progress: bool) -> None:
+    with tarfile.open(path) as archive:
+        for member in _shown(archive, progress):
+            _check_name(path, member.name, is_link=not (member.isfile() or member.isdir()))
+            archive.extract(member, folder, set_attrs=False)
+
+
+def _unrar(path: Path, folder: Path, progress: bool) -> None:
+    program = next((name for name in RAR_PROGRAMS if shutil.which(name)), None)
+    if program is None:
+        raise FileNotFoundError(
+            f"got {path}, a rar, and no program that unpacks it; expected one of {', '.join(RAR_PROGRAMS)}; "
+            f"install one, for example with: apt-get install libarchive-tools"
+        )
+    arguments = [part.format(archive=path.resolve(), folder=folder.resolve()) for part in RAR_PROGRAMS[program]]
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{program} fails: {(done.stderr or done.stdout).strip()[-300:]}")
+
+
+def _check_name(path: Path, name: str, *, is_link: bool) -> None:
+    """Refuse before anything is written: links may lead outside, whatever their names."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if is_link or parts.is_absolute() or ".." in parts.parts or ":" in (parts.parts or ("",))[0]:
+        raise ValueError(
+            f"got {name!r} in {path}; expected plain files below one folder; do not trust this archive, fetch another"
+        )
+
+
+def _refuse_links(folder: Path, path: str | os.PathLike[str]) -> None:
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(parent, name)):
+                _check_name(Path(path), name, is_link=True)
+
+
+def _shown(members: Iterable, progress: bool) -> Iterable:
+    if not progress:
+        return members
+    from rich.console import Console
+    from rich.progress import track
+
+    total = len(members) if isinstance(members, list) else None
+    return track(members, description="unpacking", total=total, console=Console(stderr=True))

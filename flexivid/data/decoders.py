@@ -1,0 +1,141 @@
+"""Three decoders behind one interface: frames of a file by number, resized.
+
+``PyavDecoder`` (see ``seeking``) is exact for every file that was looked at with ``probe``, and the fastest.
+``DecordDecoder`` and ``TorchcodecDecoder`` serve those who ask for them, on files where ``probe`` finds them exact.
+
+Imports PyAV, numpy and, on first use, decord or torchcodec. Decoders cannot be pickled.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any, Protocol
+
+import av
+import numpy as np
+
+from flexivid.data.container import Source, is_remote, name_of, opened
+from flexivid.data.facts import Facts, VideoError
+from flexivid.data.frame_folder import FolderDecoder
+from flexivid.data.seeking import KERNELS, PyavDecoder, Scaler, View, clock_of
+
+__all__ = ["DECODERS", "KERNELS", "Decoder", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder", "View", "clock_of"]
+
+
+class Decoder(Protocol):
+    """What decoders have in common."""
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, picture) for each of some frames, given in increasing order; (h, w, 3) uint8."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class DecordDecoder:
+    """Frames by decord, which resizes while decoding and always with the bicubic filter.
+
+    Args:
+        source: A local file, or the bytes of one.
+        facts: What ``probe`` found.
+        view: How pictures come out.
+
+    Raises:
+        VideoError: If decord cannot open the file, or counts other frames than there are.
+    """
+
+    def __init__(self, source: Source, facts: Facts, view: View) -> None:
+        self._height, self._width = view.size or facts.size
+        self._name, self._next = name_of(source), 0
+        if is_remote(source) or facts.rotation or view.kernel != "bicubic":
+            raise VideoError(self._name, "not for decord")
+        decord = _module("decord")
+        decord.logging.set_level(decord.logging.QUIET)
+        self._errors = (decord.DECORDError, RuntimeError, StopIteration, IndexError, AssertionError)
+        try:
+            with opened(source) as file:
+                # without a tolerance for faults, decord repeats frames in place of damaged ones
+                size = {"width": self._width, "height": self._height}
+                self._reader = decord.VideoReader(file, num_threads=1, fault_tol=1e-9, **size)
+        except self._errors as error:
+            raise VideoError(self._name, f"decord: {error}") from error
+        if len(self._reader) != facts.num_frames:
+            self.close()
+            raise VideoError(self._name, "decord counts other frames")
+
+    def timestamps(self) -> np.ndarray:
+        """When each frame is shown according to decord, in seconds."""
+        return np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))))[:, 0]
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, picture) for each of some frames, given in increasing order."""
+        for number in wanted:
+            try:
+                if number != self._next:
+                    self._reader.seek_accurate(number)
+                # decord leaves padding at the end of rows of some narrow widths (32, 48, 96) and calls it channels
+                rows = self._reader.next().asnumpy().reshape(self._height, -1)
+            except self._errors as error:
+                raise VideoError(self._name, f"decord: {error}") from error
+            self._next = number + 1
+            yield number, rows[:, : 3 * self._width].reshape(self._height, self._width, 3)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader = None
+
+
+class TorchcodecDecoder:
+    """Frames by torchcodec in its exact mode, if it is installed and finds the libraries of FFmpeg.
+
+    Args:
+        source: A local file, or the bytes of one.
+        facts: What ``probe`` found.
+        view: How pictures come out.
+
+    Raises:
+        VideoError: If torchcodec is not there, cannot open the file, or counts other frames than there are.
+    """
+
+    def __init__(self, source: Source, facts: Facts, view: View) -> None:
+        self._name, self._scaler = name_of(source), Scaler(0, view._replace(size=view.size or facts.size))
+        if is_remote(source) or facts.rotation:  # turned by some of its versions and not by others
+            raise VideoError(self._name, "not for torchcodec")
+        try:
+            reader = _module("torchcodec.decoders").VideoDecoder
+            self._reader = reader(source, seek_mode="exact", num_ffmpeg_threads=1)
+        except Exception as error:  # whatever it raises, there is PyAV
+            raise VideoError(self._name, f"torchcodec: {error}") from error
+        if len(self._reader) != facts.num_frames:
+            raise VideoError(self._name, "torchcodec counts other frames")
+
+    def timestamps(self) -> np.ndarray:
+        """When each frame is shown according to torchcodec, in seconds."""
+        return np.array([self._reader.get_frame_at(i).pts_seconds for i in range(len(self._reader))])
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, picture) for each of some frames, given in increasing order."""
+        for number in wanted:
+            try:
+                picture = self._reader.get_frame_at(number).data.permute(1, 2, 0).contiguous().numpy()
+            except Exception as error:
+                raise VideoError(self._name, f"torchcodec: {error}") from error
+            yield number, self._scaler(av.VideoFrame.from_ndarray(picture))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader = None
+
+
+DECODERS: dict[str, type[Any]] = {
+    "pyav": PyavDecoder,
+    "decord": DecordDecoder,
+    "torchcodec": TorchcodecDecoder,
+    "pictures": FolderDecoder,  # the only one for a folder, and for nothing else
+}
+
+
+@cache
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(name)

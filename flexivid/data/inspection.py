@@ -1,0 +1,115 @@
+"""A collection from its name to reports on it: the training part, and the held-out part where there is one.
+
+Uses the index that training uses, so what was found here is not looked for again. Imports no Lightning.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from flexivid.data.buckets import Bucket
+from flexivid.data.clips import ClipSettings
+from flexivid.data.dataset import ClipDataset
+from flexivid.data.duplicates import find_duplicates
+from flexivid.data.index import VideoIndex, build_index
+from flexivid.data.manifest import read_manifests
+from flexivid.data.pool import DecodePool, probe_many
+from flexivid.data.probe import Facts, VideoError
+from flexivid.data.report import Fault, Report, decode_whole, repeats, survey, too_short
+
+OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
+
+
+class Part(NamedTuple):
+    """An index, and how much of it was known before.
+
+    >>> Part._fields
+    ('found', 'num_probed')
+    """
+
+    found: VideoIndex
+    num_probed: int
+
+
+def find_parts(root: str, *, num_workers: int | None = None, progress: bool = True) -> dict[str, Part]:
+    """Look at every file that is new, in processes that a file cannot harm.
+
+    Args:
+        root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``).
+        num_workers: Processes; one a core by default.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        ``train``, and ``held out`` if there are held-out videos.
+
+    Raises:
+        FileNotFoundError: If there is no such collection.
+        ValueError: If it holds no video.
+
+    >>> find_parts("nowhere")
+    Traceback (most recent call last):
+    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
+    """
+    parts: dict[str, Part] = {}
+    with DecodePool(num_workers or os.cpu_count() or 1) as pool:
+        for name, manifest in zip(("train", "held out"), read_manifests(root), strict=True):
+            if manifest is None:
+                continue
+            counts: list[int] = []
+
+            def looks(paths: list[str], counts: list[int] = counts) -> Iterator[Facts | VideoError]:
+                counts.append(len(paths))
+                return probe_many(paths, pool)
+
+            index = build_index(manifest, probe_many=looks, progress=progress)
+            parts[name] = Part(index, sum(counts))
+    return parts
+
+
+def inspect(
+    parts: dict[str, Part],
+    settings: ClipSettings,
+    *,
+    buckets: Sequence[Bucket] = (),
+    full_workers: int = 0,
+    on_step: OnStep = lambda what, done, total: None,
+) -> dict[str, Report]:
+    """Return a report on each part; a file that repeats one of another part is a fault of the later part.
+
+    Args:
+        parts: From ``find_parts``.
+        settings: How clips are cut out.
+        buckets: Shapes of clips, in place of the one in ``settings``.
+        full_workers: Processes that decode every frame; 0 leaves it at what the index knows.
+        on_step: Told what is done.
+    """
+    faults = {name: [Fault(path, "bad", reason) for path, reason in part.found.bad] for name, part in parts.items()}
+    counts = {}
+    for name, (index, _) in parts.items():
+        dataset = ClipDataset(index.videos, settings, buckets=buckets)
+        counts[name] = dataset.counts
+        if settings.short == "skip":
+            faults[name] += too_short(index.videos, dataset.too_short, settings)
+        if full_workers:
+            total = int(index.videos.num_frames.sum(dtype="int64"))
+
+            def step(done: int, name: str = name, total: int = total) -> None:
+                on_step(f"decoding every frame ({name})", done, total)
+
+            faults[name] += decode_whole(index.videos, num_workers=full_workers, on_frames=step)
+    for fault in repeats(_groups(parts, on_step)):
+        home = [name for name, part in parts.items() if fault.path in _paths(part.found)]
+        faults[home[-1]].append(fault)
+    return {
+        name: survey(part.found.videos, counts[name], faults=faults[name], class_names=part.found.class_names)
+        for name, part in parts.items()
+    }
+
+
+def _groups(parts: dict[str, Part], on_step: OnStep) -> tuple[tuple[str, ...], ...]:
+    paths = [path for part in parts.values() for path in _paths(part.found)]
+    return find_duplicates(paths, on_read=lambda path: on_step("comparing files of one size", 1, 0))
+
+
+def _paths(index: VideoIndex) -> list[str]:
+    return [index.videos.path(row) for row in range(len(index.videos))]

@@ -1,0 +1,134 @@
+"""Processes that decode, each of which can crash, hang or be killed without harm to anything but the file it was at.
+
+A file that ends its process twice, takes too long or takes too much memory is reported as a ``VideoError``. A process
+that is killed from outside costs nothing: what it had to do is done again by another. Processes are replaced after so
+many requests, or when their memory has grown, so that libraries that leak do no harm.
+
+Linux and macOS. Imports no torch.
+"""
+
+import os
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+from weakref import finalize
+
+from flexivid.data.pool_keeper import DecoderDiedError, Keeper
+from flexivid.data.pool_process import Job
+from flexivid.data.pool_worker import Hello, name_of
+from flexivid.data.probe import Facts, VideoError, probe
+
+__all__ = ["DecodePool", "DecoderDiedError", "Ticket", "probe_many"]
+
+Ticket = Future
+
+LOOK_AHEAD = 64  # requests of ``probe_many`` that are on their way for each process
+
+
+class DecodePool:
+    """Processes that decode; started by the first request, and ended by ``close`` or with the interpreter.
+
+    Args:
+        num_workers: Number of processes; 0 means one all the same, so that no file can end the run.
+        work: What is done with a request: a function at the top level of a module. By default ``decode.read_clip``.
+        max_seconds: Time for a request.
+        max_bytes: Memory for a request.
+        max_requests: Requests after which a process is replaced.
+
+    >>> with DecodePool(1, work=os.path.basename) as pool:
+    ...     tickets = [pool.submit(path) for path in ("v/a.mp4", "v/b.mp4")]
+    ...     [pool.result(ticket) for ticket in tickets]
+    ['a.mp4', 'b.mp4']
+    """
+
+    def __init__(
+        self,
+        num_workers: int,
+        *,
+        work: Callable[[Any], Any] | None = None,
+        max_seconds: float = 60.0,
+        max_bytes: int = 2 << 30,
+        max_requests: int = 10_000,
+    ) -> None:
+        if num_workers < 0:
+            raise ValueError(f"got num_workers={num_workers}; expected 0 or more; give the number of decode processes")
+        self.num_workers = num_workers
+        self._work = "flexivid.data.decode:read_clip" if work is None else name_of(work)
+        limits = Hello(self._work, os.getpid(), -1, max_seconds, max_bytes)
+        self._keeper = Keeper(max(1, num_workers), limits, max_requests=max_requests)
+        self._stop = finalize(self, self._keeper.stop)
+
+    def submit(self, request: Any, *, work: Callable[[Any], Any] | None = None) -> Ticket:
+        """Ask for something to be done; returns at once.
+
+        Args:
+            request: What ``work`` takes. The result of one with ``indices`` and ``size``, as a ``ClipRequest`` has
+                them, comes back through shared memory.
+            work: Another function for this request.
+
+        Returns:
+            A future; it can be cancelled.
+        """
+        message = pickle.dumps((self._work if work is None else name_of(work), request), protocol=5)
+        height, width = getattr(request, "size", (0, 0))
+        num_bytes = len(getattr(request, "indices", ())) * height * width * 3
+        job = Job(message, str(getattr(request, "path", request)), num_bytes)
+        self._keeper.add(job)
+        return job.ticket
+
+    def result(self, ticket: Ticket) -> Any:
+        """Wait for a result. Frames, (t, h, w, 3) uint8, are shared memory, used again once the array is gone.
+
+        Raises:
+            VideoError: If the file is at fault; ``DecoderDiedError`` if it took too long, too much, or two processes.
+        """
+        return ticket.result()
+
+    def close(self) -> None:
+        """End the processes; waiting for what is not done raises a ``RuntimeError``."""
+        self._stop()
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def probe_many(
+    paths: Iterable[str | os.PathLike[str]], pool: DecodePool, *, work: Callable[[Any], Any] = probe
+) -> Iterator[Facts | VideoError]:
+    """Look at files in the processes of a pool, some ahead of what is asked for.
+
+    Args:
+        paths: The files.
+        pool: The processes.
+        work: What is done with each path.
+
+    Yields:
+        What was found, or what is wrong with the file, in the order of the paths.
+
+    >>> with DecodePool(1) as pool:
+    ...     [found.reason for found in probe_many(["nowhere.mp4"], pool)]
+    ['cannot be opened: No such file or directory']
+    """
+    ahead: deque[Ticket] = deque()
+    try:
+        for path in paths:
+            ahead.append(pool.submit(os.fspath(path), work=work))
+            if len(ahead) >= LOOK_AHEAD * max(1, pool.num_workers):
+                yield _outcome(pool, ahead.popleft())
+        while ahead:
+            yield _outcome(pool, ahead.popleft())
+    finally:
+        for ticket in ahead:
+            ticket.cancel()
+
+
+def _outcome(pool: DecodePool, ticket: Ticket) -> Facts | VideoError:
+    try:
+        return pool.result(ticket)
+    except VideoError as error:
+        return error

@@ -1,0 +1,134 @@
+"""webdataset tars as lists of byte ranges: members that share a name up to the first dot are one sample.
+
+A tar holds its files uncompressed, one after the other: to know where they begin is to have random access. Only the
+headers are read. Standard library only, and fsspec for remote tars.
+"""
+
+import glob
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+from flexivid.data.byte_range import ByteRange, ShardRow, is_remote, remote
+from flexivid.data.folders import EXTENSIONS
+
+CAPTION_FIELDS = ("text", "caption", "cap", "prompt")
+LABEL_FIELDS = ("label", "class", "cls")
+
+
+def is_tar(url: str) -> bool:
+    """Say whether a path names a tar or a pattern of tars, and is no folder.
+
+    >>> is_tar("films.tar"), is_tar("films/*.tar"), is_tar("films.tar.gz"), is_tar("films")
+    (True, True, False, False)
+    """
+    return url.endswith(".tar") and not os.path.isdir(url)
+
+
+def tars_in(url: str) -> list[str]:
+    """Return the tars that a folder, a tar, or a pattern (``*``, ``?``, ``{0000..0099}``) stands for, sorted.
+
+    Raises:
+        ValueError: If a pattern fits no file.
+
+    >>> tars_in("films-{08..10}.tar")
+    ['films-08.tar', 'films-09.tar', 'films-10.tar']
+    """
+    if not is_tar(url):
+        return _glob(f"{url.rstrip('/')}/*.tar")
+    braces = re.search(r"\{(\d+)\.\.(\d+)\}", url)
+    if braces:
+        first, last = braces.groups()
+        numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+        return [tar for number in numbers for tar in tars_in(url[: braces.start()] + number + url[braces.end() :])]
+    if not re.search(r"[*?\[]", url):
+        return [url]
+    found = _glob(url)
+    if not found:
+        raise ValueError(f"got {url}, which fits no file; expected a pattern of tars; correct it")
+    return found
+
+
+def tar_rows(tar: str) -> Iterator[ShardRow]:
+    """List the videos of one tar; samples without a video are passed over.
+
+    Raises:
+        ValueError: If the tar is damaged or compressed, or if a label is no number.
+
+    >>> import io, tempfile
+    >>> path = tempfile.mkdtemp() + "/films.tar"
+    >>> with tarfile.open(path, "w") as archive:
+    ...     for name, content in (("waves.mp4", b"video"), ("waves.txt", b"the sea"), ("waves.cls", b"3")):
+    ...         member = tarfile.TarInfo(name)
+    ...         member.size = len(content)
+    ...         archive.addfile(member, io.BytesIO(content))
+    >>> [(row.key, row.label, row.caption, row.path.split("#")[1]) for row in tar_rows(path)]
+    [('waves.mp4', 3, 'the sea', '512+5')]
+    """
+    tar = tar if is_remote(tar) else os.path.abspath(tar)
+    try:
+        with _open(tar) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            files = (member for member in archive if member.isfile())
+            for _, members in groupby(files, key=lambda member: _split(member.name)[0]):
+                yield from _sample(tar, archive, {_split(member.name)[1]: member for member in members})
+                archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
+    except tarfile.TarError as error:
+        raise ValueError(f"got {tar}: {error}; expected an uncompressed, whole tar; unpack or write it anew") from error
+
+
+def _sample(tar: str, archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> Iterator[ShardRow]:
+    video = next((members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS), None)
+    if video is None:
+        return
+    texts = {name: _text(archive, members[name]) for name in ("txt", "cls", "json") if name in members}
+    fields = _fields(tar, video.name, texts.get("json", "{}"))
+    caption = texts.get("txt") or _first(fields, CAPTION_FIELDS, "")
+    label = texts.get("cls") or _first(fields, LABEL_FIELDS, -1)
+    try:
+        number = int(label)
+    except ValueError as error:
+        raise ValueError(
+            f"got label {label!r} of {video.name} in {tar}; expected the number of a class; write numbers"
+        ) from error
+    yield ShardRow(ByteRange(tar, video.offset_data, video.size).path, video.name, number, str(caption).strip(), b"")
+
+
+def _fields(tar: str, name: str, text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"got the JSON of {name} in {tar}: {error}; expected an object; write it anew") from error
+    return fields if isinstance(fields, dict) else {}
+
+
+def _first(fields: Mapping[str, Any], names: tuple[str, ...], otherwise: Any) -> Any:
+    return next((fields[name] for name in names if fields.get(name) is not None), otherwise)
+
+
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    content = archive.extractfile(member)
+    return content.read().decode("utf-8", errors="replace").strip() if content else ""
+
+
+def _split(name: str) -> tuple[str, str]:
+    folder, _, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return f"{folder}/{stem}", extension.lower()
+
+
+def _open(tar: str) -> Any:
+    if is_remote(tar):
+        filesystem, name = remote(tar)
+        return filesystem.open(name, "rb", block_size=1 << 16)  # headers are far apart: long read-ahead is waste
+    return open(tar, "rb")
+
+
+def _glob(pattern: str) -> list[str]:
+    if is_remote(pattern):
+        filesystem, name = remote(pattern)
+        return sorted(filesystem.unstrip_protocol(found) for found in filesystem.glob(name))
+    return sorted(glob.glob(pattern))
