@@ -17,8 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from flexivid.data.download import DownloadError
-from flexivid.data.recipe import Row, add_flags, unpacked, write_manifest
+from flexivid.data.recipe import Row, add_flags, run, unpacked, write_manifest
 
 URL = "https://drive.usercontent.google.com/download?id=1t3g6lBxKgRfXz66BAxNBy225Sr6r09pM&export=download&confirm=t"
 SPLITS = {"train": "sky_train", "test": "sky_test"}
@@ -43,6 +42,19 @@ def rows(output: Path, min_frames: int) -> Iterator[Row]:
                 yield folder.relative_to(output).as_posix(), "", split
 
 
+def make(options: argparse.Namespace) -> dict[str, int]:
+    """Fetch, unpack, list; return the number of videos of each split."""
+    unpacked(
+        options.url,
+        options.output / "videos",
+        archive=options.archive,
+        name="sky_timelapse.archive",
+        checksum=options.checksum,
+        progress=not options.quiet,
+    )
+    return write_manifest(rows(options.output, options.min_frames), options.output, limit=options.limit)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
@@ -52,23 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--url", default=URL, help="address of the archive")
     parser.add_argument("--archive", type=Path, help="the archive, if it is here already")
     parser.add_argument("--checksum", default="", help="of the archive: sha256:... or md5:...")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
-    try:
-        unpacked(
-            options.url,
-            options.output / "videos",
-            archive=options.archive,
-            name="sky_timelapse.archive",
-            checksum=options.checksum,
-            progress=not options.quiet,
-        )
-        counts = write_manifest(rows(options.output, options.min_frames), options.output, limit=options.limit)
-    except (DownloadError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.output / 'manifest.csv'}: {counts}", file=sys.stderr)
-    return 0
+    return run(make, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

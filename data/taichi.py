@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.progress import track
 
 from flexivid.data import VideoError, open_video
-from flexivid.data.download import DownloadError, download
-from flexivid.data.recipe import Row, add_flags, write_manifest
+from flexivid.data.download import download
+from flexivid.data.recipe import Row, add_flags, run, write_manifest
 
 URL = "https://raw.githubusercontent.com/AliaksandrSiarohin/video-preprocessing/master/taichi-metadata.csv"
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
@@ -189,16 +189,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--metadata", type=Path, help="the list, if it is here already")
     parser.add_argument("--url", default=URL, help="address of the list")
     parser.add_argument("--size", type=int, default=256, help="side of the clips in pixels, even")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args(arguments)
     options.videos = options.videos or options.output / "videos"
-    try:
-        counts = write_manifest(make(options), options.output, limit=options.limit)
-    except (DownloadError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.output / 'manifest.csv'}: {counts}", file=sys.stderr)
-    return 0
+    return run(lambda given: write_manifest(make(given), given.output, limit=given.limit), options)
 
 
 if __name__ == "__main__":

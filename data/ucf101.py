@@ -16,8 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from flexivid.data.download import DownloadError
-from flexivid.data.recipe import Row, add_flags, unpacked, write_manifest
+from flexivid.data.recipe import Row, add_flags, run, unpacked, write_manifest
 
 URL = "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar"
 LISTS_URL = "https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip"
@@ -70,15 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--archive", type=Path, help="the archive of the videos, if it is here already")
     parser.add_argument("--lists", type=Path, help="likewise, of the lists")
     parser.add_argument("--checksum", default="", help="of the archive of the videos: sha256:... or md5:...")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
-    try:
-        counts = make(options)
-    except (DownloadError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.output / 'manifest.csv'}: {counts}", file=sys.stderr)
-    return 0
+    return run(make, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

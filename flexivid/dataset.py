@@ -95,13 +95,14 @@ def check(options: Namespace) -> None:
     """Print what is wrong and what there is."""
     from flexivid.data.console import print_report, progress_bars
     from flexivid.data.inspection import find_parts, inspect
+    from flexivid.data.pool import num_cores
     from flexivid.data.report import refuse_ending, write_manifest
 
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
     data = _recipe(options.config, options.path, _given(options))
     parts = find_parts(data.root, num_workers=options.num_workers)
-    workers = (options.num_workers or _num_cores()) if options.full else 0
+    workers = (options.num_workers or num_cores()) if options.full else 0
     with progress_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
     for name, report in reports.items():
@@ -127,7 +128,7 @@ def preview(options: Namespace) -> None:
     data.setup()
     loader = data.train_dataloader()
     addresses = _first_addresses(loader, options.num)
-    clips = list(look(loader.dataset, addresses, pool=loader.pool, class_names=data.class_names))
+    clips = list(look(loader, addresses, class_names=data.class_names))
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(clips).save(folder / "clips.png")
@@ -156,14 +157,14 @@ def stats(options: Namespace) -> None:
     from flexivid.data import stats as room
     from flexivid.data.console import print_table
     from flexivid.data.inspection import find_parts
-    from flexivid.data.pool import DecodePool
+    from flexivid.data.pool import DecodePool, num_cores
 
     videos = find_parts(options.path, num_workers=options.num_workers)["train"].found.videos
     if len(videos) == 0:
         raise ValueError(f"got no video that can be decoded in {options.path}; expected some; run check to see why")
     values = room.quantities(videos)
     numbers: dict[str, Any] = {name: room.summary(column) for name, column in values.items()}
-    with DecodePool(options.num_workers or _num_cores()) as pool:
+    with DecodePool(options.num_workers or num_cores()) as pool:
         colours = room.channel_statistics(room.decoded(videos, options.num, pool=pool))
     print_table(["", "unit", *numbers["frames"]], _stat_rows(numbers, room.QUANTITIES))
     for name, channels in colours.items():
@@ -250,12 +251,6 @@ def _write_json(path: str, content: dict[str, Any]) -> None:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _num_cores() -> int:
-    import os
-
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -83,13 +83,13 @@ def parse_byte_range(path: str) -> ByteRange:
     return ByteRange(file, int(offset), int(size))
 
 
-def is_remote(path: str) -> bool:
-    """Say whether a path is a url for fsspec.
+def is_remote(path: object) -> bool:
+    """Say whether a path is, or a range lies at, a url for fsspec.
 
-    >>> is_remote("s3://films/1.mp4"), is_remote("films/1.mp4")
-    (True, False)
+    >>> is_remote("s3://films/1.mp4"), is_remote("films/1.mp4"), is_remote(b"://")
+    (True, False, False)
     """
-    return "://" in path
+    return isinstance(path, str) and "://" in path
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -4,7 +4,6 @@ Small videos at training size take little room (16 frames of 32x32 are 48 KiB), 
 that decoding each clip would give: frames are kept as large as their clips are cut from.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from copy import copy
 
@@ -12,11 +11,10 @@ import numpy as np
 from rich.progress import track
 
 from flexivid.data.clips import ClipRequest
-from flexivid.data.pool import DecodePool, Ticket
+from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.probe import VideoError
 from flexivid.data.videos import Videos
 
-IN_FLIGHT = 4  # requests on their way for each process
 CHUNK_FRAMES = 512  # of a request: a long video must not take longer than is allowed for one request,
 CHUNK_BYTES = 64 << 20  # nor a large one more memory
 
@@ -120,29 +118,38 @@ def fill(
     ...     fill(cache, Videos.of(["nowhere.mp4"], num_frames=5), sizes, kernel="area", pool=pool, progress=False)
     {0: 'cannot be opened: No such file or directory'}
     """
+
+    def asked() -> Iterator[tuple[tuple[int, int], ClipRequest]]:
+        for row in track(cache.rows.tolist(), "reading videos", disable=not progress or len(cache.rows) == 0):
+            for request in runs(videos, row, tuple(sizes[row].tolist()), kernel=kernel):
+                yield (row, int(request.indices[0] - videos.first[row])), request
+
     failed: dict[int, str] = {}
-    waiting: deque[tuple[int, int, Ticket]] = deque()
-
-    def take() -> None:
-        row, first, ticket = waiting.popleft()
-        try:
-            cache.put(row, first, pool.result(ticket))
-        except VideoError as error:
-            failed.setdefault(row, error.reason)
-
-    for row in track(cache.rows.tolist(), "reading videos", disable=not progress or len(cache.rows) == 0):
-        for first, request in _requests(videos, row, tuple(sizes[row].tolist()), kernel):
-            waiting.append((row, first, pool.submit(request)))
-            if len(waiting) > IN_FLIGHT * max(1, pool.num_workers):
-                take()
-    while waiting:
-        take()
+    for (row, first), found in outcomes(asked(), pool):
+        if isinstance(found, VideoError):
+            failed.setdefault(row, found.reason)
+        else:
+            cache.put(row, first, found)
     return failed
 
 
-def _requests(videos: Videos, row: int, size: tuple[int, int], kernel: str) -> Iterator[tuple[int, ClipRequest]]:
+def runs(
+    videos: Videos, row: int, size: tuple[int, int], *, kernel: str = "bicubic", max_frames: int = CHUNK_FRAMES
+) -> Iterator[ClipRequest]:
+    """Yield requests that together are all frames of a video, none of which takes long or much memory.
+
+    Args:
+        videos: The table.
+        row: Which of them.
+        size: (height, width) of the frames.
+        kernel: How pictures are resized.
+        max_frames: Frames of a request.
+
+    >>> [len(run.indices) for run in runs(Videos.of(["a.mp4"], num_frames=1100), 0, (32, 32))]
+    [512, 512, 76]
+    """
     path, facts, number = videos.path(row), videos.facts(row), int(videos.num_frames[row])
-    chunk = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // (size[0] * size[1] * 3)))
+    chunk = max(1, min(max_frames, CHUNK_BYTES // (size[0] * size[1] * 3)))
     for first in range(0, number, chunk):
         indices = int(videos.first[row]) + np.arange(first, min(number, first + chunk))
-        yield first, ClipRequest(path, facts, indices, size, kernel=kernel)
+        yield ClipRequest(path, facts, indices, size, kernel=kernel)

@@ -13,6 +13,7 @@ Windows = Literal["random", "uniform", "first", "all"]
 Short = Literal["skip", "loop", "pad"]
 Numbers = int | np.ndarray
 
+MAX_TRIES = 20  # clips that are tried for one place, before the run fails
 SLACK_FRAMES = 1e-3  # mean rates are stored in single precision
 SLACK_SECONDS = 1e-3  # some containers (Matroska, FLV) round times to milliseconds
 

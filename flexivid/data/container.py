@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import av
 
-from flexivid.data.byte_range import is_byte_range, read_bytes
+from flexivid.data.byte_range import is_byte_range, is_remote, read_bytes
 from flexivid.data.facts import VideoError
 
 Source = str | os.PathLike[str] | bytes
@@ -27,15 +27,6 @@ def name_of(source: Source) -> str:
     ('<5 bytes>', 'a.mp4')
     """
     return f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
-
-
-def is_remote(source: Source) -> bool:
-    """Whether a source is an address for fsspec.
-
-    >>> is_remote("s3://bucket/a.mp4"), is_remote("a.mp4")
-    (True, False)
-    """
-    return isinstance(source, str) and "://" in source
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from flexivid.data.buckets import Bucket, assign
 from flexivid.data.cache import FrameCache, cut
 from flexivid.data.clips import (
+    MAX_TRIES,
     ClipRequest,
     ClipSettings,
     Clock,
@@ -30,8 +31,6 @@ from flexivid.data.probe import Facts, VideoError
 from flexivid.data.videos import Videos
 
 Address = tuple[int, int]  # (clip, epoch)
-
-MAX_SUBSTITUTES = 20  # clips tried in place of one whose file turns out to be damaged
 
 
 class Window(NamedTuple):
@@ -81,7 +80,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, address: Address) -> dict[str, Tensor]:
         clip, epoch = address
-        for _ in range(MAX_SUBSTITUTES):
+        for _ in range(MAX_TRIES):
             try:
                 frames = self.cached((clip, epoch))
                 if frames is None:

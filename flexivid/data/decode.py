@@ -20,7 +20,7 @@ from flexivid.data.decoders import DECODERS, Decoder, PyavDecoder, View
 from flexivid.data.facts import Facts, Size, VideoError
 from flexivid.data.probe import probe
 
-__all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_all", "read_clip"]
+__all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
 
 
 def open_video(source: Source, *, size: Size | None = None, facts: Facts | None = None) -> "VideoReader":
@@ -82,30 +82,6 @@ def read_clip(request: ClipRequest) -> np.ndarray:
             raise VideoError(request.path, f"no frame {max(request.indices)} among {reader.num_frames}")
         frames = reader.frames(request.indices)
     return np.ascontiguousarray(frames[:, :, ::-1]) if request.flip else frames
-
-
-def read_all(source: Source, size: Size, *, max_frames: int | None = None) -> np.ndarray:
-    """Decode a whole video, or its first frames, at one size.
-
-    Args:
-        source: The file, as in ``open_video``. Likewise ``size``.
-        size: (height, width).
-        max_frames: Stop after so many frames.
-
-    Returns:
-        The frames, (t, height, width, 3) uint8.
-
-    Raises:
-        VideoError: If the file cannot be decoded to its end.
-
-    >>> try:
-    ...     read_all("nowhere.mp4", (32, 32))
-    ... except VideoError as error:
-    ...     print(error.reason)
-    cannot be opened: No such file or directory
-    """
-    with open_video(source, size=size) as reader:
-        return reader.read(max_frames)
 
 
 def cover(source: Size, target: Size) -> Size:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import av
 import numpy as np
 
-from flexivid.data.container import Source, is_remote, name_of, opened
+from flexivid.data.byte_range import is_remote
+from flexivid.data.container import Source, name_of, opened
 from flexivid.data.facts import Facts, VideoError
 from flexivid.data.frame_folder import FolderDecoder
 from flexivid.data.seeking import KERNELS, PyavDecoder, Scaler, View, clock_of

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from flexivid.data.byte_range import is_remote
+
 SAMPLE_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 20
 
@@ -87,7 +89,7 @@ def _files(path: str) -> list[str]:
 
 
 def _filesystem(path: str) -> "_Local":
-    if "://" not in path:
+    if not is_remote(path):
         return _Local()
     from fsspec.core import url_to_fs  # remote files are rare, and it takes a while to load
 
@@ -101,6 +103,6 @@ class _Local:
 
 
 def _open(path: str) -> IO[bytes]:
-    if "://" not in path:
+    if not is_remote(path):
         return open(path, "rb")
     return _filesystem(path).open(path, "rb")  # type: ignore[attr-defined]

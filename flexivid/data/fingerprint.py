@@ -15,22 +15,13 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from flexivid.data.byte_range import is_byte_range, parse_byte_range
+from flexivid.data.byte_range import is_byte_range, is_remote, parse_byte_range
 
 MISSING = (-1, 0)
 VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 ENDS = 1 << 16  # bytes at either end of a file that stand for its contents
 NUM_THREADS = 16  # looking up names waits for a disk or a network, not for the processor
 CHUNK = 4096
-
-
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a url, to be opened with fsspec.
-
-    >>> is_remote("s3://bucket/a.mp4"), is_remote("videos/a.mp4")
-    (True, False)
-    """
-    return "://" in os.fspath(path)
 
 
 def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import fsspec
 import pyarrow as pa
 
-from flexivid.data.fingerprint import is_remote
+from flexivid.data.byte_range import is_remote
 
 EXTENSIONS = (
     *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg"),

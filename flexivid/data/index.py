@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import track
 
-from flexivid.data.fingerprint import fingerprints, is_remote
+from flexivid.data.byte_range import is_remote
+from flexivid.data.fingerprint import fingerprints
 from flexivid.data.index_file import LOOK, TABLE, Table
 from flexivid.data.index_parts import Parts
 from flexivid.data.manifest import Manifest, read_caption, text_beside

@@ -3,7 +3,6 @@
 Uses the index that training uses, so what was found here is not looked for again. Imports no Lightning.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from flexivid.data.dataset import ClipDataset
 from flexivid.data.duplicates import find_duplicates
 from flexivid.data.index import VideoIndex, build_index
 from flexivid.data.manifest import read_manifests
-from flexivid.data.pool import DecodePool, probe_many
+from flexivid.data.pool import DecodePool, num_cores, probe_many
 from flexivid.data.probe import Facts, VideoError
 from flexivid.data.report import Fault, Report, decode_whole, repeats, survey, too_short
 
@@ -51,7 +50,7 @@ def find_parts(root: str, *, num_workers: int | None = None, progress: bool = Tr
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
     parts: dict[str, Part] = {}
-    with DecodePool(num_workers or os.cpu_count() or 1) as pool:
+    with DecodePool(num_workers or num_cores()) as pool:
         for name, manifest in zip(("train", "held out"), read_manifests(root), strict=True):
             if manifest is None:
                 continue
@@ -97,18 +96,13 @@ def inspect(
                 on_step(f"decoding every frame ({name})", done, total)
 
             faults[name] += decode_whole(index.videos, num_workers=full_workers, on_frames=step)
-    for fault in repeats(_groups(parts, on_step)):
-        home = [name for name, part in parts.items() if fault.path in _paths(part.found)]
-        faults[home[-1]].append(fault)
+    homes = {path: name for name, part in parts.items() for path in _paths(part.found)}  # the last part that has it
+    for fault in repeats(find_duplicates(homes, on_read=lambda path: on_step("comparing files of one size", 1, 0))):
+        faults[homes[fault.path]].append(fault)
     return {
         name: survey(part.found.videos, counts[name], faults=faults[name], class_names=part.found.class_names)
         for name, part in parts.items()
     }
-
-
-def _groups(parts: dict[str, Part], on_step: OnStep) -> tuple[tuple[str, ...], ...]:
-    paths = [path for part in parts.values() for path in _paths(part.found)]
-    return find_duplicates(paths, on_read=lambda path: on_step("comparing files of one size", 1, 0))
 
 
 def _paths(index: VideoIndex) -> list[str]:

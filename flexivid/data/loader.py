@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexivid.data.clips import ClipRequest
+from flexivid.data.clips import MAX_TRIES, ClipRequest
 from flexivid.data.pool import DecodePool, DecoderDiedError, Ticket
 from flexivid.data.probe import VideoError
 
-MAX_TRIES = 20  # clips that are tried before the run fails
 BATCHES_AHEAD = 2  # for each process
 
 Address = tuple[int, int]  # (clip, epoch)
@@ -110,6 +109,14 @@ class ClipLoader:
             for places in ahead:
                 for place in places:
                     place.cancel()
+
+    def one_by_one(self, addresses: Iterable[Address]) -> Iterator[tuple[int, np.ndarray] | None]:
+        """Give what stands in a batch at each of some addresses: which clip it is, and its frames, (t, h, w, c) uint8.
+
+        Frames may be shared memory that is used again. None where nothing takes the place of a clip that fails.
+        """
+        for address in addresses:
+            yield self._take(_Place(address))
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: where to go on follows from the global step. Lightning warns of loaders without this."""

@@ -15,8 +15,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flexivid.data.byte_range import is_remote
 from flexivid.data.classes import class_folders, number_column, number_folders, part_by_split
-from flexivid.data.fingerprint import is_remote
 from flexivid.data.folders import EXTENSIONS, find_videos
 from flexivid.data.rows import ROWS, Items, Manifest, VideoItem, read_caption, text_beside
 from flexivid.data.shards import class_names as shard_classes

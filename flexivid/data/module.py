@@ -8,7 +8,6 @@ that ``trainer.use_distributed_sampler`` does not matter: every rank takes its o
 decoded in other processes, which a file can end without harm. Each rank keeps decoded frames in its own memory.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from flexivid.data.clips import ClipSettings, Short, Windows, refuse_settings
 from flexivid.data.dataset import Address, ClipDataset
 from flexivid.data.index import BadVideo
 from flexivid.data.loader import ClipLoader
-from flexivid.data.pool import DecodePool
+from flexivid.data.pool import DecodePool, num_cores
 from flexivid.data.sampler import BucketBatchSampler, StepBatchSampler
 from flexivid.data.splits import Splits, keep_in_memory, load_splits, write_bad
 
@@ -164,7 +163,7 @@ class VideoDataModule(LightningDataModule):
             return
         splits = self._load()
         if self.cache_gib > 0:
-            with self._new_pool(_num_cores()) as pool:
+            with self._new_pool(num_cores()) as pool:
                 room, quiet = int(self.cache_gib * 2**30), self._rank > 0
                 splits = keep_in_memory(splits, max_bytes=room, pool=pool, agree=_agree, progress=not quiet)
         self._report(splits)
@@ -243,7 +242,7 @@ class VideoDataModule(LightningDataModule):
         return DecodePool(num_workers, max_seconds=self.max_seconds_per_file, max_bytes=max_bytes)
 
     def _load(self) -> Splits:
-        with self._new_pool(_num_cores()) as pool:
+        with self._new_pool(num_cores()) as pool:
             check: Literal["names", "stat"] = "names" if self.trust_index else "stat"
             quiet = self._rank > 0
             return load_splits(
@@ -286,7 +285,3 @@ def _agree(failed: list[BadVideo]) -> list[BadVideo]:
         lists = [[] for _ in range(distributed.get_world_size())]
         distributed.all_gather_object(lists, failed)
     return list({bad.path: bad for bads in lists for bad in bads}.values())
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 from weakref import finalize
 
 from flexivid.data.pool_keeper import DecoderDiedError, Keeper
@@ -20,11 +20,13 @@ from flexivid.data.pool_process import Job
 from flexivid.data.pool_worker import Hello, name_of
 from flexivid.data.probe import Facts, VideoError, probe
 
-__all__ = ["DecodePool", "DecoderDiedError", "Ticket", "probe_many"]
+__all__ = ["DecodePool", "DecoderDiedError", "Ticket", "num_cores", "outcomes", "probe_many"]
 
 Ticket = Future
+Key = TypeVar("Key")
 
 LOOK_AHEAD = 64  # requests of ``probe_many`` that are on their way for each process
+FRAMES_AHEAD = 4  # likewise of those for frames, which take memory
 
 
 class DecodePool:
@@ -114,21 +116,56 @@ def probe_many(
     ...     [found.reason for found in probe_many(["nowhere.mp4"], pool)]
     ['cannot be opened: No such file or directory']
     """
-    ahead: deque[Ticket] = deque()
+    for _, found in outcomes(((None, os.fspath(path)) for path in paths), pool, work=work, ahead=LOOK_AHEAD):
+        yield found
+
+
+def outcomes(
+    requests: Iterable[tuple[Key, Any]],
+    pool: DecodePool,
+    *,
+    work: Callable[[Any], Any] | None = None,
+    ahead: int = FRAMES_AHEAD,
+) -> Iterator[tuple[Key, Any]]:
+    """Have things done in the processes of a pool, some ahead of what is asked for.
+
+    Args:
+        requests: What is asked for, each with a key to know it by; taken as they are needed.
+        pool: The processes.
+        work: What is done with each; the pool's own work by default.
+        ahead: Requests that are on their way for each process.
+
+    Yields:
+        The key, and what came of it or the ``VideoError``, in the order of the requests.
+
+    >>> with DecodePool(1, work=os.path.basename) as pool:
+    ...     list(outcomes([("a", "v/a.mp4"), ("b", "v/b.mp4")], pool))
+    [('a', 'a.mp4'), ('b', 'b.mp4')]
+    """
+    waiting: deque[tuple[Key, Ticket]] = deque()
     try:
-        for path in paths:
-            ahead.append(pool.submit(os.fspath(path), work=work))
-            if len(ahead) >= LOOK_AHEAD * max(1, pool.num_workers):
-                yield _outcome(pool, ahead.popleft())
-        while ahead:
-            yield _outcome(pool, ahead.popleft())
+        for key, request in requests:
+            waiting.append((key, pool.submit(request, work=work)))
+            if len(waiting) >= ahead * max(1, pool.num_workers):
+                yield _outcome(pool, *waiting.popleft())
+        while waiting:
+            yield _outcome(pool, *waiting.popleft())
     finally:
-        for ticket in ahead:
+        for _, ticket in waiting:
             ticket.cancel()
 
 
-def _outcome(pool: DecodePool, ticket: Ticket) -> Facts | VideoError:
+def num_cores() -> int:
+    """Return how many processor cores this process may use.
+
+    >>> num_cores() > 0
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _outcome(pool: DecodePool, key: Key, ticket: Ticket) -> tuple[Key, Any]:
     try:
-        return pool.result(ticket)
+        return key, pool.result(ticket)
     except VideoError as error:
-        return error
+        return key, error

@@ -7,7 +7,7 @@ lossless unless a clip is large. Frames are uint8 (t, h, w, 3). Imports Pillow, 
 import base64
 import html
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flexivid.data.clips import ClipRequest
-from flexivid.data.facts import Facts, VideoError
-from flexivid.data.pool import DecodePool
+from flexivid.data.facts import Facts
 
-MAX_TRIES = 20  # as many as the loader's
 LARGE_BYTES = 8 << 20  # of raw frames; beyond it an animation is compressed with loss
 LEAST_SIDE = 64  # pixels that the shorter side of a picture has on the sheet, by repeating pixels
 GAP, LINE, MARGIN = 2, 22, 8
@@ -66,44 +64,36 @@ class Clip(NamedTuple):
         return ", ".join(word for word in words if word)
 
 
-def look(
-    dataset: Any, addresses: Iterable[tuple[int, int]], *, pool: DecodePool, class_names: Sequence[str] = ()
-) -> Iterator[Clip]:
-    """Decode clips as the loader does: where a file fails, the next clip takes its place, and its note says so.
+def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequence[str] = ()) -> Iterator[Clip]:
+    """Give clips as the loader does: where a file fails, the next clip takes its place, and its note says so.
 
     Args:
-        dataset: Plans clips: a ``ClipDataset``.
+        loader: The loader of training: a ``ClipLoader`` over a ``ClipDataset``.
         addresses: (clip, epoch) of each, as a sampler gives them.
-        pool: Decodes them.
         class_names: The classes in the order of their labels.
 
     Raises:
         VideoError: If neither a clip nor one of those after it can be decoded.
 
+    >>> from flexivid.data.loader import ClipLoader
+    >>> from flexivid.data.pool import DecodePool
     >>> class Grey:
-    ...     caption, label, row, videos = lambda self, clip: "", lambda self, clip: -1, int, None
+    ...     caption, label, __len__ = lambda self, clip: "", lambda self, clip: -1, lambda self: 9
     ...     def cached(self, address): return np.zeros((2, 4, 4, 3), np.uint8)
     ...     def plan(self, address): return ClipRequest("a.mp4", b"", np.arange(2) + address[0], (4, 4))
-    >>> [clip.title for clip in look(Grey(), [(3, 0)], pool=DecodePool(0))]
+    >>> [clip.title for clip in look(ClipLoader(Grey(), [], pool=DecodePool(0)), [(3, 0)])]
     ['a.mp4, frames 3 to 4']
     """
-    for clip, epoch in addresses:
-        for number in range(MAX_TRIES):
-            address = (dataset.substitute(clip, number) if number else clip, epoch)
-            request = dataset.plan(address)
-            try:
-                frames = dataset.cached(address)
-                frames = pool.result(pool.submit(request)).copy() if frames is None else frames
-                break
-            except VideoError as error:
-                failure = error
-        else:
-            raise failure
-        label = dataset.label(address[0])
-        found = _described(request, np.ascontiguousarray(frames))
-        note = [found.note] * bool(found.note) + ["in place of a clip that cannot be decoded"] * (number > 0)
+    dataset = loader.dataset
+    for (wanted, epoch), taken in zip(addresses, loader.one_by_one(addresses), strict=True):
+        if taken is None:
+            continue
+        clip, frames = taken
+        label = dataset.label(clip)
+        found = _described(dataset.plan((clip, epoch)), np.array(frames))
+        note = [found.note] * bool(found.note) + ["in place of a clip that cannot be decoded"] * (clip != wanted)
         name = class_names[label] if 0 <= label < len(class_names) else ""
-        yield found._replace(class_name=name, caption=dataset.caption(address[0]), note=", ".join(note))
+        yield found._replace(class_name=name, caption=dataset.caption(clip), note=", ".join(note))
 
 
 def _described(request: ClipRequest, frames: np.ndarray) -> Clip:

@@ -7,19 +7,20 @@ written last: a data set without it is not finished.
 import argparse
 import csv
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from flexivid.data.archives import extract
-from flexivid.data.download import download
+from flexivid.data.download import DownloadError, download
 
 Row = tuple[str, str, str]  # path relative to the output, class or empty, split
 MANIFEST = "manifest.csv"
 
 
 def add_flags(parser: argparse.ArgumentParser, output: Path) -> None:
-    """Add what every recipe takes: ``--output``, ``--limit``.
+    """Add what every recipe takes: ``--output``, ``--limit``, ``--quiet``.
 
     >>> parser = argparse.ArgumentParser()
     >>> add_flags(parser, Path("data/films"))
@@ -28,6 +29,22 @@ def add_flags(parser: argparse.ArgumentParser, output: Path) -> None:
     """
     parser.add_argument("--output", type=Path, default=output, help="folder to make")
     parser.add_argument("--limit", type=int, default=None, help="list so many videos of each split only")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def run(make: Callable[[argparse.Namespace], dict[str, int]], options: argparse.Namespace) -> int:
+    """Make a data set and say so, or say what is wrong; return the exit status.
+
+    >>> run(lambda options: {"train": 3}, argparse.Namespace(output=Path("films")))
+    0
+    """
+    try:
+        counts = make(options)
+    except (DownloadError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.output / MANIFEST}: {counts}", file=sys.stderr)
+    return 0
 
 
 def unpacked(

@@ -8,15 +8,17 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from flexivid.data.byte_range import is_byte_range, is_remote
+from flexivid.data.cache import runs
 from flexivid.data.clips import ClipRequest, ClipSettings, span_of, step_of
 from flexivid.data.facts import Facts, VideoError
-from flexivid.data.pool import DecodePool
+from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.videos import Videos
 
 RUN_FRAMES = 256  # frames decoded by one request: a hang is noticed in any film, however long
@@ -148,24 +150,18 @@ def decode_whole(
         A fault for each file that fails.
     """
     faults: dict[int, Fault] = {}
-    with DecodePool(num_workers) as pool:
-        waiting: list[tuple[int, Any, int]] = []
 
-        def take(down_to: int) -> None:
-            while len(waiting) > down_to:
-                row, ticket, count = waiting.pop(0)
-                try:
-                    pool.result(ticket)
-                except VideoError as error:
-                    faults.setdefault(row, Fault(error.path, "bad", error.reason))
-                on_frames(count)
-
+    def asked() -> Iterator[tuple[tuple[int, int], ClipRequest]]:
         for row in range(len(videos)):
-            for request in _runs(videos, row):
+            for request in runs(videos, row, SMALL, max_frames=RUN_FRAMES):
                 if row not in faults:
-                    waiting.append((row, pool.submit(request), len(request.indices)))
-                    take(4 * max(1, num_workers))
-        take(0)
+                    yield (row, len(request.indices)), request
+
+    with DecodePool(num_workers) as pool:
+        for (row, count), found in outcomes(asked(), pool):
+            if isinstance(found, VideoError):
+                faults.setdefault(row, Fault(found.path, "bad", found.reason))
+            on_frames(count)
     return list(faults.values())
 
 
@@ -236,18 +232,11 @@ def _write_columns(path: Path, columns: dict[str, list[str]], kind: str) -> None
 
 
 def _relative(path: str, folder: Path) -> str:
-    if "://" in path:
+    if is_remote(path) or is_byte_range(path):
         return path
     whole = Path(os.path.abspath(path))
     base = Path(os.path.abspath(folder))
     return str(whole.relative_to(base) if whole.is_relative_to(base) else whole)
-
-
-def _runs(videos: Videos, row: int) -> Iterable[ClipRequest]:
-    first, path, facts = int(videos.first[row]), videos.path(row), videos.facts(row)
-    for start in range(first, first + int(videos.num_frames[row]), RUN_FRAMES):
-        stop = min(start + RUN_FRAMES, first + int(videos.num_frames[row]))
-        yield ClipRequest(path, facts, np.arange(start, stop), SMALL)
 
 
 def _step(videos: Videos, row: int, settings: ClipSettings) -> int | float:

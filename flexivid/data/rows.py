@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from flexivid.data.fingerprint import is_remote
+from flexivid.data.byte_range import is_remote
 from flexivid.data.folders import EXTENSIONS
 
 ROWS = pa.schema(

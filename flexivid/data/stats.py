@@ -1,8 +1,6 @@
 """Numbers of a collection: how long, how large, how fast its videos are, and the mean of their colours."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import numpy as np
 
 from flexivid.data.clips import ClipRequest
 from flexivid.data.facts import VideoError
-from flexivid.data.pool import DecodePool, Ticket
+from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.videos import Videos
 
 QUANTITIES = {  # name: unit
@@ -76,18 +74,9 @@ def decoded(videos: Videos, num_frames: int, *, pool: DecodePool) -> Iterator[np
     >>> list(decoded(Videos.of(["nowhere.mp4"], num_frames=50, width=64, height=48), 1, pool=DecodePool(0)))
     []
     """
-    waiting: deque[Ticket] = deque()
-    for request in sample_requests(videos, num_frames):
-        waiting.append(pool.submit(request))
-        if len(waiting) > 4 * max(1, pool.num_workers):
-            yield from _had(pool, waiting.popleft())
-    while waiting:
-        yield from _had(pool, waiting.popleft())
-
-
-def _had(pool: DecodePool, ticket: Ticket) -> Iterator[np.ndarray]:
-    with suppress(VideoError):
-        yield pool.result(ticket)
+    for _, found in outcomes(((None, request) for request in sample_requests(videos, num_frames)), pool):
+        if not isinstance(found, VideoError):
+            yield found
 
 
 def channel_statistics(frames: Iterable[np.ndarray]) -> dict[str, list[float]]:

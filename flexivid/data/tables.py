@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from flexivid.data.fingerprint import is_remote
+from flexivid.data.byte_range import is_remote
 
 COLUMNS = {
     "path": ("path", "video", "video_path", "media_path", "file_name"),

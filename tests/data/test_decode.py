@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from flexivid.data.clips import ClipRequest
-from flexivid.data.decode import cover, open_video, read_all, read_clip
+from flexivid.data.decode import cover, open_video, read_clip
 from flexivid.data.decoders import KERNELS
 from flexivid.data.probe import VideoError, probe
 
 MAX_REFUSED = 1  # decord__corrupted.mp4: 28 of 50 frames decode
 SIZE = (48, 64)
+
+
+def read_all(path, size, max_frames=None):
+    with open_video(path, size=size) as reader:
+        return reader.read(max_frames)
 
 
 def levels(frames):

@@ -19,7 +19,6 @@ from flexivid.data.facts import VideoError
 from flexivid.data.sampler import StepBatchSampler
 from flexivid.data.shard_writer import sources_of, write_shards
 from flexivid.data.shards import chunk_rows, class_names, is_shards, shard_rows
-from flexivid.data.shuffle import block_permutation
 
 needs_litdata = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import litdata"], capture_output=True).returncode != 0,
@@ -245,24 +244,6 @@ def test_byte_ranges_are_plain_text():
     for path in ("films.mp4", "shard:a.tar#5", "shard:a.tar", "shard:#1+1", "shard:a#-1+5"):
         with pytest.raises(ValueError, match="expected shard:"):
             parse_byte_range(path)
-
-
-@pytest.mark.parametrize(("num", "block", "window"), [(0, 4, 2), (1, 1, 1), (1000, 7, 5), (1000, 0, 1), (999, 10, 3)])
-def test_block_permutation_holds_each_number_once(num, block, window):
-    first, again, other = (
-        block_permutation(num, np.random.default_rng(s), block=block, window=window) for s in (0, 0, 1)
-    )
-    assert sorted(first) == list(range(num))
-    assert np.array_equal(first, again)
-    assert num < 2 or not np.array_equal(first, other)
-
-
-def test_block_permutation_stays_in_few_blocks_and_mixes_them():
-    order = block_permutation(10_000, np.random.default_rng(0), block=50, window=8)
-    for start in range(0, 10_000, 400):
-        assert len(set(order[start : start + 400] // 50)) == 8
-    assert np.mean(np.abs(np.diff(order)) == 1) < 0.02
-    assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.2
 
 
 class Keys(Dataset):
