@@ -1,7 +1,9 @@
 """How long does a start with a warm index take, and how much memory does an index of ten million videos?
 
 A start lists the folder (or reads the list), compares names, sizes and times with the index, and maps it. The files are
-empty: nothing is probed but by a stand-in.
+links to a small clip, and what it holds is known: nothing is probed. Then the training program itself is started on
+the same files, and timed until the first batch reaches the module: seconds of the clock and of the processor for each
+stage, the decode processes' aside.
 
     python benchmarks/bench_index.py --output benchmarks/results/bench_index.json
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,15 +24,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from flexivid.data.index import build_index
+from flexivid.data.index import Check, build_index
 from flexivid.data.index_file import TABLE, Table
 from flexivid.data.manifest import read_manifests
-from flexivid.data.probe import Facts
+from flexivid.data.probe import Facts, probe
 
 TOUCH = """
 import sys, numpy as np
@@ -47,12 +51,52 @@ for row in np.random.default_rng(0).integers(len(videos), size=1000).tolist():
 after = resident()
 print({"imports": before["VmRSS"], "opened": opened["VmRSS"], "touched": after["VmRSS"], "own": after["RssAnon"]})
 """
+TRAIN = """
+import json, os, sys, time
+began, marks = float(sys.argv.pop(1)), []
+def mark(stage):
+    marks.append((stage, time.time() - began, time.process_time()))
+import torch, lightning.pytorch.cli
+mark("libraries")
+import flexivid.training.cli
+from flexivid.data import module
+from flexivid.data.loader import ClipLoader
+from flexivid.training.module import FlexiDiffusion
+mark("own modules")
+setup, load, batches = module.VideoDataModule.setup, module.load_splits, ClipLoader.__iter__
+def timed_setup(self, stage=None):
+    mark("settings, network, trainer")
+    setup(self, stage)
+    mark("data set")
+def timed_load(*args, **options):
+    splits = load(*args, **options)
+    mark("index")
+    return splits
+def timed_batches(self):
+    mark("optimizer, loop")
+    return (yield from batches(self))
+def first_step(self, batch, index):
+    mark("decode process, first batch")
+    print(json.dumps(marks), flush=True)
+    os._exit(0)
+module.VideoDataModule.setup, module.load_splits, ClipLoader.__iter__ = timed_setup, timed_load, timed_batches
+FlexiDiffusion.training_step = first_step
+from flexivid.train import main
+main()
+"""
+RECIPE = Path(__file__).resolve().parents[1] / "conf" / "train_video.yaml"
 FACTS = Facts("h264", "mp4", "yuv420p", (240, 320), 0, np.arange(300) * 40, 12000, (1, 1000), np.zeros((1, 2), int))
 
 
-def stand_in(paths: list[str]) -> Iterator[Facts]:
-    """Find the same facts in every file."""
-    return (FACTS for _ in paths)
+def write_clip(path: Path) -> Facts:
+    """Make a video of 16 small frames, and return what is known of it."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for level in range(16):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * level, np.uint8))))
+        container.mux(stream.encode())
+    return probe(path)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -64,25 +108,47 @@ def seconds(work: Callable[[], object]) -> float:
 
 def starts(root: Path, num_rows: int, repetitions: int) -> dict[str, float]:
     """Time the first and later starts of a folder and of a list of the same files."""
+    facts = write_clip(root / "0.mp4")
+    for number in range(1, 8):  # file systems limit the links to a file
+        shutil.copyfile(root / "0.mp4", root / f"{number}.mp4")
     for number in range(num_rows):
         folder = root / "v" / f"class_{number % 100:02d}"
         if number < 100:
             folder.mkdir(parents=True)
-        (folder / f"{number:06d}.mp4").touch()
+        os.link(root / f"{number % 8}.mp4", folder / f"{number:06d}.mp4")
     paths = [f"v/class_{number % 100:02d}/{number:06d}.mp4" for number in range(num_rows)]
     pa.parquet.write_table(pa.table({"path": paths, "text": ["a caption"] * num_rows}), root / "list.parquet")
     result = {}
+
+    def stand_in(paths: list[str]) -> Iterator[Facts]:
+        return (facts for _ in paths)
+
     for kind, place in (("folder", root / "v"), ("list", root / "list.parquet")):
         for check in ("stat", "names"):
 
-            def start(place: Path = place, check: str = check) -> None:
+            def start(place: Path = place, check: Check = check) -> None:
                 manifest = read_manifests(place).train
-                build_index(manifest, path=root / "index.arrow", progress=False, probe_many=stand_in, check=check)
+                build_index(manifest, progress=False, probe_many=stand_in, check=check)
 
             first = seconds(start)
             result[f"{kind}_{check}"] = statistics.median(seconds(start) for _ in range(repetitions))
             result |= {"cold_without_probing": first} if (kind, check) == ("folder", "stat") else {}
     return result
+
+
+def training_start(root: Path, repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each stage until the training program has its first batch: by the clock, and of the processor."""
+    words = ["fit", "--config", str(RECIPE), "--data.root", str(root / "list.parquet")]
+    words += ["--trainer.logger.init_args.save_dir", str(root / "runs"), "--trainer.max_steps", "1000"]
+    runs = []
+    for _ in range(repetitions + 1):
+        command = [sys.executable, "-c", TRAIN, str(time.time()), *words]
+        out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+        marks = json.loads(out.strip().splitlines()[-1])
+        times = np.array([mark[1:] for mark in marks])
+        runs.append(np.concatenate([np.diff(times, axis=0, prepend=np.zeros((1, 2))), times[-1:]]))
+    seconds = np.median(runs[1:], axis=0).round(2).tolist()  # the first fills the system's caches
+    return dict(zip([*(mark[0] for mark in marks), "all"], seconds, strict=True))
 
 
 def memory(root: Path, num_rows: int) -> dict[str, float]:
@@ -111,11 +177,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["FLEXIVID_CACHE"] = f"{folder}/cache"
         start = starts(Path(folder), arguments.num_rows, arguments.repetitions)
+        training = training_start(Path(folder), arguments.repetitions)
         large = memory(Path(folder), arguments.num_large)
     result = {
         "num_rows": arguments.num_rows,
         "start_seconds": {name: round(value, 3) for name, value in start.items()},
+        "training_start_clock_and_processor_seconds": training,
         "num_large": arguments.num_large,
         "memory_mib": {name: round(value, 1) for name, value in large.items() if name != "gib"},
         "file_gib": round(large["gib"], 2),

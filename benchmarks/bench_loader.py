@@ -3,7 +3,7 @@
 The same clips are read by ``read_clip`` in this process and by a ``ClipLoader`` over 1, 2, ... processes, in turn
 within each repetition so that drift of the machine hits all alike. Overhead is the loader's time per clip with one
 process over that of ``read_clip``, minus 1. Start-up of processes is measured by itself. Then many clips of small
-videos go through a loader, and the memory of this process is read along the way.
+videos go through a loader, and the memory of this process and of the one that decodes is read along the way.
 
     python benchmarks/bench_loader.py ../shared/videos/train --output benchmarks/results/bench_loader.json
 
@@ -39,6 +39,8 @@ NUM_FRAMES, BATCH = 16, 8
 class Planned:
     """Clips that are planned beforehand."""
 
+    has_captions = False
+
     def __init__(self, requests: list[ClipRequest]) -> None:
         self.requests = requests
 
@@ -52,6 +54,10 @@ class Planned:
     def label(self, clip: int) -> int:
         """No classes."""
         return -1
+
+    def caption(self, clip: int) -> str:
+        """No captions."""
+        return ""
 
     def cached(self, address: tuple[int, int]) -> None:
         """Nothing is in memory."""
@@ -118,16 +124,21 @@ def start_up() -> float:
 
 
 def memory(number: int) -> dict:
-    """Memory of this process while many clips of small videos go through a loader with one process."""
-    with tempfile.TemporaryDirectory() as folder, DecodePool(1) as pool:
+    """Memory of this process and of the decoding one while many clips of small videos go through a loader."""
+    # one process throughout: replacing it would hide what it gathers
+    with tempfile.TemporaryDirectory() as folder, DecodePool(1, max_requests=10 * number) as pool:
         for i in range(8):
             write_small(Path(folder) / f"{i}.mp4", level=20 * i)
         loader = ClipLoader(Planned(plan(Path(folder), number, 32)), batches(number), pool=pool)
-        resident = []
+        worker = pool.result(pool.submit(0, work=os.getpgid))  # each leads a group of its own
+        resident: dict[str, list[float]] = {"parent": [], "worker": []}
         for i, _ in enumerate(loader):
             if i % max(1, number // BATCH // 10) == 0:
-                resident.append(round(resident_bytes(os.getpid()) / 2**20, 1))
-    return {"clips": number, "resident_mib": resident, "growth_mib": round(resident[-1] - resident[1], 1)}
+                for name, process in (("parent", os.getpid()), ("worker", worker)):
+                    resident[name].append(round(resident_bytes(process) / 2**20, 1))
+        assert worker == pool.result(pool.submit(0, work=os.getpgid))
+    growth = {name: round(values[-1] - values[1], 1) for name, values in resident.items()}
+    return {"clips": number, "resident_mib": resident, "growth_mib": growth}
 
 
 def write_small(path: Path, *, level: int) -> None:

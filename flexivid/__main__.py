@@ -7,7 +7,9 @@ from importlib import import_module
 
 VERBS = {
     "train": "train a flexible video model",
+    "search": "find the best patch schedule for every budget",
     "sample": "sample videos at any fraction of the full compute",
+    "evaluate": "measure quality against compute, or how far two folders of videos are apart",
     "dataset": "check, preview, index, count and shard a collection of videos",
 }
 

@@ -13,11 +13,13 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.messages import plain_errors, plan_line, refuse, result_line
+from flexivid.pipeline.messages import plain_errors, refuse, result_line
 
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
   python -m flexivid.sample --budget 1.0 0.5 0.25 --seed 7      the same noise at three budgets, side by side
+  python -m flexivid.sample --budget draft --planner adaptive   the least compute, each video its own schedule
+  python -m flexivid.sample --budget-seconds 2.5                what this machine can do in 2.5 seconds a video
   python -m flexivid.sample --schedule "12x4x8x8,8x2x4x4"       an explicit plan: 12 steps of 4x8x8, then 8 of 2x4x4
   python -m flexivid.sample --checkpoint runs/moving_digits/version_0 --label 3 8 --num-videos 4 --dry-run
 """
@@ -44,7 +46,10 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
-    add("--budget", type=float, nargs="+", default=[1.0], help="fractions of the all-native compute, in (0, 1]")
+    add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
+    add("--budget_gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
+    add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
+    add("--planner", help="weak_first, searched, adaptive or three_phase (default: searched once flexivid.search ran)")
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--num_videos", type=int, help="number of videos (default: 8, or one a label)")
@@ -79,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Load, plan, say so, sample, report."""
-    from flexivid.budget.schedule import schedule_macs
-    from flexivid.pipeline import checkpoint, sample_folder, sampling
+    from flexivid.pipeline import checkpoint, planning, sample_folder, sampling
     from flexivid.pipeline.devices import pick_device
 
     if options.fps is not None and not options.fps > 0:
@@ -90,13 +94,16 @@ def run(options: Namespace) -> None:
     model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
     settings = sampling.settings_from(_given(options)).filled(model)
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
-    plans = sampling_plans(options, model, settings)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
+    latency = _latency(options, model, settings, len(labels))
+    plans = sampling_plans(options, model, settings, planning.tables_folder(path), latency)
 
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
+    if latency:
+        shown = ", ".join(f"{mode} {1000 * seconds:.3g} ms" for mode, seconds in latency.items())
+        print(f"one call for one video, in batches of {min(len(labels), settings.batch_size)}: {shown}")
     for plan in plans:
-        cost = schedule_macs(plan.schedule, model.config, settings.size)
-        print(plan_line(plan.budget, plan.schedule, cost, len(labels)))
+        print(planning.describe(plan, model, settings, len(labels), latency))
     if options.dry_run:
         _print_needs(model, settings)
         return
@@ -112,15 +119,19 @@ def run(options: Namespace) -> None:
         print(json.dumps(_summary(outcomes, folder)))
 
 
-def sampling_plans(options: Namespace, model: Any, settings: Any) -> list[Any]:
+def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
     """One plan a budget, or a schedule where those are given."""
+    from flexivid.budget.table import read_tables
+    from flexivid.pipeline.planning import plan_within
     from flexivid.pipeline.sample_folder import plan_of
     from flexivid.pipeline.sampling import plan_for
 
+    amounts = budget_amounts(options)
     if options.schedule:
         plans = [plan_of(plan_for(model, settings, 1.0, text), model, settings) for text in options.schedule]
     else:
-        plans = [plan_of(plan_for(model, settings, budget), model, settings, budget) for budget in options.budget]
+        tables = read_tables(folder)
+        plans = [plan_within(model, settings, amount, tables=tables, latency=latency) for amount in amounts]
     budgets = [f"{plan.budget:g}" for plan in plans]
     if len(set(budgets)) < len(budgets):
         raise ValueError(
@@ -130,9 +141,40 @@ def sampling_plans(options: Namespace, model: Any, settings: Any) -> list[Any]:
     return plans
 
 
+def budget_amounts(options: Namespace) -> list[Any]:
+    """The budgets that are asked for, in the one unit that is used."""
+    from flexivid.budget.units import number_or_preset
+    from flexivid.pipeline.planning import Amount
+
+    given = {
+        "--schedule": options.schedule,
+        "--budget": options.budget,
+        "--budget-gmacs": options.budget_gmacs,
+        "--budget-seconds": options.budget_seconds,
+    }
+    used = [flag for flag, values in given.items() if values]
+    if len(used) > 1 or (options.schedule and options.planner):
+        both = used[:2] if len(used) > 1 else ["--schedule", "--planner"]
+        raise ValueError(f"got {' and '.join(both)}; expected one of them; leave one out")
+    if options.budget_gmacs or options.budget_seconds:
+        unit = "gmacs" if options.budget_gmacs else "seconds"
+        return [Amount(value, unit) for value in options.budget_gmacs or options.budget_seconds]
+    return [Amount(number_or_preset(word)) for word in options.budget or ["1"]]
+
+
+def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> Any:
+    """Measured seconds of a call by mode, where a budget is in seconds."""
+    if not options.budget_seconds:
+        return None
+    from flexivid.pipeline.latency import known_latency
+
+    return known_latency(model, settings, num_videos)
+
+
 def _given(options: Namespace) -> dict[str, Any]:
     """The options that are sampling settings, under their names there."""
-    names = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift", "batch_size", "precision")
+    sampler = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift")
+    names = (*sampler, "batch_size", "precision", "planner")
     modes = tuple(options.modes) if options.modes else None
     return {**{name: getattr(options, name) for name in names}, "modes": modes}
 

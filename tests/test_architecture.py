@@ -23,10 +23,13 @@ MAY_IMPORT = {  # room: the rooms below it that it may use
     "diffusion": {"budget", "patching"},
     "latents": {"patching"},
     "data": set(),
-    "pipeline": {"latents", "diffusion", "model", "budget", "patching"},
-    "training": {"pipeline", "data", "latents", "diffusion", "model", "budget", "patching"},
+    "metrics": set(),
+    "pretrained": {"budget", "patching"},
+    "pipeline": {"pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
+    "training": {"pipeline", "pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
 }
 NO_TORCH = ["__init__", "__main__", "sample", "train", "patching.shapes", "budget.cost", "budget.schedule"]
+NO_TORCH += ["evaluate", "search", "budget.search", "budget.table", "budget.units", "budget.planners"]
 NO_TORCH += ["model.config", "pipeline.messages", "data.clips", "data.manifest"]
 PUBLIC = {
     "PatchMode", "FlexiDiTConfig", "FlexiDiT", "Condition", "macs", "Step", "Schedule", "weak_first", "constant",

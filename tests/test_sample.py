@@ -113,6 +113,23 @@ def test_json_holds_everything(capsys, checkpoint, tmp_path):
     assert (line["class"], line["label"], line["seed"]) == ("dog", 1, 7)
 
 
+def test_budgets_in_other_units(capsys, checkpoint):
+    gmacs = sample(capsys, "--ckpt", checkpoint, "--budget-gmacs", 0.003, "--num-videos", 2, "--json")
+    row = json.loads(gmacs[-1])["samples"][0]
+    assert row["predicted_macs"] == row["measured_macs"] <= 2 * 3_000_000
+    seconds = sample(capsys, "--ckpt", checkpoint, "--budget-seconds", 100, "--num-videos", 2, "--dry-run")
+    assert seconds[1].startswith("one call for one video, in batches of 2: 1x2x2 ")
+    assert seconds[2].startswith("budget 1: 4 steps of 1x2x2")
+    assert seconds[2].endswith(" s a video")
+    draft = sample(capsys, "--ckpt", checkpoint, "--budget", "draft", "full", "--dry-run")
+    assert [line.split(":")[0] for line in draft[1:3]] == ["budget 0.152", "budget 1"]
+
+
+def test_three_phases(capsys, checkpoint):
+    lines = sample(capsys, "--ckpt", checkpoint, "--budget", 0.6, "--planner", "three_phase", "--dry-run")
+    assert lines[1].startswith("budget 0.6: 1 steps of 1x2x2, 2 of 2x4x4, 1 of 1x2x2")
+
+
 def test_dashes_and_underscores_are_the_same(capsys, checkpoint):
     dashes = ["--num-inference-steps", 3, "--guidance-scale=2.0", "--dry-run", "--num-videos=2"]
     underscores = ["--num_inference_steps", 3, "--guidance_scale=2.0", "--dry_run", "--num_videos=2"]
@@ -160,7 +177,7 @@ WRONG = {
     "budget 0": (["--budget", 0], "got budget 0.0; expected a fraction in (0, 1]"),
     "budget 1.5": (["--budget", 1.5], "got budget 1.5; expected a fraction in (0, 1]"),
     "budget too small": (["--budget", 0.01], "got budget 0.01; expected at least 0.1"),
-    "budget as word": (["--budget", "half"], "got budget=half; expected float"),
+    "budget as word": (["--budget", "half"], "got budget 'half'; expected a fraction in (0, 1] or one of draft"),
     "mode in schedule": (["--schedule", "4x3x3x3"], "got mode 3x3x3; expected one the model has (1x2x2, 2x4x4)"),
     "no schedule": (["--schedule", "banana"], "got schedule part 'banana'; expected COUNTxMODE"),
     "short schedule": (["--schedule", "3x1x2x2"], "got a schedule of 3 steps; expected 4"),
@@ -172,6 +189,19 @@ WRONG = {
     "no steps": (["--num-inference-steps", 0], "got 0 inference steps; expected 1 to 1000"),
     "no videos": (["--num-videos", 0], "got 0 videos; expected at least 1"),
     "no rate": (["--fps", 0], "got --fps 0; expected more than 0"),
+    "few gmacs": (["--budget-gmacs", 1e-6], "got --budget-gmacs 1e-06; expected at least 0.0"),
+    "few seconds": (["--budget-seconds", 1e-9], "got --budget-seconds 1e-09; expected at least "),
+    "two units": (
+        ["--budget-gmacs", 1, "--budget-seconds", 1],
+        "got --budget-gmacs and --budget-seconds; expected one",
+    ),
+    "planner": (
+        ["--planner", "best"],
+        "got planner 'best'; expected one of weak_first, searched, adaptive, three_phase",
+    ),
+    "nothing searched": (["--planner", "searched"], "got no table of measured errors"),
+    "nothing to adapt by": (["--planner", "adaptive"], "got no table of measured errors"),
+    "planner of a schedule": (["--schedule", "4x1x2x2", "--planner", "three_phase"], "got --schedule and --planner; e"),
     "no frames": (["--num-frames", 0], "got size (0, 8, 8); expected frames, height, width >= 1"),
     "device": (["--device", "cuda:99"], "got device 'cuda:99', which is not available"),
     "precision": (["--precision", "fp8"], "got precision 'fp8'; expected one of auto"),

@@ -27,6 +27,7 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.yaml").write_text(RECIPE.read_text().replace("num_videos: 128", "num_videos: 2"))
     monkeypatch.setattr(logging, "raiseExceptions", False)  # Lightning's handler keeps the stderr of an earlier test
     monkeypatch.setattr(sys, "argv", ["train"])  # main sets it
     for name, value in (("PL_GLOBAL_SEED", "0"), ("OMP_NUM_THREADS", "1")):
@@ -52,7 +53,7 @@ def videos(tmp_path):
 
 
 def fit(root, *words):
-    main(["fit", "--config", str(RECIPE), "--data.root", str(root), *SMALL, *map(str, words)])
+    main(["fit", "--config", "few.yaml", "--data.root", str(root), *SMALL, *map(str, words)])
 
 
 def refused(capsys, *words):
@@ -92,7 +93,8 @@ def test_dry_run_writes_nothing(capsys, videos, tmp_path, flag):
 def test_from_videos_to_a_model_and_on(videos, tmp_path):
     fit(videos, "--trainer.max_steps=4")
     run = tmp_path / "runs" / "moving_digits" / "version_0"
-    assert {"config.yaml", "config.json", "model.safetensors", "checkpoints", "samples"} <= set(os.listdir(run))
+    made = {"config.yaml", "config.json", "model.safetensors", "checkpoints", "samples", "evaluations"}
+    assert made <= set(os.listdir(run))
     assert list(run.glob("events.out.tfevents.*"))
     model = load(run)
     assert (model.config.width, model.config.num_classes, model.recipe["class_names"]) == (32, 2, ["down", "right"])

@@ -191,25 +191,35 @@ def for_budget(
     native = macs(config, size)
     useful = [mode for mode in finest_first if macs(config, size, mode) <= native]
     costs = [macs(config, size, mode) for mode in useful]
-    affordable = _affordable(budget, num_steps * native)
+    affordable = affordable_cost(budget, num_steps * native)
     if num_steps * costs[-1] > affordable:
         least = -(-costs[-1] * 10_000 // native) / 10_000  # rounded up in whole numbers, so that it can be met
         raise ValueError(
             f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode {useful[-1]};"
             " raise the budget or use a model with larger patches"
         )
-    counts = _greedy(costs, num_steps, affordable)
+    counts = greedy_counts(costs, num_steps, affordable)
     return weak_first(list(zip(useful, counts, strict=True))[::-1], guided=guided)
 
 
-def _affordable(budget: float, full: int) -> int:
-    """The largest cost with ``cost / full <= budget``, rounded as ``budget_of`` rounds."""
+def affordable_cost(budget: float, full: int) -> int:
+    """The largest cost with ``cost / full <= budget``, rounded as ``budget_of`` rounds.
+
+    Example:
+        >>> affordable_cost(0.25, 1000)
+        250
+    """
     cost = math.floor((Fraction(budget) + Fraction(math.nextafter(budget, 2))) / 2 * full)
     return cost if cost / full <= budget else cost - 1
 
 
-def _greedy(costs: Sequence[int], num_steps: int, affordable: int) -> list[int]:
-    """Counts, finest first, that are lexicographically largest within the budget; ``costs`` falls."""
+def greedy_counts(costs: Sequence[int], num_steps: int, affordable: int) -> list[int]:
+    """Counts, finest first, that are lexicographically largest within the budget; ``costs`` falls.
+
+    Example:
+        >>> greedy_counts([100, 40, 10], 10, 400)
+        [3, 1, 6]
+    """
     counts, cheapest = [], costs[-1]
     for cost in costs[:-1]:
         spare = affordable - num_steps * cheapest

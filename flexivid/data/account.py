@@ -1,18 +1,53 @@
 """An account of what a run leaves out: files that cannot be decoded, videos that are too short, what is slow.
 
-Imports no Lightning; says what to say, and where it is written, not how it reaches the user.
+Ranks find bad files each for itself, and tell each other every ``BATCHES_APART`` training batches: a message at every
+batch would cost more than it is worth. Imports no Lightning; says what to say, and where it is written, not how it
+reaches the user.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from torch import distributed
 
 from flexivid.data.clips import span_of
 from flexivid.data.index import BadVideo
+from flexivid.data.run import Run
 from flexivid.data.splits import Splits, name_some, write_bad
+
+T = TypeVar("T")
+
+BATCHES_APART = 50
+
+
+def gather(mine: T) -> list[T]:
+    """Return what every rank has, in the order of the ranks; all of them must ask at the same time.
+
+    >>> gather("alone")
+    ['alone']
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [mine]
+    everyones: list[T] = [mine] * distributed.get_world_size()
+    distributed.all_gather_object(everyones, mine)
+    return everyones
+
+
+def agree(failed: Iterable[BadVideo]) -> list[BadVideo]:
+    """Return the files that fail on any rank, each once and in the same order on all.
+
+    >>> agree([BadVideo("a.mp4", "no video stream")] * 2)
+    [BadVideo(path='a.mp4', reason='no video stream')]
+    """
+    return list({bad.path: bad for bads in gather(list(failed)) for bad in bads}.values())
 
 
 class BadFiles:
     """Files of a collection that cannot be decoded, found before a run or during it, and a limit to their share.
+
+    The share is that of all ranks. Those that one of them finds count when ranks meet, so that all of them stop
+    together; alone, a rank stops at once.
 
     Args:
         root: The collection.
@@ -34,6 +69,8 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
     def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
         self.root, self.num_files, self.max_fraction, self.folder = root, num_files, max_fraction, folder
         self.found: dict[str, BadVideo] = {}
+        self._untold: dict[str, BadVideo] = {}
+        self._num_batches, self._has_grown = 0, False
 
     def add(self, *bad: BadVideo, write: bool = True) -> None:
         """Take note of files; each counts once.
@@ -55,23 +92,96 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
                 f"{self.max_fraction}; repair or remove them, or raise data.max_bad_fraction"
             )
 
+    def report(self, bad: BadVideo) -> bool:
+        """Take note of a file that fails during the run, on this rank, and return whether that is news.
+
+        Raises:
+            ValueError: If they are now too many, and there is no other rank.
+        """
+        if bad.path in self.found or bad.path in self._untold:
+            return False
+        if not (distributed.is_available() and distributed.is_initialized()):
+            self.add(bad)
+            return True
+        self._untold[bad.path] = bad
+        if self.folder is not None:
+            write_bad([bad], self.folder, append=True)  # at once: who knows how the run ends
+        return True
+
+    def count_batch(self) -> None:
+        """Meet the other ranks every so many training batches."""
+        self._num_batches += 1
+        if self._num_batches % BATCHES_APART == 0:
+            self.meet()
+
+    def meet(self) -> None:
+        """Tell the other ranks what this one has found; all of them must come.
+
+        Raises:
+            ValueError: If there are now too many, on all ranks alike.
+        """
+        news, self._untold = agree(self._untold.values()), {}
+        self._has_grown |= bool(news)
+        self.add(*news, write=False)
+
+    def end(self, *, is_first: bool) -> None:
+        """Meet once more, and let the first rank write the list anew if several may have written to it."""
+        self.meet()
+        if self._has_grown and is_first and self.folder is not None:
+            write_bad(list(self.found.values()), self.folder)
+
     def message(self) -> str:
         """Name the first of them."""
         listed = "" if self.folder is None else f", all listed in {self.folder}/bad_videos.jsonl"
-        return f"{self._share()} and are skipped{listed}: {name_some(list(self.found.values()))}"
+        return f"{self._share()} and are skipped{listed}: {name_some([*self.found.values(), *self._untold.values()])}"
 
     def _share(self) -> str:
-        return f"got {len(self.found)} of {self.num_files} files in {self.root} that cannot be decoded"
+        number = len(self.found.keys() | self._untold.keys())
+        return f"got {number} of {self.num_files} files in {self.root} that cannot be decoded"
 
 
-def remarks(splits: Splits, root: str, *, cache_gib: float, num_workers: int) -> Iterator[str]:
+def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) -> BadFiles:
+    """Begin with the files that were found bad before the run; the first rank lists them.
+
+    Args:
+        splits: The clips.
+        root: The collection.
+        max_fraction: Largest share that may be bad.
+        run: The run; its folder takes the list.
+
+    Raises:
+        ValueError: If there are too many already.
+
+    >>> from flexivid.data.dataset import ClipDataset, ClipSettings
+    >>> from flexivid.data.videos import Videos
+    >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"]), ClipSettings()), None, (), (BadVideo("b.mp4", "damaged"),))
+    >>> list(open_account(splits, "v", max_fraction=0.5, run=Run(None)).found)
+    ['b.mp4']
+    """
+    folder = run.folder
+    bad = BadFiles(root, num_files=splits.num_files, max_fraction=max_fraction, folder=folder)
+    bad.add(*splits.bad, write=False)
+    if splits.bad and folder is not None and run.rank == 0:
+        write_bad(splits.bad, folder)
+    return bad
+
+
+def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: int) -> Iterator[str]:
     """Say what else is left out, changed or slow, one message at a time.
 
     Args:
         splits: The clips.
         root: The collection.
-        cache_gib: Memory that decoded frames may take.
+        cache_gib: Memory that decoded frames may take; None if that was left open.
         num_workers: Processes that decode clips.
+
+    >>> from flexivid.data.dataset import ClipDataset, ClipSettings
+    >>> from flexivid.data.videos import Videos
+    >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"] * 9, num_frames=8), ClipSettings()), None, (), ())
+    >>> print(*remarks(splits, "v", cache_gib=0, num_workers=0), sep=chr(10))
+    got 9 videos that do not fit into data.cache_gib=0; they are decoded clip by clip, which is slow; raise \
+data.cache_gib or data.num_workers
+    got too little footage in v to hold any out; there is no validation
     """
     settings = splits.train.settings
     if splits.num_too_short:
@@ -93,9 +203,11 @@ def remarks(splits: Splits, root: str, *, cache_gib: float, num_workers: int) ->
     kept = sum(0 if dataset.cache is None else len(dataset.cache.rows) for dataset in splits.datasets)
     outside = sum(int((dataset.counts > 0).sum()) for dataset in splits.datasets) - kept
     if outside > 0 and num_workers == 0:
+        limit = "would take minutes to read into memory" if cache_gib is None else "do not fit"
+        limit += f" into data.cache_gib={cache_gib}" * (cache_gib is not None)
         yield (
-            f"got {outside} videos that do not fit into data.cache_gib={cache_gib}; they are decoded clip by clip, "
-            f"which is slow; raise data.cache_gib or data.num_workers"
+            f"got {outside} videos that {limit}; they are decoded clip by clip, which is slow; "
+            f"raise data.cache_gib or data.num_workers"
         )
     if splits.val is None or len(splits.val) == 0:
         yield f"got too little footage in {root} to hold any out; there is no validation"

@@ -46,22 +46,32 @@ class Window(NamedTuple):
     flip: bool
 
 
-class ClipDataset(Dataset[dict[str, Tensor]]):
+class ClipDataset(Dataset[dict[str, Tensor | str]]):
     """Clips of videos; a long video counts for several clips of an epoch, one that is too short for none.
 
     ``plan`` says what to decode; ``cached`` gives what is in memory. Used alone, as a map-style data set, an item is
-    ``video``, (c, t, h, w) uint8, and ``label``, int64 (-1 without classes), decoded in this process. If the file
-    behind it turns out to be damaged, the next clip that can be decoded takes its place, and a warning names the file.
+    ``video``, (c, t, h, w) uint8, ``label``, int64 (-1 without classes), and ``caption`` where there are captions,
+    decoded in this process. If the file behind it turns out to be damaged, the next clip that can be decoded takes its
+    place, and a warning names the file.
 
     Args:
         videos: The videos.
         settings: How clips are cut out of them.
         buckets: Shapes of clips, in place of the one in ``settings``; each video takes the one that fits it best.
+
+    >>> videos = Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 16], caption=["a dog", "a cat"])
+    >>> dataset = ClipDataset(videos, ClipSettings(num_frames=16, windows="first", clips_per_video=2))
+    >>> len(dataset), dataset.counts.tolist(), dataset.caption(2)
+    (3, [2, 1], 'a cat')
+    >>> request = dataset.plan((1, 0))
+    >>> request.path, request.indices.tolist()[:3]
+    ('a.mp4', [16, 17, 18])
     """
 
     def __init__(self, videos: Videos, settings: ClipSettings, *, buckets: Sequence[Bucket] = ()) -> None:
         self.videos, self.settings = videos, settings
         self.buckets = tuple(buckets) or (Bucket(settings.num_frames, *settings.size),)
+        self.has_captions = videos.has_captions
         self.cache: FrameCache | None = None
         self._num_frames, self._first, self._labels = videos.num_frames, videos.first, videos.label
         self._step = step_of(videos.fps, settings)
@@ -78,7 +88,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, address: Address) -> dict[str, Tensor]:
+    def __getitem__(self, address: Address) -> dict[str, Tensor | str]:
         clip, epoch = address
         for _ in range(MAX_TRIES):
             try:
@@ -86,7 +96,8 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
                 if frames is None:
                     frames = read_clip(self.plan((clip, epoch)))
                 pixels = np.ascontiguousarray(frames.transpose(3, 0, 1, 2))  # t h w c -> c t h w
-                return {"video": torch.from_numpy(pixels), "label": torch.tensor(self.label(clip))}
+                words = {"caption": self.caption(clip)} if self.has_captions else {}
+                return {"video": torch.from_numpy(pixels), "label": torch.tensor(self.label(clip)), **words}
             except VideoError as error:
                 self._report(error)
                 failure, clip = error, self.substitute(clip, 1)

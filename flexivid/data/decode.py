@@ -1,8 +1,7 @@
 """Frames of a video file, by number, by time, or all of them.
 
 Every file is looked at once (``probe``), which settles how many frames it has, when each is shown, where decoding may
-start and which decoder is exact for it. Where decord or torchcodec was asked for and fails after all, PyAV takes over.
-Frames are right, or ``VideoError`` says why they cannot be had.
+start and which decoder is exact for it. Frames are right, or ``VideoError`` says why they cannot be had.
 
 Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), turned as they are displayed; pixels are taken to be square.
 Readers cannot be pickled: open them in the process that uses them.
@@ -16,14 +15,16 @@ import numpy as np
 
 from flexivid.data.clips import ClipRequest
 from flexivid.data.container import Source, name_of
-from flexivid.data.decoders import DECODERS, Decoder, PyavDecoder, View
+from flexivid.data.decoders import DECODERS, Choice, Decoder, View
 from flexivid.data.facts import Facts, Size, VideoError
 from flexivid.data.probe import probe
 
 __all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
 
 
-def open_video(source: Source, *, size: Size | None = None, facts: Facts | None = None) -> "VideoReader":
+def open_video(
+    source: Source, *, size: Size | None = None, facts: Facts | None = None, decoder: Choice = "auto"
+) -> "VideoReader":
     """Open a video file to read frames by number or time.
 
     Args:
@@ -31,12 +32,14 @@ def open_video(source: Source, *, size: Size | None = None, facts: Facts | None 
         size: (height, width) of the frames: the picture is resized until it covers this, and cut to it around its
             centre. None keeps the picture as it is.
         facts: What ``probe`` found before, to save another look.
+        decoder: "pyav", "decord" or "torchcodec"; "auto" takes the one in ``facts``, or the fastest that is exact.
 
     Returns:
         A reader; close it, or use it in a ``with`` block.
 
     Raises:
-        VideoError: If the file is no video.
+        VideoError: If the file is no video, or ``decoder`` is not exact for it.
+        ValueError: If there is no such decoder, or it is not installed.
 
     >>> import av, tempfile
     >>> path = tempfile.mkdtemp() + "/grey.mp4"
@@ -54,7 +57,9 @@ def open_video(source: Source, *, size: Size | None = None, facts: Facts | None 
     >>> frames.shape, (frames.mean(axis=(1, 2, 3)) / 51).round().tolist()
     ((2, 32, 48, 3), [3.0, 1.0])
     """
-    return VideoReader(source, size=size, facts=facts or probe(source))
+    if facts is None or decoder not in ("auto", facts.decoder):
+        facts = probe(source, decoder=decoder)
+    return VideoReader(source, size=size, facts=facts)
 
 
 def read_clip(request: ClipRequest) -> np.ndarray:
@@ -187,17 +192,5 @@ class VideoReader:
         self.close()
 
     def _pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        left = list(wanted)
-        if self.facts.decoder != "pyav" and not isinstance(self._decoder, PyavDecoder):
-            try:
-                self._decoder = self._decoder or DECODERS[self.facts.decoder](self._source, self.facts, self._view)
-                for number, picture in self._decoder.pictures(wanted):
-                    yield number, picture
-                    left.remove(number)
-            except VideoError:
-                if self.facts.decoder == "pictures":
-                    raise
-                self.close()
-        if left:
-            self._decoder = self._decoder or PyavDecoder(self._source, self.facts, self._view)
-            yield from self._decoder.pictures(left)
+        self._decoder = self._decoder or DECODERS[self.facts.decoder](self._source, self.facts, self._view)
+        yield from self._decoder.pictures(wanted)

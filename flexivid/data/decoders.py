@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import av
 import numpy as np
@@ -21,7 +21,11 @@ from flexivid.data.facts import Facts, VideoError
 from flexivid.data.frame_folder import FolderDecoder
 from flexivid.data.seeking import KERNELS, PyavDecoder, Scaler, View, clock_of
 
-__all__ = ["DECODERS", "KERNELS", "Decoder", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder", "View", "clock_of"]
+__all__ = ["CHOICES", "DECODERS", "KERNELS", "Choice", "Decoder", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder"]
+__all__ += ["View", "clock_of", "refuse_decoder"]
+
+Choice = Literal["auto", "pyav", "decord", "torchcodec"]
+CHOICES = get_args(Choice)
 
 
 class Decoder(Protocol):
@@ -106,27 +110,30 @@ class TorchcodecDecoder:
         try:
             reader = _module("torchcodec.decoders").VideoDecoder
             self._reader = reader(source, seek_mode="exact", num_ffmpeg_threads=1)
-        except Exception as error:  # whatever it raises, there is PyAV
+        except Exception as error:  # it has no class of errors of its own
             raise VideoError(self._name, f"torchcodec: {error}") from error
         if len(self._reader) != facts.num_frames:
             raise VideoError(self._name, "torchcodec counts other frames")
 
     def timestamps(self) -> np.ndarray:
         """When each frame is shown according to torchcodec, in seconds."""
-        return np.array([self._reader.get_frame_at(i).pts_seconds for i in range(len(self._reader))])
+        return np.array([self._frame(number).pts_seconds for number in range(len(self._reader))])
 
     def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order."""
         for number in wanted:
-            try:
-                picture = self._reader.get_frame_at(number).data.permute(1, 2, 0).contiguous().numpy()
-            except Exception as error:
-                raise VideoError(self._name, f"torchcodec: {error}") from error
+            picture = self._frame(number).data.permute(1, 2, 0).contiguous().numpy()
             yield number, self._scaler(av.VideoFrame.from_ndarray(picture))
 
     def close(self) -> None:
         """Release the file."""
         self._reader = None
+
+    def _frame(self, number: int) -> Any:
+        try:
+            return self._reader.get_frame_at(number)
+        except Exception as error:
+            raise VideoError(self._name, f"torchcodec: {error}") from error
 
 
 DECODERS: dict[str, type[Any]] = {
@@ -135,6 +142,33 @@ DECODERS: dict[str, type[Any]] = {
     "torchcodec": TorchcodecDecoder,
     "pictures": FolderDecoder,  # the only one for a folder, and for nothing else
 }
+MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
+
+
+def refuse_decoder(name: str, *, kernel: str = "bicubic") -> None:
+    """Refuse a decoder that does not exist, cannot be imported, or cannot resize with a filter.
+
+    Raises:
+        ValueError: If that is so.
+
+    >>> refuse_decoder("ffmpeg")
+    Traceback (most recent call last):
+    ...
+    ValueError: got decoder=ffmpeg; expected one of auto, pyav, decord, torchcodec; choose one of them
+    """
+    if name not in CHOICES:
+        raise ValueError(f"got decoder={name}; expected one of {', '.join(CHOICES)}; choose one of them")
+    if name == "decord" and kernel != "bicubic":
+        raise ValueError(f"got data.kernel={kernel} for decoder=decord; expected bicubic; change one of them")
+    try:
+        if name in MODULES:
+            _module(MODULES[name])
+    except Exception as error:  # torchcodec raises RuntimeError where it finds no libraries of FFmpeg
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"got decoder={name}, which cannot be imported ({reason}); expected it to be installed, with all it needs; "
+            f"install it, or take decoder=auto"
+        ) from error
 
 
 @cache

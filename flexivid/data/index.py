@@ -46,6 +46,8 @@ class BadVideo(NamedTuple):
 class VideoIndex(NamedTuple):
     """The videos that can be decoded, and the files that cannot, both in the order of the manifest.
 
+    ``num_probed`` files were looked at for it, the others before.
+
     >>> VideoIndex(Videos.of([]), (BadVideo("a.mp4", "no video stream"),), (), Path("index.arrow")).bad[0].path
     'a.mp4'
     """
@@ -54,16 +56,22 @@ class VideoIndex(NamedTuple):
     bad: tuple[BadVideo, ...]
     class_names: tuple[str, ...]
     path: Path
+    num_probed: int = 0
 
 
-def index_path(root: str) -> Path:
+def index_path(root: str, decoder: str = "auto") -> Path:
     """Return where the index of a collection is kept: ``$FLEXIVID_CACHE/index`` or ``~/.cache/flexivid/index``.
+
+    Args:
+        root: The collection.
+        decoder: The one that must be exact for its files, which refuses others than another would.
 
     >>> index_path("videos").suffix
     '.arrow'
     """
     cache = os.environ.get("FLEXIVID_CACHE") or Path.home() / ".cache" / "flexivid"
     name = root if is_remote(root) else os.path.abspath(root)
+    name += "" if decoder == "auto" else f"\0{decoder}"
     return Path(cache, "index", hashlib.sha256(name.encode()).hexdigest()[:20] + ".arrow")
 
 
@@ -118,7 +126,7 @@ def build_index(
     parts.clear()
     table = Table.open(file)
     assert table is not None
-    return _as_index(table, file)
+    return _as_index(table, file)._replace(num_probed=len(new))
 
 
 def _threads(num_workers: int | None) -> ProbeMany:

@@ -12,6 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from flexivid.data.facts import Facts
@@ -91,6 +92,13 @@ class Table(NamedTuple):
     def token(self) -> str:
         """Tells this table from every other, a later one in the same file too."""
         return self._note("token")
+
+    def has_words(self, name: str) -> bool:
+        """Return whether a column of strings holds any that is not empty."""
+        if self.batch.num_rows == 0:
+            return False
+        ends = np.frombuffer(self.batch.column(name).buffers()[1], np.int64)
+        return bool(ends[self.batch.num_rows] > ends[0])
 
     def word(self, name: str, row: int) -> Any:
         """Return a string or bytes from one row.

@@ -3,18 +3,18 @@
 Uses the index that training uses, so what was found here is not looked for again. Imports no Lightning.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from flexivid.data.buckets import Bucket
 from flexivid.data.clips import ClipSettings
 from flexivid.data.dataset import ClipDataset
+from flexivid.data.decoders import Choice
 from flexivid.data.duplicates import find_duplicates
-from flexivid.data.index import VideoIndex, build_index
-from flexivid.data.manifest import read_manifests
-from flexivid.data.pool import DecodePool, num_cores, probe_many
-from flexivid.data.probe import Facts, VideoError
+from flexivid.data.index import VideoIndex
+from flexivid.data.pool import DecodePool, num_cores
 from flexivid.data.report import Fault, Report, decode_whole, repeats, survey, too_short
+from flexivid.data.splits import index_collection
 
 OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
 
@@ -30,12 +30,15 @@ class Part(NamedTuple):
     num_probed: int
 
 
-def find_parts(root: str, *, num_workers: int | None = None, progress: bool = True) -> dict[str, Part]:
+def find_parts(
+    root: str, *, num_workers: int | None = None, decoder: Choice = "auto", progress: bool = True
+) -> dict[str, Part]:
     """Look at every file that is new, in processes that a file cannot harm.
 
     Args:
         root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``).
         num_workers: Processes; one a core by default.
+        decoder: As training uses it.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -49,20 +52,10 @@ def find_parts(root: str, *, num_workers: int | None = None, progress: bool = Tr
     Traceback (most recent call last):
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
-    parts: dict[str, Part] = {}
     with DecodePool(num_workers or num_cores()) as pool:
-        for name, manifest in zip(("train", "held out"), read_manifests(root), strict=True):
-            if manifest is None:
-                continue
-            counts: list[int] = []
-
-            def looks(paths: list[str], counts: list[int] = counts) -> Iterator[Facts | VideoError]:
-                counts.append(len(paths))
-                return probe_many(paths, pool)
-
-            index = build_index(manifest, probe_many=looks, progress=progress)
-            parts[name] = Part(index, sum(counts))
-    return parts
+        train, held_out = index_collection(root, pool=pool, decoder=decoder, progress=progress)
+    parts = {"train": Part(train, train.num_probed)}
+    return parts if held_out is None else parts | {"held out": Part(held_out, held_out.num_probed)}
 
 
 def inspect(

@@ -19,6 +19,7 @@ from flexivid.data.probe import VideoError
 BATCHES_AHEAD = 2  # for each process
 
 Address = tuple[int, int]  # (clip, epoch)
+Batch = dict[str, Tensor | list[str]]
 
 
 class Plans(Protocol):
@@ -27,6 +28,8 @@ class Plans(Protocol):
     >>> issubclass(Plans, Protocol)
     True
     """
+
+    has_captions: bool
 
     def __len__(self) -> int: ...
 
@@ -38,6 +41,10 @@ class Plans(Protocol):
         """Return the class, or -1."""
         ...
 
+    def caption(self, clip: int) -> str:
+        """Return the words for a clip, if there are any."""
+        ...
+
     def cached(self, address: Address) -> np.ndarray | None:
         """Return the frames, (t, h, w, c) uint8, if they are in memory."""
         ...
@@ -45,6 +52,8 @@ class Plans(Protocol):
 
 class ClipLoader:
     """An iterable of batches: ``video``, (b, c, t, h, w) uint8, and ``label``, (b,) int64. Iterating again starts anew.
+
+    Where the data set has captions, ``caption`` is a list of b strings.
 
     A file whose decoder hangs, crashes or takes too much memory costs time, so its other clips, too, are replaced
     without another try: those that come after it in the order of the batches, which no timing can change. Any other
@@ -56,12 +65,15 @@ class ClipLoader:
         pool: Decodes clips; several loaders may share it.
         on_bad: Called with path and reason when a file fails for the first time, in the order of the batches.
         prefetch: Batches that are decoded ahead; by default two for each process.
+        on_batch: Called for each batch before it is handed out.
+        died: Files that killed their decoders before, by path; those that do so later are added.
         max_bytes: Stop decoding ahead at so much memory.
         pin_memory: Whether batches lie in pinned memory; by default where there is CUDA.
         substitute: Gives the ``number``-th clip that takes the place of a clip, from 1; by default those after it.
             None instead of a clip leaves the place empty: the batch is smaller, or left out.
 
     >>> class Grey:
+    ...     has_captions = False
     ...     def __len__(self): return 3
     ...     def label(self, clip): return clip
     ...     def cached(self, address): return np.full((2, 4, 4, 3), address[0], np.uint8)
@@ -78,24 +90,27 @@ class ClipLoader:
         *,
         pool: DecodePool,
         on_bad: Callable[[str, str], None] | None = None,
+        on_batch: Callable[[], None] | None = None,
+        died: dict[str, str] | None = None,
         prefetch: int | None = None,
         max_bytes: int = 1 << 30,
         pin_memory: bool | None = None,
         substitute: Callable[[int, int], int | None] | None = None,
     ) -> None:
         self.dataset, self.batches, self.pool, self.on_bad = dataset, batches, pool, on_bad
+        self.on_batch = on_batch or (lambda: None)
         self.prefetch = BATCHES_AHEAD * max(1, pool.num_workers) if prefetch is None else max(1, prefetch)
         self.max_bytes = max_bytes
         self.substitute = substitute or (lambda clip, number: (clip + number) % len(dataset))
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.num_substituted = 0
         self._reported: set[str] = set()
-        self._died: dict[str, VideoError] = {}
+        self._died = {} if died is None else died
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         source = iter(self.batches)  # all of this runs at the first ``next``: Lightning calls iter() just to look
         ahead: deque[list[_Place]] = deque()
         try:
@@ -103,6 +118,7 @@ class ClipLoader:
             while ahead:
                 batch = self._collate(ahead.popleft())
                 self._look_ahead(ahead, source)
+                self.on_batch()
                 if batch is not None:
                     yield batch
         finally:
@@ -154,8 +170,7 @@ class ClipLoader:
             place.num_bytes = frames.nbytes
             return
         request = self.dataset.plan(address)
-        error = self._died.get(request.path)
-        ticket = self.pool.submit(request) if error is None else None
+        ticket = None if request.path in self._died else self.pool.submit(request)
         place.answers.append((request.path, ticket))
         place.num_bytes = len(request.indices) * request.size[0] * request.size[1] * 3
 
@@ -184,19 +199,19 @@ class ClipLoader:
 
     def _result(self, path: str, ticket: Ticket | None) -> np.ndarray:
         if path in self._died or ticket is None:
-            raise self._died[path]
+            raise VideoError(path, self._died[path])
         try:
             return self.pool.result(ticket)
         except VideoError as error:
             if isinstance(error, DecoderDiedError):
-                self._died[path] = error
+                self._died[path] = error.reason
             if path not in self._reported and self.on_bad is not None:
                 self._reported.add(path)
                 self.on_bad(path, error.reason)
             raise
 
-    def _collate(self, places: "list[_Place]") -> dict[str, Tensor] | None:
-        labels: list[int] = []
+    def _collate(self, places: "list[_Place]") -> Batch | None:
+        clips: list[int] = []
         video = None
         for place in places:
             taken = self._take(place)
@@ -210,10 +225,22 @@ class ClipLoader:
                     f"got a clip of (c, t, h, w) = {planes.shape} in a batch of {tuple(video.shape[1:])}; "
                     f"expected clips of one shape; give each batch clips of one bucket"
                 )
-            video.numpy()[len(labels)] = planes
-            labels.append(self.dataset.label(taken[0]))
+            video.numpy()[len(clips)] = planes
+            clips.append(taken[0])
             place.answers.clear()  # the frames' memory is used again
-        return None if video is None else {"video": video[: len(labels)], "label": torch.tensor(labels)}
+        return None if video is None else {"video": video[: len(clips)], **described(self.dataset, clips)}
+
+
+def described(dataset: Plans, clips: list[int]) -> Batch:
+    """Return ``label`` and, if there are captions, ``caption`` of some clips.
+
+    >>> from flexivid.data.dataset import ClipDataset, ClipSettings, Videos
+    >>> dataset = ClipDataset(Videos.of(["a.mp4"], num_frames=8, label=3, caption="a dog"), ClipSettings())
+    >>> described(dataset, [0, 0])
+    {'label': tensor([3, 3]), 'caption': ['a dog', 'a dog']}
+    """
+    batch: Batch = {"label": torch.tensor([dataset.label(clip) for clip in clips])}
+    return batch | {"caption": [dataset.caption(clip) for clip in clips]} if dataset.has_captions else batch
 
 
 class _Place:

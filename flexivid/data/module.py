@@ -1,7 +1,7 @@
 """The data of a training run as a LightningDataModule: folder or manifest in, batches out.
 
-A batch is ``video``, (b, c, t, h, w) uint8, and ``label``, (b,) int64, -1 in a set without classes. Scaling to [-1, 1]
-is left to the training module, on its device.
+A batch is ``video``, (b, c, t, h, w) uint8, or ``latent``, likewise; ``label``, (b,) int64, -1 without classes; and
+``caption``, b strings, in a set with captions. Scaling to [-1, 1] is left to the training module, on its device.
 
 Lightning replaces the sampler of a torch ``DataLoader`` when it runs on several ranks. The loaders here are none, so
 that ``trainer.use_distributed_sampler`` does not matter: every rank takes its own share. Clips are planned here and
@@ -12,20 +12,21 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import distributed
 
-from flexivid.data.account import BadFiles, remarks
+from flexivid.data.account import BadFiles, agree, gather, open_account, remarks
 from flexivid.data.buckets import parse_buckets
 from flexivid.data.clips import ClipSettings, Short, Windows, refuse_settings
-from flexivid.data.dataset import Address, ClipDataset
+from flexivid.data.dataset import Address
+from flexivid.data.decoders import Choice
 from flexivid.data.index import BadVideo
+from flexivid.data.latent_cache import LatentCache, LatentLoader, open_latents
 from flexivid.data.loader import ClipLoader
 from flexivid.data.pool import DecodePool, num_cores
-from flexivid.data.sampler import BucketBatchSampler, StepBatchSampler
-from flexivid.data.splits import Splits, keep_in_memory, load_splits, write_bad
+from flexivid.data.run import Run
+from flexivid.data.sampler import StepBatchSampler, fixed_batches
+from flexivid.data.splits import Splits, keep_in_memory, load_splits
 
 
 class VideoDataModule(LightningDataModule):
@@ -42,12 +43,13 @@ class VideoDataModule(LightningDataModule):
         stride: Take every so-many-th frame of the source.
         batch_size: Clips of a batch on each rank, unless ``set_batch_sizes`` says otherwise.
         num_workers: Processes that decode clips; 0 means one, which is enough while the videos fit into memory.
-        cache_gib: Memory for decoded frames, per rank; videos beyond it are decoded clip by clip.
+        cache_gib: Memory for decoded frames, per rank, read before training; videos beyond it are decoded clip by clip.
+            None: 4 if all videos can be read in about a minute, else 0.
         seed: Decides the order of the clips and all that is drawn.
         short: What to do with videos shorter than a clip: skip, loop or pad them (their last frame stays).
         flip: Mirror half of the training clips left to right.
-        max_bad_fraction: Stop, at the start or later, when a larger share of the files cannot be decoded; up to it they
-            are skipped, listed, and other clips take their places.
+        max_bad_fraction: Stop, at the start or later, when a larger share of the files cannot be decoded, on all ranks
+            together; up to it they are skipped, listed, and other clips take their places.
         val_clips: Validate on at most so many clips, spread evenly and always the same.
         fps: Take the frames shown at this rate, whatever the rate of the source; not together with ``stride``.
         windows: Where training clips lie: "random", "uniform", "first" or "all" (see ``ClipSettings``).
@@ -59,6 +61,8 @@ class VideoDataModule(LightningDataModule):
         max_seconds_per_file: Time to decode a clip; a file that takes longer is bad.
         max_gib_per_file: Memory to decode a clip; likewise.
         trust_index: Do not look whether files have changed since an earlier run looked at them.
+        decoder: "pyav", "decord" or "torchcodec", for which files that it does not decode exactly are bad; or "auto".
+        latents: Folder of ``latent_cache.write_latents``; batches are latents instead of pixels.
 
     >>> VideoDataModule("videos", size=48).settings.size
     (48, 48)
@@ -72,7 +76,7 @@ class VideoDataModule(LightningDataModule):
         stride: int = 1,
         batch_size: int = 32,
         num_workers: int = 0,
-        cache_gib: float = 4,
+        cache_gib: float | None = None,
         seed: int = 0,
         short: Short = "skip",
         flip: bool = False,
@@ -87,6 +91,8 @@ class VideoDataModule(LightningDataModule):
         max_seconds_per_file: float = 60,
         max_gib_per_file: float = 2,
         trust_index: bool = False,
+        decoder: Choice = "auto",
+        latents: str | None = None,
     ) -> None:
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
@@ -97,6 +103,7 @@ class VideoDataModule(LightningDataModule):
         self.cache_gib, self.max_bad_fraction, self.val_clips = cache_gib, max_bad_fraction, val_clips
         self.buckets, self.trust_index = parse_buckets(buckets or []), trust_index
         self.max_seconds_per_file, self.max_gib_per_file = max_seconds_per_file, max_gib_per_file
+        self.decoder, self.latents = decoder, latents
         refuse_settings(self.settings)
         if batch_size < 1:
             raise ValueError(f"got data.batch_size={batch_size}; expected at least 1; raise data.batch_size")
@@ -104,6 +111,8 @@ class VideoDataModule(LightningDataModule):
         self._batch_size_at: Callable[[int], int] = lambda global_step: batch_size
         self._splits: Splits | None = None
         self._bad: BadFiles | None = None
+        self._died: dict[str, str] = {}  # files that killed their decoders in training batches, and how
+        self._latents: dict[str, LatentCache] = {}
         self._pool: DecodePool | None = None
 
     @property
@@ -129,6 +138,11 @@ class VideoDataModule(LightningDataModule):
         return len(self.splits.train)
 
     @property
+    def latent_codec(self) -> str | None:
+        """Name of the codec that made the latents, which whoever trains on them must know; None for pixels."""
+        return self._latents["train"].codec if self._latents else None
+
+    @property
     def fps(self) -> float:
         """Frames a second of the clips: ``fps``, or the median over the videos, divided by ``stride``."""
         return self.splits.fps
@@ -149,7 +163,7 @@ class VideoDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Look at new files before other ranks do; alone, ``setup`` does."""
-        if self._world_size > 1:
+        if self._run.world_size > 1:
             self._load()
 
     def setup(self, stage: str | None = None) -> None:
@@ -162,40 +176,45 @@ class VideoDataModule(LightningDataModule):
         if self._splits is not None:
             return
         splits = self._load()
-        if self.cache_gib > 0:
+        if self.latents is not None:
+            parts = {"train": splits.train, "val": splits.val}
+            self._latents = {k: open_latents(self.latents, part, name=k) for k, part in parts.items() if part}
+        else:
             with self._new_pool(num_cores()) as pool:
-                room, quiet = int(self.cache_gib * 2**30), self._rank > 0
-                splits = keep_in_memory(splits, max_bytes=room, pool=pool, agree=_agree, progress=not quiet)
+                room = None if self.cache_gib is None else int(self.cache_gib * 2**30)
+                quiet = self._run.rank > 0
+                splits = keep_in_memory(splits, pool=pool, max_bytes=room, agree=agree, progress=not quiet)
         self._report(splits)
         self._splits = splits
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return which files killed their decoders on each rank: no clip of theirs is tried again after a resume."""
+        return {"died": gather(dict(self._died))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what ``state_dict`` returned; another number of ranks takes all of them together."""
+        everyones, rank = state["died"], self._run.rank
+        same = len(everyones) == self._run.world_size
+        for died in everyones[rank : rank + 1] if same else everyones:
+            self._died.update(died)
+        for path, reason in self._died.items():
+            self._on_bad(path, reason)
+
     def teardown(self, stage: str | None = None) -> None:
-        """End the decoding processes; they start again when they are needed."""
+        """End the decoding processes, which start again when they are needed, and the account of bad files."""
+        if self._bad is not None and stage == "fit":
+            self._bad.end(is_first=self._run.rank == 0)
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
-    def train_dataloader(self) -> ClipLoader:
+    def train_dataloader(self) -> ClipLoader | LatentLoader:
         """Return the training batches, from the trainer's global step on."""
-        # fixed for a whole fit: GradientAccumulationScheduler would break the exact resume
-        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        dataset = self.splits.train
-        options: dict[str, Any] = {
-            "seed": self.settings.seed,
-            "rank": self._rank,
-            "world_size": self._world_size,
-            "start_step": lambda: accumulate * self._global_step,
-            "num_steps": self._num_steps(accumulate),
-        }
+        clips = self.splits.train.clips_by_bucket()
+        batches = self._run.batches(clips, self._batch_size_at, seed=self.settings.seed, epoch_size=self.batch_size)
+        return self._loader("train", batches)
 
-        def batch_size_at(step: int) -> int:
-            return self._batch_size_at(step // accumulate)
-
-        if len(dataset.buckets) > 1:
-            return self._loader(dataset, BucketBatchSampler(dataset.clips_by_bucket(), batch_size_at, **options))
-        return self._loader(dataset, StepBatchSampler(self.num_clips, batch_size_at, **options))
-
-    def val_dataloader(self) -> ClipLoader | list:
+    def val_dataloader(self) -> ClipLoader | LatentLoader | list:
         """Return this rank's share of the held-out clips: none comes twice, none is added to fill a batch.
 
         A clip that cannot be decoded is left out; no other takes its place.
@@ -204,38 +223,14 @@ class VideoDataModule(LightningDataModule):
         if dataset is None:
             return []
         number = min(self.val_clips, len(dataset))
-        clips = np.arange(number) * len(dataset) // max(1, number)
-        batches: list[list[Address]] = []
-        buckets = np.array([dataset.bucket(int(clip)) for clip in clips], dtype=np.int64)
-        for bucket in range(len(dataset.buckets)):
-            share = [(int(clip), 0) for clip in clips[buckets == bucket][self._rank :: self._world_size]]
-            batches += [share[i : i + self.batch_size] for i in range(0, len(share), self.batch_size)]
-        return self._loader(dataset, batches, substitutes=False)
+        clips = [i * len(dataset) // number for i in range(number)]
+        by_bucket = [[clip for clip in clips if dataset.bucket(clip) == i] for i in range(len(dataset.buckets))]
+        batch_size, run = self.batch_size, self._run
+        return self._loader("val", fixed_batches(by_bucket, batch_size, rank=run.rank, world_size=run.world_size))
 
     @property
-    def _rank(self) -> int:
-        return 0 if self.trainer is None else self.trainer.global_rank
-
-    @property
-    def _world_size(self) -> int:
-        return 1 if self.trainer is None else self.trainer.world_size
-
-    @property
-    def _global_step(self) -> int:
-        overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # which means the same batches again and again
-        return 0 if self.trainer is None or overfit else self.trainer.global_step
-
-    def _num_steps(self, accumulate: int) -> int:
-        """Return the batches of a Lightning epoch: the whole run if its steps are set, else one pass over the clips.
-
-        The pass is reckoned with ``batch_size``, whatever ``set_batch_sizes`` says: an epoch must be as long after a
-        resume as before.
-        """
-        trainer = self.trainer
-        if trainer is not None and trainer.max_steps > 0 and trainer.max_epochs in (None, -1):
-            interval = trainer.val_check_interval  # Lightning refuses one longer than the epoch
-            return max(trainer.max_steps * accumulate, interval if isinstance(interval, int) else 0)
-        return -(-self.num_clips // (self.batch_size * self._world_size * accumulate)) * accumulate
+    def _run(self) -> Run:
+        return Run(self.trainer)
 
     def _new_pool(self, num_workers: int) -> DecodePool:
         max_bytes = int(self.max_gib_per_file * 2**30)
@@ -244,44 +239,40 @@ class VideoDataModule(LightningDataModule):
     def _load(self) -> Splits:
         with self._new_pool(num_cores()) as pool:
             check: Literal["names", "stat"] = "names" if self.trust_index else "stat"
-            quiet = self._rank > 0
-            return load_splits(
-                self.root, self.settings, buckets=self.buckets, check=check, pool=pool, progress=not quiet
-            )
+            options: dict[str, Any] = {"buckets": self.buckets, "check": check, "decoder": self.decoder}
+            return load_splits(self.root, self.settings, pool=pool, progress=self._run.rank == 0, **options)
 
     def _loader(
-        self, dataset: ClipDataset, batches: StepBatchSampler | list[list[Address]], *, substitutes: bool = True
-    ) -> ClipLoader:
+        self, name: Literal["train", "val"], batches: StepBatchSampler | list[list[Address]]
+    ) -> ClipLoader | LatentLoader:
+        """Training clips that fail are replaced by others, those for validation are left out."""
+        is_train = name == "train"
+        dataset = self.splits.train if is_train else self.splits.val
+        assert dataset is not None
+        substitute = dataset.substitute if is_train else lambda clip, number: None
+        if name in self._latents:
+            return LatentLoader(dataset, batches, cache=self._latents[name], substitute=substitute)
         if self._pool is None:
             self._pool = self._new_pool(self.num_workers)
-        substitute = dataset.substitute if substitutes else lambda clip, number: None
-        return ClipLoader(dataset, batches, pool=self._pool, on_bad=self._on_bad, substitute=substitute)
+        assert self._bad is not None
+        options: dict[str, Any] = {"on_batch": self._bad.count_batch, "died": self._died} if is_train else {}
+        return ClipLoader(dataset, batches, pool=self._pool, on_bad=self._on_bad, substitute=substitute, **options)
 
     def _report(self, splits: Splits) -> None:
         """Warn of everything that is left out or slow."""
-        folder = None if self.trainer is None else self.trainer.log_dir  # every rank has to ask
-        bad = BadFiles(self.root, num_files=splits.num_files, max_fraction=self.max_bad_fraction, folder=folder)
-        bad.add(*splits.bad, write=False)
+        run = self._run
+        self._bad = open_account(splits, self.root, max_fraction=self.max_bad_fraction, run=run)
         if splits.bad:
-            if folder is not None and self._rank == 0:
-                write_bad(splits.bad, folder)
-            rank_zero_warn(bad.message())
-        for remark in remarks(splits, self.root, cache_gib=self.cache_gib, num_workers=self.num_workers):
+            rank_zero_warn(self._bad.message())
+        for cache in self._latents.values():
+            if cache.missing:
+                rank_zero_warn(f"got {len(cache.missing)} clips without a latent; they are left out or replaced")
+        workers = self.num_workers or len(self._latents)  # no clip is decoded where there are latents
+        for remark in remarks(splits, self.root, cache_gib=self.cache_gib, num_workers=workers):
             rank_zero_warn(remark)
-        self._bad = bad
 
     def _on_bad(self, path: str, reason: str) -> None:
         """Take note of a file that fails during the run, on whatever rank."""
         assert self._bad is not None
-        if path not in self._bad.found:
-            self._bad.add(BadVideo(path, reason))
+        if self._bad.report(BadVideo(path, reason)):
             warnings.warn(f"{self._bad.message()}; the last one now, during the run", stacklevel=2)
-
-
-def _agree(failed: list[BadVideo]) -> list[BadVideo]:
-    """Return the files that fail on any rank, in the same order on all."""
-    lists = [failed]
-    if distributed.is_available() and distributed.is_initialized():
-        lists = [[] for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(lists, failed)
-    return list({bad.path: bad for bads in lists for bad in bads}.values())

@@ -18,7 +18,7 @@ from weakref import finalize
 from flexivid.data.pool_keeper import DecoderDiedError, Keeper
 from flexivid.data.pool_process import Job
 from flexivid.data.pool_worker import Hello, name_of
-from flexivid.data.probe import Facts, VideoError, probe
+from flexivid.data.probe import Facts, Look, VideoError, look_at
 
 __all__ = ["DecodePool", "DecoderDiedError", "Ticket", "num_cores", "outcomes", "probe_many"]
 
@@ -100,14 +100,14 @@ class DecodePool:
 
 
 def probe_many(
-    paths: Iterable[str | os.PathLike[str]], pool: DecodePool, *, work: Callable[[Any], Any] = probe
+    paths: Iterable[str | os.PathLike[str]], pool: DecodePool, *, decoder: str = "auto"
 ) -> Iterator[Facts | VideoError]:
     """Look at files in the processes of a pool, some ahead of what is asked for.
 
     Args:
         paths: The files.
         pool: The processes.
-        work: What is done with each path.
+        decoder: Which decoder to use (see ``probe``).
 
     Yields:
         What was found, or what is wrong with the file, in the order of the paths.
@@ -116,7 +116,8 @@ def probe_many(
     ...     [found.reason for found in probe_many(["nowhere.mp4"], pool)]
     ['cannot be opened: No such file or directory']
     """
-    for _, found in outcomes(((None, os.fspath(path)) for path in paths), pool, work=work, ahead=LOOK_AHEAD):
+    looks = ((None, Look(os.fspath(path), decoder)) for path in paths)
+    for _, found in outcomes(looks, pool, work=look_at, ahead=LOOK_AHEAD):
         yield found
 
 

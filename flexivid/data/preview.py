@@ -78,6 +78,7 @@ def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequ
     >>> from flexivid.data.loader import ClipLoader
     >>> from flexivid.data.pool import DecodePool
     >>> class Grey:
+    ...     has_captions = False
     ...     caption, label, __len__ = lambda self, clip: "", lambda self, clip: -1, lambda self: 9
     ...     def cached(self, address): return np.zeros((2, 4, 4, 3), np.uint8)
     ...     def plan(self, address): return ClipRequest("a.mp4", b"", np.arange(2) + address[0], (4, 4))

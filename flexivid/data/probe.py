@@ -27,13 +27,12 @@ from flexivid.data.container import (
     refuse_if_cut_off,
     video_stream,
 )
-from flexivid.data.decoders import DECODERS, PyavDecoder, View, clock_of
+from flexivid.data.decoders import DECODERS, PyavDecoder, View, clock_of, refuse_decoder
 from flexivid.data.facts import Facts, Size, VideoError
 from flexivid.data.frame_folder import is_frame_folder, probe_folder
 
-__all__ = ["Facts", "Size", "VideoError", "decode_all", "probe"]
+__all__ = ["Facts", "Look", "Size", "VideoError", "decode_all", "look_at", "probe"]
 
-CHOICES = ("pyav", "decord", "torchcodec")
 WHOLE_PIXELS = 50_000_000  # decoded from beginning to end if no more than this: a quarter of a second
 TRIAL_PIXELS = 100_000_000  # the trial of seeking in longer files takes no more than this
 MAX_ENTRIES = 256  # places tried in a file whose packets do not tell
@@ -49,7 +48,7 @@ class _Packet(NamedTuple):
     is_shown: bool
 
 
-class _Look(NamedTuple):
+class _Scan(NamedTuple):
     """What one pass over the packets finds."""
 
     packets: list[_Packet]
@@ -61,19 +60,44 @@ class _Look(NamedTuple):
     last_duration: int
 
 
-def probe(source: Source, *, decoder: str = "pyav") -> Facts:
+class Look(NamedTuple):
+    """A file to be looked at, for processes that take one argument.
+
+    >>> Look("a.mp4").decoder
+    'auto'
+    """
+
+    path: str
+    decoder: str = "auto"
+
+
+def look_at(look: Look) -> Facts:
+    """Do as ``probe``.
+
+    >>> look_at(Look("nowhere.mp4"))
+    Traceback (most recent call last):
+    ...
+    flexivid.data.facts.VideoError: got nowhere.mp4: cannot be opened: No such file or directory; expected a video \
+that decodes to its end; re-encode or remove the file
+    """
+    return probe(look.path, decoder=look.decoder)
+
+
+def probe(source: Source, *, decoder: str = "auto") -> Facts:
     """Look at a file for the first time.
 
     Args:
         source: Path, address or content of the file.
-        decoder: Which decoder to use if it is exact for this file: "pyav", which is the fastest as well, "decord" or
-            "torchcodec"; where that one is not, or is not installed, it is "pyav".
+        decoder: Which decoder to use: "pyav", which is exact for every file and the fastest; "decord" or "torchcodec",
+            where they are exact; "auto" chooses. A folder of pictures has its own.
 
     Returns:
         What was found.
 
     Raises:
-        VideoError: If the file cannot be opened, has no video, is cut off, or is found to be damaged.
+        VideoError: If the file cannot be opened, has no video, is cut off, or is found to be damaged, or if the decoder
+            that is asked for is not exact for it.
+        ValueError: If there is no such decoder, or it is not installed.
 
     >>> try:
     ...     probe("nowhere.mp4")
@@ -81,16 +105,22 @@ def probe(source: Source, *, decoder: str = "pyav") -> Facts:
     ...     print(error.reason)
     cannot be opened: No such file or directory
     """
-    if decoder not in CHOICES:
-        raise ValueError(f"got decoder={decoder!r}; expected one of {', '.join(CHOICES)}; choose one of them")
+    refuse_decoder(decoder)
     if is_frame_folder(source):
         return probe_folder(source)  # type: ignore[arg-type]
-    look = _look(source)
-    facts = _from_packets(source, look) or _from_frames(source, look)
-    return facts._replace(decoder=decoder) if _agrees(source, facts, decoder) else facts
+    scan = _scan(source)
+    facts = _from_packets(source, scan) or _from_frames(source, scan)
+    if decoder in ("auto", facts.decoder):
+        return facts
+    try:
+        _compare(source, facts, decoder)
+    except VideoError as error:
+        reason = f"not decoded exactly by {decoder} ({error.reason}); decoder=auto takes another"
+        raise VideoError(error.path, reason) from error
+    return facts._replace(decoder=decoder)
 
 
-def _look(source: Source) -> _Look:
+def _scan(source: Source) -> _Scan:
     name = name_of(source)
     some: list[_Packet] = []
     frames: list[av.VideoFrame] = []
@@ -107,27 +137,27 @@ def _look(source: Source) -> _Look:
         if not frames:
             raise VideoError(name, "no frame can be decoded")
         base = frames[0].time_base or stream.time_base or Fraction(1, 1000)
-        return _Look(
+        return _Scan(
             *(some, frames[0], [frame.pts for frame in frames], stream.codec_context.name, container.format.name),
             *((base.numerator, base.denominator), duration),
         )
 
 
-def _from_packets(source: Source, look: _Look) -> Facts | None:
+def _from_packets(source: Source, scan: _Scan) -> Facts | None:
     """Return the facts of a long file whose packets tell them; None for any other."""
-    times = [packet.pts for packet in look.packets if packet.is_shown]
-    frame_pixels = look.first.width * look.first.height
-    if len(times) * frame_pixels <= WHOLE_PIXELS or look.codec not in TELLING_CODECS:
+    times = [packet.pts for packet in scan.packets if packet.is_shown]
+    frame_pixels = scan.first.width * scan.first.height
+    if len(times) * frame_pixels <= WHOLE_PIXELS or scan.codec not in TELLING_CODECS:
         return None
-    if not set(look.container.split(",")) & set(TELLING_CONTAINERS):
+    if not set(scan.container.split(",")) & set(TELLING_CONTAINERS):
         return None
     known = [time for time in times if time is not None]
     ticks = np.unique(np.array(known, np.int64))
-    if len(ticks) < len(times) or look.head != ticks[: len(look.head)].tolist():
+    if len(ticks) < len(times) or scan.head != ticks[: len(scan.head)].tolist():
         return None
-    keys = np.array([packet.pts for packet in look.packets if packet.is_key and packet.is_shown], np.int64)
+    keys = np.array([packet.pts for packet in scan.packets if packet.is_key and packet.is_shown], np.int64)
     entries = np.stack([keys, np.searchsorted(ticks, keys)], axis=1)
-    facts = _facts(look, ticks, entries, timed=True, skips=look.codec == "h264")
+    facts = _facts(scan, ticks, entries, timed=True, skips=scan.codec == "h264")
     if len(keys) > 1:
         gaps = np.diff(entries[:, 1], append=facts.num_frames + 1)[:-1]
         shortest = int(np.argmin(np.where(gaps > 0, gaps, 1 << 60)))
@@ -147,7 +177,7 @@ def _seeks(source: Source, facts: Facts, entry: int) -> bool:
         return all(np.array_equal(picture, expected[i]) for i, picture in in_sequence.pictures(wanted))
 
 
-def _from_frames(source: Source, look: _Look) -> Facts:
+def _from_frames(source: Source, scan: _Scan) -> Facts:
     """Decode the whole file, then try which key packets are clean places to start at."""
     times: list[Any] = []
     prints: list[int] = []
@@ -156,22 +186,22 @@ def _from_frames(source: Source, look: _Look) -> Facts:
         prints.append(_print(frame))
     timed = None not in times and all(a < b for a, b in pairwise(times))
     if not timed:
-        return _facts(look, _guessed(look, times), np.empty((0, 2), np.int64), timed=False, skips=False)
+        return _facts(scan, _guessed(scan, times), np.empty((0, 2), np.int64), timed=False, skips=False)
     ticks = np.array(times, np.int64)
-    skips = look.codec == "h264" and set(times) <= {packet.pts for packet in look.packets}
-    clocks = [packet.clock for packet in look.packets if packet.is_key and packet.clock is not None][1:]
+    skips = scan.codec == "h264" and set(times) <= {packet.pts for packet in scan.packets}
+    clocks = [packet.clock for packet in scan.packets if packet.is_key and packet.clock is not None][1:]
     clocks = (
         [clocks[i * len(clocks) // MAX_ENTRIES] for i in range(MAX_ENTRIES)] if len(clocks) > MAX_ENTRIES else clocks
     )
     entries = _tried(source, clocks, dict(zip(times, enumerate(prints), strict=True)))
-    return _facts(look, ticks, np.array(entries, np.int64).reshape(-1, 2), timed=True, skips=skips)
+    return _facts(scan, ticks, np.array(entries, np.int64).reshape(-1, 2), timed=True, skips=skips)
 
 
-def _guessed(look: _Look, times: list[Any]) -> np.ndarray:
+def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
     """Return the times of frames that cannot be told by them: in order or, where some are missing, evenly spaced."""
     if None not in times and len(set(times)) == len(times):
         return np.sort(np.array(times, np.int64))
-    step = max(1, look.last_duration)
+    step = max(1, scan.last_duration)
     start = next((time for time in times if time is not None), 0)
     return start + step * np.arange(len(times), dtype=np.int64)
 
@@ -218,30 +248,28 @@ def _print(frame: av.VideoFrame) -> int:
     return zlib.crc32(rows[::4, : max(1, plane.width)].tobytes())
 
 
-def _facts(look: _Look, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, skips: bool) -> Facts:
-    first = look.first
+def _facts(scan: _Scan, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, skips: bool) -> Facts:
+    first = scan.first
     rotation = round(first.rotation / 90) * 90
     size = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
-    end = int(ticks[-1]) + max(1, int(np.median(np.diff(ticks))) if len(ticks) > 1 else look.last_duration)
+    end = int(ticks[-1]) + max(1, int(np.median(np.diff(ticks))) if len(ticks) > 1 else scan.last_duration)
     return Facts(
-        *(look.codec, look.container, first.format.name, size, rotation, ticks, end, look.time_base, entries),
+        *(scan.codec, scan.container, first.format.name, size, rotation, ticks, end, scan.time_base, entries),
         *(timed, skips),
     )
 
 
-def _agrees(source: Source, facts: Facts, decoder: str) -> bool:
-    """Whether another decoder counts and times all frames, and seeks to one of them, as PyAV does."""
-    if decoder == "pyav":
-        return False
+def _compare(source: Source, facts: Facts, decoder: str) -> None:
+    """Refuse a decoder that does not count and time all frames, or seeks to one of them, as PyAV does."""
     late = int(facts.entries[len(facts.entries) // 2, 1]) if len(facts.entries) else 0
     wanted = [min(late + 1, facts.num_frames - 1)]
-    try:
-        with closing(DECODERS[decoder](source, facts, View(facts.size))) as other:
-            times = other.timestamps()
-            pictures = dict(other.pictures(wanted))
-    except VideoError:
-        return False
+    with closing(DECODERS[decoder](source, facts, View(facts.size))) as other:
+        times = other.timestamps()
+        pictures = dict(other.pictures(wanted))
     with closing(PyavDecoder(source, facts, View())) as own:
         difference = max(np.abs(pictures[i].astype(int) - picture).mean() for i, picture in own.pictures(wanted))
     tick = facts.time_base[0] / facts.time_base[1]
-    return bool(np.abs(times - facts.timestamps).max() <= max(tick, 1e-3) and difference <= MAX_DIFFERENCE)
+    if np.abs(times - facts.timestamps).max() > max(tick, 1e-3):
+        raise VideoError(name_of(source), "frames at other times")
+    if difference > MAX_DIFFERENCE:
+        raise VideoError(name_of(source), "another picture after a seek")

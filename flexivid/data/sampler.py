@@ -89,6 +89,24 @@ class StepBatchSampler(Sampler[list[Position]]):
         return int(self._permutations[epoch][index]), epoch
 
 
+def fixed_batches(
+    groups: Sequence[Sequence[int]], batch_size: int, *, rank: int = 0, world_size: int = 1
+) -> list[list[Position]]:
+    """Return one rank's share of some clips, in batches of one group each; no clip comes twice or is left out.
+
+    Args:
+        groups: Clips of one shape each.
+        batch_size: Most clips of a batch.
+        rank: This process.
+        world_size: Number of processes.
+
+    >>> fixed_batches([[0, 4, 8], [2]], 2)
+    [[(0, 0), (4, 0)], [(8, 0)], [(2, 0)]]
+    """
+    shares = [[(clip, 0) for clip in group[rank::world_size]] for group in groups]
+    return [share[i : i + batch_size] for share in shares for i in range(0, len(share), batch_size)]
+
+
 class BucketBatchSampler(StepBatchSampler):
     """As ``StepBatchSampler``, with all clips of a batch, on every rank, out of one bucket.
 

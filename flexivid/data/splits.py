@@ -6,21 +6,26 @@ Imports no Lightning: the data module and the programs that look at data sets sh
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from flexivid.data.buckets import Bucket
-from flexivid.data.cache import FrameCache, fill
+from flexivid.data.cache import FrameCache, fill, seconds_to_read
 from flexivid.data.clips import ClipSettings, span_of, step_of
 from flexivid.data.dataset import ClipDataset
+from flexivid.data.decoders import Choice, refuse_decoder
 from flexivid.data.footage import hold_out
-from flexivid.data.index import BadVideo, Check, VideoIndex, build_index
+from flexivid.data.index import BadVideo, Check, VideoIndex, build_index, index_path
 from flexivid.data.manifest import Manifest, read_manifests
-from flexivid.data.pool import DecodePool, probe_many
+from flexivid.data.pool import DecodePool, num_cores, probe_many
 from flexivid.data.videos import Videos
 
+QUICK_SECONDS = 60.0  # of decoding on one core: what is read before training unless told otherwise
+QUICK_BYTES = 4 << 30
 NUM_NAMED = 10  # files that a message names; a list on disk has them all
 
 
@@ -73,6 +78,7 @@ def load_splits(
     check: Check = "stat",
     pool: DecodePool | None = None,
     progress: bool = True,
+    decoder: Choice = "auto",
 ) -> Splits:
     """Find the videos of a folder or manifest and what is known of each; nothing is decoded but what is new.
 
@@ -82,31 +88,26 @@ def load_splits(
         settings: How clips are cut out of them.
         buckets: Shapes of clips, in place of the one in ``settings``.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
-        pool: Looks at new files; without one this process does.
+        pool: Looks at new files; without one a pool is made for it.
         progress: Whether to show a progress bar.
+        decoder: The decoder to use; "auto" takes one that is exact for each file.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is nothing to train on.
+        ValueError: If there is nothing to train on, or no such decoder.
 
     >>> load_splits("nowhere", ClipSettings())
     Traceback (most recent call last):
     ...
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
-    manifests = read_manifests(root)
-    looks = None if pool is None else lambda paths: probe_many(paths, pool)
-
-    def index(manifest: Manifest) -> VideoIndex:
-        return build_index(manifest, check=check, probe_many=looks, progress=progress)
-
-    found = index(manifests.train)
+    refuse_decoder(decoder, kernel=settings.kernel)
+    found, other = index_collection(root, pool=pool, decoder=decoder, check=check, progress=progress)
     whole = ClipDataset(found.videos, settings, buckets=buckets)
     if len(whole) == 0:
-        raise ValueError(explain_nothing(manifests.train.root, found, settings))
+        raise ValueError(explain_nothing(root, found, settings))
     fixed = settings._replace(windows="uniform", flip=False, crop="centre")
-    if manifests.held_out is not None:
-        other = index(manifests.held_out)
+    if other is not None:
         held_out = ClipDataset(other.videos, fixed, buckets=buckets)
         return _account(whole, held_out, [whole, held_out], found._replace(bad=found.bad + other.bad))
     usable = found.videos if whole.counts.all() else found.videos.select(np.flatnonzero(whole.counts))
@@ -116,11 +117,44 @@ def load_splits(
     return _account(train, val, [whole], found)
 
 
+def index_collection(
+    root: str,
+    *,
+    pool: DecodePool | None = None,
+    decoder: Choice = "auto",
+    check: Check = "stat",
+    progress: bool = True,
+) -> tuple[VideoIndex, VideoIndex | None]:
+    """Look at what is new in a collection, and return what is known of its training and its held-out videos.
+
+    Args:
+        root: As for ``load_splits``, and so are the others.
+        pool: Looks at new files.
+        decoder: The decoder to use.
+        check: How to tell that a file has changed.
+        progress: Whether to show a progress bar.
+
+    >>> index_collection("nowhere")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
+    """
+    train, held_out = read_manifests(root)
+    with DecodePool(num_cores()) if pool is None else nullcontext(pool) as looking:
+
+        def index(manifest: Manifest) -> VideoIndex:
+            looks = partial(probe_many, pool=looking, decoder=decoder)
+            path = index_path(manifest.root, decoder)
+            return build_index(manifest, path=path, check=check, probe_many=looks, progress=progress)
+
+        return index(train), None if held_out is None else index(held_out)
+
+
 def keep_in_memory(
     splits: Splits,
     *,
-    max_bytes: int,
     pool: DecodePool,
+    max_bytes: int | None = None,
     agree: Callable[[list[BadVideo]], list[BadVideo]] = list,
     progress: bool = True,
 ) -> Splits:
@@ -128,15 +162,23 @@ def keep_in_memory(
 
     Args:
         splits: The clips.
-        max_bytes: Room.
         pool: Decodes.
+        max_bytes: Room; None for 4 GiB, or none at all where reading the videos would hold up the start.
         agree: Told the files that fail to decode, gives those that fail on any rank: all must leave out the same.
         progress: Whether to show a progress bar.
 
     Returns:
         The clips, without those of files that fail.
+
+    >>> splits = Splits(ClipDataset(Videos.of(["nowhere.mp4"], num_frames=8), ClipSettings()), None, (), ())
+    >>> with DecodePool(1) as pool:
+    ...     keep_in_memory(splits, pool=pool, max_bytes=0).train.cache.rows.tolist()
+    []
     """
     settings, failed, room = splits.train.settings, [], max_bytes
+    if room is None:
+        seconds = sum(seconds_to_read(dataset.videos) for dataset in splits.datasets)
+        room = QUICK_BYTES if seconds < QUICK_SECONDS else 0
     for dataset in splits.datasets:
         videos, sizes = dataset.videos, dataset.kept_sizes()
         sizes = sizes * (dataset.counts > 0)[:, None]

@@ -110,6 +110,16 @@ class Videos:
         """Whether the frames of each file follow each other unevenly, (n,) bool."""
         return self._column("is_variable_rate")
 
+    @cached_property
+    def num_bytes(self) -> np.ndarray:
+        """Size of each file, (n,) int64; -1 or 0 where unknown."""
+        return self._column("size")
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether there are words for any video of the table."""
+        return self._table.has_words("caption")
+
     def path(self, row: int) -> str:
         """Return where a video is: a file, a folder of pictures, or a url."""
         return self._value("path", row)

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexivid.budget.schedule import Schedule, schedule_macs
+from flexivid.budget.adaptive import AdaptivePlan
+from flexivid.budget.schedule import Schedule, Step, schedule_macs
+from flexivid.budget.table import ErrorTable
 from flexivid.diffusion.guidance import guided_output
-from flexivid.diffusion.solver import build_scheduler, solve
+from flexivid.diffusion.solver import Predict, build_scheduler, solve
 from flexivid.latents.codec import build_codec
 from flexivid.model.conditioning import Condition, check_labels
 from flexivid.model.flexidit import FlexiDiT
@@ -23,7 +25,7 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import process_of
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.precision import autocast
-from flexivid.pipeline.sampling import Settings, labels_for, plan_for, settings_from
+from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, plan_for, planner_for, settings_from
 
 OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
 
@@ -34,10 +36,11 @@ class Generation(NamedTuple):
     Args:
         videos: (n, 3, t, h, w), about [-1, 1], float32, on the CPU.
         labels: Classes, int64 (n,).
-        schedule: The patch plan that was followed.
+        schedule: The patch plan that was followed; the planner's opening if each video had its own.
         predicted_macs: MACs of all samples by the closed formulas.
         measured_macs: MACs of the calls really made, by PyTorch's counter.
         seconds: Wall time of the solver's loop.
+        schedules: Of each video.
     """
 
     videos: Tensor
@@ -46,27 +49,30 @@ class Generation(NamedTuple):
     predicted_macs: int
     measured_macs: int
     seconds: float
+    schedules: tuple[Schedule, ...]
 
 
 def generate(
     model: FlexiDiT,
-    budget: float = 1.0,
+    budget: float | str = 1.0,
     *,
     schedule: Schedule | str | None = None,
     num_videos: int | None = None,
     labels: Sequence[int] | Tensor | None = None,
     seed: int = 0,
+    tables: Sequence[ErrorTable] = (),
     **sampling: Any,
 ) -> Generation:
     """Make videos at a fraction of the full compute.
 
     Args:
         model: From ``flexivid.load`` or training.
-        budget: Fraction of the all-native compute, in (0, 1].
+        budget: Fraction of the all-native compute, in (0, 1], or a preset: ``draft``, ``balanced``, ``full``.
         schedule: An explicit patch plan instead of a budget, e.g. ``"12x4x8x8,8x2x4x4"``.
         num_videos: How many; default one a label, or 1.
         labels: Class of each video; default: the classes in turn (none for a model without classes).
         seed: Video i starts from the noise of seed + i.
+        tables: Errors measured of this model, from ``read_tables``, for the planners that go by them.
         **sampling: Fields of :class:`flexivid.pipeline.sampling.Sampling`, e.g. ``num_inference_steps=20``.
 
     Returns:
@@ -83,14 +89,23 @@ def generate(
         (torch.Size([2, 3, 2, 8, 8]), '3x2x4x4,1x1x2x2', True)
     """
     settings = settings_from(sampling).filled(model)
-    plan = plan_for(model, settings, budget, schedule)
+    opening = plan_for(model, settings, budget, schedule, tables=tables)
+    plan: Schedule | AdaptivePlan = opening
+    if settings.planner == "adaptive" and schedule is None:
+        plan = AdaptivePlan(fraction_of(model, settings, budget), planner_for(model, settings, tables)[1])
     labels = labels_for(model, num_videos, labels)
     started = time.perf_counter()
     with CallCounter(model) as counter:
         batches = [video for _, video in generate_batches(model, plan, settings, labels=labels, seed=seed)]
         seconds = time.perf_counter() - started
-    predicted = schedule_macs(plan, model.config, settings.size) * len(labels)
-    return Generation(torch.cat(batches), labels, plan, predicted, counter.macs, seconds)
+    followed = tuple(schedule_of(plan, i) for i in range(len(labels)))
+    predicted = sum(schedule_macs(own, model.config, settings.size) for own in followed)
+    return Generation(torch.cat(batches), labels, opening, predicted, counter.macs, seconds, followed)
+
+
+def schedule_of(plan: Schedule | AdaptivePlan, index: int) -> Schedule:
+    """The schedule that a sample followed, by its global index."""
+    return plan.followed[index] if isinstance(plan, AdaptivePlan) else plan
 
 
 def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
@@ -111,7 +126,7 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
 @torch.no_grad()
 def generate_batches(
     model: FlexiDiT,
-    plan: Schedule,
+    plan: Schedule | AdaptivePlan,
     settings: Settings,
     *,
     labels: Tensor,
@@ -123,12 +138,12 @@ def generate_batches(
 
     Args:
         model: The network; its ``training`` flag is left alone.
-        plan: One step for each call of the network.
+        plan: One step for each call of the network, or a plan by which each sample chooses them.
         settings: From ``Sampling(...).filled(model)``.
         labels: Class of every global index, int64 (n,).
         seed: Base seed.
         indices: Which global indices to make; ``None`` = all. A rank passes its share.
-        on_step: Called after each call of the network.
+        on_step: Called after each step of some of the samples.
 
     Yields:
         Global indices of a batch, and its videos (b, 3, t, h, w), float32, on the CPU.
@@ -140,24 +155,44 @@ def generate_batches(
     for first in range(0, len(wanted), settings.batch_size):
         batch = wanted[first : first + settings.batch_size]
         noise = start_noise(model, settings.size, [seed + i for i in batch]).to(device)
-        condition, null = Condition(labels[batch].to(device)), Condition()
-        scheduler = build_scheduler(
-            process,
-            settings.solver,
-            settings.num_inference_steps,
-            shift=settings.shift,
-        )
-
-        def predict(
-            i: int, x: Tensor, at: Tensor, *, condition: Condition = condition, null: Condition = null
-        ) -> Tensor:
-            scale: float = settings.guidance_scale
-            output = guided_output(model, x, at, plan[i], condition=condition, null=null, scale=scale)
-            if on_step is not None:
-                on_step(len(x), plan[i])
-            return output
-
+        scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
+        predict = _predictor(model, _choices(plan, batch), labels[batch].to(device), settings.guidance_scale, on_step)
         generators = [torch.Generator().manual_seed(seed + i) for i in batch]
         with autocast(device, settings.precision):
             latent = solve(predict, noise, process, scheduler, generator=generators)
         yield batch, codec.decode(latent).float().cpu()
+
+
+def _choices(plan: Schedule | AdaptivePlan, batch: Sequence[int]) -> Callable[[int, Tensor], Sequence[Step]]:
+    """Gives the step of each sample of a batch at a call."""
+    if isinstance(plan, AdaptivePlan):
+        return plan.start(batch).steps
+    return lambda call, x: [plan[call]] * len(x)
+
+
+def _predictor(
+    model: FlexiDiT,
+    choices: Callable[[int, Tensor], Sequence[Step]],
+    labels: Tensor,
+    scale: float,
+    on_step: OnStep | None,
+) -> Predict:
+    """The guided network as a solver calls it; samples that take the same step share a call."""
+    null = Condition()
+
+    def output(step: Step, x: Tensor, at: Tensor, labels: Tensor) -> Tensor:
+        made = guided_output(model, x, at, step, condition=Condition(labels), null=null, scale=scale)
+        if on_step is not None:
+            on_step(len(x), step)
+        return made
+
+    def predict(call: int, x: Tensor, at: Tensor) -> Tensor:
+        steps = choices(call, x)
+        kinds = list(dict.fromkeys(steps))
+        if len(kinds) == 1:
+            return output(kinds[0], x, at, labels)
+        rows = [torch.tensor([i for i, step in enumerate(steps) if step == kind], device=x.device) for kind in kinds]
+        parts = [output(kind, x[row], at[row], labels[row]) for kind, row in zip(kinds, rows, strict=True)]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
+
+    return predict

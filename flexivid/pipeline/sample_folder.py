@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import fingerprint
-from flexivid.pipeline.generate import OnStep, generate_batches, warm_up
+from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of, warm_up
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.sampling import Settings
 from flexivid.pipeline.video_io import to_frames, write_grid, write_video
@@ -23,10 +25,28 @@ GRID_COLUMNS = 8
 
 
 class Plan(NamedTuple):
-    """A patch plan with the budget it stands for, which names its files."""
+    """A patch plan with the budget it stands for, which names its files.
+
+    Args:
+        budget: Fraction of the all-native compute.
+        schedule: Of every sample; where each chooses its own, the one they begin with.
+        adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
+    """
 
     budget: float
     schedule: Schedule
+    adaptive: AdaptivePlan | None = None
+
+    @property
+    def followed(self) -> Schedule | AdaptivePlan:
+        """What samples follow."""
+        return self.adaptive or self.schedule
+
+    @property
+    def modes(self) -> set[PatchMode]:
+        """Every mode that may be called."""
+        steps = self.adaptive.allowance.options if self.adaptive else self.schedule
+        return {mode for step in steps for mode in step if mode is not None}
 
 
 class Outcome(NamedTuple):
@@ -101,14 +121,13 @@ def write_samples(
     outcomes, grid = [], []
     lines: dict[str, dict[str, Any]] = {}  # of the manifest; those of this run
     try:
-        used = {mode for plan in plans for step in plan.schedule for mode in (step.mode, step.guide_mode) if mode}
-        warm_up(model, used, settings, len(labels))
+        warm_up(model, set().union(*(plan.modes for plan in plans)), settings, len(labels))
         for plan, files in zip(plans, names, strict=True):
             callback = on_step(plan) if on_step else None
             shown: list[np.ndarray] = []
             with CallCounter(model) as counter:
                 started, writing = time.perf_counter(), 0.0
-                made = generate_batches(model, plan.schedule, settings, labels=labels, seed=seed, on_step=callback)
+                made = generate_batches(model, plan.followed, settings, labels=labels, seed=seed, on_step=callback)
                 for indices, videos in made:
                     pause = time.perf_counter()
                     share = {"seconds": (pause - started - writing) / (indices[-1] + 1), **facts}
@@ -116,9 +135,10 @@ def write_samples(
                     _update_manifest(folder / "manifest.jsonl", lines)
                     writing += time.perf_counter() - pause
                 seconds = time.perf_counter() - started - writing
-            predicted = schedule_macs(plan.schedule, model.config, settings.size) * len(labels)
+            own = [schedule_of(plan.followed, i) for i in range(len(labels))]
+            predicted = sum(schedule_macs(schedule, model.config, settings.size) for schedule in own)
             outcomes.append(Outcome(plan, [folder / file for file in files], predicted, counter.macs, seconds))
-            grid.append((f"budget {plan.budget:g}   {plan.schedule}   {seconds:.1f} s", shown[:GRID_COLUMNS]))
+            grid.append((f"budget {plan.budget:g}   {plan.followed}   {seconds:.1f} s", shown[:GRID_COLUMNS]))
     except KeyboardInterrupt:
         _update_manifest(folder / "manifest.jsonl", lines)
         raise Interrupted(_missing(folder, [file for files in names for file in files], lines)) from None
@@ -146,7 +166,7 @@ def _write_batch(
     for i, video in zip(indices, videos, strict=True):
         frames = to_frames(video)
         write_video(folder / files[i], frames, _fps(model))
-        label = int(labels[i]) if model.config.num_classes else None
+        label, schedule = int(labels[i]) if model.config.num_classes else None, schedule_of(plan.followed, i)
         lines[files[i]] = {
             "file": files[i],
             "index": i,
@@ -154,8 +174,8 @@ def _write_batch(
             "label": label,
             "class": names[label] if label is not None and label < len(names) else None,
             "budget": plan.budget,
-            "plan": str(plan.schedule),
-            "macs": schedule_macs(plan.schedule, model.config, videos.shape[2:]),
+            "plan": str(schedule),
+            "macs": schedule_macs(schedule, model.config, facts["sampling"]["size"]),
             **facts,
         }
         shown.append(frames)

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexivid.budget.schedule import Schedule, for_budget
+from flexivid.budget.planners import PLANNERS, check_planner
+from flexivid.budget.schedule import Schedule, Step
+from flexivid.budget.table import ErrorTable, find_table
+from flexivid.budget.units import Allowance, fraction_allowance, step_options
 from flexivid.diffusion.solver import check_solver, num_calls, solvers_of
 from flexivid.model.config import check_keys
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
-from flexivid.pipeline.checkpoint import process_of
+from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.precision import PRECISIONS
 
 
@@ -33,6 +36,8 @@ class Sampling:
         batch_size: Samples in one call of the network.
         precision: ``auto`` (bf16 where the device is fast in it), ``fp32``, ``bf16`` or ``fp16``.
         modes: Patch modes a budget may use; ``None`` = all.
+        planner: Who chooses the schedule of a budget, see ``PLANNERS``; ``None`` = ``searched`` where errors were
+            measured under these settings, else ``weak_first``.
     """
 
     num_inference_steps: int | None = None
@@ -44,6 +49,7 @@ class Sampling:
     batch_size: int = 16
     precision: str = "auto"
     modes: tuple[str, ...] | None = None
+    planner: str | None = None
 
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
@@ -78,6 +84,7 @@ class Settings(NamedTuple):
     batch_size: int
     precision: str
     modes: tuple[str, ...] | None
+    planner: str | None = None
 
     def check(self) -> Settings:
         """Return itself.
@@ -92,6 +99,8 @@ class Settings(NamedTuple):
             raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")
         if self.precision not in PRECISIONS:
             raise ValueError(f"got precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}; choose one")
+        if self.planner is not None:
+            check_planner(self.planner)
         return self
 
 
@@ -101,20 +110,75 @@ def settings_from(values: dict[str, Any]) -> Sampling:
     return Sampling(**values)
 
 
-def plan_for(model: FlexiDiT, settings: Settings, budget: float, schedule: Schedule | str | None = None) -> Schedule:
-    """The patch plan: the explicit one, checked, or the best one for the budget.
+def plan_for(
+    model: FlexiDiT,
+    settings: Settings,
+    budget: float | str,
+    schedule: Schedule | str | None = None,
+    *,
+    tables: Sequence[ErrorTable] = (),
+) -> Schedule:
+    """The patch plan: the explicit one, checked, or the planner's for the budget.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``.
+        budget: Fraction of the all-native compute, or a preset: ``draft``, ``balanced``, ``full``.
+        schedule: An explicit plan instead.
+        tables: Measured errors of this model, from ``read_tables``.
 
     Raises:
         ValueError: If a mode is unknown, the plan's length does not fit the solver, or the budget cannot be met.
     """
-    calls = num_calls(settings.solver, settings.num_inference_steps)
+    if schedule is not None:
+        return _explicit_plan(model, settings, schedule)
+    planner, table = planner_for(model, settings, tables)
+    return PLANNERS[planner](fraction_of(model, settings, budget), table)
+
+
+def fraction_of(model: FlexiDiT, settings: Settings, budget: float | str) -> Allowance:
+    """What a fraction of the all-native compute, or a preset, allows one video."""
+    options, calls = options_for(model, settings), num_calls(settings.solver, settings.num_inference_steps)
+    return fraction_allowance(budget, model.config, settings.size, options=options, num_steps=calls)
+
+
+def options_for(model: FlexiDiT, settings: Settings) -> list[Step]:
+    """What a step may be under these settings, the native option first."""
     guided = settings.guidance_scale != 1.0
-    if schedule is None:
-        plan = for_budget(budget, model.config, settings.size, num_steps=calls, guided=guided, modes=settings.modes)
-    else:
-        plan = Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)
-        if guided and all(step.guide_mode is None for step in plan):
-            plan = plan.guided()
+    return step_options(model.config, guided=guided, guide_mode=settings.guide_mode, modes=settings.modes)
+
+
+def planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[ErrorTable]) -> tuple[str, ErrorTable | None]:
+    """Name of the planner, and the table it goes by.
+
+    Raises:
+        ValueError: If the tables are of another model, or the planner needs one and none was measured so.
+    """
+    if settings.planner in ("weak_first", "three_phase"):
+        return settings.planner, None
+    table = find_table(tables, fingerprint(model), table_settings(settings)) if tables else None
+    if settings.planner is None:
+        return ("weak_first" if table is None else "searched"), table
+    if tables and table is None:
+        known = "; ".join(str(dict(table.settings)) for table in tables)
+        raise ValueError(
+            f"got planner {settings.planner} for {table_settings(settings)}; expected settings that errors were"
+            f" measured under ({known}); run python -m flexivid.search with these, or choose --planner weak_first"
+        )
+    return settings.planner, table
+
+
+def table_settings(settings: Settings) -> dict[str, Any]:
+    """What sampling and a measurement of errors must have in common, as plain data."""
+    names = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift")
+    return {**{name: getattr(settings, name) for name in names}, "size": list(settings.size)}
+
+
+def _explicit_plan(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:
+    calls, guided = num_calls(settings.solver, settings.num_inference_steps), settings.guidance_scale != 1.0
+    plan = Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)
+    if guided and all(step.guide_mode is None for step in plan):
+        plan = plan.guided()
     for mode in {mode for step in plan for mode in step if mode is not None}:
         model.config.mode(mode)
     if len(plan) != calls:

@@ -1,4 +1,4 @@
-"""Three decoders, one interface: whichever is asked for, the frames are the same, and PyAV is there when one fails."""
+"""Three decoders, one interface: whichever is asked for, the frames are the same, or the file is refused."""
 
 import gc
 import os
@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from flexivid.data import decoders, seeking
+from flexivid.data.clips import ClipSettings
 from flexivid.data.decode import VideoReader, open_video
 from flexivid.data.decoders import DecordDecoder, PyavDecoder, View
 from flexivid.data.facts import VideoError
 from flexivid.data.probe import probe
+from flexivid.data.splits import load_splits
 
 
 def levels(frames):
@@ -80,15 +82,41 @@ def test_every_decoder_gives_the_same_frames(tmp_path, make_video, fake_torchcod
 def test_a_decoder_that_counts_or_shows_something_else_is_not_used(tmp_path, make_video, fake_torchcodec):
     path = make_video(tmp_path / "a.mp4")
     fake_torchcodec.length = 15
-    assert probe(path, decoder="torchcodec").decoder == "pyav"
+    with pytest.raises(VideoError, match=r"not decoded exactly by torchcodec \(torchcodec counts other frames\)"):
+        probe(path, decoder="torchcodec")
     fake_torchcodec.length, fake_torchcodec.level = None, 9
-    assert probe(path, decoder="torchcodec").decoder == "pyav"
+    with pytest.raises(VideoError, match=r"another picture after a seek\); decoder=auto takes another"):
+        open_video(path, decoder="torchcodec")
+    with open_video(path, decoder="auto") as reader:
+        assert reader.facts.decoder == "pyav"
 
 
-def test_torchcodec_that_is_not_installed_is_no_failure(tmp_path, make_video, monkeypatch):
+def test_a_decoder_that_raises_is_refused(tmp_path, make_video, fake_torchcodec, monkeypatch):
+    def fail(self, index):
+        raise RuntimeError("Requested next frame while there are no more frames left to decode.")
+
+    monkeypatch.setattr(decoders._module("torchcodec.decoders").VideoDecoder, "get_frame_at", fail)
+    with pytest.raises(VideoError, match="not decoded exactly by torchcodec"):
+        probe(make_video(tmp_path / "a.mp4"), decoder="torchcodec")
+
+
+def test_torchcodec_that_is_not_installed_is_said_once_and_not_for_each_file(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     decoders._module.cache_clear()
-    assert probe(make_video(tmp_path / "a.mp4"), decoder="torchcodec").decoder == "pyav"
+    with pytest.raises(ValueError, match=r"got decoder=torchcodec, which cannot be imported .*take decoder=auto"):
+        load_splits("nowhere", ClipSettings(), decoder="torchcodec")
+
+
+def test_a_decoder_is_pinned_for_a_reader(tmp_path, make_video):
+    path = make_video(tmp_path / "a.mp4")
+    with open_video(path, facts=probe(path), decoder="decord") as reader:
+        assert levels(reader.frames([15, 2])) == pytest.approx([150, 20], abs=3)
+        assert isinstance(reader._decoder, DecordDecoder)
+
+
+def test_decord_has_one_filter():
+    with pytest.raises(ValueError, match=r"got data\.kernel=area for decoder=decord; expected bicubic"):
+        load_splits("nowhere", ClipSettings(kernel="area"), decoder="decord")
 
 
 def test_decord_only_where_it_is_exact(shared_videos):
@@ -98,29 +126,14 @@ def test_decord_only_where_it_is_exact(shared_videos):
         "decord__video_270.mov",
     }
     for name in names:
-        assert probe(shared_videos / "check" / name, decoder="decord").decoder == "pyav", name
+        with pytest.raises(VideoError, match="not decoded exactly by decord"):
+            probe(shared_videos / "check" / name, decoder="decord")
     assert probe(shared_videos / "check" / "gen__nasa_h264_intra.mp4", decoder="decord").decoder == "decord"
 
 
 def test_unknown_decoder_is_named(tmp_path, make_video):
-    with pytest.raises(ValueError, match=r"got decoder='ffmpeg'; expected one of pyav, decord, torchcodec"):
+    with pytest.raises(ValueError, match=r"got decoder=ffmpeg; expected one of auto, pyav, decord, torchcodec"):
         probe(make_video(tmp_path / "a.mp4"), decoder="ffmpeg")
-
-
-def test_pyav_takes_over_when_decord_fails(tmp_path, make_video, monkeypatch):
-    path = make_video(tmp_path / "a.mp4")
-    facts = probe(path, decoder="decord")
-    with open_video(path, facts=facts) as reader:
-        expected = reader.frames(range(16))
-
-    def fail(self, wanted):
-        yield wanted[0], np.full((32, 32, 3), 0, np.uint8)
-        raise VideoError("a.mp4", "no")
-
-    monkeypatch.setattr(DecordDecoder, "pictures", fail)
-    with open_video(path, facts=facts) as reader:
-        assert np.abs(reader.frames(range(16)).astype(int) - expected).max() <= 2
-        assert isinstance(reader._decoder, PyavDecoder)
 
 
 def test_seeking_reads_only_what_it_must(tmp_path, make_video, monkeypatch):

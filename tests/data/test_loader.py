@@ -29,12 +29,16 @@ class Named:
 
     def __init__(self, num_clips, *, kinds=None, cached=()):
         self.num_clips, self.kinds, self.in_memory = num_clips, kinds or {}, set(cached)
+        self.has_captions = False
 
     def __len__(self):
         return self.num_clips
 
     def label(self, clip):
         return clip
+
+    def caption(self, clip):
+        return f"clip {clip}"
 
     def plan(self, address):
         clip, epoch = address
@@ -156,6 +160,36 @@ def test_a_file_that_killed_its_decoder_is_not_tried_again_in_the_order_of_the_b
             return [names(batch) for batch in loader]
 
     assert read(0) == read(3) == [[(5, 0)], [(8, 0)], [(8, 1)], [(8, 0)], [(3, 0)]]
+
+
+def test_what_killed_a_decoder_is_known_to_a_later_loader(stubs):
+    died, reported = {}, []
+
+    def read(batches):
+        with DecodePool(1, work=stubs.read) as pool:
+            loader = ClipLoader(
+                Named(12, kinds={1: "segfault"}),
+                batches,
+                pool=pool,
+                died=died,
+                on_bad=lambda *bad: reported.append(bad),
+            )
+            return [names(batch) for batch in loader]
+
+    assert read([[(1, 0)], [(3, 0)]]) == [[(1, 0)], [(4, 0)]]
+    assert set(died) == {"segfault-1.mp4"}
+    assert read([[(3, 0), (2, 1)]]) == [[(4, 0), (4, 1)]]
+    assert len(reported) == 1
+
+
+def test_captions_and_the_count_of_batches(stubs):
+    counted = []
+    with DecodePool(1, work=stubs.read) as pool:
+        dataset = Named(9)
+        dataset.has_captions = True
+        loader = ClipLoader(dataset, [[(3, 0), (5, 0)], [(1, 0)]], pool=pool, on_batch=lambda: counted.append(1))
+        assert [batch["caption"] for batch in loader] == [["clip 3", "clip 5"], ["clip 1"]]
+    assert len(counted) == 2
 
 
 def test_nothing_but_bad_files_ends_the_run(stubs):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-from flexivid.data import VideoDataModule
+from flexivid.data import VideoDataModule, VideoError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +85,83 @@ def test_batches(root):
     assert (datamodule.class_names, datamodule.num_classes, datamodule.num_clips) == (("a", "b"), 2, 20)
     assert datamodule.fps == pytest.approx(4)
     assert datamodule.skipped == {"bad": 0, "too_short": 0}
+
+
+def test_captions_come_with_their_clips(tmp_path, make_video):
+    paths = [make_video(tmp_path / f"{i}.mp4", first=20 * i, step=0) for i in range(10)]
+    lines = [f"{path.name},{'' if i == 3 else f'number {i}'}" for i, path in enumerate(paths)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,caption", *lines]))
+    datamodule = data(str(tmp_path / "list.csv"), batch_size=9)
+    datamodule.setup()
+    seen = set()
+    for batch in [*datamodule.train_dataloader(), *datamodule.val_dataloader()]:
+        numbers = (batch["video"].float().mean(dim=(1, 2, 3, 4)) / 20).round().int().tolist()
+        assert batch["caption"] == ["" if i == 3 else f"number {i}" for i in numbers]
+        seen |= set(batch["caption"])
+    assert len(seen) == 10
+    dataset = datamodule.splits.train
+    assert dataset[0, 0]["caption"] == dataset.caption(0)
+
+
+def test_no_captions_no_key(tmp_path, make_video):
+    for i in range(3):
+        make_video(tmp_path / f"{i}.mp4")
+    datamodule = data(str(tmp_path))
+    datamodule.setup()
+    assert set(next(iter(datamodule.train_dataloader()))) == {"video", "label"}
+
+
+def test_a_pinned_decoder_refuses_what_it_does_not_decode_exactly(root, monkeypatch):
+    plain, pinned = data(root), data(root, decoder="decord")
+    pinned.setup()
+    videos = pinned.splits.train.videos
+    assert {videos.decoder(row) for row in range(len(videos))} == {"decord"}
+    (Path(root) / "train" / "a" / "0.mp4").touch()
+    monkeypatch.setattr("flexivid.data.splits.probe_many", lambda paths, pool, decoder: [_inexact(p) for p in paths])
+    with pytest.raises(ValueError, match=r"got 1 of 15 files .*a/0\.mp4: not decoded exactly by decord"):
+        data(root, decoder="decord").setup()
+    monkeypatch.undo()
+    plain.setup()
+    assert plain.skipped["bad"] == 0
+
+
+def _inexact(path):
+    return VideoError(path, "not decoded exactly by decord (decord counts other frames); decoder=auto takes another")
+
+
+def test_files_that_killed_a_decoder_are_not_tried_after_a_resume(root):
+    first, second = data(root, cache_gib=0, max_bad_fraction=0.1), data(root, cache_gib=0, max_bad_fraction=0.1)
+    first.setup()
+    path = first.splits.train.videos.path(2)
+    first._died[path] = "takes longer than 60 seconds"
+    second.setup()
+    with pytest.warns(UserWarning, match=r"got 1 of 15 files .*takes longer than 60 seconds"):
+        second.load_state_dict(first.state_dict())
+    asked = []
+    second._pool = second._new_pool(1)
+    submit = second._pool.submit
+    second._pool.submit = lambda request: asked.append(request.path) or submit(request)
+    dataset = second.splits.train
+    for batch in second.train_dataloader():
+        assert len(batch["label"]) == 3
+    assert {dataset.videos.path(row) for row in range(len(dataset.videos))} - set(asked) == {path}
+    assert second.skipped["bad"] == 1
+    second.teardown()
+
+
+def test_ranks_take_their_own_share_of_the_state(root):
+    everyones = {"died": [{"a.mp4": "hangs"}, {"b.mp4": "hangs"}]}
+
+    def loaded(**changes):
+        datamodule = data(root, max_bad_fraction=1.0)
+        datamodule.trainer = stub(**changes)
+        datamodule.setup()
+        with pytest.warns(UserWarning, match="hangs"):
+            datamodule.load_state_dict(everyones)
+        return set(datamodule._died)
+
+    assert loaded(global_rank=1, world_size=2) == {"b.mp4"}
+    assert loaded(global_rank=1, world_size=3) == loaded() == {"a.mp4", "b.mp4"}
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -190,7 +190,7 @@ def test_processes_end_with_their_parent(tmp_path, end):
     assert parent.stdout.readline() == "started\n"
     workers = children(parent.pid)
     os.killpg(parent.pid, end)
-    _, errors = parent.communicate(timeout=10)
+    _, errors = parent.communicate(timeout=60)
     assert len(workers) == 2
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert errors.count("Traceback") == (end == signal.SIGINT)  # the parent's own

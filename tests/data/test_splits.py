@@ -78,6 +78,16 @@ def test_list_of_bad_files(tmp_path):
     assert len(path.read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize(("quick_seconds", "kept"), [(60, 3), (0, 0)])
+def test_videos_are_read_before_training_only_if_that_is_quick(tmp_path, make_video, monkeypatch, quick_seconds, kept):
+    for i in range(4):
+        make_video(tmp_path / f"{i}.mp4")
+    monkeypatch.setattr("flexivid.data.splits.QUICK_SECONDS", quick_seconds)
+    with DecodePool(1) as pool:
+        splits = keep_in_memory(load(tmp_path), pool=pool, progress=False)
+    assert len(splits.train.cache.rows) == kept
+
+
 def test_file_that_fails_while_it_is_kept_in_memory_is_left_out_everywhere(tmp_path, make_video):
     for i in range(4):
         make_video(tmp_path / f"{i}.mp4")
@@ -85,9 +95,9 @@ def test_file_that_fails_while_it_is_kept_in_memory_is_left_out_everywhere(tmp_p
     (bad,) = names(splits.val)
     (tmp_path / bad).write_bytes(b"gone")
     with DecodePool(1) as pool:
-        kept = keep_in_memory(splits, max_bytes=10**9, pool=pool, progress=False)
+        kept = keep_in_memory(splits, pool=pool, max_bytes=10**9, progress=False)
         other = keep_in_memory(
-            splits, max_bytes=0, pool=pool, agree=lambda bad: [*bad, BadVideo(str(tmp_path / "0.mp4"), "elsewhere")]
+            splits, pool=pool, max_bytes=0, agree=lambda bad: [*bad, BadVideo(str(tmp_path / "0.mp4"), "elsewhere")]
         )
     assert [Path(video.path).name for video in kept.bad] == [bad]
     assert (len(kept.train.videos), len(kept.val)) == (3, 0)

@@ -45,3 +45,24 @@ def build_model():
 @pytest.fixture
 def model():
     return build()
+
+
+class FakeExtractor(torch.nn.Module):
+    """A fixed random map of colours and of their changes; has what an extractor must have."""
+
+    name, metric_name, fingerprint, preprocessing = "fake", "fvd[fake]", "0" * 16, "none"
+    num_features, min_frames = 6, 2
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, videos):
+        change = videos.diff(dim=2).abs()
+        return torch.cat([videos.mean((2, 3, 4)), change.mean((2, 3, 4))], dim=1) @ self.weight
+
+
+@pytest.fixture
+def extractor():
+    return FakeExtractor()

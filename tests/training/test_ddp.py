@@ -18,10 +18,9 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
-from flexivid.training.callbacks import ExportModel, Speed
+from flexivid.training.callbacks import ExportModel, SampleVideos, Speed
 from flexivid.training.module import Clips, FlexiDiffusion
 from flexivid.training.optimizer import OptimizerSettings
-from flexivid.training.samples import SampleVideos
 
 class Watch(Callback):
     def __init__(self):

@@ -13,8 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flexivid import load
-from flexivid.training import samples
-from flexivid.training.samples import SampleVideos
+from flexivid.training.callbacks import SampleVideos, samples
 
 VALIDATE = {"limit_val_batches": 1, "val_check_interval": 3, "check_val_every_n_epoch": None}
 

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
 
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.pipeline.evaluation import blocks_of
 from flexivid.pipeline.generate import generate_batches
 from flexivid.pipeline.sample_folder import Plan, plan_of
 from flexivid.pipeline.sampling import Sampling, Settings, labels_for, plan_for
-from flexivid.pipeline.video_io import enlarge, tile, to_frames, write_grid
-from flexivid.training.callbacks import run_folder
+from flexivid.pipeline.video_io import to_frames, write_grid
+from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
+from flexivid.training.callbacks.ranks import gathered
+from flexivid.training.callbacks.tensorboard import log_samples
 from flexivid.training.module import FlexiDiffusion
+
+BATCH_SIZE = 4  # small, so that several ranks have something to do
+NUM_SHOWN = 10
 
 
 class SampleVideos(Callback):
     """Samples at each budget with every validation, and at the end.
 
     Averaged weights are used: list it after the EMA. Each rank makes its share of the videos; noise and label depend on
-    the video's number alone. Files go to ``samples/`` in the run folder.
+    the video's number alone, and which videos are made together does not depend on the ranks, so that their number
+    changes no byte. Files go to ``samples/`` in the run folder.
 
     Args:
         budgets: Fractions of the full compute; one that the network cannot meet is left out with a warning.
         num_videos: Videos a budget.
         num_inference_steps: Solver steps; ``None`` = the recipe's.
         seed: Video i starts from the noise of seed + i.
+
+    Example:
+        >>> SampleVideos(num_videos=4).budgets
+        [1.0, 0.5, 0.25]
     """
 
     def __init__(
@@ -49,13 +55,7 @@ class SampleVideos(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse an order in which raw weights would be sampled."""
-        kinds = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-        late = [kind for kind in kinds[kinds.index(type(self)) :] if issubclass(kind, WeightAveraging)]
-        if late:
-            raise ValueError(
-                f"got SampleVideos before {late[0].__name__}; expected it after, or it samples raw weights; change the"
-                " order of trainer.callbacks"
-            )
+        refuse_raw_weights(trainer, self)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The averaged weights are in place from here to the end of the validation."""
@@ -73,15 +73,17 @@ class SampleVideos(Callback):
         assert isinstance(pl_module, FlexiDiffusion)
         network = pl_module.network
         network.recipe = pl_module.recipe()
-        settings = Sampling(num_inference_steps=self.num_inference_steps).filled(network)
+        settings = Sampling(num_inference_steps=self.num_inference_steps, batch_size=BATCH_SIZE).filled(network)
         labels = labels_for(network, self.num_videos, None)
-        share = list(range(trainer.global_rank, len(labels), trainer.world_size))
+        blocks = blocks_of(len(labels), BATCH_SIZE, trainer.global_rank, trainer.world_size)
+        share = [index for block in blocks for index in block]
         was_training, rows = network.training, []
         network.eval()
         for plan in self._plans(network, settings):
             made = generate_batches(network, plan.schedule, settings, labels=labels, seed=self.seed, indices=share)
             own = {i: to_frames(video) for indices, videos in made for i, video in zip(indices, videos, strict=True)}
-            rows.append((plan, _gathered(own)))
+            merged = {i: frames for shares in gathered(own) for i, frames in shares.items()}
+            rows.append((plan, [merged[i] for i in sorted(merged)]))
         network.train(was_training)
         folder = run_folder(trainer) / "samples"
         return self._write(trainer, folder, rows, network.recipe["fps"]) if trainer.is_global_zero else None
@@ -100,38 +102,12 @@ class SampleVideos(Callback):
     ) -> Path | None:
         """Grid to disk, a video of each budget to TensorBoard."""
         folder.mkdir(parents=True, exist_ok=True)
-        titled = [(f"budget {plan.budget:g}   {plan.schedule}", videos[:10]) for plan, videos in rows]
+        titled = [(f"budget {plan.budget:g}   {plan.schedule}", videos[:NUM_SHOWN]) for plan, videos in rows]
         if not titled:
             return None
         _, picture = write_grid(folder / f"step_{trainer.global_step:06d}", titled, fps)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for plan, videos in rows:
-                    frames = tile([[enlarge(video, 64) for video in videos]])
-                    log_video(logger, f"samples/budget_{plan.budget:g}", frames, fps=fps, step=trainer.global_step)
+                    log_samples(logger, plan.budget, videos, fps=fps, step=trainer.global_step)
         return picture
-
-
-def _gathered(own: dict[int, np.ndarray]) -> list[np.ndarray]:
-    """The videos of all ranks in the order of their numbers."""
-    shares = [own]
-    if torch.distributed.is_initialized():
-        shares = [{} for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(shares, own)
-    merged = {i: frames for share in shares for i, frames in share.items()}
-    return [merged[i] for i in sorted(merged)]
-
-
-def log_video(logger: TensorBoardLogger, tag: str, frames: np.ndarray, *, fps: float, step: int) -> None:
-    """Show uint8 frames (t, h, w, 3) as a looping video in TensorBoard.
-
-    TensorBoard's videos are GIFs in an image summary; torch's ``add_video`` writes the same but needs moviepy < 2.
-    """
-    pictures = [Image.fromarray(frame) for frame in frames]
-    data = io.BytesIO()
-    pictures[0].save(data, format="gif", save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
-    image = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3)
-    image.encoded_image_string = data.getvalue()
-    writer = logger.experiment._get_file_writer()
-    if writer is not None:
-        writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

@@ -1,0 +1,164 @@
+"""A schedule for each sample, decided while it is made, within a hard budget. Torch.
+
+A coarser option is taken while the error it adds stays under a threshold. That error is the measured one, times how
+much more this latent changes here than measured ones did. The threshold is what the saved cost buys later: the least
+error that the rest of the budget allows, without it and with it. Whatever the changes are, no sample spends more than
+its allowance. Knows no network and no solver: latents in, options out.
+
+Source:
+    Third-order change of the latent against a threshold: DDiT (arXiv:2602.16968), where the threshold is given and the
+    cost follows; here it is the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexivid.budget.planners import searched
+from flexivid.budget.schedule import Schedule, Step
+from flexivid.budget.search import outlooks
+from flexivid.budget.table import ErrorTable
+from flexivid.budget.units import Allowance
+from flexivid.patching.embed import patchify
+
+HISTORY = 3  # earlier latents that a third difference takes
+QUANTILE = 0.4  # of a sample's patches
+SMALLEST = 1e-12  # changes are kept above this where they divide
+
+
+def third_change(latents: Sequence[Tensor]) -> Tensor:
+    """Third difference of four latents in a row, the oldest first.
+
+    Example:
+        >>> third_change([torch.tensor(float(i) ** 3) for i in range(4)]).item()
+        6.0
+    """
+    a, b, c, d = latents
+    return d - 3 * c + 3 * b - a
+
+
+def patch_change(change: Tensor, step: Step) -> Tensor:
+    """How much a change varies inside the patches of a step's mode, (b, c, t, h, w) -> (b,).
+
+    The deviation inside each patch, and of these a quantile: what a patch that large would have to carry.
+
+    Example:
+        >>> from flexivid.patching.shapes import PatchMode
+        >>> rows = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 1, 1, 4, 1).expand(1, 1, 1, 4, 4)
+        >>> [round(patch_change(rows, Step(PatchMode(mode))).item(), 3) for mode in ("1x2x2", "1x4x4")]
+        [0.0, 0.5]
+    """
+    return patchify(change.float(), step.mode).std(dim=-1, correction=0).quantile(QUANTILE, dim=-1)
+
+
+class AdaptivePlan:
+    """What samples may spend and what they go by; one :class:`Chooser` makes the schedules of one batch.
+
+    Args:
+        allowance: Of one sample.
+        table: Measured errors and changes of every option of the allowance.
+
+    Attributes:
+        opening: The searched schedule: what a sample follows until it has changed often enough to be judged.
+        followed: Schedules of the samples made so far, by global index.
+
+    Raises:
+        ValueError: If there is no table, or it holds no changes.
+    """
+
+    def __init__(self, allowance: Allowance, table: ErrorTable | None) -> None:
+        self.allowance, self.opening = allowance, searched(allowance, table)
+        if table is None or not any(table.changes):
+            raise ValueError(
+                "got planner adaptive without measured changes, so without thresholds; expected a table of more than"
+                f" {HISTORY} calls of the network; take more steps, or choose --planner searched"
+            )
+        self.followed: dict[int, Schedule] = {}
+        places = table.places(allowance.options)
+        rows = table.rows(allowance.options)
+        self.errors = np.array(rows)  # calls, options
+        self.changes = [np.array([call[place] for place in places]) if call else None for call in table.changes]
+        self.outlooks = outlooks(rows, allowance.costs)
+
+    def __len__(self) -> int:
+        return self.allowance.num_steps
+
+    def __str__(self) -> str:
+        return f"adaptive, {len(self)} steps of {', '.join(map(str, self.allowance.options))}"
+
+    @property
+    def share(self) -> float:
+        """What may be spent, as a fraction of native steps throughout."""
+        return min(1.0, self.allowance.affordable / (len(self) * self.allowance.costs[0]))
+
+    @property
+    def facts(self) -> list:
+        """All that decides what samples do, as plain data: two plans alike in it make the same samples."""
+        changes = [None if row is None else row.tolist() for row in self.changes]
+        return [str(self), list(self.allowance.costs), self.allowance.affordable, self.errors.tolist(), changes]
+
+    def start(self, indices: Sequence[int]) -> Chooser:
+        """Begin a batch of samples, named by their global indices."""
+        return Chooser(self, list(indices))
+
+
+class Chooser:
+    """Decides for one batch, call by call.
+
+    Args:
+        plan: What it belongs to.
+        indices: Global indices of the samples.
+    """
+
+    def __init__(self, plan: AdaptivePlan, indices: list[int]) -> None:
+        self._plan, self._indices = plan, indices
+        self._left = np.full(len(indices), plan.allowance.affordable)
+        self._latents: list[Tensor] = []
+        self._liveliness: list[np.ndarray] = []  # of each sample at each call so far, 1 = as measured
+        self._choices: list[np.ndarray] = []
+
+    def steps(self, call: int, x: Tensor) -> list[Step]:
+        """The step of each sample at a call; calls come in order.
+
+        Args:
+            call: Index of the call.
+            x: The latents at that call, (b, c, t, h, w).
+        """
+        self._latents = [*self._latents[-HISTORY:], x.float()]
+        options, costs = self._plan.allowance.options, self._plan.allowance.costs
+        now = self._plan.errors[call][:, None] * self._relative_changes(call)  # options, b
+        later = np.stack([self._least_error(call + 1, self._left - cost) for cost in costs])
+        chosen = (now + later).argmin(axis=0)  # of equals the finest
+        self._left = self._left - np.take(costs, chosen)
+        self._choices.append(chosen)
+        if call + 1 == len(self._plan):
+            self._write_down()
+        return [options[i] for i in chosen]
+
+    def _relative_changes(self, call: int) -> np.ndarray:
+        """Change of each sample over the measured one, relative to what it was at the calls before, (options, b).
+
+        A sample that is lively throughout has nothing to move: its budget is its own.
+        """
+        measured = self._plan.changes[call]
+        if measured is None:
+            return np.ones((1, len(self._indices)))
+        change = third_change(self._latents)
+        changes = torch.stack([patch_change(change, step) for step in self._plan.allowance.options]).double().cpu()
+        ratio = changes.numpy().clip(SMALLEST) / measured[:, None].clip(SMALLEST)
+        self._liveliness.append(ratio.mean(axis=0))
+        return ratio / np.mean(self._liveliness, axis=0)
+
+    def _least_error(self, call: int, left: np.ndarray) -> np.ndarray:
+        """What the calls from this one on cost in error with so much left; infinite where it does not pay for them."""
+        costs, errors = self._plan.outlooks[call]
+        place = np.searchsorted(costs, left, side="right") - 1
+        return np.where(place < 0, np.inf, errors[place.clip(0)])
+
+    def _write_down(self) -> None:
+        for index, choice in zip(self._indices, zip(*self._choices, strict=True), strict=True):
+            self._plan.followed[index] = self._plan.allowance.schedule(choice)

@@ -1,0 +1,203 @@
+"""The best schedule for every budget at once: a multiple-choice knapsack, solved exactly by dynamic programming.
+
+No torch. Knows options (what a step may use), what each costs and how much error it brings at each step; errors add
+up. What an option is, and where errors come from, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Point(NamedTuple):
+    """A choice that no other beats in both cost and error.
+
+    Args:
+        cost: Sum of the options' costs.
+        error: Sum of the steps' errors.
+        choice: Index of the option of each step.
+    """
+
+    cost: int
+    error: float
+    choice: tuple[int, ...]
+
+
+class _Front(NamedTuple):
+    """Partial choices, cost rising and error falling; ``trail`` says where each is written down."""
+
+    cost: np.ndarray  # int64 (n,)
+    error: np.ndarray  # float64 (n,)
+    trail: np.ndarray  # int64 (n,)
+
+
+class _Trails:
+    """Every partial choice as its last option and the trail before it: points share their beginnings."""
+
+    def __init__(self) -> None:
+        self._options: list[np.ndarray] = []
+        self._before: list[np.ndarray] = []
+        self._count = 0
+
+    def extend(self, front: _Front, option: int, cost: int, error: float) -> _Front:
+        """All points of a front with one more step."""
+        count = len(front.cost)
+        self._options.append(np.full(count, option))
+        self._before.append(front.trail)
+        trail = np.arange(self._count, self._count + count)
+        self._count += count
+        return _Front(front.cost + cost, front.error + error, trail)
+
+    def points(self, front: _Front, num_steps: int) -> list[Point]:
+        """The choices written out."""
+        options, before = np.concatenate(self._options), np.concatenate(self._before)
+        choices, trail = np.empty((len(front.cost), num_steps), dtype=int), front.trail
+        for i in reversed(range(num_steps)):
+            choices[:, i], trail = options[trail], before[trail]
+        rows = zip(front.cost.tolist(), front.error.tolist(), choices.tolist(), strict=True)
+        return [Point(cost, error, tuple(choice)) for cost, error, choice in rows]
+
+
+def frontier(
+    errors: Sequence[Sequence[float]], costs: Sequence[int], *, max_switches: int | None = None
+) -> list[Point]:
+    """All Pareto-optimal choices of one option a step, cheapest first.
+
+    Of two choices alike in cost and error, the one that ends in the earlier option stays: with the native mode first
+    among the options, that is the one with native steps last.
+
+    Args:
+        errors: Of every option at every step, errors[step][option], finite.
+        costs: Of every option, whole numbers > 0 in any unit.
+        max_switches: How often neighbouring steps may differ; ``None`` = no limit.
+
+    Returns:
+        Points with rising cost and falling error. With a few options and tens of steps this takes milliseconds; the
+        number of points grows with the number of different sums of costs.
+
+    Raises:
+        ValueError: If there is no step, a row has another length, an error is not finite, or a cost is not above 0.
+
+    Example:
+        >>> [(point.cost, point.error, point.choice) for point in frontier([[0, 5], [0, 1]], [4, 1])]
+        [(2, 6.0, (1, 1)), (5, 1.0, (0, 1)), (8, 0.0, (0, 0))]
+    """
+    _check(errors, costs, max_switches)
+    trails = _Trails()
+    start = _nothing()
+    if max_switches is None or max_switches >= len(errors) - 1:
+        front = start
+        for row in errors:
+            front = _prune([trails.extend(front, o, costs[o], row[o]) for o in range(len(costs))])
+    else:
+        front = _limited(errors, costs, max_switches, trails, start)
+    return trails.points(front, len(errors))
+
+
+def _limited(
+    errors: Sequence[Sequence[float]], costs: Sequence[int], max_switches: int, trails: _Trails, start: _Front
+) -> _Front:
+    """The front of choices with at most so many switches: one front for each number of them and last option."""
+    options = range(len(costs))
+    ends = [[trails.extend(start, o, costs[o], errors[0][o]) for o in options]] * (max_switches + 1)
+    for row in errors[1:]:
+        others = [_prune(fronts) for fronts in ends[:-1]]  # a switch to itself wastes one, which is allowed
+        ends = [
+            [
+                trails.extend(_prune([fronts[o], others[k - 1]] if k else [fronts[o]]), o, costs[o], row[o])
+                for o in options
+            ]
+            for k, fronts in enumerate(ends)
+        ]
+    return _prune(ends[-1])
+
+
+def _nothing() -> _Front:
+    """The one choice of no steps."""
+    return _Front(np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1, dtype=np.int64))
+
+
+def _prune(fronts: Iterable[_Front]) -> _Front:
+    """What no other point beats; of equals the first."""
+    cost, error, trail = (np.concatenate(column) for column in zip(*fronts, strict=True))
+    order = np.lexsort((error, cost))  # stable: equals stay in the order given
+    cost, error, trail = cost[order], error[order], trail[order]
+    best_before = np.concatenate(([np.inf], np.minimum.accumulate(error)[:-1]))
+    kept = error < best_before
+    return _Front(cost[kept], error[kept], trail[kept])
+
+
+def outlooks(errors: Sequence[Sequence[float]], costs: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What can still be had from each step on: costs, rising, and the least error that each buys, falling.
+
+    Args:
+        errors: As in :func:`frontier`.
+        costs: As in :func:`frontier`.
+
+    Returns:
+        One pair for each step, and one more for the end, where nothing costs nothing.
+
+    Example:
+        >>> [(cost.tolist(), error.tolist()) for cost, error in outlooks([[0, 5], [0, 1]], [4, 1])]
+        [([2, 5, 8], [6.0, 1.0, 0.0]), ([1, 4], [1.0, 0.0]), ([0], [0.0])]
+    """
+    _check(errors, costs, None)
+    front = _nothing()
+    found = [front]
+    for row in reversed(errors):
+        front = _prune([_Front(front.cost + costs[o], front.error + row[o], front.trail) for o in range(len(costs))])
+        found.insert(0, front)
+    return [(front.cost, front.error) for front in found]
+
+
+def merged(fronts: Iterable[Sequence[Point]]) -> list[Point]:
+    """One front of several, e.g. of different numbers of steps whose errors are measured against the same samples.
+
+    Example:
+        >>> [point.cost for point in merged([[Point(1, 5.0, (1,)), Point(3, 2.0, (0,))], [Point(2, 2.0, (1, 1))]])]
+        [1, 2]
+    """
+    kept: list[Point] = []
+    for point in sorted((point for front in fronts for point in front), key=lambda point: (point.cost, point.error)):
+        if not kept or point.error < kept[-1].error:
+            kept.append(point)
+    return kept
+
+
+def best(front: Sequence[Point], affordable: float) -> Point | None:
+    """The point of least error whose cost is within what can be paid; ``None`` if nothing is.
+
+    Example:
+        >>> best([Point(2, 6.0, (1, 1)), Point(5, 1.0, (0, 1))], 4).choice
+        (1, 1)
+    """
+    place = bisect_right([point.cost for point in front], affordable)
+    return front[place - 1] if place else None
+
+
+def check_switches(max_switches: int | None) -> None:
+    """Refuse a limit that is none.
+
+    Raises:
+        ValueError: If it is below 0.
+    """
+    if max_switches is not None and max_switches < 0:
+        raise ValueError(f"got max_switches={max_switches}; expected 0 or more; leave it out for no limit")
+
+
+def _check(errors: Sequence[Sequence[float]], costs: Sequence[int], max_switches: int | None) -> None:
+    if not errors or not costs or any(len(row) != len(costs) for row in errors):
+        lengths = sorted({len(row) for row in errors})
+        raise ValueError(
+            f"got errors of {len(errors)} steps with {lengths} options, and {len(costs)} costs; expected at least one"
+            " step and one cost for each option; pass errors[step][option]"
+        )
+    if not np.isfinite(np.asarray(errors, dtype=float)).all():
+        raise ValueError("got an error that is not finite; expected measured numbers; measure again")
+    if min(costs) <= 0:
+        raise ValueError(f"got cost {min(costs)}; expected whole numbers above 0; pass MACs or microseconds")
+    check_switches(max_switches)

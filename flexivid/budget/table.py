@@ -1,0 +1,157 @@
+"""What was measured of a model, as plain data beside its checkpoint: ``schedules.json``. No torch.
+
+One table for each setting of the sampler: how much error each option brings at each step, how strongly samples changed
+there, and the protocol that says whether a table may be used. How it is measured is the pipeline's business.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flexivid.budget.schedule import Schedule, Step
+
+FILE = "schedules.json"
+FORMAT = 1
+
+
+class ErrorTable(NamedTuple):
+    """Measured errors of one model under one setting of its sampler.
+
+    Args:
+        model: Fingerprint of the weights.
+        settings: What a sampler must share with the measurement: steps, solver, shift, guidance, size.
+        options: What a step may be; the native one first.
+        errors: Of each option at each call, errors[call][option]: root mean square distance of the final latent from
+            the all-native one if this call alone uses the option.
+        changes: Mean third-order change of the latents, changes[call][option]; nothing in the first calls.
+        protocol: How it was measured: videos, seed, precision, version.
+        max_switches: How often neighbouring steps of a searched schedule may differ; ``None`` = no limit.
+        distance: Distance of the all-native samples from those of the table with the most steps; 0 for that one.
+    """
+
+    model: str
+    settings: Mapping[str, Any]
+    options: tuple[Step, ...]
+    errors: Sequence[Sequence[float]]
+    changes: Sequence[Sequence[float]]
+    protocol: Mapping[str, Any]
+    max_switches: int | None = None
+    distance: float = 0.0
+
+    def rows(self, options: Sequence[Step]) -> list[list[float]]:
+        """Errors of some of the options, errors[call][option].
+
+        Raises:
+            ValueError: If one was not measured.
+        """
+        places = self.places(options)
+        return [[row[place] for place in places] for row in self.errors]
+
+    def places(self, options: Sequence[Step]) -> list[int]:
+        """Where options stand in the table.
+
+        Raises:
+            ValueError: If one was not measured.
+        """
+        missing = [str(step) for step in options if step not in self.options]
+        if missing:
+            raise ValueError(
+                f"got a table of measured errors without {missing[0]}; expected all of"
+                f" {', '.join(map(str, options))}; run python -m flexivid.search again"
+            )
+        return [self.options.index(step) for step in options]
+
+    def check(self) -> ErrorTable:
+        """Return itself.
+
+        Raises:
+            ValueError: If a number is not finite or a row is not complete.
+        """
+        numbers = [value for row in (*self.errors, *self.changes) for value in row]
+        if not all(math.isfinite(value) for value in [*numbers, self.distance]):
+            raise ValueError(
+                f"got a measured error of model {self.model} that is not a finite number; expected samples without NaN;"
+                " check the weights, or measure with --precision fp32"
+            )
+        if len(self.changes) != len(self.errors) or any(len(row) != len(self.options) for row in self.errors):
+            raise ValueError(
+                f"got a table with rows that do not fit its {len(self.options)} options; expected one error for each"
+                " option at each call; run python -m flexivid.search again"
+            )
+        return self
+
+
+def find_table(tables: Sequence[ErrorTable], model: str, settings: Mapping[str, Any]) -> ErrorTable | None:
+    """The table of these settings, or ``None``.
+
+    Args:
+        tables: From :func:`read_tables`.
+        model: Fingerprint of the model at hand.
+        settings: As in :class:`ErrorTable`.
+
+    Raises:
+        ValueError: If the tables were measured with another model.
+    """
+    for table in tables:
+        if table.model != model:
+            raise ValueError(
+                f"got {FILE} of model {table.model}; expected one of this model, {model}; run python -m flexivid.search"
+                " again, or choose --planner weak_first"
+            )
+    return next((table for table in tables if dict(table.settings) == dict(settings)), None)
+
+
+def write_tables(path: str | Path, tables: Sequence[ErrorTable]) -> None:
+    """Write tables beside those of other settings of the same model; the file is whole at any time.
+
+    Args:
+        path: The file, or the folder to put ``schedules.json`` into.
+        tables: Each replaces one of the same model and settings; those of other models go.
+    """
+    path = _file(path)
+    new = [(table.model, dict(table.settings)) for table in tables]
+    old = [table for table in read_tables(path) if table.model in {model for model, _ in new}]
+    kept = [table for table in old if (table.model, dict(table.settings)) not in new]
+    part = path.with_suffix(".part")
+    rows = [_to_plain(table.check()) for table in [*kept, *tables]]
+    part.write_text(json.dumps({"format": FORMAT, "tables": rows}) + "\n")
+    part.replace(path)
+
+
+def read_tables(path: str | Path) -> list[ErrorTable]:
+    """Tables of a file or folder, none if there is no file.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    path = _file(path)
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}")
+        tables = [_from_plain(row) for row in content["tables"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"got {path}, which cannot be read ({error!r}); expected what flexivid.search wrote; run it again"
+        ) from error
+    return [table.check() for table in tables]
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path / FILE if path.is_dir() else path
+
+
+def _to_plain(table: ErrorTable) -> dict[str, Any]:
+    return {**table._asdict(), "options": [str(step) for step in table.options]}
+
+
+def _from_plain(row: dict[str, Any]) -> ErrorTable:
+    options = tuple(Schedule.parse(f"1x{text}")[0] for text in row["options"])
+    return ErrorTable(**{**row, "options": options})

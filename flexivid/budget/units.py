@@ -1,0 +1,220 @@
+"""What a budget allows, whatever its unit: a fraction, a preset, GMACs or seconds. No torch.
+
+An allowance is all that a planner needs: the options of a step, what each costs, and what a whole schedule may cost. A
+budget that cannot be met is refused here, with the least possible in the unit that was asked in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from flexivid.budget.cost import NetworkShape, macs
+from flexivid.budget.schedule import MAX_STEPS, Schedule, Step, affordable_cost
+from flexivid.patching.shapes import PatchMode
+
+PRESETS = {"draft": 0.15, "balanced": 0.4, "full": 1.0}  # fractions; draft is the least possible where that is more
+
+
+class Allowance(NamedTuple):
+    """What a schedule of one sample may spend, in whole units of any kind (MACs, microseconds).
+
+    Args:
+        options: What a step may be; the native one first, then finest to coarsest.
+        costs: Of each option, falling.
+        num_steps: Calls of the network.
+        affordable: The most a whole schedule may cost; the cheapest option everywhere is within it.
+    """
+
+    options: tuple[Step, ...]
+    costs: tuple[int, ...]
+    num_steps: int
+    affordable: int
+
+    def cost(self, schedule: Sequence[Step]) -> int:
+        """What a schedule of these options costs."""
+        known = dict(zip(self.options, self.costs, strict=True))
+        return sum(known[step] for step in schedule)
+
+    def schedule(self, choice: Sequence[int]) -> Schedule:
+        """The schedule of one option a step, by their indices."""
+        return Schedule(self.options[i] for i in choice)
+
+
+def step_options(
+    config: NetworkShape,
+    *,
+    guided: bool = False,
+    guide_mode: str | PatchMode | None = None,
+    modes: Sequence[str | PatchMode] | None = None,
+) -> list[Step]:
+    """What a step may be: one option for each allowed mode, native first.
+
+    Args:
+        config: Shape of the network.
+        guided: Whether steps have guidance.
+        guide_mode: Mode of the second branch; ``None`` = each step's own.
+        modes: Modes that may be used; ``None`` = all. The native one is always allowed.
+
+    Raises:
+        ValueError: If the network does not have a mode.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> [str(step) for step in step_options(FlexiDiTConfig(modes=("1x2x2", "2x4x4")), guided=True)]
+        ['1x2x2+1x2x2', '2x4x4+2x4x4']
+    """
+    named = [config.mode(None), *(config.mode(mode) for mode in (config.modes if modes is None else modes))]
+    second = config.mode(guide_mode) if guided and guide_mode is not None else None
+    return [Step(mode, (second or mode) if guided else None) for mode in dict.fromkeys(named)]
+
+
+def fraction_allowance(
+    budget: float | str, config: NetworkShape, size: tuple[int, int, int], *, options: Sequence[Step], num_steps: int
+) -> Allowance:
+    """What a fraction of the all-native cost allows.
+
+    Args:
+        budget: In (0, 1], or one of ``PRESETS``.
+        config: Shape of the network.
+        size: Latent size (t, h, w).
+        options: From :func:`step_options`.
+        num_steps: Calls of the network.
+
+    Raises:
+        ValueError: If the budget is no fraction or below the least possible, which is named.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> config = FlexiDiTConfig(modes=("1x2x2", "2x4x4"))
+        >>> allowance = fraction_allowance(0.5, config, (8, 16, 16), options=step_options(config), num_steps=20)
+        >>> round(allowance.affordable / macs(config, (8, 16, 16)), 2)
+        10.0
+    """
+    costs = {mode: macs(config, size, mode) for mode in config.modes}
+    options, prices = _priced(options, costs)
+    branches = 1 if options[0].guide_mode is None else 2
+    full = _checked_steps(num_steps) * branches * macs(config, size)
+    least = -(-prices[-1] * num_steps * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
+    wanted = number_or_preset(budget)
+    share = max(PRESETS[wanted], least) if isinstance(wanted, str) else _fraction(wanted)
+    affordable = affordable_cost(share, full)
+    if num_steps * prices[-1] > affordable:
+        raise ValueError(
+            f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode {options[-1]};"
+            " raise the budget or use a model with larger patches"
+        )
+    return Allowance(options, prices, num_steps, affordable)
+
+
+def gmacs_allowance(
+    gmacs: float, config: NetworkShape, size: tuple[int, int, int], *, options: Sequence[Step], num_steps: int
+) -> Allowance:
+    """What so many GMACs a video allow (10^9 multiply-accumulates).
+
+    Raises:
+        ValueError: If they are not above 0, or below the least possible, which is named.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> config = FlexiDiTConfig(modes=("1x2x2", "2x4x4"))
+        >>> gmacs_allowance(9.5, config, (8, 16, 16), options=step_options(config), num_steps=20).affordable
+        9500000000
+    """
+    costs = {mode: macs(config, size, mode) for mode in config.modes}
+    return _absolute(gmacs, 10**9, "--budget-gmacs", _priced(options, costs), num_steps)
+
+
+def seconds_allowance(
+    seconds: float, latency: Mapping[PatchMode, float], *, options: Sequence[Step], num_steps: int
+) -> Allowance:
+    """What so many seconds a video allow.
+
+    Args:
+        seconds: Of the network's calls for one video.
+        latency: Measured seconds of one call for one video, by mode.
+        options: From :func:`step_options`.
+        num_steps: Calls of the network.
+
+    Raises:
+        ValueError: If they are not above 0, or below the least possible, which is named.
+
+    Example:
+        >>> native, weak = Step(PatchMode("1x2x2")), Step(PatchMode("2x4x4"))
+        >>> allowance = seconds_allowance(
+        ...     1.5, {native.mode: 0.2, weak.mode: 0.03}, options=[native, weak], num_steps=20
+        ... )
+        >>> allowance.costs, allowance.affordable
+        ((200000, 30000), 1500000)
+    """
+    costs = {mode: math.ceil(_exact(value) * 10**6) for mode, value in latency.items()}
+    return _absolute(seconds, 10**6, "--budget-seconds", _priced(options, costs), num_steps)
+
+
+def _priced(options: Sequence[Step], costs: Mapping[PatchMode, int]) -> tuple[tuple[Step, ...], tuple[int, ...]]:
+    """Options with their costs, native first, then falling; one that costs more than native is of no use."""
+    price = {step: costs[step.mode] + (costs[step.guide_mode] if step.guide_mode else 0) for step in options}
+    native = options[0]
+    kept = sorted((step for step in options if price[step] <= price[native]), key=lambda step: -price[step])
+    kept.sort(key=lambda step: step != native)
+    return tuple(kept), tuple(price[step] for step in kept)
+
+
+def _absolute(
+    amount: float, unit: int, flag: str, priced: tuple[tuple[Step, ...], tuple[int, ...]], num_steps: int
+) -> Allowance:
+    options, prices = priced
+    if not (amount > 0 and math.isfinite(amount)):
+        raise ValueError(f"got {flag} {amount:g}; expected a number above 0, for one video; change it")
+    affordable = math.floor(_exact(amount) * unit)
+    if _checked_steps(num_steps) * prices[-1] > affordable:
+        raise ValueError(
+            f"got {flag} {amount:g}; expected at least {_rounded_up(num_steps * prices[-1], unit)} for one video, which"
+            f" is every step in the cheapest mode {options[-1]}; raise it or take fewer steps"
+        )
+    return Allowance(options, prices, num_steps, affordable)
+
+
+def number_or_preset(word: float | str) -> float | str:
+    """A budget as it is written: a number, or the name of a preset.
+
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+        >>> number_or_preset("0.25"), number_or_preset("draft")
+        (0.25, 'draft')
+    """
+    if word in PRESETS or not isinstance(word, str):
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(
+            f"got budget {word!r}; expected a fraction in (0, 1] or one of {', '.join(PRESETS)}; change it"
+        ) from None
+
+
+def _fraction(budget: float) -> float:
+    if not 0 < budget <= 1:
+        raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
+    return budget
+
+
+def _checked_steps(num_steps: int) -> int:
+    if not 1 <= num_steps <= MAX_STEPS:
+        raise ValueError(f"got {num_steps} steps; expected 1 to {MAX_STEPS}; change num_steps")
+    return num_steps
+
+
+def _exact(number: float) -> Fraction:
+    """The number as it is written in decimals, so that a limit that was printed can be met."""
+    return Fraction(repr(float(number)))
+
+
+def _rounded_up(cost: int, unit: int) -> str:
+    """``cost / unit`` to four digits, not below it."""
+    digits = max(0, len(str(cost)) - 4)
+    return f"{float(Fraction(-(-cost // 10**digits) * 10**digits, unit)):.12g}"

@@ -1,0 +1,200 @@
+"""Measures what each option costs in error at each call: one call replaced, native ones after it, compared at the end.
+
+The error of an option is thus weighted by all that later native steps repair or amplify. All samples are native guided
+trajectories under the sampler's own settings. Knows no budgets: it fills an ``ErrorTable``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flexivid.budget.adaptive import HISTORY, patch_change, third_change
+from flexivid.budget.schedule import Step
+from flexivid.budget.search import check_switches
+from flexivid.budget.table import ErrorTable
+from flexivid.diffusion.guidance import guided_output
+from flexivid.diffusion.solver import build_scheduler, num_calls, solve
+from flexivid.model.conditioning import Condition
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.pipeline.checkpoint import fingerprint, process_of
+from flexivid.pipeline.generate import start_noise
+from flexivid.pipeline.precision import autocast
+from flexivid.pipeline.sampling import Settings, labels_for, options_for, table_settings
+
+SEED = 1_000_000  # far from the seeds people sample with
+DIGITS = 6  # kept of a measured number
+
+OnCalls = Callable[[int], Any]  # (sample steps that are done)
+
+
+class Calibration(NamedTuple):
+    """What :func:`calibrate` measured.
+
+    Args:
+        table: Errors and changes.
+        samples: All-native final latents, (n, c, t, h, w), float32, on the CPU.
+    """
+
+    table: ErrorTable
+    samples: Tensor
+
+
+@torch.no_grad()
+def calibrate(
+    model: FlexiDiT,
+    settings: Settings,
+    *,
+    num_videos: int = 32,
+    seed: int = SEED,
+    max_switches: int | None = None,
+    on_calls: OnCalls | None = None,
+) -> Calibration:
+    """Measure the errors of every option at every call.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
+        num_videos: How many trajectories, classes in turn.
+        seed: Trajectory i starts from the noise of seed + i.
+        max_switches: Kept in the table, for the planner.
+        on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
+
+    Raises:
+        ValueError: If a sample comes out as NaN or infinite.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.pipeline.sampling import Sampling
+        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=4, precision="fp32").filled(model)
+        >>> table = calibrate(model, settings, num_videos=2).table
+        >>> [str(step) for step in table.options], len(table.errors), table.errors[0][0]
+        (['1x2x2', '2x4x4'], 4, 0.0)
+    """
+    check_switches(max_switches)
+    options, labels = options_for(model, settings), labels_for(model, num_videos, None)
+    calls = num_calls(settings.solver, settings.num_inference_steps)
+    errors = torch.zeros(calls, len(options), dtype=torch.float64)
+    changes: list[list[Tensor]] = [[] for _ in range(calls)]
+    samples = []
+    for first in range(0, num_videos, settings.batch_size):
+        seeds = range(seed + first, seed + min(num_videos, first + settings.batch_size))
+        batch = _Batch(model, settings, options[0], list(seeds), labels[first : first + settings.batch_size], on_calls)
+        samples.append(batch.native.cpu())
+        for call in range(calls):
+            changes[call].append(batch.changes(call, options))
+            for place, step in enumerate(options[1:], 1):
+                errors[call, place] += batch.deviation(call, step).sum().item()
+    table = ErrorTable(
+        model=fingerprint(model),
+        settings=table_settings(settings),
+        options=tuple(options),
+        errors=_rounded(errors / num_videos),
+        changes=[_rounded(torch.cat(parts, dim=1).mean(1)) if parts[0].numel() else [] for parts in changes],
+        protocol={"num_videos": num_videos, "seed": seed, "precision": settings.precision, "torch": torch.__version__},
+        max_switches=max_switches,
+    )
+    return Calibration(table.check(), torch.cat(samples))
+
+
+def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> int:
+    """Steps that :func:`calibrate` takes, all trajectories together.
+
+    Example:
+        >>> from flexivid import FlexiDiT, FlexiDiTConfig
+        >>> from flexivid.pipeline.sampling import Sampling
+        >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=20).filled(FlexiDiT(FlexiDiTConfig()))
+        >>> num_sample_steps(settings, num_options=4, num_videos=32)
+        20800
+    """
+    calls = num_calls(settings.solver, settings.num_inference_steps)
+    return num_videos * (calls + (num_options - 1) * calls * (calls + 1) // 2)
+
+
+def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
+    """Tables whose errors can be compared: each told how far its native samples are from those with the most calls.
+
+    Args:
+        calibrations: Of the same model, videos and seed, with different numbers of steps.
+    """
+    finest = max(calibrations, key=lambda calibration: len(calibration.table.errors)).samples
+    return [
+        calibration.table._replace(distance=_distance(calibration.samples, finest).mean().item())
+        for calibration in calibrations
+    ]
+
+
+class _Batch:
+    """Native trajectories of some seeds, and what becomes of them when one call is another."""
+
+    def __init__(
+        self,
+        model: FlexiDiT,
+        settings: Settings,
+        native: Step,
+        seeds: list[int],
+        labels: Tensor,
+        on_calls: OnCalls | None,
+    ) -> None:
+        self._model, self._settings, self._step, self._seeds = model, settings, native, seeds
+        self._device = next(model.parameters()).device
+        self._condition = Condition(labels.to(self._device))
+        self._on_calls = on_calls
+        self._outputs: list[Tensor] = []
+        self._latents: list[Tensor] = []
+        self.native = self._solve(self._first)
+
+    def deviation(self, call: int, step: Step) -> Tensor:
+        """Distance of the final latents from the native ones if one call is another step, (b,)."""
+
+        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
+            if i < call:  # as in the native trajectory, which is known
+                return self._outputs[i]
+            return self._call(x, at, step if i == call else self._step)
+
+        return _distance(self._solve(predict), self.native).cpu()
+
+    def changes(self, call: int, options: Sequence[Step]) -> Tensor:
+        """Third-order change at a call, (options, b); nothing in the first calls."""
+        if call < HISTORY:
+            return torch.empty(0)
+        change = third_change(self._latents[call - HISTORY : call + 1])
+        return torch.stack([patch_change(change, step) for step in options]).cpu()
+
+    def _first(self, i: int, x: Tensor, at: Tensor) -> Tensor:
+        self._latents.append(x.float())
+        self._outputs.append(self._call(x, at, self._step))
+        return self._outputs[-1]
+
+    def _call(self, x: Tensor, at: Tensor, step: Step) -> Tensor:
+        scale = self._settings.guidance_scale
+        output = guided_output(self._model, x, at, step, condition=self._condition, null=Condition(), scale=scale)
+        if self._on_calls is not None:
+            self._on_calls(len(x))
+        return output
+
+    def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        process, settings = process_of(self._model.recipe), self._settings
+        scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
+        noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
+        generators = [torch.Generator().manual_seed(seed) for seed in self._seeds]
+        with autocast(self._device, settings.precision):
+            return solve(predict, noise, process, scheduler, generator=generators)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square difference of each sample, (b,)."""
+    return (a - b).float().square().flatten(1).mean(1).sqrt()
+
+
+def _rounded(values: Tensor) -> list:
+    """Nested lists of numbers to some digits."""
+    return _map(values.tolist())
+
+
+def _map(values: Any) -> Any:
+    return [_map(value) for value in values] if isinstance(values, list) else float(f"{values:.{DIGITS}g}")

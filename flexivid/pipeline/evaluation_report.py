@@ -1,0 +1,140 @@
+"""What an evaluation leaves for people and programs: a table, ``evaluation.json``, ``fvd_vs_compute.png``, a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flexivid.budget.cost import human
+from flexivid.metrics.fidelity import Fidelity
+from flexivid.metrics.scores import Scores
+from flexivid.pipeline.curve import curve_figure, png
+from flexivid.pipeline.evaluation import NUM_SHOWN, Evaluation, Made
+from flexivid.pipeline.evaluation_clips import ClipSet, read_blocks
+from flexivid.pipeline.evaluation_page import Films, Row, page
+from flexivid.pipeline.evaluation_pair import Pair
+from flexivid.pipeline.evaluation_result import plain_scores
+from flexivid.pipeline.evaluation_run import Job
+
+FILES = {"json": "evaluation.json", "curve": "fvd_vs_compute.png", "page": "index.html"}
+COST = ("budget", "cost a video", "seconds")
+QUALITY = ("95 % interval", "KVD", "precision", "recall", "density", "coverage")
+LIKENESS = ("PSNR", "SSIM", "perceptual")
+
+
+def table(evaluation: Evaluation) -> list[list[str]]:
+    """Words of the table, the head first; what was not measured is a dash."""
+    rows = [
+        [f"{row.budget:g}", human(row.macs), f"{row.seconds:.3g}", *_quality(row.scores), *_likeness(row.fidelity)]
+        for row in evaluation.rows
+    ]
+    return [[*COST, evaluation.metric, *QUALITY, *LIKENESS], *rows]
+
+
+def pair_table(metric: str, scores: Scores) -> list[list[str]]:
+    """Likewise for two folders."""
+    return [
+        ["generated", "real", metric, *QUALITY],
+        [str(scores.num_generated), str(scores.num_real), *_quality(scores)],
+    ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text.
+
+    Example:
+        >>> aligned([["budget", "fvd"], ["1", "3.25"]])
+        ['budget   fvd', '     1  3.25']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(word.rjust(width) for word, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def write_evaluation(job: Job, evaluation: Evaluation, made: Sequence[Made]) -> dict[str, Path]:
+    """Write all files; returns where they are."""
+    task, folder = job.task, Path(job.request.output)
+    curve = png(curve_figure([evaluation]))
+    films = [_films_of(one, made) for one in range(len(task.plans))]
+    rows = [
+        Row(f"budget {plan.budget:g}", str(plan.followed), videos)
+        for plan, videos in zip(task.plans, films, strict=True)
+    ]
+    rows.append(
+        Row(
+            "real videos",
+            f"{job.real.clips.root} ({job.real.clips.split})",
+            _films_of_clips(job.real.clips, len(films[0])),
+        )
+    )
+    columns = [f"seed {task.seed + i}" for i in range(len(films[0]))]
+    text = page(
+        f"{evaluation.metric} against compute",
+        note=f"{job.request.checkpoint}. Area under the curve over log(MACs): {evaluation.fvd_auc:.4g}",
+        table=table(evaluation),
+        facts=_facts(evaluation.protocol._asdict()),
+        films=Films(columns, rows, float(task.model.recipe.get("fps", 8))),
+        curve=curve,
+    )
+    return _write(folder, evaluation.to_json(), text, curve)
+
+
+def write_pair(pair: Pair, scores: Scores, folder: Path) -> dict[str, Path]:
+    """Write the files of a comparison of two folders."""
+    sides = {"generated": pair.generated.clips, "real": pair.real.clips}
+    count = min(NUM_SHOWN, *map(len, sides.values()))
+    rows = [Row(name, clips.root, _films_of_clips(clips, count)) for name, clips in sides.items()]
+    plain: dict[str, Any] = {
+        "metric": pair.protocol.label,
+        "scores": plain_scores(scores),
+        **{name: clips.root for name, clips in sides.items()},
+        "protocol": pair.protocol._asdict(),
+    }
+    text = page(
+        f"{pair.protocol.label} of two folders",
+        table=pair_table(pair.protocol.label, scores),
+        facts=_facts(plain["protocol"]),
+        films=Films([str(i) for i in range(count)], rows, pair.real.clips.fps),
+    )
+    return _write(folder, plain, text, None)
+
+
+def _write(folder: Path, plain: dict[str, Any], text: str, curve: bytes | None) -> dict[str, Path]:
+    contents = {"json": json.dumps(plain, indent=2).encode(), "page": text.encode()}
+    contents |= {"curve": curve} if curve else {}
+    for kind, content in contents.items():
+        part = folder / (FILES[kind] + ".part")
+        part.write_bytes(content)
+        part.replace(folder / FILES[kind])
+    return {kind: folder / FILES[kind] for kind in contents}
+
+
+def _quality(scores: Scores) -> list[str]:
+    values = (scores.precision, scores.recall, scores.density, scores.coverage)
+    interval = f"{scores.low:.4g} to {scores.high:.4g}"
+    return [f"{scores.fvd:.4g}", interval, f"{scores.kvd:.4g}", *(f"{value:.3f}" for value in values)]
+
+
+def _likeness(fidelity: Fidelity | None) -> list[str]:
+    if fidelity is None:
+        return ["-"] * len(LIKENESS)
+    return [f"{fidelity.psnr:.2f}", f"{fidelity.ssim:.4f}", f"{fidelity.perceptual:.4g}"]
+
+
+def _facts(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", " "): value for name, value in protocol.items()}
+
+
+def _films_of(plan: int, made: Sequence[Made]) -> list[np.ndarray]:
+    ordered = sorted((one for one in made if one.plan == plan), key=lambda one: int(one.indices[0]))
+    return list(torch.cat([one.frames for one in ordered]).numpy())
+
+
+def _films_of_clips(clips: ClipSet, count: int) -> list[np.ndarray]:
+    """Some clips spread evenly over a set."""
+    chosen = [i * len(clips) // count for i in range(count)]
+    return [video.numpy() for _, videos in read_blocks(clips, [chosen]) for video in videos.permute(0, 2, 3, 4, 1)]

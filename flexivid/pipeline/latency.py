@@ -1,0 +1,118 @@
+"""Seconds of one call of a network for one video, by mode: measured once a machine and setting, kept in the cache.
+
+What a figure holds for is its key: network, latent size, batch, precision, device, threads, compile state and torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.precision import autocast
+from flexivid.pipeline.sampling import Settings
+
+REPEATS = 5
+
+
+def latency_folder() -> Path:
+    """Where measurements are kept: ``$FLEXIVID_CACHE/latency`` or ``~/.cache/flexivid/latency``."""
+    cache = os.environ.get("FLEXIVID_CACHE") or Path.home() / ".cache" / "flexivid"
+    return Path(cache) / "latency"
+
+
+def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, float]:
+    """Seconds of one call for one video, of every mode, from the cache or measured now.
+
+    Args:
+        model: The network, where and how it will run.
+        settings: From ``Sampling(...).filled(model)``.
+        num_videos: A call takes as many of them as a batch holds.
+
+    Returns:
+        Seconds by mode; a call of a whole batch takes ``batch`` times as long.
+    """
+    batch = min(num_videos, settings.batch_size)
+    key = latency_key(model, settings, batch)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    file = latency_folder() / f"{digest}.json"
+    seconds = _read(file, model)
+    if seconds is None:
+        seconds = measure_latency(model, settings, batch)
+        content = {"key": key, "seconds": {str(mode): value for mode, value in seconds.items()}}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.replace(file)
+    return seconds
+
+
+def latency_key(model: FlexiDiT, settings: Settings, batch: int) -> dict[str, Any]:
+    """All that a measurement depends on, as plain data."""
+    device = next(model.parameters()).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "model": model.config.to_dict(),
+        "size": list(settings.size),
+        "batch": batch,
+        "precision": settings.precision,
+        "device": f"{device.type} {name}",
+        "threads": torch.get_num_threads(),
+        "compiled": model._compiled_call_impl is not None,
+        "torch": torch.__version__,
+    }
+
+
+@torch.no_grad()
+def measure_latency(
+    model: FlexiDiT, settings: Settings, batch: int, *, repeats: int = REPEATS
+) -> dict[PatchMode, float]:
+    """Median seconds of one call for one video, of every mode; modes take turns, so that a slow moment hits all.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.pipeline.sampling import Sampling
+        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> seconds = measure_latency(model, Sampling(size=(2, 8, 8)).filled(model), batch=2, repeats=1)
+        >>> len(seconds), min(seconds.values()) > 0
+        (2, True)
+    """
+    device = next(model.parameters()).device
+    x = torch.zeros(batch, model.config.in_channels, *settings.size, device=device)
+    at = torch.ones(batch, device=device)
+    modes: Sequence[PatchMode] = [PatchMode(mode) for mode in model.config.modes]
+    times: dict[PatchMode, list[float]] = {mode: [] for mode in modes}
+    with autocast(device, settings.precision):
+        for turn in range(repeats + 1):
+            for mode in modes:
+                _wait(device)
+                started = time.perf_counter()
+                model(x, at, None, mode)
+                _wait(device)
+                if turn:  # the first one warms up
+                    times[mode].append((time.perf_counter() - started) / batch)
+    return {mode: statistics.median(values) for mode, values in times.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _read(file: Path, model: FlexiDiT) -> dict[PatchMode, float] | None:
+    """What the cache holds; a damaged file is as good as none."""
+    try:
+        seconds = json.loads(file.read_text())["seconds"]
+        return {PatchMode(mode): float(seconds[str(mode)]) for mode in model.config.modes}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,111 @@
+"""From what a user asks (a fraction, a preset, GMACs or seconds; a planner) to a plan and the line that tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flexivid.budget.adaptive import AdaptivePlan
+from flexivid.budget.planners import PLANNERS
+from flexivid.budget.schedule import schedule_macs
+from flexivid.budget.table import ErrorTable
+from flexivid.budget.units import Allowance, gmacs_allowance, seconds_allowance
+from flexivid.diffusion.solver import num_calls
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.messages import plan_line
+from flexivid.pipeline.sample_folder import Plan, plan_of
+from flexivid.pipeline.sampling import Settings, fraction_of, options_for, planner_for
+
+
+class Amount(NamedTuple):
+    """What may be spent on one video.
+
+    Args:
+        value: A number, or the name of a preset where the unit is ``fraction``.
+        unit: ``fraction`` of the all-native compute, ``gmacs`` or ``seconds``.
+
+    Example:
+        >>> Amount("draft"), Amount(1.5, "seconds")
+        (Amount(value='draft', unit='fraction'), Amount(value=1.5, unit='seconds'))
+    """
+
+    value: float | str
+    unit: str = "fraction"
+
+
+def tables_folder(checkpoint: str | Path) -> Path:
+    """Where the measured errors of a checkpoint are kept: its folder.
+
+    Example:
+        >>> tables_folder("runs/digits/last.ckpt").as_posix()
+        'runs/digits'
+    """
+    path = Path(checkpoint)
+    return path if path.is_dir() else path.parent
+
+
+def allowance_for(
+    model: FlexiDiT, settings: Settings, amount: Amount, latency: Mapping[PatchMode, float] | None = None
+) -> Allowance:
+    """What an amount allows one video.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``.
+        amount: What may be spent.
+        latency: Seconds of one call for one video, by mode; only seconds need it.
+
+    Raises:
+        ValueError: If the amount cannot be met; the least possible is named in its unit.
+    """
+    if amount.unit == "fraction":
+        return fraction_of(model, settings, amount.value)
+    options, calls = options_for(model, settings), num_calls(settings.solver, settings.num_inference_steps)
+    if amount.unit == "gmacs":
+        return gmacs_allowance(float(amount.value), model.config, settings.size, options=options, num_steps=calls)
+    return seconds_allowance(float(amount.value), latency or {}, options=options, num_steps=calls)
+
+
+def plan_within(
+    model: FlexiDiT,
+    settings: Settings,
+    amount: Amount,
+    *,
+    tables: Sequence[ErrorTable] = (),
+    latency: Mapping[PatchMode, float] | None = None,
+) -> Plan:
+    """The planner's plan for an amount.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``; they name the planner.
+        amount: What may be spent.
+        tables: Measured errors of this model, from ``read_tables``.
+        latency: As in :func:`allowance_for`.
+
+    Raises:
+        ValueError: If the amount cannot be met, or the planner lacks what it goes by.
+    """
+    planner, table = planner_for(model, settings, tables)
+    allowance = allowance_for(model, settings, amount, latency)
+    named = float(amount.value) if amount.unit == "fraction" and not isinstance(amount.value, str) else None
+    if planner == "adaptive":
+        adaptive = AdaptivePlan(allowance, table)
+        return Plan(round(adaptive.share, 3) if named is None else named, adaptive.opening, adaptive)
+    return plan_of(PLANNERS[planner](allowance, table), model, settings, named)
+
+
+def describe(
+    plan: Plan, model: FlexiDiT, settings: Settings, num_videos: int, latency: Mapping[PatchMode, float] | None = None
+) -> str:
+    """One line before the work: the plan and what it costs, in seconds too where a call's are known."""
+    if plan.adaptive is not None:
+        return f"budget {plan.budget:g}: {plan.adaptive}, each video its own; at most {plan.adaptive.share:.3g} of all"
+    cost = schedule_macs(plan.schedule, model.config, settings.size)
+    line = plan_line(plan.budget, plan.schedule, cost, num_videos)
+    if latency:
+        seconds = sum(latency[mode] for step in plan.schedule for mode in step if mode is not None)
+        line += f"; about {seconds:.3g} s a video"
+    return line

@@ -1,0 +1,231 @@
+"""A diffusers pipeline under a compute budget: its own solver, guidance and callbacks, a patch mode for each step.
+
+The number of steps is the pipeline's, counted by ``scheduler.step``: guidance's second call of the network falls into
+the same step, a second-order solver's second evaluation is a step of its own, as diffusers counts them. Size and text
+length are those of the first call, in which the plan is made; it is planned anew for each run of the pipeline.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from flexivid.budget.schedule import affordable_cost, greedy_counts
+from flexivid.patching.shapes import Size3
+from flexivid.pretrained.cost import transformer_macs
+from flexivid.pretrained.family import Fold, config_of
+from flexivid.pretrained.flexify import NATIVE, flexi_of, set_mode
+
+
+class PretrainedPlan(NamedTuple):
+    """The mode of every solver step, and what that costs.
+
+    Args:
+        modes: ``"native"`` or a weak mode, one a step.
+        costs: MACs of one call for one sample, by mode.
+
+    Example:
+        >>> plan = PretrainedPlan(("1x4x4", "1x4x4", "native"), {"native": 100, "1x4x4": 10})
+        >>> str(plan), round(plan.budget, 2)
+        ('2 of 1x4x4, 1 of native', 0.4)
+    """
+
+    modes: tuple[str, ...]
+    costs: dict[str, int]
+
+    @property
+    def macs(self) -> int:
+        """Of all steps, one call each, one sample."""
+        return sum(self.costs[mode] for mode in self.modes)
+
+    @property
+    def budget(self) -> float:
+        """Cost over that of as many native steps."""
+        return self.macs / (len(self.modes) * self.costs[NATIVE])
+
+    def __str__(self) -> str:
+        return ", ".join(f"{len(list(same))} of {mode}" for mode, same in groupby(self.modes))
+
+
+def costs_of(model: nn.Module, size: tuple[int, int, int], text_tokens: int) -> dict[str, int]:
+    """MACs of one call for one sample in every mode of a flexified transformer."""
+    modes = (NATIVE, *flexi_of(model).modes)
+    return {mode: transformer_macs(model, size, mode, text_tokens=text_tokens) for mode in modes}
+
+
+def least_budget(costs: dict[str, int]) -> float:
+    """Every step in the cheapest mode; rounded up to four digits, so that it can be met.
+
+    Example:
+        >>> least_budget({"native": 3, "1x4x4": 1})
+        0.3334
+    """
+    return -(-min(costs.values()) * 10_000 // costs[NATIVE]) / 10_000
+
+
+def plan_steps(budget: float, costs: dict[str, int], num_steps: int) -> PretrainedPlan:
+    """Weak modes first, native steps last, as many as can be paid; what is left buys the next finer mode.
+
+    Args:
+        budget: Fraction of the all-native cost, in (0, 1].
+        costs: MACs by mode.
+        num_steps: Solver steps.
+
+    Raises:
+        ValueError: If the budget is not a fraction, or less than the least, which is named.
+
+    Example:
+        >>> str(plan_steps(0.5, {"native": 100, "2x2x2": 40, "1x4x4": 10}, 10))
+        '5 of 1x4x4, 1 of 2x2x2, 4 of native'
+    """
+    _check_fraction(budget)
+    names = sorted(costs, key=lambda name: (-costs[name], name != NATIVE))
+    names = names[names.index(NATIVE) :]  # a mode that costs more than the native one buys nothing
+    affordable = affordable_cost(budget, num_steps * costs[NATIVE])
+    if num_steps * costs[names[-1]] > affordable:
+        raise ValueError(
+            f"got budget {budget}; expected at least {least_budget(costs)}, which is every step in {names[-1]};"
+            " raise the budget, or flexify with a larger mode"
+        )
+    counts = greedy_counts([costs[name] for name in names], num_steps, affordable)
+    finest_last = [name for name, count in zip(names, counts, strict=True) for _ in range(count)][::-1]
+    return PretrainedPlan(tuple(finest_last), costs)
+
+
+class AppliedBudget:
+    """A budget in force. ``remove()`` gives the pipeline back as it was; so does the end of a ``with`` block.
+
+    Attributes:
+        budget: Fraction of the all-native cost.
+        plan: Of the latest run; ``None`` before the first call of the network.
+    """
+
+    def __init__(self, pipe: Any, budget: float, on_plan: Callable[[PretrainedPlan], None] | None) -> None:
+        self.pipe, self.budget, self.on_plan = pipe, budget, on_plan
+        self.model, self.scheduler = pipe.transformer, pipe.scheduler
+        self.plan: PretrainedPlan | None = None
+        self.steps_done = 0
+        self._compiled = vars(self.model).get("_compiled_call_impl")
+        self._call = self._compiled or self.model._call_impl
+        # what PyTorch calls before any hook of a module; folding is done by hooks, so a plan must be made before them
+        self.model._compiled_call_impl = self._planned_call
+        self.scheduler.set_timesteps = _followed_by(self.scheduler.set_timesteps, self._begin)
+        self.scheduler.step = _followed_by(self.scheduler.step, self._advance)
+
+    def remove(self) -> None:
+        """Back to the native mode, and to the pipeline's own scheduler."""
+        if vars(self.pipe).get("_flexivid_budget") is not self:
+            return
+        del self.pipe._flexivid_budget
+        del self.scheduler.step, self.scheduler.set_timesteps
+        if self._compiled is None:
+            del self.model._compiled_call_impl
+        else:
+            self.model._compiled_call_impl = self._compiled
+        set_mode(self.model, NATIVE)
+
+    def __enter__(self) -> AppliedBudget:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+    def _begin(self) -> None:
+        self.plan, self.steps_done = None, 0
+        set_mode(self.model, NATIVE)
+
+    def _advance(self) -> None:
+        self.steps_done += 1
+        if self.plan is not None:
+            modes = self.plan.modes
+            set_mode(self.model, modes[self.steps_done] if self.steps_done < len(modes) else NATIVE)
+
+    def _planned_call(self, *args: Any, **kwargs: Any) -> Any:
+        if self.pipe.scheduler is not self.scheduler:
+            raise ValueError("got another scheduler than the one under a budget; expected the same; apply_budget again")
+        if self.plan is None:
+            self._make_plan(args, kwargs)
+        return self._call(*args, **kwargs)
+
+    def _make_plan(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        if getattr(self.model, "is_cache_enabled", False):
+            raise ValueError("got a cache of diffusers with a budget; expected one of them; call disable_cache")
+        size, text_tokens = measure_call(self.model, args, kwargs)
+        num_steps = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
+        self.plan = plan_steps(self.budget, costs_of(self.model, size, text_tokens), num_steps)
+        if self.on_plan is not None:
+            self.on_plan(self.plan)
+        set_mode(self.model, self.plan.modes[min(self.steps_done, num_steps - 1)])
+
+
+def apply_budget(
+    pipe: Any, budget: float, *, on_plan: Callable[[PretrainedPlan], None] | None = None
+) -> AppliedBudget:
+    """Run a diffusers pipeline at a fraction of its compute: weak modes for the first steps, native ones for the rest.
+
+    Each run plans anew, for its own size, text length and number of steps, so nothing has to be said twice. Cost is
+    counted exactly, one call a step and branch of guidance.
+
+    Args:
+        pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
+        budget: Fraction of the all-native cost of the network, in (0, 1]; 1 is the pipeline as shipped, bit for bit.
+        on_plan: Called with the plan of each run, before the network is.
+
+    Returns:
+        A handle with ``plan`` and ``remove()``; also a context manager. A new budget takes the place of an old one.
+
+    Raises:
+        ValueError: If the budget is not in (0, 1], or the pipeline is not one that can take it. A budget below the
+            least possible is refused in the run, at the first call of the network, with the least one.
+
+    Example:
+        >>> apply_budget(None, 1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: got budget 1.5; expected a fraction in (0, 1]; 1 is every step at full compute
+    """
+    _check_fraction(budget)
+    if getattr(pipe, "transformer", None) is None or getattr(pipe, "scheduler", None) is None:
+        raise ValueError(
+            f"got a {type(pipe).__name__}; expected a diffusers pipeline with a transformer and a scheduler; pass one"
+        )
+    if getattr(pipe, "transformer_2", None) is not None:
+        raise ValueError("got a pipeline with two transformers; expected one; call set_mode on each between steps")
+    flexi_of(pipe.transformer)
+    before = vars(pipe).get("_flexivid_budget")
+    if before is not None:
+        before.remove()
+    pipe._flexivid_budget = AppliedBudget(pipe, budget, on_plan)
+    return pipe._flexivid_budget
+
+
+def measure_call(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Size3, int]:
+    """Latent size (t, h, w) and text length of a call of a flexified transformer."""
+    family = flexi_of(model).family
+    names = list(inspect.signature(type(model).forward).parameters)[1:]
+    call = dict(zip(names, args, strict=False)) | kwargs
+    text = call.get("encoder_hidden_states")
+    native = family.patch(config_of(model))
+    return family.fold_call(call, Fold(Size3(1, 1, 1), native)), 0 if text is None else text.shape[1]
+
+
+def _check_fraction(budget: float) -> None:
+    if not 0 < budget <= 1:
+        raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
+
+
+def _followed_by(function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
+    """The function, and then something without arguments; its signature stays, which diffusers looks at."""
+
+    @wraps(function)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        then()
+        return result
+
+    return both

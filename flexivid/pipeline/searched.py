@@ -1,0 +1,58 @@
+"""What a search found, told and drawn: the schedules of some budgets, over one or more numbers of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flexivid.budget.schedule import Schedule, affordable_cost
+from flexivid.budget.search import Point, best, frontier, merged
+from flexivid.budget.table import ErrorTable
+from flexivid.budget.units import Allowance
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.pipeline.sampling import Settings, fraction_of
+from flexivid.pipeline.schedule_plot import write_schedule_plot
+
+
+def searched_front(
+    model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable]
+) -> tuple[list[Point], Allowance]:
+    """The Pareto-optimal schedules of all tables together.
+
+    Args:
+        model: The network.
+        settings: Of each table; they differ in the number of steps only.
+        tables: From ``relate``: errors are distances from the samples with the most steps.
+
+    Returns:
+        Points, and the whole allowance of the most steps, which names the options and their costs.
+    """
+    allowances = [fraction_of(model, one, 1.0) for one in settings]
+    fronts = []
+    for allowance, table in zip(allowances, tables, strict=True):
+        front = frontier(table.rows(allowance.options), allowance.costs, max_switches=table.max_switches)
+        fronts.append([point._replace(error=point.error + table.distance) for point in front])
+    return merged(fronts), max(allowances, key=lambda allowance: allowance.num_steps)
+
+
+def searched_lines(
+    model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], budgets: Sequence[float]
+) -> list[str]:
+    """A line for each budget, a fraction of native compute with the most steps; one below the least is left out."""
+    front, whole = searched_front(model, settings, tables)
+    full = whole.num_steps * whole.costs[0]
+    lines = []
+    for budget in budgets:
+        point = best(front, affordable_cost(budget, full))
+        if point is not None:
+            plan = Schedule(whole.options[i] for i in point.choice)
+            lines.append(f"budget {budget:g}: {plan}; {len(plan)} calls, predicted error {point.error:.4g}")
+    return lines
+
+
+def draw_schedules(model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], path: Path) -> None:
+    """Write the picture of the schedules with the most steps."""
+    most = max(range(len(tables)), key=lambda i: len(tables[i].errors))
+    front, whole = searched_front(model, [settings[most]], [tables[most]])
+    title = f"searched schedules, {tables[most].protocol['num_videos']} videos measured"
+    write_schedule_plot(path, front, whole.options, whole.num_steps * whole.costs[0], title)

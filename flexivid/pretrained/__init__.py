@@ -1,0 +1,1 @@
+"""Pre-trained video transformers of diffusers, given weak modes. Knows shapes; native weights stay as they are."""

@@ -1,0 +1,134 @@
+"""Save and load what ``flexify`` added: one safetensors file a mode, LoRA named as diffusers and peft name it.
+
+flexivid.json        family, modes, rank, skip, fingerprint of the native weights
+1x4x4.safetensors    transformer.blocks.0.attn1.to_q.lora_A.weight, ..., patches.embed.layer.weight, ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flexivid.pretrained.flexify import Model, WeakMode, flexi_of, flexify
+
+SETTINGS = "flexivid.json"
+SAMPLES = 4096  # values of each weight that the fingerprint reads
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of the native weights: names, shapes and 4096 evenly spread values of each, in bfloat16.
+
+    float32 and bfloat16 copies of the same weights agree. Reading a sample keeps it under seconds at any size.
+
+    Raises:
+        ValueError: If weights are on the meta device (offloaded, or never loaded).
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        if name.startswith("flexi."):
+            continue
+        if weight.is_meta:
+            raise ValueError(f"got weight {name} on the meta device; expected loaded ones; do this before offloading")
+        flat = weight.detach().reshape(-1)
+        values = flat[:: max(1, flat.numel() // SAMPLES)].to(torch.bfloat16).cpu().contiguous()
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(model: nn.Module, folder: str | Path) -> Path:
+    """Write the weak modes of a model to a folder.
+
+    Returns:
+        The folder.
+    """
+    flexi, folder = flexi_of(model), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, mode in flexi.modes.items():
+        save_file(_named(mode), folder / f"{name}.safetensors", metadata={"format": "pt"})  # type: ignore[arg-type]
+    settings = {
+        "family": flexi.family.class_name,
+        "modes": list(flexi.modes),
+        "rank": flexi.rank,
+        "skip": flexi.skip,
+        "native_sha256": fingerprint(model),
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    return folder
+
+
+def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Model:
+    """Give a model the weak modes of a folder, or new values to those that it has.
+
+    Args:
+        model: The transformer that the adapter was made for, with or without weak modes.
+        folder: What ``save_adapter`` wrote.
+        check: Refuse other native weights than those it was made for. Turn off for float16 or quantised copies.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: If the folder holds no adapter, or one of another model or with other modes.
+    """
+    folder = Path(folder)
+    settings = _settings(folder)
+    if settings["family"] != type(model).__name__:
+        raise ValueError(
+            f"got an adapter for {settings['family']}; expected one for {type(model).__name__}; see {folder / SETTINGS}"
+        )
+    if check and settings["native_sha256"] != fingerprint(model):
+        raise ValueError(
+            f"got the adapter {folder} of other native weights; expected sha256 {settings['native_sha256'][:12]}...;"
+            " load the model that it was made for, or pass check=False for a float16 or quantised copy of it"
+        )
+    if not hasattr(model, "flexi"):
+        flexify(model, settings["modes"], rank=settings["rank"], skip=settings["skip"])
+    flexi = flexi_of(model)
+    if (list(flexi.modes), flexi.rank, flexi.skip) != (settings["modes"], settings["rank"], settings["skip"]):
+        raise ValueError(
+            f"got a model with modes {list(flexi.modes)}, rank {flexi.rank}, skip {flexi.skip}; expected"
+            f" {settings['modes']}, {settings['rank']}, {settings['skip']} as in {folder}; call unflexify first"
+        )
+    for name, mode in flexi.modes.items():
+        _fill(mode, load_file(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
+    return model
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"got {folder}; expected an adapter folder with {SETTINGS}; pass what save_adapter wrote")
+    return json.loads(path.read_text())
+
+
+def _tensors(mode: WeakMode) -> dict[str, Tensor]:
+    """The live tensors of a mode by the names that they have in the file."""
+    named: dict[str, Tensor] = {}
+    for path, layer in zip(mode.lora_layers, mode.lora.values(), strict=True):
+        named |= {f"transformer.{path}.{key}": value for key, value in layer.state_dict().items()}
+    for part in ("embed", "unembed"):
+        named |= {f"patches.{part}.{key}": value for key, value in getattr(mode, part).state_dict().items()}
+    return named
+
+
+def _named(mode: WeakMode) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in _tensors(mode).items()}
+
+
+def _fill(mode: WeakMode, values: dict[str, Tensor]) -> None:
+    tensors = _tensors(mode)
+    if tensors.keys() != values.keys():
+        name = min(tensors.keys() ^ values.keys())
+        raise ValueError(
+            f"got an adapter file that differs by {name}; expected the names of save_adapter; save it again"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(values[name])

@@ -1,0 +1,58 @@
+"""What a forward pass of a pre-trained transformer costs in any mode. Knows families; runs no model.
+
+Multiply-accumulates of matrix products and attention of one sample: exactly PyTorch's FlopCounterMode / 2 on the meta
+device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from flexivid.patching.shapes import PatchMode, grid_of
+from flexivid.pretrained.family import Work, config_of
+from flexivid.pretrained.flexify import NATIVE
+from flexivid.pretrained.registry import family_of
+
+
+def transformer_macs(
+    model: nn.Module | Mapping,
+    size: tuple[int, int, int],
+    mode: str | PatchMode = NATIVE,
+    *,
+    text_tokens: int,
+    rank: int | None = None,
+) -> int:
+    """MACs of one forward pass of one sample.
+
+    Args:
+        model: Transformer of diffusers, or its configuration as in ``config.json`` (with ``_class_name``).
+        size: Latent size (t, h, w); sides that the mode does not divide are padded, and the padding is paid for.
+        mode: ``"native"`` or a weak mode; the model need not have it.
+        text_tokens: Length of the text embeddings.
+        rank: Rank of the LoRA in weak modes; ``None`` = that of the model, 0 where it has none or it is merged.
+
+    Example:
+        >>> wan = {"_class_name": "WanTransformer3DModel", "patch_size": (1, 2, 2), "num_attention_heads": 12,
+        ...     "attention_head_dim": 128, "in_channels": 16, "out_channels": 16, "text_dim": 4096, "freq_dim": 256,
+        ...     "ffn_dim": 8960, "num_layers": 30, "added_kv_proj_dim": None}   # Wan 2.1, 1.3 billion parameters
+        >>> native, weak = (transformer_macs(wan, (21, 60, 104), m, text_tokens=512) for m in ("native", "1x4x4"))
+        >>> round(native / 1e12, 1), round(weak / native, 3)
+        (141.5, 0.119)
+    """
+    config = model if isinstance(model, Mapping) else config_of(model)
+    family = family_of(config["_class_name"] if isinstance(model, Mapping) else type(model).__name__)
+    native = family.patch(config)
+    patch = native if str(mode) == NATIVE else PatchMode(mode)
+    family.growth(config, patch)  # refuses what the model cannot take
+    n, d = grid_of(size, patch).volume, family.width(config)
+    inputs, outputs = (channels * patch.volume for channels in family.channels(config))
+    work = [Work(1, n, inputs, d), Work(1, n, d, outputs), *family.work(config, n, text_tokens)]
+    if patch == native:
+        return sum(item.macs(rank=0) for item in work)
+    flexi = getattr(model, "flexi", None)
+    if flexi is not None and flexi.skip:
+        work.append(Work(1, n, inputs, outputs))
+    own_rank = 0 if flexi is None else flexi.rank
+    return sum(item.macs(own_rank if rank is None else rank) for item in work)

@@ -1,0 +1,118 @@
+"""What a family of transformers must say about itself to get weak modes. Plain data; no family is named here.
+
+A family file says where the model embeds and de-embeds tokens, where positions enter, which linears take LoRA, how a
+latent goes in and out of ``forward``, and what a pass costs. Everything else is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.folding import fold, growth_of, unfold
+
+Config = Mapping[str, Any]
+
+
+def config_of(model: nn.Module) -> Config:
+    """The configuration of a transformer of diffusers."""
+    return model.config  # type: ignore[return-value]
+
+
+class Work(NamedTuple):
+    """Matrix products of one shape, for one sample: ``times`` x (rows, inputs) @ (inputs, outputs).
+
+    ``adapted``: the products of a linear that carries LoRA in weak modes.
+
+    Example:
+        >>> Work(2, rows=10, inputs=4, outputs=8).macs(rank=1), Work(2, 10, 4, 8, adapted=True).macs(rank=1)
+        (640, 880)
+    """
+
+    times: int
+    rows: int
+    inputs: int
+    outputs: int
+    adapted: bool = False
+
+    def macs(self, rank: int) -> int:
+        """Multiply-accumulates, those of the LoRA of ``rank`` included."""
+        lora = rank * (self.inputs + self.outputs) if self.adapted else 0
+        return self.times * self.rows * (self.inputs * self.outputs + lora)
+
+
+class Fold(NamedTuple):
+    """A weak mode as the model sees it: ``growth`` cells folded, then cut by the ``native`` patch."""
+
+    growth: Size3
+    native: PatchMode
+
+
+def fold_latent(call: dict[str, Any], how: Fold) -> Size3:
+    """Fold ``hidden_states`` (b, c, t, h, w) of a call in place; returns its size (t, h, w)."""
+    latent = call["hidden_states"]
+    call["hidden_states"] = fold(latent, how.growth, how.native)
+    return Size3(*latent.shape[2:])
+
+
+def unfold_latent(sample: Tensor, how: Fold, size: Size3) -> Tensor:
+    """Bring an output (b, c gt gh gw, t', h', w') back to (b, c, t, h, w)."""
+    return unfold(sample, how.growth, size)
+
+
+def no_positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
+    """For families whose positions arrive as arguments of the call."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One class of diffusers' transformers.
+
+    Attributes:
+        class_name: Name of the class.
+        patch: Native patch, from the configuration.
+        channels: Channels (in, out) of the latent, from the configuration.
+        width: Token width d, from the configuration.
+        embed: Path of the layer that embeds patches: a convolution, or a linear with features (c, pt, ph, pw).
+        unembed: Path of the linear that makes patches of tokens.
+        output_order: Order of its output features, an einops pattern of ``c pt ph pw``.
+        lora: Regular expression of the paths of linears that take LoRA: self-attention and feed-forward.
+        work: (config, weak or native tokens n, text tokens l) -> all matrix products but those of patches.
+        axes: Axes along which weak modes may grow, from the configuration: some of ``thw``.
+        positions: (model, fold) -> modules that answer in the place of native ones in a weak mode, by path.
+        fold_call: Folds the arguments of a call in place; returns the size of the latent.
+        unfold_output: (output, fold, size) -> output of the native size.
+    """
+
+    class_name: str
+    patch: Callable[[Config], PatchMode]
+    channels: Callable[[Config], tuple[int, int]]
+    width: Callable[[Config], int]
+    embed: str
+    unembed: str
+    output_order: str
+    lora: str
+    work: Callable[[Config, int, int], list[Work]]
+    axes: Callable[[Config], str] = lambda config: "thw"
+    positions: Callable[[nn.Module, Fold], dict[str, nn.Module]] = no_positions
+    fold_call: Callable[[dict[str, Any], Fold], Size3] = fold_latent
+    unfold_output: Callable[[Tensor, Fold, Size3], Tensor] = unfold_latent
+
+    def growth(self, config: Config, mode: PatchMode) -> Size3:
+        """How many native patches a mode covers along each axis.
+
+        Raises:
+            ValueError: If models of this configuration cannot take the mode.
+        """
+        growth, axes = growth_of(mode, self.patch(config)), self.axes(config)
+        if any(factor > 1 and axis not in axes for axis, factor in zip("thw", growth, strict=True)):
+            raise ValueError(
+                f"got mode {mode} for {self.class_name}; expected one larger along {' '.join(axes)} only with this"
+                f" configuration; keep the native side elsewhere ({self.patch(config)})"
+            )
+        return growth

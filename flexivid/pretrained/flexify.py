@@ -1,0 +1,237 @@
+"""Give a pre-trained transformer weak modes, switch between them, take them away. Knows families by their description.
+
+``model.flexi`` holds all that is new. In the native mode nothing of it takes part: the modules, names and weights of
+the model are those it came with, and so is every bit of its output. In a weak mode the latent is folded before the
+model's own ``forward``, the output is unfolded after it, and the mode's layers answer in the place of native ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.family import Family, Fold, config_of
+from flexivid.pretrained.layers import Embedding, Unembedding
+from flexivid.pretrained.lora import attach_lora, has_peft, rebase, trainable_part
+from flexivid.pretrained.registry import family_of
+from flexivid.pretrained.shadows import registered, reveal, shadow
+
+Model = TypeVar("Model", bound=nn.Module)
+NATIVE = "native"
+
+
+class WeakMode(nn.Module):
+    """What one weak mode adds to a model: patch layers and LoRA (registered), positions and peft's layers (not)."""
+
+    def __init__(self, model: nn.Module, family: Family, mode: PatchMode, *, rank: int, skip: bool) -> None:
+        super().__init__()
+        native = family.patch(config_of(model))
+        self.how = Fold(family.growth(config_of(model), mode), native)
+        channels, out_channels = family.channels(config_of(model))
+        width = out_channels * mode.volume if skip else 0
+        self.embed = Embedding.grow(registered(model, family.embed), channels, self.how, skip_features=width)
+        unembed = registered(model, family.unembed)
+        self.unembed = Unembedding.grow(unembed, self.embed, self.how, family.output_order)
+        self.lora_layers = attach_lora(model, family.lora, str(mode), rank) if rank else {}
+        parts = {path.replace(".", "-"): trainable_part(layer, str(mode)) for path, layer in self.lora_layers.items()}
+        self.lora = nn.ModuleDict(parts)
+        self.shadows = {
+            family.embed: self.embed,
+            family.unembed: self.unembed,
+            **family.positions(model, self.how),
+            **self.lora_layers,
+        }
+
+
+class Flexi(nn.Module):
+    """All that flexivid adds to a model.
+
+    Attributes:
+        family: Description of the model's class.
+        modes: The weak modes by their written form.
+        mode: The mode in use, ``"native"`` or a written form.
+        rank: Rank of the LoRA; 0 = none.
+        skip: Whether modes have a skip around the transformer.
+        trainable: Names of the native parameters that were trainable before.
+    """
+
+    def __init__(self, family: Family, trainable: frozenset[str], *, rank: int, skip: bool) -> None:
+        super().__init__()
+        self.family = family
+        self.modes = nn.ModuleDict()
+        self.mode = NATIVE
+        self.rank = rank
+        self.skip = skip
+        self.trainable = trainable
+        self.hooks: list[Any] = []
+
+
+class _Call:
+    """Folds what goes into a call of the model, unfolds what comes out."""
+
+    def __init__(self, model: nn.Module, family: Family, how: Fold) -> None:
+        self.names = list(inspect.signature(type(model).forward).parameters)[1:]
+        self.family = family
+        self.how = how
+        self.size: Size3 | None = None
+
+    def before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        call = dict(zip(self.names, args, strict=False)) | kwargs
+        self.size = self.family.fold_call(call, self.how)
+        return (), call
+
+    def after(self, model: nn.Module, args: tuple, output: Any) -> Any:
+        sample: Tensor = self.family.unfold_output(output[0], self.how, self.size)  # type: ignore[arg-type]
+        if isinstance(output, tuple):
+            return (sample, *output[1:])
+        output.sample = sample
+        return output
+
+
+def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 32, skip: bool = False) -> Model:
+    """Attach weak modes to a pre-trained transformer of diffusers. Its weights are frozen and never change.
+
+    Per mode: a new embedding and de-embedding in closed form, and LoRA on self-attention and feed-forward. The model
+    stays in its native mode; ``set_mode`` switches.
+
+    Args:
+        model: E.g. ``pipe.transformer``, as loaded: before LoRAs of others, compilation or FSDP.
+        modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them.
+        rank: Rank of the LoRA; 0 = none.
+        skip: Add a zero-initialised linear from before the embedding to after the de-embedding (DDiT).
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: If the family is unknown, a mode does not fit, or the model carries adapters already.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> wan = flexify(wan, ["1x4x4", "2x4x4"], rank=4)
+        >>> mode_of(wan), sum(p.numel() for p in adapter_parameters(wan))
+        ('native', 40112)
+    """
+    family = family_of(type(model).__name__)
+    if hasattr(model, "flexi") or has_peft(model):
+        kind = "weak modes" if hasattr(model, "flexi") else "peft adapters"
+        raise ValueError(f"got a model with {kind}; expected one without; call unflexify or unload_lora_weights first")
+    native = family.patch(config_of(model))
+    wanted = [mode for mode in dict.fromkeys(PatchMode(mode) for mode in modes) if mode != native]
+    if not wanted or rank < 0:
+        raise ValueError(f"got modes {list(modes)}, rank {rank}; expected one weak mode at least and a rank >= 0")
+    for mode in wanted:
+        family.growth(config_of(model), mode)
+    trainable = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    flexi = Flexi(family, trainable, rank=rank, skip=skip)
+    model.requires_grad_(False)
+    for mode in wanted:
+        flexi.modes[str(mode)] = WeakMode(model, family, mode, rank=rank, skip=skip)
+    model.flexi = flexi.train(model.training)
+    return model
+
+
+def unflexify(model: Model) -> Model:
+    """Take all that ``flexify`` added away: modules, names and trainable parameters are those from before."""
+    set_mode(model, NATIVE)
+    trainable = flexi_of(model).trainable
+    del model.flexi
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+    return model
+
+
+def flexi_of(model: nn.Module) -> Flexi:
+    """What ``flexify`` added to a model.
+
+    Raises:
+        ValueError: If it added nothing.
+    """
+    if not isinstance(getattr(model, "flexi", None), Flexi):
+        raise ValueError(f"got a {type(model).__name__} without weak modes; expected some; call flexify first")
+    return model.flexi  # type: ignore[return-value]
+
+
+def mode_of(model: nn.Module) -> str:
+    """The mode in use: ``"native"`` or a written form like ``"1x4x4"``."""
+    return flexi_of(model).mode
+
+
+def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """All new parameters, those to train: patch layers, skips and LoRA of every mode."""
+    return list(flexi_of(model).parameters())
+
+
+def set_mode(model: Model, mode: str | PatchMode) -> Model:
+    """Use a mode from the next call on. Caches of diffusers (first block cache and others) start anew.
+
+    Call it outside of ``cache_context``. Finish a backward pass before switching: gradient checkpointing runs blocks
+    again, in the mode that is set then. For distillation, run the teacher first.
+
+    Args:
+        model: Transformer that went through ``flexify``.
+        mode: ``"native"``, or a mode it has.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: If the model has no such mode, or something is active that weak modes cannot work with.
+    """
+    flexi = flexi_of(model)
+    name = _known(flexi, model, mode)
+    if name == flexi.mode:
+        return model
+    if name != NATIVE:
+        _refuse(model)
+    if flexi.mode != NATIVE:
+        _leave(model, flexi)
+    if name != NATIVE:
+        _enter(model, flexi, name)
+    if getattr(model, "is_cache_enabled", False):
+        model._reset_stateful_cache()  # type: ignore[operator]
+    return model
+
+
+def _known(flexi: Flexi, model: nn.Module, mode: str | PatchMode) -> str:
+    if str(mode) == NATIVE or PatchMode(mode) == flexi.family.patch(model.config):  # type: ignore[arg-type]
+        return NATIVE
+    name = str(PatchMode(mode))
+    if name not in flexi.modes:
+        known = ", ".join([NATIVE, *flexi.modes])
+        raise ValueError(f"got mode {name}; expected one of {known}; name it when you call flexify")
+    return name
+
+
+def _refuse(model: nn.Module) -> None:
+    if getattr(model, "_parallel_config", None) is not None:
+        raise ValueError("got context or tensor parallelism of diffusers; expected none in weak modes; stay in native")
+    if any(getattr(module, "fused_projections", False) for module in model.modules()):
+        raise ValueError("got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections")
+
+
+def _enter(model: nn.Module, flexi: Flexi, name: str) -> None:
+    weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
+    for path, layer in weak.lora_layers.items():
+        rebase(model, path, layer)
+    for path, module in weak.shadows.items():
+        shadow(model, path, module)
+    call = _Call(model, flexi.family, weak.how)
+    flexi.hooks = [
+        model.register_forward_pre_hook(call.before, with_kwargs=True),
+        model.register_forward_hook(call.after),
+    ]
+    flexi.mode = name
+
+
+def _leave(model: nn.Module, flexi: Flexi) -> None:
+    for hook in flexi.hooks:
+        hook.remove()
+    for path in flexi.modes[flexi.mode].shadows:  # type: ignore[union-attr]
+        reveal(model, path)
+    flexi.hooks, flexi.mode = [], NATIVE

@@ -1,0 +1,135 @@
+"""Find the best patch schedule for every budget at once: ``python -m flexivid.search``.
+
+Parses, measures, prints. What is measured goes to ``schedules.json`` beside the checkpoint, where flexivid.sample finds
+it, and a picture of the schedules to ``schedules.png``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from flexivid.pipeline.messages import plain_errors, refuse
+
+BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # shown when done
+EXAMPLES = """examples:
+  python -m flexivid.search                              the newest run, under its own sampling settings
+  python -m flexivid.search --checkpoint runs/moving_digits/version_0 --num-videos 64 --max-switches 3
+  python -m flexivid.search --num-inference-steps 10 20  two numbers of steps, compared
+"""
+
+
+class Parser(ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with status 2."""
+        refuse(self, message, ex)
+
+
+def build_parser() -> ArgumentParser:
+    """All options, named as in flexivid.sample; dashes and underscores are the same."""
+    import argparse
+
+    parser = Parser(
+        prog="python -m flexivid.search",
+        description=__doc__.splitlines()[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
+    add("--num_videos", type=int, default=32, help="trajectories to measure (default: 32)")
+    add("--max_switches", type=int, help="how often a schedule may change its mode (default: no limit)")
+    add("--modes", nargs="+", help="patch modes to measure (default: all the model has)")
+    add("--num_inference_steps", type=int, nargs="+", help="solver steps, one or more (default: as the model says)")
+    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
+    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
+    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
+    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
+    add("--batch_size", type=int, default=16, help="videos in one call of the network")
+    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments (default: the command line's)."""
+    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    options = build_parser().parse_args(words)
+    with plain_errors():
+        run(options)
+
+
+def run(options: Namespace) -> None:
+    """Load, measure, search, write, report."""
+    from flexivid.budget.table import FILE, write_tables
+    from flexivid.pipeline import calibration, checkpoint
+    from flexivid.pipeline.devices import pick_device
+    from flexivid.pipeline.planning import tables_folder
+    from flexivid.pipeline.sampling import options_for
+    from flexivid.pipeline.searched import draw_schedules, searched_lines
+
+    path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
+    model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
+    every = [_settings(options, model, steps) for steps in options.num_inference_steps or [None]]
+    chosen = options_for(model, every[0])
+    print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
+    steps = sum(calibration.num_sample_steps(settings, len(chosen), options.num_videos) for settings in every)
+    print(f"measuring {len(chosen)} options at every call on {options.num_videos} videos: {steps} sample steps")
+    with _progress(steps) as on_calls:
+        measured = [
+            calibration.calibrate(
+                model,
+                settings,
+                num_videos=options.num_videos,
+                max_switches=options.max_switches,
+                on_calls=on_calls,
+            )
+            for settings in every
+        ]
+    tables = calibration.relate(measured)
+    folder = tables_folder(path)
+    write_tables(folder / FILE, tables)
+    for line in searched_lines(model, every, tables, BUDGETS):
+        print(line)
+    draw_schedules(model, every, tables, folder / "schedules.png")
+    print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {folder / 'schedules.png'}")
+
+
+def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
+    from flexivid.pipeline.sampling import settings_from
+
+    names = ("guidance_scale", "guide_mode", "solver", "shift", "batch_size", "precision")
+    given = {name: getattr(options, name) for name in names}
+    modes = tuple(options.modes) if options.modes else None
+    return settings_from({**given, "num_inference_steps": steps, "modes": modes}).filled(model)
+
+
+def _underscored(word: str) -> str:
+    """``--num-videos=4`` -> ``--num_videos=4``."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; gives the callback."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "sample steps", TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("measuring", total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+if __name__ == "__main__":
+    main()

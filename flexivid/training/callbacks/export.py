@@ -1,0 +1,21 @@
+"""The trained model as files that ``flexivid.load`` and others read."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from flexivid.pipeline.checkpoint import save
+from flexivid.training.callbacks.folder import run_folder
+from flexivid.training.module import FlexiDiffusion
+
+
+class ExportModel(Callback):
+    """Writes ``config.json`` and ``model.safetensors`` into the run folder at the end. List it after the EMA."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Averaged weights are in the module by now."""
+        assert isinstance(pl_module, FlexiDiffusion)
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and trainer.global_step > 0:
+            rank_zero_info(f"model written to {save(folder, pl_module.network, pl_module.recipe())}")

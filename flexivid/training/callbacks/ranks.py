@@ -1,0 +1,62 @@
+"""Work that all ranks do together: what fails on one of them fails on all alike, so that none waits for another.
+
+Knows torch.distributed and nothing of training. Without a process group there is one rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import distributed
+
+T = TypeVar("T")
+
+
+class FailedRankError(Exception):
+    """Work failed on some rank; raised on every rank with the same words."""
+
+
+def gathered(value: T) -> list[T]:
+    """The values of all ranks, in their order; any object that pickles.
+
+    Example:
+        >>> gathered(3)
+        [3]
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    values: list[T] = [value] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def on_all_ranks(work: Callable[[], T]) -> T:
+    """Do a rank's share of some work, which itself must not wait for other ranks.
+
+    Args:
+        work: The share.
+
+    Returns:
+        What it gives.
+
+    Raises:
+        FailedRankError: On every rank, if the work fails on any of them.
+
+    Example:
+        >>> on_all_ranks(lambda: 1 + 1)
+        2
+        >>> on_all_ranks(lambda: int("two"))
+        Traceback (most recent call last):
+        ...
+        flexivid.training.callbacks.ranks.FailedRankError: invalid literal for int() with base 10: 'two'
+    """
+    result, cause, reason = None, None, None
+    try:
+        result = work()
+    except Exception as error:  # whatever it is, the other ranks must hear of it
+        cause, reason = error, str(error) or repr(error)
+    reasons = list(dict.fromkeys(filter(None, gathered(reason))))
+    if reasons:
+        raise FailedRankError("; ".join(reasons)) from cause
+    return result  # type: ignore[return-value]

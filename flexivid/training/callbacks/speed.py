@@ -1,0 +1,66 @@
+"""Speed of training: samples and operations a second, and the share of time spent waiting for data."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from flexivid.training.module import FlexiDiffusion
+
+
+class Speed(Callback):
+    """Logs samples a second, TFLOP/s, MFU where the device's peak is known, and the share of time spent on data.
+
+    Args:
+        every_n_steps: Steps that one value is the mean of.
+    """
+
+    def __init__(self, every_n_steps: int = 20) -> None:
+        self.every_n_steps = every_n_steps
+        self._started = self._idle_since = 0.0
+        self._reset()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._reset()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The batch is there: what has passed since the last step was waiting."""
+        self._waited += time.perf_counter() - self._idle_since
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count, and log every so many steps."""
+        assert isinstance(pl_module, FlexiDiffusion)
+        self._steps += 1
+        self._samples += len(batch["video"]) * trainer.world_size
+        step_macs = pl_module.step_macs(max(0, trainer.global_step - 1))
+        self._flops += 2 * step_macs * trainer.world_size / max(1, trainer.accumulate_grad_batches)
+        now = time.perf_counter()
+        if self._steps == self.every_n_steps:
+            seconds = now - self._started
+            rate = self._flops / seconds
+            values = {
+                "perf/samples_per_second": self._samples / seconds,
+                "perf/tflops": rate / 1e12,
+                "perf/data_wait_fraction": self._waited / seconds,
+            }
+            peak = get_available_flops(pl_module.device, torch.bfloat16) if pl_module.device.type == "cuda" else None
+            if peak:
+                values["perf/mfu"] = rate / (peak * trainer.world_size)
+            pl_module.log_dict(values)
+            self._reset()
+        self._idle_since = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation and samples are not training time."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._steps, self._samples, self._flops, self._waited = 0, 0, 0.0, 0.0
+        self._started = self._idle_since = time.perf_counter()

@@ -1,0 +1,43 @@
+"""The seeded weights of the I3D reference values, and those values where they are at hand."""
+
+import os
+import zlib
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flexivid.metrics.i3d_checkpoint import tensor_table
+
+SHARED = Path(os.environ.get("FLEXIVID_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
+
+
+def seeded_array(source, shape):
+    normal = np.random.RandomState(zlib.crc32(source.encode())).standard_normal(size=shape)
+    last = source.split("/")[-1]
+    if last == "w":
+        return (normal * np.sqrt(2 / prod(shape[:-1]))).astype(np.float32)
+    return (np.exp(0.25 * normal) if last == "moving_variance" else 0.1 * normal).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def shared_fvd():
+    """Folder of the reference values."""
+    if not (SHARED / "fvd").is_dir():
+        pytest.skip(f"no reference values at {SHARED}/fvd; set FLEXIVID_SHARED")
+    return SHARED / "fvd"
+
+
+@pytest.fixture(scope="session")
+def seeded_arrays():
+    """Seeded weights by their names in TensorFlow, laid out as there."""
+    return {entry.source: seeded_array(entry.source, entry.shape) for entry in tensor_table()}
+
+
+@pytest.fixture(scope="session")
+def seeded_state(seeded_arrays):
+    """The same as a state dict."""
+    tensors = {entry.name: torch.from_numpy(seeded_arrays[entry.source]) for entry in tensor_table()}
+    return {k: v.permute(4, 3, 0, 1, 2).contiguous() if v.ndim == 5 else v for k, v in tensors.items()}

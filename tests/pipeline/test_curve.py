@@ -1,0 +1,63 @@
+"""The picture of FVD against compute: one line a global step, intervals, a logarithmic axis."""
+
+import math
+
+import pytest
+from PIL import Image
+
+from flexivid.metrics.protocol import Protocol
+from flexivid.metrics.scores import Scores
+from flexivid.pipeline.curve import curve_figure, png
+from flexivid.pipeline.evaluation_result import BudgetScores, Evaluation
+
+PROTOCOL = Protocol("fvd[motion]", "0f3a", "none", 8, 32, 32, 1, 8.0, 64, 64, "9c1e")
+
+
+def evaluation(step, values, *, interval=(0.9, 1.1), metric="fvd[motion]64_8f"):
+    rows = []
+    for budget, fvd in values.items():
+        scores = Scores(fvd, interval[0] * fvd, interval[1] * fvd, 0.1, 0.5, 0.5, 0.5, 0.5, None, 64, 64)
+        rows.append(BudgetScores(budget, "4x1x2x2", int(budget * 8e9), 0.5, scores, None))
+    return Evaluation(metric, PROTOCOL, tuple(rows), step)
+
+
+def curves(axes):
+    return [line for line in axes.lines if line.get_marker() == "o"]
+
+
+def test_one_line_a_step_over_gmacs_on_a_logarithmic_axis():
+    figure = curve_figure([evaluation(step, {1.0: 10.0 + step, 0.25: 30.0}) for step in (100, 200, 300)])
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    assert [line.get_label() for line in curves(axes)] == ["step 100", "step 200", "step 300"]
+    assert curves(axes)[0].get_xdata().tolist() == [2.0, 8.0]
+    assert curves(axes)[0].get_ydata().tolist() == [30.0, 110.0]
+    assert sorted(text.get_text() for text in axes.texts) == ["0.25", "1"]
+    assert "fvd[motion]64_8f" in axes.get_ylabel()
+
+
+def test_bars_span_the_interval_even_when_it_leaves_the_value_out():
+    (axes,) = curve_figure([evaluation(1, {1.0: 10.0}, interval=(1.2, 1.6))]).axes
+    (bars,) = axes.collections
+    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([12.0, 16.0])
+
+
+def test_unknown_intervals_and_single_points_can_be_drawn():
+    figure = curve_figure([evaluation(None, {1.0: 10.0}, interval=(math.nan, math.nan))])
+    assert figure.axes[0].get_legend() is None
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_the_file_is_a_picture(tmp_path):
+    file = tmp_path / "curve.png"
+    file.write_bytes(png(curve_figure([evaluation(1, {1.0: 10.0, 0.5: 12.0})])))
+    with Image.open(file) as picture:
+        assert picture.size == (840, 540)
+
+
+def test_different_metrics_are_not_drawn_together():
+    mixed = [evaluation(1, {1.0: 10.0}), evaluation(2, {1.0: 10.0}, metric="fvd64_8f")]
+    with pytest.raises(ValueError, match=r"got metrics .*; expected one; draw"):
+        curve_figure(mixed)
+    with pytest.raises(ValueError, match=r"got metrics \[\]; expected one"):
+        curve_figure([])

@@ -1,0 +1,123 @@
+"""Whatever is asked for, in whatever unit and from whatever planner: predicted is measured, and never above."""
+
+import pytest
+import torch
+
+from flexivid import PatchMode, Schedule
+from flexivid.budget.planners import PLANNERS
+from flexivid.budget.schedule import schedule_macs
+from flexivid.pipeline.calibration import calibrate
+from flexivid.pipeline.generate import generate
+from flexivid.pipeline.planning import Amount, describe, plan_within, tables_folder
+from flexivid.pipeline.sample_folder import write_samples
+from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
+
+GUIDANCE = {"none": {}, "ordinary": {"guidance_scale": 2.0}, "weak": {"guidance_scale": 2.0, "guide_mode": "2x4x4"}}
+LATENCY = {PatchMode("1x2x2"): 0.01, PatchMode("2x4x4"): 0.001}
+STEPS = 8
+
+
+@pytest.fixture(params=GUIDANCE)
+def measured(model, request):
+    """A model, settings and the errors measured under them."""
+    settings = Sampling(precision="fp32", num_inference_steps=STEPS, **GUIDANCE[request.param]).filled(model)
+    return model, settings, [calibrate(model, settings, num_videos=3).table]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_predicted_is_measured_and_never_above(measured, planner, tmp_path):
+    model, settings, tables = measured
+    settings = settings._replace(planner=planner)
+    labels = labels_for(model, 4, None)
+    amounts = [Amount(0.6), Amount("draft"), Amount(0.02, "gmacs"), Amount(0.07, "seconds")]
+    for i, amount in enumerate(amounts):
+        plan = plan_within(model, settings, amount, tables=tables, latency=LATENCY)
+        (outcome,) = write_samples(model, [plan], tmp_path, settings=settings, labels=labels, seed=i)
+        assert outcome.predicted_macs == outcome.measured_macs
+        schedules = [plan.schedule] * 4 if plan.adaptive is None else list(plan.adaptive.followed.values())
+        assert sum(schedule_macs(own, model.config, settings.size) for own in schedules) == outcome.measured_macs
+        for own in schedules:
+            cost = schedule_macs(own, model.config, settings.size)
+            branches = 1 if settings.guidance_scale == 1 else 2
+            full = branches * STEPS * schedule_macs(Schedule.parse("1x1x2x2"), model.config, settings.size)
+            seconds = sum(LATENCY[mode] for step in own for mode in step if mode)
+            limit = {"fraction": cost / full / 0.6, "gmacs": cost / 2e7, "seconds": seconds / 0.07}[amount.unit]
+            assert limit <= 1 or amount.value == "draft"
+
+
+def test_default_is_searched_once_it_was_measured(model):
+    settings = Sampling(precision="fp32", num_inference_steps=STEPS).filled(model)
+    tables = [calibrate(model, settings, num_videos=2).table]
+    weak, found = (
+        plan_for(model, settings._replace(planner=name), 0.5, tables=tables) for name in ("weak_first", "searched")
+    )
+    assert plan_for(model, settings, 0.5, tables=tables) == found
+    assert plan_for(model, settings, 0.5) == weak
+    assert plan_for(model, settings._replace(shift=3.0), 0.5, tables=tables) == weak  # not what was measured
+
+
+def test_errors_of_another_model_are_refused(model, build_model):
+    settings = Sampling(precision="fp32").filled(model)
+    tables = [calibrate(build_model(depth=1), settings, num_videos=1).table]
+    for planner in (None, "searched", "adaptive"):
+        with pytest.raises(ValueError, match=r"got schedules.json of model \w+; expected one of this model"):
+            plan_for(model, settings._replace(planner=planner), 0.5, tables=tables)
+    assert len(plan_for(model, settings._replace(planner="weak_first"), 0.5, tables=tables)) == 4
+
+
+def test_planners_that_lack_what_they_go_by(model):
+    settings = Sampling(precision="fp32").filled(model)
+    for planner in ("searched", "adaptive"):
+        with pytest.raises(ValueError, match=r"got no table of measured errors.*run python -m flexivid.search first"):
+            plan_within(model, settings._replace(planner=planner), Amount(0.5))
+    short = settings._replace(num_inference_steps=3)
+    tables = [calibrate(model, short, num_videos=1).table]
+    with pytest.raises(ValueError, match="without measured changes, so without thresholds"):
+        plan_within(model, short._replace(planner="adaptive"), Amount(0.5), tables=tables)
+    with pytest.raises(ValueError, match=r"got planner searched for .*; expected settings that errors were measured"):
+        plan_within(model, settings._replace(planner="searched"), Amount(0.5), tables=tables)
+
+
+@pytest.mark.parametrize(
+    ("amount", "message"),
+    [
+        (Amount(0.01), r"got budget 0.01; expected at least 0\.\d+, which is every step in the cheapest mode 2x4x4"),
+        (Amount("tiny"), "got budget 'tiny'; expected a fraction"),
+        (Amount(1e-4, "gmacs"), r"got --budget-gmacs 0.0001; expected at least 0\.\d+ for one video"),
+        (Amount(1e-3, "seconds"), r"got --budget-seconds 0.001; expected at least 0.004 for one video"),
+    ],
+)
+def test_what_cannot_be_met_is_refused_in_its_unit(model, amount, message):
+    with pytest.raises(ValueError, match=message):
+        plan_within(model, Sampling().filled(model), amount, latency=LATENCY)
+
+
+def test_adaptive_samples_by_name(model):
+    settings = Sampling(precision="fp32", num_inference_steps=STEPS).filled(model)
+    tables = [calibrate(model, settings, num_videos=3).table]
+    options = {"precision": "fp32", "num_inference_steps": STEPS, "planner": "adaptive", "tables": tables}
+    made = generate(model, 0.6, num_videos=4, **options)
+    assert made.predicted_macs == made.measured_macs
+    assert str(generate(model, schedule="8x2x4x4", num_videos=1, **options).schedules[0]) == "8x2x4x4"
+    assert [len(schedule) for schedule in made.schedules] == [STEPS] * 4
+    for i, schedule in enumerate(made.schedules):  # grouping changes who shares a call, and nothing else
+        alone = generate(model, schedule=schedule, labels=[i % 3], seed=i, precision="fp32", num_inference_steps=STEPS)
+        torch.testing.assert_close(alone.videos[0], made.videos[i], atol=1e-4, rtol=0)
+
+
+def test_lines_for_people(model):
+    settings = Sampling(precision="fp32", num_inference_steps=STEPS).filled(model)
+    plan = plan_within(model, settings, Amount(0.05, "seconds"), latency=LATENCY)
+    line = describe(plan, model, settings, 4, LATENCY)
+    assert line.startswith(f"budget {plan.budget:g}: 4 steps of 2x4x4, 4 of 1x2x2")
+    assert line.endswith("; about 0.044 s a video")
+    tables = [calibrate(model, settings, num_videos=2).table]
+    plan = plan_within(model, settings._replace(planner="adaptive"), Amount(0.5), tables=tables)
+    assert describe(plan, model, settings, 4) == (
+        "budget 0.5: adaptive, 8 steps of 1x2x2, 2x4x4, each video its own; at most 0.5 of all"
+    )
+
+
+def test_tables_lie_beside_the_checkpoint(tmp_path):
+    assert tables_folder(tmp_path) == tmp_path
+    assert tables_folder(tmp_path / "last.ckpt") == tmp_path

@@ -1,0 +1,160 @@
+"""Under a budget a pipeline's steps cost what they may, in its own loop, and it is as before when the budget is gone."""
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from torch.utils.flop_counter import FlopCounterMode
+
+from flexivid.pipeline.pretrained_budget import apply_budget, costs_of, least_budget, plan_steps
+from flexivid.pretrained.flexify import flexify, mode_of
+from tests.pretrained.families import disturb
+from tests.pretrained.pipelines import PIPELINES
+
+COSTS = {"native": 1000, "2x2x2": 420, "1x4x4": 190, "2x4x4": 90}
+
+
+def pipeline(family="wan"):
+    make, arguments, weak = PIPELINES[family]
+    pipe = make()
+    pipe.set_progress_bar_config(disable=True)
+    flexify(pipe.transformer, [weak], rank=2)
+    disturb(pipe.transformer)
+    return pipe, arguments, weak
+
+
+def sample(pipe, arguments, steps=4, **changes):
+    settings = {"max_sequence_length": 8, "output_type": "latent", "num_inference_steps": steps, **arguments}
+    return pipe("a cat walks", generator=torch.Generator().manual_seed(3), **(settings | changes)).frames
+
+
+def watch(model):
+    """Modes of the calls of a model, in order."""
+    called = []
+    model.patch_embedding.register_forward_pre_hook(lambda *args: called.append("native"))
+    model.flexi.modes["2x4x4"].embed.register_forward_pre_hook(lambda *args: called.append("2x4x4"))
+    return called
+
+
+@pytest.mark.parametrize("budget", [0.09, 0.1, 0.25, 0.5, 0.9, 1.0])
+def test_a_plan_spends_all_it_can_and_no_more(budget) -> None:
+    plan = plan_steps(budget, COSTS, 20)
+    assert plan.budget <= budget
+    assert plan.budget > budget - 0.05 * (420 - 190) / 1000 * 2
+    prices = [COSTS[mode] for mode in plan.modes]
+    assert prices == sorted(prices)
+
+
+def test_too_small_a_budget_is_refused_with_the_least() -> None:
+    with pytest.raises(ValueError, match=r"got budget 0.05; expected at least 0.09, which is every step in 2x4x4"):
+        plan_steps(0.05, COSTS, 20)
+    assert plan_steps(least_budget(COSTS), COSTS, 3).modes == ("2x4x4",) * 3
+
+
+def test_a_mode_dearer_than_native_is_not_used() -> None:
+    assert set(plan_steps(0.5, {**COSTS, "9x9x9": 1200}, 20).modes) <= COSTS.keys()
+
+
+@pytest.mark.parametrize("family", ["wan", pytest.param("ltx", marks=pytest.mark.slow)])
+def test_the_real_pipeline_at_half_and_full_budget_and_after(family) -> None:
+    pipe, arguments, weak = pipeline(family)
+    original = sample(pipe, arguments)
+    before = set(vars(pipe.scheduler)), set(vars(pipe.transformer)), set(vars(pipe))
+    with apply_budget(pipe, 1.0):
+        assert torch.equal(sample(pipe, arguments), original)
+    plans = []
+    applied = apply_budget(pipe, 0.6, on_plan=plans.append)
+    half = sample(pipe, arguments)
+    assert not torch.equal(half, original)
+    assert torch.equal(sample(pipe, arguments), half)
+    assert [plan.modes[0] for plan in plans] == [weak, weak]
+    assert plans[0].modes[-1] == "native"
+    applied.remove()
+    applied.remove()
+    assert (set(vars(pipe.scheduler)), set(vars(pipe.transformer)), set(vars(pipe))) == before
+    assert torch.equal(sample(pipe, arguments), original)
+
+
+def test_both_branches_of_guidance_take_the_mode_of_the_step() -> None:
+    pipe, arguments, weak = pipeline()
+    called = watch(pipe.transformer)
+    applied = apply_budget(pipe, 0.6)
+    sample(pipe, arguments, guidance_scale=4.0)
+    assert called == [mode for mode in applied.plan.modes for _ in range(2)]
+    called.clear()
+    sample(pipe, arguments, steps=6, guidance_scale=1.0)
+    assert called == list(applied.plan.modes)
+    assert len(called) == 6
+
+
+def test_a_second_order_solver_has_more_steps() -> None:
+    pipe, arguments, _ = pipeline()
+    pipe.scheduler = FlowMatchHeunDiscreteScheduler()
+    pipe.scheduler.set_begin_index = lambda index: None  # diffusers' Heun has none, which WanPipeline asks for
+    applied, called = apply_budget(pipe, 0.6), watch(pipe.transformer)
+    sample(pipe, arguments, guidance_scale=1.0)
+    assert called == list(applied.plan.modes)
+    assert len(called) == 7
+
+
+def test_the_budget_is_what_pytorch_counts() -> None:
+    pipe, arguments, _ = pipeline()
+    applied = apply_budget(pipe, 0.7)
+    sample(pipe, arguments, guidance_scale=1.0)
+    calls = []
+    pipe.transformer.to("meta")
+    hidden = torch.zeros(1, 4, 5, 6, 10, device="meta")
+    text = torch.zeros(1, 8, 16, device="meta")
+    applied.remove()
+    for mode in applied.plan.modes:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            from flexivid.pretrained.flexify import set_mode
+
+            set_mode(pipe.transformer, mode)(hidden, torch.zeros(1, device="meta"), text)
+        calls.append(counter.get_total_flops() // 2)
+    assert applied.plan.macs == sum(calls)
+    assert applied.plan.costs == costs_of(pipe.transformer, (5, 6, 10), 8)
+
+
+def test_an_infeasible_budget_names_the_least_which_works() -> None:
+    pipe, arguments, weak = pipeline()
+    apply_budget(pipe, 0.01)
+    with pytest.raises(ValueError, match="expected at least 0") as told:
+        sample(pipe, arguments)
+    least = float(str(told.value).split("at least ")[1].split(",")[0])
+    applied = apply_budget(pipe, least)
+    sample(pipe, arguments)
+    assert set(applied.plan.modes) == {weak}
+    assert mode_of(pipe.transformer) == "native"
+
+
+def test_an_interrupted_run_leaves_nothing_for_the_next() -> None:
+    pipe, arguments, _ = pipeline()
+    apply_budget(pipe, 0.6)
+    whole = sample(pipe, arguments)
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(pipe, arguments, callback_on_step_end=stop)
+    assert torch.equal(sample(pipe, arguments), whole)
+
+
+def test_what_a_budget_cannot_work_with_is_refused() -> None:
+    pipe, arguments, _ = pipeline()
+    with pytest.raises(ValueError, match=r"got budget 0; expected a fraction"):
+        apply_budget(pipe, 0)
+    with pytest.raises(ValueError, match="got a int; expected a diffusers pipeline"):
+        apply_budget(3, 0.5)
+    apply_budget(pipe, 0.6)
+    scheduler = pipe.scheduler
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match="apply_budget again"):
+        sample(pipe, arguments)
+    pipe.scheduler = scheduler
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
+    with pytest.raises(ValueError, match="call disable_cache"):
+        sample(pipe, arguments)
+    pipe.transformer_2 = pipe.transformer
+    with pytest.raises(ValueError, match="two transformers"):
+        apply_budget(pipe, 0.6)

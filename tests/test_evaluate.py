@@ -1,0 +1,260 @@
+"""The evaluation program: plan before, curve after, work that is kept; each mistake is one line in three parts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flexivid import FlexiDiT, FlexiDiTConfig
+from flexivid.evaluate import main
+from flexivid.pipeline.checkpoint import save
+from flexivid.pipeline.evaluation_result import Evaluation
+from flexivid.pipeline.video_io import write_video
+
+pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")  # distances of few are rough
+RECIPE = {
+    "process": {"path": "flow", "target": "x0"},
+    "size": [4, 16, 16],
+    "fps": 8.0,
+    "class_names": ["cat", "dog"],
+    "sampling": {"num_inference_steps": 2},
+    "global_step": 70,
+}
+QUICK = ("--num-videos", 6, "--batch-size", 2, "--metric", "motion")
+
+
+@pytest.fixture(autouse=True)
+def in_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the programs that are started
+    monkeypatch.setenv("FLEXIVID_CACHE", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def write_videos(tmp_path):
+    """A function that fills a folder with videos of noise, all different."""
+
+    def write(name, number=8, frames=5, *, seed=0):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(seed)
+        for i in range(number):
+            write_video(folder / f"{i}.mp4", rng.integers(0, 256, (frames, 16, 16, 3), np.uint8), 8)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path, write_videos):
+    """The folder of a run that was trained on videos."""
+    torch.manual_seed(0)
+    model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4"), num_classes=2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape))
+    folder = save(tmp_path / "runs" / "tiny" / "version_0", model, RECIPE)
+    write_videos("videos")
+    (folder / "config.yaml").write_text("data:\n  root: videos\n")
+    return folder
+
+
+def evaluate(capsys, *words):
+    """Lines of stdout but for a progress bar; the program must succeed."""
+    main(list(map(str, words)))
+    return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("probing")]
+
+
+def refused(capsys, *words):
+    """The one line of stderr that counts; the program must fail as programs do."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(map(str, words)))
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert error.startswith("error: got ")
+    assert "; expected " in error
+    assert error.count("; ") >= 2
+    return error
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from flexivid.evaluate import build_parser; build_parser().format_help()"
+    code += "; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_dry_run_says_what_it_would_do_and_writes_nothing(capsys, run, tmp_path):
+    before = sorted(tmp_path.rglob("*.*"))
+    lines = evaluate(capsys, *QUICK, "--dry-run", "--budgets", 1, 0.5)
+    assert lines[0].startswith("model runs/tiny/version_0: ")
+    assert lines[1].startswith("budget 1: 2 steps of 1x2x2")
+    assert lines[2].startswith("budget 0.5: ")
+    assert lines[3] == "reference videos (train): 6 of 7 clips of 7 videos"
+    assert lines[4].startswith("metric fvd[motion]6_4f: ")
+    assert "MMACs to generate, on 1 device; files go to runs/tiny/version_0/evaluation" in lines[5]
+    assert [file for file in sorted(tmp_path.rglob("*.*")) if "cache" not in str(file)] == before
+
+
+def test_a_curve_with_its_protocol(capsys, run):
+    lines = evaluate(capsys, *QUICK, "--budgets", 1, 0.5, "--json")
+    told = json.loads(lines[-1])
+    assert [row["budget"] for row in told["budgets"]] == [1.0, 0.5]
+    assert told["budgets"][0]["fidelity"] is None
+    assert told["budgets"][1]["fidelity"]["psnr"] > 0
+    assert told["protocol"]["reference_split"] == "train"
+    assert (told["metric"], told["global_step"]) == ("fvd[motion]6_4f", 70)
+    files = told.pop("files")
+    kept = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    assert kept == told
+    assert Evaluation.from_json(kept).rows[1].budget == 0.5
+    assert [Path(file).is_file() for file in files.values()] == [True] * 3
+    page = (run / "evaluation" / "index.html").read_text()
+    assert page.count("data:image/webp") == 3 * 6  # two budgets and real videos
+    assert any(line.split()[:1] == ["0.5"] for line in lines)
+
+
+def test_dashes_and_underscores_are_the_same(capsys, run):
+    options = ("num-inference-steps", 1), ("batch-size", 3), ("num-videos", 4), ("num-frames", 5), ("output-dir", "x")
+    dashes, underscores = (
+        [word for name, value in options for word in ("--" + name.replace("-", mark), value)] for mark in "-_"
+    )
+    first, second = (evaluate(capsys, *words, "--metric=motion", "--dry_run") for words in (dashes, underscores))
+    assert first == second
+    assert first[-2].startswith("metric fvd[motion]4_5f")
+
+
+def test_a_second_call_makes_nothing_anew(capsys, run, monkeypatch):
+    first = evaluate(capsys, *QUICK, "--budgets", 1, 0.5, "--json")
+    monkeypatch.setattr("flexivid.pipeline.evaluation.generate_batches", None)
+    monkeypatch.setattr("flexivid.pipeline.evaluation_clips.outcomes", lambda requests, pool: iter(()))
+    monkeypatch.setattr("flexivid.pipeline.evaluation_report._films_of_clips", lambda clips, count: [])
+    assert evaluate(capsys, *QUICK, "--budgets", 1, 0.5, "--json")[-1] == first[-1]
+
+
+def test_explicit_schedules(capsys, run):
+    plans = ["2x2x4x4", "1x2x4x4,1x1x2x2"]
+    told = json.loads(evaluate(capsys, *QUICK, "--schedule", *plans, "--json")[-1])
+    assert [row["schedule"] for row in told["budgets"]] == plans
+    assert [row["fidelity"] for row in told["budgets"]] == [None, None]
+
+
+def test_the_default_metric_is_named(capsys, run, monkeypatch):
+    monkeypatch.delenv("FLEXIVID_I3D", raising=False)
+    lines = evaluate(capsys, "--num-videos", 4, "--dry-run")
+    assert any(line.startswith("metric fvd[motion]4_4f") for line in lines)
+    assert any("motion" in line and "i3d" in line.lower() and "--download" in line for line in lines)
+
+
+def test_two_folders(capsys, write_videos):
+    write_videos("made", 6, 9, seed=1)
+    write_videos("real", 8, 4, seed=2)
+    words = ["--generated", "made", "--reference", "real", "--num-frames", 4, "--metric", "motion", "--json"]
+    lines = evaluate(capsys, *words)
+    assert lines[0] == "generated made (all): 12 of 12 clips of 6 videos"
+    assert lines[1] == "reference real (all): 8 of 8 clips of 8 videos"
+    told = json.loads(lines[-1])
+    assert told["metric"] == "fvd[motion]12_4f"
+    assert (told["scores"]["num_generated"], told["scores"]["num_real"]) == (12, 8)
+    assert "data:image/webp" in Path(told["files"]["page"]).read_text()
+    swapped = ["--generated", "real", "--reference", "made", *words[4:]]
+    again = json.loads(evaluate(capsys, *swapped)[-1])
+    assert again["scores"]["fvd"] == pytest.approx(told["scores"]["fvd"], rel=1e-6)
+
+
+def test_a_folder_is_at_no_distance_from_itself(capsys, write_videos):
+    write_videos("made", 6, 4)
+    words = ["--generated", "made", "--reference", "made", "--num-frames", 4, "--metric", "motion", "--json"]
+    assert json.loads(evaluate(capsys, *words)[-1])["scores"]["fvd"] == pytest.approx(0, abs=1e-6)
+
+
+WRONG = {
+    "missing checkpoint": (["--ckpt", "nowhere"], "got checkpoint nowhere, which does not exist"),
+    "budget 0": (["--budgets", 0], "got budget 0.0; expected a fraction in (0, 1]"),
+    "budget as word": (["--budgets", "half"], "got budget 'half'; expected a fraction"),
+    "same budgets": (["--budgets", 0.5, 0.5], "got plans of budgets 0.5, 0.5; expected no two alike"),
+    "too few videos": (["--num-videos", 1], "got 1 videos; expected at least 2"),
+    "one frame": (["--num-frames", 1, "--budgets", 1], "got videos of 1 frames; expected at least"),
+    "too many frames": (["--num-frames", 40], "expected at least 40"),
+    "metric": (["--metric", "fid"], "fid"),
+    "weights": (["--metric", "i3d", "--weights", "nowhere.pt"], "nowhere.pt"),
+    "reference": (["--reference", "nowhere"], "got nowhere, which does not exist"),
+    "empty reference": (["--reference", "empty"], "got empty, which holds 0 other files and no video"),
+    "broken reference": (["--reference", "broken"], "got broken, where all 2 videos fail to decode"),
+    "split": (["--split", "test"], "got split 'test'; expected one of train, held_out, all"),
+    "rates": (["--stride", 2, "--fps", 4], "got --stride 2 and --fps 4; expected one; leave"),
+    "device": (["--device", "cuda:99"], "got device 'cuda:99', which is not available"),
+    "devices": (["--devices", 0], "got 0 devices"),
+    "misspelt flag": (["--bugdets", 0.5], "did you mean '--budgets'?"),
+    "two things": (["--generated", "videos", "--ckpt", "runs"], "got --generated and --checkpoint; expected one"),
+    "no reference": (["--generated", "videos"], "got --generated without --reference; expected two folders"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_each_mistake_is_one_line(capsys, run, tmp_path, kind):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    for name in "ab":
+        (tmp_path / "broken" / f"{name}.mp4").write_bytes(b"no video at all")
+    words, message = WRONG[kind]
+    assert message in refused(capsys, *QUICK, *words)
+    assert not (run / "evaluation").exists()
+
+
+def test_samples_that_are_not_finite_are_told(capsys, run):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(run / "model.safetensors")
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}, run / "model.safetensors")
+    assert "got values that are not finite in sample 0 at budget 1" in refused(capsys, *QUICK)
+
+
+def test_different_frame_counts_are_no_matter_but_short_videos_are_told(capsys, write_videos):
+    write_videos("made", 4, 6)
+    write_videos("real", 4, 5)
+    assert "has 6 frames; expected at least 16" in refused(capsys, "--generated", "made", "--reference", "real", *QUICK)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_result(capsys, run):
+    one = json.loads(evaluate(capsys, *QUICK, "--json", "--device", "cpu", "--output-dir", "one")[-1])
+    command = [sys.executable, "-m", "flexivid.evaluate", *map(str, QUICK), "--json", "--device", "cpu"]
+    command += ["--devices", "2", "--output-dir", "two"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
+    two = json.loads(done.stdout.splitlines()[-1])
+    assert two["protocol"] == one["protocol"]
+    for first, second in zip(one["budgets"], two["budgets"], strict=True):
+        assert second["scores"] == first["scores"]
+        assert second["fidelity"] == first["fidelity"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished(run, tmp_path):
+    command = [sys.executable, "-m", "flexivid.evaluate", "--num-videos", "4000", "--batch-size", "1"]
+    command += ["--metric", "motion", "--num-reference", "8"]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell hands down a deaf ear
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    program = subprocess.Popen(command, text=True, preexec_fn=heard, **pipes)
+    limit = time.monotonic() + 240
+    while len(list(run.rglob("features/*/*"))) < 16 and program.poll() is None and time.monotonic() < limit:
+        time.sleep(0.05)
+    os.kill(program.pid, signal.SIGINT)
+    _, error = program.communicate(timeout=120)
+    assert program.returncode == 130
+    assert "Traceback" not in error
+    assert "interrupted: what is finished is kept in runs/tiny/version_0/evaluation/features; the same command" in error
+    assert len(list(run.rglob("features/*/*.safetensors"))) >= 15
+    assert not list(run.rglob("*.part"))
