@@ -101,7 +101,7 @@ def check(options: Namespace) -> None:
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
     data = _recipe(options.config, options.path, _given(options))
-    parts = find_parts(data.root, num_workers=options.num_workers)
+    parts = find_parts(data.root, num_workers=options.num_workers, decoder=data.decoder)
     workers = (options.num_workers or num_cores()) if options.full else 0
     with progress_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +108,6 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
         reference=sides[1].fingerprint,
         reference_split=sides[1].split,
         seed=request.seed,
-        sampling=json.dumps({"generated": sides[0].fingerprint}),
     )
     return Pair(generated, real, protocol)
 

@@ -91,7 +91,7 @@ def write_pair(pair: Pair, scores: Scores, folder: Path) -> dict[str, Path]:
     plain: dict[str, Any] = {
         "metric": pair.protocol.label,
         "scores": plain_scores(scores),
-        **{name: clips.root for name, clips in sides.items()},
+        **{name: {"folder": clips.root, "fingerprint": clips.fingerprint} for name, clips in sides.items()},
         "protocol": pair.protocol._asdict(),
     }
     text = page(

@@ -29,12 +29,16 @@ class CallForm(NamedTuple):
         constants: (configuration, latent size) -> arguments that are the same for all samples.
         pack: Latent (b, c, t, h, w) -> ``hidden_states``.
         is_flow: Whether the model is a rectified flow.
+        size: Configuration -> latent size (t, h, w) that such models are mostly used at.
+        is_fixed: Configuration -> whether that is the only size, since positions were learned for it.
     """
 
     inputs: Callable[[Config, int], dict[str, tuple]]
     constants: Callable[[Config, Size], dict[str, Any]] = lambda config, size: {}
     pack: Callable[[Tensor], Tensor] = lambda latent: latent
     is_flow: bool = False
+    size: Callable[[Config], Size] = lambda config: (21, 60, 104)
+    is_fixed: Callable[[Config], bool] = lambda config: False
 
 
 def _wan_inputs(config: Config, text: int) -> dict[str, tuple]:
@@ -62,6 +66,12 @@ def _cogvideox_constants(config: Config, size: Size) -> dict[str, Any]:
     return constants | {"image_rotary_emb": tables}
 
 
+def _cogvideox_size(config: Config) -> Size:
+    frames = (config["sample_frames"] - 1) // config["temporal_compression_ratio"] + 1
+    patch_t = config["patch_size_t"] or 1
+    return -(-frames // patch_t) * patch_t, config["sample_height"], config["sample_width"]
+
+
 def _cosmos_constants(config: Config, size: Size) -> dict[str, Any]:
     return {"fps": 24, "padding_mask": torch.zeros(1, 1, *size[1:])}
 
@@ -71,16 +81,25 @@ FORMS: Mapping[str, CallForm] = {
         lambda config, text: {"encoder_hidden_states": (config["max_text_seq_length"], config["text_embed_dim"])},
         _cogvideox_constants,
         lambda latent: latent.transpose(1, 2),
+        size=_cogvideox_size,
+        is_fixed=lambda config: bool(config["use_learned_positional_embeddings"]),
     ),
     "CosmosTransformer3DModel": CallForm(
-        lambda config, text: {"encoder_hidden_states": (text, config["text_embed_dim"])}, _cosmos_constants
+        lambda config, text: {"encoder_hidden_states": (text, config["text_embed_dim"])},
+        _cosmos_constants,
+        size=lambda config: (16, 88, 160),
     ),
     "DiTTransformer2DModel": CallForm(
-        lambda config, text: {"class_labels": ("label",)}, pack=lambda latent: latent[:, :, 0]
+        lambda config, text: {"class_labels": ("label",)},
+        pack=lambda latent: latent[:, :, 0],
+        size=lambda config: (1, config["sample_size"], config["sample_size"]),
+        is_fixed=lambda config: True,
     ),
-    "HunyuanVideoTransformer3DModel": CallForm(_hunyuan_inputs, is_flow=True),
+    "HunyuanVideoTransformer3DModel": CallForm(_hunyuan_inputs, is_flow=True, size=lambda config: (33, 90, 160)),
     "LatteTransformer3DModel": CallForm(
-        lambda config, text: {"encoder_hidden_states": (text, config["caption_channels"])}
+        lambda config, text: {"encoder_hidden_states": (text, config["caption_channels"])},
+        size=lambda config: (config["video_length"], config["sample_size"], config["sample_size"]),
+        is_fixed=lambda config: True,
     ),
     "LTXVideoTransformer3DModel": CallForm(
         lambda config, text: {
@@ -95,6 +114,7 @@ FORMS: Mapping[str, CallForm] = {
         },
         lambda latent: rearrange(latent, "b c t h w -> b (t h w) c"),
         is_flow=True,
+        size=lambda config: (21, 16, 24),
     ),
     "WanTransformer3DModel": CallForm(_wan_inputs, is_flow=True),
 }
@@ -108,9 +128,7 @@ def form_of(model: nn.Module) -> CallForm:
     """
     name = type(model).__name__
     if name not in FORMS:
-        raise ValueError(
-            f"got a model of class {name}; expected one of {', '.join(FORMS)}; add its form to {__name__}"
-        )
+        raise ValueError(f"got a model of class {name}; expected one of {', '.join(FORMS)}; add its form to {__name__}")
     return FORMS[name]
 
 

@@ -1,0 +1,126 @@
+"""Give a pre-trained video transformer weak modes: ``python -m flexivid.flexify MODEL --modes 1x4x4 2x4x4``.
+
+Parses, calls the pipeline, prints. The public function of the same name is ``flexivid.pretrained.flexify.flexify``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from flexivid.pipeline.messages import plain_errors, refuse
+
+EXAMPLES = """examples:
+  python -m flexivid.flexify Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output wan_modes
+  python -m flexivid.flexify my_pipeline --modes 1x4x4 --rank 64 --skip --output modes
+  python -m flexivid.flexify my_pipeline --modes 1x4x4 2x4x4 --size 21 60 104 --dry-run    costs only, no weights read
+
+next: python -m flexivid.train fit --config conf/distill_wan.yaml    (train what was added)
+"""
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class Parser(ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with status 2."""
+        refuse(self, message, ex)
+
+
+def build_parser() -> ArgumentParser:
+    """All options; dashes and underscores are the same."""
+    import argparse
+
+    parser = Parser(
+        prog="python -m flexivid.flexify",
+        description=__doc__.splitlines()[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("model", help="diffusers folder, of a pipeline or of its transformer, or an id on the Hugging Face hub")
+    add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
+    add("--output", help="adapter folder to write (default: none is written)")
+    add("--rank", type=int, default=32, help="rank of the LoRA; 0 = none")
+    add("--skip", action="store_true", help="add a zero-initialised skip around the transformer (DDiT)")
+    add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add(
+        "--size", type=int, nargs=3, help="latent size for the costs: frames rows columns (default: the family's usual)"
+    )
+    add("--text_tokens", type=int, default=512, help="length of the text for the costs")
+    add("--dry_run", action="store_true", help="read the configuration only: print costs and memory, and stop")
+    add("--json", action="store_true", help="last line of stdout is one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments (default: the command line's)."""
+    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    options = build_parser().parse_args(words)
+    with plain_errors():
+        run(options)
+
+
+def run(options: Namespace) -> None:
+    """Load, compare, say so, write."""
+    import torch
+
+    from flexivid.pipeline import pretrained_model as pretrained
+    from flexivid.pipeline.devices import pick_device
+    from flexivid.pretrained.adapter import save_adapter
+    from flexivid.pretrained.flexify import flexify
+
+    if options.precision not in DTYPES:
+        raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+    dtype = getattr(torch, DTYPES[options.precision])
+    settings = {"rank": options.rank, "skip": options.skip}
+    model = pretrained.load_transformer(options.model, dtype=dtype, empty=options.dry_run)
+    difference = None
+    if options.dry_run:
+        flexify(model.to(dtype), options.modes, **settings)
+    else:
+        model.to(pick_device(options.device))
+        difference = pretrained.flexify_and_compare(model, options.modes, **settings)
+        print(f"native mode, largest absolute difference before and after: {difference:g}")
+    size = tuple(options.size) if options.size else None
+    print("\n".join(pretrained.report(model, size, text_tokens=options.text_tokens)))
+    if difference:
+        raise ValueError(
+            f"got a native output that differs by {difference:g}; expected 0; nothing is written: report it"
+        )
+    written = None
+    if options.output and not options.dry_run:
+        written = str(save_adapter(model, options.output))
+        print(f"adapter written to {written}, not trained yet")
+    if options.json:
+        print(json.dumps(_summary(options, model, size, difference, written)))
+
+
+def _summary(
+    options: Namespace, model: Any, size: Any, difference: float | None, written: str | None
+) -> dict[str, Any]:
+    from flexivid.pipeline.pretrained_budget import costs_of, least_budget
+    from flexivid.pipeline.pretrained_model import needs_of
+    from flexivid.pretrained.calls import form_of
+
+    size = size or form_of(model).size(model.config)
+    costs = costs_of(model, size, options.text_tokens)
+    facts = {"difference": difference, "macs": costs, "least_budget": least_budget(costs), "output": written}
+    return facts | needs_of(model, size, options.text_tokens)._asdict()
+
+
+def _underscored(word: str) -> str:
+    """``--text-tokens=4`` -> ``--text_tokens=4``."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Find a pre-trained transformer, prove that ``flexify`` leaves it alone, and say what its modes cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from flexivid.budget.cost import human
+from flexivid.patching.shapes import PatchMode, num_tokens
+from flexivid.pipeline.pretrained_budget import costs_of, least_budget
+from flexivid.pretrained.calls import Size, form_of, random_call
+from flexivid.pretrained.family import config_of
+from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
+from flexivid.pretrained.registry import family_of
+
+TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient, Adam's two moments, its average
+
+
+def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, empty: bool = False) -> nn.Module:
+    """Load the transformer of a diffusers pipeline.
+
+    Args:
+        model: Folder of a pipeline or of a transformer, or an id on the Hugging Face hub.
+        dtype: Precision of its weights; ``None`` = float32.
+        empty: Read the configuration only: the model is on the meta device.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    from diffusers import AutoModel
+
+    folder = Path(model)
+    inside = not folder.is_dir() or (folder / "model_index.json").is_file()
+    where: dict[str, Any] = {"subfolder": "transformer"} if inside else {}
+    if folder.is_dir() and not (folder / where.get("subfolder", "") / "config.json").is_file():
+        raise ValueError(
+            f"got model {model} without {'transformer/' if inside else ''}config.json; expected a diffusers folder, of"
+            " a pipeline or of its transformer; check the path"
+        )
+    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        raise ValueError(f"got model {model}, which does not exist; expected a folder or a hub id like org/name")
+    try:
+        if empty:
+            with torch.device("meta"):
+                return AutoModel.from_config(str(model), **where)
+        return AutoModel.from_pretrained(str(model), torch_dtype=dtype or torch.float32, **where).eval()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"got model {model}, which cannot be loaded ({reason}); expected a diffusers model") from error
+
+
+@torch.no_grad()
+def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **settings: Any) -> float:
+    """Attach weak modes; the largest absolute difference of native outputs over random inputs, before and after.
+
+    After means after each weak mode was in use. 0 is the only right answer.
+
+    Args:
+        model: Transformer of diffusers.
+        modes: As for ``flexify``. Likewise ``settings``.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> flexify_and_compare(wan, ["1x4x4"], rank=2)
+        0.0
+    """
+    sizes = _sizes(model)  # of an unknown family: refused here
+    calls = [random_call(model, size, batch=number + 1, seed=number) for number, size in enumerate(sizes)]
+
+    def outputs() -> list[torch.Tensor]:
+        return [model(**call, return_dict=False)[0] for call in calls]
+
+    before, largest = outputs(), 0.0
+    flexify(model, modes, **settings)
+    for mode in flexi_of(model).modes:
+        set_mode(model, mode)
+        outputs()
+        set_mode(model, NATIVE)
+        for now, then in zip(outputs(), before, strict=True):
+            largest = max(largest, (now - then).abs().max().item())
+    return largest
+
+
+class Needs(NamedTuple):
+    """What a flexified transformer needs, in numbers.
+
+    Args:
+        native: Parameters of the model as it came.
+        added: New parameters.
+        inference_bytes: Weights, all modes loaded.
+        training_bytes: The same, with gradients, Adam's moments and averages of the new parameters.
+        activation_bytes: Of one sample in the dearest mode with gradient checkpointing: the tokens that enter each block.
+
+    Example:
+        >>> Needs(1000, 20, 4080, 4400, 0).share
+        0.02
+    """
+
+    native: int
+    added: int
+    inference_bytes: int
+    training_bytes: int
+    activation_bytes: int
+
+    @property
+    def share(self) -> float:
+        """New parameters over native ones."""
+        return self.added / self.native
+
+
+def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
+    """Count; the model may be on the meta device."""
+    flexi = flexi_of(model)
+    new = adapter_parameters(model)
+    ours = set(map(id, new))
+    native = [parameter for parameter in model.parameters() if id(parameter) not in ours]
+    added = sum(parameter.numel() for parameter in new)
+    weights = sum(parameter.nbytes for parameter in native)
+    paths = next(iter(flexi.modes.values())).lora_layers  # type: ignore[union-attr]
+    blocks = len({re.match(r".*?\.\d+", path)[0] for path in paths})  # type: ignore[index]
+    tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
+    kept = blocks * tokens * flexi.family.width(config_of(model)) * next(iter(native)).element_size()
+    return Needs(
+        sum(parameter.numel() for parameter in native),
+        added,
+        weights + 4 * added,
+        weights + TRAINING_BYTES * added,
+        kept,
+    )
+
+
+def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512) -> list[str]:
+    """Lines for people: parameters, cost of each mode, least budget, memory.
+
+    Args:
+        model: Flexified, on any device.
+        size: Latent size; ``None`` = what such models are mostly used at.
+        text_tokens: Length of the text.
+    """
+    flexi, size = flexi_of(model), size or form_of(model).size(config_of(model))
+    costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)
+    native = flexi.family.patch(config_of(model))
+    lines = [
+        f"{type(model).__name__}: {needs.native / 1e6:.1f} M parameters, native mode {native}",
+        f"added: {needs.added / 1e6:.2f} M parameters ({needs.share:.2%}), rank {flexi.rank}",
+        f"latent {'x'.join(map(str, size))}, text of {text_tokens}:",
+    ]
+    for name, cost in costs.items():
+        tokens = num_tokens(size, native if name == NATIVE else PatchMode(name))
+        lines.append(f"  {name:<8} {tokens:>7} tokens  {human(cost):>11} a call  {cost / costs[NATIVE]:.3f} of native")
+    cheapest = min(costs, key=lambda name: costs[name])
+    lines.append(f"least budget {least_budget(costs)} (every step in {cheapest})")
+    lines.append(
+        f"memory: {needs.inference_bytes / 1e9:.2f} GB of weights; training {needs.training_bytes / 1e9:.2f} GB and"
+        f" about {needs.activation_bytes / 1e9:.2f} GB a sample with gradient checkpointing"
+    )
+    return lines
+
+
+def _sizes(model: nn.Module) -> list[Size]:
+    """Small sizes that the native patch divides, or the only one that the model takes."""
+    form, config = form_of(model), config_of(model)
+    if form.is_fixed(config):
+        return [form.size(config)]
+    patch = family_of(type(model).__name__).patch(config)
+    return [(patch.t * t, patch.h * h, patch.w * w) for t, h, w in ((1, 4, 4), (3, 3, 5))]
