@@ -1,8 +1,9 @@
 """Clips of digits whose class, movement and faults are known because they were drawn so.
 
-Half of them are white on black as data/moving_digits.py draws them (its functions are used here); the others are
-tinted, on a plain or textured ground that may move. A fault has a strength in [0, 1]; most clips have none or one.
-Videos are (frames, rows, columns, 3) float32 in [0, 1]. Used by train_motion_features.py and bench_sensitivity.py.
+Half of them are white on black as data/moving_digits.py draws them, whose functions are used here, but not its speeds:
+a metric must not change with a data set. The others are tinted, on a plain or textured ground that may move. A fault
+has a strength in [0, 1]; most clips have none or one. Videos are (frames, rows, columns, 3) float32 in [0, 1]. Used by
+train_motion_features.py and bench_sensitivity.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _SPEC.loader.exec_module(digits)
 
 FAULTS = ("noise", "blur", "shuffle", "drift", "mixture", "gaps", "freeze", "flicker")
 LABELS = (*FAULTS, "speed_row", "speed_column", "moved_row", "moved_column", "red", "green", "blue", "contrast", "side")
-FASTEST = 3 / 32  # of the frame's side per frame
+PLAIN_SPEEDS, TINTED_SPEEDS = (0.5 / 32, 2 / 32), (0, 3 / 32)  # of the frame's side per frame
+PAIRS, PAIR_SCALE = 0.15, 0.7  # the fraction of the clips that show two digits, and their size then
 FAULTY = 0.6  # the fraction of the clips with faults
 
 
@@ -74,14 +76,14 @@ def draw_clip(
         rng: Decides everything that is not given.
         num_frames: Frames.
         size: Rows and columns.
-        plain: White on black in the data set's sizes and speeds; None: every second clip.
+        plain: White on black in the data set's sizes; None: every second clip.
         faults: Strengths of the faults; None: drawn, see ``draw_faults``.
     """
     plain = rng.random() < 0.5 if plain is None else plain
     strengths = dict.fromkeys(FAULTS, 0.0) | (draw_faults(rng) if faults is None else faults)
     order = draw_order(num_frames, strengths, rng)
-    label, num_digits = rng.integers(10), 2 if rng.random() < digits.PAIRS else 1
-    share = (0.75 if plain else rng.uniform(0.4, 0.9)) * (1 if num_digits == 1 else digits.PAIR_SCALE)
+    label, num_digits = rng.integers(10), 2 if rng.random() < PAIRS else 1
+    share = (0.75 if plain else rng.uniform(0.4, 0.9)) * (1 if num_digits == 1 else PAIR_SCALE)
     side = round(share * size)
     mask, paths, shapes = np.zeros((num_frames, size, size), np.float32), [], []
     for _ in range(num_digits):
@@ -111,8 +113,7 @@ def draw_order(num_frames: int, strengths: dict[str, float], rng: Generator) -> 
 
 def draw_path(num_frames: int, *, size: int, room: int, plain: bool, rng: Generator) -> np.ndarray:
     """Return the places of a digit that bounces between the walls, (t, 2) in pixels."""
-    slowest, fastest = np.array(digits.SPEEDS) / 32 if plain else (0, FASTEST)
-    angle, speed = rng.uniform(0, 2 * np.pi), size * rng.uniform(slowest, fastest)
+    angle, speed = rng.uniform(0, 2 * np.pi), size * rng.uniform(*(PLAIN_SPEEDS if plain else TINTED_SPEEDS))
     velocity = speed * np.array([np.sin(angle), np.cos(angle)])
     return digits.bounce(rng.uniform(0, room, 2), velocity, num_frames=num_frames, room=room)
 

@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/train_motion_features.py --output motion.safetensors
 
-The same arguments, processor type, number of threads and torch version give the same bytes. The shipped file was made by
-the line above with torch 2.14 on a processor with AVX512-BF16, in ten minutes of one core; its sha256 begins with
-848388cfe4e57ac1. Scans that the data set holds out are not trained on; the last line of stdout is one JSON document with
-what a linear map reads from the features of those scans.
+The same arguments, processor type, number of threads and torch version give the same bytes. The shipped file was made
+by the line above with torch 2.14 on a processor with AVX512-BF16, in ten minutes of one core; its sha256 begins with
+848388cfe4e57ac1. Scans that the data set holds out are not trained on; the last line of stdout is one JSON document
+with what a linear map reads from the features of those scans.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ The public names below are loaded on first use: importing flexivid imports no to
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -24,6 +26,9 @@ _PLACES = {
     "budget_of": "flexivid.budget.schedule",
     "generate": "flexivid.pipeline.generate",
     "load": "flexivid.pipeline.checkpoint",
+    "flexify": "flexivid.pretrained.flexify",
+    "set_mode": "flexivid.pretrained.flexify",
+    "apply_budget": "flexivid.pipeline.pretrained_budget",
 }
 __all__ = [*_PLACES, "__version__"]
 
@@ -41,6 +46,9 @@ if TYPE_CHECKING:
     from flexivid.patching.shapes import PatchMode as PatchMode
     from flexivid.pipeline.checkpoint import load as load
     from flexivid.pipeline.generate import generate as generate
+    from flexivid.pipeline.pretrained_budget import apply_budget as apply_budget
+    from flexivid.pretrained.flexify import flexify as flexify
+    from flexivid.pretrained.flexify import set_mode as set_mode
 
 
 def __getattr__(name: str) -> Any:
@@ -51,3 +59,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps ``flexivid.flexify`` the function: importing the program of that name would set the attribute to it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _PLACES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

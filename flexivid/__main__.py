@@ -10,6 +10,7 @@ VERBS = {
     "search": "find the best patch schedule for every budget",
     "sample": "sample videos at any fraction of the full compute",
     "evaluate": "measure quality against compute, or how far two folders of videos are apart",
+    "flexify": "give a pre-trained video transformer weak modes",
     "dataset": "check, preview, index, count and shard a collection of videos",
 }
 

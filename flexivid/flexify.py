@@ -47,7 +47,7 @@ def build_parser() -> ArgumentParser:
     add("model", help="diffusers folder, of a pipeline or of its transformer, or an id on the Hugging Face hub")
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
     add("--output", help="adapter folder to write (default: none is written)")
-    add("--rank", type=int, default=32, help="rank of the LoRA; 0 = none")
+    add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
     add("--skip", action="store_true", help="add a zero-initialised skip around the transformer (DDiT)")
     add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")

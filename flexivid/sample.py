@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python -m flexivid.sample --budget-seconds 2.5                what this machine can do in 2.5 seconds a video
   python -m flexivid.sample --schedule "12x4x8x8,8x2x4x4"       an explicit plan: 12 steps of 4x8x8, then 8 of 2x4x4
   python -m flexivid.sample --checkpoint runs/moving_digits/version_0 --label 3 8 --num-videos 4 --dry-run
+  python -m flexivid.sample --pipeline my_wan --adapter wan_modes --prompt "a cat walks" --budget 1 0.25
 """
 
 
@@ -46,6 +47,12 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
+    add("--pipeline", help="diffusers pipeline instead of a checkpoint: folder or hub id; needs --adapter and --prompt")
+    add(
+        "--adapter", help="weak modes for the pipeline's transformer: a folder of flexivid.flexify or of a distillation"
+    )
+    add("--prompt", nargs="+", help="texts, one video each, or --num-videos of each")
+    add("--negative_prompt", help="text to keep away from, where the pipeline takes one")
     add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
     add("--budget_gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
     add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
@@ -54,24 +61,39 @@ def build_parser() -> ArgumentParser:
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--num_videos", type=int, help="number of videos (default: 8, or one a label)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
-    add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")
-    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
-    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
-    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
-    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
+    _add_solving(add)
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
-    add("--num_frames", type=int, help="frames (default: as trained)")
-    add("--height", type=int, help="rows in pixels (default: as trained)")
-    add("--width", type=int, help="columns in pixels (default: as trained)")
-    add("--fps", type=float, help="frames a second of the files (default: as trained)")
-    add("--batch_size", type=int, default=16, help="videos in one call of the network")
+    _add_size(add)
+    add("--batch_size", type=int, default=16, help="videos in one call of the native mode; coarser ones take more")
     add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    add("--compile", action="store_true", help="one static graph a mode: a slow start, then faster; for many videos")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--output_dir", default="samples", help="where files go (default: samples)")
     add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
     add("--dry_run", action="store_true", help="print parameters, plan, cost and memory, and stop")
     add("--json", action="store_true", help="last line of stdout is one JSON object")
     return parser
+
+
+def _add_solving(add: Callable[..., Any]) -> None:
+    """Solver and guidance."""
+    add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")
+    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
+    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
+    add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
+    add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
+    add("--compensate_guidance", action="store_true", help="a little more guidance for less compute (default: off)")
+    add("--packing", default="auto", help="both branches in one call: auto, always or never")
+    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
+    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
+
+
+def _add_size(add: Callable[..., Any]) -> None:
+    """Size in pixels and time."""
+    add("--num_frames", type=int, help="frames (default: as trained)")
+    add("--height", type=int, help="rows in pixels (default: as trained)")
+    add("--width", type=int, help="columns in pixels (default: as trained)")
+    add("--fps", type=float, help="frames a second of the files (default: as trained)")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -84,14 +106,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Load, plan, say so, sample, report."""
-    from flexivid.pipeline import checkpoint, planning, sample_folder, sampling
+    from flexivid.pipeline import checkpoint, compiling, planning, sampling
     from flexivid.pipeline.devices import pick_device
 
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
+    if options.pipeline:
+        _run_pipeline(options)
+        return
+    _refuse_pipeline_options(options)
     path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
+    if options.compile:
+        model = compiling.compile_forward(model)
     settings = sampling.settings_from(_given(options)).filled(model)
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
@@ -107,7 +135,16 @@ def run(options: Namespace) -> None:
     if options.dry_run:
         _print_needs(model, settings)
         return
+    _sample(options, model, plans, settings, labels)
+
+
+def _sample(options: Namespace, model: Any, plans: Sequence[Any], settings: Any, labels: Any) -> None:
+    """Make the files and say what they cost."""
+    from flexivid.pipeline import sample_folder
+
     folder = sample_folder.prepare_folder(options.output_dir)
+    if options.compile:
+        _build_graphs(model, plans, settings, len(labels))
     with _progress(plans, len(labels)) as on_step:
         outcomes = sample_folder.write_samples(
             model, plans, folder, settings=settings, labels=labels, seed=options.seed, on_step=on_step
@@ -117,6 +154,22 @@ def run(options: Namespace) -> None:
     print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
     if options.json:
         print(json.dumps(_summary(outcomes, folder)))
+
+
+def _run_pipeline(options: Namespace) -> None:
+    """A diffusers pipeline as shipped."""
+    from flexivid.pipeline.diffusers_pipeline import run_pipeline
+
+    summary = run_pipeline(options)
+    if options.json:
+        print(json.dumps(summary))
+
+
+def _refuse_pipeline_options(options: Namespace) -> None:
+    for name in ("adapter", "prompt", "negative_prompt"):
+        if getattr(options, name):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")
 
 
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
@@ -173,16 +226,24 @@ def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> 
 
 def _given(options: Namespace) -> dict[str, Any]:
     """The options that are sampling settings, under their names there."""
-    sampler = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift")
-    names = (*sampler, "batch_size", "precision", "planner")
-    modes = tuple(options.modes) if options.modes else None
-    return {**{name: getattr(options, name) for name in names}, "modes": modes}
+    names = ["num_inference_steps", "guidance_scale", "guidance", "guide_mode", "compensate_guidance", "solver"]
+    names += ["shift", "batch_size", "precision", "planner", "packing"]
+    given = {name: getattr(options, name) for name in ("modes", "guidance_interval")}
+    pairs = {name: tuple(value) if value else None for name, value in given.items()}
+    return {**{name: getattr(options, name) for name in names}, **pairs}
 
 
 def _underscored(word: str) -> str:
     """``--num-videos=4`` -> ``--num_videos=4``."""
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def _build_graphs(model: Any, plans: Sequence[Any], settings: Any, num_videos: int) -> None:
+    from flexivid.pipeline.warm_up import warm_up_plans
+
+    seconds = warm_up_plans(model, [plan.followed for plan in plans], settings, num_videos)
+    print(f"compiled {len(set().union(*(plan.modes for plan in plans)))} modes in {seconds:.1f} s")
 
 
 def _print_needs(model: Any, settings: Any) -> None:

@@ -51,6 +51,8 @@ def build_parser() -> ArgumentParser:
     add("--num_inference_steps", type=int, nargs="+", help="solver steps, one or more (default: as the model says)")
     add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
     add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
+    add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
+    add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
     add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
     add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
     add("--batch_size", type=int, default=16, help="videos in one call of the network")
@@ -107,10 +109,12 @@ def run(options: Namespace) -> None:
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
     from flexivid.pipeline.sampling import settings_from
 
-    names = ("guidance_scale", "guide_mode", "solver", "shift", "batch_size", "precision")
+    names = ("guidance_scale", "guidance", "guide_mode", "solver", "shift", "batch_size", "precision")
     given = {name: getattr(options, name) for name in names}
-    modes = tuple(options.modes) if options.modes else None
-    return settings_from({**given, "num_inference_steps": steps, "modes": modes}).filled(model)
+    pairs = {
+        name: tuple(value) if (value := getattr(options, name)) else None for name in ("modes", "guidance_interval")
+    }
+    return settings_from({**given, **pairs, "num_inference_steps": steps}).filled(model)
 
 
 def _underscored(word: str) -> str:

@@ -19,6 +19,7 @@ examples:
   python -m flexivid.train fit --config conf/train_video.yaml --data.root my_videos --trainer.max_steps 5000
   python -m flexivid.train fit --config conf/train_video.yaml --config conf/model/B.yaml --dry-run
   python -m flexivid.train fit --config conf/train_video.yaml --ckpt_path last        go on with the newest run
+  python -m flexivid.train fit --config conf/distill_wan.yaml        weak modes for a pre-trained model of diffusers
 
 subcommands (Lightning's):
   fit        train          validate   loss of every mode on held-out videos
@@ -43,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     dry = [word for word in words if word in ("--dry-run", "--dry_run")]
     with plain_errors():
         from flexivid.training.cli import FlexiCLI
+        from flexivid.training.distill_cli import DistillCLI, is_distillation
 
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
-        FlexiCLI(dry_run=bool(dry))
+        (DistillCLI if is_distillation(words) else FlexiCLI)(dry_run=bool(dry))
 
 
 if __name__ == "__main__":

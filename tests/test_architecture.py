@@ -29,11 +29,11 @@ MAY_IMPORT = {  # room: the rooms below it that it may use
     "training": {"pipeline", "pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
 }
 NO_TORCH = ["__init__", "__main__", "sample", "train", "patching.shapes", "budget.cost", "budget.schedule"]
-NO_TORCH += ["evaluate", "search", "budget.search", "budget.table", "budget.units", "budget.planners"]
+NO_TORCH += ["evaluate", "search", "flexify", "budget.search", "budget.table", "budget.units", "budget.planners"]
 NO_TORCH += ["model.config", "pipeline.messages", "data.clips", "data.manifest"]
 PUBLIC = {
     "PatchMode", "FlexiDiTConfig", "FlexiDiT", "Condition", "macs", "Step", "Schedule", "weak_first", "constant",
-    "for_budget", "budget_of", "generate", "load", "__version__",
+    "for_budget", "budget_of", "generate", "load", "flexify", "set_mode", "apply_budget", "__version__",
 }  # fmt: skip
 
 

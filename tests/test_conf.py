@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from diffusers import WanTransformer3DModel
 
 from flexivid.model.config import PRESETS
 from flexivid.pipeline.video_io import write_video
 from flexivid.train import main
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-RECIPES = sorted(CONF.glob("*.yaml"))
+DISTILLATIONS = sorted(CONF.glob("distill_*.yaml"))
+RECIPES = sorted(set(CONF.glob("*.yaml")) - set(DISTILLATIONS))
 PARTS = sorted(path for folder in ("model", "data", "trainer") for path in CONF.glob(f"{folder}/*.yaml"))
 
 
@@ -74,3 +76,17 @@ def test_model_parts_are_the_presets(name):
     if not file.exists():
         pytest.skip(f"no {file}")
     assert yaml.safe_load(file.read_text())["model"]["network"] == PRESETS[name]
+
+
+@pytest.mark.parametrize("recipe", DISTILLATIONS, ids=lambda path: path.name)
+def test_distillation_arrives_and_runs_dry(program, tmp_path, recipe):
+    printed = program("fit", "--config", recipe, "--print_config")
+    arrived = dict(leaves(yaml.safe_load(printed)))
+    given = dict(leaves(yaml.safe_load(recipe.read_text())))
+    assert {path: arrived.get(path) for path in given} == given
+
+    settings = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 1}
+    WanTransformer3DModel(**settings).save_config(tmp_path / "wan")
+    lines = program("fit", "--config", recipe, "--model.transformer", tmp_path / "wan", "--dry-run").splitlines()
+    modes = yaml.safe_load(recipe.read_text())["model"]["modes"]
+    assert [line.split()[0] for line in lines[3 : 4 + len(modes)]] == ["native", *modes]

@@ -172,6 +172,21 @@ def test_guided_by_a_weak_mode(capsys, checkpoint):
     assert told["measured_macs"] == told["predicted_macs"]
 
 
+def test_guidance_in_an_interval_and_packed(capsys, checkpoint):
+    words = ["--guidance-scale", 2, "--guidance", "auto", "--guidance-interval", 0.5, 0.9, "--packing", "always"]
+    told = json.loads(sample(capsys, "--ckpt", checkpoint, *words, "--num-videos", 1, "--json")[-1])["samples"][0]
+    assert told["plan"] == "1x1x2x2,2x1x2x2+2x4x4,1x1x2x2"
+    assert told["measured_macs"] == told["predicted_macs"]
+
+
+@pytest.mark.slow
+def test_compiled(capsys, checkpoint):
+    lines = sample(capsys, "--ckpt", checkpoint, "--num-videos", 1, "--compile", "--json")
+    assert any(line.startswith("compiled 1 modes in ") for line in lines)
+    told = json.loads(lines[-1])["samples"][0]
+    assert told["measured_macs"] == told["predicted_macs"]
+
+
 WRONG = {
     "missing checkpoint": (["--ckpt", "nowhere"], "got checkpoint nowhere, which does not exist"),
     "budget 0": (["--budget", 0], "got budget 0.0; expected a fraction in (0, 1]"),

@@ -82,7 +82,7 @@ class AdaptivePlan:
         rows = table.rows(allowance.options)
         self.errors = np.array(rows)  # calls, options
         self.changes = [np.array([call[place] for place in places]) if call else None for call in table.changes]
-        self.outlooks = outlooks(rows, allowance.costs)
+        self.outlooks = outlooks(rows, allowance.rows)
 
     def __len__(self) -> int:
         return self.allowance.num_steps
@@ -93,13 +93,14 @@ class AdaptivePlan:
     @property
     def share(self) -> float:
         """What may be spent, as a fraction of native steps throughout."""
-        return min(1.0, self.allowance.affordable / (len(self) * self.allowance.costs[0]))
+        return min(1.0, self.allowance.affordable / self.allowance.full)
 
     @property
     def facts(self) -> list:
         """All that decides what samples do, as plain data: two plans alike in it make the same samples."""
         changes = [None if row is None else row.tolist() for row in self.changes]
-        return [str(self), list(self.allowance.costs), self.allowance.affordable, self.errors.tolist(), changes]
+        costs = [list(row) for row in self.allowance.rows]
+        return [str(self), costs, self.allowance.affordable, self.errors.tolist(), changes]
 
     def start(self, indices: Sequence[int]) -> Chooser:
         """Begin a batch of samples, named by their global indices."""
@@ -129,7 +130,8 @@ class Chooser:
             x: The latents at that call, (b, c, t, h, w).
         """
         self._latents = [*self._latents[-HISTORY:], x.float()]
-        options, costs = self._plan.allowance.options, self._plan.allowance.costs
+        allowance = self._plan.allowance
+        costs = allowance.rows[call]
         now = self._plan.errors[call][:, None] * self._relative_changes(call)  # options, b
         later = np.stack([self._least_error(call + 1, self._left - cost) for cost in costs])
         chosen = (now + later).argmin(axis=0)  # of equals the finest
@@ -137,7 +139,7 @@ class Chooser:
         self._choices.append(chosen)
         if call + 1 == len(self._plan):
             self._write_down()
-        return [options[i] for i in chosen]
+        return [allowance.step(call, option) for option in chosen]
 
     def _relative_changes(self, call: int) -> np.ndarray:
         """Change of each sample over the measured one, relative to what it was at the calls before, (options, b).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flexivid.budget.schedule import Schedule, greedy_counts
+from flexivid.budget.schedule import Schedule
 from flexivid.budget.search import best, frontier
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance
@@ -29,18 +29,24 @@ def weak_first(allowance: Allowance, table: ErrorTable | None = None) -> Schedul
         >>> str(weak_first(allowance)), str(three_phase(allowance))
         ('6x2x4x4,1x1x4x4,3x1x2x2', '2x1x2x2,6x2x4x4,1x1x4x4,1x1x2x2')
     """
-    return allowance.schedule(_weak_first(allowance))
+    return allowance.schedule(_filled(allowance, [], []))
 
 
 def three_phase(allowance: Allowance, table: ErrorTable | None = None) -> Schedule:
-    """Native, weak, native: the steps of :func:`weak_first`, with half of the native ones moved to the beginning.
+    """Native, weak, native: as :func:`weak_first`, but half of the native steps come at the beginning.
 
     Source:
         SRDiffusion (the large model in the earliest steps) and FlowBlending (in the earliest and the latest).
     """
-    choice = _weak_first(allowance)
-    early = (choice.count(0) + 1) // 2
-    return allowance.schedule([0] * early + choice[: len(choice) - early])
+    for count in range(allowance.num_steps, -1, -1):
+        late = [0] * (count // 2)
+        early = [0] * (count - len(late))
+        middle = [-1] * (allowance.num_steps - count)
+        if sum(row[option] for row, option in zip(allowance.rows, early + middle + late, strict=True)) <= (
+            allowance.affordable
+        ):
+            break
+    return allowance.schedule(_filled(allowance, early, late))
 
 
 def searched(allowance: Allowance, table: ErrorTable | None = None) -> Schedule:
@@ -54,7 +60,7 @@ def searched(allowance: Allowance, table: ErrorTable | None = None) -> Schedule:
             "got no table of measured errors, which the planners searched and adaptive go by; expected schedules.json"
             " beside the checkpoint; run python -m flexivid.search first, or choose --planner weak_first"
         )
-    front = frontier(table.rows(allowance.options), allowance.costs, max_switches=table.max_switches)
+    front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
     point = best(front, allowance.affordable)
     assert point is not None, "an allowance pays for the cheapest option everywhere"
     return allowance.schedule(point.choice)
@@ -79,7 +85,15 @@ def check_planner(name: str) -> str:
     return name
 
 
-def _weak_first(allowance: Allowance) -> list[int]:
-    """Indices of the options, cheapest first, native last."""
-    counts: Sequence[int] = greedy_counts(allowance.costs, allowance.num_steps, allowance.affordable)
-    return [option for option in reversed(range(len(counts))) for _ in range(counts[option])]
+def _filled(allowance: Allowance, early: Sequence[int], late: Sequence[int]) -> list[int]:
+    """A choice between given ones: as many of the finest option at the end as can be paid, then of the next finer."""
+    rows, end = allowance.rows, allowance.num_steps - len(late)
+    cheapest = len(allowance.options) - 1
+    choice = [*early, *[cheapest] * (end - len(early)), *late]
+    left = allowance.affordable - sum(row[option] for row, option in zip(rows, choice, strict=True))
+    for option in range(cheapest):
+        while end > len(early) and rows[end - 1][option] - rows[end - 1][cheapest] <= left:
+            end -= 1
+            left -= rows[end][option] - rows[end][cheapest]
+            choice[end] = option
+    return choice

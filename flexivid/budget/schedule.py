@@ -35,6 +35,11 @@ class Step(NamedTuple):
     mode: PatchMode
     guide_mode: PatchMode | None = None
 
+    @property
+    def plain(self) -> Step:
+        """The same step without guidance."""
+        return Step(self.mode)
+
     def __str__(self) -> str:
         return str(self.mode) if self.guide_mode is None else f"{self.mode}+{self.guide_mode}"
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+Costs = Sequence[int] | Sequence[Sequence[int]]  # of every option; of every option at every step
+
 
 class Point(NamedTuple):
     """A choice that no other beats in both cost and error.
@@ -62,9 +64,7 @@ class _Trails:
         return [Point(cost, error, tuple(choice)) for cost, error, choice in rows]
 
 
-def frontier(
-    errors: Sequence[Sequence[float]], costs: Sequence[int], *, max_switches: int | None = None
-) -> list[Point]:
+def frontier(errors: Sequence[Sequence[float]], costs: Costs, *, max_switches: int | None = None) -> list[Point]:
     """All Pareto-optimal choices of one option a step, cheapest first.
 
     Of two choices alike in cost and error, the one that ends in the earlier option stays: with the native mode first
@@ -72,7 +72,7 @@ def frontier(
 
     Args:
         errors: Of every option at every step, errors[step][option], finite.
-        costs: Of every option, whole numbers > 0 in any unit.
+        costs: Of every option, whole numbers > 0 in any unit; one row for all steps, or one a step.
         max_switches: How often neighbouring steps may differ; ``None`` = no limit.
 
     Returns:
@@ -86,29 +86,34 @@ def frontier(
         >>> [(point.cost, point.error, point.choice) for point in frontier([[0, 5], [0, 1]], [4, 1])]
         [(2, 6.0, (1, 1)), (5, 1.0, (0, 1)), (8, 0.0, (0, 0))]
     """
-    _check(errors, costs, max_switches)
+    prices = _price_rows(errors, costs)
+    _check(errors, prices, max_switches)
     trails = _Trails()
     start = _nothing()
     if max_switches is None or max_switches >= len(errors) - 1:
         front = start
-        for row in errors:
-            front = _prune([trails.extend(front, o, costs[o], row[o]) for o in range(len(costs))])
+        for row, price in zip(errors, prices, strict=True):
+            front = _prune([trails.extend(front, o, price[o], row[o]) for o in range(len(price))])
     else:
-        front = _limited(errors, costs, max_switches, trails, start)
+        front = _limited(errors, prices, max_switches, trails, start)
     return trails.points(front, len(errors))
 
 
 def _limited(
-    errors: Sequence[Sequence[float]], costs: Sequence[int], max_switches: int, trails: _Trails, start: _Front
+    errors: Sequence[Sequence[float]],
+    prices: Sequence[Sequence[int]],
+    max_switches: int,
+    trails: _Trails,
+    start: _Front,
 ) -> _Front:
     """The front of choices with at most so many switches: one front for each number of them and last option."""
-    options = range(len(costs))
-    ends = [[trails.extend(start, o, costs[o], errors[0][o]) for o in options]] * (max_switches + 1)
-    for row in errors[1:]:
+    options = range(len(prices[0]))
+    ends = [[trails.extend(start, o, prices[0][o], errors[0][o]) for o in options]] * (max_switches + 1)
+    for row, price in zip(errors[1:], prices[1:], strict=True):
         others = [_prune(fronts) for fronts in ends[:-1]]  # a switch to itself wastes one, which is allowed
         ends = [
             [
-                trails.extend(_prune([fronts[o], others[k - 1]] if k else [fronts[o]]), o, costs[o], row[o])
+                trails.extend(_prune([fronts[o], others[k - 1]] if k else [fronts[o]]), o, price[o], row[o])
                 for o in options
             ]
             for k, fronts in enumerate(ends)
@@ -131,7 +136,7 @@ def _prune(fronts: Iterable[_Front]) -> _Front:
     return _Front(cost[kept], error[kept], trail[kept])
 
 
-def outlooks(errors: Sequence[Sequence[float]], costs: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+def outlooks(errors: Sequence[Sequence[float]], costs: Costs) -> list[tuple[np.ndarray, np.ndarray]]:
     """What can still be had from each step on: costs, rising, and the least error that each buys, falling.
 
     Args:
@@ -145,11 +150,12 @@ def outlooks(errors: Sequence[Sequence[float]], costs: Sequence[int]) -> list[tu
         >>> [(cost.tolist(), error.tolist()) for cost, error in outlooks([[0, 5], [0, 1]], [4, 1])]
         [([2, 5, 8], [6.0, 1.0, 0.0]), ([1, 4], [1.0, 0.0]), ([0], [0.0])]
     """
-    _check(errors, costs, None)
+    prices = _price_rows(errors, costs)
+    _check(errors, prices, None)
     front = _nothing()
     found = [front]
-    for row in reversed(errors):
-        front = _prune([_Front(front.cost + costs[o], front.error + row[o], front.trail) for o in range(len(costs))])
+    for row, price in zip(reversed(errors), reversed(prices), strict=True):
+        front = _prune([_Front(front.cost + price[o], front.error + row[o], front.trail) for o in range(len(price))])
         found.insert(0, front)
     return [(front.cost, front.error) for front in found]
 
@@ -189,15 +195,22 @@ def check_switches(max_switches: int | None) -> None:
         raise ValueError(f"got max_switches={max_switches}; expected 0 or more; leave it out for no limit")
 
 
-def _check(errors: Sequence[Sequence[float]], costs: Sequence[int], max_switches: int | None) -> None:
-    if not errors or not costs or any(len(row) != len(costs) for row in errors):
-        lengths = sorted({len(row) for row in errors})
+def _price_rows(errors: Sequence[Sequence[float]], costs: Costs) -> list[Sequence[int]]:
+    """Costs of the options at each step."""
+    per_step = any(isinstance(row, Sequence) for row in costs)
+    return list(costs) if per_step else [costs] * len(errors)  # type: ignore[arg-type, list-item]
+
+
+def _check(errors: Sequence[Sequence[float]], prices: Sequence[Sequence[int]], max_switches: int | None) -> None:
+    lengths = [sorted({len(row) for row in rows}) for rows in (errors, prices)]
+    if len(errors) != len(prices) or len(lengths[0]) != 1 or lengths[0] != lengths[1] or lengths[0] == [0]:
         raise ValueError(
-            f"got errors of {len(errors)} steps with {lengths} options, and {len(costs)} costs; expected at least one"
-            " step and one cost for each option; pass errors[step][option]"
+            f"got errors of {len(errors)} steps with {lengths[0]} options, and {lengths[1]} costs for {len(prices)}"
+            " steps; expected at least one step and one cost for each option; pass errors[step][option]"
         )
     if not np.isfinite(np.asarray(errors, dtype=float)).all():
         raise ValueError("got an error that is not finite; expected measured numbers; measure again")
-    if min(costs) <= 0:
-        raise ValueError(f"got cost {min(costs)}; expected whole numbers above 0; pass MACs or microseconds")
+    least = min(min(row) for row in prices)
+    if least <= 0:
+        raise ValueError(f"got cost {least}; expected whole numbers above 0; pass MACs or microseconds")
     check_switches(max_switches)

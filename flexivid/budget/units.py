@@ -7,7 +7,7 @@ budget that cannot be met is refused here, with the least possible in the unit t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -26,21 +26,46 @@ class Allowance(NamedTuple):
         costs: Of each option, falling.
         num_steps: Calls of the network.
         affordable: The most a whole schedule may cost; the cheapest option everywhere is within it.
+        plain_costs: Of each option without its guidance.
+        plain_calls: Calls that have no guidance, whatever the option.
+
+    Example:
+        >>> native, weak = (Step(PatchMode(mode), PatchMode(mode)) for mode in ("1x2x2", "2x4x4"))
+        >>> allowance = Allowance((native, weak), (8, 2), 3, 24, (4, 1), frozenset({0}))
+        >>> str(allowance.schedule([1, 1, 0])), allowance.rows, allowance.full
+        ('1x2x4x4,1x2x4x4+2x4x4,1x1x2x2+1x2x2', [(4, 1), (8, 2), (8, 2)], 20)
     """
 
     options: tuple[Step, ...]
     costs: tuple[int, ...]
     num_steps: int
     affordable: int
+    plain_costs: tuple[int, ...] = ()
+    plain_calls: frozenset[int] = frozenset()
+
+    @property
+    def rows(self) -> list[tuple[int, ...]]:
+        """Costs of the options at each call."""
+        return [self.plain_costs if call in self.plain_calls else self.costs for call in range(self.num_steps)]
+
+    @property
+    def full(self) -> int:
+        """Cost of the native option throughout."""
+        return sum(row[0] for row in self.rows)
+
+    def step(self, call: int, option: int) -> Step:
+        """What an option is at a call."""
+        return self.options[option].plain if call in self.plain_calls else self.options[option]
 
     def cost(self, schedule: Sequence[Step]) -> int:
         """What a schedule of these options costs."""
         known = dict(zip(self.options, self.costs, strict=True))
+        known |= dict(zip((step.plain for step in self.options), self.plain_costs or self.costs, strict=True))
         return sum(known[step] for step in schedule)
 
     def schedule(self, choice: Sequence[int]) -> Schedule:
         """The schedule of one option a step, by their indices."""
-        return Schedule(self.options[i] for i in choice)
+        return Schedule(self.step(call, option) for call, option in enumerate(choice))
 
 
 def step_options(
@@ -72,7 +97,13 @@ def step_options(
 
 
 def fraction_allowance(
-    budget: float | str, config: NetworkShape, size: tuple[int, int, int], *, options: Sequence[Step], num_steps: int
+    budget: float | str,
+    config: NetworkShape,
+    size: tuple[int, int, int],
+    *,
+    options: Sequence[Step],
+    num_steps: int,
+    plain_calls: Collection[int] = (),
 ) -> Allowance:
     """What a fraction of the all-native cost allows.
 
@@ -82,6 +113,7 @@ def fraction_allowance(
         size: Latent size (t, h, w).
         options: From :func:`step_options`.
         num_steps: Calls of the network.
+        plain_calls: Those that have no guidance, in native steps too.
 
     Raises:
         ValueError: If the budget is no fraction or below the least possible, which is named.
@@ -94,23 +126,30 @@ def fraction_allowance(
         10.0
     """
     costs = {mode: macs(config, size, mode) for mode in config.modes}
-    options, prices = _priced(options, costs)
-    branches = 1 if options[0].guide_mode is None else 2
-    full = _checked_steps(num_steps) * branches * macs(config, size)
-    least = -(-prices[-1] * num_steps * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
+    whole = _priced(options, costs, num_steps, plain_calls)
+    guided = 0 if whole.options[0].guide_mode is None else num_steps - len(whole.plain_calls)
+    full = (num_steps + guided) * macs(config, size)
+    cheapest = sum(row[-1] for row in whole.rows)
+    least = -(-cheapest * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
     wanted = number_or_preset(budget)
     share = max(PRESETS[wanted], least) if isinstance(wanted, str) else _fraction(wanted)
     affordable = affordable_cost(share, full)
-    if num_steps * prices[-1] > affordable:
+    if cheapest > affordable:
         raise ValueError(
-            f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode {options[-1]};"
-            " raise the budget or use a model with larger patches"
+            f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode"
+            f" {whole.options[-1]}; raise the budget or use a model with larger patches"
         )
-    return Allowance(options, prices, num_steps, affordable)
+    return whole._replace(affordable=affordable)
 
 
 def gmacs_allowance(
-    gmacs: float, config: NetworkShape, size: tuple[int, int, int], *, options: Sequence[Step], num_steps: int
+    gmacs: float,
+    config: NetworkShape,
+    size: tuple[int, int, int],
+    *,
+    options: Sequence[Step],
+    num_steps: int,
+    plain_calls: Collection[int] = (),
 ) -> Allowance:
     """What so many GMACs a video allow (10^9 multiply-accumulates).
 
@@ -124,11 +163,16 @@ def gmacs_allowance(
         9500000000
     """
     costs = {mode: macs(config, size, mode) for mode in config.modes}
-    return _absolute(gmacs, 10**9, "--budget-gmacs", _priced(options, costs), num_steps)
+    return _absolute(gmacs, 10**9, "--budget-gmacs", _priced(options, costs, num_steps, plain_calls))
 
 
 def seconds_allowance(
-    seconds: float, latency: Mapping[PatchMode, float], *, options: Sequence[Step], num_steps: int
+    seconds: float,
+    latency: Mapping[PatchMode, float],
+    *,
+    options: Sequence[Step],
+    num_steps: int,
+    plain_calls: Collection[int] = (),
 ) -> Allowance:
     """What so many seconds a video allow.
 
@@ -137,6 +181,7 @@ def seconds_allowance(
         latency: Measured seconds of one call for one video, by mode.
         options: From :func:`step_options`.
         num_steps: Calls of the network.
+        plain_calls: Those without guidance.
 
     Raises:
         ValueError: If they are not above 0, or below the least possible, which is named.
@@ -150,31 +195,35 @@ def seconds_allowance(
         ((200000, 30000), 1500000)
     """
     costs = {mode: math.ceil(_exact(value) * 10**6) for mode, value in latency.items()}
-    return _absolute(seconds, 10**6, "--budget-seconds", _priced(options, costs), num_steps)
+    return _absolute(seconds, 10**6, "--budget-seconds", _priced(options, costs, num_steps, plain_calls))
 
 
-def _priced(options: Sequence[Step], costs: Mapping[PatchMode, int]) -> tuple[tuple[Step, ...], tuple[int, ...]]:
+def _priced(
+    options: Sequence[Step], costs: Mapping[PatchMode, int], num_steps: int, plain_calls: Collection[int]
+) -> Allowance:
     """Options with their costs, native first, then falling; one that costs more than native is of no use."""
     price = {step: costs[step.mode] + (costs[step.guide_mode] if step.guide_mode else 0) for step in options}
     native = options[0]
     kept = sorted((step for step in options if price[step] <= price[native]), key=lambda step: -price[step])
     kept.sort(key=lambda step: step != native)
-    return tuple(kept), tuple(price[step] for step in kept)
+    plain = tuple(costs[step.mode] for step in kept)
+    whole = Allowance(
+        tuple(kept), tuple(price[step] for step in kept), _checked_steps(num_steps), 0, plain, frozenset(plain_calls)
+    )
+    return whole._replace(affordable=whole.full)
 
 
-def _absolute(
-    amount: float, unit: int, flag: str, priced: tuple[tuple[Step, ...], tuple[int, ...]], num_steps: int
-) -> Allowance:
-    options, prices = priced
+def _absolute(amount: float, unit: int, flag: str, whole: Allowance) -> Allowance:
     if not (amount > 0 and math.isfinite(amount)):
         raise ValueError(f"got {flag} {amount:g}; expected a number above 0, for one video; change it")
     affordable = math.floor(_exact(amount) * unit)
-    if _checked_steps(num_steps) * prices[-1] > affordable:
+    cheapest = sum(row[-1] for row in whole.rows)
+    if cheapest > affordable:
         raise ValueError(
-            f"got {flag} {amount:g}; expected at least {_rounded_up(num_steps * prices[-1], unit)} for one video, which"
-            f" is every step in the cheapest mode {options[-1]}; raise it or take fewer steps"
+            f"got {flag} {amount:g}; expected at least {_rounded_up(cheapest, unit)} for one video, which is every step"
+            f" in the cheapest mode {whole.options[-1]}; raise it or take fewer steps"
         )
-    return Allowance(options, prices, num_steps, affordable)
+    return whole._replace(affordable=affordable)
 
 
 def number_or_preset(word: float | str) -> float | str:

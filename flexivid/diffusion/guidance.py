@@ -1,17 +1,79 @@
-"""Guidance as a function around the model: one call where a step has no guide mode, two where it has one."""
+"""Guidance as a function around the model: one branch where a step has no guide mode, two where it has one.
+
+Knows branches (what to show, in which mode) and how outputs are mixed; how branches are called, one by one or packed,
+is the business of the network that is passed in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from flexivid.budget.schedule import Step
+from flexivid.patching.shapes import PatchMode
 
 WEAK_SCALE_RATIO = 2.5  # (1 - s1) / (1 - s2) of ordinary and weak guidance (2502.20126, sec. 4.1)
+COMPENSATION = 1.0  # scale added per share of the compute that is saved: 4.5 -> 5.0, 6.0 -> 6.5 at half (2502.20126)
+KINDS = ("ordinary", "weak", "auto")
 
-Network = Callable[..., Tensor]  # (x, time, condition, mode) -> output
+
+class Branch(NamedTuple):
+    """One call of the network: what to show, in which mode."""
+
+    condition: Any
+    mode: PatchMode
+
+
+Network = Callable[[Tensor, Tensor, Sequence[Branch]], Sequence[Tensor]]  # (x, time, branches) -> output of each
+
+
+class Guidance(NamedTuple):
+    """How two branches are mixed.
+
+    Args:
+        scale: 1 = the conditional output as it is.
+        kind: What the second branch is. ``ordinary``: without the condition. ``weak``: a weaker mode with the
+            condition, and a smaller scale. ``auto``: a weaker mode without the condition, at the scale given.
+
+    Source:
+        Ordinary: 2207.12598. Weak: FlexiDiT (2502.20126, sec. 4.1). Auto: a weaker version of the same model as in
+        2406.02507, here the coarser patches.
+
+    Example:
+        >>> Guidance(3.0).kind
+        'ordinary'
+    """
+
+    scale: float = 1.0
+    kind: str = "ordinary"
+
+    def strength(self, step: Step) -> float:
+        """How far the output goes from the guide branch: 1 = to the conditional one."""
+        return weak_scale(self.scale) if self._is_weak(step) else self.scale
+
+    def branches(self, step: Step, condition: Any, null: Any) -> list[Branch]:
+        """What a step calls; the guide branch comes second."""
+        shown = Branch(condition, step.mode)
+        if step.guide_mode is None:
+            return [shown]
+        return [shown, Branch(condition if self._is_weak(step) else null, step.guide_mode)]
+
+    def _is_weak(self, step: Step) -> bool:
+        """In a step that is weak itself, weak guidance is ordinary: both branches would be one."""
+        return self.kind == "weak" and step.guide_mode != step.mode
+
+
+def check_kind(kind: str) -> str:
+    """Return the kind of guidance.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"got guidance {kind!r}; expected one of {', '.join(KINDS)}; choose one")
+    return kind
 
 
 def weak_scale(scale: float) -> float:
@@ -24,29 +86,56 @@ def weak_scale(scale: float) -> float:
     return 1 + (scale - 1) / WEAK_SCALE_RATIO
 
 
+def compensated_scale(scale: float, budget: float) -> float:
+    """The scale for a schedule with weak steps, which want a little more of it; 1 stays 1.
+
+    Example:
+        >>> compensated_scale(4.5, 0.5), compensated_scale(6.0, 0.5), compensated_scale(1.0, 0.5)
+        (5.0, 6.5, 1.0)
+    """
+    return scale + COMPENSATION * (1 - budget) if scale != 1 else scale
+
+
+def calls_outside(times: Sequence[float], interval: tuple[float, float] | None) -> frozenset[int]:
+    """Calls whose time is outside the interval of guidance, both ends of which are inside.
+
+    Source:
+        2404.07724: guidance harms at high noise and does nothing at low noise.
+
+    Example:
+        >>> sorted(calls_outside([1.0, 0.75, 0.5, 0.25], (0.3, 0.8)))
+        [0, 3]
+    """
+    if interval is None:
+        return frozenset()
+    low, high = interval
+    return frozenset(call for call, time in enumerate(times) if not low <= time <= high)
+
+
+def at_call(step: Step, call: int, plain_calls: Collection[int]) -> Step:
+    """The step, without its guidance where the call has none."""
+    return step.plain if call in plain_calls else step
+
+
 def guided_output(
-    network: Network, x: Tensor, time: Tensor, step: Step, *, condition: Any, null: Any, scale: float
+    network: Network, x: Tensor, time: Tensor, step: Step, *, condition: Any, null: Any, guidance: Guidance
 ) -> Tensor:
     """The network's output at one step, with guidance if the step has a guide mode.
 
-    A guide mode equal to the step's mode is ordinary classifier-free guidance (2207.12598): ``u + s (c - u)`` with u
-    the null condition. Another one is weak guidance (2502.20126, sec. 4.1): u is the guide mode *with* the condition,
-    and the scale is :func:`weak_scale`. Mixing outputs equals mixing noises or velocities: at fixed x all are affine.
+    ``u + s (c - u)`` with c the step's mode under the condition and u the guide branch. Mixing outputs equals mixing
+    noises or velocities: at fixed x all are affine.
 
     Args:
-        network: Called as ``network(x, time, condition, mode)``.
+        network: Called as ``network(x, time, branches)``, returns an output for each branch.
         x: Noisy latent, (b, c, t, h, w).
         time: (b,).
         step: Modes of the two branches.
         condition: What to show.
         null: The condition that shows nothing in particular.
-        scale: Ordinary guidance scale; 1 leaves the conditional output as it is.
+        guidance: How the branches are mixed.
     """
-    output = network(x, time, condition, step.mode)
-    if step.guide_mode is None:
-        return output
-    if step.guide_mode == step.mode:
-        guide, strength = network(x, time, null, step.mode), scale
-    else:
-        guide, strength = network(x, time, condition, step.guide_mode), weak_scale(scale)
-    return guide + strength * (output - guide)
+    shown, *guides = network(x, time, guidance.branches(step, condition, null))
+    if not guides:
+        return shown
+    (guide,) = guides
+    return guide + guidance.strength(step) * (shown - guide)

@@ -146,6 +146,22 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
     return x
 
 
+def call_times(process: Process, solver: str, num_steps: int, *, shift: float = 1.0) -> list[float]:
+    """Time of each call of the network, as :func:`solve` will make them.
+
+    Args:
+        process: Path of the network.
+        solver: One of :func:`solvers_of`.
+        num_steps: Solver steps.
+        shift: Time shift of flow paths.
+
+    Example:
+        >>> call_times(Process("flow"), "euler", 4)
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    return _times_of(process, build_scheduler(process, solver, num_steps, shift=shift))
+
+
 def _times_of(process: Process, scheduler: Any) -> list[float]:
     """Time of each call. Flow: sigma, since some schedulers cut their timesteps to whole numbers."""
     if process.path == "flow":

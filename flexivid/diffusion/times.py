@@ -26,6 +26,7 @@ def draw_times(
     mean: float = 0.0,
     std: float = 1.0,
     shift: float = 1.0,
+    within: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw training times, spread evenly over the distribution (one in each of ``count`` equal shares, shuffled).
@@ -36,6 +37,7 @@ def draw_times(
         mean: Mean of the logit.
         std: Deviation of the logit, > 0.
         shift: See :func:`shift_time`.
+        within: The part of the distribution that is drawn from: times (low, high), after the shift.
         generator: Source of randomness (a CPU generator).
 
     Returns:
@@ -44,10 +46,23 @@ def draw_times(
     Source:
         Logit-normal: SD3 (arXiv:2403.03206, sec. 3.1). Even spread: VDM (arXiv:2107.00630, app. I.1).
     """
+    if distribution not in ("uniform", "logit_normal"):
+        raise ValueError(f"got times {distribution!r}; expected uniform or logit_normal; choose one")
     order = torch.randperm(count, generator=generator)
     share = (order + torch.rand(count, generator=generator)) / count
-    if distribution == "logit_normal":
+    logit = (mean, std) if distribution == "logit_normal" else None
+    if within != (0.0, 1.0):
+        low, high = _shares_below(torch.tensor(within, dtype=torch.float64), logit, shift)
+        share = (low + (high - low) * share).float()
+    if logit is not None:
         share = torch.sigmoid(mean + std * torch.special.ndtri(share.double())).float()
-    elif distribution != "uniform":
-        raise ValueError(f"got times {distribution!r}; expected uniform or logit_normal; choose one")
-    return shift_time(share, shift).clamp(1e-4, 1 - 1e-4)
+    return shift_time(share, shift).clamp(max(1e-4, within[0]), min(1 - 1e-4, within[1]))
+
+
+def _shares_below(times: Tensor, logit: tuple[float, float] | None, shift: float) -> Tensor:
+    """Share of the distribution below each time."""
+    before = shift_time(times, 1 / shift)
+    if logit is None:
+        return before
+    mean, std = logit
+    return torch.special.ndtr((torch.logit(before) - mean) / std)

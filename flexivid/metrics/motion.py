@@ -31,9 +31,9 @@ def fit_frames(videos: Tensor) -> Tensor:
     """
     if videos.shape[-2:] == (SIZE, SIZE):
         return videos
-    frames = videos.flatten(1, 2)  # b ct h w: antialiasing has no 5-D form
-    resized = F.interpolate(frames, (SIZE, SIZE), mode="bilinear", antialias=True)
-    return resized.unflatten(1, videos.shape[1:3])
+    frames = videos.transpose(1, 2).flatten(0, 1)  # bt c h w: antialiasing has no 5-D form
+    frames = F.interpolate(frames, (SIZE, SIZE), mode="bilinear", antialias=True)
+    return frames.unflatten(0, (len(videos), -1)).transpose(1, 2)
 
 
 def pool(x: Tensor) -> Tensor:

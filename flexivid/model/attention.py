@@ -6,7 +6,9 @@ Tensors are (b, n, k, e). Backends give the same result; which is used depends o
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BMM_LIMIT_BYTES = 1 << 28  # score matrices above this go to SDPA, which never writes them out
+
+PackedAttention = Callable[[Tensor, Tensor, Tensor, list[int]], Tensor]
 
 
 class _Rotate(torch.autograd.Function):
@@ -77,6 +81,41 @@ def _bmm_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2).reshape(b * heads, n, e) for x in (q, k, v))
     scores = torch.softmax(torch.bmm(q * e**-0.5, k.transpose(1, 2)), dim=-1)  # (b k) n n
     return torch.bmm(scores, v).view(b, heads, n, e).transpose(1, 2)
+
+
+def packed_operator(v: Tensor, backend: str) -> PackedAttention | None:
+    """Attention over samples of different lengths in one row, or ``None``: then one call for each length.
+
+    On GPUs xformers where it is asked for and runs, else torch's varlen attention, which takes half precision.
+
+    Args:
+        v: Values, for their device and dtype; autocast leaves queries and keys in float32, after their norms.
+        backend: As in :func:`attend`.
+    """
+    if v.device.type != "cuda":
+        return None
+    if backend == "xformers" and _xformers_operator("cuda"):
+        return xformers_packed
+    return varlen_packed if v.dtype in (torch.bfloat16, torch.float16) else None
+
+
+def xformers_packed(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+    """(1, n, k, e) three times, n = the sum of the lengths -> (1, n, k, e), by xformers' ``BlockDiagonalMask``."""
+    from xformers.ops import memory_efficient_attention
+    from xformers.ops.fmha.attn_bias import BlockDiagonalMask
+
+    mask = BlockDiagonalMask.from_seqlens(lengths)
+    return memory_efficient_attention(q.to(v.dtype), k.to(v.dtype), v, attn_bias=mask)
+
+
+def varlen_packed(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+    """(1, n, k, e) three times, n = the sum of the lengths -> (1, n, k, e), by torch's varlen attention."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(q.device, non_blocking=True)
+    longest = max(lengths)
+    out: Any = varlen_attn(q[0].to(v.dtype), k[0].to(v.dtype), v[0], ends, ends, longest, longest)
+    return out[None]
 
 
 @cache

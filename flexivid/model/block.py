@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flexivid.model.attention import attend, rotate
+from flexivid.model.attention import attend, packed_operator, rotate
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.packing import Part, join, lengths_of, part_from, spread
 
 EPS = 1e-6
 
@@ -24,15 +25,21 @@ class Tokens(NamedTuple):
         cos: Cosines of the rotary angles, (n, 1, e), in the dtype of the tokens.
         sin: Sines, the first half negated, (n, 1, e).
         frames: Tokens along time; the rest of n are rows and columns.
+        parts: Where samples of different lengths share the row, b = 1: which tokens are whose. Empty otherwise.
     """
 
     cos: Tensor
     sin: Tensor
     frames: int
+    parts: tuple[Part, ...] = ()
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One vector a sample, made to fit the tokens: (samples, d) -> (b, 1 or n, d)."""
+        return spread(values, self.parts) if self.parts else values.unsqueeze(1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without affine, then the condition's scale and shift: (b, n, d), (b, 1, d) -> (b, n, d)."""
+    """Layer norm without affine, then the condition's scale and shift: (b, n, d), (b, 1 or n, d) -> (b, n, d)."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
 
 
@@ -56,8 +63,21 @@ class SelfAttention(nn.Module):
         b, n, d = x.shape
         q, k, v = (linear(x).view(b, n, self.num_heads, -1) for linear in (self.q, self.k, self.v))  # b n k e
         q, k = (rotate(norm(y), tokens.cos, tokens.sin) for norm, y in ((self.q_norm, q), (self.k_norm, k)))
-        q, k, v = (self._fold(y, tokens.frames) for y in (q, k, v))  # b' n' k e
-        return self.out(self._unfold(attend(q, k, v, self.backend), b, tokens.frames).reshape(b, n, d))
+        return self.out(self._attend(q, k, v, tokens).reshape(b, n, d))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens) -> Tensor:
+        """(b, n, k, e) three times -> (b, n, k, e)."""
+        if not tokens.parts:
+            return self._attend_part(q, k, v, tokens.frames)
+        if self.axes == "joint" and (packed := packed_operator(v, self.backend)):
+            return packed(q, k, v, lengths_of(tokens.parts))
+        pieces = zip(tokens.parts, *(part_from(y, tokens.parts) for y in (q, k, v)), strict=True)
+        return join([self._attend_part(q, k, v, part.frames) for part, q, k, v in pieces])
+
+    def _attend_part(self, q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
+        b = len(q)
+        q, k, v = (self._fold(y, frames) for y in (q, k, v))  # b' n' k e
+        return self._unfold(attend(q, k, v, self.backend), b, frames)  # b n k e
 
     def _fold(self, y: Tensor, frames: int) -> Tensor:
         """Move the axes that attention leaves alone into the batch."""
@@ -96,8 +116,9 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, steering: Tensor, tokens: Tokens) -> Tensor:
-        """Tokens (b, n, d) and the activated condition (b, d) -> (b, n, d)."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(steering).unsqueeze(1).chunk(6, dim=-1)
+        """Tokens (b, n, d) and the activated condition of each sample (samples, d) -> (b, n, d)."""
+        chunks = tokens.spread(self.modulation(steering)).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks
         x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a), tokens))
         hidden = F.gelu(self.mlp_in(modulate(x, shift_m, scale_m)))  # exact: on CPUs 4-7x faster than the tanh form
         return torch.addcmul(x, gate_m, self.mlp_out(hidden))

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from flexivid.model.block import Block, Tokens, modulate
 from flexivid.model.conditioning import Condition, Conditioning
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.packing import Packed, Part, join, part_from
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput
 from flexivid.patching.position import axis_angles, patch_centres
 from flexivid.patching.shapes import PatchMode, Size3, grid_of
@@ -62,7 +63,11 @@ class FlexiDiT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(
-        self, x: Tensor, time: Tensor, condition: Condition | None = None, mode: str | PatchMode | None = None
+        self,
+        x: Tensor,
+        time: Tensor,
+        condition: Condition | None = None,
+        mode: str | PatchMode | Packed | None = None,
     ) -> Tensor:
         """One pass.
 
@@ -70,7 +75,8 @@ class FlexiDiT(nn.Module):
             x: Noisy latent, (b, c, t, h, w), any size.
             time: Times, (b,), 0 = data, 1 = noise.
             condition: What to show; ``None`` is the null class.
-            mode: Patch mode, ``"2x4x4"`` or :class:`PatchMode`; ``None`` is the native one.
+            mode: Patch mode, ``"2x4x4"`` or :class:`PatchMode`; ``None`` is the native one; :class:`Packed` several,
+                each for an equal share of the batch.
 
         Returns:
             (b, out_channels, t, h, w).
@@ -78,22 +84,57 @@ class FlexiDiT(nn.Module):
         Raises:
             ValueError: If the shapes do not fit or the model does not have the mode.
         """
-        self._check(x, time)
-        patch = self.config.mode(mode)
+        self._check(x, time, mode)
         size = Size3(*x.shape[2:])
-        index = self.config.modes.index(patch)
+        if isinstance(mode, Packed):
+            return self._packed(x, time, condition, mode)
+        patch = self.config.mode(mode)
+        h, tokens = self._embed(x, patch)  # b n d
+        steering = self._steer(time, condition, patch)  # b d
+        h = self._run(h, steering, tokens)  # b n d
+        return self.out(h, patch, size)  # b c t h w
 
+    def _packed(self, x: Tensor, time: Tensor, condition: Condition | None, modes: Packed) -> Tensor:
+        """As :meth:`forward`, with all samples' tokens in one row."""
+        size, share = Size3(*x.shape[2:]), len(x) // len(modes)
+        patches = [self.config.mode(mode) for mode in modes]
+        labels = [None] * len(modes) if condition is None or condition.label is None else condition.label.split(share)
+        steering = torch.cat(
+            [
+                self._steer(at, Condition(label), patch)
+                for at, label, patch in zip(time.split(share), labels, patches, strict=True)
+            ]
+        )  # b d
+        made = [self._embed(part, patch) for part, patch in zip(x.split(share), patches, strict=True)]
+        parts = tuple(Part(share, h.shape[1], own.frames) for h, own in made)
+        cos, sin = (
+            join([table.expand(share, -1, -1, -1) for table in tables])[0]  # n 1 e
+            for tables in ([own.cos for _, own in made], [own.sin for _, own in made])
+        )
+        h = self._run(join([h for h, _ in made]), steering, Tokens(cos, sin, 0, parts))  # 1 n d
+        outs = zip(part_from(h, parts), patches, strict=True)
+        return torch.cat([self.out(own, patch, size) for own, patch in outs])  # b c t h w
+
+    def _embed(self, x: Tensor, patch: PatchMode) -> tuple[Tensor, Tokens]:
+        """Latent (b, c, t, h, w) -> tokens (b, n, d) with their positions and mode added."""
         h = self.embed(x, patch)  # b n d
-        tokens, table = self._places(size, patch, h)
-        h = h + (table + self.mode_embedding[index]).to(h.dtype)  # b n d
-        steering = F.silu(self.conditioning(time, condition, index))  # b d
+        tokens, table = self._places(Size3(*x.shape[2:]), patch, h)
+        index = self.config.modes.index(patch)
+        return h + (table + self.mode_embedding[index]).to(h.dtype), tokens  # b n d
+
+    def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
+        """What steers every block, (b, d)."""
+        return F.silu(self.conditioning(time, condition, self.config.modes.index(patch)))
+
+    def _run(self, h: Tensor, steering: Tensor, tokens: Tokens) -> Tensor:
+        """All blocks and the last norm, (b, n, d) -> (b, n, d)."""
         for block in self.blocks:
             if self.config.gradient_checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, steering, tokens, use_reentrant=False)
             else:
                 h = block(h, steering, tokens)  # b n d
-        shift, scale = self.out_modulation(steering).unsqueeze(1).chunk(2, dim=-1)
-        return self.out(modulate(h, shift, scale), patch, size)  # b c t h w
+        shift, scale = tokens.spread(self.out_modulation(steering)).chunk(2, dim=-1)
+        return modulate(h, shift, scale)
 
     def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
         """Rotary tables, and the absolute position table (n, d): rotary alone cannot tell a wall from the middle."""
@@ -105,10 +146,12 @@ class FlexiDiT(nn.Module):
         absolute = axis_angles(centres, self.config.width, base=TABLE_BASE)  # n d/2
         return Tokens(cos, sin, grid.t), torch.cat((absolute.cos(), absolute.sin()), dim=-1)
 
-    def _check(self, x: Tensor, time: Tensor) -> None:
+    def _check(self, x: Tensor, time: Tensor, mode: str | PatchMode | Packed | None) -> None:
         if x.ndim != 5 or x.shape[1] != self.config.in_channels:
             raise ValueError(
                 f"got x of shape {tuple(x.shape)}; expected (b, {self.config.in_channels}, t, h, w); add or move axes"
             )
+        if isinstance(mode, Packed) and len(x) % len(mode):
+            raise ValueError(f"got {len(x)} samples for modes {mode}; expected equal shares; repeat the batch")
         if time.shape != x.shape[:1]:
             raise ValueError(f"got time of shape {tuple(time.shape)}; expected ({len(x)},); pass one time a sample")

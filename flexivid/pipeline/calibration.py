@@ -16,14 +16,15 @@ from flexivid.budget.adaptive import HISTORY, patch_change, third_change
 from flexivid.budget.schedule import Step
 from flexivid.budget.search import check_switches
 from flexivid.budget.table import ErrorTable
-from flexivid.diffusion.guidance import guided_output
+from flexivid.diffusion.guidance import Guidance, at_call, guided_output
 from flexivid.diffusion.solver import build_scheduler, num_calls, solve
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.pipeline.branches import branch_network
 from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.generate import start_noise
 from flexivid.pipeline.precision import autocast
-from flexivid.pipeline.sampling import Settings, labels_for, options_for, table_settings
+from flexivid.pipeline.sampling import Settings, labels_for, options_for, plain_calls, table_settings
 
 SEED = 1_000_000  # far from the seeds people sample with
 DIGITS = 6  # kept of a measured number
@@ -142,6 +143,8 @@ class _Batch:
     ) -> None:
         self._model, self._settings, self._step, self._seeds = model, settings, native, seeds
         self._device = next(model.parameters()).device
+        self._network, self._plain = branch_network(model, settings.packing), plain_calls(model, settings)
+        self._guidance = Guidance(settings.guidance_scale, settings.guidance)
         self._condition = Condition(labels.to(self._device))
         self._on_calls = on_calls
         self._outputs: list[Tensor] = []
@@ -154,7 +157,7 @@ class _Batch:
         def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
             if i < call:  # as in the native trajectory, which is known
                 return self._outputs[i]
-            return self._call(x, at, step if i == call else self._step)
+            return self._call(i, x, at, step if i == call else self._step)
 
         return _distance(self._solve(predict), self.native).cpu()
 
@@ -167,12 +170,14 @@ class _Batch:
 
     def _first(self, i: int, x: Tensor, at: Tensor) -> Tensor:
         self._latents.append(x.float())
-        self._outputs.append(self._call(x, at, self._step))
+        self._outputs.append(self._call(i, x, at, self._step))
         return self._outputs[-1]
 
-    def _call(self, x: Tensor, at: Tensor, step: Step) -> Tensor:
-        scale = self._settings.guidance_scale
-        output = guided_output(self._model, x, at, step, condition=self._condition, null=Condition(), scale=scale)
+    def _call(self, call: int, x: Tensor, at: Tensor, step: Step) -> Tensor:
+        step, guidance = at_call(step, call, self._plain), self._guidance
+        output = guided_output(
+            self._network, x, at, step, condition=self._condition, null=Condition(), guidance=guidance
+        )
         if self._on_calls is not None:
             self._on_calls(len(x))
         return output

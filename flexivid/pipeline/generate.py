@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import Schedule, Step, schedule_macs
+from flexivid.budget.schedule import Schedule, Step, budget_of, schedule_macs
 from flexivid.budget.table import ErrorTable
-from flexivid.diffusion.guidance import guided_output
+from flexivid.diffusion.guidance import Guidance, compensated_scale, guided_output
 from flexivid.diffusion.solver import Predict, build_scheduler, solve
 from flexivid.latents.codec import build_codec
 from flexivid.model.conditioning import Condition, check_labels
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.branches import batch_of, branch_network
 from flexivid.pipeline.checkpoint import process_of
+from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.precision import autocast
 from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, plan_for, planner_for, settings_from
@@ -116,11 +118,22 @@ def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int
 
 @torch.no_grad()
 def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, count: int) -> None:
-    """Call every mode once at the batch size to come: what is set up on first use must not count as sampling time."""
-    device, shape = next(model.parameters()).device, (min(count, settings.batch_size), model.config.in_channels)
+    """Call every mode once at the batch size to come: what is set up on first use must not count as sampling time.
+
+    A compiled network is left alone: its graphs depend on more than the mode, see ``warm_up.warm_up_plans``.
+    """
+    if is_compiled(model):
+        return
+    device, channels = next(model.parameters()).device, model.config.in_channels
     with autocast(device, settings.precision):
         for mode in modes:
-            model(torch.zeros(*shape, *settings.size, device=device), torch.ones(shape[0], device=device), None, mode)
+            batch = min(count, batch_of(mode, settings.size, model.config.native, settings.batch_size))
+            model(
+                torch.zeros(batch, channels, *settings.size, device=device),
+                torch.ones(batch, device=device),
+                None,
+                mode,
+            )
 
 
 @torch.no_grad()
@@ -135,6 +148,8 @@ def generate_batches(
     on_step: OnStep | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Make the videos of some global indices, batch by batch.
+
+    A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it.
 
     Args:
         model: The network; its ``training`` flag is left alone.
@@ -152,15 +167,32 @@ def generate_batches(
     process, codec = process_of(model.recipe), build_codec(model.recipe.get("codec", "pixel"))
     device = next(model.parameters()).device
     wanted = list(range(len(labels))) if indices is None else list(indices)
-    for first in range(0, len(wanted), settings.batch_size):
-        batch = wanted[first : first + settings.batch_size]
+    together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
+    for first in range(0, len(wanted), together):
+        batch = wanted[first : first + together]
         noise = start_noise(model, settings.size, [seed + i for i in batch]).to(device)
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
-        predict = _predictor(model, _choices(plan, batch), labels[batch].to(device), settings.guidance_scale, on_step)
+        caller = _Caller(model, settings, guidance, labels[batch].to(device), on_step)
+        predict = _predictor(caller, _choices(plan, batch))
         generators = [torch.Generator().manual_seed(seed + i) for i in batch]
         with autocast(device, settings.precision):
             latent = solve(predict, noise, process, scheduler, generator=generators)
         yield batch, codec.decode(latent).float().cpu()
+
+
+def samples_together(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> int:
+    """Samples that are solved together: what the coarsest step of the plan takes in one call."""
+    steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
+    return max(batch_of(step, settings.size, model.config.native, settings.batch_size) for step in set(steps))
+
+
+def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> Guidance:
+    """Kind and scale of guidance under a plan."""
+    scale = settings.guidance_scale
+    if settings.compensate_guidance:
+        share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
+        scale = compensated_scale(scale, min(1.0, share))
+    return Guidance(scale, settings.guidance)
 
 
 def _choices(plan: Schedule | AdaptivePlan, batch: Sequence[int]) -> Callable[[int, Tensor], Sequence[Step]]:
@@ -170,29 +202,40 @@ def _choices(plan: Schedule | AdaptivePlan, batch: Sequence[int]) -> Callable[[i
     return lambda call, x: [plan[call]] * len(x)
 
 
-def _predictor(
-    model: FlexiDiT,
-    choices: Callable[[int, Tensor], Sequence[Step]],
-    labels: Tensor,
-    scale: float,
-    on_step: OnStep | None,
-) -> Predict:
-    """The guided network as a solver calls it; samples that take the same step share a call."""
-    null = Condition()
+class _Caller:
+    """The guided network for some of a batch's samples, in calls of a size that suits the step."""
 
-    def output(step: Step, x: Tensor, at: Tensor, labels: Tensor) -> Tensor:
-        made = guided_output(model, x, at, step, condition=Condition(labels), null=null, scale=scale)
-        if on_step is not None:
-            on_step(len(x), step)
+    def __init__(
+        self, model: FlexiDiT, settings: Settings, guidance: Guidance, labels: Tensor, on_step: OnStep | None
+    ) -> None:
+        self._network, self._native = branch_network(model, settings.packing), model.config.native
+        self._settings, self._guidance, self._labels, self._on_step = settings, guidance, labels, on_step
+
+    def __call__(self, step: Step, x: Tensor, at: Tensor, rows: Tensor | slice) -> Tensor:
+        """Output for samples that take the same step; ``rows`` says which of the batch they are."""
+        size = batch_of(step, self._settings.size, self._native, self._settings.batch_size)
+        parts = zip(x.split(size), at.split(size), self._labels[rows].split(size), strict=True)
+        outputs = [self._part(step, *part) for part in parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _part(self, step: Step, x: Tensor, at: Tensor, labels: Tensor) -> Tensor:
+        shown, null = Condition(labels), Condition()
+        made = guided_output(self._network, x, at, step, condition=shown, null=null, guidance=self._guidance)
+        if self._on_step is not None:
+            self._on_step(len(x), step)
         return made
+
+
+def _predictor(caller: _Caller, choices: Callable[[int, Tensor], Sequence[Step]]) -> Predict:
+    """The network as a solver calls it; samples that take the same step share a call."""
 
     def predict(call: int, x: Tensor, at: Tensor) -> Tensor:
         steps = choices(call, x)
         kinds = list(dict.fromkeys(steps))
         if len(kinds) == 1:
-            return output(kinds[0], x, at, labels)
+            return caller(kinds[0], x, at, slice(None))
         rows = [torch.tensor([i for i, step in enumerate(steps) if step == kind], device=x.device) for kind in kinds]
-        parts = [output(kind, x[row], at[row], labels[row]) for kind, row in zip(kinds, rows, strict=True)]
+        parts = [caller(kind, x[row], at[row], row) for kind, row in zip(kinds, rows, strict=True)]
         return torch.cat(parts)[torch.cat(rows).argsort()]
 
     return predict

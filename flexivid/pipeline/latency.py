@@ -19,6 +19,7 @@ import torch
 
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.precision import autocast
 from flexivid.pipeline.sampling import Settings
 
@@ -68,7 +69,7 @@ def latency_key(model: FlexiDiT, settings: Settings, batch: int) -> dict[str, An
         "precision": settings.precision,
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
-        "compiled": model._compiled_call_impl is not None,
+        "compiled": is_compiled(model),
         "torch": torch.__version__,
     }
 

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.packing import Packed
 from flexivid.patching.shapes import PatchMode, Size3
 
 
@@ -54,7 +55,9 @@ class CallCounter:
     def _count(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
         x = args[0] if args else kwargs["x"]
         mode = args[3] if len(args) > 3 else kwargs.get("mode")
-        self._samples[Size3(*x.shape[2:]), self._model.config.mode(mode)] += len(x)
+        modes = mode if isinstance(mode, Packed) else [mode]
+        for one in modes:
+            self._samples[Size3(*x.shape[2:]), self._model.config.mode(one)] += len(x) // len(modes)
         self.calls += 1
 
 

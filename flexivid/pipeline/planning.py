@@ -11,12 +11,11 @@ from flexivid.budget.planners import PLANNERS
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance, gmacs_allowance, seconds_allowance
-from flexivid.diffusion.solver import num_calls
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.messages import plan_line
 from flexivid.pipeline.sample_folder import Plan, plan_of
-from flexivid.pipeline.sampling import Settings, fraction_of, options_for, planner_for
+from flexivid.pipeline.sampling import Settings, choices_for, fraction_of, planner_for
 
 
 class Amount(NamedTuple):
@@ -62,10 +61,10 @@ def allowance_for(
     """
     if amount.unit == "fraction":
         return fraction_of(model, settings, amount.value)
-    options, calls = options_for(model, settings), num_calls(settings.solver, settings.num_inference_steps)
+    choices = choices_for(model, settings)
     if amount.unit == "gmacs":
-        return gmacs_allowance(float(amount.value), model.config, settings.size, options=options, num_steps=calls)
-    return seconds_allowance(float(amount.value), latency or {}, options=options, num_steps=calls)
+        return gmacs_allowance(float(amount.value), model.config, settings.size, **choices)
+    return seconds_allowance(float(amount.value), latency or {}, **choices)
 
 
 def plan_within(

@@ -163,9 +163,7 @@ class AppliedBudget:
         set_mode(self.model, self.plan.modes[min(self.steps_done, num_steps - 1)])
 
 
-def apply_budget(
-    pipe: Any, budget: float, *, on_plan: Callable[[PretrainedPlan], None] | None = None
-) -> AppliedBudget:
+def apply_budget(pipe: Any, budget: float, *, on_plan: Callable[[PretrainedPlan], None] | None = None) -> AppliedBudget:
     """Run a diffusers pipeline at a fraction of its compute: weak modes for the first steps, native ones for the rest.
 
     Each run plans anew, for its own size, text length and number of steps, so nothing has to be said twice. Cost is

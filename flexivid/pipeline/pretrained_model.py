@@ -95,7 +95,7 @@ class Needs(NamedTuple):
         added: New parameters.
         inference_bytes: Weights, all modes loaded.
         training_bytes: The same, with gradients, Adam's moments and averages of the new parameters.
-        activation_bytes: Of one sample in the dearest mode with gradient checkpointing: the tokens that enter each block.
+        activation_bytes: Of a sample in the dearest mode with gradient checkpointing: the tokens that enter each block.
 
     Example:
         >>> Needs(1000, 20, 4080, 4400, 0).share
@@ -122,8 +122,8 @@ def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
     native = [parameter for parameter in model.parameters() if id(parameter) not in ours]
     added = sum(parameter.numel() for parameter in new)
     weights = sum(parameter.nbytes for parameter in native)
-    paths = next(iter(flexi.modes.values())).lora_layers  # type: ignore[union-attr]
-    blocks = len({re.match(r".*?\.\d+", path)[0] for path in paths})  # type: ignore[index]
+    linears = [path for path, _ in model.named_modules() if re.fullmatch(flexi.family.lora, path)]
+    blocks = len({re.split(r"(?<=\d)\.", path)[0] for path in linears})
     tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
     kept = blocks * tokens * flexi.family.width(config_of(model)) * next(iter(native)).element_size()
     return Needs(
@@ -147,7 +147,7 @@ def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512
     costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)
     native = flexi.family.patch(config_of(model))
     lines = [
-        f"{type(model).__name__}: {needs.native / 1e6:.1f} M parameters, native mode {native}",
+        f"{type(model).__name__}: {needs.native / 1e6:.4g} M parameters, native mode {native}",
         f"added: {needs.added / 1e6:.2f} M parameters ({needs.share:.2%}), rank {flexi.rank}",
         f"latent {'x'.join(map(str, size))}, text of {text_tokens}:",
     ]

@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flexivid.budget.cost import macs
 from flexivid.budget.planners import PLANNERS, check_planner
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.table import ErrorTable, find_table
 from flexivid.budget.units import Allowance, fraction_allowance, step_options
-from flexivid.diffusion.solver import check_solver, num_calls, solvers_of
+from flexivid.diffusion.guidance import at_call, calls_outside, check_kind
+from flexivid.diffusion.solver import call_times, check_solver, num_calls, solvers_of
 from flexivid.model.config import check_keys
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
+from flexivid.pipeline.branches import PACKING
 from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.precision import PRECISIONS
 
@@ -29,11 +32,17 @@ class Sampling:
     Args:
         num_inference_steps: Solver steps (20).
         guidance_scale: Classifier-free guidance, 1 = none (1).
-        guide_mode: Patch mode of guidance's second branch; ``None`` = the step's own (ordinary guidance).
+        guide_mode: Patch mode of guidance's second branch; ``None`` = the step's own, or with weak and auto guidance
+            the cheapest.
+        guidance: What the second branch is: ``ordinary``, ``weak`` or ``auto``, see ``Guidance`` (``ordinary``; with a
+            ``guide_mode`` ``weak``).
+        guidance_interval: Times (low, high) between which there is guidance; elsewhere a step is one call (everywhere).
+        compensate_guidance: Raise the scale for schedules below full compute, see ``compensated_scale``.
         solver: A solver that fits the process (the first of ``solvers_of``).
         shift: Time shift of flow processes: above 1, more steps at high noise (1).
         size: Latent size (t, h, w) (the size trained on).
-        batch_size: Samples in one call of the network.
+        batch_size: Samples in one call of the native mode; coarser modes take more, as many tokens.
+        packing: Both branches in one call: ``always``, ``never``, or ``auto`` where that is faster.
         precision: ``auto`` (bf16 where the device is fast in it), ``fp32``, ``bf16`` or ``fp16``.
         modes: Patch modes a budget may use; ``None`` = all.
         planner: Who chooses the schedule of a budget, see ``PLANNERS``; ``None`` = ``searched`` where errors were
@@ -50,6 +59,10 @@ class Sampling:
     precision: str = "auto"
     modes: tuple[str, ...] | None = None
     planner: str | None = None
+    guidance: str | None = None
+    guidance_interval: tuple[float, float] | None = None
+    compensate_guidance: bool = False
+    packing: str = "auto"
 
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
@@ -64,12 +77,23 @@ class Sampling:
         values: dict[str, Any] = {key: known.get(key) if value is None else value for key, value in given.items()}
         if values["size"] is None:
             raise ValueError("got no size; expected (t, h, w) of the latent; pass size=, the model has no recipe")
-        if not model.config.num_classes and values["guidance_scale"] != 1 and values["guide_mode"] is None:
-            if self.guidance_scale is not None:
-                warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=2)
-            values["guidance_scale"] = 1.0  # both branches would be the same
         check_solver(process_of(recipe), values["solver"], values["num_inference_steps"])
-        return Settings(**{**values, "size": Size3(*values["size"])}).check()
+        values["guidance"] = values["guidance"] or ("ordinary" if values["guide_mode"] is None else "weak")
+        settings = Settings(**{**values, "size": Size3(*values["size"])}).check()
+        return self._with_guidance(settings, model)
+
+    def _with_guidance(self, settings: Settings, model: FlexiDiT) -> Settings:
+        """What guidance needs and was not said; what has no effect is warned of."""
+        if settings.guidance != "ordinary" and settings.guide_mode is None:
+            cheapest = min(model.config.modes, key=lambda mode: macs(model.config, settings.size, mode))
+            settings = settings._replace(guide_mode=str(cheapest))
+        if not model.config.num_classes and settings.guidance_scale != 1 and settings.guidance == "ordinary":
+            if self.guidance_scale is not None:
+                warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=3)
+            settings = settings._replace(guidance_scale=1.0)  # both branches would be the same
+        if settings.guidance_scale == 1 and (self.guidance or self.guidance_interval or self.compensate_guidance):
+            warnings.warn("guidance settings have no effect: guidance_scale is 1, which is none", stacklevel=3)
+        return settings
 
 
 class Settings(NamedTuple):
@@ -85,6 +109,10 @@ class Settings(NamedTuple):
     precision: str
     modes: tuple[str, ...] | None
     planner: str | None = None
+    guidance: str = "ordinary"
+    guidance_interval: tuple[float, float] | None = None
+    compensate_guidance: bool = False
+    packing: str = "auto"
 
     def check(self) -> Settings:
         """Return itself.
@@ -101,7 +129,24 @@ class Settings(NamedTuple):
             raise ValueError(f"got precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}; choose one")
         if self.planner is not None:
             check_planner(self.planner)
+        if self.packing not in PACKING:
+            raise ValueError(f"got packing {self.packing!r}; expected one of {', '.join(PACKING)}; choose one")
+        self._check_guidance()
         return self
+
+    def _check_guidance(self) -> None:
+        if check_kind(self.guidance) == "ordinary" and self.guide_mode is not None:
+            raise ValueError(
+                f"got guidance ordinary with guide_mode {self.guide_mode}; expected weak or auto, whose second branch"
+                " has a mode of its own; leave one out"
+            )
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            if not 0 <= low < high <= 1:
+                raise ValueError(
+                    f"got guidance_interval {low:g} to {high:g}; expected 0 <= low < high <= 1, times with 1 = noise;"
+                    " change it"
+                )
 
 
 def settings_from(values: dict[str, Any]) -> Sampling:
@@ -138,8 +183,25 @@ def plan_for(
 
 def fraction_of(model: FlexiDiT, settings: Settings, budget: float | str) -> Allowance:
     """What a fraction of the all-native compute, or a preset, allows one video."""
-    options, calls = options_for(model, settings), num_calls(settings.solver, settings.num_inference_steps)
-    return fraction_allowance(budget, model.config, settings.size, options=options, num_steps=calls)
+    return fraction_allowance(budget, model.config, settings.size, **choices_for(model, settings))
+
+
+def choices_for(model: FlexiDiT, settings: Settings) -> dict[str, Any]:
+    """What every allowance is told of the sampler: options, number of calls, and which of them have no guidance."""
+    return {
+        "options": options_for(model, settings),
+        "num_steps": num_calls(settings.solver, settings.num_inference_steps),
+        "plain_calls": plain_calls(model, settings),
+    }
+
+
+def plain_calls(model: FlexiDiT, settings: Settings) -> frozenset[int]:
+    """Calls outside the interval of guidance."""
+    if settings.guidance_interval is None:
+        return frozenset()
+    process = process_of(model.recipe)
+    times = call_times(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
+    return calls_outside(times, settings.guidance_interval)
 
 
 def options_for(model: FlexiDiT, settings: Settings) -> list[Step]:
@@ -170,15 +232,19 @@ def planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[ErrorTable
 
 def table_settings(settings: Settings) -> dict[str, Any]:
     """What sampling and a measurement of errors must have in common, as plain data."""
-    names = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift")
-    return {**{name: getattr(settings, name) for name in names}, "size": list(settings.size)}
+    names = ("num_inference_steps", "guidance_scale", "guidance", "guide_mode", "solver", "shift")
+    interval = settings.guidance_interval and list(settings.guidance_interval)
+    known = {name: getattr(settings, name) for name in names}
+    return {**known, "guidance_interval": interval, "size": list(settings.size)}
 
 
 def _explicit_plan(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:
     calls, guided = num_calls(settings.solver, settings.num_inference_steps), settings.guidance_scale != 1.0
     plan = Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)
     if guided and all(step.guide_mode is None for step in plan):
-        plan = plan.guided()
+        guide = model.config.mode(settings.guide_mode) if settings.guide_mode else None
+        unguided = plain_calls(model, settings)
+        plan = Schedule(at_call(step, call, unguided) for call, step in enumerate(plan.guided(guide)))
     for mode in {mode for step in plan for mode in step if mode is not None}:
         model.config.mode(mode)
     if len(plan) != calls:
@@ -186,7 +252,7 @@ def _explicit_plan(model: FlexiDiT, settings: Settings, schedule: Schedule | str
             f"got a schedule of {len(plan)} steps; expected {calls} ({settings.num_inference_steps} inference steps of"
             f" {settings.solver}); change the counts or num_inference_steps"
         )
-    return plan.guided(model.config.mode(settings.guide_mode)) if guided and settings.guide_mode else plan
+    return plan
 
 
 def resized(settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:

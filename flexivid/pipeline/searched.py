@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexivid.budget.schedule import Schedule, affordable_cost
+from flexivid.budget.schedule import affordable_cost
 from flexivid.budget.search import Point, best, frontier, merged
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance
@@ -30,7 +30,7 @@ def searched_front(
     allowances = [fraction_of(model, one, 1.0) for one in settings]
     fronts = []
     for allowance, table in zip(allowances, tables, strict=True):
-        front = frontier(table.rows(allowance.options), allowance.costs, max_switches=table.max_switches)
+        front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
         fronts.append([point._replace(error=point.error + table.distance) for point in front])
     return merged(fronts), max(allowances, key=lambda allowance: allowance.num_steps)
 
@@ -40,12 +40,12 @@ def searched_lines(
 ) -> list[str]:
     """A line for each budget, a fraction of native compute with the most steps; one below the least is left out."""
     front, whole = searched_front(model, settings, tables)
-    full = whole.num_steps * whole.costs[0]
+    allowances = {allowance.num_steps: allowance for allowance in (fraction_of(model, one, 1.0) for one in settings)}
     lines = []
     for budget in budgets:
-        point = best(front, affordable_cost(budget, full))
+        point = best(front, affordable_cost(budget, whole.full))
         if point is not None:
-            plan = Schedule(whole.options[i] for i in point.choice)
+            plan = allowances[len(point.choice)].schedule(point.choice)
             lines.append(f"budget {budget:g}: {plan}; {len(plan)} calls, predicted error {point.error:.4g}")
     return lines
 
@@ -55,4 +55,4 @@ def draw_schedules(model: FlexiDiT, settings: Sequence[Settings], tables: Sequen
     most = max(range(len(tables)), key=lambda i: len(tables[i].errors))
     front, whole = searched_front(model, [settings[most]], [tables[most]])
     title = f"searched schedules, {tables[most].protocol['num_videos']} videos measured"
-    write_schedule_plot(path, front, whole.options, whole.num_steps * whole.costs[0], title)
+    write_schedule_plot(path, front, whole.options, whole.full, title)

@@ -61,7 +61,7 @@ def _cogvideox_constants(config: Config, size: Size) -> dict[str, Any]:
     constants: dict[str, Any] = {"ofs": torch.full((1,), 2.0)} if config["ofs_embed_dim"] else {}
     if not config["use_rotary_positional_embeddings"]:
         return constants
-    kind = {"grid_type": "slice", "max_size": grid} if patch_t else {}
+    kind: dict[str, Any] = {"grid_type": "slice", "max_size": grid} if patch_t else {}
     tables = get_3d_rotary_pos_embed(config["attention_head_dim"], ((0, 0), grid), grid, frames, **kind)
     return constants | {"image_rotary_emb": tables}
 
@@ -90,7 +90,7 @@ FORMS: Mapping[str, CallForm] = {
         size=lambda config: (16, 88, 160),
     ),
     "DiTTransformer2DModel": CallForm(
-        lambda config, text: {"class_labels": ("label",)},
+        lambda config, text: {"class_labels": ("label", config["num_embeds_ada_norm"])},
         pack=lambda latent: latent[:, :, 0],
         size=lambda config: (1, config["sample_size"], config["sample_size"]),
         is_fixed=lambda config: True,
@@ -115,6 +115,11 @@ FORMS: Mapping[str, CallForm] = {
         lambda latent: rearrange(latent, "b c t h w -> b (t h w) c"),
         is_flow=True,
         size=lambda config: (21, 16, 24),
+    ),
+    "VideoDiT": CallForm(
+        lambda config, text: {"class_labels": ("label", config["num_embeds_ada_norm"] or 1)},
+        size=lambda config: (config["video_length"], config["sample_size"], config["sample_size"]),
+        is_fixed=lambda config: True,
     ),
     "WanTransformer3DModel": CallForm(_wan_inputs, is_flow=True),
 }
@@ -198,8 +203,8 @@ def flow_call(model: nn.Module, latent: Tensor, noise: Tensor, time: Tensor, inp
 def _filled(shape: tuple, batch: int, source: torch.Generator) -> Tensor:
     if shape[:1] == ("ones",):
         return torch.ones(batch, *shape[1:], dtype=torch.long)
-    if shape == ("label",):
-        return torch.randint(0, 10, (batch,), generator=source)
+    if shape[:1] == ("label",):
+        return torch.randint(0, shape[1], (batch,), generator=source)
     if shape == ("guidance",):
         return torch.full((batch,), 6000.0)
     return torch.randn(batch, *shape, generator=source)

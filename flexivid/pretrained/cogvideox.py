@@ -84,13 +84,9 @@ def _width(config: Config) -> int:
     return config["num_attention_heads"] * config["attention_head_dim"]
 
 
-def _work(config: Config, n: int, text: int) -> list[Work]:
-    d, depth, time, offset = (
-        _width(config),
-        config["num_layers"],
-        config["time_embed_dim"],
-        config["ofs_embed_dim"] or 0,
-    )
+def _work(config: Config, grid: Size3, text: int) -> list[Work]:
+    n, d, depth = grid.volume, _width(config), config["num_layers"]
+    time, offset = config["time_embed_dim"], config["ofs_embed_dim"] or 0
     return [
         Work(1, 1, d + time, time),
         Work(2, 1, offset, offset),

@@ -46,9 +46,10 @@ def transformer_macs(
     native = family.patch(config)
     patch = native if str(mode) == NATIVE else PatchMode(mode)
     family.growth(config, patch)  # refuses what the model cannot take
-    n, d = grid_of(size, patch).volume, family.width(config)
+    grid, d = grid_of(size, patch), family.width(config)
+    n = grid.volume
     inputs, outputs = (channels * patch.volume for channels in family.channels(config))
-    work = [Work(1, n, inputs, d), Work(1, n, d, outputs), *family.work(config, n, text_tokens)]
+    work = [Work(1, n, inputs, d), Work(1, n, d, outputs), *family.work(config, grid, text_tokens)]
     if patch == native:
         return sum(item.macs(rank=0) for item in work)
     flexi = getattr(model, "flexi", None)

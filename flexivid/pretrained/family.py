@@ -82,8 +82,9 @@ class Family:
         unembed: Path of the linear that makes patches of tokens.
         output_order: Order of its output features, an einops pattern of ``c pt ph pw``.
         lora: Regular expression of the paths of linears that take LoRA: self-attention and feed-forward.
-        work: (config, weak or native tokens n, text tokens l) -> all matrix products but those of patches.
+        work: (config, grid of tokens, text tokens) -> all matrix products but those of patches.
         axes: Axes along which weak modes may grow, from the configuration: some of ``thw``.
+        square: Whether weak modes must grow rows and columns alike.
         positions: (model, fold) -> modules that answer in the place of native ones in a weak mode, by path.
         fold_call: Folds the arguments of a call in place; returns the size of the latent.
         unfold_output: (output, fold, size) -> output of the native size.
@@ -97,8 +98,9 @@ class Family:
     unembed: str
     output_order: str
     lora: str
-    work: Callable[[Config, int, int], list[Work]]
+    work: Callable[[Config, Size3, int], list[Work]]
     axes: Callable[[Config], str] = lambda config: "thw"
+    square: bool = False
     positions: Callable[[nn.Module, Fold], dict[str, nn.Module]] = no_positions
     fold_call: Callable[[dict[str, Any], Fold], Size3] = fold_latent
     unfold_output: Callable[[Tensor, Fold, Size3], Tensor] = unfold_latent
@@ -109,10 +111,16 @@ class Family:
         Raises:
             ValueError: If models of this configuration cannot take the mode.
         """
-        growth, axes = growth_of(mode, self.patch(config)), self.axes(config)
+        native, axes = self.patch(config), self.axes(config)
+        growth = growth_of(mode, native)
         if any(factor > 1 and axis not in axes for axis, factor in zip("thw", growth, strict=True)):
             raise ValueError(
                 f"got mode {mode} for {self.class_name}; expected one larger along {' '.join(axes)} only with this"
-                f" configuration; keep the native side elsewhere ({self.patch(config)})"
+                f" configuration; keep the native side elsewhere ({native})"
+            )
+        if self.square and growth.h != growth.w:
+            raise ValueError(
+                f"got mode {mode} for {self.class_name}; expected as many rows as columns, since the class puts square"
+                f" images together only; pass for example {native.t}x{2 * native.h}x{2 * native.w}"
             )
         return growth

@@ -92,7 +92,7 @@ class _Call:
         return output
 
 
-def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 32, skip: bool = False) -> Model:
+def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False) -> Model:
     """Attach weak modes to a pre-trained transformer of diffusers. Its weights are frozen and never change.
 
     Per mode: a new embedding and de-embedding in closed form, and LoRA on self-attention and feed-forward. The model
@@ -101,7 +101,8 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 32, s
     Args:
         model: E.g. ``pipe.transformer``, as loaded: before LoRAs of others, compilation or FSDP.
         modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them.
-        rank: Rank of the LoRA; 0 = none.
+        rank: Rank of the LoRA; 0 = none. New over old parameters go with rank / width: three modes add 3.6 % at 16 and
+            6.9 % at 32 to Wan's 1.3 billion, 4.3 % at 64 to its 14 billion. The paper has 32 to 64, below 5 %.
         skip: Add a zero-initialised linear from before the embedding to after the de-embedding (DDiT).
 
     Returns:

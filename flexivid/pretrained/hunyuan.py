@@ -46,8 +46,9 @@ def _refiner_work(config: Config, text: int) -> list[Work]:
     ]
 
 
-def _work(config: Config, n: int, text: int) -> list[Work]:
-    d, hidden, tokens = _width(config), int(_width(config) * config["mlp_ratio"]), n + text
+def _work(config: Config, grid: Size3, text: int) -> list[Work]:
+    n, d, hidden = grid.volume, _width(config), int(_width(config) * config["mlp_ratio"])
+    tokens = n + text
     dual, single = config["num_layers"], config["num_single_layers"]
     replace = config["image_condition_type"] == "token_replace"  # the first frame has a time and modulation of its own
     times = 1 + bool(config["guidance_embeds"]) + replace

@@ -61,8 +61,8 @@ def _width(config: Config) -> int:
     return config["num_attention_heads"] * config["attention_head_dim"]
 
 
-def _work(config: Config, n: int, text: int) -> list[Work]:
-    d, depth = _width(config), config["num_layers"]
+def _work(config: Config, grid: Size3, text: int) -> list[Work]:
+    n, d, depth = grid.volume, _width(config), config["num_layers"]
     return [
         Work(1, 1, 256, d),
         Work(1, 1, d, 7 * d),  # second layer of the time embedding; modulation of all blocks

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from flexivid.pretrained.cogvideox import COGVIDEOX
+from flexivid.pretrained.cosmos import COSMOS
+from flexivid.pretrained.dit import DIT
 from flexivid.pretrained.family import Family
 from flexivid.pretrained.hunyuan import HUNYUAN
+from flexivid.pretrained.latte import LATTE, VIDEO_DIT
 from flexivid.pretrained.ltx import LTX
 from flexivid.pretrained.wan import WAN
 
-FAMILIES: dict[str, Family] = {family.class_name: family for family in (COGVIDEOX, HUNYUAN, LTX, WAN)}
+FAMILIES: dict[str, Family] = {
+    family.class_name: family for family in (COGVIDEOX, COSMOS, DIT, HUNYUAN, LATTE, LTX, VIDEO_DIT, WAN)
+}
 
 
 def family_of(class_name: str) -> Family:

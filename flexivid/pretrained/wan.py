@@ -48,9 +48,9 @@ def _width(config: Config) -> int:
     return config["num_attention_heads"] * config["attention_head_dim"]
 
 
-def _work(config: Config, n: int, text: int) -> list[Work]:
+def _work(config: Config, grid: Size3, text: int) -> list[Work]:
     """Image conditions (Wan 2.1 image-to-video) count 257 tokens; the time is one for the sample, not one a token."""
-    d, depth = _width(config), config["num_layers"]
+    n, d, depth = grid.volume, _width(config), config["num_layers"]
     image = IMAGE_TOKENS if config["added_kv_proj_dim"] is not None else 0
     work = [
         Work(1, 1, config["freq_dim"], d),

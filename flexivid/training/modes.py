@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,37 +31,78 @@ class ModeChoice:
         phases: In order; none = all modes alike throughout.
         equal_tokens: Batches of about equal token count: a mode with 8x fewer tokens takes an 8x larger batch.
         seed: Decides the draw.
+        time_ranges: Times (low, high) that a mode is trained at, 1 = noise; modes left out are trained at all. So a
+            mode trains where schedules use it (PPFlow, 2506.23543).
+        time_shifts: Time shift of a mode in place of the objective's, above 1 means more noise (2502.06782).
     """
 
     phases: list[Phase] = field(default_factory=list)
     equal_tokens: bool = True
     seed: int = 0
+    time_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    time_shifts: Mapping[str, float] = field(default_factory=dict)
+
+    def time_range(self, mode: PatchMode) -> tuple[float, float]:
+        """Times that a mode is trained at.
+
+        Example:
+            >>> choice = ModeChoice(time_ranges={"2x4x4": (0.6, 1.0)})
+            >>> choice.time_range(PatchMode("2x4x4")), choice.time_range(PatchMode("1x2x2"))
+            ((0.6, 1.0), (0.0, 1.0))
+        """
+        named = {PatchMode(name): (low, high) for name, (low, high) in self.time_ranges.items()}
+        return named.get(mode, (0.0, 1.0))
+
+    def time_shift(self, mode: PatchMode, default: float) -> float:
+        """Time shift of a mode."""
+        return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
     def check(self, modes: Sequence[PatchMode]) -> ModeChoice:
         """Return itself.
 
         Raises:
-            ValueError: If a phase names an unknown mode, has no positive weight, or the phases do not end at 1.
+            ValueError: If a phase names an unknown mode, has no positive weight, or the phases do not end at 1; if a
+                time range or shift is of an unknown mode or impossible.
         """
+        self._check_times(modes)
         ends = [phase.until for phase in self.phases]
         if ends and (ends != sorted(ends) or ends[0] <= 0 or ends[-1] != 1):
             raise ValueError(
                 f"got phases until {ends}; expected rising fractions that end at 1; change mode_choice.phases"
             )
         for phase in self.phases:
-            unknown = [mode for mode in phase.probabilities if PatchMode(mode) not in modes]
-            if unknown:
-                have = ", ".join(map(str, modes))
-                raise ValueError(
-                    f"got probabilities for mode {unknown[0]}; expected the network's modes ({have}); change"
-                    " mode_choice.phases or network.modes"
-                )
+            _check_known(phase.probabilities, modes, "probabilities", "phases")
             if min(phase.probabilities.values(), default=0) < 0 or not sum(phase.probabilities.values()) > 0:
                 raise ValueError(
                     f"got probabilities {dict(phase.probabilities)}; expected weights >= 0, not all 0; change"
                     " mode_choice.phases"
                 )
         return self
+
+    def _check_times(self, modes: Sequence[PatchMode]) -> None:
+        _check_known(self.time_ranges, modes, "a time range", "time_ranges")
+        _check_known(self.time_shifts, modes, "a time shift", "time_shifts")
+        for mode, (low, high) in self.time_ranges.items():
+            if not 0 <= low < high <= 1:
+                raise ValueError(
+                    f"got times {low:g} to {high:g} for mode {mode}; expected 0 <= low < high <= 1; change"
+                    " mode_choice.time_ranges"
+                )
+        for mode, shift in self.time_shifts.items():
+            if not shift > 0:
+                raise ValueError(
+                    f"got time shift {shift:g} for mode {mode}; expected more than 0; change mode_choice.time_shifts"
+                )
+
+
+def _check_known(names: Iterable[str], modes: Sequence[PatchMode], what: str, key: str) -> None:
+    unknown = [mode for mode in names if PatchMode(mode) not in modes]
+    if unknown:
+        have = ", ".join(map(str, modes))
+        raise ValueError(
+            f"got {what} for mode {unknown[0]}; expected the network's modes ({have}); change mode_choice.{key} or"
+            " network.modes"
+        )
 
 
 def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequence[PatchMode]) -> PatchMode:

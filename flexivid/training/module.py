@@ -182,7 +182,8 @@ class FlexiDiffusion(LightningModule):
             distribution=goal.times,
             mean=goal.time_mean,
             std=goal.time_std,
-            shift=goal.time_shift,
+            shift=self.mode_choice.time_shift(mode, goal.time_shift),
+            within=self.mode_choice.time_range(mode),
             generator=source,
         )
         dropped = torch.rand(len(x0), generator=source) < dropout

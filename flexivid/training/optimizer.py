@@ -90,7 +90,7 @@ def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimize
         fused=all(parameter.device.type in ("cpu", "cuda") for _, parameter in named),
     )
     if not muon:
-        return adamw
+        return Chained([adamw])  # alone, a fused AdamW under bf16 makes Lightning refuse to clip gradients
     second = torch.optim.Muon(
         muon,
         lr=settings.muon_learning_rate,

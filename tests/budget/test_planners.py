@@ -26,7 +26,8 @@ def test_never_exceeds_the_budget(planner: str, seed: int, build_table) -> None:
     prices = [budget_of([step], config, size) for step in options]
     least = min(prices) + 1e-4
     for budget in (least, source.uniform(least, 1), 1.0) if least <= 1 else ():
-        allowance = fraction_allowance(budget, config, size, options=options, num_steps=num_steps)
+        plain = frozenset(call for call in range(num_steps) if source.random() < 0.3)
+        allowance = fraction_allowance(budget, config, size, options=options, num_steps=num_steps, plain_calls=plain)
         plan = PLANNERS[planner](allowance, table)
         assert len(plan) == num_steps
         assert budget_of(plan, config, size) <= budget

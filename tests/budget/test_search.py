@@ -85,7 +85,7 @@ def test_merged_keeps_what_no_other_front_beats() -> None:
     ("errors", "costs", "limit", "message"),
     [
         ([], [1], None, "got errors of 0 steps"),
-        ([[1.0]], [], None, "and 0 costs"),
+        ([[1.0]], [], None, r"and \[0\] costs"),
         ([[1.0, 2.0], [1.0]], [2, 1], None, r"with \[1, 2\] options"),
         ([[float("nan")]], [1], None, "not finite"),
         ([[float("inf")]], [1], None, "not finite"),

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from flexivid.diffusion.process import PATHS, TARGETS, Process
-from flexivid.diffusion.solver import build_scheduler, num_calls, solve, solvers_of
+from flexivid.diffusion.solver import SOLVERS, build_scheduler, call_times, num_calls, solve, solvers_of
 from flexivid.diffusion.times import shift_time
 
 MEAN, STD = 0.5, 0.3
@@ -138,3 +138,26 @@ def test_ancestral_noise_follows_its_generators() -> None:
 def test_refuses_what_does_not_fit(process: Process, solver: str, steps: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build_scheduler(process, solver, steps)
+
+
+@pytest.mark.parametrize("path", ["flow", "cosine"])
+def test_the_loop_never_waits_for_a_value(path):
+    """Tensors without data cannot be read: a solver that looks at a value of the latent would fail here."""
+    process = Process(path, "x0")
+    for solver in (name for name in solvers_of(process) if name != "ddpm"):  # draws its noise on the CPU
+        scheduler = build_scheduler(process, solver, 6)
+        noise = torch.empty(2, 3, 2, 4, 4, device="meta")
+        assert solve(lambda i, x, time: x, noise, process, scheduler).shape == noise.shape
+
+
+@pytest.mark.parametrize("solver", SOLVERS["flow"])
+def test_call_times_are_those_of_the_loop(solver):
+    process, heard = Process("flow", "x0"), []
+    scheduler = build_scheduler(process, solver, 5, shift=3.0)
+
+    def predict(i, x, time):
+        heard.append(time[0].item())
+        return x
+
+    solve(predict, torch.zeros(1, 1, 1, 2, 2), process, scheduler)
+    assert heard == call_times(process, solver, 5, shift=3.0)

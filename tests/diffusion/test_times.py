@@ -39,3 +39,14 @@ def test_repeat_with_the_generator() -> None:
 def test_refuses_an_unknown_distribution() -> None:
     with pytest.raises(ValueError, match="got times 'beta'"):
         draw_times(4, distribution="beta")
+
+
+@pytest.mark.parametrize("settings", [{}, {"distribution": "logit_normal", "mean": 0.5, "std": 1.5}])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_part_of_a_distribution_is_that_part(settings: dict, shift: float) -> None:
+    low, high = 0.3, 0.8
+    whole = draw_times(20_000, **settings, shift=shift, generator=source())
+    expected = whole[(whole >= low) & (whole <= high)].sort().values
+    part = draw_times(len(expected), **settings, shift=shift, within=(low, high), generator=source()).sort().values
+    assert low <= part.min() < part.max() <= high
+    torch.testing.assert_close(part, expected, atol=2e-3, rtol=0)

@@ -59,7 +59,7 @@ def test_protocol_says_what_it_holds_for(model):
     assert table.model == fingerprint(model)
     assert table.settings == {
         **{"num_inference_steps": 4, "guidance_scale": 2.0, "guide_mode": None, "solver": "euler", "shift": 2.0},
-        "size": [4, 8, 8],
+        **{"size": [4, 8, 8], "guidance": "ordinary", "guidance_interval": None},
     }
     assert (table.protocol["num_videos"], table.protocol["seed"], table.max_switches) == (2, calibration.SEED, 1)
     assert [str(step) for step in table.options] == ["1x2x2+1x2x2", "2x4x4+2x4x4"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexivid.pipeline.generate import generate, generate_batches, start_noise
+from flexivid.pipeline.generate import generate, generate_batches, guidance_of, start_noise
 from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
 
 TOLERANCE = 1e-4  # float32 sums in another order; values are about 1
@@ -78,6 +78,39 @@ def test_labels_steer_and_go_in_turn(model):
     assert generate(model, num_videos=3, labels=[2, 1]).labels.tolist() == [2, 1, 2]
 
 
+@pytest.mark.parametrize("kind", ["ordinary", "weak", "auto"])
+@pytest.mark.parametrize("budget", [1.0, 0.6])
+def test_packed_branches_make_the_same_samples(model, kind, budget):
+    one, two = (
+        made(model, fp32(model, guidance_scale=3.0, guidance=kind, packing=packing), budget=budget)
+        for packing in ("always", "never")
+    )
+    for i, video in two.items():
+        torch.testing.assert_close(one[i], video, atol=TOLERANCE, rtol=0)
+
+
+def test_kinds_of_guidance_differ(model):
+    videos = [generate(model, labels=[0], guidance_scale=3.0, guidance=kind).videos for kind in (None, "weak", "auto")]
+    assert min((a - b).abs().max() for a, b in zip(videos, videos[1:] + videos[:1], strict=True)) > 1e-3
+
+
+def test_guidance_in_an_interval_costs_less_and_is_counted(model):
+    options = {"labels": [0, 1], "guidance_scale": 3.0, "precision": "fp32"}
+    whole, part = (generate(model, **options, guidance_interval=times) for times in (None, (0.5, 0.9)))
+    assert str(part.schedule) == "1x1x2x2,2x1x2x2+1x2x2,1x1x2x2"
+    assert (part.predicted_macs, part.measured_macs) == (part.measured_macs, whole.measured_macs * 6 // 8)
+    again = generate(model, **options, schedule=str(part.schedule))
+    torch.testing.assert_close(again.videos, part.videos)
+
+
+def test_compensation_raises_the_scale_of_cheaper_schedules_only(model):
+    settings = fp32(model, guidance_scale=4.5, compensate_guidance=True)
+    plans = [plan_for(model, settings, 1.0, text) for text in ("4x1x2x2", "2x2x4x4,2x1x2x2", "4x2x4x4")]
+    scales = [guidance_of(model, plan, settings).scale for plan in plans]
+    assert scales[0] == 4.5 < scales[1] < scales[2] < 5.5
+    assert guidance_of(model, plans[2], settings._replace(compensate_guidance=False)).scale == 4.5
+
+
 def test_budgets_differ_in_plan_not_in_noise(model):
     full, less = (generate(model, budget, labels=[0], precision="fp32") for budget in (1.0, 0.5))
     assert (str(full.schedule), str(less.schedule)) == ("4x1x2x2", "3x2x4x4,1x1x2x2")
@@ -107,14 +140,18 @@ def test_on_step_hears_of_every_call(model):
     plan = plan_for(model, settings, 0.6)
     labels = labels_for(model, 3, None)
     list(generate_batches(model, plan, settings, labels=labels, on_step=lambda n, step: heard.append((n, step))))
-    assert heard == [(2, step) for step in plan] + [(1, step) for step in plan]
+    parts = {
+        "2x4x4": [3],
+        "1x2x2": [2, 1],
+    }  # two native samples a call, or sixteen of the mode with an eighth of tokens
+    assert heard == [(count, step) for step in plan for count in parts[str(step)]]
 
 
 def test_misspelt_setting_names_the_nearest(model):
     with pytest.raises(
-        ValueError, match=r"got sampling setting 'guidance'; expected .*; did you mean 'guidance_scale'"
+        ValueError, match=r"got sampling setting 'guidance_scal'; expected .*; did you mean 'guidance_scale'"
     ):
-        generate(model, guidance=2.0)
+        generate(model, guidance_scal=2.0)
 
 
 @pytest.mark.parametrize("budget", [0, -1, 1.5, 0.01])

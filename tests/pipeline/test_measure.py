@@ -13,6 +13,8 @@ PLANS = {
     "unguided": {},
     "budget": {"budget": 0.4},
     "guided": {"budget": 0.4, "guidance_scale": 3.0},
+    "packed": {"budget": 0.6, "guidance_scale": 3.0, "guidance": "auto", "packing": "always"},
+    "interval": {"budget": 0.6, "guidance_scale": 3.0, "guidance_interval": (0.3, 0.8)},
     "weak guidance": {"budget": 0.6, "guidance_scale": 3.0, "guide_mode": "2x4x4"},
     "heun": {"budget": 0.5, "solver": "heun"},
     "heun guided": {"budget": 0.5, "solver": "heun", "guidance_scale": 2.0},
@@ -39,7 +41,13 @@ def test_a_quarter_is_at_most_a_quarter(model, guidance_scale):
 
 @pytest.mark.parametrize(
     ("settings", "calls"),
-    [({}, 4), ({"guidance_scale": 2.0}, 8), ({"solver": "heun"}, 7), ({"schedule": "4x1x2x2"}, 4)],
+    [
+        ({}, 4),
+        ({"guidance_scale": 2.0, "packing": "never"}, 8),
+        ({"solver": "heun"}, 7),
+        ({"schedule": "4x1x2x2"}, 4),
+        ({"guidance_scale": 2.0, "packing": "always"}, 4),
+    ],
 )
 def test_no_call_without_need(model, settings, calls):
     with CallCounter(model) as counter:

@@ -13,6 +13,7 @@ from flexivid.pipeline.sample_folder import write_samples
 from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
 
 GUIDANCE = {"none": {}, "ordinary": {"guidance_scale": 2.0}, "weak": {"guidance_scale": 2.0, "guide_mode": "2x4x4"}}
+GUIDANCE["interval"] = {"guidance_scale": 2.0, "guidance_interval": (0.4, 0.8)}
 LATENCY = {PatchMode("1x2x2"): 0.01, PatchMode("2x4x4"): 0.001}
 STEPS = 8
 
@@ -38,8 +39,8 @@ def test_predicted_is_measured_and_never_above(measured, planner, tmp_path):
         assert sum(schedule_macs(own, model.config, settings.size) for own in schedules) == outcome.measured_macs
         for own in schedules:
             cost = schedule_macs(own, model.config, settings.size)
-            branches = 1 if settings.guidance_scale == 1 else 2
-            full = branches * STEPS * schedule_macs(Schedule.parse("1x1x2x2"), model.config, settings.size)
+            calls = sum(2 if step.guide_mode else 1 for step in own)
+            full = calls * schedule_macs(Schedule.parse("1x1x2x2"), model.config, settings.size)
             seconds = sum(LATENCY[mode] for step in own for mode in step if mode)
             limit = {"fraction": cost / full / 0.6, "gmacs": cost / 2e7, "seconds": seconds / 0.07}[amount.unit]
             assert limit <= 1 or amount.value == "draft"

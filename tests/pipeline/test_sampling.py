@@ -34,6 +34,10 @@ def test_size_must_come_from_somewhere(model):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"guidance": "strong"}, "got guidance 'strong'; expected one of ordinary"),
+        ({"guidance": "ordinary", "guide_mode": "2x4x4"}, "got guidance ordinary with guide_mode 2x4x4"),
+        ({"guidance_interval": (0.8, 0.2)}, "got guidance_interval 0.8 to 0.2; expected 0 <= low < high <= 1"),
+        ({"packing": "yes"}, "got packing 'yes'; expected one of auto"),
         ({"guidance_scale": 0.5}, "got guidance_scale=0.5; expected a number >= 1"),
         ({"shift": 0.0}, r"got shift=0.0; expected a number >= 0.001"),
         ({"batch_size": 0}, "got batch_size=0; expected"),
@@ -70,7 +74,8 @@ def test_plan_of_a_budget(model):
     settings = Sampling(guidance_scale=2.0).filled(model)
     assert str(plan_for(model, settings, 1.0)) == "4x1x2x2+1x2x2"
     assert str(plan_for(model, settings, 0.5)) == "3x2x4x4+2x4x4,1x1x2x2+1x2x2"
-    assert str(plan_for(model, settings._replace(guide_mode="2x4x4"), 1.0)) == "4x1x2x2+2x4x4"
+    weak = settings._replace(guide_mode="2x4x4", guidance="weak")
+    assert str(plan_for(model, weak, 1.0)) == "4x1x2x2+2x4x4"
     assert str(plan_for(model, settings._replace(guidance_scale=1.0, modes=("1x2x2",)), 1.0)) == "4x1x2x2"
     with pytest.raises(ValueError, match=r"got budget 0.5; expected at least 1.0"):
         plan_for(model, settings._replace(modes=("1x2x2",)), 0.5)

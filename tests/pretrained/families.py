@@ -10,12 +10,17 @@ import pytest
 import torch
 from diffusers import (
     CogVideoXTransformer3DModel,
+    CosmosTransformer3DModel,
+    DiTTransformer2DModel,
     HunyuanVideoTransformer3DModel,
+    LatteTransformer3DModel,
     LTXVideoTransformer3DModel,
     WanTransformer3DModel,
 )
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor, nn
+
+from flexivid.pretrained.video_dit import VideoDiT
 
 TEXT = 6
 Size = tuple[int, int, int]
@@ -123,6 +128,73 @@ def _cogvideox_rotary_call(batch: int, size: Size, dtype: torch.dtype, patch_t: 
     return _cogvideox_call(batch, size, dtype) | {"image_rotary_emb": tables}
 
 
+def _dit() -> nn.Module:
+    settings = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 8}
+    return DiTTransformer2DModel(num_layers=2, sample_size=8, num_embeds_ada_norm=1000, **settings)
+
+
+def _dit_call(batch: int, size: Size, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(batch, 4, *size[1:]).to(dtype),
+        "timestep": torch.full((batch,), 500),
+        "class_labels": torch.arange(batch),
+    }
+
+
+def _video_dit() -> nn.Module:
+    settings = {"num_attention_heads": 2, "attention_head_dim": 12, "out_channels": 8, "sample_size": 8}
+    model = VideoDiT(num_layers=2, num_embeds_ada_norm=10, video_length=5, **settings)
+    torch.nn.init.normal_(model.temporal_positions.weight)
+    return model
+
+
+def _video_dit_call(batch: int, size: Size, dtype: torch.dtype) -> dict[str, Any]:
+    return _dit_call(batch, size, dtype) | {"hidden_states": torch.randn(batch, 4, *size).to(dtype)}
+
+
+def _latte(video_length: int = 5) -> nn.Module:
+    settings = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 8}
+    settings |= {"cross_attention_dim": 24, "caption_channels": 16, "sample_size": 8, "patch_size": 2}
+    settings |= {"norm_type": "ada_norm_single", "activation_fn": "gelu-approximate", "attention_bias": True}
+    settings |= {"norm_elementwise_affine": False, "norm_eps": 1e-6, "num_layers": 2}
+    return LatteTransformer3DModel(video_length=video_length, **settings)
+
+
+def _latte_call(batch: int, size: Size, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(batch, 4, *size).to(dtype),
+        "timestep": torch.full((batch,), 500),
+        "encoder_hidden_states": torch.randn(batch, TEXT, 16).to(dtype),
+    }
+
+
+def _cosmos(**changes: Any) -> nn.Module:
+    settings = {"num_attention_heads": 2, "attention_head_dim": 24, "in_channels": 4, "out_channels": 4}
+    settings |= {"num_layers": 2, "mlp_ratio": 2.0, "text_embed_dim": 16, "adaln_lora_dim": 4, "max_size": (5, 8, 12)}
+    model = CosmosTransformer3DModel(**(settings | changes))
+    if model.learnable_pos_embed is not None:
+        for table in model.learnable_pos_embed.parameters():
+            torch.nn.init.normal_(table)
+    return model
+
+
+def _cosmos_call(batch: int, size: Size, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(batch, 4, *size).to(dtype),
+        "timestep": torch.full((batch,), 0.5),
+        "encoder_hidden_states": torch.randn(batch, TEXT, 16).to(dtype),
+        "padding_mask": torch.randint(0, 2, (1, 1, 2 * size[1], 2 * size[2])).to(dtype),
+        "fps": 16,
+    }
+
+
+def _cosmos_video_call(batch: int, size: Size, dtype: torch.dtype) -> dict[str, Any]:
+    call = _cosmos_call(batch, size, dtype)
+    call["condition_mask"] = torch.zeros(batch, 1, *size).to(dtype)
+    call["condition_mask"][:, :, 0] = 1
+    return call | {"timestep": torch.full((batch, 1, size[0], 1, 1), 0.5)}
+
+
 _cogvideox15_call = partial(_cogvideox_rotary_call, patch_t=2)
 COG15_MODES = ("4x2x2", "2x4x4", "4x4x4")
 COG_LEARNED = (5, 8, 8)
@@ -132,7 +204,12 @@ CASES = [
     Case("ltx", _ltx, _ltx_call, "1x1x1", LTX_MODES, odd=(5, 3, 5)),
     Case("hunyuan", _hunyuan, _hunyuan_call, "1x2x2"),
     Case("cogvideox-2b", _cogvideox, _cogvideox_call, "1x2x2"),
+    Case("latte", _latte, _latte_call, "1x2x2", even=(5, 8, 8)),  # as many frames as it was made for
+    Case("dit", _dit, _dit_call, "1x2x2", ("1x4x4", "1x6x6"), even=(1, 8, 8), odd=(1, 6, 6)),
+    Case("cosmos", _cosmos, _cosmos_call, "1x2x2"),
+    Case("video-dit", _video_dit, _video_dit_call, "1x2x2", even=(5, 8, 8)),
 ]
+FAST = CASES[:2]
 VARIANTS = [  # of families that have a case above
     Case("wan2.2-5b", _wan, _wan_call(4, per_token=True), "1x2x2"),
     Case("wan2.2-i2v", lambda: _wan(in_channels=9), _wan_call(9), "1x2x2"),
@@ -140,11 +217,13 @@ VARIANTS = [  # of families that have a case above
     Case("cogvideox-5b", lambda: _cogvideox(use_rotary_positional_embeddings=True), _cogvideox_rotary_call, "1x2x2"),
     Case("cogvideox-i2v", _cogvideox_learned, _cogvideox_rotary_call, "1x2x2", even=COG_LEARNED, odd=COG_LEARNED),
     Case("cogvideox1.5", _cogvideox15, _cogvideox15_call, "2x2x2", COG15_MODES, odd=(6, 6, 10)),
+    Case("latte-even", lambda: _latte(4), _latte_call, "1x2x2", odd=(4, 6, 10)),
+    Case("cosmos-video", lambda: _cosmos(in_channels=5, extra_pos_embed_type=None), _cosmos_video_call, "1x2x2"),
     Case("hunyuan-i2v", lambda: _hunyuan(image_condition_type="token_replace"), _hunyuan_call, "1x2x2", ("1x4x4",)),
 ]
 by_family = pytest.mark.parametrize(
     "case",
-    [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in VARIANTS)],
+    [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in (*CASES[len(FAST) :], *VARIANTS))],
     ids=lambda case: case.name,
 )
 

@@ -6,9 +6,12 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.pretrained.cogvideox import CogVideoXEmbedding
+from flexivid.pretrained.cosmos import CosmosPositions, CosmosTable
+from flexivid.pretrained.dit import CentredPatchEmbed
 from flexivid.pretrained.family import Fold
 from flexivid.pretrained.flexify import flexify, set_mode
 from flexivid.pretrained.hunyuan import HunyuanPositions
+from flexivid.pretrained.latte import CentredFramePositions, FrameTable
 from flexivid.pretrained.ltx import LTX
 from flexivid.pretrained.rotary import centre_rotary
 from flexivid.pretrained.wan import WanPositions
@@ -72,6 +75,77 @@ def test_cogvideox_adds_the_table_at_the_middle_token() -> None:
         middle = native(text, latent)[:, 6:].unflatten(1, (3, 3, 6))[:, 1::3, 1::3, 1::3].flatten(1, 3)
         weak = CogVideoXEmbedding(native, Fold(Size3(3, 3, 3), NATIVE))(text, torch.zeros(1, 1, 4, 2, 4))
     torch.testing.assert_close(weak[:, 6:], middle)
+
+
+def middle_tokens(table: torch.Tensor, grid: tuple[int, int, int], growth: Size3) -> torch.Tensor:
+    """Of every weak token with odd growth, the native one that it stands on; (n, ...) tables."""
+    starts = tuple(slice(factor // 2, None, factor) for factor in growth)
+    return table.unflatten(0, grid)[starts].flatten(0, 2)
+
+
+@pytest.mark.parametrize("growth", [Size3(1, 1, 1), Size3(3, 3, 3), Size3(1, 3, 1)])
+@pytest.mark.parametrize("fps", [None, 16])
+def test_cosmos_rotates_as_the_middle_token(growth, fps) -> None:
+    rope, grid = build(by_name["cosmos"]).rope, (3, 3, 6)
+    folded = torch.zeros(1, 4, 3 // growth.t, 6 // growth.h, 12 // growth.w)
+    native = rope(torch.zeros(1, 4, 3, 6, 12), fps=fps)
+    for ours, table in zip(CosmosPositions(rope, Fold(growth, NATIVE))(folded, fps=fps), native, strict=True):
+        torch.testing.assert_close(ours, middle_tokens(table, grid, growth))
+
+
+@pytest.mark.parametrize("growth", [Size3(1, 1, 1), Size3(3, 3, 3)])
+def test_cosmos_adds_the_learned_table_of_the_middle_token(growth) -> None:
+    native = build(by_name["cosmos"]).learnable_pos_embed
+    folded = torch.zeros(1, 4, 3 // growth.t, 6 // growth.h, 12 // growth.w)
+    expected = middle_tokens(native(torch.zeros(1, 4, 3, 6, 12))[0], (3, 3, 6), growth)
+    torch.testing.assert_close(CosmosTable(native, Fold(growth, NATIVE))(folded)[0], expected)
+
+
+@pytest.mark.parametrize("name", ["dit", "latte"])
+@pytest.mark.parametrize(("growth", "side"), [(1, 8), (1, 12), (3, 12)])
+def test_dit_and_latte_add_the_sinusoids_of_the_middle_token(name, growth, side) -> None:
+    native = build(by_name[name]).pos_embed
+    with torch.no_grad():
+        native.proj.bias.zero_()
+        table = native(torch.zeros(1, 4, side, side))[0]
+        weak = CentredPatchEmbed(native, Fold(Size3(1, growth, growth), NATIVE))
+        got = weak(torch.zeros(1, 4, side // growth, side // growth))[0]
+    tokens = (1, side // 2, side // 2)
+    torch.testing.assert_close(got, middle_tokens(table, tokens, Size3(1, growth, growth)), rtol=1e-4, atol=1e-5)
+
+
+def test_latte_adds_the_sinusoids_between_its_frames() -> None:
+    model = build(by_name["latte"])
+    table = FrameTable(model, Fold(Size3(3, 1, 1), NATIVE)).to(torch.float32)
+    assert table.shape == (1, 2, 24)  # 5 frames, and one that is padding
+    torch.testing.assert_close(table[0, 0], model.temp_pos_embed[0, 1])
+    torch.testing.assert_close(table[0, 1], model.temp_pos_embed[0, 4])
+
+
+def test_class_conditional_latte_interpolates_its_frames() -> None:
+    native = build(by_name["video-dit"]).temporal_positions
+    with torch.no_grad():
+        got = CentredFramePositions(native, Fold(Size3(2, 1, 1), NATIVE))(torch.zeros(1, 3, 24))[0]
+    rows = native.weight[0]
+    torch.testing.assert_close(got, torch.stack([rows[:2].mean(0), rows[2:4].mean(0), rows[4]]))
+
+
+def test_dit_takes_squares_only() -> None:
+    case = by_name["dit"]
+    with pytest.raises(ValueError, match="expected as many rows as columns"):
+        flexify(build(case), ["1x4x8"], rank=0)
+    with pytest.raises(ValueError, match="expected one larger along h w only"):
+        flexify(build(case), ["2x2x2"], rank=0)
+    model = set_mode(flexify(build(case), ["1x4x4"], rank=0), "1x4x4")
+    with pytest.raises(ValueError, match="got a latent of 8 x 4 cells; expected a square"):
+        model(**call(case, (1, 8, 4)))
+
+
+def test_cosmos_refuses_what_belongs_to_native_tokens() -> None:
+    case = by_name["cosmos"]
+    model = set_mode(flexify(build(case), ["1x4x4"], rank=0), "1x4x4")
+    with pytest.raises(ValueError, match="residuals of a ControlNet"):
+        model(**call(case, (4, 8, 8)), block_controlnet_hidden_states=[torch.zeros(1)])
 
 
 def test_ltx_tokens_without_a_grid_are_refused() -> None:

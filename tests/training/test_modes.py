@@ -38,6 +38,26 @@ def test_without_phases_all_modes_are_alike():
     assert all(abs(counts[mode] - 1000) < 120 for mode in MODES)
 
 
+def test_times_of_a_mode():
+    choice = ModeChoice(time_ranges={"4x8x8": (0.6, 1.0)}, time_shifts={"4x4x4": 3.0}).check(MODES)
+    assert [choice.time_range(mode) for mode in MODES] == [(0.0, 1.0), (0.0, 1.0), (0.6, 1.0)]
+    assert [choice.time_shift(mode, 2.0) for mode in MODES] == [2.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"time_ranges": {"1x9x9": (0.0, 0.5)}}, "got a time range for mode 1x9x9; expected the network's modes"),
+        ({"time_ranges": {"2x4x4": (0.5, 0.5)}}, "got times 0.5 to 0.5 for mode 2x4x4; expected 0 <= low < high <= 1"),
+        ({"time_shifts": {"1x9x9": 2.0}}, "got a time shift for mode 1x9x9; expected the network's modes"),
+        ({"time_shifts": {"2x4x4": 0.0}}, "got time shift 0 for mode 2x4x4; expected more than 0"),
+    ],
+)
+def test_refuses_times_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ModeChoice(**settings).check(MODES)
+
+
 @pytest.mark.parametrize(
     ("phases", "words"),
     [

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flexivid.pipeline.checkpoint import KEY
+from flexivid.training.modes import ModeChoice
 from flexivid.training.module import Clips, Objective, _generator
 
 
@@ -113,3 +114,17 @@ def test_a_shortened_run_keeps_its_past(make_module):
     assert [module.mode_at(step) for step in range(100)] == past
     assert module.progress_at(99) == pytest.approx(0.099)
     assert module.progress_at(150) == 1.0
+
+
+def test_a_mode_trains_at_its_own_times(make_module, monkeypatch):
+    """The network is told times of the mode's range, and of the objective's distribution in other modes."""
+    native, weak = make_module().modes[:2]
+    choice = ModeChoice(time_ranges={str(weak): (0.7, 1.0)}, time_shifts={str(native): 50.0})
+    module, seen = make_module(mode_choice=choice), {}
+    module.network.register_forward_pre_hook(lambda _, args: seen.update({args[3]: args[1]}))
+    size = (64, 3, *module.latent_size)
+    batch = {"video": torch.zeros(size, dtype=torch.uint8), "label": torch.zeros(64, dtype=torch.long)}
+    for mode in (native, weak):
+        module._losses(batch, mode, (0,), dropout=0.0)
+    assert 0.7 <= seen[weak].min() < seen[weak].max() <= 1
+    assert seen[native].median() > 0.95

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from flexivid import FlexiDiT, FlexiDiTConfig
 from flexivid.training.optimizer import Chained, OptimizerSettings, build_optimizer, rate_factor
@@ -29,6 +30,16 @@ def test_every_parameter_is_in_one_group(name):
     groups = build_optimizer(model, OptimizerSettings(name=name)).param_groups
     listed = [id(p) for group in groups for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_lightning_clips_gradients_under_bf16(name):
+    model = small()
+    optimizer = build_optimizer(model, OptimizerSettings(name=name))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1.0)
+    assert torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item() == pytest.approx(1.0, rel=1e-3)
 
 
 def test_decay_shrinks_matrices_only():

@@ -1,0 +1,186 @@
+"""Sampling with a diffusers pipeline as shipped (text encoder, solver, autoencoder) under compute budgets."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from flexivid.budget.cost import human
+from flexivid.pipeline.devices import pick_device
+from flexivid.pipeline.precision import fast_dtype
+from flexivid.pipeline.pretrained_budget import PretrainedPlan, apply_budget
+from flexivid.pipeline.sample_folder import file_name, prepare_folder
+from flexivid.pipeline.video_io import write_grid, write_video
+from flexivid.pretrained.adapter import load_adapter
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "planner", "schedule", "modes")
+NO_EFFECT += ("label", "guide_mode", "solver", "shift", "no_ema", "dry_run")
+ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
+
+
+class PipelineOutcome(NamedTuple):
+    """What one budget made and cost.
+
+    Args:
+        budget: As asked for.
+        plan: Of the latest video, one call a step.
+        files: One a video.
+        seconds: Of everything, text encoder and autoencoder included.
+    """
+
+    budget: float
+    plan: PretrainedPlan
+    files: list[Path]
+    seconds: float
+
+
+def load_pipeline(
+    model: str | Path, adapter: str | Path, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Any:
+    """Load a diffusers pipeline, and give its transformer the modes of an adapter.
+
+    Args:
+        model: Folder or hub id.
+        adapter: What ``save_adapter``, ``flexivid.flexify`` or a distillation wrote.
+        dtype: Precision of the pipeline.
+        device: Where to put it.
+
+    Raises:
+        ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        pipe = DiffusionPipeline.from_pretrained(str(model), torch_dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"got --pipeline {model}, which cannot be loaded ({reason}); expected a folder of a whole pipeline"
+            " or a hub id; check it"
+        ) from error
+    for part in ("transformer", "text_encoder"):
+        if part in pipe.config and getattr(pipe, part, None) is None:
+            raise ValueError(f"got a pipeline without its {part}; expected all parts; download the whole pipeline")
+    if getattr(pipe, "transformer", None) is None:
+        raise ValueError(f"got a {type(pipe).__name__} without a transformer; expected one; choose another pipeline")
+    load_adapter(pipe.transformer, adapter, check=dtype != torch.float16)  # float16 weights have another fingerprint
+    return pipe.to(device)
+
+
+def sample_pipeline(
+    pipe: Any, prompts: Sequence[str], budget: float, folder: Path, *, fps: float, seed: int = 0, **settings: Any
+) -> tuple[PipelineOutcome, list[np.ndarray]]:
+    """Make and write one video a prompt at one budget; video i starts from the noise of seed + i.
+
+    Args:
+        pipe: From ``load_pipeline``.
+        prompts: One video each.
+        budget: Fraction of the all-native cost.
+        folder: Where to; it must exist.
+        fps: Frames a second.
+        seed: Base seed.
+        settings: For the pipeline.
+    """
+    started, files, videos = time.perf_counter(), [], []
+    with apply_budget(pipe, budget) as applied:
+        for number, prompt in enumerate(prompts):
+            source = torch.Generator().manual_seed(seed + number)
+            frames = pipe(prompt, generator=source, output_type="np", **settings)[0][0]  # (t, h, w, 3) in [0, 1]
+            videos.append((frames * 255).round().clip(0, 255).astype(np.uint8))
+            files.append(write_video(folder / file_name(number, seed, budget), videos[-1], fps))
+    assert applied.plan is not None
+    return PipelineOutcome(budget, applied.plan, files, time.perf_counter() - started), videos
+
+
+def run_pipeline(options: Any) -> dict[str, Any]:
+    """What ``flexivid.sample --pipeline`` does; returns the summary for ``--json``.
+
+    Args:
+        options: Those of the program.
+
+    Raises:
+        ValueError: If options are missing or have no effect with a pipeline.
+    """
+    _check(options)
+    device = pick_device(options.device)
+    dtype = fast_dtype(device) if options.precision == "auto" else DTYPES[options.precision]
+    folder = prepare_folder(options.output_dir)
+    pipe = load_pipeline(options.pipeline, options.adapter, dtype=dtype, device=device)
+    prompts = list(options.prompt) * (options.num_videos or 1)
+    settings = _settings(pipe, options)
+    rows, outcomes, fps = [], [], options.fps or 16
+    for word in options.budget or ["1"]:
+        outcome, videos = sample_pipeline(
+            pipe, prompts, _fraction(word), folder, fps=fps, seed=options.seed, **settings
+        )
+        print(result_line(outcome))
+        outcomes.append(outcome)
+        rows.append((f"budget {outcome.budget:g}", videos[:8]))
+    movie, picture = write_grid(folder / "grid", rows, fps)
+    print(f"look at {picture} and {movie}")
+    return {"samples": [_row(outcome) for outcome in outcomes], "grid": [str(movie), str(picture)]}
+
+
+def result_line(outcome: PipelineOutcome) -> str:
+    """One line after a budget's work.
+
+    Example:
+        >>> plan = PretrainedPlan(("1x4x4", "native"), {"native": 3_000_000, "1x4x4": 1_000_000})
+        >>> result_line(PipelineOutcome(0.7, plan, [], 2.0))
+        'budget 0.7: 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance (66.7%), 2.00 s, 0 videos'
+    """
+    plan = outcome.plan
+    return (
+        f"budget {outcome.budget:g}: {plan}; {human(plan.macs)} a video and branch of guidance ({plan.budget:.1%}),"
+        f" {outcome.seconds:.2f} s, {len(outcome.files)} videos"
+    )
+
+
+def _check(options: Any) -> None:
+    for name in NO_EFFECT:
+        if getattr(options, name):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} with --pipeline; expected it without, for it has no effect; leave one out")
+    for name in ("adapter", "prompt"):
+        if not getattr(options, name):
+            raise ValueError(f"got --pipeline without --{name}; expected both; give --{name}")
+    if options.precision != "auto" and options.precision not in DTYPES:
+        raise ValueError(f"got --precision {options.precision}; expected auto, fp32, bf16 or fp16; change it")
+
+
+def _fraction(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"got --budget {word} with --pipeline; expected a fraction in (0, 1]; write it so") from None
+
+
+def _settings(pipe: Any, options: Any) -> dict[str, Any]:
+    """What was asked for, under the names that diffusers has for it."""
+    known = inspect.signature(type(pipe).__call__).parameters
+    given = {name: getattr(options, name) for name in ASKED if getattr(options, name) is not None}
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"got --{name.replace('_', '-')} for {type(pipe).__name__}; expected no such option, which it does not"
+                " take; leave it out"
+            )
+    return given
+
+
+def _row(outcome: PipelineOutcome) -> dict[str, Any]:
+    return {
+        "budget": outcome.budget,
+        "plan": str(outcome.plan),
+        "predicted_macs": outcome.plan.macs,
+        "cost": outcome.plan.budget,
+        "seconds": outcome.seconds,
+        "files": [str(file) for file in outcome.files],
+    }

@@ -1,0 +1,88 @@
+"""What distillation reads from disk: a folder of arrays, one row a sample, named as the network's arguments.
+
+latent.npy + encoder_hidden_states.npy ...                   noise is added to latents in training
+encoder_hidden_states.npy ...                                no data: the teacher's own samples of these texts
+hidden_states.npy + timestep.npy + encoder_... + constants.pt    recorded calls (pipeline/recorded_calls.py)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+CONSTANTS = "constants.pt"
+
+
+class Rows(Dataset):
+    """Rows of arrays that are mapped into memory; a shorter array is read in turns.
+
+    Args:
+        folder: With at least one ``.npy``.
+
+    Raises:
+        ValueError: If there is none, or one is empty.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        files = sorted(Path(folder).glob("*.npy"))
+        self.arrays = {file.stem: np.load(file, mmap_mode="r") for file in files}
+        self.counts = {name: len(array) for name, array in self.arrays.items()}
+        if not self.counts or min(self.counts.values()) == 0:
+            raise ValueError(
+                f"got folder {folder} without rows in .npy files; expected arrays named as the transformer's arguments"
+                " (encoder_hidden_states.npy, ...), with latent.npy where there are latents; write them first"
+            )
+        path = Path(folder) / CONSTANTS
+        self.constants: dict[str, Any] = torch.load(path, weights_only=True) if path.is_file() else {}
+
+    def __len__(self) -> int:
+        return max(self.counts.values())
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.array(array[row % len(array)])) for name, array in self.arrays.items()}
+
+    def collate(self, rows: list[dict[str, Tensor]]) -> dict[str, Any]:
+        """A batch, with what is the same for all."""
+        batch = default_collate(rows)
+        return {**batch, "constants": self.constants} if self.constants else batch
+
+
+class CallArrays(LightningDataModule):
+    """Batches for ``FlexiDistillation`` from a folder of arrays, in random order; each rank its share.
+
+    Args:
+        folder: See ``Rows``.
+        batch_size: Rows of a batch on each rank.
+        val_folder: Another one to validate on.
+        num_workers: Processes that read.
+    """
+
+    def __init__(self, folder: str, batch_size: int = 8, val_folder: str | None = None, num_workers: int = 0) -> None:
+        super().__init__()
+        self.folder, self.batch_size, self.val_folder, self.num_workers = folder, batch_size, val_folder, num_workers
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled, without a smaller last batch."""
+        rows = Rows(self.folder)
+        batch_size = min(self.batch_size, len(rows))
+        return DataLoader(
+            rows, batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers, collate_fn=rows.collate
+        )
+
+    def val_dataloader(self) -> DataLoader | list:
+        """In order."""
+        if self.val_folder is None:
+            return []
+        rows = Rows(self.val_folder)
+        return DataLoader(rows, self.batch_size, num_workers=self.num_workers, collate_fn=rows.collate)
+
+
+def read_arrays(folder: str | Path) -> dict[str, Tensor]:
+    """All arrays of a folder, in memory."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in Rows(folder).arrays.items()}

@@ -1,0 +1,73 @@
+"""``flexivid.sample --pipeline`` makes videos at several budgets with a pipeline from disk; mistakes are one line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from flexivid.pipeline.diffusers_pipeline import load_pipeline
+from flexivid.pretrained.adapter import save_adapter
+from flexivid.pretrained.flexify import flexify
+from flexivid.sample import main
+from tests.pretrained.families import disturb
+from tests.pretrained.pipelines import PIPELINES
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wan")
+    pipe = PIPELINES["wan"][0]()
+    pipe.save_pretrained(folder / "pipe")
+    disturb(flexify(pipe.transformer, ["1x4x4", "2x4x4"], rank=2))
+    return str(folder / "pipe"), str(save_adapter(pipe.transformer, folder / "adapter"))
+
+
+def words(folders, *more):
+    size = ("--height", "32", "--width", "48", "--num-frames", "5", "--num-inference-steps", "3", "--precision", "fp32")
+    return ["--pipeline", folders[0], "--adapter", folders[1], "--prompt", "a cat", *size, *more]
+
+
+@pytest.mark.slow
+def test_two_budgets_side_by_side(folders, tmp_path, capsys) -> None:
+    main(words(folders, "--budget", "1", "0.8", "--output-dir", str(tmp_path), "--device", "cpu", "--json"))
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    full, less = told["samples"]
+    assert full["plan"] == "3 of native"
+    assert full["cost"] == 1
+    assert less["cost"] <= 0.8
+    assert "2x4x4" in less["plan"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".mp4", ".png"}
+    assert len(list(tmp_path.glob("000000*.mp4"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--label", "3"], "got --label with --pipeline"),
+        (["--budget", "draft"], "got --budget draft with --pipeline; expected a fraction"),
+        (["--precision", "int8"], "got --precision int8"),
+        (["--pipeline", "nowhere/at/all"], "got --pipeline nowhere/at/all, which cannot be loaded"),
+        (["--adapter", "nowhere"], "expected an adapter folder"),
+        (["--solver", "euler"], "got --solver with --pipeline"),
+    ],
+)
+def test_mistakes_are_one_line(folders, tmp_path, capsys, change, says) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words(folders, "--output-dir", str(tmp_path), "--device", "cpu", *change))
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_options_of_a_pipeline_need_one(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--prompt", "a cat"])
+    assert "got --prompt without --pipeline" in capsys.readouterr().err
+
+
+def test_a_missing_text_encoder_is_named(folders, tmp_path) -> None:
+    shutil.copytree(folders[0], tmp_path / "pipe")
+    index = json.loads((tmp_path / "pipe" / "model_index.json").read_text())
+    (tmp_path / "pipe" / "model_index.json").write_text(json.dumps(index | {"text_encoder": [None, None]}))
+    with pytest.raises(ValueError, match="text_encoder"):
+        load_pipeline(tmp_path / "pipe", folders[1], dtype=torch.float32)

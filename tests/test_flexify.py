@@ -1,0 +1,82 @@
+"""The program of the same name as the public function: it shows that nothing changed, costs, and writes an adapter."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+import torch
+
+from flexivid.pretrained.adapter import load_adapter
+from tests.pretrained.families import CASES, build
+
+program = import_module("flexivid.flexify")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "wan"
+    build(CASES[0]).save_pretrained(folder)
+    return str(folder)
+
+
+def test_it_compares_counts_and_writes(model, tmp_path, capsys) -> None:
+    output = str(tmp_path / "modes")
+    program.main([model, "--modes", "1x4x4", "2x4x4", "--rank", "2", "--output", output, "--device", "cpu", "--json"])
+    lines = capsys.readouterr().out.splitlines()
+    told = json.loads(lines[-1])
+    assert lines[0] == "native mode, largest absolute difference before and after: 0"
+    assert told["difference"] == 0
+    assert told["least_budget"] == pytest.approx(told["macs"]["2x4x4"] / told["macs"]["native"], abs=1e-4)
+    loaded = load_adapter(build(CASES[0]), output)
+    assert sum(p.numel() for p in loaded.flexi.parameters()) == told["added"]
+
+
+def test_dry_run_reads_the_configuration_only(model, tmp_path, capsys) -> None:
+    program.main([model, "--modes", "1x4x4", "--dry-run", "--size", "5", "8", "8", "--output", str(tmp_path / "none")])
+    assert "latent 5x8x8" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["MODEL", "--modes", "1x1x1"], "expected a whole multiple"),
+        (["MODEL", "--modes", "4x4"], "expected FRAMESxROWSxCOLUMNS"),
+        (["MODEL", "--modes", "1x4x4", "--precision", "int8"], "got --precision int8"),
+        (["no such model", "--modes", "1x4x4"], "which does not exist; expected a folder or a hub id"),
+        (["/", "--modes", "1x4x4"], "without config.json"),
+        (["MODEL", "--mode", "1x4x4"], "did you mean '--modes'?"),
+    ],
+)
+def test_mistakes_are_one_line(model, capsys, words, says) -> None:
+    with pytest.raises(SystemExit) as stop:
+        program.main([model if word == "MODEL" else word for word in words] + ["--device", "cpu"])
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_model_that_changed_is_not_written(model, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("flexivid.pipeline.pretrained_model.flexify_and_compare", _spoilt)
+    with pytest.raises(SystemExit):
+        program.main([model, "--modes", "1x4x4", "--output", str(tmp_path / "none"), "--device", "cpu"])
+    assert "differs by 0.5; expected 0; nothing is written" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def _spoilt(model: torch.nn.Module, modes: list, **settings: object) -> float:
+    from flexivid.pretrained.flexify import flexify
+
+    flexify(model, modes, **settings)
+    return 0.5
+
+
+def test_the_name_stays_the_function_once_the_program_is_imported() -> None:
+    check = (
+        "import flexivid, importlib; program = importlib.import_module('flexivid.flexify');"
+        "assert callable(program.main); assert callable(flexivid.flexify);"
+        "from flexivid.pretrained.flexify import flexify; assert flexivid.flexify is flexify"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

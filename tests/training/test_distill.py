@@ -1,0 +1,223 @@
+"""Distillation lowers the error of every weak mode and touches nothing else, whatever its samples come from."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.recorded_calls import record_calls
+from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.calls import random_call
+from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode
+from flexivid.training.arrays import CallArrays
+from flexivid.training.callbacks.adapter import AdapterEMA
+from flexivid.training.distill import DistillationTimes, FlexiDistillation, Walk, distance
+from flexivid.training.modes import Phase
+from flexivid.training.optimizer import OptimizerSettings
+from tests.pretrained.families import CASES, build, call, output
+from tests.pretrained.pipelines import PIPELINES
+
+MODES = ["1x4x4", "2x2x2"]
+FAST = OptimizerSettings(learning_rate=3e-3, warmup_steps=1, final_fraction=1.0)
+WAN = CASES[0]
+
+
+def module(case=WAN, modes=MODES, **changes):
+    network = flexify(build(case), modes, rank=4)
+    settings = {"times": DistillationTimes(), "walk": Walk((2, 4, 4), num_steps=4), "optimizer": FAST}
+    return FlexiDistillation.of(network, **(settings | changes))
+
+
+def arrays(folder, case=WAN, latents=True, rows=6):
+    """A folder of latents and texts, or of texts alone, for the model of a case."""
+    model = build(case)
+    given = random_call(model, (2, 4, 4), batch=rows, text_tokens=6)
+    folder.mkdir()
+    for name, value in given.items():
+        if isinstance(value, torch.Tensor) and name not in ("hidden_states", "timestep"):
+            np.save(folder / f"{name}.npy", value.numpy())
+    if latents:
+        np.save(folder / "latent.npy", torch.randn(rows, model.config.in_channels, 2, 4, 4).numpy())
+    return folder
+
+
+def fit(distillation, data, folder, steps, *callbacks, **changes):
+    settings = {"max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": False, "limit_val_batches": 0}
+    settings |= {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": bool(callbacks)}
+    trainer = Trainer(**settings, callbacks=list(callbacks), default_root_dir=folder, **changes)
+    trainer.fit(distillation, data)
+    return trainer
+
+
+def errors(distillation, case=WAN):
+    arguments = call(case, (2, 4, 4), batch=4)
+    with torch.no_grad():
+        target = output(distillation.network, arguments)
+        return [distance(distillation.network, m, arguments, target)[0].item() for m in distillation.weak_modes]
+
+
+@pytest.mark.parametrize("latents", [True, False], ids=["latents", "data-free"])
+def test_every_mode_comes_nearer_and_native_stays(tmp_path, latents) -> None:
+    seed_everything(0)
+    distillation = module()
+    arguments = call(WAN, WAN.odd)
+    native = output(distillation.network, arguments)
+    frozen = {k: v.clone() for k, v in distillation.network.state_dict().items() if not k.startswith("flexi.")}
+    before = errors(distillation)
+    fit(distillation, CallArrays(str(arrays(tmp_path / "rows", latents=latents)), batch_size=4), tmp_path, 60)
+
+    set_mode(distillation.network, "native")
+    after = errors(distillation)
+    assert all(new < 0.95 * old for new, old in zip(after, before, strict=True)), (before, after)
+    set_mode(distillation.network, "native")
+    assert torch.equal(output(distillation.network, arguments), native)
+    now = distillation.network.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    given = {"latent": torch.randn(2, 4, 2, 4, 4), "encoder_hidden_states": torch.randn(2, 6, 16)}
+    found = []
+    for checkpointing in (True, False):
+        distillation = module(gradient_checkpointing=checkpointing)
+        distillation.log = lambda *args, **kwargs: None
+        distillation.training_step(given, 0).backward()
+        assert mode_of(distillation.network) == str(distillation.mode_at(0))
+        found.append([p.grad for p in adapter_parameters(distillation.network) if p.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_mode_depends_on_seed_and_step_alone() -> None:
+    one, other = module(seed=3), module(seed=3)
+    other.total_steps = 77
+    drawn = [one.mode_at(step) for step in range(40)]
+    assert drawn == [other.mode_at(step) for step in range(40)]
+    assert set(drawn) == {PatchMode(mode) for mode in MODES}
+
+
+@pytest.mark.parametrize("index", [1, 2], ids=["ltx", "hunyuan"])
+def test_other_flows_train_without_data(tmp_path, index) -> None:
+    case = CASES[index]
+    distillation = module(case, list(case.modes))
+    fit(distillation, CallArrays(str(arrays(tmp_path / "rows", case, latents=False)), batch_size=2), tmp_path, 3)
+    positions = distillation.walk.position
+    assert len(set(positions.tolist())) == 2
+    assert all(0 <= place < 1 for place in positions.tolist())
+
+
+def test_a_walk_ends_where_the_solver_would() -> None:
+    """With the velocity of a straight path, its end is the data, for steps of any length."""
+    network, data = build(WAN), torch.randn(2, 4, 2, 4, 4)
+    walk = module().walk
+    source, inputs = torch.Generator().manual_seed(0), {"encoder_hidden_states": torch.zeros(2, 6, 16)}
+    for _ in range(20):
+        before = walk.call(network, inputs, source)["hidden_states"]
+        time = walk.time.view(-1, 1, 1, 1, 1)
+        walk.advance((before - data) / time, before, source)
+        ended = walk.position == 0
+        torch.testing.assert_close(walk.latent[ended], data[ended])
+        if ended.any():
+            return
+    raise AssertionError("no path ended")
+
+
+def test_videos_are_encoded_and_take_the_text_of_their_class(tmp_path) -> None:
+    arrays(tmp_path / "texts", latents=False, rows=3)
+    network = flexify(WAN.build(in_channels=3, out_channels=3).eval(), MODES, rank=2)
+    times = DistillationTimes(shift=0.05)  # hardly any noise
+    distillation = FlexiDistillation.of(network, times=times, texts=str(tmp_path / "texts"))
+    batch = {"video": torch.zeros(2, 3, 2, 4, 4, dtype=torch.uint8), "label": torch.tensor([2, 0])}
+    found, is_walk = distillation.call_of(batch, (0, 0, 0, 0))
+    assert not is_walk
+    assert torch.equal(found["encoder_hidden_states"], distillation.texts["encoder_hidden_states"][[2, 0]])
+    assert (found["hidden_states"].flatten(1).mean(1) < 0).all()  # black is -1
+    with pytest.raises(ValueError, match=r"expected model\.texts"):
+        FlexiDistillation.of(network).call_of(batch, (0, 0, 0, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recorded_calls_of_a_real_pipeline(tmp_path, dtype) -> None:
+    make, arguments, weak = PIPELINES["ltx"]
+    pipe = make()
+    pipe.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 3, **arguments}
+    del settings["prompt"]
+    record_calls(pipe, tmp_path / "rows", ["a cat"], per_prompt=2, **settings)
+    distillation = FlexiDistillation.of(flexify(pipe.transformer.to(dtype), [weak], rank=2), optimizer=FAST)
+    before = [p.clone() for p in adapter_parameters(distillation.network)]
+    data, settings = CallArrays(str(tmp_path / "rows"), batch_size=2), {"gradient_clip_val": 0.02}
+    fit(distillation, data, tmp_path, 2, precision="bf16-mixed", **settings)
+    assert any((p != q).any() for p, q in zip(before, adapter_parameters(distillation.network), strict=True))
+
+
+def test_averages_are_written_and_checkpoints_hold_new_weights_only(tmp_path) -> None:
+    distillation, data = module(), CallArrays(str(arrays(tmp_path / "rows")), batch_size=2)
+    saves = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
+    fit(distillation, data, tmp_path, 4, AdapterEMA(0.9), saves)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    assert state
+    assert all(name.startswith("network.flexi.") for name in state)
+    assert any((state[f"network.flexi.{k}"] != v).any() for k, v in distillation.network.flexi.state_dict().items())
+    (folder,) = {path.parent for path in tmp_path.rglob("flexivid.json")}
+    loaded = load_adapter(build(WAN), folder)
+    for ours, theirs in zip(adapter_parameters(distillation.network), adapter_parameters(loaded), strict=True):
+        assert torch.equal(ours, theirs)
+    again = module()
+    trainer = fit(again, data, tmp_path, 4, AdapterEMA(0.9), saves)
+    resumed = module()
+    Trainer(
+        max_steps=5, max_epochs=-1, accelerator="cpu", logger=False, callbacks=[AdapterEMA(0.9)],
+        default_root_dir=tmp_path, limit_val_batches=0, enable_progress_bar=False, enable_checkpointing=False,
+    ).fit(resumed, data, ckpt_path=tmp_path / "last.ckpt", weights_only=False)  # fmt: skip
+    assert trainer.global_step == 4
+
+
+def test_wrong_modes_and_folders_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"without rows in \.npy"):
+        CallArrays(str(tmp_path)).train_dataloader()
+    with pytest.raises(ValueError, match="expected the network's modes"):
+        module(phases=[Phase(1.0, {"4x4x4": 1})])
+
+
+TWO = """
+import hashlib, json, sys
+from pathlib import Path
+import torch
+from tests.training.test_distill import arrays, fit, module
+from flexivid.training.arrays import CallArrays
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+distillation = module()
+trainer = fit(
+    distillation, CallArrays(str(folder / "rows"), batch_size=2), folder, 4, devices=2,
+    strategy="ddp_find_unused_parameters_true",
+)
+weights = b"".join(p.detach().numpy().tobytes() for p in distillation.network.flexi.parameters())
+digest = hashlib.sha256(weights).hexdigest()
+told = {"weights": digest, "mode": str(distillation.mode_at(3)), "steps": trainer.global_step}
+(folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path) -> None:
+    arrays(tmp_path / "rows", rows=12)
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    alone = {"OMP_NUM_THREADS": "1", "PL_GLOBAL_SEED": "", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    environment = {name: value for name, value in {**os.environ, **alone}.items() if value}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first["steps"] == 4
