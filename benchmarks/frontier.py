@@ -76,7 +76,10 @@ def _way(job: Job, tables: list, name: str, budget: float) -> Way:
         weak = whole._replace(options=whole.options[1:], costs=whole.costs[1:], plain_costs=whole.plain_costs[1:])
         return Way(name, budget, settings, plan_of(weak_first(weak), model, settings, budget))
     if name == "fewer_steps":
-        settings = settings._replace(num_inference_steps=max(1, math.floor(budget * settings.num_inference_steps)))
+        steps = math.floor(budget * settings.num_inference_steps)
+        if steps < 1:
+            raise ValueError(f"got budget {budget:g} of {settings.num_inference_steps} steps; expected a whole step")
+        settings = settings._replace(num_inference_steps=steps)
     calls = num_calls(settings.solver, settings.num_inference_steps)
     schedule = constant(model.config.native, calls, guided=settings.guidance_scale != 1)
     return Way(name, budget, settings, plan_of(schedule, model, settings, budget))

@@ -117,9 +117,8 @@ def run(options: Namespace) -> None:
     _refuse_pipeline_options(options)
     path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
+    model = compiling.compile_forward(model) if options.compile else model
     model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
-    if options.compile:
-        model = compiling.compile_forward(model)
     settings = sampling.settings_from(_given(options)).filled(model)
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
