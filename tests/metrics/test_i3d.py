@@ -52,6 +52,12 @@ def test_odd_numbers_of_frames(network, clips):
     torch.testing.assert_close(network(clips[17][1:]), logits[1:], rtol=0, atol=1e-4)
 
 
+def test_a_clip_does_not_depend_on_its_batch(network, clips):
+    three = torch.cat((clips[9], clips[9][:1].flip(2)))
+    alone = torch.cat([network(clip) for clip in three.split(1)])
+    torch.testing.assert_close(network(three), alone, atol=1e-4, rtol=0)
+
+
 def test_the_layout_in_memory_does_not_matter(network, clips, monkeypatch):
     expected = network(clips[9][:1])
     monkeypatch.setattr(i3d, "channels_last", torch.Tensor.contiguous)
