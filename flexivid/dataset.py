@@ -6,14 +6,14 @@ Parses, calls the rooms, prints. A recipe's data section is read as the training
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.messages import plain_errors, refuse
+from flexivid.pipeline.command_line import ProgramParser, program_parser, words_of
+from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = {
     "": """examples:
@@ -39,17 +39,9 @@ VERBS = {
 }
 
 
-class Parser(ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with status 2."""
-        refuse(self, message, ex)
-
-
 def build_parser() -> ArgumentParser:
     """All verbs and their options; dashes and underscores are the same."""
-    verbs = {verb: _parser(f" {verb}", text, EXAMPLES[verb]) for verb, text in VERBS.items()}
+    verbs = {verb: program_parser(f"dataset {verb}", text, EXAMPLES[verb]) for verb, text in VERBS.items()}
     for verb in ("check", "preview"):
         add = verbs[verb].add_argument
         add("path", nargs="?", help="folder or manifest (default: data.root of the recipe)")
@@ -75,7 +67,7 @@ def build_parser() -> ArgumentParser:
         verbs[verb].add_argument("--num_workers", type=int, help="processes (default: one a core)")
     verbs["shard"].add_argument("output", help="new folder, or an address such as s3://bucket/name")
     verbs["shard"].add_argument("--chunk_mib", type=int, default=64, help="size of the files (default: 64)")
-    parser = _parser("", __doc__.splitlines()[0], EXAMPLES[""])
+    parser = program_parser("dataset", __doc__.splitlines()[0], EXAMPLES[""])
     subcommands = parser.add_subcommands(dest="verb")
     for verb, subparser in verbs.items():
         subcommands.add_subcommand(verb, subparser, help=VERBS[verb])
@@ -84,7 +76,7 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)] or ["--help"]
+    words = words_of(argv) or ["--help"]
     options = build_parser().parse_args(words)
     run = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard}[options.verb]
     with plain_errors():
@@ -190,13 +182,6 @@ def shard(options: Namespace) -> None:
             print(f"  left out: {path}: {reason}")
 
 
-def _parser(verb: str, text: str, example: str) -> Parser:
-    import argparse
-
-    name, form = f"python -m flexivid.dataset{verb}", argparse.RawDescriptionHelpFormatter
-    return Parser(prog=name, description=text, epilog=example, formatter_class=form, allow_abbrev=False)
-
-
 def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> Any:
     """The data module of a recipe, made by the rules of the training program."""
     import yaml
@@ -208,15 +193,9 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
         found = yaml.safe_load(Path(file).read_text())
         section |= (found.get("data") if isinstance(found, dict) else None) or {}
     section |= overrides | ({"root": root} if root else {})
-    parser = Parser(prog="python -m flexivid.dataset")
+    parser = ProgramParser(prog="python -m flexivid.dataset")
     parser.add_class_arguments(VideoDataModule, "data")
     return VideoDataModule(**parser.parse_object({"data": section}).data.as_dict())
-
-
-def _underscored(word: str) -> str:
-    """``--num-frames=4`` -> ``--num_frames=4``."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def _given(options: Namespace) -> dict[str, Any]:

@@ -6,15 +6,15 @@ Parses, calls the pipeline, prints. What is finished is kept: the same command g
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.messages import plain_errors, refuse
+from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
   python -m flexivid.evaluate --num-videos 256                          the newest run at three budgets
@@ -25,25 +25,9 @@ EXAMPLES = """examples:
 """
 
 
-class Parser(ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with status 2."""
-        refuse(self, message, ex)
-
-
 def build_parser() -> ArgumentParser:
     """All options, those of sampling named as in ``flexivid.sample``; dashes and underscores are the same."""
-    import argparse
-
-    parser = Parser(
-        prog="python -m flexivid.evaluate",
-        description=__doc__.splitlines()[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program_parser("evaluate", __doc__.splitlines()[0], EXAMPLES)
     _add_what(parser.add_argument)
     _add_sampling(parser.add_argument)
     return parser
@@ -96,8 +80,7 @@ def _add_sampling(add: Callable[..., Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
-    options = build_parser().parse_args(words)
+    options = build_parser().parse_args(words_of(argv))
     with plain_errors():
         if options.generated and options.checkpoint:
             raise ValueError("got --generated and --checkpoint; expected one of them; leave the other out")
@@ -288,12 +271,6 @@ def _bars(look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = 
         show()
         yield show
         show()
-
-
-def _underscored(word: str) -> str:
-    """``--num-videos=4`` -> ``--num_videos=4``."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 if __name__ == "__main__":

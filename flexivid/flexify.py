@@ -6,13 +6,13 @@ Parses, calls the pipeline, prints. The public function of the same name is ``fl
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.messages import plain_errors, refuse
+from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
   python -m flexivid.flexify Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output wan_modes
@@ -24,25 +24,9 @@ next: python -m flexivid.train fit --config conf/distill_wan.yaml    (train what
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-class Parser(ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with status 2."""
-        refuse(self, message, ex)
-
-
 def build_parser() -> ArgumentParser:
     """All options; dashes and underscores are the same."""
-    import argparse
-
-    parser = Parser(
-        prog="python -m flexivid.flexify",
-        description=__doc__.splitlines()[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program_parser("flexify", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
     add("model", help="diffusers folder, of a pipeline or of its transformer, or an id on the Hugging Face hub")
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
@@ -62,8 +46,7 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
-    options = build_parser().parse_args(words)
+    options = build_parser().parse_args(words_of(argv))
     with plain_errors():
         run(options)
 
@@ -114,12 +97,6 @@ def _summary(
     costs = costs_of(model, size, options.text_tokens)
     facts = {"difference": difference, "macs": costs, "least_budget": least_budget(costs), "output": written}
     return facts | needs_of(model, size, options.text_tokens)._asdict()
-
-
-def _underscored(word: str) -> str:
-    """``--text-tokens=4`` -> ``--text_tokens=4``."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 if __name__ == "__main__":

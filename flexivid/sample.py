@@ -6,14 +6,14 @@ Parses, calls the pipeline, prints. The plan and its cost are printed before the
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.messages import plain_errors, refuse, result_line
+from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.messages import plain_errors, result_line
 
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
@@ -26,25 +26,9 @@ EXAMPLES = """examples:
 """
 
 
-class Parser(ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with status 2."""
-        refuse(self, message, ex)
-
-
 def build_parser() -> ArgumentParser:
     """All options, named as in diffusers; dashes and underscores are the same."""
-    import argparse
-
-    parser = Parser(
-        prog="python -m flexivid.sample",
-        description=__doc__.splitlines()[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program_parser("sample", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
     add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
     add("--pipeline", help="diffusers pipeline instead of a checkpoint: folder or hub id; needs --adapter and --prompt")
@@ -98,8 +82,7 @@ def _add_size(add: Callable[..., Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
-    options = build_parser().parse_args(words)
+    options = build_parser().parse_args(words_of(argv))
     with plain_errors():
         run(options)
 
@@ -230,12 +213,6 @@ def _given(options: Namespace) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in ("modes", "guidance_interval")}
     pairs = {name: tuple(value) if value else None for name, value in given.items()}
     return {**{name: getattr(options, name) for name in names}, **pairs}
-
-
-def _underscored(word: str) -> str:
-    """``--num-videos=4`` -> ``--num_videos=4``."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def _build_graphs(model: Any, plans: Sequence[Any], settings: Any, num_videos: int) -> None:

@@ -6,15 +6,15 @@ it, and a picture of the schedules to ``schedules.png``.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.messages import plain_errors, refuse
+from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.messages import plain_errors
 
 BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # shown when done
 EXAMPLES = """examples:
@@ -24,25 +24,9 @@ EXAMPLES = """examples:
 """
 
 
-class Parser(ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with status 2."""
-        refuse(self, message, ex)
-
-
 def build_parser() -> ArgumentParser:
     """All options, named as in flexivid.sample; dashes and underscores are the same."""
-    import argparse
-
-    parser = Parser(
-        prog="python -m flexivid.search",
-        description=__doc__.splitlines()[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program_parser("search", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
     add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
     add("--num_videos", type=int, default=32, help="trajectories to measure (default: 32)")
@@ -64,8 +48,7 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
-    options = build_parser().parse_args(words)
+    options = build_parser().parse_args(words_of(argv))
     with plain_errors():
         run(options)
 
@@ -115,12 +98,6 @@ def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
         name: tuple(value) if (value := getattr(options, name)) else None for name in ("modes", "guidance_interval")
     }
     return settings_from({**given, **pairs, "num_inference_steps": steps}).filled(model)
-
-
-def _underscored(word: str) -> str:
-    """``--num-videos=4`` -> ``--num_videos=4``."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from flexivid.pipeline.evaluation_page import Films, Row, page
 from flexivid.pipeline.evaluation_pair import Pair
 from flexivid.pipeline.evaluation_result import plain_scores
 from flexivid.pipeline.evaluation_run import Job
+from flexivid.pipeline.whole_file import whole_file
 
 FILES = {"json": "evaluation.json", "curve": "fvd_vs_compute.png", "page": "index.html"}
 COST = ("budget", "cost a video", "seconds")
@@ -107,9 +108,8 @@ def _write(folder: Path, plain: dict[str, Any], text: str, curve: bytes | None) 
     contents = {"json": json.dumps(plain, indent=2).encode(), "page": text.encode()}
     contents |= {"curve": curve} if curve else {}
     for kind, content in contents.items():
-        part = folder / (FILES[kind] + ".part")
-        part.write_bytes(content)
-        part.replace(folder / FILES[kind])
+        with whole_file(folder / FILES[kind]) as part:
+            part.write_bytes(content)
     return {kind: folder / FILES[kind] for kind in contents}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.evaluation import Made, Task
 from flexivid.pipeline.sample_folder import Plan
+from flexivid.pipeline.whole_file import whole_file
 
 
 class BlockFolder:
@@ -60,13 +60,9 @@ class BlockFolder:
         """Keep a block."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(indices)
-        part = path.with_suffix(f".{os.getpid()}.part")  # two ranks may make the same block
         kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        try:
+        with whole_file(path) as part:  # two ranks may make the same block
             save_file({**kept, "indices": torch.tensor(list(indices))}, part, metadata={"facts": self._facts})
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _path(self, indices: Sequence[int]) -> Path:
         return self.folder / f"{indices[0]:06d}.safetensors"

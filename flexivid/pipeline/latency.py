@@ -22,6 +22,7 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.precision import autocast
 from flexivid.pipeline.sampling import Settings
+from flexivid.pipeline.whole_file import whole_file
 
 REPEATS = 5
 
@@ -52,9 +53,8 @@ def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[
         seconds = measure_latency(model, settings, batch)
         content = {"key": key, "seconds": {str(mode): value for mode, value in seconds.items()}}
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(file)
+        with whole_file(file) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n")
     return seconds
 
 

@@ -20,6 +20,7 @@ from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of, wa
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.sampling import Settings
 from flexivid.pipeline.video_io import to_frames, write_grid, write_video
+from flexivid.pipeline.whole_file import whole_file
 
 GRID_COLUMNS = 8
 
@@ -186,9 +187,8 @@ def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
     """Add lines, replacing those of the same file; the manifest is whole at any time."""
     old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     kept = {line["file"]: line for line in old} | lines
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(kept.items())))
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(kept.items())))
 
 
 def _missing(folder: Path, files: Sequence[str], done: Container[str]) -> str:

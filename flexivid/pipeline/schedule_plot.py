@@ -9,6 +9,7 @@ import numpy as np
 
 from flexivid.budget.schedule import Step
 from flexivid.budget.search import Point, best
+from flexivid.pipeline.whole_file import whole_file
 
 ROWS = 200  # budgets drawn
 COLOURS = "cividis"
@@ -69,6 +70,5 @@ def write_schedule_plot(
     right.set(xlabel="predicted error (sum over calls)")
     right.grid(alpha=0.3)
     path = Path(path)
-    part = path.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=120)

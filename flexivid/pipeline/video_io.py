@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from flexivid.latents.codec import to_bytes
+from flexivid.pipeline.whole_file import whole_file
 
 GAP = 2  # pixels between the tiles of a grid
 CRF = 10  # near lossless: samples are also measured from their files
@@ -37,7 +37,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
     path = Path(path)
     odd = [(0, side % 2) for side in frames.shape[1:3]]
     frames = np.pad(frames, ((0, 0), *odd, (0, 0)), mode="edge")
-    with _whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:
+    with whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", {"crf": str(CRF)}
@@ -45,17 +45,6 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
     return path
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A name beside the path to write to; it becomes the path if all goes well and is removed if not."""
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def enlarge(frames: np.ndarray, least: int = 128) -> np.ndarray:
@@ -103,7 +92,7 @@ def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]
     video = write_video(path.with_suffix(".mp4"), tile(big), fps)
     picture = _titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
-    with _whole_file(path.with_suffix(".png")) as part:
+    with whole_file(path.with_suffix(".png")) as part:
         picture.save(part, format="png")
     return video, path.with_suffix(".png")
 

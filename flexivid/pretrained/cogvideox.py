@@ -102,7 +102,6 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 COGVIDEOX = Family(
     class_name="CogVideoXTransformer3DModel",
     patch=lambda config: PatchMode(config["patch_size_t"] or 1, config["patch_size"], config["patch_size"]),
-    channels=lambda config: (config["in_channels"], config["out_channels"] or config["in_channels"]),
     width=_width,
     embed="patch_embed.proj",
     unembed="proj_out",

@@ -88,7 +88,6 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 DIT = Family(
     class_name="DiTTransformer2DModel",
     patch=lambda config: PatchMode(1, config["patch_size"], config["patch_size"]),
-    channels=lambda config: (config["in_channels"], config["out_channels"] or config["in_channels"]),
     width=_width,
     embed="pos_embed.proj",
     unembed="proj_out_2",

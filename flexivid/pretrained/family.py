@@ -69,6 +69,11 @@ def no_positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
     return {}
 
 
+def latent_channels(config: Config) -> tuple[int, int]:
+    """Channels (in, out), as most classes name them: no ``out_channels`` means as many as come in."""
+    return config["in_channels"], config["out_channels"] or config["in_channels"]
+
+
 @dataclass(frozen=True)
 class Family:
     """One class of diffusers' transformers.
@@ -76,13 +81,13 @@ class Family:
     Attributes:
         class_name: Name of the class.
         patch: Native patch, from the configuration.
-        channels: Channels (in, out) of the latent, from the configuration.
         width: Token width d, from the configuration.
         embed: Path of the layer that embeds patches: a convolution, or a linear with features (c, pt, ph, pw).
         unembed: Path of the linear that makes patches of tokens.
         output_order: Order of its output features, an einops pattern of ``c pt ph pw``.
         lora: Regular expression of the paths of linears that take LoRA: self-attention and feed-forward.
         work: (config, grid of tokens, text tokens) -> all matrix products but those of patches.
+        channels: Channels (in, out) of the latent, from the configuration.
         axes: Axes along which weak modes may grow, from the configuration: some of ``thw``.
         square: Whether weak modes must grow rows and columns alike.
         positions: (model, fold) -> modules that answer in the place of native ones in a weak mode, by path.
@@ -92,13 +97,13 @@ class Family:
 
     class_name: str
     patch: Callable[[Config], PatchMode]
-    channels: Callable[[Config], tuple[int, int]]
     width: Callable[[Config], int]
     embed: str
     unembed: str
     output_order: str
     lora: str
     work: Callable[[Config, Size3, int], list[Work]]
+    channels: Callable[[Config], tuple[int, int]] = latent_channels
     axes: Callable[[Config], str] = lambda config: "thw"
     square: bool = False
     positions: Callable[[nn.Module, Fold], dict[str, nn.Module]] = no_positions

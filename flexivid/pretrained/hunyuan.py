@@ -73,7 +73,6 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 HUNYUAN = Family(
     class_name="HunyuanVideoTransformer3DModel",
     patch=lambda config: PatchMode(config["patch_size_t"], config["patch_size"], config["patch_size"]),
-    channels=lambda config: (config["in_channels"], config["out_channels"] or config["in_channels"]),
     width=_width,
     embed="x_embedder.proj",
     unembed="proj_out",

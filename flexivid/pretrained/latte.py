@@ -85,7 +85,6 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 LATTE = Family(
     class_name="LatteTransformer3DModel",
     patch=lambda config: PatchMode(1, config["patch_size"], config["patch_size"]),
-    channels=lambda config: (config["in_channels"], config["out_channels"] or config["in_channels"]),
     width=_width,
     embed="pos_embed.proj",
     unembed="proj_out",

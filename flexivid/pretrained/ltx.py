@@ -79,7 +79,6 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 LTX = Family(
     class_name="LTXVideoTransformer3DModel",
     patch=lambda config: PatchMode(1, 1, 1),  # of the tokens that come in: patches, if any, are packed before the call
-    channels=lambda config: (config["in_channels"], config["out_channels"] or config["in_channels"]),
     width=_width,
     embed="proj_in",
     unembed="proj_out",

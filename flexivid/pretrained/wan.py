@@ -72,7 +72,6 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 WAN = Family(
     class_name="WanTransformer3DModel",
     patch=lambda config: PatchMode(*config["patch_size"]),
-    channels=lambda config: (config["in_channels"], config["out_channels"] or config["in_channels"]),
     width=_width,
     embed="patch_embedding",
     unembed="proj_out",

@@ -20,6 +20,7 @@ from rich.console import Console
 from flexivid.metrics.features import build_extractor
 from flexivid.pipeline.curve import curve_figure
 from flexivid.pipeline.evaluation import Evaluation, Made, check_frames
+from flexivid.pipeline.whole_file import whole_file
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
 from flexivid.training.callbacks.fvd_shares import Question, Shares
 from flexivid.training.callbacks.ranks import FailedRankError, on_all_ranks
@@ -182,9 +183,8 @@ def _write(folder: Path, evaluation: Evaluation) -> Path:
     """The evaluation as a file, which appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step_{evaluation.global_step:06d}.json"
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n")
-    part.replace(file)
+    with whole_file(file) as part:
+        part.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n")
     return file
 
 
