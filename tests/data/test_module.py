@@ -262,7 +262,7 @@ def test_two_real_ranks_share_the_stream(root, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent(f"""
-        import json, sys
+        import json, sys, torch
         sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
         from test_module import Watcher, data, pl
         model = Watcher()
@@ -272,6 +272,7 @@ def test_two_real_ranks_share_the_stream(root, tmp_path):
         trainer.fit(model, data({root!r}, val_clips=7))
         name = f"{{trainer.global_rank}}.json"
         open({str(tmp_path)!r} + "/" + name, "w").write(json.dumps([model.seen, model.validated]))
+        torch.distributed.destroy_process_group()
         """)
     )
     subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=120)

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
 from flexivid.training.callbacks import ExportModel, SampleVideos, Speed
+from flexivid.training.callbacks.ranks import leave_group
 from flexivid.training.module import Clips, FlexiDiffusion
 from flexivid.training.optimizer import OptimizerSettings
 
@@ -50,6 +51,7 @@ trainer.fit(module, data)
 weights = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.network.parameters())).hexdigest()
 told = {"modes": watch.modes, "batches": watch.batches, "weights": weights, "steps": trainer.global_step}
 (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+leave_group()
 """
 
 

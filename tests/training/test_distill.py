@@ -194,6 +194,7 @@ from pathlib import Path
 import torch
 from tests.training.test_distill import arrays, fit, module
 from flexivid.training.arrays import CallArrays
+from flexivid.training.callbacks.ranks import leave_group
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 distillation = module()
@@ -205,6 +206,7 @@ weights = b"".join(p.detach().numpy().tobytes() for p in distillation.network.fl
 digest = hashlib.sha256(weights).hexdigest()
 told = {"weights": digest, "mode": str(distillation.mode_at(3)), "steps": trainer.global_step}
 (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+leave_group()
 """
 
 

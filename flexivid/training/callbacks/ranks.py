@@ -60,3 +60,12 @@ def on_all_ranks(work: Callable[[], T]) -> T:
     if reasons:
         raise FailedRankError("; ".join(reasons)) from cause
     return result  # type: ignore[return-value]
+
+
+def leave_group() -> None:
+    """End this process's part in the group, if there is one; the last thing that a program of several ranks does.
+
+    Lightning does so for NCCL only. The threads of gloo that are left then can abort the process while Python exits.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

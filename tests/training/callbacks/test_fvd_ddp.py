@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer, seed_everything
 from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
 from flexivid.training.callbacks import FVDVsBudget, SampleVideos, fvd_shares
+from flexivid.training.callbacks.ranks import leave_group
 from flexivid.training.module import Clips, FlexiDiffusion
 
 torch.set_num_threads(1)
@@ -46,6 +47,7 @@ with warnings.catch_warnings(record=True) as caught:
     trainer.fit(module, data)
 told = {"steps": trainer.global_step, "warnings": [str(one.message) for one in caught]}
 (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+leave_group()
 """
 
 
