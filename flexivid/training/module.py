@@ -119,16 +119,16 @@ class FlexiDiffusion(LightningModule):
         self.latent_size = self.codec.latent_size(*self.clips.size)
         self.network = FlexiDiT(shape)
         self.log_every = 20
-        self.plans = [(0, 1)]  # (from step, total steps): a run may be shortened, and what is done must stay as it was
-        self._asked_steps = 0  # by the trainer's settings, before any change
+        self.plans = [(0, 1)]  # (from step, total steps): a run may be replanned, and what is done must stay as it was
+        self.asked_steps = 0  # by the trainer's settings, before any change
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.plans[-1][1]
 
-    def shorten(self, total_steps: int, *, from_step: int) -> None:
-        """Plan the run for fewer steps, from a future step on."""
+    def replan(self, total_steps: int, *, from_step: int) -> None:
+        """Plan the run for another number of steps, from a future step on."""
         self.plans.append((from_step, total_steps))
 
     def progress_at(self, global_step: int) -> float:
@@ -147,11 +147,20 @@ class FlexiDiffusion(LightningModule):
         return batch_size_of(self.mode_at(global_step), self.latent_size, self.modes[0], self.clips.batch_size)
 
     def setup(self, stage: str) -> None:
-        """Tell the data module the batch size of each step."""
+        """Tell the data module the batch size of each step.
+
+        Raises:
+            ValueError: If the data are latents of another codec.
+        """
+        made_by = getattr(getattr(self.trainer, "datamodule", None), "latent_codec", None)
+        if made_by not in (None, self.codec_name):
+            raise ValueError(
+                f"got latents of codec {made_by}; expected {self.codec_name}; change data.latents or codec"
+            )
         if stage == "fit":
-            self._asked_steps = int(self.trainer.estimated_stepping_batches)
+            self.asked_steps = int(self.trainer.estimated_stepping_batches)
             if self.plans == [(0, 1)]:
-                self.plans = [(0, self._asked_steps)]
+                self.plans = [(0, self.asked_steps)]
             data = getattr(self.trainer, "datamodule", None)
             if data is not None and hasattr(data, "set_batch_sizes"):
                 data.set_batch_sizes(self.batch_size_at)
@@ -161,7 +170,7 @@ class FlexiDiffusion(LightningModule):
         mode = self.mode_at(self.global_step)
         stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
         loss = self._losses(batch, mode, stream, dropout=self.objective.label_dropout).mean()
-        count = len(batch["video"])
+        count = len(batch["label"])
         self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)
         return loss
@@ -176,7 +185,7 @@ class FlexiDiffusion(LightningModule):
     def _losses(self, batch: dict[str, Tensor], mode: PatchMode, stream: tuple[int, ...], *, dropout: float) -> Tensor:
         """Loss of each sample, (b,)."""
         goal, source = self.objective, _generator(stream)
-        x0 = self.codec.encode(to_unit(batch["video"]))  # b c t h w
+        x0 = batch["latent"].float() if "latent" in batch else self.codec.encode(to_unit(batch["video"]))  # b c t h w
         drawn = draw_times(
             len(x0),
             distribution=goal.times,
@@ -235,7 +244,7 @@ class FlexiDiffusion(LightningModule):
             "model": self.network.config.to_dict(),
             "recipe": self.recipe(),
             "plans": [list(p) for p in self.plans],
-            "asked_steps": self._asked_steps,
+            "asked_steps": self.asked_steps,
         }
         checkpoint[KEY] = entry
 
@@ -249,8 +258,8 @@ class FlexiDiffusion(LightningModule):
         _check_fits(entry["model"], self.network.config.to_dict())
         self.plans = [(int(first), int(total)) for first, total in entry["plans"]]
         before = entry.get("asked_steps", self.plans[0][1])
-        if self._asked_steps not in (0, before, self.total_steps):
-            self.plans.append((checkpoint["global_step"], self._asked_steps))
+        if self.asked_steps not in (0, before, self.total_steps):
+            self.plans.append((checkpoint["global_step"], self.asked_steps))
 
 
 def _check_fits(saved: dict[str, Any], own: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ import torch
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from flexivid.data.latent_cache import write_latents
+from flexivid.data.pool import DecodePool
+from flexivid.latents.codec import build_codec, to_unit
 from flexivid.pipeline.checkpoint import KEY
 from flexivid.training.modes import ModeChoice
 from flexivid.training.module import Clips, Objective, _generator
@@ -110,10 +113,33 @@ def test_a_shortened_run_keeps_its_past(make_module):
     module = make_module()
     module.plans = [(0, 1000)]
     past = [module.mode_at(step) for step in range(100)]
-    module.shorten(150, from_step=100)
+    module.replan(150, from_step=100)
     assert [module.mode_at(step) for step in range(100)] == past
     assert module.progress_at(99) == pytest.approx(0.099)
     assert module.progress_at(150) == 1.0
+
+
+def test_trains_on_latents(tmp_path, make_data, make_module, make_trainer):
+    """Losses on kept latents are those on the pixels they were made of, to half precision."""
+    settings = {"windows": "first", "cache_gib": 0}
+    pixels = make_data(**settings)
+    pixels.setup("fit")
+    codec = build_codec("pixel")
+    with DecodePool(1) as pool:
+        for name, part in (("train", pixels.splits.train), ("val", pixels.splits.val)):
+            encode = lambda frames: codec.encode(to_unit(frames))  # noqa: E731
+            write_latents(tmp_path / "latents", part, encode, codec="pixel", pool=pool, name=name)
+    losses = []
+    for number, latents in enumerate((None, str(tmp_path / "latents"))):
+        torch.manual_seed(0)
+        trainer = make_trainer(tmp_path / str(number), 3, limit_val_batches=1)
+        trainer.fit(make_module(), make_data(**settings, latents=latents))
+        losses.append(float(trainer.callback_metrics["train/loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    note = tmp_path / "latents" / "train.json"
+    note.write_text(note.read_text().replace('"pixel"', '"vae 1"'))
+    with pytest.raises(ValueError, match=r"got latents of codec vae 1; expected pixel; change data\.latents"):
+        make_trainer(tmp_path / "other", 1).fit(make_module(), make_data(**settings, latents=str(tmp_path / "latents")))
 
 
 def test_a_mode_trains_at_its_own_times(make_module, monkeypatch):

@@ -14,8 +14,9 @@ from flexivid.training.module import FlexiDiffusion
 class FitMinutes(Callback):
     """Shortens the run so that it ends within a number of minutes, learning rate and phases with it.
 
-    Unlike ``max_time``, which cuts a run off wherever its learning rate is then. The speed is looked at three times,
-    and the plan never grows. Validation and samples count as they come.
+    Unlike ``max_time``, which cuts a run off wherever its learning rate is then. The speed is looked at three times;
+    a run that was slow at first gets steps back, never more than were asked for. Validation and samples count as they
+    come.
 
     Args:
         minutes: From the first step to the last.
@@ -29,8 +30,8 @@ class FitMinutes(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; after a resume the minutes are those of the rest."""
-        self._started, self._first = time.perf_counter(), trainer.global_step
         assert isinstance(pl_module, FlexiDiffusion)
+        self._started, self._last, self._asked = time.perf_counter(), (0.0, trainer.global_step), pl_module.asked_steps
         self._limit(trainer, pl_module.total_steps)
 
     def on_train_batch_end(
@@ -38,18 +39,19 @@ class FitMinutes(Callback):
     ) -> None:
         """At a few points of the run, fit the number of steps to the time."""
         assert isinstance(pl_module, FlexiDiffusion)
-        if not self._looks or trainer.global_step % self.look_every:
+        step = trainer.global_step
+        if not self._looks or step % self.look_every:
             return
         seconds = float(trainer.strategy.broadcast(time.perf_counter() - self._started))  # one clock for all ranks
         if seconds < self._looks[0] * self.minutes * 60:
             return
         self._looks.pop(0)
-        done = trainer.global_step - self._first
-        possible = self._first + int(done * self.minutes * 60 / seconds)
-        if possible < 0.98 * pl_module.total_steps:
-            total = max(possible, trainer.global_step + 64)
-            rank_zero_info(f"{seconds / max(1, done):.2f} s a step: {total} steps fit into {self.minutes:g} minutes")
-            pl_module.shorten(total, from_step=trainer.global_step + 32)  # batches that workers hold are unchanged
+        a_step = (seconds - self._last[0]) / max(1, step - self._last[1])  # since the last look: starts are slow
+        self._last = seconds, step
+        total = min(self._asked, max(step + 64, step + int((self.minutes * 60 - seconds) / a_step)))
+        if abs(total / pl_module.total_steps - 1) > 0.02:
+            rank_zero_info(f"{a_step:.2f} s a step: {total} steps fit into {self.minutes:g} minutes")
+            pl_module.replan(total, from_step=step + 32)  # batches that workers hold are unchanged
             self._limit(trainer, total)
 
     @staticmethod

@@ -38,7 +38,7 @@ class Speed(Callback):
         """Count, and log every so many steps."""
         assert isinstance(pl_module, FlexiDiffusion)
         self._steps += 1
-        self._samples += len(batch["video"]) * trainer.world_size
+        self._samples += len(batch["label"]) * trainer.world_size
         step_macs = pl_module.step_macs(max(0, trainer.global_step - 1))
         self._flops += 2 * step_macs * trainer.world_size / max(1, trainer.accumulate_grad_batches)
         now = time.perf_counter()

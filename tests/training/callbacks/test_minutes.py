@@ -32,6 +32,20 @@ def test_a_run_fits_its_minutes(tmp_path, make_data, make_module, make_trainer, 
     assert module.plans == [(0, 1000), (40, 120)]  # looked at after 8 steps; 32 more stay as they were
 
 
+def test_a_run_that_was_slow_at_first_gets_steps_back(tmp_path, make_data, make_module, make_trainer, set_clock):
+    class Faster(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            clock.work = 1.0 if trainer.global_step < 8 else 0.25
+
+    module, clock = make_module(), set_clock()
+    callbacks = {"callbacks": [clock, Faster(), FitMinutes(2.0)], "enable_checkpointing": False, "logger": False}
+    trainer = make_trainer(tmp_path, 1000, **callbacks)
+    trainer.fit(module, make_data())
+    totals = [total for _, total in module.plans]
+    assert totals[1] < 150 < 400 < totals[-1] == trainer.global_step
+    assert clock.now - 100 == pytest.approx(120, abs=4)
+
+
 def test_a_fast_run_is_left_alone(tmp_path, make_data, make_module, make_trainer, set_clock):
     module, clock = make_module(), set_clock(work=0.01)
     callbacks = {"callbacks": [clock, FitMinutes(0.005)], "enable_checkpointing": False, "logger": False}
