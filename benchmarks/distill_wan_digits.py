@@ -121,6 +121,18 @@ def pretrain(model: nn.Module, clips: Clips, texts: Tensor, *, seconds: float, b
     return average.eval(), step * batch
 
 
+def pretrained(folder: Path | None, options: argparse.Namespace, clips: Clips, texts: Tensor) -> tuple[nn.Module, int]:
+    """Train, or take what an earlier run has kept in a folder of diffusers."""
+    if folder is not None and (folder / "seen.json").is_file():
+        return WanTransformer3DModel.from_pretrained(folder).eval(), json.loads((folder / "seen.json").read_text())
+    fresh = build(options.width, options.depth)
+    model, seen = pretrain(fresh, clips, texts, seconds=60 * options.minutes, batch=options.batch)
+    if folder is not None:
+        model.save_pretrained(folder)
+        (folder / "seen.json").write_text(json.dumps(seen))
+    return model, seen
+
+
 def distil(model: nn.Module, clips: Clips, texts: Tensor, *, macs: float, batch: int) -> dict[str, Any]:
     """Train all modes alike until the MACs are spent: teacher forward, student forward and backward."""
     costs = costs_of(model, SIZE, 1)
@@ -224,6 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "moving_digits")
     parser.add_argument("--minutes", type=float, default=10, help="of pre-training")
+    parser.add_argument("--pretrained", type=Path, help="folder of the pre-trained model, made or taken")
     parser.add_argument("--share", type=float, default=0.1, help="MACs of distillation over those of pre-training")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--depth", type=int, default=6)
@@ -236,9 +249,7 @@ def main() -> None:
     seed_everything(0)
     train, held_out = read_clips(options.data / "train"), read_clips(options.data / "held_out", options.num_videos)
     texts = torch.randn(CLASSES + 1, 1, TEXT_WIDTH)  # the text of a class is one fixed token
-    model, seen = pretrain(
-        build(options.width, options.depth), train, texts, seconds=60 * options.minutes, batch=options.batch
-    )
+    model, seen = pretrained(options.pretrained, options, train, texts)
     flexify(model, MODES, rank=options.rank, skip=True)
     spent = 3 * seen * costs_of(model, SIZE, 1)[NATIVE]
     few = Clips(held_out.videos[:64], held_out.labels[:64])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -16,7 +17,7 @@ from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
   python -m flexivid.flexify Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output wan_modes
-  python -m flexivid.flexify my_pipeline --modes 1x4x4 --rank 64 --skip --output modes
+  python -m flexivid.flexify my_pipeline --modes 1x4x4 --rank 64 --skip --output modes --prompts prompts.txt
   python -m flexivid.flexify my_pipeline --modes 1x4x4 2x4x4 --size 21 60 104 --dry-run    costs only, no weights read
 
 next: python -m flexivid.train fit --config conf/distill_wan.yaml    (train what was added)
@@ -31,6 +32,7 @@ def build_parser() -> ArgumentParser:
     add("model", help="diffusers folder, of a pipeline or of its transformer, or an id on the Hugging Face hub")
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
     add("--output", help="adapter folder to write (default: none is written)")
+    add("--prompts", help="file of prompts, one a line: what distillation reads is written to OUTPUT/prompts")
     add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
     add("--skip", action="store_true", help="add a zero-initialised skip around the transformer (DDiT)")
     add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
@@ -60,6 +62,8 @@ def run(options: Namespace) -> None:
     from flexivid.pretrained.adapter import save_adapter
     from flexivid.pretrained.flexify import flexify
 
+    if options.prompts and (not options.output or options.dry_run or not Path(options.prompts).is_file()):
+        raise ValueError(f"got --prompts {options.prompts}; expected a file, and --output to write to; give both")
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
     dtype = getattr(torch, DTYPES[options.precision])
@@ -82,8 +86,22 @@ def run(options: Namespace) -> None:
     if options.output and not options.dry_run:
         written = str(save_adapter(model, options.output))
         print(f"adapter written to {written}, not trained yet")
+        if options.prompts:
+            _write_prompts(options, model, dtype)
     if options.json:
         print(json.dumps(_summary(options, model, size, difference, written)))
+
+
+def _write_prompts(options: Namespace, model: Any, dtype: Any) -> None:
+    """Text embeddings where distillation walks the paths itself, recorded calls elsewhere."""
+    from flexivid.pipeline.diffusers_pipeline import whole_pipeline
+    from flexivid.pipeline.recorded_calls import record_calls, record_texts
+    from flexivid.pretrained.calls import form_of
+
+    prompts = [line.strip() for line in Path(options.prompts).read_text().splitlines() if line.strip()]
+    pipe = whole_pipeline(options.model, dtype=dtype, transformer=model).to(next(model.parameters()).device)
+    record = record_texts if form_of(model).is_flow else record_calls
+    print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output) / 'prompts', prompts)}")
 
 
 def _summary(

@@ -7,9 +7,13 @@ from importlib import import_module
 
 import pytest
 import torch
+from diffusers import WanTransformer3DModel
 
 from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.flexify import flexify
+from flexivid.training.arrays import Rows
 from tests.pretrained.families import CASES, build
+from tests.pretrained.pipelines import PIPELINES
 
 program = import_module("flexivid.flexify")
 
@@ -37,6 +41,21 @@ def test_dry_run_reads_the_configuration_only(model, tmp_path, capsys) -> None:
     program.main([model, "--modes", "1x4x4", "--dry-run", "--size", "5", "8", "8", "--output", str(tmp_path / "none")])
     assert "latent 5x8x8" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
+
+
+def test_prompts_for_distillation(tmp_path, capsys) -> None:
+    pipe = PIPELINES["wan"][0]()
+    pipe.save_pretrained(tmp_path / "pipe")
+    (tmp_path / "prompts.txt").write_text("a cat\n\na cat walks\n")
+    words = [str(tmp_path / "pipe"), "--modes", "1x4x4", "--rank", "2", "--device", "cpu"]
+    program.main([*words, "--output", str(tmp_path / "modes"), "--prompts", str(tmp_path / "prompts.txt")])
+    assert "2 prompts written to" in capsys.readouterr().out
+    assert len(Rows(tmp_path / "modes" / "prompts")) == 2
+    model = flexify(WanTransformer3DModel.from_pretrained(tmp_path / "pipe" / "transformer"), tmp_path / "modes")
+    assert list(model.flexi.modes) == ["1x4x4"]
+    with pytest.raises(SystemExit):
+        program.main([*words, "--prompts", "nowhere.txt", "--output", str(tmp_path / "other")])
+    assert "got --prompts nowhere.txt; expected a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

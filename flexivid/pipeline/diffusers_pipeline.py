@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,14 @@ from flexivid.budget.cost import human
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.pipeline.pretrained_budget import PretrainedPlan, apply_budget
+from flexivid.pipeline.recorded_calls import NetworkReachedError
 from flexivid.pipeline.sample_folder import file_name, prepare_folder
 from flexivid.pipeline.video_io import write_grid, write_video
 from flexivid.pretrained.adapter import load_adapter
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "planner", "schedule", "modes")
-NO_EFFECT += ("label", "guide_mode", "solver", "shift", "no_ema", "dry_run")
+NO_EFFECT += ("label", "guide_mode", "solver", "shift", "no_ema")
 ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
 
 
@@ -55,14 +57,25 @@ def load_pipeline(
     Raises:
         ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
     """
+    pipe = whole_pipeline(model, dtype=dtype)
+    load_adapter(pipe.transformer, adapter, check=dtype != torch.float16)  # float16 weights have another fingerprint
+    return pipe.to(device)
+
+
+def whole_pipeline(model: str | Path, *, dtype: torch.dtype, **parts: Any) -> Any:
+    """Load a diffusers pipeline with all its parts; ``parts`` are those that are in memory already.
+
+    Raises:
+        ValueError: If there is no such pipeline, or it has no text encoder or no transformer.
+    """
     from diffusers import DiffusionPipeline
 
     try:
-        pipe = DiffusionPipeline.from_pretrained(str(model), torch_dtype=dtype)
+        pipe = DiffusionPipeline.from_pretrained(str(model), torch_dtype=dtype, **parts)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"got --pipeline {model}, which cannot be loaded ({reason}); expected a folder of a whole pipeline"
+            f"got pipeline {model}, which cannot be loaded ({reason}); expected a folder of a whole pipeline"
             " or a hub id; check it"
         ) from error
     for part in ("transformer", "text_encoder"):
@@ -70,8 +83,7 @@ def load_pipeline(
             raise ValueError(f"got a pipeline without its {part}; expected all parts; download the whole pipeline")
     if getattr(pipe, "transformer", None) is None:
         raise ValueError(f"got a {type(pipe).__name__} without a transformer; expected one; choose another pipeline")
-    load_adapter(pipe.transformer, adapter, check=dtype != torch.float16)  # float16 weights have another fingerprint
-    return pipe.to(device)
+    return pipe
 
 
 def sample_pipeline(
@@ -99,6 +111,19 @@ def sample_pipeline(
     return PipelineOutcome(budget, applied.plan, files, time.perf_counter() - started), videos
 
 
+def plan_pipeline(pipe: Any, prompt: str, budget: float, **settings: Any) -> PretrainedPlan:
+    """The plan of one video: the pipeline runs to the first call of its network, and stops."""
+    plans: list[PretrainedPlan] = []
+
+    def stop(plan: PretrainedPlan) -> None:
+        plans.append(plan)
+        raise NetworkReachedError
+
+    with suppress(NetworkReachedError), apply_budget(pipe, budget, on_plan=stop):
+        pipe(prompt, output_type="latent", **settings)
+    return plans[0]
+
+
 def run_pipeline(options: Any) -> dict[str, Any]:
     """What ``flexivid.sample --pipeline`` does; returns the summary for ``--json``.
 
@@ -111,15 +136,20 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     _check(options)
     device = pick_device(options.device)
     dtype = fast_dtype(device) if options.precision == "auto" else DTYPES[options.precision]
-    folder = prepare_folder(options.output_dir)
+    budgets = [_fraction(word) for word in options.budget or ["1"]]
     pipe = load_pipeline(options.pipeline, options.adapter, dtype=dtype, device=device)
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
+    plans = [plan_pipeline(pipe, prompts[0], budget, **settings) for budget in budgets]
+    for budget, plan in zip(budgets, plans, strict=True):
+        print(plan_line(budget, plan, len(prompts)))
+    if options.dry_run:
+        pairs = zip(budgets, plans, strict=True)
+        return {"plans": [{"budget": b, "plan": str(plan), "predicted_macs": plan.macs} for b, plan in pairs]}
+    folder = prepare_folder(options.output_dir)
     rows, outcomes, fps = [], [], options.fps or 16
-    for word in options.budget or ["1"]:
-        outcome, videos = sample_pipeline(
-            pipe, prompts, _fraction(word), folder, fps=fps, seed=options.seed, **settings
-        )
+    for budget in budgets:
+        outcome, videos = sample_pipeline(pipe, prompts, budget, folder, fps=fps, seed=options.seed, **settings)
         print(result_line(outcome))
         outcomes.append(outcome)
         rows.append((f"budget {outcome.budget:g}", videos[:8]))
@@ -128,19 +158,30 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     return {"samples": [_row(outcome) for outcome in outcomes], "grid": [str(movie), str(picture)]}
 
 
-def result_line(outcome: PipelineOutcome) -> str:
-    """One line after a budget's work.
+def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
+    """One line before the work.
 
     Example:
         >>> plan = PretrainedPlan(("1x4x4", "native"), {"native": 3_000_000, "1x4x4": 1_000_000})
-        >>> result_line(PipelineOutcome(0.7, plan, [], 2.0))
-        'budget 0.7: 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance (66.7%), 2.00 s, 0 videos'
+        >>> plan_line(0.7, plan, 2)
+        'budget 0.7: 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance (66.7%), 2 videos'
     """
-    plan = outcome.plan
     return (
-        f"budget {outcome.budget:g}: {plan}; {human(plan.macs)} a video and branch of guidance ({plan.budget:.1%}),"
-        f" {outcome.seconds:.2f} s, {len(outcome.files)} videos"
+        f"budget {budget:g}: {plan}; {human(plan.macs)} a video and branch of guidance ({plan.budget:.1%}),"
+        f" {videos} videos"
     )
+
+
+def result_line(outcome: PipelineOutcome) -> str:
+    """One line after a budget's work: seconds of everything, text encoder and autoencoder included.
+
+    Example:
+        >>> plan = PretrainedPlan(("native",), {"native": 3_000_000})
+        >>> result_line(PipelineOutcome(1.0, plan, [], 2.0))
+        'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
+    """
+    cost = f"{human(outcome.plan.macs)} a video and branch of guidance"
+    return f"budget {outcome.budget:g}: {cost}, {outcome.seconds:.2f} s for {len(outcome.files)} videos"
 
 
 def _check(options: Any) -> None:

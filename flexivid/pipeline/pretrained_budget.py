@@ -1,7 +1,7 @@
 """A diffusers pipeline under a compute budget: its own solver, guidance and callbacks, a patch mode for each step.
 
-The number of steps is the pipeline's, counted by ``scheduler.step``: guidance's second call of the network falls into
-the same step, a second-order solver's second evaluation is a step of its own, as diffusers counts them. Size and text
+The number of steps is the pipeline's, counted by the scheduler: guidance's second call of the network falls into the
+same step, a second-order solver's second evaluation is a step of its own, as diffusers counts them. Size and text
 length are those of the first call, in which the plan is made; it is planned anew for each run of the pipeline.
 """
 
@@ -109,7 +109,7 @@ class AppliedBudget:
         self.pipe, self.budget, self.on_plan = pipe, budget, on_plan
         self.model, self.scheduler = pipe.transformer, pipe.scheduler
         self.plan: PretrainedPlan | None = None
-        self.steps_done = 0
+        self.steps_done, self._first_index = 0, 0
         self._compiled = vars(self.model).get("_compiled_call_impl")
         self._call = self._compiled or self.model._call_impl
         # what PyTorch calls before any hook of a module; folding is done by hooks, so a plan must be made before them
@@ -140,7 +140,10 @@ class AppliedBudget:
         set_mode(self.model, NATIVE)
 
     def _advance(self) -> None:
-        self.steps_done += 1
+        index = getattr(self.scheduler, "step_index", None)
+        if index is not None:  # Cosmos calls ``step`` twice and sets the index back between
+            self._first_index = index - 1 if self.steps_done == 0 else self._first_index
+        self.steps_done = self.steps_done + 1 if index is None else index - self._first_index
         if self.plan is not None:
             modes = self.plan.modes
             set_mode(self.model, modes[self.steps_done] if self.steps_done < len(modes) else NATIVE)

@@ -1,13 +1,15 @@
 """The calls that a diffusers pipeline makes of its transformer, kept on disk: data-free distillation for any family.
 
 Text encoder, solver and guidance are as shipped, so latents and times are those of use. One row a sample of a call;
-``training/arrays.py`` reads the folder. Arguments that are the same for all samples lie in ``constants.pt``.
+``training/arrays.py`` reads the folder. Arguments that are the same for all samples lie in ``constants.pt``. For
+rectified flows the text embeddings are enough (``record_texts``): distillation walks the paths itself.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,57 @@ def record_calls(
     if writer is None:
         raise ValueError("got no prompts; expected at least one; pass some")
     writer.close()
+    return folder
+
+
+class NetworkReachedError(Exception):
+    """Ends a run of a pipeline at the first call of its network."""
+
+
+def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settings: Any) -> Path:
+    """Keep what a pipeline gives its transformer beside the latent and the time; the network itself is never called.
+
+    Args:
+        pipe: Pipeline of diffusers with a transformer in its native mode.
+        folder: Where; made if it is not there.
+        prompts: One row each, more where the pipeline puts both branches of guidance into one call.
+        settings: For the pipeline.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If there is no prompt, or the texts differ in length.
+    """
+    if not prompts:
+        raise ValueError("got no prompts; expected at least one; pass some")
+    model, calls = pipe.transformer, list[dict[str, Any]]()
+    names = list(inspect.signature(type(model).forward).parameters)[1:]
+
+    def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        call = dict(zip(names, args, strict=False)) | kwargs
+        count = len(call["hidden_states"])
+        kept = {
+            k: v for k, v in call.items() if isinstance(v, Tensor) and k not in (*SHARED, "hidden_states", "timestep")
+        }
+        calls.append({k: _on_cpu(v) for k, v in kept.items() if v.ndim and len(v) == count})
+        raise NetworkReachedError
+
+    hook = model.register_forward_pre_hook(take, with_kwargs=True)
+    try:
+        for prompt in prompts:
+            with suppress(NetworkReachedError):
+                pipe(prompt, **{"output_type": "latent", **settings})
+    finally:
+        hook.remove()
+    shapes = [{name: tuple(value.shape[1:]) for name, value in call.items()} for call in calls]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"got texts of shapes {shapes}; expected one length; set max_sequence_length of the pipeline")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in calls[0]:
+        rows = torch.cat([call[name] for call in calls])
+        np.save(folder / f"{name}.npy", rows.to(torch.float16 if rows.is_floating_point() else rows.dtype).numpy())
     return folder
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -92,7 +93,9 @@ class _Call:
         return output
 
 
-def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False) -> Model:
+def flexify(
+    model: Model, modes: Sequence[str | PatchMode] | str | Path, *, rank: int = 16, skip: bool = False
+) -> Model:
     """Attach weak modes to a pre-trained transformer of diffusers. Its weights are frozen and never change.
 
     Per mode: a new embedding and de-embedding in closed form, and LoRA on self-attention and feed-forward. The model
@@ -100,7 +103,8 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
 
     Args:
         model: E.g. ``pipe.transformer``, as loaded: before LoRAs of others, compilation or FSDP.
-        modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them.
+        modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them. Or an
+            adapter folder, what ``save_adapter`` or a distillation wrote: its modes, rank and weights.
         rank: Rank of the LoRA; 0 = none. New over old parameters go with rank / width: three modes add 3.6 % at 16 and
             6.9 % at 32 to Wan's 1.3 billion, 4.3 % at 64 to its 14 billion. The paper has 32 to 64, below 5 %.
         skip: Add a zero-initialised linear from before the embedding to after the de-embedding (DDiT).
@@ -109,7 +113,8 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         The same model.
 
     Raises:
-        ValueError: If the family is unknown, a mode does not fit, or the model carries adapters already.
+        ValueError: If the family is unknown, a mode does not fit, the model carries adapters already, or the adapter
+            is of another model.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -118,6 +123,10 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         >>> mode_of(wan), sum(p.numel() for p in adapter_parameters(wan))
         ('native', 40112)
     """
+    if isinstance(modes, (str, Path)):
+        from flexivid.pretrained.adapter import load_adapter  # which flexifies
+
+        return load_adapter(model, modes)
     family = family_of(type(model).__name__)
     if hasattr(model, "flexi") or has_peft(model):
         kind = "weak modes" if hasattr(model, "flexi") else "peft adapters"

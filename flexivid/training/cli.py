@@ -64,6 +64,11 @@ class FlexiCLI(LightningCLI):
             parser_kwargs={"prog": "python -m flexivid.train"},
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those that there is something for; each parser takes its share of the start."""
+        return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate")}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Fill ``model.clips`` from the data."""
         parser.link_arguments("data", "model.clips", compute_fn=clips_of, apply_on="instantiate")

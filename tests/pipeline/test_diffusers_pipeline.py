@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from diffusers import WanTransformer3DModel
 
 from flexivid.pipeline.diffusers_pipeline import load_pipeline
 from flexivid.pretrained.adapter import save_adapter
@@ -41,13 +42,31 @@ def test_two_budgets_side_by_side(folders, tmp_path, capsys) -> None:
     assert len(list(tmp_path.glob("000000*.mp4"))) == 2
 
 
+def never(
+    self, hidden_states, timestep, encoder_hidden_states, encoder_hidden_states_image=None, return_dict=True, **others
+):
+    pytest.fail("the network was called")
+
+
+def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(WanTransformer3DModel, "forward", never)
+    where = ("--output-dir", str(tmp_path / "none"), "--device", "cpu")
+    main(words(folders, "--budget", "1", "0.8", *where, "--num-videos", "2", "--dry-run", "--json"))
+    *lines, told = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("budget 1: 3 of native; ")
+    assert lines[-1].endswith(", 2 videos")
+    assert "2x4x4" in lines[-1]
+    assert [plan["budget"] for plan in json.loads(told)["plans"]] == [1.0, 0.8]
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (["--label", "3"], "got --label with --pipeline"),
         (["--budget", "draft"], "got --budget draft with --pipeline; expected a fraction"),
         (["--precision", "int8"], "got --precision int8"),
-        (["--pipeline", "nowhere/at/all"], "got --pipeline nowhere/at/all, which cannot be loaded"),
+        (["--pipeline", "nowhere/at/all"], "got pipeline nowhere/at/all, which cannot be loaded"),
         (["--adapter", "nowhere"], "expected an adapter folder"),
         (["--solver", "euler"], "got --solver with --pipeline"),
     ],

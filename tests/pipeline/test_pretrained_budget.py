@@ -63,10 +63,14 @@ def test_the_real_pipeline_at_half_and_full_budget_and_after(family) -> None:
     before = set(vars(pipe.scheduler)), set(vars(pipe.transformer)), set(vars(pipe))
     with apply_budget(pipe, 1.0) as applied:
         assert torch.equal(sample(pipe, arguments), original)
-    plans = []
+    plans, called = [], []
+    hook = pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
     half = (1 + least_budget(applied.plan.costs)) / 2
     applied = apply_budget(pipe, half, on_plan=plans.append)
     half = sample(pipe, arguments)
+    hook.remove()
+    branches = len(called) // len(applied.plan.modes)
+    assert called == [mode for mode in applied.plan.modes for _ in range(branches)]
     assert not torch.equal(half, original)
     assert torch.equal(sample(pipe, arguments), half)
     assert [plan.modes[0] for plan in plans] == [weak, weak]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexivid.pipeline.recorded_calls import record_calls
+from flexivid.pipeline.recorded_calls import record_calls, record_texts
 from flexivid.training.arrays import CallArrays, Rows
 from tests.pretrained.pipelines import PIPELINES
 
@@ -44,3 +44,17 @@ def test_without_prompts_or_calls(tmp_path) -> None:
         record_calls(pipe, tmp_path, [])
     with pytest.raises(ValueError, match="got 6 calls in a run; expected 99"):
         record_calls(pipe, tmp_path, ["a"], per_prompt=99, **arguments_of("wan"))
+
+
+def test_texts_without_a_call_of_the_network(tmp_path, monkeypatch) -> None:
+    pipe = PIPELINES["wan"][0]()
+    pipe.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(type(pipe.transformer), "forward", lambda *args: pytest.fail("called"))
+    record_texts(pipe, tmp_path, ["a cat", "a cat walks"], **arguments_of("wan"))
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder_hidden_states.npy"]
+    texts = Rows(tmp_path).arrays["encoder_hidden_states"]
+    expected = pipe.encode_prompt("a cat walks", max_sequence_length=texts.shape[1])[0]
+    assert torch.equal(torch.from_numpy(texts[1]), expected[0].half())
+    assert not pipe.transformer._forward_pre_hooks
+    with pytest.raises(ValueError, match="got no prompts"):
+        record_texts(pipe, tmp_path, [])
