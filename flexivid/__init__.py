@@ -26,7 +26,7 @@ _PLACES = {
     "budget_of": "flexivid.budget.schedule",
     "generate": "flexivid.pipeline.generate",
     "load": "flexivid.pipeline.checkpoint",
-    "flexify": "flexivid.pretrained.flexify",
+    "flexify": "flexivid.pretrained.adapter",
     "set_mode": "flexivid.pretrained.flexify",
     "apply_budget": "flexivid.pipeline.pretrained_budget",
 }
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from flexivid.pipeline.checkpoint import load as load
     from flexivid.pipeline.generate import generate as generate
     from flexivid.pipeline.pretrained_budget import apply_budget as apply_budget
-    from flexivid.pretrained.flexify import flexify as flexify
+    from flexivid.pretrained.adapter import flexify as flexify
     from flexivid.pretrained.flexify import set_mode as set_mode
 
 

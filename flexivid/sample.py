@@ -35,6 +35,7 @@ def build_parser() -> ArgumentParser:
     add(
         "--adapter", help="weak modes for the pipeline's transformer: a folder of flexivid.flexify or of a distillation"
     )
+    add("--merge_lora", action="store_true", help="copies with the adapter's LoRA merged: faster, takes more memory")
     add("--prompt", nargs="+", help="texts, one video each, or --num-videos of each")
     add("--negative_prompt", help="text to keep away from, where the pipeline takes one")
     add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
@@ -111,7 +112,7 @@ def run(options: Namespace) -> None:
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
         shown = ", ".join(f"{mode} {1000 * seconds:.3g} ms" for mode, seconds in latency.items())
-        print(f"one call for one video, in batches of {min(len(labels), settings.batch_size)}: {shown}")
+        print(f"one call for one video, in batches as for {len(labels)} videos: {shown}")
     for plan in plans:
         print(planning.describe(plan, model, settings, len(labels), latency))
     if options.dry_run:
@@ -148,7 +149,7 @@ def _run_pipeline(options: Namespace) -> None:
 
 
 def _refuse_pipeline_options(options: Namespace) -> None:
-    for name in ("adapter", "prompt", "negative_prompt"):
+    for name in ("adapter", "merge_lora", "prompt", "negative_prompt"):
         if getattr(options, name):
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")

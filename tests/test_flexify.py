@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
+import flexivid
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.pretrained.flexify import flexify
 from flexivid.training.arrays import Rows
 from tests.pretrained.families import CASES, build
 from tests.pretrained.pipelines import PIPELINES
@@ -51,7 +51,9 @@ def test_prompts_for_distillation(tmp_path, capsys) -> None:
     program.main([*words, "--output", str(tmp_path / "modes"), "--prompts", str(tmp_path / "prompts.txt")])
     assert "2 prompts written to" in capsys.readouterr().out
     assert len(Rows(tmp_path / "modes" / "prompts")) == 2
-    model = flexify(WanTransformer3DModel.from_pretrained(tmp_path / "pipe" / "transformer"), tmp_path / "modes")
+    model = flexivid.flexify(
+        WanTransformer3DModel.from_pretrained(tmp_path / "pipe" / "transformer"), tmp_path / "modes"
+    )
     assert list(model.flexi.modes) == ["1x4x4"]
     with pytest.raises(SystemExit):
         program.main([*words, "--prompts", "nowhere.txt", "--output", str(tmp_path / "other")])
@@ -85,9 +87,8 @@ def test_a_model_that_changed_is_not_written(model, tmp_path, monkeypatch, capsy
 
 
 def _spoilt(model: torch.nn.Module, modes: list, **settings: object) -> float:
-    from flexivid.pretrained.flexify import flexify
 
-    flexify(model, modes, **settings)
+    flexivid.flexify(model, modes, **settings)
     return 0.5
 
 
@@ -95,7 +96,7 @@ def test_the_name_stays_the_function_once_the_program_is_imported() -> None:
     check = (
         "import flexivid, importlib; program = importlib.import_module('flexivid.flexify');"
         "assert callable(program.main); assert callable(flexivid.flexify);"
-        "from flexivid.pretrained.flexify import flexify; assert flexivid.flexify is flexify"
+        "from flexivid.pretrained.adapter import flexify; assert flexivid.flexify is flexify"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

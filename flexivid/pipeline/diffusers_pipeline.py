@@ -20,6 +20,7 @@ from flexivid.pipeline.recorded_calls import NetworkReachedError
 from flexivid.pipeline.sample_folder import file_name, prepare_folder
 from flexivid.pipeline.video_io import write_grid, write_video
 from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.merged import merge_lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "planner", "schedule", "modes")
@@ -138,6 +139,8 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     dtype = fast_dtype(device) if options.precision == "auto" else DTYPES[options.precision]
     budgets = [_fraction(word) for word in options.budget or ["1"]]
     pipe = load_pipeline(options.pipeline, options.adapter, dtype=dtype, device=device)
+    if options.merge_lora:
+        print(f"LoRA merged into copies: {merge_lora(pipe.transformer) / 2**20:.1f} MiB more")
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
     plans = [plan_pipeline(pipe, prompts[0], budget, **settings) for budget in budgets]

@@ -1,6 +1,6 @@
 """Seconds of one call of a network for one video, by mode: measured once a machine and setting, kept in the cache.
 
-What a figure holds for is its key: network, latent size, batch, precision, device, threads, compile state and torch.
+What a figure holds for is its key: network, latent size, batches, precision, device, threads, compile state and torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.branches import batch_of
 from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.precision import autocast
 from flexivid.pipeline.sampling import Settings
@@ -39,18 +40,18 @@ def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[
     Args:
         model: The network, where and how it will run.
         settings: From ``Sampling(...).filled(model)``.
-        num_videos: A call takes as many of them as a batch holds.
+        num_videos: A call takes as many of them as a batch of its mode holds.
 
     Returns:
-        Seconds by mode; a call of a whole batch takes ``batch`` times as long.
+        Seconds by mode; a call of a whole batch takes that many times as long.
     """
-    batch = min(num_videos, settings.batch_size)
-    key = latency_key(model, settings, batch)
+    batches = batches_of(model, settings, num_videos)
+    key = latency_key(model, settings, batches)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     file = latency_folder() / f"{digest}.json"
     seconds = _read(file, model)
     if seconds is None:
-        seconds = measure_latency(model, settings, batch)
+        seconds = measure_latency(model, settings, batches)
         content = {"key": key, "seconds": {str(mode): value for mode, value in seconds.items()}}
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as part:
@@ -58,14 +59,29 @@ def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[
     return seconds
 
 
-def latency_key(model: FlexiDiT, settings: Settings, batch: int) -> dict[str, Any]:
+def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, int]:
+    """Videos in one call of each mode, as sampling has them.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.pipeline.sampling import Sampling
+        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> list(batches_of(model, Sampling(size=(2, 8, 8), batch_size=4).filled(model), 20).values())
+        [4, 20]
+    """
+    modes: Sequence[PatchMode] = [PatchMode(mode) for mode in model.config.modes]
+    whole = {mode: batch_of(mode, settings.size, model.config.native, settings.batch_size) for mode in modes}
+    return {mode: min(num_videos, batch) for mode, batch in whole.items()}
+
+
+def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int]) -> dict[str, Any]:
     """All that a measurement depends on, as plain data."""
     device = next(model.parameters()).device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "model": model.config.to_dict(),
         "size": list(settings.size),
-        "batch": batch,
+        "batches": {str(mode): batch for mode, batch in batches.items()},
         "precision": settings.precision,
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
@@ -76,7 +92,7 @@ def latency_key(model: FlexiDiT, settings: Settings, batch: int) -> dict[str, An
 
 @torch.no_grad()
 def measure_latency(
-    model: FlexiDiT, settings: Settings, batch: int, *, repeats: int = REPEATS
+    model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int], *, repeats: int = REPEATS
 ) -> dict[PatchMode, float]:
     """Median seconds of one call for one video, of every mode; modes take turns, so that a slow moment hits all.
 
@@ -84,21 +100,21 @@ def measure_latency(
         >>> from flexivid import FlexiDiTConfig
         >>> from flexivid.pipeline.sampling import Sampling
         >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
-        >>> seconds = measure_latency(model, Sampling(size=(2, 8, 8)).filled(model), batch=2, repeats=1)
+        >>> settings = Sampling(size=(2, 8, 8)).filled(model)
+        >>> seconds = measure_latency(model, settings, batches_of(model, settings, 2), repeats=1)
         >>> len(seconds), min(seconds.values()) > 0
         (2, True)
     """
     device = next(model.parameters()).device
-    x = torch.zeros(batch, model.config.in_channels, *settings.size, device=device)
-    at = torch.ones(batch, device=device)
-    modes: Sequence[PatchMode] = [PatchMode(mode) for mode in model.config.modes]
-    times: dict[PatchMode, list[float]] = {mode: [] for mode in modes}
+    x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.size, device=device)
+    at = torch.ones(len(x), device=device)
+    times: dict[PatchMode, list[float]] = {mode: [] for mode in batches}
     with autocast(device, settings.precision):
         for turn in range(repeats + 1):
-            for mode in modes:
+            for mode, batch in batches.items():
                 _wait(device)
                 started = time.perf_counter()
-                model(x, at, None, mode)
+                model(x[:batch], at[:batch], None, mode)
                 _wait(device)
                 if turn:  # the first one warms up
                     times[mode].append((time.perf_counter() - started) / batch)

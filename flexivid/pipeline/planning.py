@@ -92,8 +92,8 @@ def plan_within(
     named = float(amount.value) if amount.unit == "fraction" and not isinstance(amount.value, str) else None
     if planner == "adaptive":
         adaptive = AdaptivePlan(allowance, table)
-        return Plan(round(adaptive.share, 3) if named is None else named, adaptive.opening, adaptive)
-    return plan_of(PLANNERS[planner](allowance, table), model, settings, named)
+        return Plan(round(adaptive.share, 3) if named is None else named, adaptive.opening, adaptive, planner)
+    return plan_of(PLANNERS[planner](allowance, table), model, settings, named)._replace(planner=planner)
 
 
 def describe(
@@ -104,6 +104,7 @@ def describe(
         return f"budget {plan.budget:g}: {plan.adaptive}, each video its own; at most {plan.adaptive.share:.3g} of all"
     cost = schedule_macs(plan.schedule, model.config, settings.size)
     line = plan_line(plan.budget, plan.schedule, cost, num_videos)
+    line += f"; planner {plan.planner}" if plan.planner else ""
     if latency:
         seconds = sum(latency[mode] for step in plan.schedule for mode in step if mode is not None)
         line += f"; about {seconds:.3g} s a video"

@@ -32,11 +32,13 @@ class Plan(NamedTuple):
         budget: Fraction of the all-native compute.
         schedule: Of every sample; where each chooses its own, the one they begin with.
         adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
+        planner: Who made it; ``None`` = whoever asked for it.
     """
 
     budget: float
     schedule: Schedule
     adaptive: AdaptivePlan | None = None
+    planner: str | None = None
 
     @property
     def followed(self) -> Schedule | AdaptivePlan:

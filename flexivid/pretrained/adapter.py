@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flexivid.pretrained.flexify import Model, WeakMode, flexi_of, flexify
+from flexivid.patching.shapes import PatchMode
+from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
+from flexivid.pretrained.flexify import flexify as attach
+from flexivid.pretrained.merged import unmerge_lora
 
 SETTINGS = "flexivid.json"
 SAMPLES = 4096  # values of each weight that the fingerprint reads
@@ -40,6 +44,26 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def flexify(
+    model: Model, modes: Sequence[str | PatchMode] | str | Path, *, rank: int = 16, skip: bool = False
+) -> Model:
+    """Give a pre-trained transformer weak modes: new ones, or those of an adapter folder.
+
+    Args:
+        model: See :func:`flexivid.pretrained.flexify.flexify`; likewise ``rank`` and ``skip``.
+        modes: Weak modes; or a folder that ``save_adapter`` or a distillation wrote, with its modes, rank and weights.
+
+    Returns:
+        The same model, in its native mode.
+
+    Raises:
+        ValueError: As there, or as in ``load_adapter``.
+    """
+    if isinstance(modes, (str, Path)):
+        return load_adapter(model, modes)
+    return attach(model, modes, rank=rank, skip=skip)
 
 
 def save_adapter(model: nn.Module, folder: str | Path) -> Path:
@@ -89,8 +113,8 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
             " load the model that it was made for, or pass check=False for a float16 or quantised copy of it"
         )
     if not hasattr(model, "flexi"):
-        flexify(model, settings["modes"], rank=settings["rank"], skip=settings["skip"])
-    flexi = flexi_of(model)
+        attach(model, settings["modes"], rank=settings["rank"], skip=settings["skip"])
+    flexi = flexi_of(unmerge_lora(model))
     if (list(flexi.modes), flexi.rank, flexi.skip) != (settings["modes"], settings["rank"], settings["skip"]):
         raise ValueError(
             f"got a model with modes {list(flexi.modes)}, rank {flexi.rank}, skip {flexi.skip}; expected"

@@ -55,5 +55,5 @@ def transformer_macs(
     flexi = getattr(model, "flexi", None)
     if flexi is not None and flexi.skip:
         work.append(Work(1, n, inputs, outputs))
-    own_rank = 0 if flexi is None else flexi.rank
+    own_rank = 0 if flexi is None or flexi.is_merged else flexi.rank
     return sum(item.macs(own_rank if rank is None else rank) for item in work)

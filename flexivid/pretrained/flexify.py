@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -40,6 +39,7 @@ class WeakMode(nn.Module):
         self.lora_layers = attach_lora(model, family.lora, str(mode), rank) if rank else {}
         parts = {path.replace(".", "-"): trainable_part(layer, str(mode)) for path, layer in self.lora_layers.items()}
         self.lora = nn.ModuleDict(parts)
+        self.merged = nn.ModuleDict()  # see merged.py; their paths with "-" for "."
         self.shadows = {
             family.embed: self.embed,
             family.unembed: self.unembed,
@@ -70,6 +70,11 @@ class Flexi(nn.Module):
         self.trainable = trainable
         self.hooks: list[Any] = []
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether weak modes use copies with LoRA merged (merged.py)."""
+        return any(mode.merged for mode in self.modes.values())
+
 
 class _Call:
     """Folds what goes into a call of the model, unfolds what comes out."""
@@ -93,9 +98,7 @@ class _Call:
         return output
 
 
-def flexify(
-    model: Model, modes: Sequence[str | PatchMode] | str | Path, *, rank: int = 16, skip: bool = False
-) -> Model:
+def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False) -> Model:
     """Attach weak modes to a pre-trained transformer of diffusers. Its weights are frozen and never change.
 
     Per mode: a new embedding and de-embedding in closed form, and LoRA on self-attention and feed-forward. The model
@@ -103,8 +106,7 @@ def flexify(
 
     Args:
         model: E.g. ``pipe.transformer``, as loaded: before LoRAs of others, compilation or FSDP.
-        modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them. Or an
-            adapter folder, what ``save_adapter`` or a distillation wrote: its modes, rank and weights.
+        modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them.
         rank: Rank of the LoRA; 0 = none. New over old parameters go with rank / width: three modes add 3.6 % at 16 and
             6.9 % at 32 to Wan's 1.3 billion, 4.3 % at 64 to its 14 billion. The paper has 32 to 64, below 5 %.
         skip: Add a zero-initialised linear from before the embedding to after the de-embedding (DDiT).
@@ -113,8 +115,7 @@ def flexify(
         The same model.
 
     Raises:
-        ValueError: If the family is unknown, a mode does not fit, the model carries adapters already, or the adapter
-            is of another model.
+        ValueError: If the family is unknown, a mode does not fit, or the model carries adapters already.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -123,10 +124,6 @@ def flexify(
         >>> mode_of(wan), sum(p.numel() for p in adapter_parameters(wan))
         ('native', 40112)
     """
-    if isinstance(modes, (str, Path)):
-        from flexivid.pretrained.adapter import load_adapter  # which flexifies
-
-        return load_adapter(model, modes)
     family = family_of(type(model).__name__)
     if hasattr(model, "flexi") or has_peft(model):
         kind = "weak modes" if hasattr(model, "flexi") else "peft adapters"
@@ -173,8 +170,8 @@ def mode_of(model: nn.Module) -> str:
 
 
 def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """All new parameters, those to train: patch layers, skips and LoRA of every mode."""
-    return list(flexi_of(model).parameters())
+    """All new parameters, those to train: patch layers, skips and LoRA of every mode. Merged copies are none."""
+    return [parameter for name, parameter in flexi_of(model).named_parameters() if ".merged." not in name]
 
 
 def set_mode(model: Model, mode: str | PatchMode) -> Model:
@@ -228,8 +225,11 @@ def _refuse(model: nn.Module) -> None:
 def _enter(model: nn.Module, flexi: Flexi, name: str) -> None:
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     for path, layer in weak.lora_layers.items():
-        rebase(model, path, layer)
-    for path, module in weak.shadows.items():
+        base = rebase(model, path, layer).base_layer
+        if weak.merged and type(base) is not nn.Linear:
+            raise ValueError(f"got another adapter at {path} after merge_lora; expected none; call unmerge_lora first")
+    merged = {path: weak.merged[path.replace(".", "-")] for path in weak.lora_layers if weak.merged}
+    for path, module in (weak.shadows | merged).items():
         shadow(model, path, module)
     call = _Call(model, flexi.family, weak.how)
     flexi.hooks = [

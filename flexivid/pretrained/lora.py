@@ -55,7 +55,7 @@ def trainable_part(layer: LoraLayer, name: str) -> nn.ModuleDict:
     return nn.ModuleDict({"lora_A": layer.lora_A[name], "lora_B": layer.lora_B[name]})
 
 
-def rebase(model: nn.Module, path: str, layer: nn.Module) -> nn.Module:
+def rebase(model: nn.Module, path: str, layer: Any) -> Any:
     """Let a layer adapt what is registered under its path now, an adapter of somebody else included."""
     layer._modules["base_layer"] = registered(model, path)
     return layer

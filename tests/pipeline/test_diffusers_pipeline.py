@@ -51,11 +51,13 @@ def never(
 def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(WanTransformer3DModel, "forward", never)
     where = ("--output-dir", str(tmp_path / "none"), "--device", "cpu")
-    main(words(folders, "--budget", "1", "0.8", *where, "--num-videos", "2", "--dry-run", "--json"))
+    main(words(folders, "--budget", "1", "0.8", *where, "--num-videos", "2", "--dry-run", "--json", "--merge-lora"))
     *lines, told = capsys.readouterr().out.splitlines()
+    assert lines[-3].startswith("LoRA merged into copies: ")
     assert lines[-2].startswith("budget 1: 3 of native; ")
     assert lines[-1].endswith(", 2 videos")
-    assert "2x4x4" in lines[-1]
+    assert lines[-1].startswith("budget 0.8: ")
+    assert "x4x4" in lines[-1]
     assert [plan["budget"] for plan in json.loads(told)["plans"]] == [1.0, 0.8]
     assert not (tmp_path / "none").exists()
 

@@ -111,7 +111,7 @@ def test_lines_for_people(model):
     plan = plan_within(model, settings, Amount(0.05, "seconds"), latency=LATENCY)
     line = describe(plan, model, settings, 4, LATENCY)
     assert line.startswith(f"budget {plan.budget:g}: 4 steps of 2x4x4, 4 of 1x2x2")
-    assert line.endswith("; about 0.044 s a video")
+    assert line.endswith("; planner weak_first; about 0.044 s a video")
     tables = [calibrate(model, settings, num_videos=2).table]
     plan = plan_within(model, settings._replace(planner="adaptive"), Amount(0.5), tables=tables)
     assert describe(plan, model, settings, 4) == (

@@ -1,0 +1,76 @@
+"""LoRA merged into copies of the linears that it adapts: weak steps without low-rank products, for more memory.
+
+The native weights stay where they are. A copy for each mode takes as much memory as the linears it is made of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from flexivid.pretrained.flexify import NATIVE, Model, WeakMode, flexi_of, mode_of, set_mode
+from flexivid.pretrained.shadows import registered
+
+
+def merge_lora(model: nn.Module) -> int:
+    """Let weak modes use merged copies from now on; for inference, after the last training step.
+
+    Args:
+        model: Transformer that went through ``flexify``.
+
+    Returns:
+        Bytes that the copies take.
+
+    Raises:
+        ValueError: If a linear is quantised, or carries an adapter of somebody else.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> from flexivid.pretrained.flexify import flexify
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> merge_lora(flexify(wan, ["1x4x4"], rank=4))   # 4 linears 24 x 24, 2 of 24 x 32, with biases; float32
+        15968
+    """
+    before = mode_of(model)
+    unmerge_lora(set_mode(model, NATIVE))
+    num_bytes = 0
+    for name, mode in _modes(model):
+        for path, layer in mode.lora_layers.items():
+            copy = _merged(registered(model, path), layer, name, path)
+            mode.merged[path.replace(".", "-")] = copy
+            num_bytes += sum(parameter.nbytes for parameter in copy.parameters())
+    set_mode(model, before)
+    return num_bytes
+
+
+def unmerge_lora(model: Model) -> Model:
+    """Drop the copies: weak modes use the LoRA itself again."""
+    before = mode_of(model)
+    set_mode(model, NATIVE)
+    for _, mode in _modes(model):
+        mode.merged.clear()
+    return set_mode(model, before)
+
+
+def _modes(model: nn.Module) -> list[tuple[str, WeakMode]]:
+    return list(flexi_of(model).modes.items())  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _merged(base: Any, layer: Any, name: str, path: str) -> nn.Linear:
+    """A linear with base + B A, in the precision of the base."""
+    if type(base) is not nn.Linear or not base.weight.is_floating_point():
+        raise ValueError(
+            f"got a {type(base).__name__} at {path}; expected a linear in floating point without other adapters;"
+            " merge before you add them, and before quantising"
+        )
+    copy = nn.utils.skip_init(
+        nn.Linear, base.in_features, base.out_features, base.bias is not None,
+        device=base.weight.device, dtype=base.weight.dtype,
+    )  # fmt: skip
+    copy.weight.copy_(base.weight.float() + layer.get_delta_weight(name).float())
+    if base.bias is not None:
+        copy.bias.copy_(base.bias)
+    return copy.requires_grad_(False)
