@@ -51,6 +51,7 @@ SIZE, SHARES = (
     {"2x8x8": 0.3, "4x8x8": 0.7},
 )  # of the steps of distillation: the largest mode has most to learn
 MODES = list(SHARES)
+REUSE = 4  # steps that an answer of the teacher serves: it is most of the work of a step
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 TIME_MEAN, TIME_STD, LEAST_TIME = 2.0, 1.5, 0.1  # of training; the loss on the velocity is capped below the last
 SHIFT, NUM_STEPS, GUIDANCE = 5.0, 20, 2.0
@@ -65,7 +66,7 @@ class Clips(NamedTuple):
 
 
 class Latents(Dataset):
-    """What ``FlexiDistillation`` reads: a clip and the text of its class, or of none for one in ten."""
+    """What ``FlexiDistillation`` reads: a clip and the text of its class, or of none for one in five."""
 
     def __init__(self, clips: Clips, texts: Tensor) -> None:
         self.clips, self.texts = clips, texts
@@ -74,7 +75,7 @@ class Latents(Dataset):
         return len(self.clips.labels)
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        label = NO_CLASS if torch.rand(()) < 0.1 else int(self.clips.labels[i])
+        label = NO_CLASS if torch.rand(()) < 0.2 else int(self.clips.labels[i])
         return {"latent": self.clips.videos[i], "encoder_hidden_states": self.texts[label]}
 
 
@@ -144,13 +145,14 @@ def pretrained(folder: Path | None, options: argparse.Namespace, clips: Clips, t
 
 
 def distil(model: nn.Module, clips: Clips, texts: Tensor, *, macs: float, batch: int) -> dict[str, Any]:
-    """Train the modes until the MACs are spent: teacher forward, student forward and backward."""
+    """Train the modes until the MACs are spent: a share of the teacher, student forward and backward."""
     costs = costs_of(model, SIZE, 1)
-    a_step = batch * (costs[NATIVE] + 3 * sum(share * costs[mode] for mode, share in SHARES.items()))
-    steps = max(1, int(macs / a_step))
+    a_step = batch * (costs[NATIVE] / REUSE + 3 * sum(share * costs[mode] for mode, share in SHARES.items()))
+    steps = max(REUSE, int(macs / a_step) // REUSE * REUSE)
     module = FlexiDistillation.of(
         model,
         gradient_checkpointing=False,
+        reuse=REUSE,
         phases=[Phase(1.0, SHARES)],
         times=DistillationTimes("logit_normal", TIME_MEAN, TIME_STD, shift=1.0),
         optimizer=OptimizerSettings(learning_rate=3e-3, weight_decay=1e-2, warmup_steps=20, final_fraction=0.05),

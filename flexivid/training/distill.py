@@ -29,6 +29,7 @@ from flexivid.training.module import _generator as generator_of
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
 from flexivid.training.teacher_walk import TeacherWalk
 
+Answer = tuple[dict[str, Any], Tensor]  # a call of the network, and its native output
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -78,6 +79,8 @@ class FlexiDistillation(LightningModule):
         adapter: Folder of an adapter to go on from; its modes, rank and skip count.
         weights: Precision of the native weights, ``bf16`` or ``fp32``; new ones are float32.
         gradient_checkpointing: Keep the input of each block only.
+        reuse: Steps that an answer of the teacher serves, at once and later, drawn from the latest ones. The teacher's
+            pass is most of a step's work: 4 saves half of the MACs of a step of 1x4x4, for inputs seen four times.
         phases: Mode probabilities over the run; none = all alike.
         seed: Of modes, times and noise.
         times: Distribution of times for latents and videos.
@@ -97,6 +100,7 @@ class FlexiDistillation(LightningModule):
         adapter: str | None = None,
         weights: Literal["bf16", "fp32"] = "bf16",
         gradient_checkpointing: bool = True,
+        reuse: int = 1,
         phases: list[Phase] | None = None,
         seed: int = 0,
         times: DistillationTimes = DistillationTimes(),
@@ -108,6 +112,9 @@ class FlexiDistillation(LightningModule):
         ),
     ) -> None:
         super().__init__()
+        if reuse < 1:
+            raise ValueError(f"got reuse={reuse}; expected 1 or more; change model.reuse")
+        self.reuse, self.answers, self.num_calls = reuse, list[Answer](), 0
         self.transformer, self.modes, self.adapter, self.weights = transformer, modes, adapter, weights
         self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip}
         self.gradient_checkpointing = gradient_checkpointing
@@ -166,16 +173,26 @@ class FlexiDistillation(LightningModule):
         """One mode's distance from the native one."""
         mode = self.mode_at(self.global_step)
         stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
-        call, is_walk = self.call_of(batch, stream)
-        with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
-            target = set_mode(self.network, NATIVE)(**call, return_dict=False)[0]
-        if is_walk:
-            self.walk.advance(target, call["hidden_states"], generator_of((*stream, 1), target.device))
+        call, target = self._answered(batch, stream)
         error, scale = distance(self.network, mode, call, target)
         count = len(target)
         self.log("train/loss", error.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/relative_error/{mode}", error.detach() / scale, batch_size=count)
         return error
+
+    def _answered(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:
+        """A call and what the teacher says to it: a new one every ``reuse`` steps, else one of the latest."""
+        is_new, self.num_calls = not self.answers or self.num_calls % self.reuse == 0, self.num_calls + 1
+        if not is_new:
+            chosen = torch.randint(len(self.answers), (), generator=generator_of((*stream, 2)))
+            return self.answers[int(chosen)]
+        call, is_walk = self.call_of(batch, stream)
+        with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
+            target = set_mode(self.network, NATIVE)(**call, return_dict=False)[0]
+        if is_walk:
+            self.walk.advance(target, call["hidden_states"], generator_of((*stream, 1), target.device))
+        self.answers = [*self.answers, (call, target)][1 - 2 * self.reuse :]
+        return call, target
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Relative error of every mode on the same noise at every validation."""

@@ -95,6 +95,21 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_an_answer_of_the_teacher_serves_several_steps(tmp_path) -> None:
+    seed_everything(0)
+    distillation, asked = module(reuse=4), []
+    distillation.network.register_forward_pre_hook(lambda model, args: asked.append(mode_of(model)))
+    before = errors(distillation)
+    asked.clear()
+    fit(distillation, CallArrays(str(arrays(tmp_path / "rows")), batch_size=4), tmp_path, 80)
+    assert (asked.count("native"), len(asked)) == (20, 100)
+    set_mode(distillation.network, "native")
+    after = errors(distillation)
+    assert all(new < 0.95 * old for new, old in zip(after, before, strict=True)), (before, after)
+    with pytest.raises(ValueError, match="got reuse=0; expected 1 or more"):
+        module(reuse=0)
+
+
 def test_the_mode_depends_on_seed_and_step_alone() -> None:
     one, other = module(seed=3), module(seed=3)
     other.total_steps = 77
