@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
@@ -39,7 +40,7 @@ def fingerprint(model: nn.Module) -> str:
             continue
         if weight.is_meta:
             raise ValueError(f"got weight {name} on the meta device; expected loaded ones; do this before offloading")
-        flat = weight.detach().reshape(-1)
+        flat = whole(weight.detach()).reshape(-1)
         values = flat[:: max(1, flat.numel() // SAMPLES)].to(torch.bfloat16).cpu().contiguous()
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(values.view(torch.uint8).numpy().tobytes())
@@ -66,16 +67,29 @@ def flexify(
     return attach(model, modes, rank=rank, skip=skip)
 
 
-def save_adapter(model: nn.Module, folder: str | Path) -> Path:
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that is sharded over devices, by all of them together; others as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) -> Path:
     """Write the weak modes of a model to a folder.
+
+    Args:
+        model: Flexified.
+        folder: Where; made if it is not there.
+        write: Where a model is sharded, all ranks call this together, and one of them writes.
 
     Returns:
         The folder.
     """
     flexi, folder = flexi_of(model), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
     for name, mode in flexi.modes.items():
-        save_file(_named(mode), folder / f"{name}.safetensors", metadata={"format": "pt"})  # type: ignore[arg-type]
+        named = _named(mode)  # type: ignore[arg-type]
+        if write:
+            save_file(named, folder / f"{name}.safetensors", metadata={"format": "pt"})
     settings = {
         "family": flexi.family.class_name,
         "modes": list(flexi.modes),
@@ -83,7 +97,8 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         "skip": flexi.skip,
         "native_sha256": fingerprint(model),
     }
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    if write:
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     return folder
 
 
@@ -143,7 +158,7 @@ def _tensors(mode: WeakMode) -> dict[str, Tensor]:
 
 
 def _named(mode: WeakMode) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in _tensors(mode).items()}
+    return {name: whole(value.detach()).cpu().contiguous() for name, value in _tensors(mode).items()}
 
 
 def _fill(mode: WeakMode, values: dict[str, Tensor]) -> None:

@@ -131,10 +131,11 @@ def form_of(model: nn.Module) -> CallForm:
     Raises:
         ValueError: If there is none.
     """
+    for kind in type(model).__mro__:  # FSDP puts a class of its own before it
+        if kind.__name__ in FORMS:
+            return FORMS[kind.__name__]
     name = type(model).__name__
-    if name not in FORMS:
-        raise ValueError(f"got a model of class {name}; expected one of {', '.join(FORMS)}; add its form to {__name__}")
-    return FORMS[name]
+    raise ValueError(f"got a model of class {name}; expected one of {', '.join(FORMS)}; add its form to {__name__}")
 
 
 def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: int = 32, seed: int = 0) -> dict:

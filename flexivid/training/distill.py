@@ -27,6 +27,7 @@ from flexivid.training.arrays import read_arrays
 from flexivid.training.modes import ModeChoice, Phase, mode_at
 from flexivid.training.module import _generator as generator_of
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
+from flexivid.training.sharding import average_gradients, shard
 from flexivid.training.teacher_walk import TeacherWalk
 
 Answer = tuple[dict[str, Any], Tensor]  # a call of the network, and its native output
@@ -124,6 +125,7 @@ class FlexiDistillation(LightningModule):
         self.texts = read_arrays(texts) if texts else {}
         self.walk = TeacherWalk(tuple(walk.size), num_steps=walk.num_steps, shift=walk.shift)  # type: ignore[arg-type]
         self.network: Any = None
+        self.is_sharded = False
         self.total_steps, self.strict_loading = 1, False  # checkpoints hold new weights only
 
     @classmethod
@@ -134,15 +136,17 @@ class FlexiDistillation(LightningModule):
         return module
 
     def configure_model(self) -> None:
-        """Load the transformer and attach the modes, once."""
-        if self.network is not None:
-            return
-        network = load_transformer(self.transformer, dtype=DTYPES[self.weights])
-        if self.adapter:
-            load_adapter(network, self.adapter)
-        else:
-            flexify(network, self.modes, **self.flexify_settings)
-        self._adopt(network)
+        """Load the transformer and attach the modes, once; with a mesh of devices, shard both (FSDP2)."""
+        if self.network is None:
+            network = load_transformer(self.transformer, dtype=DTYPES[self.weights])
+            if self.adapter:
+                load_adapter(network, self.adapter)
+            else:
+                flexify(network, self.modes, **self.flexify_settings)
+            self._adopt(network)
+        if self.device_mesh is not None and not self.is_sharded:
+            shard(self.network, self.device_mesh["data_parallel"], self.trainer.strategy.root_device)
+            self.is_sharded = True
 
     def _adopt(self, network: nn.Module) -> None:
         flexi = flexi_of(network)
@@ -180,6 +184,13 @@ class FlexiDistillation(LightningModule):
         self.log(f"train/relative_error/{mode}", error.detach() / scale, batch_size=count)
         return error
 
+    def on_after_backward(self) -> None:
+        """Whoever comes next, checkpoints of shards above all, finds the network as it came."""
+        set_mode(self.network, NATIVE)
+        if self.is_sharded:
+            assert self.device_mesh is not None
+            average_gradients(self.network, self.device_mesh["data_parallel"])
+
     def _answered(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:
         """A call and what the teacher says to it: a new one every ``reuse`` steps, else one of the latest."""
         is_new, self.num_calls = not self.answers or self.num_calls % self.reuse == 0, self.num_calls + 1
@@ -203,6 +214,7 @@ class FlexiDistillation(LightningModule):
         for mode in self.weak_modes:
             error, scale = distance(self.network, mode, call, target)
             self.log(f"val/relative_error/{mode}", error / scale, batch_size=len(target), sync_dist=True)
+        set_mode(self.network, NATIVE)
 
     def call_of(self, batch: dict[str, Any], stream: Sequence[int]) -> tuple[dict[str, Any], bool]:
         """Arguments of the network's call for a batch, and whether they lie on the teacher's own path."""

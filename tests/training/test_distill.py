@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
 
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.recorded_calls import record_calls
@@ -203,6 +204,15 @@ def test_wrong_modes_and_folders_are_refused(tmp_path) -> None:
         module(phases=[Phase(1.0, {"4x4x4": 1})])
 
 
+def run_two(script, *words):
+    """Run a script that starts a second process like itself."""
+    alone = {"OMP_NUM_THREADS": "1", "PL_GLOBAL_SEED": "", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    environment = {name: value for name, value in {**os.environ, **alone}.items() if value}
+    command = [sys.executable, str(script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 TWO = """
 import hashlib, json, sys
 from pathlib import Path
@@ -230,11 +240,56 @@ def test_two_processes_train_as_one(tmp_path) -> None:
     arrays(tmp_path / "rows", rows=12)
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    alone = {"OMP_NUM_THREADS": "1", "PL_GLOBAL_SEED": "", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-    environment = {name: value for name, value in {**os.environ, **alone}.items() if value}
-    command = [sys.executable, str(script), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_two(script, str(tmp_path))
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert first["steps"] == 4
+
+
+SHARDED = """
+import json, sys
+from pathlib import Path
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from safetensors.torch import load_file
+from flexivid.pretrained.flexify import flexify
+from flexivid.training.arrays import CallArrays
+from flexivid.training.callbacks.adapter import AdapterEMA
+from flexivid.training.callbacks.ranks import leave_group
+from flexivid.training.distill import FlexiDistillation
+from tests.pretrained.families import build
+from tests.training.test_distill import FAST, MODES, WAN, fit
+torch.set_num_threads(1)
+folder, kind, dtype = Path(sys.argv[1]), sys.argv[2], getattr(torch, sys.argv[3])
+network = flexify(build(WAN, dtype), MODES, rank=4)
+distillation = FlexiDistillation.of(network, optimizer=FAST)
+strategies = {
+    "ddp": "ddp_find_unused_parameters_true",
+    "fsdp": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False),
+}
+trainer = fit(
+    distillation, CallArrays(str(folder / "rows"), batch_size=2), folder / kind, 4, AdapterEMA(0.5), devices=2,
+    strategy=strategies[kind], gradient_clip_val=0.02, use_distributed_sampler=False,
+    precision="32-true" if dtype == torch.float32 else "bf16-mixed",
+)
+kinds = {type(p).__name__ for p in distillation.network.parameters()}
+(folder / f"{kind}{trainer.global_rank}.json").write_text(json.dumps(sorted(kinds)))
+leave_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 1e-2)])
+def test_sharded_training_is_the_same(tmp_path, dtype, tolerance) -> None:
+    """FSDP2 over two processes writes the adapter that DDP does."""
+    arrays(tmp_path / "rows", rows=12)
+    (tmp_path / "two.py").write_text(SHARDED)
+    adapters = {}
+    for kind, parameters in (("ddp", ["Parameter"]), ("fsdp", ["DTensor", "Parameter"])):
+        run_two(tmp_path / "two.py", str(tmp_path), kind, dtype)
+        assert json.loads((tmp_path / f"{kind}1.json").read_text()) == parameters
+        (file,) = (tmp_path / kind).rglob("1x4x4.safetensors")
+        adapters[kind] = load_file(file)
+    assert adapters["ddp"].keys() == adapters["fsdp"].keys()
+    for name, value in adapters["ddp"].items():
+        torch.testing.assert_close(adapters["fsdp"][name], value, atol=tolerance, rtol=tolerance)

@@ -51,11 +51,13 @@ class AdapterEMA(Callback):
         """Put the averages into the network, and write them."""
         if self.count == 0:
             return
-        torch._foreach_copy_([weight.data for weight in self._weights(pl_module)], self.average)
-        folder = run_folder(trainer)
-        if trainer.is_global_zero:
-            assert isinstance(pl_module, FlexiDistillation)
-            rank_zero_info(f"adapter written to {save_adapter(pl_module.network, folder / 'adapter')}")
+        for weight, average in zip(self._weights(pl_module), self.average, strict=True):
+            weight.copy_(average)
+        folder = run_folder(trainer) / "adapter"
+        assert isinstance(pl_module, FlexiDistillation)
+        if trainer.is_global_zero or pl_module.is_sharded:
+            save_adapter(pl_module.network, folder, write=trainer.is_global_zero)
+        rank_zero_info(f"adapter written to {folder}")
 
     def state_dict(self) -> dict[str, Any]:
         """Averages and their count."""
