@@ -171,7 +171,7 @@ def run_script(tmp_path, code, **options):
     script = tmp_path / "script.py"  # without a main guard
     head = f"import sys, time; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT)!r}]\n"
     head += "import decoder_stubs as stubs\nfrom flexivid.data.pool import DecodePool\n"
-    head += "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & and nohup ignore it
+    head += "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells' & and nohup ignore it
     script.write_text(head + textwrap.dedent(code))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, str(script)], **pipes, **options)
