@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.command_line import add_solving, program_parser, sampling_options, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
@@ -69,15 +69,7 @@ def _add_sampling(add: Callable[..., Any]) -> None:
     add("--planner", help="weak_first, searched, adaptive or three_phase (default: searched once flexivid.search ran)")
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
-    add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")
-    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
-    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
-    add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
-    add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
-    add("--compensate_guidance", action="store_true", help="a little more guidance for less compute (default: off)")
-    add("--packing", default="auto", help="both branches in one call: auto, always or never")
-    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
-    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
+    add_solving(add)
     add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
 
@@ -174,16 +166,13 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
     from flexivid.pipeline.evaluation_run import Request, run_folder
 
     path = Path(options.checkpoint) if options.checkpoint else newest_run()
-    names = ["num_inference_steps", "guidance_scale", "guidance", "guide_mode", "compensate_guidance", "solver"]
-    names += ["shift", "batch_size", "precision", "planner", "packing"]
-    pairs = {name: tuple(getattr(options, name) or ()) or None for name in ("modes", "guidance_interval")}
     return Request(
         checkpoint=str(path),
         output=options.output_dir or str(run_folder(path) / "evaluation"),
         budgets=tuple(map(number_or_preset, options.budgets or ("1", "0.5", "0.25"))),
         schedules=tuple(options.schedule or ()),
         metric=_metric(options, quiet=quiet),
-        sampling={**{name: getattr(options, name) for name in names}, **pairs},
+        sampling=sampling_options(options),
         size=(options.num_frames, options.height, options.width),
         labels=options.label,
         num_videos=2048 if options.num_videos is None else options.num_videos,

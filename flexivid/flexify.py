@@ -1,6 +1,6 @@
 """Give a pre-trained video transformer weak modes: ``python -m flexivid.flexify MODEL --modes 1x4x4 2x4x4``.
 
-Parses, calls the pipeline, prints. The public function of the same name is ``flexivid.pretrained.flexify.flexify``.
+Parses, calls the pipeline, prints. The public function of the same name is ``flexivid.pretrained.adapter.flexify``.
 """
 
 from __future__ import annotations

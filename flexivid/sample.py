@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.command_line import add_solving, program_parser, sampling_options, words_of
 from flexivid.pipeline.messages import plain_errors, result_line
 
 EXAMPLES = """examples:
@@ -46,7 +46,7 @@ def build_parser() -> ArgumentParser:
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--num_videos", type=int, help="number of videos (default: 8, or one a label)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
-    _add_solving(add)
+    add_solving(add)
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
     _add_size(add)
     add("--batch_size", type=int, default=16, help="videos in one call of the native mode; coarser ones take more")
@@ -58,19 +58,6 @@ def build_parser() -> ArgumentParser:
     add("--dry_run", action="store_true", help="print parameters, plan, cost and memory, and stop")
     add("--json", action="store_true", help="last line of stdout is one JSON object")
     return parser
-
-
-def _add_solving(add: Callable[..., Any]) -> None:
-    """Solver and guidance."""
-    add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")
-    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
-    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
-    add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
-    add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
-    add("--compensate_guidance", action="store_true", help="a little more guidance for less compute (default: off)")
-    add("--packing", default="auto", help="both branches in one call: auto, always or never")
-    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
-    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
 
 
 def _add_size(add: Callable[..., Any]) -> None:
@@ -103,7 +90,7 @@ def run(options: Namespace) -> None:
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     model = compiling.compile_forward(model) if options.compile else model
     model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
-    settings = sampling.settings_from(_given(options)).filled(model)
+    settings = sampling.settings_from(sampling_options(options)).filled(model)
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
     latency = _latency(options, model, settings, len(labels))
@@ -205,15 +192,6 @@ def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> 
     from flexivid.pipeline.latency import known_latency
 
     return known_latency(model, settings, num_videos)
-
-
-def _given(options: Namespace) -> dict[str, Any]:
-    """The options that are sampling settings, under their names there."""
-    names = ["num_inference_steps", "guidance_scale", "guidance", "guide_mode", "compensate_guidance", "solver"]
-    names += ["shift", "batch_size", "precision", "planner", "packing"]
-    given = {name: getattr(options, name) for name in ("modes", "guidance_interval")}
-    pairs = {name: tuple(value) if value else None for name, value in given.items()}
-    return {**{name: getattr(options, name) for name in names}, **pairs}
 
 
 def _build_graphs(model: Any, plans: Sequence[Any], settings: Any, num_videos: int) -> None:

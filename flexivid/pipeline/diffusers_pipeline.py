@@ -15,7 +15,7 @@ import torch
 from flexivid.budget.cost import human
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
-from flexivid.pipeline.pretrained_budget import PretrainedPlan, apply_budget
+from flexivid.pipeline.pretrained_budget import PretrainedPlan, apply_budget, plan_steps
 from flexivid.pipeline.recorded_calls import NetworkReachedError
 from flexivid.pipeline.sample_folder import file_name, prepare_folder
 from flexivid.pipeline.video_io import write_grid, write_video
@@ -112,15 +112,15 @@ def sample_pipeline(
     return PipelineOutcome(budget, applied.plan, files, time.perf_counter() - started), videos
 
 
-def plan_pipeline(pipe: Any, prompt: str, budget: float, **settings: Any) -> PretrainedPlan:
-    """The plan of one video: the pipeline runs to the first call of its network, and stops."""
+def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
+    """The plan of one video at full compute: the pipeline runs to the first call of its network, and stops."""
     plans: list[PretrainedPlan] = []
 
     def stop(plan: PretrainedPlan) -> None:
         plans.append(plan)
         raise NetworkReachedError
 
-    with suppress(NetworkReachedError), apply_budget(pipe, budget, on_plan=stop):
+    with suppress(NetworkReachedError), apply_budget(pipe, 1.0, on_plan=stop):
         pipe(prompt, output_type="latent", **settings)
     return plans[0]
 
@@ -143,7 +143,8 @@ def run_pipeline(options: Any) -> dict[str, Any]:
         print(f"LoRA merged into copies: {merge_lora(pipe.transformer) / 2**20:.1f} MiB more")
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
-    plans = [plan_pipeline(pipe, prompts[0], budget, **settings) for budget in budgets]
+    full = full_plan(pipe, prompts[0], **settings)
+    plans = [plan_steps(budget, full.costs, len(full.modes)) for budget in budgets]
     for budget, plan in zip(budgets, plans, strict=True):
         print(plan_line(budget, plan, len(prompts)))
     if options.dry_run:

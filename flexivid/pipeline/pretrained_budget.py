@@ -7,7 +7,6 @@ length are those of the first call, in which the plan is made; it is planned ane
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import wraps
 from itertools import groupby
@@ -18,7 +17,7 @@ from torch import nn
 from flexivid.budget.schedule import affordable_cost, greedy_counts
 from flexivid.patching.shapes import Size3
 from flexivid.pretrained.cost import transformer_macs
-from flexivid.pretrained.family import Fold, config_of
+from flexivid.pretrained.family import Fold, argument_names, config_of, named_call
 from flexivid.pretrained.flexify import NATIVE, flexi_of, set_mode
 
 
@@ -208,8 +207,7 @@ def apply_budget(pipe: Any, budget: float, *, on_plan: Callable[[PretrainedPlan]
 def measure_call(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Size3, int]:
     """Latent size (t, h, w) and text length of a call of a flexified transformer."""
     family = flexi_of(model).family
-    names = list(inspect.signature(type(model).forward).parameters)[1:]
-    call = dict(zip(names, args, strict=False)) | kwargs
+    call = named_call(argument_names(model), args, kwargs)
     text = call.get("encoder_hidden_states")
     native = family.patch(config_of(model))
     return family.fold_call(call, Fold(Size3(1, 1, 1), native)), 0 if text is None else text.shape[1]

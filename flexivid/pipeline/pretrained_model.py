@@ -15,7 +15,7 @@ from flexivid.patching.shapes import PatchMode, num_tokens
 from flexivid.pipeline.pretrained_budget import costs_of, least_budget
 from flexivid.pretrained.calls import Size, form_of, random_call
 from flexivid.pretrained.family import config_of
-from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
+from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode
 from flexivid.pretrained.registry import family_of
 
 TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient, Adam's two moments, its average
@@ -122,10 +122,8 @@ def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
     native = [parameter for parameter in model.parameters() if id(parameter) not in ours]
     added = sum(parameter.numel() for parameter in new)
     weights = sum(parameter.nbytes for parameter in native)
-    linears = [path for path, _ in model.named_modules() if re.fullmatch(flexi.family.lora, path)]
-    blocks = len({re.split(r"(?<=\d)\.", path)[0] for path in linears})
     tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
-    kept = blocks * tokens * flexi.family.width(config_of(model)) * next(iter(native)).element_size()
+    kept = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * next(iter(native)).element_size()
     return Needs(
         sum(parameter.numel() for parameter in native),
         added,

@@ -7,7 +7,6 @@ rectified flows the text embeddings are enough (``record_texts``): distillation 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from flexivid.pretrained.family import argument_names, named_call
 
 SHARED = ("image_rotary_emb", "padding_mask", "ofs")  # tensors without a batch axis, or with one of length 1
 LEFT_OUT = ("return_dict", "attention_kwargs")
@@ -46,8 +47,7 @@ def record_calls(
     writer: _Writer | None = None
     for number, prompt in enumerate(prompts):
         kept = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
-        names = list(inspect.signature(type(pipe.transformer).forward).parameters)[1:]
-        hook = pipe.transformer.register_forward_pre_hook(_taken(kept, names), with_kwargs=True)
+        hook = pipe.transformer.register_forward_pre_hook(_taken(kept), with_kwargs=True)
         try:
             source = torch.Generator().manual_seed(seed + number)
             pipe(prompt, generator=source, **{"output_type": "latent", **settings})
@@ -85,10 +85,9 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     if not prompts:
         raise ValueError("got no prompts; expected at least one; pass some")
     model, calls = pipe.transformer, list[dict[str, Any]]()
-    names = list(inspect.signature(type(model).forward).parameters)[1:]
 
     def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        call = dict(zip(names, args, strict=False)) | kwargs
+        call = named_call(argument_names(module), args, kwargs)
         count = len(call["hidden_states"])
         kept = {
             k: v for k, v in call.items() if isinstance(v, Tensor) and k not in (*SHARED, "hidden_states", "timestep")
@@ -127,11 +126,11 @@ class _Reservoir:
         return at if at < self.size else None
 
 
-def _taken(kept: _Reservoir, names: list[str]) -> Any:
+def _taken(kept: _Reservoir) -> Any:
     def hook(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         at = kept.place()
         if at is not None:
-            call = dict(zip(names, args, strict=False)) | kwargs
+            call = named_call(argument_names(model), args, kwargs)
             call = {k: _on_cpu(v) for k, v in call.items() if v is not None and k not in LEFT_OUT}
             kept.calls[at : at + 1] = [call]
 

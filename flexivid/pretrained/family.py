@@ -6,6 +6,7 @@ latent goes in and out of ``forward``, and what a pass costs. Everything else is
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +22,21 @@ Config = Mapping[str, Any]
 def config_of(model: nn.Module) -> Config:
     """The configuration of a transformer of diffusers."""
     return model.config  # type: ignore[return-value]
+
+
+def argument_names(model: nn.Module) -> list[str]:
+    """Of a model's ``forward``, in order."""
+    return list(inspect.signature(type(model).forward).parameters)[1:]
+
+
+def named_call(names: list[str], args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name.
+
+    Example:
+        >>> named_call(["x", "time", "text"], (1, 2), {"text": 3})
+        {'x': 1, 'time': 2, 'text': 3}
+    """
+    return dict(zip(names, args, strict=False)) | kwargs
 
 
 class Work(NamedTuple):

@@ -7,14 +7,14 @@ model's own ``forward``, the output is unfolded after it, and the mode's layers 
 
 from __future__ import annotations
 
-import inspect
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.family import Family, Fold, config_of
+from flexivid.pretrained.family import Family, Fold, argument_names, config_of, named_call
 from flexivid.pretrained.layers import Embedding, Unembedding
 from flexivid.pretrained.lora import attach_lora, has_peft, rebase, trainable_part
 from flexivid.pretrained.registry import family_of
@@ -80,13 +80,13 @@ class _Call:
     """Folds what goes into a call of the model, unfolds what comes out."""
 
     def __init__(self, model: nn.Module, family: Family, how: Fold) -> None:
-        self.names = list(inspect.signature(type(model).forward).parameters)[1:]
+        self.names = argument_names(model)
         self.family = family
         self.how = how
         self.size: Size3 | None = None
 
     def before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        call = dict(zip(self.names, args, strict=False)) | kwargs
+        call = named_call(self.names, args, kwargs)
         self.size = self.family.fold_call(call, self.how)
         return (), call
 
@@ -172,6 +172,21 @@ def mode_of(model: nn.Module) -> str:
 def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
     """All new parameters, those to train: patch layers, skips and LoRA of every mode. Merged copies are none."""
     return [parameter for name, parameter in flexi_of(model).named_parameters() if ".merged." not in name]
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a transformer: where its LoRA is, up to the first number of the path.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=3)
+        >>> [type(block).__name__ for block in blocks_of(flexify(wan, ["1x4x4"], rank=1))]
+        ['WanTransformerBlock', 'WanTransformerBlock', 'WanTransformerBlock']
+    """
+    pattern = flexi_of(network).family.lora
+    paths = [path for path, _ in network.named_modules() if re.fullmatch(pattern, path)]
+    names = dict.fromkeys(re.split(r"(?<=\d)\.", path)[0] for path in paths)
+    return [network.get_submodule(name) for name in names]
 
 
 def set_mode(model: Model, mode: str | PatchMode) -> Model:

@@ -6,7 +6,6 @@ layers answer from anywhere in the network: every device holds all of it, and gr
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
-from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, set_mode
+from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, set_mode
 
 
 def shard(network: Any, mesh: DeviceMesh, device: torch.device) -> None:
@@ -51,19 +50,3 @@ def average_gradients(network: nn.Module, mesh: DeviceMesh) -> None:
     flat /= mesh.size()
     for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
-
-
-def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a transformer: where its LoRA is, up to the first number of the path.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> from flexivid.pretrained.flexify import flexify
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=3)
-        >>> [type(block).__name__ for block in blocks_of(flexify(wan, ["1x4x4"], rank=1))]
-        ['WanTransformerBlock', 'WanTransformerBlock', 'WanTransformerBlock']
-    """
-    pattern = flexi_of(network).family.lora
-    paths = [path for path, _ in network.named_modules() if re.fullmatch(pattern, path)]
-    names = dict.fromkeys(re.split(r"(?<=\d)\.", path)[0] for path in paths)
-    return [network.get_submodule(name) for name in names]
