@@ -44,7 +44,7 @@ def build_parser() -> ArgumentParser:
     add("--planner", help="weak_first, searched, adaptive or three_phase (default: searched once flexivid.search ran)")
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
-    add("--num_videos", type=int, help="number of videos (default: 8, or one a label)")
+    add("--num_videos", type=int, help="number of videos (default: 1, or one a label)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
     add_solving(add)
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
