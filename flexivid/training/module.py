@@ -6,8 +6,8 @@ that a resumed run goes on as if it had never stopped.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from flexivid.budget.cost import macs
 from flexivid.diffusion.loss import denoising_loss
 from flexivid.diffusion.process import Process
+from flexivid.diffusion.solver import call_times, solvers_of
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec, to_unit
 from flexivid.model.conditioning import Condition
@@ -24,7 +25,9 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import KEY
+from flexivid.training.matching import discrepancy
 from flexivid.training.modes import ModeChoice, batch_size_of, mode_at
+from flexivid.training.objective import Objective, SamplingDefaults
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
 
 
@@ -40,48 +43,6 @@ class Clips(NamedTuple):
     size: tuple[int, int, int] = (8, 32, 32)
     num_classes: int = 0
     batch_size: int = 32
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is learned.
-
-    Args:
-        path: ``flow``, ``cosine`` or ``linear``, see ``Process``.
-        target: What the network predicts. ``x0`` lets patches with more numbers than the width work (2511.13720).
-        loss_space: Where the error is measured, whatever is predicted.
-        times: Distribution of training times, ``uniform`` or ``logit_normal``.
-        time_mean: Mean of the logit; above 0 means more noise.
-        time_std: Deviation of the logit.
-        time_shift: Shift of the times, above 1 means more noise.
-        label_dropout: Fraction of labels replaced by the null class, for guidance.
-    """
-
-    path: Literal["flow", "cosine", "linear"] = "flow"
-    target: Literal["x0", "velocity", "noise"] = "x0"
-    loss_space: Literal["x0", "velocity", "noise"] = "velocity"
-    times: Literal["uniform", "logit_normal"] = "logit_normal"
-    time_mean: float = 0.0
-    time_std: float = 1.0
-    time_shift: float = 1.0
-    label_dropout: float = 0.1
-
-
-@dataclass(frozen=True)
-class SamplingDefaults:
-    """How the trained model is sampled unless told otherwise; kept in its recipe.
-
-    Args:
-        num_inference_steps: Solver steps.
-        guidance_scale: Classifier-free guidance, 1 = none.
-        solver: Solver that fits the path; ``None`` = the first of ``solvers_of``.
-        shift: Time shift of flow paths.
-    """
-
-    num_inference_steps: int = 20
-    guidance_scale: float = 1.0
-    solver: str | None = None
-    shift: float = 1.0
 
 
 class FlexiDiffusion(LightningModule):
@@ -116,6 +77,9 @@ class FlexiDiffusion(LightningModule):
         shape = replace(network, num_classes=self.clips.num_classes, in_channels=self.codec.channels, out_channels=None)
         self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)
+        self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
+        solver, num_steps = solvers_of(self.process)[0], sampling.num_inference_steps
+        self.times = [*call_times(self.process, solver, num_steps, shift=sampling.shift), 0.0]  # of a sample's steps
         self.latent_size = self.codec.latent_size(*self.clips.size)
         self.network = FlexiDiT(shape)
         self.log_every = 20
@@ -169,23 +133,34 @@ class FlexiDiffusion(LightningModule):
         """One mode's loss, the mean over the batch."""
         mode = self.mode_at(self.global_step)
         stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
-        loss = self._losses(batch, mode, stream, dropout=self.objective.label_dropout).mean()
-        count = len(batch["label"])
+        x0, count = self._latents(batch), len(batch["label"])
+        loss = self._losses(x0, batch["label"], mode, stream, dropout=self.objective.label_dropout).mean()
         self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)
-        return loss
+        start = self._matched_at(self.global_step)
+        if start is None or count < 2:
+            return loss
+        apart = self._discrepancy(x0, batch["label"], start, (*stream, 1))
+        self.log("train/discrepancy", apart.detach(), batch_size=count)
+        return loss + self.matching.weight * apart
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Every mode's loss on the same clips, times and noises at every validation."""
+        x0 = self._latents(batch)
         for mode in self.modes:
-            losses = self._losses(batch, mode, (-1, self.global_rank, batch_idx), dropout=0.0)
+            losses = self._losses(x0, batch["label"], mode, (-1, self.global_rank, batch_idx), dropout=0.0)
             name, count = f"val/loss_mode/{mode}", len(losses)
             self.log(name, losses.mean(), batch_size=count, sync_dist=True, prog_bar=mode == self.modes[0])
 
-    def _losses(self, batch: dict[str, Tensor], mode: PatchMode, stream: tuple[int, ...], *, dropout: float) -> Tensor:
+    def _latents(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the network learns, (b, c, t, h, w)."""
+        return batch["latent"].float() if "latent" in batch else self.codec.encode(to_unit(batch["video"]))
+
+    def _losses(
+        self, x0: Tensor, labels: Tensor, mode: PatchMode, stream: tuple[int, ...], *, dropout: float
+    ) -> Tensor:
         """Loss of each sample, (b,)."""
         goal, source = self.objective, _generator(stream)
-        x0 = batch["latent"].float() if "latent" in batch else self.codec.encode(to_unit(batch["video"]))  # b c t h w
         drawn = draw_times(
             len(x0),
             distribution=goal.times,
@@ -200,15 +175,33 @@ class FlexiDiffusion(LightningModule):
             drawn.to(x0.device),
             torch.randn(x0.shape, device=x0.device, generator=_generator(stream, x0.device)),
         )
-        labels = torch.where(dropped.to(x0.device) | (batch["label"] < 0), self.clips.num_classes, batch["label"])
+        labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
         output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
         target = self.process.target_of(x0, noise, time)
         return denoising_loss(self.process, output, target, time, space=goal.loss_space)
 
+    def _matched_at(self, global_step: int) -> tuple[PatchMode, int] | None:
+        """Weak mode and first solver step of distribution matching; ``None`` where a step has none."""
+        if self.mode_at(global_step) != self.modes[0]:
+            return None
+        return self.matching.start(global_step, self.modes, len(self.times) - 1)
+
+    def _discrepancy(self, x0: Tensor, labels: Tensor, start: tuple[PatchMode, int], stream: tuple[int, ...]) -> Tensor:
+        (weak, first), condition = start, Condition(torch.where(labels < 0, self.clips.num_classes, labels))
+        source = _generator(stream, x0.device)
+        noises = [torch.randn(x0.shape, device=x0.device, generator=source) for _ in range(2)]
+        return discrepancy(
+            lambda x, time, mode: self.network(x, time, condition, mode), self.process, self.matching, x0,
+            (noises[0], noises[1]), self.times[first : first + self.matching.num_steps + 1], (weak, self.modes[0]),
+        )  # fmt: skip
+
     def step_macs(self, global_step: int) -> int:
         """MACs of a training step on each rank: a backward pass costs two forward ones."""
-        mode = self.mode_at(global_step)
-        return 3 * self.batch_size_at(global_step) * macs(self.network.config, self.latent_size, mode)
+        cost = {mode: macs(self.network.config, self.latent_size, mode) for mode in self.modes}
+        each, start = 3 * cost[self.mode_at(global_step)], self._matched_at(global_step)
+        if start is not None:
+            each += self.matching.weak_steps * cost[start[0]] + 3 * self.matching.native_steps * cost[self.modes[0]]
+        return self.batch_size_at(global_step) * each
 
     def configure_optimizers(self) -> Any:
         """Optimizer, and a learning rate that follows the run's progress."""

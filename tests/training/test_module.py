@@ -14,7 +14,8 @@ from flexivid.data.pool import DecodePool
 from flexivid.latents.codec import build_codec, to_unit
 from flexivid.pipeline.checkpoint import KEY
 from flexivid.training.modes import ModeChoice
-from flexivid.training.module import Clips, Objective, _generator
+from flexivid.training.module import Clips, _generator
+from flexivid.training.objective import Objective
 
 
 class Watch(Callback):
@@ -95,8 +96,8 @@ def test_trains_without_classes(tmp_path, make_data, make_module, make_trainer, 
 @pytest.mark.parametrize("path", ["flow", "cosine", "linear"])
 def test_every_objective_gives_a_finite_loss_and_gradient(path, target, make_module):
     module = make_module(objective=Objective(path=path, target=target))
-    batch = {"video": torch.randint(0, 256, (4, 3, 4, 16, 16), dtype=torch.uint8), "label": torch.arange(4)}
-    losses = module._losses(batch, module.modes[1], (0, 0), dropout=0.5)
+    x0 = torch.rand(4, 3, 4, 16, 16) * 2 - 1
+    losses = module._losses(x0, torch.arange(4), module.modes[1], (0, 0), dropout=0.5)
     losses.mean().backward()
     assert losses.shape == (4,)
     assert torch.isfinite(losses).all()
@@ -148,9 +149,8 @@ def test_a_mode_trains_at_its_own_times(make_module, monkeypatch):
     choice = ModeChoice(time_ranges={str(weak): (0.7, 1.0)}, time_shifts={str(native): 50.0})
     module, seen = make_module(mode_choice=choice), {}
     module.network.register_forward_pre_hook(lambda _, args: seen.update({args[3]: args[1]}))
-    size = (64, 3, *module.latent_size)
-    batch = {"video": torch.zeros(size, dtype=torch.uint8), "label": torch.zeros(64, dtype=torch.long)}
+    x0, labels = torch.zeros(64, 3, *module.latent_size), torch.zeros(64, dtype=torch.long)
     for mode in (native, weak):
-        module._losses(batch, mode, (0,), dropout=0.0)
+        module._losses(x0, labels, mode, (0,), dropout=0.0)
     assert 0.7 <= seen[weak].min() < seen[weak].max() <= 1
     assert seen[native].median() > 0.95

@@ -1,0 +1,52 @@
+"""What a run learns, and how its outcome is sampled by default: settings only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flexivid.training.matching import Matching
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned.
+
+    Args:
+        path: ``flow``, ``cosine`` or ``linear``, see ``Process``.
+        target: What the network predicts. ``x0`` lets patches with more numbers than the width work (2511.13720).
+        loss_space: Where the error is measured, whatever is predicted.
+        times: Distribution of training times, ``uniform`` or ``logit_normal``.
+        time_mean: Mean of the logit; above 0 means more noise.
+        time_std: Deviation of the logit.
+        time_shift: Shift of the times, above 1 means more noise.
+        label_dropout: Fraction of labels replaced by the null class, for guidance.
+        matching: A loss by which the native mode learns to repair what weak steps leave; off as it is.
+    """
+
+    path: Literal["flow", "cosine", "linear"] = "flow"
+    target: Literal["x0", "velocity", "noise"] = "x0"
+    loss_space: Literal["x0", "velocity", "noise"] = "velocity"
+    times: Literal["uniform", "logit_normal"] = "logit_normal"
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    time_shift: float = 1.0
+    label_dropout: float = 0.1
+    matching: Matching = field(default_factory=Matching)
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """How the trained model is sampled unless told otherwise; kept in its recipe.
+
+    Args:
+        num_inference_steps: Solver steps.
+        guidance_scale: Classifier-free guidance, 1 = none.
+        solver: Solver that fits the path; ``None`` = the first of ``solvers_of``.
+        shift: Time shift of flow paths.
+    """
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 1.0
+    solver: str | None = None
+    shift: float = 1.0
