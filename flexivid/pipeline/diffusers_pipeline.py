@@ -24,7 +24,7 @@ from flexivid.pretrained.merged import merge_lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "planner", "schedule", "modes")
-NO_EFFECT += ("label", "guide_mode", "solver", "shift", "no_ema")
+NO_EFFECT += ("label", "solver", "shift", "no_ema")
 ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
 
 
@@ -88,7 +88,15 @@ def whole_pipeline(model: str | Path, *, dtype: torch.dtype, **parts: Any) -> An
 
 
 def sample_pipeline(
-    pipe: Any, prompts: Sequence[str], budget: float, folder: Path, *, fps: float, seed: int = 0, **settings: Any
+    pipe: Any,
+    prompts: Sequence[str],
+    budget: float,
+    folder: Path,
+    *,
+    fps: float,
+    seed: int = 0,
+    guide_mode: str | None = None,
+    **settings: Any,
 ) -> tuple[PipelineOutcome, list[np.ndarray]]:
     """Make and write one video a prompt at one budget; video i starts from the noise of seed + i.
 
@@ -99,10 +107,11 @@ def sample_pipeline(
         folder: Where to; it must exist.
         fps: Frames a second.
         seed: Base seed.
+        guide_mode: Mode of guidance's second call, see ``apply_budget``.
         settings: For the pipeline.
     """
     started, files, videos = time.perf_counter(), [], []
-    with apply_budget(pipe, budget) as applied:
+    with apply_budget(pipe, budget, guide_mode=guide_mode) as applied:
         for number, prompt in enumerate(prompts):
             source = torch.Generator().manual_seed(seed + number)
             frames = pipe(prompt, generator=source, output_type="np", **settings)[0][0]  # (t, h, w, 3) in [0, 1]
@@ -144,7 +153,8 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
     full = full_plan(pipe, prompts[0], **settings)
-    plans = [plan_steps(budget, full.costs, len(full.modes)) for budget in budgets]
+    guide = {"guide_mode": options.guide_mode}
+    plans = [plan_steps(budget, full.costs, len(full.modes), **guide) for budget in budgets]
     for budget, plan in zip(budgets, plans, strict=True):
         print(plan_line(budget, plan, len(prompts)))
     if options.dry_run:
@@ -153,7 +163,8 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     folder = prepare_folder(options.output_dir)
     rows, outcomes, fps = [], [], options.fps or 16
     for budget in budgets:
-        outcome, videos = sample_pipeline(pipe, prompts, budget, folder, fps=fps, seed=options.seed, **settings)
+        common = {"fps": fps, "seed": options.seed, **guide, **settings}
+        outcome, videos = sample_pipeline(pipe, prompts, budget, folder, **common)
         print(result_line(outcome))
         outcomes.append(outcome)
         rows.append((f"budget {outcome.budget:g}", videos[:8]))
@@ -170,10 +181,7 @@ def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
         >>> plan_line(0.7, plan, 2)
         'budget 0.7: 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance (66.7%), 2 videos'
     """
-    return (
-        f"budget {budget:g}: {plan}; {human(plan.macs)} a video and branch of guidance ({plan.budget:.1%}),"
-        f" {videos} videos"
-    )
+    return f"budget {budget:g}: {plan}; {_cost(plan)} ({plan.budget:.1%}), {videos} videos"
 
 
 def result_line(outcome: PipelineOutcome) -> str:
@@ -184,8 +192,12 @@ def result_line(outcome: PipelineOutcome) -> str:
         >>> result_line(PipelineOutcome(1.0, plan, [], 2.0))
         'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
     """
-    cost = f"{human(outcome.plan.macs)} a video and branch of guidance"
-    return f"budget {outcome.budget:g}: {cost}, {outcome.seconds:.2f} s for {len(outcome.files)} videos"
+    cost, count = _cost(outcome.plan), len(outcome.files)
+    return f"budget {outcome.budget:g}: {cost}, {outcome.seconds:.2f} s for {count} videos"
+
+
+def _cost(plan: PretrainedPlan) -> str:
+    return human(plan.macs) + (" a video" if plan.guide_modes else " a video and branch of guidance")
 
 
 def _check(options: Any) -> None:

@@ -1,8 +1,9 @@
 """A diffusers pipeline under a compute budget: its own solver, guidance and callbacks, a patch mode for each step.
 
 The number of steps is the pipeline's, counted by the scheduler: guidance's second call of the network falls into the
-same step, a second-order solver's second evaluation is a step of its own, as diffusers counts them. Size and text
-length are those of the first call, in which the plan is made; it is planned anew for each run of the pipeline.
+same step (and may have a mode of its own), a second-order solver's second evaluation is a step of its own, as diffusers
+counts them. Size and text length are those of the first call, in which the plan is made; it is planned anew for each
+run of the pipeline.
 """
 
 from __future__ import annotations
@@ -27,28 +28,40 @@ class PretrainedPlan(NamedTuple):
     Args:
         modes: ``"native"`` or a weak mode, one a step.
         costs: MACs of one call for one sample, by mode.
+        guide_modes: Of the second call of each step, without the prompt; empty = the same modes, and not counted.
 
     Example:
         >>> plan = PretrainedPlan(("1x4x4", "1x4x4", "native"), {"native": 100, "1x4x4": 10})
         >>> str(plan), round(plan.budget, 2)
         ('2 of 1x4x4, 1 of native', 0.4)
+        >>> weak = plan._replace(guide_modes=("1x4x4",) * 3)
+        >>> str(weak), round(weak.budget, 2)
+        ('2 of 1x4x4, 1 of native+1x4x4', 0.25)
     """
 
     modes: tuple[str, ...]
     costs: dict[str, int]
+    guide_modes: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
-        """Of all steps, one call each, one sample."""
-        return sum(self.costs[mode] for mode in self.modes)
+        """Of all steps, one sample: one call each, or both where the second has a mode of its own."""
+        return sum(self.costs[mode] for mode in self.modes + self.guide_modes)
 
     @property
     def budget(self) -> float:
         """Cost over that of as many native steps."""
-        return self.macs / (len(self.modes) * self.costs[NATIVE])
+        return self.macs / (len(self.modes + self.guide_modes) * self.costs[NATIVE])
+
+    def mode_of(self, step: int, call: int) -> str:
+        """Of a call in a step; what comes after the last step is native."""
+        modes = self.guide_modes if call and self.guide_modes else self.modes
+        return modes[step] if step < len(modes) else NATIVE
 
     def __str__(self) -> str:
-        return ", ".join(f"{len(list(same))} of {mode}" for mode, same in groupby(self.modes))
+        pairs = zip(self.modes, self.guide_modes or self.modes, strict=True)
+        names = [mode if mode == guide else f"{mode}+{guide}" for mode, guide in pairs]
+        return ", ".join(f"{len(list(same))} of {name}" for name, same in groupby(names))
 
 
 def costs_of(model: nn.Module, size: tuple[int, int, int], text_tokens: int) -> dict[str, int]:
@@ -67,33 +80,44 @@ def least_budget(costs: dict[str, int]) -> float:
     return -(-min(costs.values()) * 10_000 // costs[NATIVE]) / 10_000
 
 
-def plan_steps(budget: float, costs: dict[str, int], num_steps: int) -> PretrainedPlan:
+def plan_steps(
+    budget: float, costs: dict[str, int], num_steps: int, *, guide_mode: str | None = None
+) -> PretrainedPlan:
     """Weak modes first, native steps last, as many as can be paid; what is left buys the next finer mode.
 
     Args:
         budget: Fraction of the all-native cost, in (0, 1].
         costs: MACs by mode.
         num_steps: Solver steps.
+        guide_mode: Mode of guidance's second call in all steps that are not cheaper; ``None`` = that of the step.
 
     Raises:
-        ValueError: If the budget is not a fraction, or less than the least, which is named.
+        ValueError: If the budget is not a fraction, or less than the least, which is named; if there is no such mode.
 
     Example:
-        >>> str(plan_steps(0.5, {"native": 100, "2x2x2": 40, "1x4x4": 10}, 10))
-        '5 of 1x4x4, 1 of 2x2x2, 4 of native'
+        >>> costs = {"native": 100, "2x2x2": 40, "1x4x4": 10}
+        >>> str(plan_steps(0.5, costs, 10)), str(plan_steps(0.5, costs, 10, guide_mode="1x4x4"))
+        ('5 of 1x4x4, 1 of 2x2x2, 4 of native', '1 of 1x4x4, 1 of 2x2x2+1x4x4, 8 of native+1x4x4')
     """
     _check_fraction(budget)
+    if guide_mode is not None and guide_mode not in costs:
+        raise ValueError(
+            f"got guide mode {guide_mode}; expected one of {', '.join(costs)}; choose one, or add the mode"
+        )
+    guides = {name: min(name, guide_mode or name, key=lambda mode: costs[mode]) for name in costs}
+    price = {name: cost + (costs[guides[name]] if guide_mode else 0) for name, cost in costs.items()}
+    full = costs[NATIVE] * (2 if guide_mode else 1)
     names = sorted(costs, key=lambda name: (-costs[name], name != NATIVE))
     names = names[names.index(NATIVE) :]  # a mode that costs more than the native one buys nothing
-    affordable = affordable_cost(budget, num_steps * costs[NATIVE])
-    if num_steps * costs[names[-1]] > affordable:
+    affordable = affordable_cost(budget, num_steps * full)
+    if num_steps * price[names[-1]] > affordable:
         raise ValueError(
-            f"got budget {budget}; expected at least {least_budget(costs)}, which is every step in {names[-1]};"
-            " raise the budget, or flexify with a larger mode"
+            f"got budget {budget}; expected at least {least_budget({**price, NATIVE: full})}, which is every step in"
+            f" {names[-1]}; raise the budget, or flexify with a larger mode"
         )
-    counts = greedy_counts([costs[name] for name in names], num_steps, affordable)
+    counts = greedy_counts([price[name] for name in names], num_steps, affordable)
     finest_last = [name for name, count in zip(names, counts, strict=True) for _ in range(count)][::-1]
-    return PretrainedPlan(tuple(finest_last), costs)
+    return PretrainedPlan(tuple(finest_last), costs, tuple(guides[name] for name in finest_last) if guide_mode else ())
 
 
 class AppliedBudget:
@@ -101,14 +125,17 @@ class AppliedBudget:
 
     Attributes:
         budget: Fraction of the all-native cost.
+        guide_mode: Mode of guidance's second call, or ``None``.
         plan: Of the latest run; ``None`` before the first call of the network.
     """
 
-    def __init__(self, pipe: Any, budget: float, on_plan: Callable[[PretrainedPlan], None] | None) -> None:
-        self.pipe, self.budget, self.on_plan = pipe, budget, on_plan
+    def __init__(
+        self, pipe: Any, budget: float, guide_mode: str | None, on_plan: Callable[[PretrainedPlan], None] | None
+    ) -> None:
+        self.pipe, self.budget, self.guide_mode, self.on_plan = pipe, budget, guide_mode, on_plan
         self.model, self.scheduler = pipe.transformer, pipe.scheduler
         self.plan: PretrainedPlan | None = None
-        self.steps_done, self._first_index = 0, 0
+        self.steps_done, self._first_index, self._calls = 0, 0, 0
         self._compiled = vars(self.model).get("_compiled_call_impl")
         self._call = self._compiled or self.model._call_impl
         # what PyTorch calls before any hook of a module; folding is done by hooks, so a plan must be made before them
@@ -135,7 +162,7 @@ class AppliedBudget:
         self.remove()
 
     def _begin(self) -> None:
-        self.plan, self.steps_done = None, 0
+        self.plan, self.steps_done, self._calls = None, 0, 0
         set_mode(self.model, NATIVE)
 
     def _advance(self) -> None:
@@ -143,15 +170,25 @@ class AppliedBudget:
         if index is not None:  # Cosmos calls ``step`` twice and sets the index back between
             self._first_index = index - 1 if self.steps_done == 0 else self._first_index
         self.steps_done = self.steps_done + 1 if index is None else index - self._first_index
-        if self.plan is not None:
-            modes = self.plan.modes
-            set_mode(self.model, modes[self.steps_done] if self.steps_done < len(modes) else NATIVE)
+        if self.plan is None:
+            return
+        if self.plan.guide_modes and self._calls == 1:
+            raise ValueError(
+                f"got guide mode {self.guide_mode} for a {type(self.pipe).__name__} that calls its transformer once a"
+                " step; expected one call with and one without the prompt; guide it (guidance_scale), or leave"
+                " guide_mode out if it makes both in one call"
+            )
+        self._calls = 0
+        set_mode(self.model, self.plan.mode_of(self.steps_done, 0))
 
     def _planned_call(self, *args: Any, **kwargs: Any) -> Any:
         if self.pipe.scheduler is not self.scheduler:
             raise ValueError("got another scheduler than the one under a budget; expected the same; apply_budget again")
         if self.plan is None:
             self._make_plan(args, kwargs)
+        if self.plan is not None and self.plan.guide_modes:
+            set_mode(self.model, self.plan.mode_of(self.steps_done, self._calls))
+        self._calls += 1
         return self._call(*args, **kwargs)
 
     def _make_plan(self, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -159,13 +196,20 @@ class AppliedBudget:
             raise ValueError("got a cache of diffusers with a budget; expected one of them; call disable_cache")
         size, text_tokens = measure_call(self.model, args, kwargs)
         num_steps = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
-        self.plan = plan_steps(self.budget, costs_of(self.model, size, text_tokens), num_steps)
+        costs = costs_of(self.model, size, text_tokens)
+        self.plan = plan_steps(self.budget, costs, num_steps, guide_mode=self.guide_mode)
         if self.on_plan is not None:
             self.on_plan(self.plan)
         set_mode(self.model, self.plan.modes[min(self.steps_done, num_steps - 1)])
 
 
-def apply_budget(pipe: Any, budget: float, *, on_plan: Callable[[PretrainedPlan], None] | None = None) -> AppliedBudget:
+def apply_budget(
+    pipe: Any,
+    budget: float,
+    *,
+    guide_mode: str | None = None,
+    on_plan: Callable[[PretrainedPlan], None] | None = None,
+) -> AppliedBudget:
     """Run a diffusers pipeline at a fraction of its compute: weak modes for the first steps, native ones for the rest.
 
     Each run plans anew, for its own size, text length and number of steps, so nothing has to be said twice. Cost is
@@ -174,6 +218,9 @@ def apply_budget(pipe: Any, budget: float, *, on_plan: Callable[[PretrainedPlan]
     Args:
         pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
         budget: Fraction of the all-native cost of the network, in (0, 1]; 1 is the pipeline as shipped, bit for bit.
+        guide_mode: Mode of the call without the prompt, in all steps that are not cheaper: saved there, the compute
+            buys more native steps. For pipelines that call with the prompt first and without it next (Wan,
+            HunyuanVideo, Cosmos). ``None`` = the mode of the step, and then 1 is the pipeline as shipped.
         on_plan: Called with the plan of each run, before the network is.
 
     Returns:
@@ -200,7 +247,7 @@ def apply_budget(pipe: Any, budget: float, *, on_plan: Callable[[PretrainedPlan]
     before = vars(pipe).get("_flexivid_budget")
     if before is not None:
         before.remove()
-    pipe._flexivid_budget = AppliedBudget(pipe, budget, on_plan)
+    pipe._flexivid_budget = AppliedBudget(pipe, budget, guide_mode, on_plan)
     return pipe._flexivid_budget
 
 

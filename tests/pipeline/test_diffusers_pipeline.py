@@ -60,6 +60,10 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
     assert "x4x4" in lines[-1]
     assert [plan["budget"] for plan in json.loads(told)["plans"]] == [1.0, 0.8]
     assert not (tmp_path / "none").exists()
+    main(words(folders, "--budget", "0.8", *where, "--guidance-scale", "4", "--guide-mode", "2x4x4", "--dry-run"))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "of native+2x4x4" in line
+    assert "branch" not in line
 
 
 @pytest.mark.parametrize(

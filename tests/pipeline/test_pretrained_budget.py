@@ -93,6 +93,54 @@ def test_both_branches_of_guidance_take_the_mode_of_the_step() -> None:
     assert len(called) == 6
 
 
+@pytest.mark.parametrize("family", ["wan", pytest.param("hunyuan", marks=pytest.mark.slow)])
+def test_the_call_without_the_prompt_takes_its_own_mode(family) -> None:
+    pipe, arguments, weak = pipeline(family)
+    called, plans = [], []
+    pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
+    guided = (
+        {"true_cfg_scale": 4.0, "negative_prompt": "a dog runs"} if family == "hunyuan" else {"guidance_scale": 4.0}
+    )
+    with apply_budget(pipe, 0.6, guide_mode=weak, on_plan=plans.append) as applied:
+        made = sample(pipe, arguments, **guided)
+        plan = applied.plan
+        assert torch.equal(sample(pipe, arguments, **guided), made)
+    assert called == [mode for step in zip(plan.modes, plan.guide_modes, strict=True) for mode in step] * 2
+    assert set(plan.guide_modes) == {weak}
+    assert plan.modes[-1] == "native"
+    assert plan.budget <= 0.6
+    with apply_budget(pipe, 0.6) as applied:
+        sample(pipe, arguments, **guided)
+        assert applied.plan.modes.count("native") < plan.modes.count("native")
+    assert mode_of(pipe.transformer) == "native"
+
+
+def test_a_guide_mode_needs_a_second_call() -> None:
+    pipe, arguments, _ = pipeline()
+    with apply_budget(pipe, 0.6, guide_mode="2x4x4"):
+        with pytest.raises(ValueError, match=r"WanPipeline that calls its transformer once a step; expected one call"):
+            sample(pipe, arguments, guidance_scale=1.0)
+        sample(pipe, arguments, guidance_scale=4.0)  # nothing is lost
+    with pytest.raises(ValueError, match=r"got guide mode 9x9x9; expected one of native, 2x2x2"):
+        plan_steps(0.5, COSTS, 20, guide_mode="9x9x9")
+    with pytest.raises(ValueError, match=r"got budget 0.05; expected at least 0.09, which is every step in 2x4x4"):
+        plan_steps(0.05, COSTS, 20, guide_mode="2x4x4")
+
+
+@pytest.mark.parametrize("guide_mode", COSTS)
+@pytest.mark.parametrize("budget", [0.1, 0.25, 0.5, 0.54, 0.9, 1.0])
+def test_both_branches_stay_within_the_budget(budget, guide_mode) -> None:
+    plan = plan_steps(budget, COSTS, 20, guide_mode=guide_mode)
+    assert plan.budget == sum(COSTS[mode] for mode in plan.modes + plan.guide_modes) / 40_000 <= budget
+    assert set(plan.guide_modes) <= {guide_mode, *(mode for mode in plan.modes if COSTS[mode] < COSTS[guide_mode])}
+    dearest = COSTS["native"] + COSTS[guide_mode]
+    if set(plan.modes) != {"native"}:  # one more native step in the place of a cheapest one cannot be paid
+        first = COSTS[plan.modes[0]] + COSTS[plan.guide_modes[0]]
+        assert plan.macs - first + dearest > budget * 40_000
+    else:
+        assert plan.macs == 20 * dearest
+
+
 def test_a_second_order_solver_has_more_steps() -> None:
     pipe, arguments, _ = pipeline()
     pipe.scheduler = FlowMatchHeunDiscreteScheduler()
