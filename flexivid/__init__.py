@@ -5,12 +5,16 @@ The public names below are loaded on first use: importing flexivid imports no to
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if "OMP_WAIT_POLICY" not in os.environ:  # GNU's OpenMP waits 30 times longer at full speed, and stalls on busy cores
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # benchmarks/bench_waiting.py; torch reads it when it is imported
 
 _PLACES = {
     "PatchMode": "flexivid.patching.shapes",

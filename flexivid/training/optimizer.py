@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from flexivid.training.muon import Muon
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -91,13 +93,7 @@ def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimize
     )
     if not muon:
         return Chained([adamw])  # alone, a fused AdamW under bf16 makes Lightning refuse to clip gradients
-    second = torch.optim.Muon(
-        muon,
-        lr=settings.muon_learning_rate,
-        weight_decay=settings.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return Chained([second, adamw])
+    return Chained([Muon(muon, settings.muon_learning_rate, settings.weight_decay), adamw])
 
 
 def rate_factor(step: int, progress: float, settings: OptimizerSettings) -> float:
