@@ -57,7 +57,7 @@ class AsLatte(nn.Module):
 
     def __init__(self, model: FlexiDiT, labels: Tensor) -> None:
         super().__init__()
-        self.model, self.labels, self.dtype = model, labels, torch.float32
+        self.model, self.labels, self.dtype, self.device = model, labels, torch.float32, labels.device
         self.config = SimpleNamespace(in_channels=CHANNELS, sample_size=1)
 
     def forward(self, hidden_states: Tensor, timestep: Tensor, **other: Any) -> tuple[Tensor]:
@@ -84,8 +84,8 @@ def diffusers_loop(model: FlexiDiT, options: argparse.Namespace, batch: int) -> 
         latents = start_noise(model, options.size, range(batch)).to(options.device)
         with torch.autocast(options.device, torch.bfloat16):
             return pipe(
-                prompt_embeds=text, negative_prompt_embeds=text, latents=latents, guidance_scale=GUIDANCE,
-                timesteps=given, num_inference_steps=steps, video_length=options.size[0],
+                prompt_embeds=text, negative_prompt_embeds=text, negative_prompt=None, latents=latents,
+                guidance_scale=GUIDANCE, timesteps=given, num_inference_steps=steps, video_length=options.size[0],
                 height=8 * options.size[1], width=8 * options.size[2], mask_feature=False, output_type="latent",
                 return_dict=False,
             )[0]  # fmt: skip

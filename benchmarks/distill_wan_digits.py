@@ -3,9 +3,10 @@
 A small ``WanTransformer3DModel`` is trained on moving digits by the plain loop ``pretrain``, which knows nothing of
 modes. It is flexified, and its modes are distilled within ``--share`` of that training's MACs (backward = 2 forward).
 Reported: error of each mode against the native one by time, before and after; fvd[motion] with 95 % intervals at each
-budget. Pixels, 1 x 8 x 32 x 32, native patch 2x4x4, a rectified flow that predicts the clean video: large pixel patches
-hold more numbers than a velocity could pass through the width. High noise decides the shape of a digit, so most times
-of training and most steps of the solver are there.
+budget, with both branches of guidance in the mode of the step, and with the one without the class in the weakest.
+Pixels, 1 x 8 x 32 x 32, native patch 2x4x4, a rectified flow that predicts the clean video: large pixel patches hold
+more numbers than a velocity could pass through the width. High noise decides the shape of a digit, so most times of
+training and most steps of the solver are there.
 
     python benchmarks/distill_wan_digits.py --output benchmarks/results/distill_wan_digits
 
@@ -20,6 +21,7 @@ import json
 import math
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +39,7 @@ from flexivid.diffusion.times import draw_times, shift_time
 from flexivid.metrics.features import build_extractor
 from flexivid.metrics.scores import score
 from flexivid.pipeline.precision import fast_dtype
-from flexivid.pipeline.pretrained_budget import costs_of, plan_steps
+from flexivid.pipeline.pretrained_budget import PretrainedPlan, costs_of, plan_steps
 from flexivid.pipeline.video_io import film_strip, tile, to_frames
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexify, set_mode
 from flexivid.training.callbacks.adapter import AdapterEMA
@@ -189,40 +191,61 @@ def errors_by_time(model: nn.Module, clips: Clips, texts: Tensor) -> dict[str, l
 
 
 @torch.no_grad()
-def sample(model: nn.Module, modes: tuple[str, ...], texts: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
-    """Videos, (n, 1, t, h, w): Euler steps with guidance, each in its mode."""
+def sample(model: nn.Module, plan: PretrainedPlan, texts: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
+    """Videos, (n, 1, t, h, w): Euler steps with guidance, each in its modes."""
     x = torch.randn(len(labels), 1, *SIZE, generator=torch.Generator().manual_seed(seed))
-    times = shift_time(torch.linspace(1, 0, len(modes) + 1), SHIFT)
-    both = torch.cat([texts[labels], texts[NO_CLASS].expand(len(labels), -1, -1)])
-    for mode, t, following in zip(modes, times[:-1], times[1:], strict=True):
-        time_now = torch.full((2 * len(x),), 1000 * t.item())
+    times = shift_time(torch.linspace(1, 0, len(plan.modes) + 1), SHIFT)
+    both = torch.stack([texts[labels], texts[NO_CLASS].expand(len(labels), -1, -1)])
+    for step, (t, following) in enumerate(pairwise(times)):
+        modes = [plan.mode_of(step, call) for call in range(2)]
         with fast():
-            found = set_mode(model, mode)(torch.cat([x, x]), time_now, both, return_dict=False)[0]
-        given, without = found.float().chunk(2)
+            given, without = _branches(model, modes, x, torch.full((len(x),), 1000 * t.item()), both)
         x0 = without + GUIDANCE * (given - without)
         x = x + (following - t) * (x - x0) / t
     set_mode(model, NATIVE)
     return x.clamp(-1, 1)
 
 
-def quality(model: nn.Module, real: Clips, texts: Tensor, budgets: list[float], num_videos: int) -> list[dict]:
+def _branches(model: nn.Module, modes: list[str], x: Tensor, time_now: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
+    """With and without the class: one call for equal modes."""
+    if modes[0] == modes[1]:
+        call = (x.repeat(2, 1, 1, 1, 1), time_now.repeat(2), both.flatten(0, 1))
+        given, without = set_mode(model, modes[0])(*call, return_dict=False)[0].float().chunk(2)
+        return given, without
+    given, without = (
+        set_mode(model, mode)(x, time_now, text, return_dict=False)[0].float()
+        for mode, text in zip(modes, both, strict=True)
+    )
+    return given, without
+
+
+def quality(
+    model: nn.Module, real: Clips, texts: Tensor, plans: list[tuple[float, PretrainedPlan]], num_videos: int
+) -> list[dict]:
     """fvd[motion] of samples at each budget against held-out clips, with its interval; the samples come along."""
-    extractor, costs = build_extractor("motion"), costs_of(model, SIZE, 1)
+    extractor, rows = build_extractor("motion"), []
     target = extractor(real.videos.expand(-1, 3, -1, -1, -1))
-    rows = []
-    for budget in budgets:
-        plan = plan_steps(budget, costs, NUM_STEPS)
+    for budget, plan in plans:
         started = time.perf_counter()
         parts = torch.arange(num_videos).split(50)
-        videos = torch.cat([sample(model, plan.modes, texts, part % CLASSES, seed=int(part[0])) for part in parts])
+        videos = torch.cat([sample(model, plan, texts, part % CLASSES, seed=int(part[0])) for part in parts])
         found = score(extractor(videos.expand(-1, 3, -1, -1, -1)), target)
-        row = {"budget": budget, "cost": plan.budget, "plan": str(plan), "seconds": time.perf_counter() - started}
-        rows.append({**row, "fvd[motion]": found.fvd, "low": found.low, "high": found.high, "videos": videos[:10]})
+        row = {"budget": budget, "cost": plan.budget, "plan": str(plan), "weak_guide": bool(plan.guide_modes)}
+        row |= {"seconds": time.perf_counter() - started, "fvd[motion]": found.fvd, "low": found.low}
+        rows.append({**row, "high": found.high, "videos": videos[:10]})
         print(
             f"budget {budget}: {plan}: fvd[motion] {found.fvd:.3f} ({found.low:.3f} - {found.high:.3f})",
             file=sys.stderr,
         )
     return rows
+
+
+def plans_of(model: nn.Module, budgets: list[float]) -> list[tuple[float, PretrainedPlan]]:
+    """At each budget both branches of guidance in the mode of the step, and below 1 also with the second one weak."""
+    costs = costs_of(model, SIZE, 1)
+    plans = [(budget, plan_steps(budget, costs, NUM_STEPS)) for budget in budgets]
+    weak = [(b, plan_steps(b, costs, NUM_STEPS, guide_mode=MODES[-1])) for b in budgets if b < 1]
+    return plans + weak
 
 
 def draw(output: Path, before: dict, after: dict, rows: list[dict]) -> None:
@@ -234,10 +257,14 @@ def draw(output: Path, before: dict, after: dict, rows: list[dict]) -> None:
         left.semilogy(TIMES, after[mode], "-", color=f"C{number}", label=f"{mode}, distilled")
     left.set(xlabel="time (1 = noise)", ylabel="error against native, relative")
     left.legend(fontsize=8)
-    values = [row["fvd[motion]"] for row in rows]
-    spread = [[row["fvd[motion]"] - row["low"] for row in rows], [row["high"] - row["fvd[motion]"] for row in rows]]
-    right.errorbar([row["cost"] for row in rows], values, yerr=spread, marker="o", capsize=4)
+    for is_weak, name in ((False, "both branches alike"), (True, "branch without the class weak")):
+        own = [row for row in rows if row["weak_guide"] == is_weak]
+        values = [row["fvd[motion]"] for row in own]
+        spread = [[row["fvd[motion]"] - row["low"] for row in own], [row["high"] - row["fvd[motion]"] for row in own]]
+        right.errorbar([row["cost"] for row in own], values, yerr=spread, marker="o", capsize=4, label=name)
+    right.axhspan(rows[0]["low"], rows[0]["high"], color="0.9", label="full compute, 95 %")
     right.set(xlabel="compute, fraction of all-native", ylabel="fvd[motion], 95 % interval", ylim=(0, None))
+    right.legend(fontsize=8)
     figure.savefig(output.with_suffix(".png"), dpi=120)
     strips = [[film_strip(to_frames(v.expand(3, -1, -1, -1)), 4) for v in row["videos"]] for row in rows]
     picture = Image.fromarray(tile(strips)[0])
@@ -272,12 +299,13 @@ def main() -> None:
     training = distil(model, train, texts, macs=options.share * spent, batch=options.batch)
     after = errors_by_time(model, few, texts)
     falls = {mode: [old / new for old, new in zip(before[mode], after[mode], strict=True)] for mode in MODES}
-    rows = quality(model, held_out, texts, options.budgets, options.num_videos)
+    rows = quality(model, held_out, texts, plans_of(model, options.budgets), options.num_videos)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     draw(options.output, before, after, rows)
     new = sum(p.numel() for p in adapter_parameters(model))
     result = {
         "question": __doc__.splitlines()[0],
+        "network": {"width": options.width, "depth": options.depth},
         "pretraining": {"minutes": options.minutes, "samples": seen, "macs": spent},
         "distillation": {**training, "share": training["macs"] / spent, "new_parameters": new},
         "parameters": sum(p.numel() for p in model.parameters()) - new,

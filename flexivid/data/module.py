@@ -202,7 +202,7 @@ class VideoDataModule(LightningDataModule):
 
     def teardown(self, stage: str | None = None) -> None:
         """End the decoding processes, which start again when they are needed, and the account of bad files."""
-        if self._bad is not None and stage == "fit":
+        if self._bad is not None and stage in ("fit", "validate"):
             self._bad.end(is_first=self._run.rank == 0)
         if self._pool is not None:
             self._pool.close()

@@ -281,3 +281,12 @@ def test_two_real_ranks_share_the_stream(root, tmp_path):
     joined = [first[1] + second[1] for first, second in zip(ranks[0][0], ranks[1][0], strict=True)]
     assert joined == [values for _, values in alone.seen]
     assert sorted(ranks[0][1] + ranks[1][1]) == sorted(alone.validated)
+
+
+@pytest.mark.parametrize(("stage", "merged"), [("fit", [True]), ("validate", [True]), ("predict", [])])
+def test_ranks_merge_their_accounts_at_the_end_of_a_run(root, stage, merged, monkeypatch):
+    datamodule, seen = data(root), []
+    datamodule.setup()
+    monkeypatch.setattr(datamodule._bad, "end", lambda is_first: seen.append(is_first))
+    datamodule.teardown(stage)
+    assert seen == merged
