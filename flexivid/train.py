@@ -44,11 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     dry = [word for word in words if word in ("--dry-run", "--dry_run")]
     with plain_errors():
         from flexivid.training.callbacks.ranks import leave_group
-        from flexivid.training.cli import FlexiCLI
-        from flexivid.training.distill_cli import DistillCLI, is_distillation
+        from flexivid.training.recipes import is_distillation
 
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
-        (DistillCLI if is_distillation(words) else FlexiCLI)(dry_run=bool(dry))
+        if is_distillation(words):
+            from flexivid.training.distill_cli import DistillCLI as CLI
+        else:
+            from flexivid.training.cli import FlexiCLI as CLI  # type: ignore[assignment]
+        CLI(dry_run=bool(dry))
         leave_group()
 
 

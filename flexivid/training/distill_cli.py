@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -16,32 +12,6 @@ from flexivid.pipeline.pretrained_model import load_transformer, report
 from flexivid.pretrained.flexify import flexify
 from flexivid.training.cli import FlexiCLI, Parser
 from flexivid.training.distill import DTYPES, FlexiDistillation
-
-
-def is_distillation(words: Sequence[str]) -> bool:
-    """Whether arguments, or a recipe among them, name a pre-trained transformer.
-
-    Example:
-        >>> is_distillation(["fit", "--model.transformer", "my_wan"]), is_distillation(["fit"])
-        (True, False)
-    """
-    if any(word.startswith("--model.transformer") for word in words):
-        return True
-    after = [following for word, following in pairwise(words) if word in ("--config", "-c")]
-    files = after + [word.partition("=")[2] for word in words if word.startswith("--config=")]
-    return any("transformer" in _model_of(Path(file)) for file in files)
-
-
-def _model_of(file: Path) -> dict[str, Any]:
-    """The part ``model`` of a recipe; nothing where it cannot be read, which the parser complains of."""
-    if not file.is_file():
-        return {}
-    try:
-        recipe = yaml.safe_load(file.read_text())
-    except yaml.YAMLError:
-        return {}
-    model = recipe.get("model") if isinstance(recipe, dict) else None
-    return model if isinstance(model, dict) else {}
 
 
 class DistillCLI(FlexiCLI):

@@ -7,6 +7,7 @@ that a resumed run goes on as if it had never stopped.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,8 +79,6 @@ class FlexiDiffusion(LightningModule):
         self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)
         self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
-        solver, num_steps = solvers_of(self.process)[0], sampling.num_inference_steps
-        self.times = [*call_times(self.process, solver, num_steps, shift=sampling.shift), 0.0]  # of a sample's steps
         self.latent_size = self.codec.latent_size(*self.clips.size)
         self.network = FlexiDiT(shape)
         self.log_every = 20
@@ -90,6 +89,12 @@ class FlexiDiffusion(LightningModule):
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.plans[-1][1]
+
+    @cached_property
+    def times(self) -> list[float]:
+        """Of a sample's solver steps, and 0 where the last one ends."""
+        steps = self.sampling.num_inference_steps
+        return [*call_times(self.process, solvers_of(self.process)[0], steps, shift=self.sampling.shift), 0.0]
 
     def replan(self, total_steps: int, *, from_step: int) -> None:
         """Plan the run for another number of steps, from a future step on."""
@@ -184,7 +189,7 @@ class FlexiDiffusion(LightningModule):
         """Weak mode and first solver step of distribution matching; ``None`` where a step has none."""
         if self.mode_at(global_step) != self.modes[0]:
             return None
-        return self.matching.start(global_step, self.modes, len(self.times) - 1)
+        return self.matching.start(global_step, self.modes, self.sampling.num_inference_steps)
 
     def _discrepancy(self, x0: Tensor, labels: Tensor, start: tuple[PatchMode, int], stream: tuple[int, ...]) -> Tensor:
         (weak, first), condition = start, Condition(torch.where(labels < 0, self.clips.num_classes, labels))

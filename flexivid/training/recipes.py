@@ -1,0 +1,36 @@
+"""Which of the two command lines of training a recipe is for. Imports no torch: the other one's libraries take seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def is_distillation(words: Sequence[str]) -> bool:
+    """Whether arguments, or a recipe among them, name a pre-trained transformer.
+
+    Example:
+        >>> is_distillation(["fit", "--model.transformer", "my_wan"]), is_distillation(["fit"])
+        (True, False)
+    """
+    if any(word.startswith("--model.transformer") for word in words):
+        return True
+    after = [following for word, following in pairwise(words) if word in ("--config", "-c")]
+    files = after + [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    return any("transformer" in _model_of(Path(file)) for file in files)
+
+
+def _model_of(file: Path) -> dict[str, Any]:
+    """The part ``model`` of a recipe; nothing where it cannot be read, which the parser complains of."""
+    if not file.is_file():
+        return {}
+    try:
+        recipe = yaml.safe_load(file.read_text())
+    except yaml.YAMLError:
+        return {}
+    model = recipe.get("model") if isinstance(recipe, dict) else None
+    return model if isinstance(model, dict) else {}
