@@ -48,10 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
         if is_distillation(words):
-            from flexivid.training.distill_cli import DistillCLI as CLI
+            from flexivid.training.distill_cli import DistillCLI
+
+            DistillCLI(dry_run=bool(dry))
         else:
-            from flexivid.training.cli import FlexiCLI as CLI  # type: ignore[assignment]
-        CLI(dry_run=bool(dry))
+            from flexivid.training.cli import FlexiCLI
+
+            FlexiCLI(dry_run=bool(dry))
         leave_group()
 
 

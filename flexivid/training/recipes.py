@@ -1,4 +1,4 @@
-"""Which of the two command lines of training a recipe is for. Imports no torch: the other one's libraries take seconds."""
+"""Which of training's two command lines a recipe is for. Imports no torch: the other one's libraries take seconds."""
 
 from __future__ import annotations
 
