@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from flexivid.patching.shapes import PatchMode, axis_split
 
-PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and one for laptops
+PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and two for laptops
+    "nano": {"width": 128, "depth": 4, "num_heads": 2},
     "tiny": {"width": 256, "depth": 6, "num_heads": 2},  # two wide heads: the softmax is what bounds it on a CPU
     "S": {"width": 384, "depth": 12, "num_heads": 6},
     "B": {"width": 768, "depth": 12, "num_heads": 12},

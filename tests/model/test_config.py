@@ -78,7 +78,7 @@ def test_unknown_key_names_the_nearest(key, hint):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="got preset 'XXL'; expected one of tiny, S, B, L, XL"):
+    with pytest.raises(ValueError, match="got preset 'XXL'; expected one of nano, tiny, S, B, L, XL"):
         FlexiDiTConfig.preset("XXL")
     with pytest.raises(ValueError, match=r"got mode 4x4x4; expected one the model has \(1x2x2, 2x2x2, 1x4x4, 2x4x4\)"):
         FlexiDiTConfig().mode("4x4x4")

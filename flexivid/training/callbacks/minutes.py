@@ -11,6 +11,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from flexivid.training.module import FlexiDiffusion
 
 
+FEW = 0.25  # of the steps asked for
+
+
 class FitMinutes(Callback):
     """Shortens the run so that it ends within a number of minutes, learning rate and phases with it.
 
@@ -50,7 +53,8 @@ class FitMinutes(Callback):
         self._last = seconds, step
         total = min(self._asked, max(step + 64, step + int((self.minutes * 60 - seconds) / a_step)))
         if abs(total / pl_module.total_steps - 1) > 0.02:
-            rank_zero_info(f"{a_step:.2f} s a step: {total} steps fit into {self.minutes:g} minutes")
+            few = "; a smaller network learns more in so few: conf/model" if total < FEW * self._asked else ""
+            rank_zero_info(f"{a_step:.2f} s a step: {total} steps fit into {self.minutes:g} minutes{few}")
             pl_module.replan(total, from_step=step + 32)  # batches that workers hold are unchanged
             self._limit(trainer, total)
 

@@ -18,11 +18,13 @@ class Rates(Callback):
         self.seen.append(optimizer.param_groups[-1]["lr"])
 
 
-def test_a_run_fits_its_minutes(tmp_path, make_data, make_module, make_trainer, set_clock):
+def test_a_run_fits_its_minutes(tmp_path, make_data, make_module, make_trainer, set_clock, caplog):
     module, clock, rates = make_module(), set_clock(), Rates()
     callbacks = {"callbacks": [clock, FitMinutes(2.0), rates], "enable_checkpointing": False, "logger": False}
     trainer = make_trainer(tmp_path, 1000, **callbacks)
-    trainer.fit(module, make_data())
+    with caplog.at_level("INFO"):
+        trainer.fit(module, make_data())
+    assert "120 steps fit into 2 minutes; a smaller network learns more in so few: conf/model" in caplog.text
     assert trainer.global_step == module.total_steps == 120  # of a second each
     assert clock.now == 100.0 + 120.0
     peak = module.optimizer_settings.learning_rate
