@@ -10,7 +10,6 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from flexivid.training.module import FlexiDiffusion
 
-
 FEW = 0.25  # of the steps asked for
 
 
