@@ -29,7 +29,9 @@ def build_parser() -> ArgumentParser:
     """All options; dashes and underscores are the same."""
     parser = program_parser("flexify", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
-    add("model", help="diffusers folder, of a pipeline or of its transformer, or an id on the Hugging Face hub")
+    add(
+        "model", help="diffusers folder (pipeline or transformer), Hugging Face hub id, or original .pt of DiT or Latte"
+    )
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
     add("--output", help="adapter folder to write (default: none is written)")
     add("--prompts", help="file of prompts, one a line: what distillation reads is written to OUTPUT/prompts")

@@ -10,10 +10,13 @@ import torch
 from diffusers import WanTransformer3DModel
 
 import flexivid
+from flexivid.pipeline.pretrained_model import load_transformer
+from flexivid.pretrained import plain_checkpoints
 from flexivid.pretrained.adapter import load_adapter
 from flexivid.training.arrays import Rows
 from tests.pretrained.families import CASES, build
 from tests.pretrained.pipelines import PIPELINES
+from tests.pretrained.test_plain_checkpoints import published
 
 program = import_module("flexivid.flexify")
 
@@ -41,6 +44,24 @@ def test_dry_run_reads_the_configuration_only(model, tmp_path, capsys) -> None:
     program.main([model, "--modes", "1x4x4", "--dry-run", "--size", "5", "8", "8", "--output", str(tmp_path / "none")])
     assert "latent 5x8x8" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "folder"])
+@pytest.mark.parametrize("dry", [False, True])
+def test_original_checkpoints_and_video_dit(kind, dry, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(plain_checkpoints.HEADS, 16, 2)  # of a width that nobody published
+    torch.save(published(video=True), tmp_path / "latte.pt")
+    where = tmp_path / "latte.pt"
+    if kind == "folder":
+        load_transformer(where).save_pretrained(tmp_path / "latte")
+        where = tmp_path / "latte"
+    words = [str(where), "--modes", "1x4x4", "--rank", "2", "--output", str(tmp_path / "modes"), "--device", "cpu"]
+    program.main(words + ["--dry-run"] * dry)
+    out = capsys.readouterr().out
+    assert ("largest absolute difference before and after: 0" in out) != dry
+    assert (tmp_path / "modes").exists() != dry
+    if not dry:
+        assert list(flexivid.flexify(load_transformer(where), tmp_path / "modes").flexi.modes) == ["1x4x4"]
 
 
 def test_prompts_for_distillation(tmp_path, capsys) -> None:

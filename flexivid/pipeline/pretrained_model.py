@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +17,19 @@ from flexivid.pipeline.pretrained_budget import costs_of, least_budget
 from flexivid.pretrained.calls import Size, form_of, random_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode
+from flexivid.pretrained.plain_checkpoints import load_plain
 from flexivid.pretrained.registry import family_of
+from flexivid.pretrained.video_dit import VideoDiT
 
 TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient, Adam's two moments, its average
 
 
 def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, empty: bool = False) -> nn.Module:
-    """Load the transformer of a diffusers pipeline.
+    """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte.
 
     Args:
-        model: Folder of a pipeline or of a transformer, or an id on the Hugging Face hub.
+        model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, or a
+            ``.pt`` file, see ``load_plain``.
         dtype: Precision of its weights; ``None`` = float32.
         empty: Read the configuration only: the model is on the meta device.
 
@@ -35,6 +39,9 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
     from diffusers import AutoModel
 
     folder = Path(model)
+    if folder.suffix in (".pt", ".pth"):
+        plain = load_plain(folder)
+        return plain.to("meta") if empty else plain.to(dtype or torch.float32)
     inside = not folder.is_dir() or (folder / "model_index.json").is_file()
     where: dict[str, Any] = {"subfolder": "transformer"} if inside else {}
     if folder.is_dir() and not (folder / where.get("subfolder", "") / "config.json").is_file():
@@ -44,14 +51,24 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
         )
     if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
         raise ValueError(f"got model {model}, which does not exist; expected a folder or a hub id like org/name")
+    is_own = _class_name(folder / where.get("subfolder", "")) == VideoDiT.__name__
+    kind: Any = VideoDiT if is_own else AutoModel
     try:
         if empty:
             with torch.device("meta"):
-                return AutoModel.from_config(str(model), **where)
-        return AutoModel.from_pretrained(str(model), torch_dtype=dtype or torch.float32, **where).eval()
+                return (
+                    VideoDiT.from_config(VideoDiT.load_config(folder)) if is_own else kind.from_config(model, **where)
+                )
+        return kind.from_pretrained(str(model), torch_dtype=dtype or torch.float32, **where).eval()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"got model {model}, which cannot be loaded ({reason}); expected a diffusers model") from error
+
+
+def _class_name(folder: Path) -> str | None:
+    """What the configuration in a folder says; ``None`` for a hub id."""
+    file = folder / "config.json"
+    return json.loads(file.read_text()).get("_class_name") if file.is_file() else None
 
 
 @torch.no_grad()
