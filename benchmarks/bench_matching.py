@@ -25,11 +25,13 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from flexivid.data.module import VideoDataModule
+from flexivid.latents.codec import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.pipeline.evaluation import extract
 from flexivid.pipeline.evaluation_run import Job, Request, prepare
 from flexivid.pipeline.generate import generate_batches
 from flexivid.pipeline.planning import Amount, plan_within
+from flexivid.pipeline.precision import fast_dtype
 from flexivid.training.matching import Matching
 from flexivid.training.modes import ModeChoice, Phase
 from flexivid.training.module import Clips, FlexiDiffusion
@@ -63,8 +65,10 @@ def train(module: FlexiDiffusion, config: dict[str, Any], data: str, macs: int) 
         matched += module._matched_at(steps) is not None
         steps += 1
     keys = ("num_frames", "size", "batch_size", "stride", "fps", "num_workers", "cache_gib")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(
-        accelerator="auto", devices=1, max_steps=steps, max_epochs=-1, precision="bf16-mixed", gradient_clip_val=1.0,
+        accelerator="auto", devices=1, max_steps=steps, max_epochs=-1, precision="bf16-mixed" if fast_dtype(device) == torch.bfloat16 else "32-true",
+        gradient_clip_val=1.0,
         callbacks=[EMAWeightAveraging(use_buffers=False, decay=0.99)], logger=False, enable_checkpointing=False,
         enable_model_summary=False, limit_val_batches=0, use_distributed_sampler=False,
     )  # fmt: skip
@@ -80,7 +84,7 @@ def quality(job: Job, budgets: list[float]) -> list[dict[str, float]]:
     for budget in budgets:
         plan = plan_within(model, settings, Amount(budget))
         made = generate_batches(model, plan.schedule, settings, labels=job.task.labels, seed=job.task.seed)
-        features = torch.cat([extract(job.task.extractor, videos) for _, videos in made])
+        features = torch.cat([extract(job.task.extractor, to_bytes(videos)) for _, videos in made])
         found = score(features, job.real.all())
         rows.append({"budget": budget, "fvd": found.fvd, "low": found.low, "high": found.high})
         print(f"budget {budget}: {found.fvd:.3f} ({found.low:.3f} - {found.high:.3f})", file=sys.stderr)
