@@ -65,10 +65,10 @@ def train(module: FlexiDiffusion, config: dict[str, Any], data: str, macs: int) 
         matched += module._matched_at(steps) is not None
         steps += 1
     keys = ("num_frames", "size", "batch_size", "stride", "fps", "num_workers", "cache_gib")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    is_bf16 = fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu")) == torch.bfloat16
     trainer = Trainer(
-        accelerator="auto", devices=1, max_steps=steps, max_epochs=-1, precision="bf16-mixed" if fast_dtype(device) == torch.bfloat16 else "32-true",
-        gradient_clip_val=1.0,
+        accelerator="auto", devices=1, max_steps=steps, max_epochs=-1, gradient_clip_val=1.0,
+        precision="bf16-mixed" if is_bf16 else "32-true",
         callbacks=[EMAWeightAveraging(use_buffers=False, decay=0.99)], logger=False, enable_checkpointing=False,
         enable_model_summary=False, limit_val_batches=0, use_distributed_sampler=False,
     )  # fmt: skip
