@@ -52,6 +52,21 @@ def build(options: argparse.Namespace) -> FlexiDiT:
     return model.to(options.device)
 
 
+class Euler(FlowMatchEulerDiscreteScheduler):
+    """With what ``LattePipeline`` asks of a scheduler and flow matching does not need."""
+
+    init_noise_sigma = 1.0
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:  # type: ignore[override]
+        """Equal steps, as ours; diffusers' own end at 1/1000 and spend a step on the rest."""
+        sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps).tolist()
+        super().set_timesteps(sigmas=sigmas, device=device)
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The sample as it is."""
+        return sample
+
+
 class AsLatte(nn.Module):
     """A FlexiDiT as ``LattePipeline`` calls its transformer. The text is not looked at: there are classes."""
 
@@ -70,14 +85,11 @@ class AsLatte(nn.Module):
 def diffusers_loop(model: FlexiDiT, options: argparse.Namespace, batch: int) -> Callable[[], Tensor]:
     """``LattePipeline`` without a text encoder and an autoencoder, from the noises that ``generate`` starts from."""
     labels = torch.arange(batch, device=options.device) % CLASSES
-    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler = Euler()
     parts = {"tokenizer": None, "text_encoder": None, "vae": None}
     pipe = LattePipeline(**parts, transformer=AsLatte(model, labels), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
     text = torch.zeros(batch, 1, 8, device=options.device)
-    steps = options.steps
-    scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / steps, steps).tolist(), device=options.device)
-    given = scheduler.timesteps.tolist()  # as ours has them
 
     @torch.no_grad()
     def run() -> Tensor:
@@ -85,7 +97,7 @@ def diffusers_loop(model: FlexiDiT, options: argparse.Namespace, batch: int) -> 
         with torch.autocast(options.device, torch.bfloat16):
             return pipe(
                 prompt_embeds=text, negative_prompt_embeds=text, negative_prompt=None, latents=latents,
-                guidance_scale=GUIDANCE, timesteps=given, num_inference_steps=steps, video_length=options.size[0],
+                guidance_scale=GUIDANCE, num_inference_steps=options.steps, video_length=options.size[0],
                 height=8 * options.size[1], width=8 * options.size[2], mask_feature=False, output_type="latent",
                 return_dict=False,
             )[0]  # fmt: skip
