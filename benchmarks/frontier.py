@@ -171,7 +171,7 @@ def write_plot(path: Path, rows: list[dict], num_videos: int) -> None:
     for axes in (left, right):
         axes.set_xlabel("share of the full compute")
         axes.set_xscale("log")
-    left.legend(fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(WAYS) + 1, fontsize=8)
     figure.suptitle(f"{num_videos} samples of the same noises in every way; bars are 95 % intervals")
     figure.savefig(path, dpi=120)
 
