@@ -97,7 +97,7 @@ def plan_steps(
     Example:
         >>> costs = {"native": 100, "2x2x2": 40, "1x4x4": 10}
         >>> str(plan_steps(0.5, costs, 10)), str(plan_steps(0.5, costs, 10, guide_mode="1x4x4"))
-        ('5 of 1x4x4, 1 of 2x2x2, 4 of native', '1 of 1x4x4, 1 of 2x2x2+1x4x4, 8 of native+1x4x4')
+        ('5 of 1x4x4, 1 of 2x2x2, 4 of native', '2 of 2x2x2+1x4x4, 8 of native+1x4x4')
     """
     _check_fraction(budget)
     if guide_mode is not None and guide_mode not in costs:
