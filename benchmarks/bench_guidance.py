@@ -44,11 +44,8 @@ class Way(NamedTuple):
     packing: str
 
     def __str__(self) -> str:
-        return (
-            self.kind
-            if self.kind == "none"
-            else f"{self.kind}, {'one call' if self.packing == 'always' else 'two calls'}"
-        )
+        calls = {"always": ", one call", "never": ", two calls"}[self.packing]
+        return self.kind if self.kind == "none" else self.kind + calls
 
 
 WAYS = (Way("none", "never"), *(Way(kind, packing) for kind in ("ordinary", "weak") for packing in ("never", "always")))
@@ -95,7 +92,7 @@ def quality(job: Job) -> list[dict[str, Any]]:
     full, rows, before = 0, [], {}
     for way in WAYS:
         kind = "ordinary" if way.kind == "none" else way.kind
-        settings = base._replace(guidance=kind, packing=way.packing, guidance_scale=base.guidance_scale)
+        settings = base._replace(guidance=kind, packing=way.packing)
         schedule = Schedule([step_of(model, way.kind)] * base.num_inference_steps)
         started = time.perf_counter()
         made = generate_batches(model, schedule, settings, labels=job.task.labels, seed=job.task.seed)

@@ -77,8 +77,10 @@ class Matching:
             >>> Matching().start(0, modes, 20) is None, Matching(1.0, share=1.0).start(0, modes, 2)
             (True, (PatchMode('2x4x4'), 0))
         """
+        if not self.weight:
+            return None
         draw = np.random.default_rng((self.seed, global_step, 1))
-        if not self.weight or draw.random() >= self.share:
+        if draw.random() >= self.share:
             return None
         first = draw.integers(calls - self.num_steps + 1)
         return modes[1 + draw.integers(len(modes) - 1)], int(first)

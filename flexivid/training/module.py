@@ -7,7 +7,7 @@ that a resumed run goes on as if it had never stopped.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,10 +202,10 @@ class FlexiDiffusion(LightningModule):
 
     def step_macs(self, global_step: int) -> int:
         """MACs of a training step on each rank: a backward pass costs two forward ones."""
-        cost = {mode: macs(self.network.config, self.latent_size, mode) for mode in self.modes}
-        each, start = 3 * cost[self.mode_at(global_step)], self._matched_at(global_step)
+        cost = partial(macs, self.network.config, self.latent_size)
+        each, start = 3 * cost(self.mode_at(global_step)), self._matched_at(global_step)
         if start is not None:
-            each += self.matching.weak_steps * cost[start[0]] + 3 * self.matching.native_steps * cost[self.modes[0]]
+            each += self.matching.weak_steps * cost(start[0]) + 3 * self.matching.native_steps * cost(self.modes[0])
         return self.batch_size_at(global_step) * each
 
     def configure_optimizers(self) -> Any:

@@ -23,6 +23,14 @@ ITERATIONS = 5
 RMS = 0.2  # of AdamW's updates, which a step is scaled to (2502.16982, sec. 2.2)
 
 
+def loss_of(closure: Callable[[], Any] | None) -> Any:
+    """What an optimizer's closure gives, with gradients; ``None`` without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 class Muon(Optimizer):
     """Steps for matrices.
 
@@ -47,10 +55,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every matrix that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             alike = defaultdict(list)
             for parameter in group["params"]:

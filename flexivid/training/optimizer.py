@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from flexivid.training.muon import Muon
+from flexivid.training.muon import Muon, loss_of
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,7 @@ class Chained(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Run the closure once, then step every part."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for part in self.parts:
             part.step()
         return loss
