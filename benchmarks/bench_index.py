@@ -56,12 +56,14 @@ import json, os, sys, time
 began, marks = float(sys.argv.pop(1)), []
 def mark(stage):
     marks.append((stage, time.time() - began, time.process_time()))
-import torch, lightning.pytorch.cli
-mark("libraries")
-import flexivid.training.cli
-from flexivid.data import module
-from flexivid.data.loader import ClipLoader
-from flexivid.training.module import FlexiDiffusion
+from flexivid.pipeline.start import swift_imports
+with swift_imports():
+    import torch, lightning.pytorch.cli
+    mark("libraries")
+    import flexivid.training.cli
+    from flexivid.data import module
+    from flexivid.data.loader import ClipLoader
+    from flexivid.training.module import FlexiDiffusion
 mark("own modules")
 setup, load, batches = module.VideoDataModule.setup, module.load_splits, ClipLoader.__iter__
 def timed_setup(self, stage=None):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from flexivid.pipeline.messages import plain_errors
+from flexivid.pipeline.start import swift_imports
 
 HELP = """usage: python -m flexivid.train fit --config conf/train_video.yaml [--dry-run] [--section.key value ...]
 
@@ -43,18 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     dry = [word for word in words if word in ("--dry-run", "--dry_run")]
     with plain_errors():
-        from flexivid.training.callbacks.ranks import leave_group
-        from flexivid.training.recipes import is_distillation
-
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
-        if is_distillation(words):
-            from flexivid.training.distill_cli import DistillCLI
+        with swift_imports():
+            from flexivid.training.callbacks.ranks import leave_group
+            from flexivid.training.recipes import is_distillation
 
-            DistillCLI(dry_run=bool(dry))
-        else:
-            from flexivid.training.cli import FlexiCLI
-
-            FlexiCLI(dry_run=bool(dry))
+            if is_distillation(words):
+                start = import_module("flexivid.training.distill_cli").DistillCLI
+            else:
+                start = import_module("flexivid.training.cli").FlexiCLI
+        start(dry_run=bool(dry))
         leave_group()
 
 
