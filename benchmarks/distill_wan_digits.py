@@ -3,7 +3,8 @@
 A small ``WanTransformer3DModel`` is trained on moving digits by the plain loop ``pretrain``, which knows nothing of
 modes. It is flexified, and its modes are distilled within ``--share`` of that training's MACs (backward = 2 forward).
 Reported: error of each mode against the native one by time, before and after; fvd[motion] with 95 % intervals at each
-budget, with both branches of guidance in the mode of the step, and with the one without the class in the weakest.
+budget, a fraction of ``NUM_STEPS`` native steps: with both branches of guidance in the mode of the step, and with the
+one without the class in the weakest; with all steps, with fewer of which fewer are weak, and with native ones alone.
 Pixels, 1 x 8 x 32 x 32, native patch 2x4x4, a rectified flow that predicts the clean video: large pixel patches hold
 more numbers than a velocity could pass through the width. High noise decides the shape of a digit, so most times of
 training and most steps of the solver are there.
@@ -56,7 +57,7 @@ MODES = list(SHARES)
 REUSE = 4  # steps that an answer of the teacher serves: it is most of the work of a step
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 TIME_MEAN, TIME_STD, LEAST_TIME = 2.0, 1.5, 0.1  # of training; the loss on the velocity is capped below the last
-SHIFT, NUM_STEPS, GUIDANCE = 5.0, 20, 2.0
+SHIFT, NUM_STEPS, FEWER, GUIDANCE = 5.0, 20, 0.6, 2.0  # FEWER: of the steps
 CLASSES, TEXT_WIDTH, NO_CLASS = 10, 32, 10
 
 
@@ -219,33 +220,52 @@ def _branches(model: nn.Module, modes: list[str], x: Tensor, time_now: Tensor, b
     return given, without
 
 
-def quality(
-    model: nn.Module, real: Clips, texts: Tensor, plans: list[tuple[float, PretrainedPlan]], num_videos: int
-) -> list[dict]:
-    """fvd[motion] of samples at each budget against held-out clips, with its interval; the samples come along."""
+class Way(NamedTuple):
+    """One way to spend a budget."""
+
+    name: str
+    budget: float
+    plan: PretrainedPlan
+
+    @property
+    def cost(self) -> float:
+        """Over that of ``NUM_STEPS`` native steps."""
+        return self.plan.budget * len(self.plan.modes) / NUM_STEPS
+
+
+def ways_of(model: nn.Module, budgets: list[float]) -> list[Way]:
+    """The full way, and all that a lower budget can be spent in."""
+    costs, fewer = costs_of(model, SIZE, 1), round(FEWER * NUM_STEPS)
+    ways = [Way("full", 1.0, plan_steps(1.0, costs, NUM_STEPS))]
+    for budget in (b for b in budgets if b < 1):
+        for steps in (NUM_STEPS, fewer):
+            share = min(1.0, budget * NUM_STEPS / steps)
+            ways.append(Way(f"{steps} steps", budget, plan_steps(share, costs, steps)))
+            guided = plan_steps(share, costs, steps, guide_mode=MODES[-1])
+            ways.append(Way(f"{steps} steps, weak without class", budget, guided))
+        few = math.floor(budget * NUM_STEPS)
+        ways.append(Way("native only", budget, plan_steps(1.0, costs, few)))
+    return ways
+
+
+def quality(model: nn.Module, real: Clips, texts: Tensor, ways: list[Way], num_videos: int) -> list[dict]:
+    """fvd[motion] of samples in each way against held-out clips, with its interval; the samples come along."""
     extractor, rows = build_extractor("motion"), []
     target = extractor(real.videos.expand(-1, 3, -1, -1, -1))
-    for budget, plan in plans:
+    for way in ways:
         started = time.perf_counter()
         parts = torch.arange(num_videos).split(50)
-        videos = torch.cat([sample(model, plan, texts, part % CLASSES, seed=int(part[0])) for part in parts])
+        videos = torch.cat([sample(model, way.plan, texts, part % CLASSES, seed=int(part[0])) for part in parts])
         found = score(extractor(videos.expand(-1, 3, -1, -1, -1)), target)
-        row = {"budget": budget, "cost": plan.budget, "plan": str(plan), "weak_guide": bool(plan.guide_modes)}
+        row = {"way": way.name, "budget": way.budget, "cost": way.cost, "plan": str(way.plan)}
         row |= {"seconds": time.perf_counter() - started, "fvd[motion]": found.fvd, "low": found.low}
         rows.append({**row, "high": found.high, "videos": videos[:10]})
         print(
-            f"budget {budget}: {plan}: fvd[motion] {found.fvd:.3f} ({found.low:.3f} - {found.high:.3f})",
+            f"budget {way.budget}, {way.name}: {way.plan}: fvd[motion] {found.fvd:.3f} ({found.low:.3f} -"
+            f" {found.high:.3f})",
             file=sys.stderr,
         )
     return rows
-
-
-def plans_of(model: nn.Module, budgets: list[float]) -> list[tuple[float, PretrainedPlan]]:
-    """At each budget both branches of guidance in the mode of the step, and below 1 also with the second one weak."""
-    costs = costs_of(model, SIZE, 1)
-    plans = [(budget, plan_steps(budget, costs, NUM_STEPS)) for budget in budgets]
-    weak = [(b, plan_steps(b, costs, NUM_STEPS, guide_mode=MODES[-1])) for b in budgets if b < 1]
-    return plans + weak
 
 
 def draw(output: Path, before: dict, after: dict, rows: list[dict]) -> None:
@@ -257,14 +277,14 @@ def draw(output: Path, before: dict, after: dict, rows: list[dict]) -> None:
         left.semilogy(TIMES, after[mode], "-", color=f"C{number}", label=f"{mode}, distilled")
     left.set(xlabel="time (1 = noise)", ylabel="error against native, relative")
     left.legend(fontsize=8)
-    for is_weak, name in ((False, "both branches alike"), (True, "branch without the class weak")):
-        own = [row for row in rows if row["weak_guide"] == is_weak]
+    for name in dict.fromkeys(row["way"] for row in rows[1:]):
+        own = [row for row in rows if row["way"] in (name, "full")]
         values = [row["fvd[motion]"] for row in own]
         spread = [[row["fvd[motion]"] - row["low"] for row in own], [row["high"] - row["fvd[motion]"] for row in own]]
         right.errorbar([row["cost"] for row in own], values, yerr=spread, marker="o", capsize=4, label=name)
     right.axhspan(rows[0]["low"], rows[0]["high"], color="0.9", label="full compute, 95 %")
     right.set(xlabel="compute, fraction of all-native", ylabel="fvd[motion], 95 % interval", ylim=(0, None))
-    right.legend(fontsize=8)
+    right.legend(fontsize=7)
     figure.savefig(output.with_suffix(".png"), dpi=120)
     strips = [[film_strip(to_frames(v.expand(3, -1, -1, -1)), 4) for v in row["videos"]] for row in rows]
     picture = Image.fromarray(tile(strips)[0])
@@ -284,7 +304,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--budgets", type=float, nargs="+", default=[1.0, 0.7, 0.4, 0.25])
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.7, 0.4, 0.25], help="below 1")
     parser.add_argument("--num-videos", type=int, default=400)
     parser.add_argument("--output", type=Path, default=Path("distill_wan_digits"))
     options = parser.parse_args()
@@ -299,7 +319,7 @@ def main() -> None:
     training = distil(model, train, texts, macs=options.share * spent, batch=options.batch)
     after = errors_by_time(model, few, texts)
     falls = {mode: [old / new for old, new in zip(before[mode], after[mode], strict=True)] for mode in MODES}
-    rows = quality(model, held_out, texts, plans_of(model, options.budgets), options.num_videos)
+    rows = quality(model, held_out, texts, ways_of(model, options.budgets), options.num_videos)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     draw(options.output, before, after, rows)
     new = sum(p.numel() for p in adapter_parameters(model))

@@ -1,9 +1,9 @@
 """Which way of spending less compute keeps the most quality?
 
-At every budget the same noises and classes are sampled with each planner's schedule, with fewer native steps, and with
-weak modes alone; all are held against real clips (Frechet distance with its interval) and, sample by sample, against
-full compute. Each block of samples is made in every way before the next, and kept: a run that was cut goes on, and one
-that ran out of --minutes compares what it has.
+At every budget the same noises and classes are sampled with each planner's schedule, with searched ones that must keep
+the number of steps, with fewer native steps, and with weak modes alone. All are held against real clips (Frechet
+distance with its interval) and, sample by sample, against full compute. Each block of samples is made in every way
+before the next, and kept: a run that was cut goes on, and one that ran out of --minutes compares what it has.
 
     python -m flexivid.search --checkpoint RUN
     python benchmarks/frontier.py --checkpoint RUN --data data/moving_digits --plot docs/frontier.png
@@ -41,7 +41,7 @@ from flexivid.pipeline.planning import Amount, plan_within, tables_folder
 from flexivid.pipeline.sample_folder import Plan, plan_of
 from flexivid.pipeline.sampling import Settings, fraction_of
 
-WAYS = (*sorted(PLANNERS), "fewer_steps", "all_weak")
+WAYS = (*sorted(PLANNERS), "searched_all_steps", "fewer_steps", "all_weak")
 QUANTILE = 1.96  # two-sided 95 %
 
 
@@ -68,6 +68,9 @@ def plan_ways(job: Job, tables: list, budgets: list[float], names: list[str]) ->
 
 def _way(job: Job, tables: list, name: str, budget: float) -> Way:
     model, settings = job.task.model, job.task.settings
+    if name == "searched_all_steps":
+        kept = settings._replace(planner="searched", fixed_steps=True)
+        return Way(name, budget, settings, plan_within(model, kept, Amount(budget), tables=tables))
     if name in PLANNERS:
         plan = plan_within(model, settings._replace(planner=name), Amount(budget), tables=tables)
         return Way(name, budget, settings, plan)

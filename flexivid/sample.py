@@ -145,9 +145,9 @@ def _refuse_pipeline_options(options: Namespace) -> None:
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
     """One plan a budget, or a schedule where those are given."""
     from flexivid.budget.table import read_tables
+    from flexivid.pipeline.planners import plan_for
     from flexivid.pipeline.planning import plan_within
     from flexivid.pipeline.sample_folder import plan_of
-    from flexivid.pipeline.sampling import plan_for
 
     amounts = budget_amounts(options)
     if options.schedule:

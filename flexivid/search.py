@@ -29,10 +29,15 @@ def build_parser() -> ArgumentParser:
     parser = program_parser("search", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
     add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
-    add("--num_videos", type=int, default=32, help="trajectories to measure (default: 32)")
+    add("--num_videos", type=int, default=16, help="trajectories to measure (default: 16)")
     add("--max_switches", type=int, help="how often a schedule may change its mode (default: no limit)")
     add("--modes", nargs="+", help="patch modes to measure (default: all the model has)")
-    add("--num_inference_steps", type=int, nargs="+", help="solver steps, one or more (default: as the model says)")
+    add(
+        "--num_inference_steps",
+        type=int,
+        nargs="+",
+        help="numbers of solver steps to measure (default: the model's and fewer)",
+    )
     add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
     add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
     add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
@@ -64,11 +69,16 @@ def run(options: Namespace) -> None:
 
     path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
-    every = [_settings(options, model, steps) for steps in options.num_inference_steps or [None]]
+    whole = _settings(options, model, None)
+    counts = options.num_inference_steps or calibration.fewer_steps(whole.num_inference_steps)
+    every = [_settings(options, model, steps) for steps in counts]
     chosen = options_for(model, every[0])
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     steps = sum(calibration.num_sample_steps(settings, len(chosen), options.num_videos) for settings in every)
-    print(f"measuring {len(chosen)} options at every call on {options.num_videos} videos: {steps} sample steps")
+    print(
+        f"measuring {len(chosen)} options at every call of {', '.join(map(str, counts))} steps on {options.num_videos}"
+        f" videos: {steps} sample steps"
+    )
     with _progress(steps) as on_calls:
         measured = [
             calibration.calibrate(

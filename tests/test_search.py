@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from flexivid import FlexiDiT, FlexiDiTConfig, sample
+from flexivid import FlexiDiT, FlexiDiTConfig, Schedule, sample
 from flexivid.pipeline import calibration
 from flexivid.pipeline.checkpoint import load, save
 from flexivid.search import main
@@ -53,7 +53,7 @@ def test_help_needs_no_torch():
 def test_search_then_sample(capsys, checkpoint):
     main(["--ckpt", str(checkpoint), "--num-videos", "3", "--batch-size=2", "--max-switches", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "measuring 2 options at every call on 3 videos: 81 sample steps"
+    assert lines[1] == "measuring 2 options at every call of 6, 4, 3, 2, 1 steps on 3 videos: 411 sample steps"
     assert lines[-1].startswith(f"wrote {checkpoint}/schedules.json")
     assert (checkpoint / "schedules.png").stat().st_size > 0
     plans = {line.split(": ")[0]: line.split(": ")[1].split("; ")[0] for line in lines[2:-1]}
@@ -66,6 +66,23 @@ def test_search_then_sample(capsys, checkpoint):
     assert "adaptive, 6 steps of 1x2x2, 2x4x4, each video its own; at most 0.152 of all" in out[1]
     for row in json.loads(out[-1])["samples"]:
         assert row["predicted_macs"] == row["measured_macs"]
+
+
+def test_a_number_of_steps_that_is_asked_for_is_kept(capsys, checkpoint):
+    main(["--num-videos", "2"])
+    words = ["--ckpt", str(checkpoint), "--num-videos", "1", "--json", "--budget", "0.3", "--output-dir"]
+    lengths = []
+    for given in ([], ["--num-inference-steps", "6"], ["--num-inference-steps", "3", "--planner", "searched"]):
+        folder = checkpoint / f"samples{len(lengths)}"
+        sample.main([*words, str(folder), *given])
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])["samples"][0]
+        line = json.loads((folder / "manifest.jsonl").read_text())
+        steps = len(Schedule.parse(told["plan"]))
+        assert told["predicted_macs"] == told["measured_macs"]
+        assert line["sampling"]["num_inference_steps"] == steps
+        lengths.append(steps)
+    assert lengths[0] in (6, 4, 3, 2, 1)
+    assert lengths[1:] == [6, 3]
 
 
 def test_searched_again_after_training(capsys, checkpoint):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flexivid.budget.schedule import Schedule
-from flexivid.budget.search import best, frontier
+from flexivid.budget.search import Point, best, frontier, merged
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance
 
@@ -60,10 +60,26 @@ def searched(allowance: Allowance, table: ErrorTable | None = None) -> Schedule:
             "got no table of measured errors, which the planners searched and adaptive go by; expected schedules.json"
             " beside the checkpoint; run python -m flexivid.search first, or choose --planner weak_first"
         )
-    front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
-    point = best(front, allowance.affordable)
+    return searched_over([(allowance, table)])
+
+
+def searched_over(rivals: Sequence[tuple[Allowance, ErrorTable]]) -> Schedule:
+    """The schedule of least expected error among several numbers of steps.
+
+    Args:
+        rivals: For each number of steps what may be spent, the same for all, and what was measured.
+    """
+    front = merged([expected_front(allowance, table) for allowance, table in rivals])
+    point = best(front, rivals[0][0].affordable)
     assert point is not None, "an allowance pays for the cheapest option everywhere"
-    return allowance.schedule(point.choice)
+    allowances = {allowance.num_steps: allowance for allowance, _ in rivals}
+    return allowances[len(point.choice)].schedule(point.choice)
+
+
+def expected_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
+    """The best choices at every cost, with the errors to be expected of them: see ``ErrorTable.expected``."""
+    front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
+    return [point._replace(error=table.expected(point.error)) for point in front]
 
 
 PLANNERS: dict[str, Planner] = {

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from flexivid.budget.schedule import Schedule, Step
 
 FILE = "schedules.json"
@@ -31,6 +33,9 @@ class ErrorTable(NamedTuple):
         protocol: How it was measured: videos, seed, precision, version.
         max_switches: How often neighbouring steps of a searched schedule may differ; ``None`` = no limit.
         distance: Distance of the all-native samples from those of the table with the most steps; 0 for that one.
+        finest: Solver steps of that table; tables alike in it can be compared. ``None`` = never compared.
+        trials: Searched schedules that were really sampled, (sum of the calls' errors, distance of the samples from
+            those with the most steps), sums rising.
     """
 
     model: str
@@ -41,6 +46,29 @@ class ErrorTable(NamedTuple):
     protocol: Mapping[str, Any]
     max_switches: int | None = None
     distance: float = 0.0
+    finest: int | None = None
+    trials: Sequence[tuple[float, float]] = ()
+
+    def expected(self, error: float) -> float:
+        """Distance from the samples with the most steps to be expected of a schedule, from its calls' errors.
+
+        Errors of single calls add up to more, or less, than what all together do: trials say how much. Between trials
+        it is interpolated, beyond the last in proportion; without any, errors and the distance are added.
+
+        Args:
+            error: Sum of the errors of all calls.
+
+        Example:
+            >>> table = ErrorTable("m", {}, (), [], [], {}, distance=1.0, trials=[(0, 1.0), (4, 3.0)])
+            >>> table.expected(0), table.expected(2), table.expected(8), table._replace(trials=()).expected(2)
+            (1.0, 2.0, 6.0, 3.0)
+        """
+        if not self.trials:
+            return error + self.distance
+        sums, distances = zip(*self.trials, strict=True)
+        if error > sums[-1] > 0:
+            return distances[-1] * error / sums[-1]
+        return float(np.interp(error, sums, distances))
 
     def rows(self, options: Sequence[Step]) -> list[list[float]]:
         """Errors of some of the options, errors[call][option].
@@ -71,7 +99,7 @@ class ErrorTable(NamedTuple):
         Raises:
             ValueError: If a number is not finite or a row is not complete.
         """
-        numbers = [value for row in (*self.errors, *self.changes) for value in row]
+        numbers = [value for row in (*self.errors, *self.changes, *self.trials) for value in row]
         if not all(math.isfinite(value) for value in [*numbers, self.distance]):
             raise ValueError(
                 f"got a measured error of model {self.model} that is not a finite number; expected samples without NaN;"
@@ -154,4 +182,5 @@ def _to_plain(table: ErrorTable) -> dict[str, Any]:
 
 def _from_plain(row: dict[str, Any]) -> ErrorTable:
     options = tuple(Schedule.parse(f"1x{text}")[0] for text in row["options"])
-    return ErrorTable(**{**row, "options": options})
+    trials = tuple((error, distance) for error, distance in row.get("trials", ()))
+    return ErrorTable(**{**row, "options": options, "trials": trials})

@@ -40,6 +40,16 @@ def num_calls(solver: str, num_steps: int) -> int:
     return 2 * num_steps - 1 if solver == "heun" else num_steps
 
 
+def steps_of_calls(solver: str, calls: int) -> int:
+    """Solver steps that so many calls of the network are, the inverse of :func:`num_calls`.
+
+    Example:
+        >>> steps_of_calls("euler", 20), steps_of_calls("heun", 39)
+        (20, 20)
+    """
+    return (calls + 1) // 2 if solver == "heun" else calls
+
+
 def build_scheduler(process: Process, solver: str, num_steps: int, *, shift: float = 1.0) -> Any:
     """A diffusers scheduler with its timesteps set.
 

@@ -1,20 +1,22 @@
 """Measures what each option costs in error at each call: one call replaced, native ones after it, compared at the end.
 
-The error of an option is thus weighted by all that later native steps repair or amplify. All samples are native guided
-trajectories under the sampler's own settings. Knows no budgets: it fills an ``ErrorTable``.
+The error of an option is thus weighted by all that later native steps repair or amplify. All samples are guided
+trajectories under the sampler's own settings. What single errors add up to is then tried: some of the schedules they
+suggest are sampled too, and held against the native samples with the most steps. All of it fills an ``ErrorTable``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
-from flexivid.budget.schedule import Step
-from flexivid.budget.search import check_switches
+from flexivid.budget.schedule import Schedule, Step
+from flexivid.budget.search import Point, best, check_switches, frontier
 from flexivid.budget.table import ErrorTable
 from flexivid.diffusion.guidance import Guidance, at_call, guided_output
 from flexivid.diffusion.solver import build_scheduler, num_calls, solve
@@ -23,11 +25,14 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.branches import branch_network
 from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.generate import start_noise
+from flexivid.pipeline.planners import table_settings
 from flexivid.pipeline.precision import autocast
-from flexivid.pipeline.sampling import Settings, labels_for, options_for, plain_calls, table_settings
+from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, options_for, plain_calls
 
 SEED = 1_000_000  # far from the seeds people sample with
 DIGITS = 6  # kept of a measured number
+TRIALS = 5  # schedules that are sampled, from the cheapest on
+STEP_SHARES = (1.0, 0.8, 0.6, 0.4, 0.25, 0.15)  # numbers of steps that are measured, of the full one
 
 OnCalls = Callable[[int], Any]  # (sample steps that are done)
 
@@ -38,10 +43,23 @@ class Calibration(NamedTuple):
     Args:
         table: Errors and changes.
         samples: All-native final latents, (n, c, t, h, w), float32, on the CPU.
+        trials: Searched schedules by the sum of their calls' errors, and their final latents.
     """
 
     table: ErrorTable
     samples: Tensor
+    trials: tuple[tuple[float, Tensor], ...] = ()
+
+
+def fewer_steps(num_inference_steps: int) -> list[int]:
+    """Numbers of steps that a search measures, the given one first.
+
+    Example:
+        >>> fewer_steps(20), fewer_steps(4)
+        ([20, 16, 12, 8, 5, 3], [4, 3, 2, 1])
+    """
+    wanted = (max(1, math.floor(share * num_inference_steps + 1e-9)) for share in STEP_SHARES)
+    return list(dict.fromkeys(wanted))
 
 
 @torch.no_grad()
@@ -49,7 +67,7 @@ def calibrate(
     model: FlexiDiT,
     settings: Settings,
     *,
-    num_videos: int = 32,
+    num_videos: int = 16,
     seed: int = SEED,
     max_switches: int | None = None,
     on_calls: OnCalls | None = None,
@@ -77,15 +95,13 @@ def calibrate(
         (['1x2x2', '2x4x4'], 4, 0.0)
     """
     check_switches(max_switches)
-    options, labels = options_for(model, settings), labels_for(model, num_videos, None)
+    options = options_for(model, settings)
     calls = num_calls(settings.solver, settings.num_inference_steps)
     errors = torch.zeros(calls, len(options), dtype=torch.float64)
     changes: list[list[Tensor]] = [[] for _ in range(calls)]
     samples = []
-    for first in range(0, num_videos, settings.batch_size):
-        seeds = range(seed + first, seed + min(num_videos, first + settings.batch_size))
-        batch = _Batch(model, settings, options[0], list(seeds), labels[first : first + settings.batch_size], on_calls)
-        samples.append(batch.native.cpu())
+    for batch in _batches(model, settings, num_videos, seed, on_calls):
+        samples.append(batch.follow_native(options[0]).cpu())
         for call in range(calls):
             changes[call].append(batch.changes(call, options))
             for place, step in enumerate(options[1:], 1):
@@ -99,7 +115,13 @@ def calibrate(
         protocol={"num_videos": num_videos, "seed": seed, "precision": settings.precision, "torch": torch.__version__},
         max_switches=max_switches,
     )
-    return Calibration(table.check(), torch.cat(samples))
+    trials = []
+    for point, schedule in _trial_schedules(model, settings, table.check()):
+        batches = _batches(model, settings, num_videos, seed, on_calls)
+        trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
+    if on_calls is not None and len(options) > 1:  # schedules alike are tried once
+        on_calls(num_videos * calls * (TRIALS - len(trials)))
+    return Calibration(table, torch.cat(samples), tuple(trials))
 
 
 def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> int:
@@ -110,10 +132,11 @@ def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> i
         >>> from flexivid.pipeline.sampling import Sampling
         >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=20).filled(FlexiDiT(FlexiDiTConfig()))
         >>> num_sample_steps(settings, num_options=4, num_videos=32)
-        20800
+        24000
     """
     calls = num_calls(settings.solver, settings.num_inference_steps)
-    return num_videos * (calls + (num_options - 1) * calls * (calls + 1) // 2)
+    trials = TRIALS * calls if num_options > 1 else 0
+    return num_videos * (calls + (num_options - 1) * calls * (calls + 1) // 2 + trials)
 
 
 def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
@@ -122,26 +145,51 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
     Args:
         calibrations: Of the same model, videos and seed, with different numbers of steps.
     """
-    finest = max(calibrations, key=lambda calibration: len(calibration.table.errors)).samples
+    finest = max(calibrations, key=lambda calibration: len(calibration.table.errors))
+    steps = finest.table.settings["num_inference_steps"]
+
+    def away(samples: Tensor) -> float:
+        return _rounded(_distance(samples, finest.samples).mean())
+
     return [
-        calibration.table._replace(distance=_distance(calibration.samples, finest).mean().item())
-        for calibration in calibrations
+        table._replace(
+            distance=away(samples),
+            finest=steps,
+            trials=tuple(sorted((_map(error), away(made)) for error, made in ((0.0, samples), *trials))),
+        )
+        for table, samples, trials in calibrations
     ]
 
 
+def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable) -> list[tuple[Point, Schedule]]:
+    """Searched schedules from the cheapest on, evenly apart in cost; the native one, which is known, is left out."""
+    allowance = fraction_of(model, settings, 1.0)
+    front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
+    if len(front) == 1:
+        return []
+    least, full = front[0].cost, front[-1].cost
+    limits = [least + (full - least) * i // TRIALS for i in range(TRIALS)]
+    points = [point for limit in limits if (point := best(front, limit)) is not None]
+    return [(point, allowance.schedule(point.choice)) for point in dict.fromkeys(points)]
+
+
+def _batches(
+    model: FlexiDiT, settings: Settings, num_videos: int, seed: int, on_calls: OnCalls | None
+) -> Iterator[_Batch]:
+    """All trajectories, batch by batch."""
+    labels = labels_for(model, num_videos, None)
+    for first in range(0, num_videos, settings.batch_size):
+        seeds = range(seed + first, seed + min(num_videos, first + settings.batch_size))
+        yield _Batch(model, settings, list(seeds), labels[first : first + settings.batch_size], on_calls)
+
+
 class _Batch:
-    """Native trajectories of some seeds, and what becomes of them when one call is another."""
+    """Trajectories of some seeds: native ones, what becomes of them when one call is another, and any schedule."""
 
     def __init__(
-        self,
-        model: FlexiDiT,
-        settings: Settings,
-        native: Step,
-        seeds: list[int],
-        labels: Tensor,
-        on_calls: OnCalls | None,
+        self, model: FlexiDiT, settings: Settings, seeds: list[int], labels: Tensor, on_calls: OnCalls | None
     ) -> None:
-        self._model, self._settings, self._step, self._seeds = model, settings, native, seeds
+        self._model, self._settings, self._seeds = model, settings, seeds
         self._device = next(model.parameters()).device
         self._network, self._plain = branch_network(model, settings.packing), plain_calls(model, settings)
         self._guidance = Guidance(settings.guidance_scale, settings.guidance)
@@ -149,7 +197,16 @@ class _Batch:
         self._on_calls = on_calls
         self._outputs: list[Tensor] = []
         self._latents: list[Tensor] = []
-        self.native = self._solve(self._first)
+
+    def follow(self, schedule: Schedule) -> Tensor:
+        """Final latents under a schedule."""
+        return self._solve(lambda i, x, at: self._call(i, x, at, schedule[i]))
+
+    def follow_native(self, step: Step) -> Tensor:
+        """Final latents with the native step throughout; what happens on the way is kept."""
+        self._step = step
+        self._native = self._solve(self._first)
+        return self._native
 
     def deviation(self, call: int, step: Step) -> Tensor:
         """Distance of the final latents from the native ones if one call is another step, (b,)."""
@@ -159,7 +216,7 @@ class _Batch:
                 return self._outputs[i]
             return self._call(i, x, at, step if i == call else self._step)
 
-        return _distance(self._solve(predict), self.native).cpu()
+        return _distance(self._solve(predict), self._native).cpu()
 
     def changes(self, call: int, options: Sequence[Step]) -> Tensor:
         """Third-order change at a call, (options, b); nothing in the first calls."""
@@ -196,8 +253,8 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).float().square().flatten(1).mean(1).sqrt()
 
 
-def _rounded(values: Tensor) -> list:
-    """Nested lists of numbers to some digits."""
+def _rounded(values: Tensor) -> Any:
+    """Numbers, or nested lists of them, to some digits."""
     return _map(values.tolist())
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.schedule import schedule_macs
+from flexivid.diffusion.solver import num_calls
 from flexivid.latents.codec import to_bytes, to_unit
 from flexivid.metrics.features import Extractor
 from flexivid.metrics.fidelity import Fidelity, fidelity
@@ -65,11 +66,14 @@ class Task(NamedTuple):
 
     @property
     def full(self) -> int | None:
-        """Number of the plan that others are held against: all steps native; ``None`` if there is none."""
+        """Number of the plan that others are held against: all steps, and native; ``None`` if there is none."""
         native = self.model.config.mode(None)
-        fixed = ((i, plan.schedule) for i, plan in enumerate(self.plans) if plan.adaptive is None)
-        numbers = (i for i, schedule in fixed if all(step.mode == native for step in schedule))
-        return next(numbers, None)
+        calls = num_calls(self.settings.solver, self.settings.num_inference_steps)
+        for number, plan in enumerate(self.plans):
+            whole = plan.adaptive is None and len(plan.schedule) == calls
+            if whole and all(step.mode == native for step in plan.schedule):
+                return number
+        return None
 
 
 class Made(NamedTuple):

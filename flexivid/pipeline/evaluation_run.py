@@ -26,9 +26,10 @@ from flexivid.pipeline.evaluation_clips import ClipSet, clip_settings, data_root
 from flexivid.pipeline.evaluation_features import ClipFeatures
 from flexivid.pipeline.evaluation_store import SampleStore
 from flexivid.pipeline.generate import warm_up
+from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.planning import Amount, plan_within, tables_folder
 from flexivid.pipeline.sample_folder import Plan, plan_of
-from flexivid.pipeline.sampling import label_numbers, labels_for, plan_for, resized, settings_from
+from flexivid.pipeline.sampling import label_numbers, labels_for, resized, settings_from
 
 Progress = dict[str, tuple[float, float]]  # what is done of how much, by kind of work
 Size = tuple[int | None, int | None, int | None]

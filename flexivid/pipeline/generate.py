@@ -26,8 +26,9 @@ from flexivid.pipeline.branches import batch_of, branch_network
 from flexivid.pipeline.checkpoint import process_of
 from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.measure import CallCounter
+from flexivid.pipeline.planners import plan_for, planner_for
 from flexivid.pipeline.precision import autocast
-from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, plan_for, planner_for, settings_from
+from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, settings_from, with_steps_of
 
 OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
 
@@ -122,6 +123,7 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
 
     A compiled network is left alone: its graphs depend on more than the mode, see ``warm_up.warm_up_plans``.
     """
+    build_scheduler(process_of(model.recipe), settings.solver, settings.num_inference_steps)  # imports diffusers
     if is_compiled(model):
         return
     device, channels = next(model.parameters()).device, model.config.in_channels
@@ -153,7 +155,8 @@ def generate_batches(
 
     Args:
         model: The network; its ``training`` flag is left alone.
-        plan: One step for each call of the network, or a plan by which each sample chooses them.
+        plan: One step for each call of the network, or a plan by which each sample chooses them; the number of solver
+            steps is that of the plan.
         settings: From ``Sampling(...).filled(model)``.
         labels: Class of every global index, int64 (n,).
         seed: Base seed.
@@ -164,6 +167,7 @@ def generate_batches(
         Global indices of a batch, and its videos (b, 3, t, h, w), float32, on the CPU.
     """
     check_labels(labels, model.config.num_classes)
+    settings = with_steps_of(settings, len(plan))
     process, codec = process_of(model.recipe), build_codec(model.recipe.get("codec", "pixel"))
     device = next(model.parameters()).device
     wanted = list(range(len(labels))) if indices is None else list(indices)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.planners import PLANNERS
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance, gmacs_allowance, seconds_allowance
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.messages import plan_line
+from flexivid.pipeline.planners import planner_for, schedule_within
 from flexivid.pipeline.sample_folder import Plan, plan_of
-from flexivid.pipeline.sampling import Settings, choices_for, fraction_of, planner_for
+from flexivid.pipeline.sampling import Settings, choices_for, fraction_of
 
 
 class Amount(NamedTuple):
@@ -93,7 +93,8 @@ def plan_within(
     if planner == "adaptive":
         adaptive = AdaptivePlan(allowance, table)
         return Plan(round(adaptive.share, 3) if named is None else named, adaptive.opening, adaptive, planner)
-    return plan_of(PLANNERS[planner](allowance, table), model, settings, named)._replace(planner=planner)
+    schedule = schedule_within(model, settings, allowance, tables)
+    return plan_of(schedule, model, settings, named)._replace(planner=planner)
 
 
 def describe(

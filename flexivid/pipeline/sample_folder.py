@@ -12,13 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
+from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of, warm_up
 from flexivid.pipeline.measure import CallCounter
-from flexivid.pipeline.sampling import Settings
+from flexivid.pipeline.sampling import Settings, native_macs, with_steps_of
 from flexivid.pipeline.video_io import to_frames, write_grid, write_video
 from flexivid.pipeline.whole_file import whole_file
 
@@ -30,7 +30,8 @@ class Plan(NamedTuple):
 
     Args:
         budget: Fraction of the all-native compute.
-        schedule: Of every sample; where each chooses its own, the one they begin with.
+        schedule: Of every sample; its length says how many calls of the network there are. Where each sample chooses
+            its own, the one they begin with.
         adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
         planner: Who made it; ``None`` = whoever asked for it.
     """
@@ -68,7 +69,7 @@ class Interrupted(KeyboardInterrupt):
 
 def plan_of(schedule: Schedule, model: FlexiDiT, settings: Settings, budget: float | None = None) -> Plan:
     """Name a schedule by the budget that was asked for, or by its own, to three digits."""
-    own = budget_of(schedule, model.config, settings.size)
+    own = schedule_macs(schedule, model.config, settings.size) / native_macs(model, settings)
     return Plan(round(own, 3) if budget is None else budget, schedule)
 
 
@@ -120,13 +121,14 @@ def write_samples(
         Interrupted: On Ctrl-C; finished files are whole and listed in the manifest.
     """
     names = [[file_name(i, seed, plan.budget) for i in range(len(labels))] for plan in plans]
-    facts = {"checkpoint": fingerprint(model), "sampling": settings._asdict()}
+    weights = fingerprint(model)
     outcomes, grid = [], []
     lines: dict[str, dict[str, Any]] = {}  # of the manifest; those of this run
     try:
         warm_up(model, set().union(*(plan.modes for plan in plans)), settings, len(labels))
         for plan, files in zip(plans, names, strict=True):
             callback = on_step(plan) if on_step else None
+            facts = {"checkpoint": weights, "sampling": with_steps_of(settings, len(plan.followed))._asdict()}
             shown: list[np.ndarray] = []
             with CallCounter(model) as counter:
                 started, writing = time.perf_counter(), 0.0

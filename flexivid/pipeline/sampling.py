@@ -1,4 +1,4 @@
-"""How to sample: settings with the recipe's defaults, the patch plan of a budget, the class of each video."""
+"""How to sample: settings with the recipe's defaults, what a budget allows under them, the class of each video."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.cost import macs
-from flexivid.budget.planners import PLANNERS, check_planner
-from flexivid.budget.schedule import Schedule, Step
-from flexivid.budget.table import ErrorTable, find_table
+from flexivid.budget.planners import check_planner
+from flexivid.budget.schedule import Step
 from flexivid.budget.units import Allowance, fraction_allowance, step_options
-from flexivid.diffusion.guidance import at_call, calls_outside, check_kind
-from flexivid.diffusion.solver import call_times, check_solver, num_calls, solvers_of
+from flexivid.diffusion.guidance import calls_outside, check_kind
+from flexivid.diffusion.solver import call_times, check_solver, num_calls, solvers_of, steps_of_calls
 from flexivid.model.config import check_keys
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
 from flexivid.pipeline.branches import PACKING
-from flexivid.pipeline.checkpoint import fingerprint, process_of
+from flexivid.pipeline.checkpoint import process_of
 from flexivid.pipeline.precision import PRECISIONS
 
 
@@ -30,7 +29,8 @@ class Sampling:
     """How to sample. ``None`` = as the model's recipe says, else the default named here.
 
     Args:
-        num_inference_steps: Solver steps (20).
+        num_inference_steps: Solver steps (20). If they are given, every plan keeps them; otherwise a searched plan may
+            take fewer, and a budget is a fraction of the recipe's.
         guidance_scale: Classifier-free guidance, 1 = none (1).
         guide_mode: Patch mode of guidance's second branch; ``None`` = the step's own, or with weak and auto guidance
             the cheapest.
@@ -79,7 +79,8 @@ class Sampling:
             raise ValueError("got no size; expected (t, h, w) of the latent; pass size=, the model has no recipe")
         check_solver(process_of(recipe), values["solver"], values["num_inference_steps"])
         values["guidance"] = values["guidance"] or ("ordinary" if values["guide_mode"] is None else "weak")
-        settings = Settings(**{**values, "size": Size3(*values["size"])}).check()
+        fixed = self.num_inference_steps is not None
+        settings = Settings(**{**values, "size": Size3(*values["size"])}, fixed_steps=fixed).check()
         return self._with_guidance(settings, model)
 
     def _with_guidance(self, settings: Settings, model: FlexiDiT) -> Settings:
@@ -97,7 +98,7 @@ class Sampling:
 
 
 class Settings(NamedTuple):
-    """:class:`Sampling` with everything known."""
+    """:class:`Sampling` with everything known; ``fixed_steps``: the number of steps was asked for."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -113,6 +114,7 @@ class Settings(NamedTuple):
     guidance_interval: tuple[float, float] | None = None
     compensate_guidance: bool = False
     packing: str = "auto"
+    fixed_steps: bool = False
 
     def check(self) -> Settings:
         """Return itself.
@@ -155,35 +157,21 @@ def settings_from(values: dict[str, Any]) -> Sampling:
     return Sampling(**values)
 
 
-def plan_for(
-    model: FlexiDiT,
-    settings: Settings,
-    budget: float | str,
-    schedule: Schedule | str | None = None,
-    *,
-    tables: Sequence[ErrorTable] = (),
-) -> Schedule:
-    """The patch plan: the explicit one, checked, or the planner's for the budget.
-
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``.
-        budget: Fraction of the all-native compute, or a preset: ``draft``, ``balanced``, ``full``.
-        schedule: An explicit plan instead.
-        tables: Measured errors of this model, from ``read_tables``.
-
-    Raises:
-        ValueError: If a mode is unknown, the plan's length does not fit the solver, or the budget cannot be met.
-    """
-    if schedule is not None:
-        return _explicit_plan(model, settings, schedule)
-    planner, table = planner_for(model, settings, tables)
-    return PLANNERS[planner](fraction_of(model, settings, budget), table)
-
-
 def fraction_of(model: FlexiDiT, settings: Settings, budget: float | str) -> Allowance:
     """What a fraction of the all-native compute, or a preset, allows one video."""
     return fraction_allowance(budget, model.config, settings.size, **choices_for(model, settings))
+
+
+def native_macs(model: FlexiDiT, settings: Settings) -> int:
+    """MACs of one video with native steps throughout, guidance's branch native too: what a budget is a fraction of."""
+    calls = num_calls(settings.solver, settings.num_inference_steps)
+    guided = calls - len(plain_calls(model, settings)) if settings.guidance_scale != 1 else 0
+    return (calls + guided) * macs(model.config, settings.size)
+
+
+def with_steps_of(settings: Settings, num_calls: int) -> Settings:
+    """Settings with the number of solver steps of a plan that has so many calls of the network."""
+    return settings._replace(num_inference_steps=steps_of_calls(settings.solver, num_calls))
 
 
 def choices_for(model: FlexiDiT, settings: Settings) -> dict[str, Any]:
@@ -208,51 +196,6 @@ def options_for(model: FlexiDiT, settings: Settings) -> list[Step]:
     """What a step may be under these settings, the native option first."""
     guided = settings.guidance_scale != 1.0
     return step_options(model.config, guided=guided, guide_mode=settings.guide_mode, modes=settings.modes)
-
-
-def planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[ErrorTable]) -> tuple[str, ErrorTable | None]:
-    """Name of the planner, and the table it goes by.
-
-    Raises:
-        ValueError: If the tables are of another model, or the planner needs one and none was measured so.
-    """
-    if settings.planner in ("weak_first", "three_phase"):
-        return settings.planner, None
-    table = find_table(tables, fingerprint(model), table_settings(settings)) if tables else None
-    if settings.planner is None:
-        return ("weak_first" if table is None else "searched"), table
-    if tables and table is None:
-        known = "; ".join(str(dict(table.settings)) for table in tables)
-        raise ValueError(
-            f"got planner {settings.planner} for {table_settings(settings)}; expected settings that errors were"
-            f" measured under ({known}); run python -m flexivid.search with these, or choose --planner weak_first"
-        )
-    return settings.planner, table
-
-
-def table_settings(settings: Settings) -> dict[str, Any]:
-    """What sampling and a measurement of errors must have in common, as plain data."""
-    names = ("num_inference_steps", "guidance_scale", "guidance", "guide_mode", "solver", "shift")
-    interval = settings.guidance_interval and list(settings.guidance_interval)
-    known = {name: getattr(settings, name) for name in names}
-    return {**known, "guidance_interval": interval, "size": list(settings.size)}
-
-
-def _explicit_plan(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:
-    calls, guided = num_calls(settings.solver, settings.num_inference_steps), settings.guidance_scale != 1.0
-    plan = Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)
-    if guided and all(step.guide_mode is None for step in plan):
-        guide = model.config.mode(settings.guide_mode) if settings.guide_mode else None
-        unguided = plain_calls(model, settings)
-        plan = Schedule(at_call(step, call, unguided) for call, step in enumerate(plan.guided(guide)))
-    for mode in {mode for step in plan for mode in step if mode is not None}:
-        model.config.mode(mode)
-    if len(plan) != calls:
-        raise ValueError(
-            f"got a schedule of {len(plan)} steps; expected {calls} ({settings.num_inference_steps} inference steps of"
-            f" {settings.solver}); change the counts or num_inference_steps"
-        )
-    return plan
 
 
 def resized(settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:

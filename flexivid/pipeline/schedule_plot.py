@@ -11,30 +11,33 @@ from flexivid.budget.schedule import Step
 from flexivid.budget.search import Point, best
 from flexivid.pipeline.whole_file import whole_file
 
-ROWS = 200  # budgets drawn
+ROWS, COLUMNS = 200, 240  # budgets, and parts of the way, that are drawn
 COLOURS = "cividis"
 
 
-def schedule_map(front: Sequence[Point], full: int, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
-    """Option of each step at evenly spaced budgets.
+def schedule_map(front: Sequence[Point], full: int, rows: int = ROWS, columns: int = COLUMNS) -> tuple[np.ndarray, ...]:
+    """Option at each part of the way at evenly spaced budgets.
 
     Args:
-        front: From ``frontier``.
-        full: Cost of native steps throughout.
+        front: From ``frontier`` or ``merged``.
+        full: Cost of native steps throughout, with the most steps.
         rows: Number of budgets.
+        columns: Parts of the way from noise to data.
 
     Returns:
-        Budgets (rows,), rising from the least possible to 1; options (rows, steps), int.
+        Budgets (rows,), rising from the least possible to 1; options (rows, columns), int; numbers of calls (rows,).
 
     Example:
-        >>> front = [Point(2, 6.0, (1, 1)), Point(5, 1.0, (0, 1)), Point(8, 0.0, (0, 0))]
-        >>> budgets, options = schedule_map(front, 8, rows=3)
-        >>> budgets.tolist(), options.tolist()
-        ([0.25, 0.625, 1.0], [[1, 1], [0, 1], [0, 0]])
+        >>> front = [Point(1, 7.0, (1,)), Point(5, 1.0, (0, 1)), Point(8, 0.0, (0, 0))]
+        >>> budgets, options, calls = schedule_map(front, 8, rows=3, columns=2)
+        >>> budgets.tolist(), options.tolist(), calls.tolist()
+        ([0.125, 0.5625, 1.0], [[1, 1], [1, 1], [0, 0]], [1, 1, 2])
     """
     budgets = np.linspace(front[0].cost / full, 1, rows)
     points = [best(front, max(front[0].cost, budget * full * (1 + 1e-12))) for budget in budgets]
-    return budgets, np.array([point.choice for point in points if point is not None])
+    choices = [point.choice for point in points if point is not None]
+    spread = [[choice[column * len(choice) // columns] for column in range(columns)] for choice in choices]
+    return budgets, np.array(spread), np.array([len(choice) for choice in choices])
 
 
 def write_schedule_plot(
@@ -44,9 +47,9 @@ def write_schedule_plot(
 
     Args:
         path: Where to.
-        front: From ``frontier``.
+        front: From ``frontier`` or ``merged``.
         options: What the choices mean.
-        full: Cost of native steps throughout.
+        full: Cost of native steps throughout, with the most steps.
         title: Line above it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,21 +57,23 @@ def write_schedule_plot(
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
-    budgets, choice = schedule_map(front, full)
+    budgets, choice, calls = schedule_map(front, full)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.2, 1])
-    extent = (0.5, choice.shape[1] + 0.5, budgets[0], budgets[-1])
+    left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.2, 0.5, 1])
     look = {"cmap": COLOURS, "vmin": 0, "vmax": max(1, len(options) - 1), "interpolation": "nearest"}
-    image = left.imshow(choice, aspect="auto", origin="lower", extent=extent, **look)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set(xlabel="call of the network, noise to data", ylabel="budget", title=title)
+    image = left.imshow(choice, aspect="auto", origin="lower", extent=(0, 1, budgets[0], budgets[-1]), **look)
+    left.set(xlabel="way from noise to data", ylabel="budget", title=title)
     colours = image.get_cmap()(np.linspace(0, 1, max(2, len(options))))
     handles = [Patch(color=colour, label=str(step)) for colour, step in zip(colours, options, strict=False)]
-    left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    middle.step(calls, budgets, color="black")
+    middle.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+    middle.set(xlabel="calls", xlim=(0, 1.1 * max(calls)))
     right.plot([point.error for point in front], [point.cost / full for point in front], color="black")
-    right.set(xlabel="predicted error (sum over calls)")
-    right.grid(alpha=0.3)
+    right.set(xlabel="expected error")
+    for axes in (middle, right):
+        axes.grid(alpha=0.3)
     path = Path(path)
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=120)

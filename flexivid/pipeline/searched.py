@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from flexivid.budget.planners import expected_front
 from flexivid.budget.schedule import affordable_cost
-from flexivid.budget.search import Point, best, frontier, merged
+from flexivid.budget.search import Point, best, merged
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance
 from flexivid.model.flexidit import FlexiDiT
@@ -28,11 +29,8 @@ def searched_front(
         Points, and the whole allowance of the most steps, which names the options and their costs.
     """
     allowances = [fraction_of(model, one, 1.0) for one in settings]
-    fronts = []
-    for allowance, table in zip(allowances, tables, strict=True):
-        front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
-        fronts.append([point._replace(error=point.error + table.distance) for point in front])
-    return merged(fronts), max(allowances, key=lambda allowance: allowance.num_steps)
+    front = merged(map(expected_front, allowances, tables))
+    return front, max(allowances, key=lambda allowance: allowance.num_steps)
 
 
 def searched_lines(
@@ -46,13 +44,12 @@ def searched_lines(
         point = best(front, affordable_cost(budget, whole.full))
         if point is not None:
             plan = allowances[len(point.choice)].schedule(point.choice)
-            lines.append(f"budget {budget:g}: {plan}; {len(plan)} calls, predicted error {point.error:.4g}")
+            lines.append(f"budget {budget:g}: {plan}; {len(plan)} calls, expected error {point.error:.4g}")
     return lines
 
 
 def draw_schedules(model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], path: Path) -> None:
-    """Write the picture of the schedules with the most steps."""
-    most = max(range(len(tables)), key=lambda i: len(tables[i].errors))
-    front, whole = searched_front(model, [settings[most]], [tables[most]])
-    title = f"searched schedules, {tables[most].protocol['num_videos']} videos measured"
+    """Write the picture of the schedules of all budgets."""
+    front, whole = searched_front(model, settings, tables)
+    title = f"searched schedules, {tables[0].protocol['num_videos']} videos measured"
     write_schedule_plot(path, front, whole.options, whole.full, title)

@@ -7,6 +7,7 @@ hidden_states.npy + timestep.npy + encoder_... + constants.pt    recorded calls 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
+
+from flexivid.data.run import Run
+from flexivid.data.sampler import StepBatchSampler
 
 CONSTANTS = "constants.pt"
 
@@ -53,27 +57,62 @@ class Rows(Dataset):
         return {**batch, "constants": self.constants} if self.constants else batch
 
 
+class RowLoader:
+    """Batches of rows, from where the run stands on.
+
+    Args:
+        rows: What to read.
+        batches: Gives (row, epoch) of every sample of a batch.
+        num_workers: Processes that read.
+    """
+
+    def __init__(self, rows: Rows, batches: StepBatchSampler, num_workers: int = 0) -> None:
+        self.rows, self.batches, self.num_workers = rows, batches, num_workers
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        numbers = ([row for row, _ in batch] for batch in self.batches)
+        # all of this runs at the first ``next``: Lightning calls iter() just to look
+        yield from DataLoader(
+            self.rows, batch_sampler=numbers, num_workers=self.num_workers, collate_fn=self.rows.collate
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: where to go on follows from the global step. Lightning warns of loaders without this."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the nothing that ``state_dict`` returns."""
+
+
 class CallArrays(LightningDataModule):
     """Batches for ``FlexiDistillation`` from a folder of arrays, in random order; each rank its share.
+
+    Which rows a step takes follows from the seed and the step: a resumed run goes on exactly.
 
     Args:
         folder: See ``Rows``.
         batch_size: Rows of a batch on each rank.
         val_folder: Another one to validate on.
         num_workers: Processes that read.
+        seed: Of the order.
     """
 
-    def __init__(self, folder: str, batch_size: int = 8, val_folder: str | None = None, num_workers: int = 0) -> None:
+    def __init__(
+        self, folder: str, batch_size: int = 8, val_folder: str | None = None, num_workers: int = 0, seed: int = 0
+    ) -> None:
         super().__init__()
         self.folder, self.batch_size, self.val_folder, self.num_workers = folder, batch_size, val_folder, num_workers
+        self.seed = seed
 
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled, without a smaller last batch."""
+    def train_dataloader(self) -> RowLoader:
+        """Shuffled anew in every epoch; a batch may cross from one into the next."""
         rows = Rows(self.folder)
-        batch_size = min(self.batch_size, len(rows))
-        return DataLoader(
-            rows, batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers, collate_fn=rows.collate
-        )
+        size = min(self.batch_size, len(rows))
+        batches = Run(self.trainer).batches([np.arange(len(rows))], lambda step: size, seed=self.seed, epoch_size=size)
+        return RowLoader(rows, batches, self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list:
         """In order."""

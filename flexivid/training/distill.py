@@ -160,7 +160,16 @@ class FlexiDistillation(LightningModule):
         self.network = network.eval()  # no dropout, in teacher and student
 
     def setup(self, stage: str) -> None:
-        """Say what is trained."""
+        """Say what is trained.
+
+        Raises:
+            ValueError: If checkpoints would be written in shards: they hold new weights only, which every rank has.
+        """
+        if getattr(self.trainer.strategy, "_save_distributed_checkpoint", False):
+            raise ValueError(
+                "got ModelParallelStrategy with save_distributed_checkpoint; expected false: checkpoints hold the new"
+                " weights only and are small; set trainer.strategy.init_args.save_distributed_checkpoint to false"
+            )
         if stage == "fit":
             self.total_steps = int(self.trainer.estimated_stepping_batches)
             new = sum(parameter.numel() for parameter in adapter_parameters(self.network))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from flexivid import budget_of, for_budget
-from flexivid.budget.planners import PLANNERS, check_planner, three_phase, weak_first
+from flexivid.budget.planners import PLANNERS, check_planner, searched_over, three_phase, weak_first
 from flexivid.budget.schedule import least_budget
 from flexivid.budget.units import fraction_allowance, step_options
 from tests.budget.test_schedule import CONFIG, SIZE, random_case
@@ -89,3 +89,24 @@ def test_planners_by_name() -> None:
     assert check_planner("adaptive") == "adaptive"
     with pytest.raises(ValueError, match="got planner 'best'; expected one of weak_first, searched, adaptive, three"):
         check_planner("best")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_over_numbers_of_steps_equals_brute_force(seed: int, build_table) -> None:
+    source = random.Random(seed)
+    options = step_options(CONFIG)
+    tables = {steps: build_table(options, steps, seed=seed + steps, distance=3.0 / steps) for steps in (4, 3, 2)}
+    whole = fraction_allowance(source.uniform(0.2, 1), CONFIG, SIZE, options=options, num_steps=4)
+    rivals = [(whole._replace(num_steps=steps), table) for steps, table in tables.items()]
+    plan = searched_over(rivals)
+    assert whole.cost(plan) <= whole.affordable
+    found = tables[len(plan)].distance + sum(
+        row[whole.options.index(step)] for row, step in zip(tables[len(plan)].rows(whole.options), plan, strict=True)
+    )
+    least = min(
+        error + table.distance
+        for allowance, table in rivals
+        for cost, error, _ in all_choices(table.rows(whole.options), allowance.costs, None)
+        if cost <= whole.affordable
+    )
+    assert found == pytest.approx(least)

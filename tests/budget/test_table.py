@@ -14,11 +14,27 @@ OPTIONS = step_options(CONFIG, guided=True, guide_mode="2x4x4")
 
 
 def test_survives_the_file(build_table, tmp_path) -> None:
-    tables = [build_table(OPTIONS, 6, max_switches=2), build_table(OPTIONS, 4, distance=0.25)]
+    tables = [
+        build_table(OPTIONS, 6, max_switches=2),
+        build_table(OPTIONS, 4, distance=0.25, finest=6, trials=((0.0, 0.25), (1.5, 0.5))),
+    ]
     write_tables(tmp_path, tables)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     read = read_tables(tmp_path)
     assert read == read_tables(tmp_path / FILE) == tables
+
+
+def test_files_without_trials_are_read(build_table, tmp_path) -> None:
+    write_tables(tmp_path, [build_table(OPTIONS, 4, distance=0.25)])
+    content = json.loads((tmp_path / FILE).read_text())
+    del content["tables"][0]["trials"], content["tables"][0]["finest"]
+    (tmp_path / FILE).write_text(json.dumps(content))
+    (table,) = read_tables(tmp_path)
+    assert (table.trials, table.finest, table.expected(1.0)) == ((), None, 1.25)
+
+
+def test_trials_without_errors_are_no_division_by_zero(build_table) -> None:
+    assert build_table(OPTIONS, 4, trials=((0.0, 0.5),)).expected(2.0) == 0.5
 
 
 def test_no_file_is_no_table(tmp_path) -> None:
@@ -44,11 +60,13 @@ def test_found_by_settings_refused_for_another_model(build_table) -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-@pytest.mark.parametrize("place", ["errors", "changes"])
+@pytest.mark.parametrize("place", ["errors", "changes", "trials"])
 def test_nan_is_refused_on_the_way_in_and_out(build_table, tmp_path, number: float, place: str) -> None:
     table = build_table(OPTIONS, 6)
     if place == "errors":
         table.errors[4][1] = number
+    elif place == "trials":
+        table = table._replace(trials=((0.0, 0.0), (1.0, number)))
     else:
         table.changes[4][1] = number
     with pytest.raises(ValueError, match="got a measured error of model abc that is not a finite number; expected"):

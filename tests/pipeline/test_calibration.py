@@ -5,11 +5,12 @@ import torch
 
 from flexivid.budget.adaptive import patch_change, third_change
 from flexivid.budget.schedule import Schedule
+from flexivid.budget.search import frontier
 from flexivid.pipeline import calibration
 from flexivid.pipeline.calibration import calibrate, num_sample_steps, relate
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.generate import generate
-from flexivid.pipeline.sampling import Sampling, options_for
+from flexivid.pipeline.sampling import Sampling, fraction_of, options_for
 
 
 def fp32(model, **changes):
@@ -75,6 +76,31 @@ def test_numbers_of_steps_are_related_to_the_finest(model):
     measured = [calibrate(model, fp32(model, num_inference_steps=steps), num_videos=2) for steps in (2, 6, 4)]
     two, six, four = (table.distance for table in relate(measured))
     assert six == 0 < four < two
+
+
+def test_trials_are_searched_schedules_against_the_finest_samples(model):
+    every = [fp32(model, num_inference_steps=steps) for steps in (6, 4)]
+    tables = relate([calibrate(model, settings, num_videos=2) for settings in every])
+    assert [table.finest for table in tables] == [6, 6]
+
+    def final(schedule, steps):
+        made = generate(
+            model, schedule=schedule, num_videos=2, seed=calibration.SEED, precision="fp32", num_inference_steps=steps
+        )
+        return made.videos
+
+    finest = final("6x1x2x2", 6)
+    for settings, table in zip(every, tables, strict=True):
+        allowance, steps = fraction_of(model, settings, 1.0), settings.num_inference_steps
+        front = frontier(table.rows(allowance.options), allowance.rows)
+        assert table.trials[0] == (0, table.distance)
+        assert table.trials[-1][0] == pytest.approx(front[0].error)  # the cheapest
+        assert 2 < len(table.trials) <= calibration.TRIALS + 1
+        for error, distance in table.trials:
+            point = min(front, key=lambda point: abs(point.error - error))
+            away = (final(allowance.schedule(point.choice), steps) - finest).square().flatten(1).mean(1).sqrt().mean()
+            assert distance == pytest.approx(away.item(), rel=1e-3, abs=1e-5)
+            assert table.expected(error) == pytest.approx(distance)
 
 
 def test_nan_is_refused(model):

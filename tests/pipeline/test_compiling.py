@@ -5,7 +5,8 @@ import torch
 
 from flexivid.pipeline.compiling import compile_forward, is_compiled
 from flexivid.pipeline.generate import generate
-from flexivid.pipeline.sampling import Sampling, plan_for
+from flexivid.pipeline.planners import plan_for
+from flexivid.pipeline.sampling import Sampling
 from flexivid.pipeline.warm_up import _calls, warm_up_plans
 
 

@@ -13,9 +13,10 @@ from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.evaluation import Task, blocks_of, evaluate_features, extract, score_budgets
 from flexivid.pipeline.evaluation_store import SampleStore
 from flexivid.pipeline.generate import generate
+from flexivid.pipeline.planners import plan_for, table_settings
 from flexivid.pipeline.planning import Amount, plan_within
 from flexivid.pipeline.sample_folder import Plan, plan_of
-from flexivid.pipeline.sampling import Sampling, labels_for, options_for, plan_for, table_settings
+from flexivid.pipeline.sampling import Sampling, labels_for, options_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")  # distances of few are rough
 SIZE = (4, 16, 16)

@@ -4,8 +4,9 @@ import torch
 
 from flexivid.pipeline.evaluation import Made, Task
 from flexivid.pipeline.evaluation_store import BlockFolder, SampleStore
+from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.sample_folder import plan_of
-from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
+from flexivid.pipeline.sampling import Sampling, labels_for
 
 
 def task_of(model, extractor, *, num_videos=4, seed=0, labels=None, **sampling):

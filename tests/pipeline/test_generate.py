@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from flexivid.pipeline.generate import generate, generate_batches, guidance_of, start_noise
-from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
+from flexivid.pipeline.planners import plan_for
+from flexivid.pipeline.sampling import Sampling, labels_for
 
 TOLERANCE = 1e-4  # float32 sums in another order; values are about 1
 

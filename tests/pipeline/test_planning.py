@@ -6,11 +6,12 @@ import torch
 from flexivid import PatchMode, Schedule
 from flexivid.budget.planners import PLANNERS
 from flexivid.budget.schedule import schedule_macs
-from flexivid.pipeline.calibration import calibrate
-from flexivid.pipeline.generate import generate
+from flexivid.pipeline.calibration import calibrate, relate
+from flexivid.pipeline.generate import generate, generate_batches
+from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.planning import Amount, describe, plan_within, tables_folder
-from flexivid.pipeline.sample_folder import write_samples
-from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
+from flexivid.pipeline.sample_folder import plan_of, write_samples
+from flexivid.pipeline.sampling import Sampling, labels_for, native_macs, plain_calls
 
 GUIDANCE = {"none": {}, "ordinary": {"guidance_scale": 2.0}, "weak": {"guidance_scale": 2.0, "guide_mode": "2x4x4"}}
 GUIDANCE["interval"] = {"guidance_scale": 2.0, "guidance_interval": (0.4, 0.8)}
@@ -122,3 +123,48 @@ def test_lines_for_people(model):
 def test_tables_lie_beside_the_checkpoint(tmp_path):
     assert tables_folder(tmp_path) == tmp_path
     assert tables_folder(tmp_path / "last.ckpt") == tmp_path
+
+
+def test_fewer_steps_where_they_are_expected_to_be_nearer(model):
+    """What a plan of fewer steps is judged by are its distances, and it is never above the budget of the most steps."""
+    every = [Sampling(precision="fp32", num_inference_steps=steps).filled(model) for steps in (STEPS, 3)]
+    tables = relate([calibrate(model, settings, num_videos=2) for settings in every])
+    free = every[0]._replace(fixed_steps=False)
+    near, far = (tables[1]._replace(distance=d, trials=((0.0, d), (1.0, 1 + d))) for d in (0.0, 1e6))
+    few = plan_within(model, free, Amount(0.4), tables=[tables[0], near])
+    assert (len(few.schedule), few.budget, few.planner) == (3, 0.4, "searched")
+    assert schedule_macs(few.schedule, model.config, free.size) <= 0.4 * native_macs(model, free)
+    assert plan_of(few.schedule, model, free).budget == pytest.approx(3 / STEPS, abs=1e-3)
+    for settings, others in (
+        (free, [tables[0], far]),
+        (free, [tables[0], near._replace(finest=99)]),  # measured against other samples
+        (every[0], [tables[0], near]),  # so many steps were asked for
+        (free._replace(planner="weak_first"), [tables[0], near]),
+    ):
+        assert len(plan_within(model, settings, Amount(0.4), tables=others).schedule) == STEPS
+    made = generate(model, 0.4, num_videos=2, tables=[tables[0], near], precision="fp32")
+    assert len(made.schedule) == 4  # the recipe's number, of which nothing was measured
+    settings = free._replace(num_inference_steps=3, fixed_steps=True)
+    assert len(plan_within(model, settings, Amount(0.8), tables=[tables[0], near]).schedule) == 3
+
+
+def test_fewer_steps_are_what_is_made(model):
+    """A schedule says how many steps there are: the samples are those of that many inference steps."""
+    settings = Sampling(precision="fp32", num_inference_steps=STEPS).filled(model)
+    few = Schedule.parse("1x2x4x4,2x1x2x2")
+    ((_, made),) = generate_batches(model, few, settings, labels=labels_for(model, 2, None))
+    alone = generate(model, schedule=few, num_videos=2, precision="fp32", num_inference_steps=3)
+    torch.testing.assert_close(made, alone.videos, atol=0, rtol=0)
+
+
+def test_guidance_interval_follows_the_number_of_steps(model):
+    every = [
+        Sampling(precision="fp32", num_inference_steps=steps, **GUIDANCE["interval"]).filled(model)
+        for steps in (STEPS, 4)
+    ]
+    tables = relate([calibrate(model, settings, num_videos=2) for settings in every])
+    tables[1] = tables[1]._replace(distance=0.0, trials=((0.0, 0.0), (1.0, 0.0)))
+    plan = plan_within(model, every[0]._replace(fixed_steps=False), Amount(0.5), tables=tables)
+    plain = [call for call, step in enumerate(plan.schedule) if step.guide_mode is None]
+    assert (len(plan.schedule), plain) == (4, sorted(plain_calls(model, every[1])))
+    assert 0 < len(plain) < 4

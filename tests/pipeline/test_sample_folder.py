@@ -9,8 +9,9 @@ import pytest
 from flexivid.pipeline import sample_folder, video_io
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.generate import generate
+from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.sample_folder import Interrupted, file_name, plan_of, prepare_folder, write_samples
-from flexivid.pipeline.sampling import Sampling, labels_for, plan_for
+from flexivid.pipeline.sampling import Sampling, labels_for
 from flexivid.pipeline.video_io import to_frames
 
 KEYS = {

@@ -5,14 +5,8 @@ import torch
 
 from flexivid.budget.schedule import Schedule
 from flexivid.patching.shapes import Size3
-from flexivid.pipeline.sampling import (
-    Sampling,
-    label_numbers,
-    labels_for,
-    plan_for,
-    resized,
-    settings_from,
-)
+from flexivid.pipeline.planners import plan_for
+from flexivid.pipeline.sampling import Sampling, label_numbers, labels_for, resized, settings_from
 
 
 def test_given_before_recipe_before_default(model):

@@ -4,7 +4,8 @@ from PIL import Image
 
 from flexivid.budget.schedule import Schedule
 from flexivid.pipeline.calibration import calibrate, relate
-from flexivid.pipeline.sampling import Sampling, plan_for
+from flexivid.pipeline.planners import plan_for
+from flexivid.pipeline.sampling import Sampling
 from flexivid.pipeline.searched import draw_schedules, searched_front, searched_lines
 
 
@@ -16,7 +17,7 @@ def search(model, *num_steps):
 def test_lines_are_the_plans(model):
     every, tables = search(model, 6)
     lines = searched_lines(model, every, tables, [1.0, 0.5, 0.01])
-    assert lines[0] == "budget 1: 6x1x2x2; 6 calls, predicted error 0"
+    assert lines[0] == "budget 1: 6x1x2x2; 6 calls, expected error 0"
     assert lines[1].split(": ")[1].split(";")[0] == str(plan_for(model, every[0], 0.5, tables=tables))
     assert len(lines) == 2  # nothing costs as little as a hundredth
 

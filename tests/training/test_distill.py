@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 
 from flexivid.patching.shapes import PatchMode
@@ -17,7 +19,7 @@ from flexivid.pipeline.recorded_calls import record_calls
 from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.calls import random_call
 from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode
-from flexivid.training.arrays import CallArrays
+from flexivid.training.arrays import CallArrays, Rows
 from flexivid.training.callbacks.adapter import AdapterEMA
 from flexivid.training.distill import DistillationTimes, FlexiDistillation, Walk, distance
 from flexivid.training.modes import Phase
@@ -49,11 +51,11 @@ def arrays(folder, case=WAN, latents=True, rows=6):
     return folder
 
 
-def fit(distillation, data, folder, steps, *callbacks, **changes):
+def fit(distillation, data, folder, steps, *callbacks, ckpt_path=None, **changes):
     settings = {"max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": False, "limit_val_batches": 0}
     settings |= {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": bool(callbacks)}
     trainer = Trainer(**settings, callbacks=list(callbacks), default_root_dir=folder, **changes)
-    trainer.fit(distillation, data)
+    trainer.fit(distillation, data, ckpt_path=ckpt_path, weights_only=False if ckpt_path else None)
     return trainer
 
 
@@ -187,14 +189,50 @@ def test_averages_are_written_and_checkpoints_hold_new_weights_only(tmp_path) ->
     loaded = load_adapter(build(WAN), folder)
     for ours, theirs in zip(adapter_parameters(distillation.network), adapter_parameters(loaded), strict=True):
         assert torch.equal(ours, theirs)
-    again = module()
-    trainer = fit(again, data, tmp_path, 4, AdapterEMA(0.9), saves)
-    resumed = module()
-    Trainer(
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path) -> None:
+    """In mid-epoch: six rows in batches of four."""
+    data, saves = CallArrays(str(arrays(tmp_path / "rows")), batch_size=4), {"save_last": True, "save_top_k": 0}
+    whole, begun, resumed = module(), module(), module()
+    fit(whole, data, tmp_path, 5, AdapterEMA(0.9))
+    checkpoint = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, **saves)
+    fit(begun, data, tmp_path, 2, AdapterEMA(0.9), checkpoint)
+    trainer = Trainer(
         max_steps=5, max_epochs=-1, accelerator="cpu", logger=False, callbacks=[AdapterEMA(0.9)],
         default_root_dir=tmp_path, limit_val_batches=0, enable_progress_bar=False, enable_checkpointing=False,
-    ).fit(resumed, data, ckpt_path=tmp_path / "last.ckpt", weights_only=False)  # fmt: skip
-    assert trainer.global_step == 4
+    )  # fmt: skip
+    trainer.fit(resumed, data, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    assert trainer.global_step == 5
+    for ours, theirs in zip(adapter_parameters(resumed.network), adapter_parameters(whole.network), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_rows_of_an_epoch_once_for_any_number_of_ranks(tmp_path) -> None:
+    folder = str(arrays(tmp_path / "rows", rows=12))
+    rows = Rows(folder)
+    for world_size in (1, 2, 3):
+        seen = []
+        for rank in range(world_size):
+            data = CallArrays(folder, batch_size=2)
+            data.trainer = SimpleNamespace(
+                global_rank=rank, world_size=world_size, accumulate_grad_batches=1, global_step=0, max_steps=-1,
+                max_epochs=1,
+            )  # fmt: skip
+            loader = data.train_dataloader()
+            assert len(loader) == 12 // (2 * world_size)
+            seen += [latent for batch in loader for latent in batch["latent"]]
+        where = [next(i for i in range(12) if torch.equal(rows[i]["latent"], latent)) for latent in seen]
+        assert sorted(where) == list(range(12))
+        assert where != sorted(where)
+
+
+def test_checkpoints_in_shards_are_refused(tmp_path) -> None:
+    """They would lack the native weights, which resuming asks for."""
+    distillation = module()
+    distillation.trainer = SimpleNamespace(strategy=ModelParallelStrategy())
+    with pytest.raises(ValueError, match="got ModelParallelStrategy with save_distributed_checkpoint; expected false"):
+        distillation.setup("fit")
 
 
 def test_wrong_modes_and_folders_are_refused(tmp_path) -> None:
@@ -250,6 +288,7 @@ SHARDED = """
 import json, sys
 from pathlib import Path
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 from flexivid.pretrained.flexify import flexify
@@ -268,9 +307,11 @@ strategies = {
     "fsdp": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False),
 }
 trainer = fit(
-    distillation, CallArrays(str(folder / "rows"), batch_size=2), folder / kind, 4, AdapterEMA(0.5), devices=2,
-    strategy=strategies[kind], gradient_clip_val=0.02, use_distributed_sampler=False,
+    distillation, CallArrays(str(folder / "rows"), batch_size=2), folder / kind, int(sys.argv[4]), AdapterEMA(0.5),
+    ModelCheckpoint(dirpath=folder / sys.argv[4], every_n_train_steps=1, save_last=True, save_top_k=0), devices=2,
+    strategy=strategies[kind], gradient_clip_val=0.02,
     precision="32-true" if dtype == torch.float32 else "bf16-mixed",
+    ckpt_path=sys.argv[5] if len(sys.argv) > 5 else None,
 )
 kinds = {type(p).__name__ for p in distillation.network.parameters()}
 (folder / f"{kind}{trainer.global_rank}.json").write_text(json.dumps(sorted(kinds)))
@@ -286,10 +327,29 @@ def test_sharded_training_is_the_same(tmp_path, dtype, tolerance) -> None:
     (tmp_path / "two.py").write_text(SHARDED)
     adapters = {}
     for kind, parameters in (("ddp", ["Parameter"]), ("fsdp", ["DTensor", "Parameter"])):
-        run_two(tmp_path / "two.py", str(tmp_path), kind, dtype)
+        run_two(tmp_path / "two.py", str(tmp_path), kind, dtype, "4")
         assert json.loads((tmp_path / f"{kind}1.json").read_text()) == parameters
         (file,) = (tmp_path / kind).rglob("1x4x4.safetensors")
         adapters[kind] = load_file(file)
     assert adapters["ddp"].keys() == adapters["fsdp"].keys()
     for name, value in adapters["ddp"].items():
         torch.testing.assert_close(adapters["fsdp"][name], value, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.slow
+def test_sharded_training_is_resumed(tmp_path) -> None:
+    """FSDP2 over two processes, cut in two, writes the adapter of an uninterrupted run.
+
+    Once every mode was trained: what PyTorch loads a state for without one to load, it counts as stepped once.
+    """
+    arrays(tmp_path / "rows", rows=12)
+    (tmp_path / "two.py").write_text(SHARDED)
+    assert {str(module().mode_at(step)) for step in range(6)} == set(MODES)
+    adapters = []
+    for parts in ([["8"]], [["6"], ["8", str(tmp_path / "6" / "last.ckpt")]]):
+        for words in parts:
+            run_two(tmp_path / "two.py", str(tmp_path), "fsdp", "float32", *words)
+        adapters.append({mode: load_file(next((tmp_path / "fsdp").rglob(f"{mode}.safetensors"))) for mode in MODES})
+    for mode, values in adapters[0].items():
+        for name, value in values.items():
+            torch.testing.assert_close(adapters[1][mode][name], value, atol=0, rtol=0)

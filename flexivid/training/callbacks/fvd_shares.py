@@ -23,8 +23,9 @@ from flexivid.pipeline.evaluation import Evaluation, Made, Task, blocks_of, eval
 from flexivid.pipeline.evaluation_clips import ClipSet, clip_settings, find_clips, read_blocks
 from flexivid.pipeline.evaluation_run import protocol_of
 from flexivid.pipeline.generate import warm_up
+from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.sample_folder import Plan, plan_of
-from flexivid.pipeline.sampling import Settings, labels_for, plan_for, settings_from
+from flexivid.pipeline.sampling import Settings, labels_for, settings_from
 from flexivid.training.callbacks.ranks import FailedRankError, gathered, on_all_ranks
 
 Blocks = list[list[int]]

@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.evaluation import blocks_of
 from flexivid.pipeline.generate import generate_batches
+from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.sample_folder import Plan, plan_of
-from flexivid.pipeline.sampling import Sampling, Settings, labels_for, plan_for
+from flexivid.pipeline.sampling import Sampling, Settings, labels_for
 from flexivid.pipeline.video_io import to_frames, write_grid
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
 from flexivid.training.callbacks.ranks import gathered
