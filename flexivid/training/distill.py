@@ -27,7 +27,7 @@ from flexivid.training.arrays import read_arrays
 from flexivid.training.modes import ModeChoice, Phase, mode_at
 from flexivid.training.module import _generator as generator_of
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
-from flexivid.training.sharding import average_gradients, shard
+from flexivid.training.sharding import average_gradients, refuse_shards, shard
 from flexivid.training.teacher_walk import TeacherWalk
 
 Answer = tuple[dict[str, Any], Tensor]  # a call of the network, and its native output
@@ -160,16 +160,8 @@ class FlexiDistillation(LightningModule):
         self.network = network.eval()  # no dropout, in teacher and student
 
     def setup(self, stage: str) -> None:
-        """Say what is trained.
-
-        Raises:
-            ValueError: If checkpoints would be written in shards: they hold new weights only, which every rank has.
-        """
-        if getattr(self.trainer.strategy, "_save_distributed_checkpoint", False):
-            raise ValueError(
-                "got ModelParallelStrategy with save_distributed_checkpoint; expected false: checkpoints hold the new"
-                " weights only and are small; set trainer.strategy.init_args.save_distributed_checkpoint to false"
-            )
+        """Say what is trained."""
+        refuse_shards(self.trainer.strategy)
         if stage == "fit":
             self.total_steps = int(self.trainer.estimated_stepping_batches)
             new = sum(parameter.numel() for parameter in adapter_parameters(self.network))

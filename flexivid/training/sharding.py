@@ -17,6 +17,19 @@ from torch.distributed.fsdp import fully_shard
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, set_mode
 
 
+def refuse_shards(strategy: Any) -> None:
+    """Refuse checkpoints in shards: they hold new weights only, and to load them Lightning asks for all.
+
+    Raises:
+        ValueError: If the strategy would write such.
+    """
+    if getattr(strategy, "_save_distributed_checkpoint", False):
+        raise ValueError(
+            f"got {type(strategy).__name__} with save_distributed_checkpoint; expected false, for checkpoints hold the"
+            " new weights only and are small; set trainer.strategy.init_args.save_distributed_checkpoint to false"
+        )
+
+
 def shard(network: Any, mesh: DeviceMesh, device: torch.device) -> None:
     """Shard in place, in the native mode; native parameters become ``DTensor``.
 
