@@ -26,6 +26,11 @@ def family_of(class_name: str) -> Family:
         >>> family_of("WanTransformer3DModel").embed
         'patch_embedding'
     """
+    if class_name == "FlexiDiT":
+        raise ValueError(
+            "got a FlexiDiT; expected a pre-trained transformer of diffusers, for a FlexiDiT has weak modes of its own;"
+            " train it with the modes you want (model.network.modes in a recipe)"
+        )
     if class_name not in FAMILIES:
         raise ValueError(
             f"got a model of class {class_name}; expected one of {', '.join(sorted(FAMILIES))};"

@@ -8,6 +8,7 @@ import torch
 from diffusers import FirstBlockCacheConfig
 from torch import nn
 
+from flexivid import FlexiDiT, FlexiDiTConfig
 from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode, unflexify
 from tests.pretrained.families import CASES, VARIANTS, build, by_family, call, disturb, output
 
@@ -203,3 +204,9 @@ def test_a_refused_mode_leaves_the_model_as_it_was() -> None:
         flexify(model, ["1x4x4", "1x3x3"])
     assert not hasattr(model, "flexi")
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_flexidit_is_told_that_it_has_modes() -> None:
+    network = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+    with pytest.raises(ValueError, match="got a FlexiDiT; expected a pre-trained transformer of diffusers, for"):
+        flexify(network, ["1x4x4"])
