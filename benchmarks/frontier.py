@@ -170,7 +170,7 @@ def write_plot(path: Path, rows: list[dict], num_videos: int) -> None:
         bars = [row["perceptual_interval"] for row in own]
         right.errorbar(share, [row["perceptual"] for row in own], bars, marker="o", capsize=2, label=way)
     left.set_ylabel("fvd[motion] to real clips")
-    right.set_ylabel("distance of features to the full-compute sample")
+    right.set_ylabel("feature distance to full compute")
     for axes in (left, right):
         axes.set_xlabel("share of the full compute")
         axes.set_xscale("log")
