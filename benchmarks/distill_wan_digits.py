@@ -49,10 +49,8 @@ from flexivid.training.modes import Phase
 from flexivid.training.optimizer import OptimizerSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE, SHARES = (
-    (8, 32, 32),
-    {"2x8x8": 0.3, "4x8x8": 0.7},
-)  # of the steps of distillation: the largest mode has most to learn
+SIZE = (8, 32, 32)
+SHARES = {"2x8x8": 0.3, "4x8x8": 0.7}  # of the steps of distillation: the largest mode has most to learn
 MODES = list(SHARES)
 REUSE = 4  # steps that an answer of the teacher serves: it is most of the work of a step
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -76,10 +76,14 @@ def searched_over(rivals: Sequence[tuple[Allowance, ErrorTable]]) -> Schedule:
     return allowances[len(point.choice)].schedule(point.choice)
 
 
+def error_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
+    """The best choices at every cost, with the sums of their calls' errors."""
+    return frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
+
+
 def expected_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
-    """The best choices at every cost, with the errors to be expected of them: see ``ErrorTable.expected``."""
-    front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
-    return [point._replace(error=table.expected(point.error)) for point in front]
+    """The same, with the errors to be expected of them: see ``ErrorTable.expected``."""
+    return [point._replace(error=table.expected(point.error)) for point in error_front(allowance, table)]
 
 
 PLANNERS: dict[str, Planner] = {

@@ -127,8 +127,8 @@ def fraction_allowance(
     """
     costs = {mode: macs(config, size, mode) for mode in config.modes}
     whole = _priced(options, costs, num_steps, plain_calls)
-    guided = 0 if whole.options[0].guide_mode is None else num_steps - len(whole.plain_calls)
-    full = (num_steps + guided) * macs(config, size)
+    guided = whole.options[0].guide_mode is not None
+    full = native_macs(config, size, guided=guided, num_steps=num_steps, plain_calls=whole.plain_calls)
     cheapest = sum(row[-1] for row in whole.rows)
     least = -(-cheapest * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
     wanted = number_or_preset(budget)
@@ -140,6 +140,27 @@ def fraction_allowance(
             f" {whole.options[-1]}; raise the budget or use a model with larger patches"
         )
     return whole._replace(affordable=affordable)
+
+
+def native_macs(
+    config: NetworkShape,
+    size: tuple[int, int, int],
+    *,
+    guided: bool,
+    num_steps: int,
+    plain_calls: Collection[int] = (),
+) -> int:
+    """MACs of one sample with native steps throughout, guidance's branch native too: what a budget is a fraction of.
+
+    Args:
+        config: Shape of the network.
+        size: Latent size (t, h, w).
+        guided: Whether steps have guidance.
+        num_steps: Calls of the network.
+        plain_calls: Those that have no guidance.
+    """
+    branches = num_steps + (num_steps - len(plain_calls) if guided else 0)
+    return branches * macs(config, size)
 
 
 def gmacs_allowance(

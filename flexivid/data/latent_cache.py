@@ -22,6 +22,7 @@ from flexivid.data.dataset import Address, ClipDataset
 from flexivid.data.loader import Batch, described
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.probe import VideoError
+from flexivid.data.run import FollowsRun
 
 Encode = Callable[[Tensor], Tensor]  # (b, c, t, h, w) uint8 -> (b, c, t, h, w), any floating point
 
@@ -147,7 +148,7 @@ def fingerprint(dataset: ClipDataset) -> dict[str, Any]:
     return settings | {"buckets": dataset.buckets, "num_clips": len(dataset), "videos": digest.hexdigest()[:16]}
 
 
-class LatentLoader:
+class LatentLoader(FollowsRun):
     """An iterable of batches: ``latent``, (b, c, t, h, w), ``label`` and ``caption`` as a ``ClipLoader`` gives them.
 
     Args:
@@ -182,13 +183,6 @@ class LatentLoader:
             clips = [clip for clip in map(self._present, addresses) if clip is not None]
             if clips:
                 yield {"latent": torch.from_numpy(self.cache.latents[clips]), **described(self.dataset, clips)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: where to go on follows from the global step. Lightning warns of loaders without this."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the nothing that ``state_dict`` returns."""
 
     def _present(self, address: Address) -> int | None:
         """Return the clip itself, or the first substitute that has a latent."""

@@ -6,7 +6,7 @@ file fails, the next clip of the same epoch that can be decoded takes its place.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from flexivid.data.clips import MAX_TRIES, ClipRequest
 from flexivid.data.pool import DecodePool, DecoderDiedError, Ticket
 from flexivid.data.probe import VideoError
+from flexivid.data.run import FollowsRun
 
 BATCHES_AHEAD = 2  # for each process
 
@@ -50,7 +51,7 @@ class Plans(Protocol):
         ...
 
 
-class ClipLoader:
+class ClipLoader(FollowsRun):
     """An iterable of batches: ``video``, (b, c, t, h, w) uint8, and ``label``, (b,) int64. Iterating again starts anew.
 
     Where the data set has captions, ``caption`` is a list of b strings.
@@ -133,13 +134,6 @@ class ClipLoader:
         """
         for address in addresses:
             yield self._take(_Place(address))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: where to go on follows from the global step. Lightning warns of loaders without this."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the nothing that ``state_dict`` returns."""
 
     def _look_ahead(self, ahead: "deque[list[_Place]]", source: Iterator[list[Address]]) -> None:
         """Ask for the next batches, and for substitutes of what has failed meanwhile."""

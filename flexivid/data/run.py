@@ -99,3 +99,14 @@ class Run:
         if len(clips_by_bucket) > 1:
             return BucketBatchSampler(clips_by_bucket, batch_size_of, **options)
         return StepBatchSampler(number, batch_size_of, **options)
+
+
+class FollowsRun:
+    """A loader that goes on where the run stands, and so has no state. Lightning warns of loaders without this."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: where to go on follows from the global step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the nothing that ``state_dict`` returns."""

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
+from flexivid.budget.planners import error_front
 from flexivid.budget.schedule import Schedule, Step
-from flexivid.budget.search import Point, best, check_switches, frontier
+from flexivid.budget.search import Point, best, check_switches
 from flexivid.budget.table import ErrorTable
 from flexivid.diffusion.guidance import Guidance, at_call, guided_output
 from flexivid.diffusion.solver import build_scheduler, num_calls, solve
@@ -164,7 +165,7 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
 def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable) -> list[tuple[Point, Schedule]]:
     """Searched schedules from the cheapest on, evenly apart in cost; the native one, which is known, is left out."""
     allowance = fraction_of(model, settings, 1.0)
-    front = frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
+    front = error_front(allowance, table)
     if len(front) == 1:
         return []
     least, full = front[0].cost, front[-1].cost

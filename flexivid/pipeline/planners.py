@@ -38,24 +38,30 @@ def plan_for(
     """
     if schedule is not None:
         return _explicit_plan(model, settings, schedule)
-    return schedule_within(model, settings, fraction_of(model, settings, budget), tables)
+    chosen = planner_for(model, settings, tables)
+    return schedule_by(chosen, model, settings, fraction_of(model, settings, budget), tables)
 
 
-def schedule_within(
-    model: FlexiDiT, settings: Settings, allowance: Allowance, tables: Sequence[ErrorTable] = ()
+def schedule_by(
+    chosen: tuple[str, ErrorTable | None],
+    model: FlexiDiT,
+    settings: Settings,
+    allowance: Allowance,
+    tables: Sequence[ErrorTable],
 ) -> Schedule:
     """The planner's schedule for an allowance. A searched one may have fewer steps, unless their number was asked for.
 
     Args:
+        chosen: From :func:`planner_for`.
         model: The network.
-        settings: From ``Sampling(...).filled(model)``; they name the planner.
+        settings: From ``Sampling(...).filled(model)``.
         allowance: What may be spent, under these settings.
         tables: Measured errors of this model, from ``read_tables``.
 
     Raises:
         ValueError: If the planner lacks what it goes by.
     """
-    planner, table = planner_for(model, settings, tables)
+    planner, table = chosen
     if planner == "searched" and table is not None:
         return searched_over(_rivals(model, settings, allowance, table, tables))
     return PLANNERS[planner](allowance, table)
@@ -66,11 +72,11 @@ def _rivals(
 ) -> list[tuple[Allowance, ErrorTable]]:
     """The table of the settings, and those of fewer steps that can be compared with it."""
     rivals = [(allowance, table)]
-    for steps in range(1, 1 if settings.fixed_steps else settings.num_inference_steps):
-        fewer = settings._replace(num_inference_steps=steps)
-        other = find_table(tables, table.model, table_settings(fewer))
-        if other is not None and other.finest == table.finest is not None:
-            calls = num_calls(fewer.solver, steps)
+    for other in () if settings.fixed_steps or table.finest is None else tables:
+        fewer = settings._replace(num_inference_steps=other.settings["num_inference_steps"])
+        is_fewer = fewer.num_inference_steps < settings.num_inference_steps
+        if is_fewer and other.finest == table.finest and dict(other.settings) == table_settings(fewer):
+            calls = num_calls(fewer.solver, fewer.num_inference_steps)
             rivals.append((allowance._replace(num_steps=calls, plain_calls=plain_calls(model, fewer)), other))
     return rivals
 

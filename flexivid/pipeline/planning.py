@@ -13,7 +13,7 @@ from flexivid.budget.units import Allowance, gmacs_allowance, seconds_allowance
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.messages import plan_line
-from flexivid.pipeline.planners import planner_for, schedule_within
+from flexivid.pipeline.planners import planner_for, schedule_by
 from flexivid.pipeline.sample_folder import Plan, plan_of
 from flexivid.pipeline.sampling import Settings, choices_for, fraction_of
 
@@ -87,13 +87,13 @@ def plan_within(
     Raises:
         ValueError: If the amount cannot be met, or the planner lacks what it goes by.
     """
-    planner, table = planner_for(model, settings, tables)
+    planner, table = chosen = planner_for(model, settings, tables)
     allowance = allowance_for(model, settings, amount, latency)
     named = float(amount.value) if amount.unit == "fraction" and not isinstance(amount.value, str) else None
     if planner == "adaptive":
         adaptive = AdaptivePlan(allowance, table)
         return Plan(round(adaptive.share, 3) if named is None else named, adaptive.opening, adaptive, planner)
-    schedule = schedule_within(model, settings, allowance, tables)
+    schedule = schedule_by(chosen, model, settings, allowance, tables)
     return plan_of(schedule, model, settings, named)._replace(planner=planner)
 
 

@@ -18,7 +18,7 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of, warm_up
 from flexivid.pipeline.measure import CallCounter
-from flexivid.pipeline.sampling import Settings, native_macs, with_steps_of
+from flexivid.pipeline.sampling import Settings, full_macs, with_steps_of
 from flexivid.pipeline.video_io import to_frames, write_grid, write_video
 from flexivid.pipeline.whole_file import whole_file
 
@@ -69,7 +69,7 @@ class Interrupted(KeyboardInterrupt):
 
 def plan_of(schedule: Schedule, model: FlexiDiT, settings: Settings, budget: float | None = None) -> Plan:
     """Name a schedule by the budget that was asked for, or by its own, to three digits."""
-    own = schedule_macs(schedule, model.config, settings.size) / native_macs(model, settings)
+    own = schedule_macs(schedule, model.config, settings.size) / full_macs(model, settings)
     return Plan(round(own, 3) if budget is None else budget, schedule)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from flexivid.budget.cost import macs
 from flexivid.budget.planners import check_planner
 from flexivid.budget.schedule import Step
-from flexivid.budget.units import Allowance, fraction_allowance, step_options
+from flexivid.budget.units import Allowance, fraction_allowance, native_macs, step_options
 from flexivid.diffusion.guidance import calls_outside, check_kind
 from flexivid.diffusion.solver import call_times, check_solver, num_calls, solvers_of, steps_of_calls
 from flexivid.model.config import check_keys
@@ -162,11 +162,11 @@ def fraction_of(model: FlexiDiT, settings: Settings, budget: float | str) -> All
     return fraction_allowance(budget, model.config, settings.size, **choices_for(model, settings))
 
 
-def native_macs(model: FlexiDiT, settings: Settings) -> int:
-    """MACs of one video with native steps throughout, guidance's branch native too: what a budget is a fraction of."""
-    calls = num_calls(settings.solver, settings.num_inference_steps)
-    guided = calls - len(plain_calls(model, settings)) if settings.guidance_scale != 1 else 0
-    return (calls + guided) * macs(model.config, settings.size)
+def full_macs(model: FlexiDiT, settings: Settings) -> int:
+    """MACs of one video at full compute, see ``native_macs``."""
+    calls, plain = num_calls(settings.solver, settings.num_inference_steps), plain_calls(model, settings)
+    guided = settings.guidance_scale != 1
+    return native_macs(model.config, settings.size, guided=guided, num_steps=calls, plain_calls=plain)
 
 
 def with_steps_of(settings: Settings, num_calls: int) -> Settings:

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from flexivid.data.run import Run
+from flexivid.data.run import FollowsRun, Run
 from flexivid.data.sampler import StepBatchSampler
 
 CONSTANTS = "constants.pt"
@@ -57,7 +57,7 @@ class Rows(Dataset):
         return {**batch, "constants": self.constants} if self.constants else batch
 
 
-class RowLoader:
+class RowLoader(FollowsRun):
     """Batches of rows, from where the run stands on.
 
     Args:
@@ -78,13 +78,6 @@ class RowLoader:
         yield from DataLoader(
             self.rows, batch_sampler=numbers, num_workers=self.num_workers, collate_fn=self.rows.collate
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: where to go on follows from the global step. Lightning warns of loaders without this."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the nothing that ``state_dict`` returns."""
 
 
 class CallArrays(LightningDataModule):

@@ -11,7 +11,7 @@ from flexivid.pipeline.generate import generate, generate_batches
 from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.planning import Amount, describe, plan_within, tables_folder
 from flexivid.pipeline.sample_folder import plan_of, write_samples
-from flexivid.pipeline.sampling import Sampling, labels_for, native_macs, plain_calls
+from flexivid.pipeline.sampling import Sampling, full_macs, labels_for, plain_calls
 
 GUIDANCE = {"none": {}, "ordinary": {"guidance_scale": 2.0}, "weak": {"guidance_scale": 2.0, "guide_mode": "2x4x4"}}
 GUIDANCE["interval"] = {"guidance_scale": 2.0, "guidance_interval": (0.4, 0.8)}
@@ -40,7 +40,7 @@ def test_predicted_is_measured_and_never_above(measured, planner, tmp_path):
         schedules = [plan.schedule] * 4 if plan.adaptive is None else list(plan.adaptive.followed.values())
         assert sum(schedule_macs(own, model.config, settings.size) for own in schedules) == outcome.measured_macs
         for own in schedules:
-            cost, full = schedule_macs(own, model.config, settings.size), native_macs(model, settings)
+            cost, full = schedule_macs(own, model.config, settings.size), full_macs(model, settings)
             seconds = sum(LATENCY[mode] for step in own for mode in step if mode)
             limit = {"fraction": cost / full / 0.6, "gmacs": cost / 2e7, "seconds": seconds / 0.07}[amount.unit]
             assert limit <= 1 or amount.value == "draft"
@@ -132,7 +132,7 @@ def test_fewer_steps_where_they_are_expected_to_be_nearer(model):
     near, far = (tables[1]._replace(distance=d, trials=((0.0, d), (1.0, 1 + d))) for d in (0.0, 1e6))
     few = plan_within(model, free, Amount(0.4), tables=[tables[0], near])
     assert (len(few.schedule), few.budget, few.planner) == (3, 0.4, "searched")
-    assert schedule_macs(few.schedule, model.config, free.size) <= 0.4 * native_macs(model, free)
+    assert schedule_macs(few.schedule, model.config, free.size) <= 0.4 * full_macs(model, free)
     assert plan_of(few.schedule, model, free).budget == pytest.approx(3 / STEPS, abs=1e-3)
     for settings, others in (
         (free, [tables[0], far]),

@@ -193,16 +193,12 @@ def test_averages_are_written_and_checkpoints_hold_new_weights_only(tmp_path) ->
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path) -> None:
     """In mid-epoch: six rows in batches of four."""
-    data, saves = CallArrays(str(arrays(tmp_path / "rows")), batch_size=4), {"save_last": True, "save_top_k": 0}
+    data = CallArrays(str(arrays(tmp_path / "rows")), batch_size=4)
     whole, begun, resumed = module(), module(), module()
     fit(whole, data, tmp_path, 5, AdapterEMA(0.9))
-    checkpoint = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, **saves)
-    fit(begun, data, tmp_path, 2, AdapterEMA(0.9), checkpoint)
-    trainer = Trainer(
-        max_steps=5, max_epochs=-1, accelerator="cpu", logger=False, callbacks=[AdapterEMA(0.9)],
-        default_root_dir=tmp_path, limit_val_batches=0, enable_progress_bar=False, enable_checkpointing=False,
-    )  # fmt: skip
-    trainer.fit(resumed, data, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    saves = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
+    fit(begun, data, tmp_path, 2, AdapterEMA(0.9), saves)
+    trainer = fit(resumed, data, tmp_path, 5, AdapterEMA(0.9), ckpt_path=tmp_path / "last.ckpt")
     assert trainer.global_step == 5
     for ours, theirs in zip(adapter_parameters(resumed.network), adapter_parameters(whole.network), strict=True):
         assert torch.equal(ours, theirs)
