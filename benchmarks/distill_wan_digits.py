@@ -3,8 +3,8 @@
 A small ``WanTransformer3DModel`` is trained on moving digits by the plain loop ``pretrain``, which knows nothing of
 modes. It is flexified, and its modes are distilled within ``--share`` of that training's MACs (backward = 2 forward).
 Reported: error of each mode against the native one by time, before and after; fvd[motion] with 95 % intervals at each
-budget, a fraction of ``NUM_STEPS`` native steps: with both branches of guidance in the mode of the step, and with the
-one without the class in the weakest; with all steps, with fewer of which fewer are weak, and with native ones alone.
+budget, a fraction of ``NUM_STEPS`` native steps: with the weak steps first, last, or in the middle; with all steps, with
+fewer of which fewer are weak, and with native ones alone.
 Pixels, 1 x 8 x 32 x 32, native patch 2x4x4, a rectified flow that predicts the clean video: large pixel patches hold
 more numbers than a velocity could pass through the width. High noise decides the shape of a digit, so most times of
 training and most steps of the solver are there.
@@ -40,7 +40,7 @@ from flexivid.diffusion.times import draw_times, shift_time
 from flexivid.metrics.features import build_extractor
 from flexivid.metrics.scores import score
 from flexivid.pipeline.precision import fast_dtype
-from flexivid.pipeline.pretrained_budget import PretrainedPlan, costs_of, plan_steps
+from flexivid.pipeline.pretrained_plan import PLANNERS, PretrainedPlan, costs_of, plan_steps
 from flexivid.pipeline.video_io import film_strip, tile, to_frames
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexify, set_mode
 from flexivid.training.callbacks.adapter import AdapterEMA
@@ -238,9 +238,9 @@ def ways_of(model: nn.Module, budgets: list[float]) -> list[Way]:
     for budget in (b for b in budgets if b < 1):
         for steps in (NUM_STEPS, fewer):
             share = min(1.0, budget * NUM_STEPS / steps)
-            ways.append(Way(f"{steps} steps", budget, plan_steps(share, costs, steps)))
-            guided = plan_steps(share, costs, steps, guide_mode=MODES[-1])
-            ways.append(Way(f"{steps} steps, weak without class", budget, guided))
+            for planner in PLANNERS:
+                plan = plan_steps(share, costs, steps, planner=planner)
+                ways.append(Way(f"{steps} steps, {planner}", budget, plan))
         few = math.floor(budget * NUM_STEPS)
         ways.append(Way("native only", budget, plan_steps(1.0, costs, few)))
     return ways

@@ -109,8 +109,8 @@ def _write_prompts(options: Namespace, model: Any, dtype: Any) -> None:
 def _summary(
     options: Namespace, model: Any, size: Any, difference: float | None, written: str | None
 ) -> dict[str, Any]:
-    from flexivid.pipeline.pretrained_budget import costs_of, least_budget
     from flexivid.pipeline.pretrained_model import needs_of
+    from flexivid.pipeline.pretrained_plan import costs_of, least_budget
     from flexivid.pretrained.calls import form_of
 
     size = size or form_of(model).size(model.config)

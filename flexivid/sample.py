@@ -41,7 +41,11 @@ def build_parser() -> ArgumentParser:
     add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
     add("--budget_gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
     add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
-    add("--planner", help="weak_first, searched, adaptive or three_phase (default: searched once flexivid.search ran)")
+    add(
+        "--planner",
+        help="weak_first, searched, adaptive or three_phase (default: searched once flexivid.search ran); of a"
+        " pipeline weak_first, weak_last or three_phase (default: weak_first)",
+    )
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--num_videos", type=int, help="number of videos (default: 1, or one a label)")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from flexivid.budget.cost import human
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
-from flexivid.pipeline.pretrained_budget import PretrainedPlan, apply_budget, plan_steps
+from flexivid.pipeline.pretrained_budget import apply_budget
+from flexivid.pipeline.pretrained_plan import PretrainedPlan, plan_steps
 from flexivid.pipeline.recorded_calls import NetworkReachedError
 from flexivid.pipeline.sample_folder import file_name, prepare_folder
 from flexivid.pipeline.video_io import write_grid, write_video
@@ -23,7 +25,7 @@ from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.merged import merge_lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "planner", "schedule", "modes")
+NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "schedule", "modes")
 NO_EFFECT += ("label", "solver", "shift", "no_ema")
 ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
 
@@ -95,7 +97,7 @@ def sample_pipeline(
     *,
     fps: float,
     seed: int = 0,
-    guide_mode: str | None = None,
+    how: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> tuple[PipelineOutcome, list[np.ndarray]]:
     """Make and write one video a prompt at one budget; video i starts from the noise of seed + i.
@@ -107,11 +109,11 @@ def sample_pipeline(
         folder: Where to; it must exist.
         fps: Frames a second.
         seed: Base seed.
-        guide_mode: Mode of guidance's second call, see ``apply_budget``.
+        how: More for ``apply_budget``: ``planner``, ``guide_mode``.
         settings: For the pipeline.
     """
     started, files, videos = time.perf_counter(), [], []
-    with apply_budget(pipe, budget, guide_mode=guide_mode) as applied:
+    with apply_budget(pipe, budget, **how) as applied:
         for number, prompt in enumerate(prompts):
             source = torch.Generator().manual_seed(seed + number)
             frames = pipe(prompt, generator=source, output_type="np", **settings)[0][0]  # (t, h, w, 3) in [0, 1]
@@ -153,8 +155,8 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
     full = full_plan(pipe, prompts[0], **settings)
-    guide = {"guide_mode": options.guide_mode}
-    plans = [plan_steps(budget, full.costs, len(full.modes), **guide) for budget in budgets]
+    how = {"guide_mode": options.guide_mode, "planner": options.planner or "weak_first"}
+    plans = [plan_steps(budget, full.costs, len(full.modes), **how) for budget in budgets]
     for budget, plan in zip(budgets, plans, strict=True):
         print(plan_line(budget, plan, len(prompts)))
     if options.dry_run:
@@ -163,7 +165,7 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     folder = prepare_folder(options.output_dir)
     rows, outcomes, fps = [], [], options.fps or 16
     for budget in budgets:
-        common = {"fps": fps, "seed": options.seed, **guide, **settings}
+        common = {"fps": fps, "seed": options.seed, "how": how, **settings}
         outcome, videos = sample_pipeline(pipe, prompts, budget, folder, **common)
         print(result_line(outcome))
         outcomes.append(outcome)

@@ -10,114 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
-from flexivid.budget.schedule import affordable_cost, greedy_counts
 from flexivid.patching.shapes import Size3
-from flexivid.pretrained.cost import transformer_macs
+from flexivid.pipeline.pretrained_plan import PretrainedPlan, check_fraction, check_planner, costs_of, plan_steps
 from flexivid.pretrained.family import Fold, argument_names, config_of, named_call
 from flexivid.pretrained.flexify import NATIVE, flexi_of, set_mode
-
-
-class PretrainedPlan(NamedTuple):
-    """The mode of every solver step, and what that costs.
-
-    Args:
-        modes: ``"native"`` or a weak mode, one a step.
-        costs: MACs of one call for one sample, by mode.
-        guide_modes: Of the second call of each step, without the prompt; empty = the same modes, and not counted.
-
-    Example:
-        >>> plan = PretrainedPlan(("1x4x4", "1x4x4", "native"), {"native": 100, "1x4x4": 10})
-        >>> str(plan), round(plan.budget, 2)
-        ('2 of 1x4x4, 1 of native', 0.4)
-        >>> weak = plan._replace(guide_modes=("1x4x4",) * 3)
-        >>> str(weak), round(weak.budget, 2)
-        ('2 of 1x4x4, 1 of native+1x4x4', 0.25)
-    """
-
-    modes: tuple[str, ...]
-    costs: dict[str, int]
-    guide_modes: tuple[str, ...] = ()
-
-    @property
-    def macs(self) -> int:
-        """Of all steps, one sample: one call each, or both where the second has a mode of its own."""
-        return sum(self.costs[mode] for mode in self.modes + self.guide_modes)
-
-    @property
-    def budget(self) -> float:
-        """Cost over that of as many native steps."""
-        return self.macs / (len(self.modes + self.guide_modes) * self.costs[NATIVE])
-
-    def mode_of(self, step: int, call: int) -> str:
-        """Of a call in a step; what comes after the last step is native."""
-        modes = self.guide_modes if call and self.guide_modes else self.modes
-        return modes[step] if step < len(modes) else NATIVE
-
-    def __str__(self) -> str:
-        pairs = zip(self.modes, self.guide_modes or self.modes, strict=True)
-        names = [mode if mode == guide else f"{mode}+{guide}" for mode, guide in pairs]
-        return ", ".join(f"{len(list(same))} of {name}" for name, same in groupby(names))
-
-
-def costs_of(model: nn.Module, size: tuple[int, int, int], text_tokens: int) -> dict[str, int]:
-    """MACs of one call for one sample in every mode of a flexified transformer."""
-    modes = (NATIVE, *flexi_of(model).modes)
-    return {mode: transformer_macs(model, size, mode, text_tokens=text_tokens) for mode in modes}
-
-
-def least_budget(costs: dict[str, int]) -> float:
-    """Every step in the cheapest mode; rounded up to four digits, so that it can be met.
-
-    Example:
-        >>> least_budget({"native": 3, "1x4x4": 1})
-        0.3334
-    """
-    return -(-min(costs.values()) * 10_000 // costs[NATIVE]) / 10_000
-
-
-def plan_steps(
-    budget: float, costs: dict[str, int], num_steps: int, *, guide_mode: str | None = None
-) -> PretrainedPlan:
-    """Weak modes first, native steps last, as many as can be paid; what is left buys the next finer mode.
-
-    Args:
-        budget: Fraction of the all-native cost, in (0, 1].
-        costs: MACs by mode.
-        num_steps: Solver steps.
-        guide_mode: Mode of guidance's second call in all steps that are not cheaper; ``None`` = that of the step.
-
-    Raises:
-        ValueError: If the budget is not a fraction, or less than the least, which is named; if there is no such mode.
-
-    Example:
-        >>> costs = {"native": 100, "2x2x2": 40, "1x4x4": 10}
-        >>> str(plan_steps(0.5, costs, 10)), str(plan_steps(0.5, costs, 10, guide_mode="1x4x4"))
-        ('5 of 1x4x4, 1 of 2x2x2, 4 of native', '2 of 2x2x2+1x4x4, 8 of native+1x4x4')
-    """
-    _check_fraction(budget)
-    if guide_mode is not None and guide_mode not in costs:
-        raise ValueError(
-            f"got guide mode {guide_mode}; expected one of {', '.join(costs)}; choose one, or add the mode"
-        )
-    guides = {name: min(name, guide_mode or name, key=lambda mode: costs[mode]) for name in costs}
-    price = {name: cost + (costs[guides[name]] if guide_mode else 0) for name, cost in costs.items()}
-    full = costs[NATIVE] * (2 if guide_mode else 1)
-    names = sorted(costs, key=lambda name: (-costs[name], name != NATIVE))
-    names = names[names.index(NATIVE) :]  # a mode that costs more than the native one buys nothing
-    affordable = affordable_cost(budget, num_steps * full)
-    if num_steps * price[names[-1]] > affordable:
-        raise ValueError(
-            f"got budget {budget}; expected at least {least_budget({**price, NATIVE: full})}, which is every step in"
-            f" {names[-1]}; raise the budget, or flexify with a larger mode"
-        )
-    counts = greedy_counts([price[name] for name in names], num_steps, affordable)
-    finest_last = [name for name, count in zip(names, counts, strict=True) for _ in range(count)][::-1]
-    return PretrainedPlan(tuple(finest_last), costs, tuple(guides[name] for name in finest_last) if guide_mode else ())
 
 
 class AppliedBudget:
@@ -130,9 +30,10 @@ class AppliedBudget:
     """
 
     def __init__(
-        self, pipe: Any, budget: float, guide_mode: str | None, on_plan: Callable[[PretrainedPlan], None] | None
+        self, pipe: Any, budget: float, how: dict[str, Any], on_plan: Callable[[PretrainedPlan], None] | None
     ) -> None:
-        self.pipe, self.budget, self.guide_mode, self.on_plan = pipe, budget, guide_mode, on_plan
+        self.pipe, self.budget, self._how, self.on_plan = pipe, budget, how, on_plan
+        self.guide_mode: str | None = how["guide_mode"]
         self.model, self.scheduler = pipe.transformer, pipe.scheduler
         self.plan: PretrainedPlan | None = None
         self.steps_done, self._first_index, self._calls = 0, 0, 0
@@ -197,7 +98,7 @@ class AppliedBudget:
         size, text_tokens = measure_call(self.model, args, kwargs)
         num_steps = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
         costs = costs_of(self.model, size, text_tokens)
-        self.plan = plan_steps(self.budget, costs, num_steps, guide_mode=self.guide_mode)
+        self.plan = plan_steps(self.budget, costs, num_steps, **self._how)
         if self.on_plan is not None:
             self.on_plan(self.plan)
         set_mode(self.model, self.plan.modes[min(self.steps_done, num_steps - 1)])
@@ -208,9 +109,10 @@ def apply_budget(
     budget: float,
     *,
     guide_mode: str | None = None,
+    planner: str = "weak_first",
     on_plan: Callable[[PretrainedPlan], None] | None = None,
 ) -> AppliedBudget:
-    """Run a diffusers pipeline at a fraction of its compute: weak modes for the first steps, native ones for the rest.
+    """Run a diffusers pipeline at a fraction of its compute: weak modes in some steps, native ones in the rest.
 
     Each run plans anew, for its own size, text length and number of steps, so nothing has to be said twice. Cost is
     counted exactly, one call a step and branch of guidance.
@@ -221,14 +123,17 @@ def apply_budget(
         guide_mode: Mode of the call without the prompt, in all steps that are not cheaper: saved there, the compute
             buys more native steps. For pipelines that call with the prompt first and without it next (Wan,
             HunyuanVideo, Cosmos). ``None`` = the mode of the step, and then 1 is the pipeline as shipped.
+        planner: Where the weak steps are: ``weak_first`` as in FlexiDiT's paper (2502.20126), ``weak_last``, or
+            ``three_phase`` with native steps at both ends.
         on_plan: Called with the plan of each run, before the network is.
 
     Returns:
         A handle with ``plan`` and ``remove()``; also a context manager. A new budget takes the place of an old one.
 
     Raises:
-        ValueError: If the budget is not in (0, 1], or the pipeline is not one that can take it. A budget below the
-            least possible is refused in the run, at the first call of the network, with the least one.
+        ValueError: If the budget is not in (0, 1], there is no such planner, or the pipeline is not one that can take
+            it. A budget below the least possible is refused in the run, at the first call of the network, with the
+            least one.
 
     Example:
         >>> apply_budget(None, 1.5)
@@ -236,7 +141,8 @@ def apply_budget(
         ...
         ValueError: got budget 1.5; expected a fraction in (0, 1]; 1 is every step at full compute
     """
-    _check_fraction(budget)
+    check_fraction(budget)
+    check_planner(planner)
     if getattr(pipe, "transformer", None) is None or getattr(pipe, "scheduler", None) is None:
         raise ValueError(
             f"got a {type(pipe).__name__}; expected a diffusers pipeline with a transformer and a scheduler; pass one"
@@ -247,7 +153,7 @@ def apply_budget(
     before = vars(pipe).get("_flexivid_budget")
     if before is not None:
         before.remove()
-    pipe._flexivid_budget = AppliedBudget(pipe, budget, guide_mode, on_plan)
+    pipe._flexivid_budget = AppliedBudget(pipe, budget, {"guide_mode": guide_mode, "planner": planner}, on_plan)
     return pipe._flexivid_budget
 
 
@@ -258,11 +164,6 @@ def measure_call(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple
     text = call.get("encoder_hidden_states")
     native = family.patch(config_of(model))
     return family.fold_call(call, Fold(Size3(1, 1, 1), native)), 0 if text is None else text.shape[1]
-
-
-def _check_fraction(budget: float) -> None:
-    if not 0 < budget <= 1:
-        raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
 
 
 def _followed_by(function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:

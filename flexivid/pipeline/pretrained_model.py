@@ -13,7 +13,7 @@ from torch import nn
 
 from flexivid.budget.cost import human
 from flexivid.patching.shapes import PatchMode, num_tokens
-from flexivid.pipeline.pretrained_budget import costs_of, least_budget
+from flexivid.pipeline.pretrained_plan import costs_of, least_budget
 from flexivid.pretrained.calls import Size, form_of, random_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode

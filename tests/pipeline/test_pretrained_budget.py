@@ -5,7 +5,8 @@ import torch
 from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from torch.utils.flop_counter import FlopCounterMode
 
-from flexivid.pipeline.pretrained_budget import apply_budget, costs_of, least_budget, plan_steps
+from flexivid.pipeline.pretrained_budget import apply_budget
+from flexivid.pipeline.pretrained_plan import PLANNERS, costs_of, least_budget, plan_steps
 from flexivid.pretrained.flexify import flexify, mode_of, set_mode
 from tests.pretrained.families import disturb
 from tests.pretrained.pipelines import PIPELINES
@@ -42,6 +43,31 @@ def test_a_plan_spends_all_it_can_and_no_more(budget) -> None:
     assert plan.budget > budget - 0.05 * (420 - 190) / 1000 * 2
     prices = [COSTS[mode] for mode in plan.modes]
     assert prices == sorted(prices)
+
+
+@pytest.mark.parametrize("guide_mode", [None, "1x4x4"])
+def test_planners_order_the_same_steps(guide_mode) -> None:
+    plans = {name: plan_steps(0.5, COSTS, 20, guide_mode=guide_mode, planner=name) for name in PLANNERS}
+    assert len({tuple(sorted(plan.modes)) for plan in plans.values()}) == 1
+    assert len({plan.macs for plan in plans.values()}) == 1
+    assert len({plan.modes for plan in plans.values()}) == len(PLANNERS)
+    assert plans["weak_last"].modes == plans["weak_first"].modes[::-1]
+    assert plans["three_phase"].modes[0] == plans["three_phase"].modes[-1] == "native"
+    with pytest.raises(ValueError, match="got planner 'searched' for a pipeline; expected one of weak_first"):
+        plan_steps(0.5, COSTS, 20, planner="searched")
+
+
+def test_the_real_pipeline_follows_the_planner() -> None:
+    pipe, arguments, weak = pipeline()
+    called = watch(pipe.transformer)
+    applied = apply_budget(pipe, 0.6, planner="weak_last")
+    sample(pipe, arguments)
+    assert applied.plan is not None
+    assert applied.plan.modes[0] == "native"
+    assert applied.plan.modes[-1] == weak
+    assert list(dict.fromkeys(called)) == ["native", weak]
+    with pytest.raises(ValueError, match="got planner 'weakest' for a pipeline"):
+        apply_budget(pipe, 0.6, planner="weakest")
 
 
 def test_too_small_a_budget_is_refused_with_the_least() -> None:
