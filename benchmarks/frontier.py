@@ -1,11 +1,11 @@
 """Which way of spending less compute keeps the most quality?
 
-At every budget the same noises and classes are sampled with each planner's schedule, with searched ones that must keep
-the number of steps, with fewer native steps, and with weak modes alone. All are held against real clips (Frechet
-distance with its interval) and, sample by sample, against full compute. Each block of samples is made in every way
-before the next, and kept: a run that was cut goes on, and one that ran out of --minutes compares what it has.
+At every budget the same noises and classes are sampled with each planner's schedule, with fewer native steps, and with
+weak modes alone. All are held against real clips (Frechet distance with its interval) and, sample by sample, against
+full compute. Each block of samples is made in every way before the next, and kept: a run that was cut goes on, and one
+that ran out of --minutes compares what it has.
 
-    python -m flexivid.search --checkpoint RUN
+    python -m flexivid.search --checkpoint RUN --goal fvd
     python benchmarks/frontier.py --checkpoint RUN --data data/moving_digits --plot docs/frontier.png
 
 The last line of stdout is one JSON document.
@@ -41,7 +41,7 @@ from flexivid.pipeline.planning import Amount, plan_within, tables_folder
 from flexivid.pipeline.sample_folder import Plan, plan_of
 from flexivid.pipeline.sampling import Settings, fraction_of
 
-WAYS = (*sorted(PLANNERS), "searched_all_steps", "fewer_steps", "all_weak")
+WAYS = (*sorted(PLANNERS), "fewer_steps", "all_weak")
 QUANTILE = 1.96  # two-sided 95 %
 
 
@@ -68,9 +68,6 @@ def plan_ways(job: Job, tables: list, budgets: list[float], names: list[str]) ->
 
 def _way(job: Job, tables: list, name: str, budget: float) -> Way:
     model, settings = job.task.model, job.task.settings
-    if name == "searched_all_steps":
-        kept = settings._replace(planner="searched", fixed_steps=True)
-        return Way(name, budget, settings, plan_within(model, kept, Amount(budget), tables=tables))
     if name in PLANNERS:
         plan = plan_within(model, settings._replace(planner=name), Amount(budget), tables=tables)
         return Way(name, budget, settings, plan)
@@ -184,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", required=True, help="run folder; flexivid.search has been run on it")
     parser.add_argument("--data", help="real videos (default: those of the run)")
+    parser.add_argument("--split", default="held_out", help="part of them; the search may have seen train")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.6, 0.4, 0.25, 0.15])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--num-videos", type=int, default=512)
@@ -195,7 +193,8 @@ def main() -> None:
     options = parser.parse_args()
 
     started = time.perf_counter()
-    request = Request(options.checkpoint, options.cache, [1.0], num_videos=options.num_videos, reference=options.data)
+    real_clips = {"reference": options.data, "split": options.split}
+    request = Request(options.checkpoint, options.cache, [1.0], num_videos=options.num_videos, **real_clips)
     job = prepare(request, torch.device("cpu"))
     ways = plan_ways(job, read_tables(tables_folder(options.checkpoint)), options.budgets, options.ways)
     maker, blocks = Maker(job, ways, Path(options.cache) / "features"), []
@@ -209,7 +208,12 @@ def main() -> None:
     rows = rows_of(ways, blocks, real, schedule_macs(ways[0].plan.schedule, model.config, settings.size))
     result = {
         "question": __doc__.splitlines()[0],
-        **{"num_videos": num_videos, "num_real": len(real), "metric": job.task.extractor.metric_name},
+        **{
+            "num_videos": num_videos,
+            "num_real": len(real),
+            "metric": job.task.extractor.metric_name,
+            "split": options.split,
+        },
         **{"settings": settings._asdict(), "torch": torch.__version__, "threads": torch.get_num_threads()},
         "rows": rows,
     }

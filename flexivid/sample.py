@@ -43,8 +43,8 @@ def build_parser() -> ArgumentParser:
     add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
     add(
         "--planner",
-        help="weak_first, searched, adaptive or three_phase (default: searched once flexivid.search ran); of a"
-        " pipeline weak_first, weak_last or three_phase (default: weak_first)",
+        help="weak_first, searched, searched_fvd, adaptive or three_phase (default: searched once flexivid.search ran,"
+        " for its goal); of a pipeline weak_first, weak_last or three_phase (default: weak_first)",
     )
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")

@@ -16,11 +16,13 @@ from jsonargparse import ArgumentParser, Namespace
 from flexivid.pipeline.command_line import program_parser, words_of
 from flexivid.pipeline.messages import plain_errors
 
+GOALS = ("fidelity", "fvd")
 BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # shown when done
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run, under its own sampling settings
   python -m flexivid.search --checkpoint runs/moving_digits/version_0 --num-videos 64 --max-switches 3
   python -m flexivid.search --num-inference-steps 10 20  two numbers of steps, compared
+  python -m flexivid.search --goal fvd                   by distance to real videos, where full compute is not the best
 """
 
 
@@ -29,7 +31,15 @@ def build_parser() -> ArgumentParser:
     parser = program_parser("search", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
     add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
+    add(
+        "--goal",
+        default="fidelity",
+        help="what is best: closest to the sample at full compute (fidelity), or to real videos (fvd, after the errors"
+        " that fidelity measures) (default: fidelity)",
+    )
     add("--num_videos", type=int, default=16, help="trajectories to measure (default: 16)")
+    add("--num_scored", type=int, default=128, help="videos of each schedule for the goal fvd (default: 128)")
+    add("--reference", help="folder of real videos for the goal fvd (default: those of the training)")
     add("--max_switches", type=int, help="how often a schedule may change its mode (default: no limit)")
     add("--modes", nargs="+", help="patch modes to measure (default: all the model has)")
     add(
@@ -60,43 +70,95 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Load, measure, search, write, report."""
-    from flexivid.budget.table import FILE, write_tables
+    from flexivid.budget.table import FILE
     from flexivid.pipeline import calibration, checkpoint
     from flexivid.pipeline.devices import pick_device
     from flexivid.pipeline.planning import tables_folder
-    from flexivid.pipeline.sampling import options_for
     from flexivid.pipeline.searched import draw_schedules, searched_lines
 
+    if options.goal not in GOALS:
+        raise ValueError(f"got goal {options.goal!r}; expected one of {', '.join(GOALS)}; choose one")
     path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     whole = _settings(options, model, None)
     counts = options.num_inference_steps or calibration.fewer_steps(whole.num_inference_steps)
     every = [_settings(options, model, steps) for steps in counts]
-    chosen = options_for(model, every[0])
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
+    folder = tables_folder(path)
+    tables = _known(options, model, every, folder) or _measured(options, model, every, folder)
+    for line in searched_lines(model, every, tables, BUDGETS):
+        print(line)
+    draw_schedules(model, every, tables, folder / "schedules.png")
+    if options.goal == "fvd":
+        _score(options, model, every, tables, path)
+    print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {folder / 'schedules.png'}")
+
+
+def _known(options: Namespace, model: Any, every: list, folder: Path) -> list:
+    """Errors measured before, for the goal that needs more than them: no one waits for them twice."""
+    from flexivid.budget.table import read_tables
+    from flexivid.pipeline.checkpoint import fingerprint
+    from flexivid.pipeline.planners import table_settings
+    from flexivid.pipeline.sampling import options_for
+
+    if options.goal == "fidelity":
+        return []
+    name, wanted = fingerprint(model), [table_settings(settings) for settings in every]
+    known = {table.settings["num_inference_steps"]: table for table in read_tables(folder) if table.model == name}
+    tables = [known.get(settings["num_inference_steps"]) for settings in wanted]
+    modes = tuple(options_for(model, every[0]))
+    same = [
+        table is not None
+        and dict(table.settings) == settings
+        and table.options == modes
+        and table.max_switches == options.max_switches
+        and table.protocol["num_videos"] == options.num_videos
+        for table, settings in zip(tables, wanted, strict=True)
+    ]
+    return tables if all(same) else []
+
+
+def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list:
+    """Measure the errors of every option at every call, and keep them."""
+    from flexivid.budget.table import FILE, write_tables
+    from flexivid.pipeline import calibration
+    from flexivid.pipeline.sampling import options_for
+
+    chosen, counts = options_for(model, every[0]), [settings.num_inference_steps for settings in every]
     steps = sum(calibration.num_sample_steps(settings, len(chosen), options.num_videos) for settings in every)
     print(
         f"measuring {len(chosen)} options at every call of {', '.join(map(str, counts))} steps on {options.num_videos}"
         f" videos: {steps} sample steps"
     )
+    given = {"num_videos": options.num_videos, "max_switches": options.max_switches}
     with _progress(steps) as on_calls:
-        measured = [
-            calibration.calibrate(
-                model,
-                settings,
-                num_videos=options.num_videos,
-                max_switches=options.max_switches,
-                on_calls=on_calls,
-            )
-            for settings in every
-        ]
+        measured = [calibration.calibrate(model, settings, on_calls=on_calls, **given) for settings in every]
     tables = calibration.relate(measured)
-    folder = tables_folder(path)
     write_tables(folder / FILE, tables)
-    for line in searched_lines(model, every, tables, BUDGETS):
+    return tables
+
+
+def _score(options: Namespace, model: Any, every: list, tables: list, path: Path) -> None:
+    """Hold schedules against real videos, and keep what came of it."""
+    from flexivid.budget.table import FILE, write_tables
+    from flexivid.pipeline import scoring
+    from flexivid.pipeline.planning import tables_folder
+
+    device = next(model.parameters()).device
+    given = {"reference": options.reference, "ema": not options.no_ema, "device": device}
+    judge = scoring.find_judge(path, options.num_scored, **given)
+    choices = scoring.candidates(model, every, tables, BUDGETS)
+    steps = scoring.num_sample_steps(choices, options.num_scored)
+    print(
+        f"sampling {sum(map(len, choices))} schedules, {options.num_scored} videos each, against {len(judge.real)} real"
+        f" clips: {steps} sample steps"
+    )
+    with _progress(steps) as on_calls:
+        rows = zip(every, tables, choices, strict=True)
+        scored = [scoring.score_schedules(model, *row, judge, on_calls=on_calls) for row in rows]
+    write_tables(tables_folder(path) / FILE, scored)
+    for line in scoring.scored_lines(model, every, scored, BUDGETS):
         print(line)
-    draw_schedules(model, every, tables, folder / "schedules.png")
-    print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {folder / 'schedules.png'}")
 
 
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, Schedule, sample
 from flexivid.pipeline import calibration
 from flexivid.pipeline.checkpoint import load, save
+from flexivid.pipeline.video_io import write_video
 from flexivid.search import main
 
 RECIPE = {"process": {"path": "flow", "target": "x0"}, "size": [4, 8, 8], "sampling": {"num_inference_steps": 6}}
@@ -83,6 +85,37 @@ def test_a_number_of_steps_that_is_asked_for_is_kept(capsys, checkpoint):
         lengths.append(steps)
     assert lengths[0] in (6, 4, 3, 2, 1)
     assert lengths[1:] == [6, 3]
+
+
+@pytest.mark.filterwarnings("ignore:got 6 videos")
+def test_the_goal_fvd_scores_samples_and_sampling_follows(capsys, checkpoint, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(8):
+        frames = np.random.default_rng(number).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8)
+        write_video(videos / f"{number}.mp4", frames, 8)
+    words = ["--num-videos", "2", "--goal", "fvd", "--num-scored", "6", "--reference", str(videos)]
+    main(words)
+    first = capsys.readouterr().out.splitlines()
+    assert first[1].startswith("measuring 2 options")
+    told = [line for line in first if "fvd[motion]" in line]
+    assert [line.split(":")[0] for line in told] == [f"budget {budget}" for budget in (0.8, 0.6, 0.4, 0.25, 0.15)]
+    main(words)
+    again = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("measuring") for line in again)  # errors are known
+    assert [line for line in again if "fvd[motion]" in line] == told
+    common = ["--num-videos", "1", "--json", "--budget", "0.6"]
+    plans = {}
+    for planner in (None, "searched_fvd", "searched"):
+        sample.main([*common, *(["--planner", planner] if planner else [])])
+        row = json.loads(capsys.readouterr().out.splitlines()[-1])["samples"][0]
+        assert row["predicted_macs"] == row["measured_macs"]
+        plans[planner] = row["plan"]
+    assert plans[None] == plans["searched_fvd"] == told[1].split(": ")[1].split(";")[0]
+    assert (
+        plans["searched"] == next(line for line in first if line.startswith("budget 0.6")).split(": ")[1].split(";")[0]
+    )
+    assert "expected one of fidelity, fvd" in refused(capsys, main, "--goal", "speed")
 
 
 def test_searched_again_after_training(capsys, checkpoint):

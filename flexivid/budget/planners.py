@@ -13,6 +13,7 @@ from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance
 
 Planner = Callable[[Allowance, "ErrorTable | None"], Schedule]
+FrontOf = Callable[[Allowance, ErrorTable], "list[Point]"]
 
 
 def weak_first(allowance: Allowance, table: ErrorTable | None = None) -> Schedule:
@@ -63,15 +64,35 @@ def searched(allowance: Allowance, table: ErrorTable | None = None) -> Schedule:
     return searched_over([(allowance, table)])
 
 
-def searched_over(rivals: Sequence[tuple[Allowance, ErrorTable]]) -> Schedule:
-    """The schedule of least expected error among several numbers of steps.
+def searched_fvd(allowance: Allowance, table: ErrorTable | None = None) -> Schedule:
+    """The schedule whose samples came closest to real videos, of those that were tried.
+
+    Raises:
+        ValueError: If none was tried.
+    """
+    return searched_over([] if table is None else [(allowance, table)], scored_front)
+
+
+def searched_over(rivals: Sequence[tuple[Allowance, ErrorTable]], front_of: FrontOf | None = None) -> Schedule:
+    """The best schedule among several numbers of steps.
 
     Args:
         rivals: For each number of steps what may be spent, the same for all, and what was measured.
+        front_of: Goal: :func:`expected_front` (also ``None``) or :func:`scored_front`.
+
+    Raises:
+        ValueError: If nothing is known that the goal goes by.
     """
-    front = merged([expected_front(allowance, table) for allowance, table in rivals])
-    point = best(front, rivals[0][0].affordable)
-    assert point is not None, "an allowance pays for the cheapest option everywhere"
+    if rivals and rivals[0][0].affordable >= rivals[0][0].full:
+        return rivals[0][0].schedule([0] * rivals[0][0].num_steps)  # full compute is native, whatever is closest
+    front = merged([(front_of or expected_front)(allowance, table) for allowance, table in rivals])
+    point = best(front, rivals[0][0].affordable) if front else None
+    if point is None:
+        raise ValueError(
+            "got no schedule scored against real videos, which the planner searched_fvd goes by; expected scores in"
+            " schedules.json beside the checkpoint; run python -m flexivid.search --goal fvd first, or choose --planner"
+            " searched"
+        )
     allowances = {allowance.num_steps: allowance for allowance, _ in rivals}
     return allowances[len(point.choice)].schedule(point.choice)
 
@@ -86,11 +107,28 @@ def expected_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
     return [point._replace(error=table.expected(point.error)) for point in error_front(allowance, table)]
 
 
+def scored_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
+    """The best of the schedules held against real videos, with their distances; none if none was.
+
+    Those with an option that the allowance has not are left out.
+    """
+    places = {step: place for place, step in enumerate(allowance.options)}
+    points = []
+    for row in table.scored:
+        steps = Schedule.parse(row.steps)
+        if len(steps) == allowance.num_steps and places.keys() >= set(steps):
+            choice = tuple(places[step] for step in steps)
+            cost = sum(prices[option] for prices, option in zip(allowance.rows, choice, strict=True))
+            points.append(Point(cost, row.fvd, choice))
+    return merged([points])
+
+
 PLANNERS: dict[str, Planner] = {
     "weak_first": weak_first,
     "searched": searched,
     "adaptive": searched,  # what a sample follows until it has changed often enough to be judged by its own changes
     "three_phase": three_phase,
+    "searched_fvd": searched_fvd,
 }
 
 

@@ -20,6 +20,22 @@ FILE = "schedules.json"
 FORMAT = 1
 
 
+class Scored(NamedTuple):
+    """A schedule that was sampled, and how far the samples are from real videos.
+
+    Args:
+        steps: The schedule as text, made of the table's options, guided everywhere.
+        fvd: Frechet distance.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+    """
+
+    steps: str
+    fvd: float
+    low: float
+    high: float
+
+
 class ErrorTable(NamedTuple):
     """Measured errors of one model under one setting of its sampler.
 
@@ -36,6 +52,8 @@ class ErrorTable(NamedTuple):
         finest: Solver steps of that table; tables alike in it can be compared. ``None`` = never compared.
         trials: Searched schedules that were really sampled, (sum of the calls' errors, distance of the samples from
             those with the most steps), sums rising.
+        scored: Schedules held against real videos, all alike; for the planner ``searched_fvd``.
+        scored_by: How: metric, videos, seed.
     """
 
     model: str
@@ -48,6 +66,8 @@ class ErrorTable(NamedTuple):
     distance: float = 0.0
     finest: int | None = None
     trials: Sequence[tuple[float, float]] = ()
+    scored: Sequence[Scored] = ()
+    scored_by: Mapping[str, Any] = {}
 
     def expected(self, error: float) -> float:
         """Distance from the samples with the most steps to be expected of a schedule, from its calls' errors.
@@ -100,6 +120,7 @@ class ErrorTable(NamedTuple):
             ValueError: If a number is not finite or a row is not complete.
         """
         numbers = [value for row in (*self.errors, *self.changes, *self.trials) for value in row]
+        numbers += [value for row in self.scored for value in row[1:]]
         if not all(math.isfinite(value) for value in [*numbers, self.distance]):
             raise ValueError(
                 f"got a measured error of model {self.model} that is not a finite number; expected samples without NaN;"
@@ -183,4 +204,5 @@ def _to_plain(table: ErrorTable) -> dict[str, Any]:
 def _from_plain(row: dict[str, Any]) -> ErrorTable:
     options = tuple(Schedule.parse(f"1x{text}")[0] for text in row["options"])
     trials = tuple((error, distance) for error, distance in row.get("trials", ()))
-    return ErrorTable(**{**row, "options": options, "trials": trials})
+    scored = tuple(Scored(*one) for one in row.get("scored", ()))
+    return ErrorTable(**{**row, "options": options, "trials": trials, "scored": scored})

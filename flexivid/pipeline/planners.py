@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flexivid.budget.planners import PLANNERS, searched_over
+from flexivid.budget.planners import PLANNERS, expected_front, scored_front, searched_over
 from flexivid.budget.schedule import Schedule
 from flexivid.budget.table import ErrorTable, find_table
 from flexivid.budget.units import Allowance
@@ -14,6 +14,8 @@ from flexivid.diffusion.solver import num_calls
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.sampling import Settings, fraction_of, plain_calls
+
+GOALS = {"searched": expected_front, "searched_fvd": scored_front}  # planners over numbers of steps
 
 
 def plan_for(
@@ -62,8 +64,8 @@ def schedule_by(
         ValueError: If the planner lacks what it goes by.
     """
     planner, table = chosen
-    if planner == "searched" and table is not None:
-        return searched_over(_rivals(model, settings, allowance, table, tables))
+    if planner in GOALS and table is not None:
+        return searched_over(_rivals(model, settings, allowance, table, tables), GOALS[planner])
     return PLANNERS[planner](allowance, table)
 
 
@@ -91,7 +93,9 @@ def planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[ErrorTable
         return settings.planner, None
     table = find_table(tables, fingerprint(model), table_settings(settings)) if tables else None
     if settings.planner is None:
-        return ("weak_first" if table is None else "searched"), table
+        if table is None:
+            return "weak_first", None
+        return ("searched_fvd" if table.scored else "searched"), table
     if tables and table is None:
         known = "; ".join(str(dict(table.settings)) for table in tables)
         raise ValueError(

@@ -45,8 +45,8 @@ class Sampling:
         packing: Both branches in one call: ``always``, ``never``, or ``auto`` where that is faster.
         precision: ``auto`` (bf16 where the device is fast in it), ``fp32``, ``bf16`` or ``fp16``.
         modes: Patch modes a budget may use; ``None`` = all.
-        planner: Who chooses the schedule of a budget, see ``PLANNERS``; ``None`` = ``searched`` where errors were
-            measured under these settings, else ``weak_first``.
+        planner: Who chooses the schedule of a budget, see ``PLANNERS``; ``None`` = what was searched under these
+            settings (``searched_fvd``, ``searched``), else ``weak_first``.
     """
 
     num_inference_steps: int | None = None

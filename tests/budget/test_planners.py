@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from flexivid import budget_of, for_budget
-from flexivid.budget.planners import PLANNERS, check_planner, searched_over, three_phase, weak_first
+from flexivid import Schedule, budget_of, for_budget
+from flexivid.budget.planners import PLANNERS, check_planner, scored_front, searched_over, three_phase, weak_first
 from flexivid.budget.schedule import least_budget
 from flexivid.budget.units import fraction_allowance, step_options
 from tests.budget.test_schedule import CONFIG, SIZE, random_case
@@ -54,6 +54,25 @@ def test_three_phases_are_the_same_steps_in_another_order() -> None:
     assert native[-1]
     assert 0 <= native.index(False) - native[::-1].index(False) <= 1
     assert sum(a != b for a, b in pairwise(native)) == 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_searched_fvd_is_the_closest_that_was_tried_and_can_be_paid(seed: int, build_table) -> None:
+    source = random.Random(seed)
+    config, size, num_steps = random_case(source)
+    options = step_options(config)
+    table = build_table(options, num_steps, seed=seed)
+    least = min(budget_of([step], config, size) for step in options) + 1e-4
+    for budget in (least, source.uniform(least, 1), 1.0) if least <= 1 else ():
+        allowance = fraction_allowance(budget, config, size, options=options, num_steps=num_steps)
+        plan = PLANNERS["searched_fvd"](allowance, table)
+        if allowance.affordable >= allowance.full:
+            assert plan == allowance.schedule([0] * num_steps)
+            continue
+        paid = [row for row in table.scored if budget_of(Schedule.parse(row.steps), config, size) <= budget]
+        assert str(plan) == min(paid, key=lambda row: row.fvd).steps
+        part = allowance._replace(options=options[:1], costs=allowance.costs[:1], plain_costs=allowance.plain_costs[:1])
+        assert [row.choice for row in scored_front(part, table)] == [(0,) * num_steps]
 
 
 @pytest.mark.parametrize("seed", range(10))

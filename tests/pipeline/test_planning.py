@@ -6,6 +6,7 @@ import torch
 from flexivid import PatchMode, Schedule
 from flexivid.budget.planners import PLANNERS
 from flexivid.budget.schedule import schedule_macs
+from flexivid.budget.table import Scored
 from flexivid.pipeline.calibration import calibrate, relate
 from flexivid.pipeline.generate import generate, generate_batches
 from flexivid.pipeline.planners import plan_for
@@ -24,7 +25,14 @@ def measured(model, request):
     """A model, settings and the errors measured under them, and under them with fewer steps."""
     settings = Sampling(precision="fp32", **GUIDANCE[request.param]).filled(model)
     every = [settings._replace(num_inference_steps=steps) for steps in (STEPS, 3)]
-    return model, every[0], relate([calibrate(model, one, num_videos=3) for one in every])
+    tables = relate([calibrate(model, one, num_videos=3) for one in every])
+    return model, every[0], [scored(table) for table in tables]
+
+
+def scored(table):
+    """As if coarse options had turned out better than finer ones."""
+    plans = [Schedule([option] * len(table.errors)) for option in table.options]
+    return table._replace(scored=tuple(Scored(str(plan), 9.0 - i, 8.0, 9.0) for i, plan in enumerate(plans)))
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
@@ -44,6 +52,20 @@ def test_predicted_is_measured_and_never_above(measured, planner, tmp_path):
             seconds = sum(LATENCY[mode] for step in own for mode in step if mode)
             limit = {"fraction": cost / full / 0.6, "gmacs": cost / 2e7, "seconds": seconds / 0.07}[amount.unit]
             assert limit <= 1 or amount.value == "draft"
+
+
+def test_the_goal_of_the_search_decides(model):
+    settings = Sampling(precision="fp32", num_inference_steps=STEPS).filled(model)
+    table = calibrate(model, settings, num_videos=2).table
+    by_errors, by_scores = plan_for(model, settings, 0.8, tables=[table]), Schedule.parse(f"{STEPS}x2x4x4")
+    assert by_errors != by_scores
+    assert plan_for(model, settings, 0.8, tables=[scored(table)]) == by_scores
+    searched = settings._replace(planner="searched")
+    assert plan_for(model, searched, 0.8, tables=[scored(table)]) == by_errors
+    with pytest.raises(ValueError, match="got no schedule scored against real videos"):
+        plan_for(model, settings._replace(planner="searched_fvd"), 0.8, tables=[table])
+    with pytest.raises(ValueError, match="got no schedule scored against real videos"):
+        plan_for(model, settings._replace(planner="searched_fvd"), 0.8)
 
 
 def test_default_is_searched_once_it_was_measured(model):
