@@ -1,7 +1,7 @@
 """Find the best patch schedule for every budget at once: ``python -m flexivid.search``.
 
 Parses, measures, prints. What is measured goes to ``schedules.json`` beside the checkpoint, where flexivid.sample finds
-it, and a picture of the schedules to ``schedules.png``.
+it, and a picture of the schedules to ``schedules.png`` (``schedules_fvd.png`` for the goal fvd).
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def run(options: Namespace) -> None:
     draw_schedules(model, every, tables, folder / "schedules.png")
     if options.goal == "fvd":
         _score(options, model, every, tables, path)
-    print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {folder / 'schedules.png'}")
+    picture = folder / ("schedules_fvd.png" if options.goal == "fvd" else "schedules.png")
+    print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {picture}")
 
 
 def _known(options: Namespace, model: Any, every: list, folder: Path) -> list:
@@ -140,9 +141,11 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
 
 def _score(options: Namespace, model: Any, every: list, tables: list, path: Path) -> None:
     """Hold schedules against real videos, and keep what came of it."""
+    from flexivid.budget.planners import scored_front
     from flexivid.budget.table import FILE, write_tables
     from flexivid.pipeline import scoring
     from flexivid.pipeline.planning import tables_folder
+    from flexivid.pipeline.searched import draw_schedules, scored_lines
 
     device = next(model.parameters()).device
     given = {"reference": options.reference, "ema": not options.no_ema, "device": device}
@@ -156,9 +159,11 @@ def _score(options: Namespace, model: Any, every: list, tables: list, path: Path
     with _progress(steps) as on_calls:
         rows = zip(every, tables, choices, strict=True)
         scored = [scoring.score_schedules(model, *row, judge, on_calls=on_calls) for row in rows]
-    write_tables(tables_folder(path) / FILE, scored)
-    for line in scoring.scored_lines(model, every, scored, BUDGETS):
+    folder = tables_folder(path)
+    write_tables(folder / FILE, scored)
+    for line in scored_lines(model, every, scored, BUDGETS):
         print(line)
+    draw_schedules(model, every, scored, folder / "schedules_fvd.png", scored_front)
 
 
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flexivid.budget.schedule import Step
 from flexivid.budget.search import Point, best
+from flexivid.budget.units import Allowance
 from flexivid.pipeline.whole_file import whole_file
 
 ROWS, COLUMNS = 200, 240  # budgets, and parts of the way, that are drawn
@@ -41,22 +41,23 @@ def schedule_map(front: Sequence[Point], full: int, rows: int = ROWS, columns: i
 
 
 def write_schedule_plot(
-    path: str | Path, front: Sequence[Point], options: Sequence[Step], full: int, title: str
+    path: str | Path, front: Sequence[Point], whole: Allowance, title: str, *, quality: str = "expected error"
 ) -> None:
     """Write the picture as PNG; it is whole at any time.
 
     Args:
         path: Where to.
         front: From ``frontier`` or ``merged``.
-        options: What the choices mean.
-        full: Cost of native steps throughout, with the most steps.
+        whole: What native steps throughout cost, with the most steps; names the options of the choices.
         title: Line above it.
+        quality: What the points' errors are.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
+    options, full = whole.options, whole.full
     budgets, choice, calls = schedule_map(front, full)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -71,7 +72,7 @@ def write_schedule_plot(
     middle.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
     middle.set(xlabel="calls", xlim=(0, 1.1 * max(calls)))
     right.plot([point.error for point in front], [point.cost / full for point in front], color="black")
-    right.set(xlabel="expected error")
+    right.set(xlabel=quality)
     for axes in (middle, right):
         axes.grid(alpha=0.3)
     path = Path(path)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexivid.budget.planners import error_front, scored_front, weak_first
+from flexivid.budget.planners import error_front, weak_first
 from flexivid.budget.schedule import Schedule, affordable_cost
-from flexivid.budget.search import best, merged
+from flexivid.budget.search import best
 from flexivid.budget.table import ErrorTable, Scored
 from flexivid.budget.units import Allowance
 from flexivid.latents.codec import to_bytes
@@ -147,28 +147,6 @@ def score_schedules(
         scored.append(Scored(steps, *(round(value, DIGITS) for value in (found.fvd, found.low, found.high))))
     by = {"metric": judge.metric, "num_videos": len(judge.labels), "num_real": len(judge.real), "seed": SEED}
     return table._replace(scored=tuple(scored), scored_by=by).check()
-
-
-def scored_lines(
-    model: FlexiDiT, every: Sequence[Settings], tables: Sequence[ErrorTable], budgets: Sequence[float]
-) -> list[str]:
-    """A line for each budget, a fraction of native compute with the most steps; one below the least is left out."""
-    wholes = {whole.num_steps: whole for whole in (fraction_of(model, settings, 1.0) for settings in every)}
-    full = max(whole.full for whole in wholes.values())
-    front = merged([scored_front(wholes[len(table.errors)], table) for table in tables])
-    intervals = {row.steps: row for table in tables for row in table.scored}
-    lines = []
-    for budget in budgets:
-        point = best(front, affordable_cost(budget, full))
-        if point is not None:
-            whole = wholes[len(point.choice)]
-            row = intervals[str(Schedule(whole.options[option] for option in point.choice))]
-            plan, share = whole.schedule(point.choice), point.cost / full
-            lines.append(
-                f"budget {budget:g}: {plan}; {share:.3g} of all, {tables[0].scored_by['metric']} {row.fvd:.4g}"
-                f" ({row.low:.4g} - {row.high:.4g})"
-            )
-    return lines
 
 
 def _weak_first(whole: Allowance, affordable: int) -> Choices:

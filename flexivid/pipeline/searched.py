@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexivid.budget.planners import expected_front
-from flexivid.budget.schedule import affordable_cost
+from flexivid.budget.planners import FrontOf, expected_front, scored_front
+from flexivid.budget.schedule import Schedule, affordable_cost
 from flexivid.budget.search import Point, best, merged
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import Allowance
@@ -16,7 +16,7 @@ from flexivid.pipeline.schedule_plot import write_schedule_plot
 
 
 def searched_front(
-    model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable]
+    model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], front_of: FrontOf = expected_front
 ) -> tuple[list[Point], Allowance]:
     """The Pareto-optimal schedules of all tables together.
 
@@ -24,12 +24,13 @@ def searched_front(
         model: The network.
         settings: Of each table; they differ in the number of steps only.
         tables: From ``relate``: errors are distances from the samples with the most steps.
+        front_of: Goal: ``expected_front`` or ``scored_front``.
 
     Returns:
         Points, and the whole allowance of the most steps, which names the options and their costs.
     """
     allowances = [fraction_of(model, one, 1.0) for one in settings]
-    front = merged(map(expected_front, allowances, tables))
+    front = merged(map(front_of, allowances, tables))
     return front, max(allowances, key=lambda allowance: allowance.num_steps)
 
 
@@ -48,8 +49,38 @@ def searched_lines(
     return lines
 
 
-def draw_schedules(model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], path: Path) -> None:
+def scored_lines(
+    model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], budgets: Sequence[float]
+) -> list[str]:
+    """The same of schedules that were held against real videos, with the interval of their distance."""
+    front, whole = searched_front(model, settings, tables, scored_front)
+    allowances = {allowance.num_steps: allowance for allowance in (fraction_of(model, one, 1.0) for one in settings)}
+    intervals = {row.steps: row for table in tables for row in table.scored}
+    lines = []
+    for budget in budgets:
+        point = best(front, affordable_cost(budget, whole.full))
+        if point is not None:
+            row = intervals[str(Schedule(whole.options[option] for option in point.choice))]
+            lines.append(
+                f"budget {budget:g}: {allowances[len(point.choice)].schedule(point.choice)};"
+                f" {point.cost / whole.full:.3g} of all, {tables[0].scored_by['metric']} {row.fvd:.4g} ({row.low:.4g} -"
+                f" {row.high:.4g})"
+            )
+    return lines
+
+
+def draw_schedules(
+    model: FlexiDiT,
+    settings: Sequence[Settings],
+    tables: Sequence[ErrorTable],
+    path: Path,
+    front_of: FrontOf = expected_front,
+) -> None:
     """Write the picture of the schedules of all budgets."""
-    front, whole = searched_front(model, settings, tables)
-    title = f"searched schedules, {tables[0].protocol['num_videos']} videos measured"
-    write_schedule_plot(path, front, whole.options, whole.full, title)
+    front, whole = searched_front(model, settings, tables, front_of)
+    if front_of is expected_front:
+        title, quality = f"searched schedules, {tables[0].protocol['num_videos']} videos measured", "expected error"
+    else:
+        by = tables[0].scored_by
+        title, quality = f"best of the sampled schedules, {by['num_videos']} videos each", by["metric"]
+    write_schedule_plot(path, front, whole, title, quality=quality)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from flexivid import Schedule
+from flexivid.budget.planners import scored_front
 from flexivid.latents.codec import to_bytes
 from flexivid.metrics.features import build_extractor
 from flexivid.metrics.scores import score
@@ -11,7 +12,8 @@ from flexivid.pipeline.calibration import SEED, calibrate, relate
 from flexivid.pipeline.evaluation import extract
 from flexivid.pipeline.generate import generate
 from flexivid.pipeline.sampling import Sampling, fraction_of, labels_for
-from flexivid.pipeline.scoring import Judge, candidates, num_sample_steps, score_schedules, scored_lines
+from flexivid.pipeline.scoring import Judge, candidates, num_sample_steps, score_schedules
+from flexivid.pipeline.searched import draw_schedules, scored_lines
 
 BUDGETS = (0.8, 0.4, 0.05)
 pytestmark = pytest.mark.filterwarnings("ignore:got 6 videos")
@@ -45,7 +47,7 @@ def test_every_option_alone_and_mixtures_within_each_budget(searched):
         assert max(cost for cost in costs if cost <= budget) > budget - 0.35
 
 
-def test_scores_are_those_of_the_samples(searched, judge):
+def test_scores_are_those_of_the_samples(searched, judge, tmp_path):
     model, every, tables = searched
     choices, done = candidates(model, every, tables, BUDGETS)[0], []
     table = score_schedules(model, every[0], tables[0], choices, judge, on_calls=done.append)
@@ -62,6 +64,8 @@ def test_scores_are_those_of_the_samples(searched, judge):
     assert lines[0].startswith("budget 0.8: ")
     best = min(table.scored, key=lambda row: row.fvd)
     assert scored_lines(model, every, [table, tables[1]], [1.0])[0].split("] ")[1].startswith(f"{best.fvd:.4g}")
+    draw_schedules(model, every, [table, tables[1]], tmp_path / "fvd.png", scored_front)
+    assert (tmp_path / "fvd.png").stat().st_size > 10_000
     assert all(len(Schedule.parse(row.steps)) == 5 for row in table.scored)
 
 
