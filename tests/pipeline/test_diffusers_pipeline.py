@@ -64,6 +64,8 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
     line = capsys.readouterr().out.splitlines()[-1]
     assert "of native+2x4x4" in line
     assert "branch" not in line
+    main(words(folders, "--budget", "0.8", *where, "--planner", "weak_last", "--dry-run"))
+    assert capsys.readouterr().out.splitlines()[-1].startswith("budget 0.8: 2 of 1x4x4, 1 of 2x4x4; ")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,7 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
         (["--precision", "int8"], "got --precision int8"),
         (["--pipeline", "nowhere/at/all"], "got pipeline nowhere/at/all, which cannot be loaded"),
         (["--adapter", "nowhere"], "expected an adapter folder"),
+        (["--planner", "searched"], "got planner 'searched' for a pipeline; expected one of weak_first, weak_last"),
         (["--solver", "euler"], "got --solver with --pipeline"),
     ],
 )
