@@ -3,8 +3,8 @@
 A small ``WanTransformer3DModel`` is trained on moving digits by the plain loop ``pretrain``, which knows nothing of
 modes. It is flexified, and its modes are distilled within ``--share`` of that training's MACs (backward = 2 forward).
 Reported: error of each mode against the native one by time, before and after; fvd[motion] with 95 % intervals at each
-budget, a fraction of ``NUM_STEPS`` native steps: with fewer steps, of which some are weak, first, last or in the middle;
-and with native ones alone. (With all steps more must be weak, which cost more than fewer steps did: docs/LOG.md.)
+budget, a fraction of ``NUM_STEPS`` native steps: with fewer steps, some of them weak, first, last or in the middle; and
+with native ones alone. (With all steps more must be weak, which cost more than fewer steps did: docs/LOG.md.)
 Pixels, 1 x 8 x 32 x 32, native patch 2x4x4, a rectified flow that predicts the clean video: large pixel patches hold
 more numbers than a velocity could pass through the width. High noise decides the shape of a digit, so most times of
 training and most steps of the solver are there.
