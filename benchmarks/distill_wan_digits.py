@@ -55,7 +55,8 @@ MODES = list(SHARES)
 REUSE = 4  # steps that an answer of the teacher serves: it is most of the work of a step
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 TIME_MEAN, TIME_STD, LEAST_TIME = 2.0, 1.5, 0.1  # of training; the loss on the velocity is capped below the last
-SHIFT, NUM_STEPS, FEWER, GUIDANCE = 5.0, 20, 0.6, 2.0  # FEWER: of the steps
+SHIFT, NUM_STEPS, GUIDANCE = 5.0, 20, 2.0
+FEWER = {12: list(PLANNERS), 10: ["weak_first"]}  # steps that a budget may be spent in, and in which order
 CLASSES, TEXT_WIDTH, NO_CLASS = 10, 32, 10
 
 
@@ -233,13 +234,14 @@ class Way(NamedTuple):
 
 def ways_of(model: nn.Module, budgets: list[float]) -> list[Way]:
     """The full way, and all that a lower budget can be spent in."""
-    costs, fewer = costs_of(model, SIZE, 1), round(FEWER * NUM_STEPS)
+    costs = costs_of(model, SIZE, 1)
     ways = [Way("full", 1.0, plan_steps(1.0, costs, NUM_STEPS))]
     for budget in (b for b in budgets if b < 1):
-        share = min(1.0, budget * NUM_STEPS / fewer)
-        for planner in PLANNERS:
-            plan = plan_steps(share, costs, fewer, planner=planner)
-            ways.append(Way(f"{fewer} steps, {planner}", budget, plan))
+        for fewer, planners in FEWER.items():
+            share = min(1.0, budget * NUM_STEPS / fewer)
+            for planner in planners:
+                plan = plan_steps(share, costs, fewer, planner=planner)
+                ways.append(Way(f"{fewer} steps, {planner}", budget, plan))
         few = math.floor(budget * NUM_STEPS)
         ways.append(Way("native only", budget, plan_steps(1.0, costs, few)))
     return ways
