@@ -97,24 +97,22 @@ def run(options: Namespace) -> None:
 
 def _known(options: Namespace, model: Any, every: list, folder: Path) -> list:
     """Errors measured before, for the goal that needs more than them: no one waits for them twice."""
-    from flexivid.budget.table import read_tables
+    from flexivid.budget.table import find_table, read_tables
     from flexivid.pipeline.checkpoint import fingerprint
     from flexivid.pipeline.planners import table_settings
     from flexivid.pipeline.sampling import options_for
 
     if options.goal == "fidelity":
         return []
-    name, wanted = fingerprint(model), [table_settings(settings) for settings in every]
-    known = {table.settings["num_inference_steps"]: table for table in read_tables(folder) if table.model == name}
-    tables = [known.get(settings["num_inference_steps"]) for settings in wanted]
-    modes = tuple(options_for(model, every[0]))
+    name, modes = fingerprint(model), tuple(options_for(model, every[0]))
+    kept = [table for table in read_tables(folder) if table.model == name]
+    tables = [find_table(kept, name, table_settings(settings)) for settings in every]
     same = [
         table is not None
-        and dict(table.settings) == settings
         and table.options == modes
         and table.max_switches == options.max_switches
         and table.protocol["num_videos"] == options.num_videos
-        for table, settings in zip(tables, wanted, strict=True)
+        for table in tables
     ]
     return tables if all(same) else []
 

@@ -39,14 +39,11 @@ def searched_lines(
 ) -> list[str]:
     """A line for each budget, a fraction of native compute with the most steps; one below the least is left out."""
     front, whole = searched_front(model, settings, tables)
-    allowances = {allowance.num_steps: allowance for allowance in (fraction_of(model, one, 1.0) for one in settings)}
-    lines = []
-    for budget in budgets:
-        point = best(front, affordable_cost(budget, whole.full))
-        if point is not None:
-            plan = allowances[len(point.choice)].schedule(point.choice)
-            lines.append(f"budget {budget:g}: {plan}; {len(plan)} calls, expected error {point.error:.4g}")
-    return lines
+    found = _plans(model, settings, front, whole, budgets)
+    return [
+        f"budget {budget:g}: {plan}; {len(plan)} calls, expected error {point.error:.4g}"
+        for budget, point, plan in found
+    ]
 
 
 def scored_lines(
@@ -54,19 +51,22 @@ def scored_lines(
 ) -> list[str]:
     """The same of schedules that were held against real videos, with the interval of their distance."""
     front, whole = searched_front(model, settings, tables, scored_front)
-    allowances = {allowance.num_steps: allowance for allowance in (fraction_of(model, one, 1.0) for one in settings)}
-    intervals = {row.steps: row for table in tables for row in table.scored}
-    lines = []
-    for budget in budgets:
-        point = best(front, affordable_cost(budget, whole.full))
-        if point is not None:
-            row = intervals[str(Schedule(whole.options[option] for option in point.choice))]
-            lines.append(
-                f"budget {budget:g}: {allowances[len(point.choice)].schedule(point.choice)};"
-                f" {point.cost / whole.full:.3g} of all, {tables[0].scored_by['metric']} {row.fvd:.4g} ({row.low:.4g} -"
-                f" {row.high:.4g})"
-            )
+    rows = {row.steps: row for table in tables for row in table.scored}
+    metric, lines = tables[0].scored_by["metric"], []
+    for budget, point, plan in _plans(model, settings, front, whole, budgets):
+        row = rows[str(Schedule(whole.options[option] for option in point.choice))]
+        interval = f"{row.fvd:.4g} ({row.low:.4g} - {row.high:.4g})"
+        lines.append(f"budget {budget:g}: {plan}; {point.cost / whole.full:.3g} of all, {metric} {interval}")
     return lines
+
+
+def _plans(
+    model: FlexiDiT, settings: Sequence[Settings], front: Sequence[Point], whole: Allowance, budgets: Sequence[float]
+) -> list[tuple[float, Point, Schedule]]:
+    """What a front has for each budget that pays for any of it."""
+    allowances = {allowance.num_steps: allowance for allowance in (fraction_of(model, one, 1.0) for one in settings)}
+    points = [(budget, best(front, affordable_cost(budget, whole.full))) for budget in budgets]
+    return [(budget, point, allowances[len(point.choice)].schedule(point.choice)) for budget, point in points if point]
 
 
 def draw_schedules(
