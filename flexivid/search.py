@@ -17,7 +17,6 @@ from flexivid.pipeline.command_line import program_parser, words_of
 from flexivid.pipeline.messages import plain_errors
 
 GOALS = ("fidelity", "fvd")
-BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # shown when done
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run, under its own sampling settings
   python -m flexivid.search --checkpoint runs/moving_digits/version_0 --num-videos 64 --max-switches 3
@@ -71,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(options: Namespace) -> None:
     """Load, measure, search, write, report."""
     from flexivid.budget.table import FILE
+    from flexivid.budget.units import USUAL_BUDGETS
     from flexivid.pipeline import calibration, checkpoint
     from flexivid.pipeline.devices import pick_device
     from flexivid.pipeline.planning import tables_folder
@@ -86,7 +86,7 @@ def run(options: Namespace) -> None:
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     folder = tables_folder(path)
     tables = _known(options, model, every, folder) or _measured(options, model, every, folder)
-    for line in searched_lines(model, every, tables, BUDGETS):
+    for line in searched_lines(model, every, tables, USUAL_BUDGETS):
         print(line)
     draw_schedules(model, every, tables, folder / "schedules.png")
     if options.goal == "fvd":
@@ -129,7 +129,7 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
         f"measuring {len(chosen)} options at every call of {', '.join(map(str, counts))} steps on {options.num_videos}"
         f" videos: {steps} sample steps"
     )
-    given = {"num_videos": options.num_videos, "max_switches": options.max_switches}
+    given = {"num_videos": options.num_videos, "max_switches": options.max_switches, "most_steps": max(counts)}
     with _progress(steps) as on_calls:
         measured = [calibration.calibrate(model, settings, on_calls=on_calls, **given) for settings in every]
     tables = calibration.relate(measured)
@@ -141,6 +141,7 @@ def _score(options: Namespace, model: Any, every: list, tables: list, path: Path
     """Hold schedules against real videos, and keep what came of it."""
     from flexivid.budget.planners import scored_front
     from flexivid.budget.table import FILE, write_tables
+    from flexivid.budget.units import USUAL_BUDGETS
     from flexivid.pipeline import scoring
     from flexivid.pipeline.planning import tables_folder
     from flexivid.pipeline.searched import draw_schedules, scored_lines
@@ -148,7 +149,7 @@ def _score(options: Namespace, model: Any, every: list, tables: list, path: Path
     device = next(model.parameters()).device
     given = {"reference": options.reference, "ema": not options.no_ema, "device": device}
     judge = scoring.find_judge(path, options.num_scored, **given)
-    choices = scoring.candidates(model, every, tables, BUDGETS)
+    choices = scoring.candidates(model, every, tables, USUAL_BUDGETS)
     steps = scoring.num_sample_steps(choices, options.num_scored)
     print(
         f"sampling {sum(map(len, choices))} schedules, {options.num_scored} videos each, against {len(judge.real)} real"
@@ -159,7 +160,7 @@ def _score(options: Namespace, model: Any, every: list, tables: list, path: Path
         scored = [scoring.score_schedules(model, *row, judge, on_calls=on_calls) for row in rows]
     folder = tables_folder(path)
     write_tables(folder / FILE, scored)
-    for line in scored_lines(model, every, scored, BUDGETS):
+    for line in scored_lines(model, every, scored, USUAL_BUDGETS):
         print(line)
     draw_schedules(model, every, scored, folder / "schedules_fvd.png", scored_front)
 

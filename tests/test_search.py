@@ -55,7 +55,7 @@ def test_help_needs_no_torch():
 def test_search_then_sample(capsys, checkpoint):
     main(["--ckpt", str(checkpoint), "--num-videos", "3", "--batch-size=2", "--max-switches", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "measuring 2 options at every call of 6, 4, 3, 2, 1 steps on 3 videos: 411 sample steps"
+    assert lines[1] == "measuring 2 options at every call of 6, 4, 3, 2, 1 steps on 3 videos: 459 sample steps"
     assert lines[-1].startswith(f"wrote {checkpoint}/schedules.json")
     assert (checkpoint / "schedules.png").stat().st_size > 0
     plans = {line.split(": ")[0]: line.split(": ")[1].split("; ")[0] for line in lines[2:-1]}

@@ -15,6 +15,7 @@ from flexivid.budget.cost import NetworkShape, macs
 from flexivid.budget.schedule import MAX_STEPS, Schedule, Step, affordable_cost
 from flexivid.patching.shapes import PatchMode
 
+USUAL_BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # whose schedules a search samples and shows
 PRESETS = {"draft": 0.15, "balanced": 0.4, "full": 1.0}  # fractions; draft is the least possible where that is more
 
 

@@ -1,8 +1,9 @@
 """Measures what each option costs in error at each call: one call replaced, native ones after it, compared at the end.
 
 The error of an option is thus weighted by all that later native steps repair or amplify. All samples are guided
-trajectories under the sampler's own settings. What single errors add up to is then tried: some of the schedules they
-suggest are sampled too, and held against the native samples with the most steps. All of it fills an ``ErrorTable``.
+trajectories under the sampler's own settings. What single errors add up to is then tried: the schedules they suggest
+for the usual budgets are sampled too, and held against the native samples with the most steps. So at these budgets
+numbers of steps are compared by what was measured, not by a forecast. All of it fills an ``ErrorTable``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
 from flexivid.budget.planners import error_front
-from flexivid.budget.schedule import Schedule, Step
+from flexivid.budget.schedule import Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, best, check_switches
 from flexivid.budget.table import ErrorTable
+from flexivid.budget.units import USUAL_BUDGETS
 from flexivid.diffusion.guidance import Guidance, at_call, guided_output
 from flexivid.diffusion.solver import build_scheduler, num_calls, solve
 from flexivid.model.conditioning import Condition
@@ -32,7 +34,7 @@ from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, option
 
 SEED = 1_000_000  # far from the seeds people sample with
 DIGITS = 6  # kept of a measured number
-TRIALS = 5  # schedules that are sampled, from the cheapest on
+TRIALS = 1 + len(USUAL_BUDGETS)  # schedules that are sampled, at most: those of these budgets and the cheapest
 STEP_SHARES = (1.0, 0.8, 0.6, 0.4, 0.25, 0.15)  # numbers of steps that are measured, of the full one
 
 OnCalls = Callable[[int], Any]  # (sample steps that are done)
@@ -71,6 +73,7 @@ def calibrate(
     num_videos: int = 16,
     seed: int = SEED,
     max_switches: int | None = None,
+    most_steps: int | None = None,
     on_calls: OnCalls | None = None,
 ) -> Calibration:
     """Measure the errors of every option at every call.
@@ -81,6 +84,7 @@ def calibrate(
         num_videos: How many trajectories, classes in turn.
         seed: Trajectory i starts from the noise of seed + i.
         max_switches: Kept in the table, for the planner.
+        most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
         on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
 
     Raises:
@@ -117,7 +121,8 @@ def calibrate(
         max_switches=max_switches,
     )
     trials = []
-    for point, schedule in _trial_schedules(model, settings, table.check()):
+    most = settings._replace(num_inference_steps=most_steps or settings.num_inference_steps)
+    for point, schedule in _trial_schedules(model, settings, table.check(), fraction_of(model, most, 1.0).full):
         batches = _batches(model, settings, num_videos, seed, on_calls)
         trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
     if on_calls is not None and len(options) > 1:  # schedules alike are tried once
@@ -133,7 +138,7 @@ def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> i
         >>> from flexivid.pipeline.sampling import Sampling
         >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=20).filled(FlexiDiT(FlexiDiTConfig()))
         >>> num_sample_steps(settings, num_options=4, num_videos=32)
-        24000
+        24640
     """
     calls = num_calls(settings.solver, settings.num_inference_steps)
     trials = TRIALS * calls if num_options > 1 else 0
@@ -162,16 +167,13 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
     ]
 
 
-def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable) -> list[tuple[Point, Schedule]]:
-    """Searched schedules from the cheapest on, evenly apart in cost; the native one, which is known, is left out."""
+def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
+    """The cheapest schedule and those of the usual budgets of ``full``; the native one, which is known, is left out."""
     allowance = fraction_of(model, settings, 1.0)
     front = error_front(allowance, table)
-    if len(front) == 1:
-        return []
-    least, full = front[0].cost, front[-1].cost
-    limits = [least + (full - least) * i // TRIALS for i in range(TRIALS)]
-    points = [point for limit in limits if (point := best(front, limit)) is not None]
-    return [(point, allowance.schedule(point.choice)) for point in dict.fromkeys(points)]
+    limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
+    points = dict.fromkeys(point for limit in limits if (point := best(front, limit)) is not None)
+    return [(point, allowance.schedule(point.choice)) for point in points if point != front[-1]]
 
 
 def _batches(

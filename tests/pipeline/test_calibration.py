@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from flexivid.budget.adaptive import patch_change, third_change
-from flexivid.budget.schedule import Schedule
-from flexivid.budget.search import frontier
+from flexivid.budget.schedule import Schedule, affordable_cost
+from flexivid.budget.search import best, frontier
 from flexivid.pipeline import calibration
 from flexivid.pipeline.calibration import calibrate, num_sample_steps, relate
 from flexivid.pipeline.checkpoint import fingerprint
@@ -80,8 +80,9 @@ def test_numbers_of_steps_are_related_to_the_finest(model):
 
 def test_trials_are_searched_schedules_against_the_finest_samples(model):
     every = [fp32(model, num_inference_steps=steps) for steps in (6, 4)]
-    tables = relate([calibrate(model, settings, num_videos=2) for settings in every])
+    tables = relate([calibrate(model, settings, num_videos=2, most_steps=6) for settings in every])
     assert [table.finest for table in tables] == [6, 6]
+    full = fraction_of(model, every[0], 1.0).full
 
     def final(schedule, steps):
         made = generate(
@@ -95,7 +96,8 @@ def test_trials_are_searched_schedules_against_the_finest_samples(model):
         front = frontier(table.rows(allowance.options), allowance.rows)
         assert table.trials[0] == (0, table.distance)
         assert table.trials[-1][0] == pytest.approx(front[0].error)  # the cheapest
-        assert 2 < len(table.trials) <= calibration.TRIALS + 1
+        sums = {best(front, affordable_cost(budget, full)).error for budget in (0.8, 0.6, 0.4, 0.25)}
+        assert [error for error, _ in table.trials] == pytest.approx(sorted({0, front[0].error, *sums}), rel=1e-5)
         for error, distance in table.trials:
             point = min(front, key=lambda point: abs(point.error - error))
             away = (final(allowance.schedule(point.choice), steps) - finest).square().flatten(1).mean(1).sqrt().mean()
