@@ -55,6 +55,7 @@ MODES = list(SHARES)
 REUSE = 4  # steps that an answer of the teacher serves: it is most of the work of a step
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 TIME_MEAN, TIME_STD, LEAST_TIME = 2.0, 1.5, 0.1  # of training; the loss on the velocity is capped below the last
+STUDENT_TIMES = (1.0, 2.0)  # mean and deviation of the logit: more of little noise, where large patches lose most
 SHIFT, NUM_STEPS, GUIDANCE = 5.0, 20, 2.0
 FEWER = {12: list(PLANNERS), 10: ["weak_first"]}  # steps that a budget may be spent in, and in which order
 CLASSES, TEXT_WIDTH, NO_CLASS = 10, 32, 10
@@ -156,7 +157,7 @@ def distil(model: nn.Module, clips: Clips, texts: Tensor, *, macs: float, batch:
         gradient_checkpointing=False,
         reuse=REUSE,
         phases=[Phase(1.0, SHARES)],
-        times=DistillationTimes("logit_normal", TIME_MEAN, TIME_STD, shift=1.0),
+        times=DistillationTimes("logit_normal", *STUDENT_TIMES, shift=1.0),
         optimizer=OptimizerSettings(learning_rate=3e-3, weight_decay=1e-2, warmup_steps=20, final_fraction=0.05),
     )
     is_bf16 = fast_dtype(torch.device("cpu")) == torch.bfloat16

@@ -36,7 +36,7 @@ def build_parser() -> ArgumentParser:
     add("--output", help="adapter folder to write (default: none is written)")
     add("--prompts", help="file of prompts, one a line: what distillation reads is written to OUTPUT/prompts")
     add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
-    add("--skip", action="store_true", help="add a zero-initialised skip around the transformer (DDiT)")
+    add("--skip", action="store_true", help="add a small network around the transformer, zero at first")
     add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add(

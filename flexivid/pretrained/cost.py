@@ -14,6 +14,7 @@ from flexivid.patching.shapes import PatchMode, grid_of
 from flexivid.pretrained.family import Work, config_of
 from flexivid.pretrained.flexify import NATIVE
 from flexivid.pretrained.registry import family_of
+from flexivid.pretrained.skip import TIME_FEATURES, hidden_width
 
 
 def transformer_macs(
@@ -54,6 +55,7 @@ def transformer_macs(
         return sum(item.macs(rank=0) for item in work)
     flexi = getattr(model, "flexi", None)
     if flexi is not None and flexi.skip:
-        work.append(Work(1, n, inputs, outputs))
+        hidden = hidden_width(inputs, outputs)
+        work += [Work(1, n, inputs, hidden), Work(1, 1, TIME_FEATURES, hidden), Work(1, n, hidden, outputs)]
     own_rank = 0 if flexi is None or flexi.is_merged else flexi.rank
     return sum(item.macs(own_rank if rank is None else rank) for item in work)

@@ -79,18 +79,21 @@ class Flexi(nn.Module):
 class _Call:
     """Folds what goes into a call of the model, unfolds what comes out."""
 
-    def __init__(self, model: nn.Module, family: Family, how: Fold) -> None:
+    def __init__(self, model: nn.Module, family: Family, weak: WeakMode) -> None:
         self.names = argument_names(model)
         self.family = family
-        self.how = how
+        self.how = weak.how
+        self.embed = weak.embed
         self.size: Size3 | None = None
 
     def before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         call = named_call(self.names, args, kwargs)
         self.size = self.family.fold_call(call, self.how)
+        self.embed.timestep = call.get("timestep")
         return (), call
 
     def after(self, model: nn.Module, args: tuple, output: Any) -> Any:
+        self.embed.timestep = None
         sample: Tensor = self.family.unfold_output(output[0], self.how, self.size)  # type: ignore[arg-type]
         if isinstance(output, tuple):
             return (sample, *output[1:])
@@ -109,7 +112,8 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them.
         rank: Rank of the LoRA; 0 = none. New over old parameters go with rank / width: three modes add 3.6 % at 16 and
             6.9 % at 32 to Wan's 1.3 billion, 4.3 % at 64 to its 14 billion. The paper has 32 to 64, below 5 %.
-        skip: Add a zero-initialised linear from before the embedding to after the de-embedding (DDiT).
+        skip: Add a small network around the transformer, from patches and time to the output, zero at first (skip.py).
+            For times with little noise, where large patches lose most.
 
     Returns:
         The same model.
@@ -246,7 +250,7 @@ def _enter(model: nn.Module, flexi: Flexi, name: str) -> None:
     merged = {path: weak.merged[path.replace(".", "-")] for path in weak.lora_layers if weak.merged}
     for path, module in (weak.shadows | merged).items():
         shadow(model, path, module)
-    call = _Call(model, flexi.family, weak.how)
+    call = _Call(model, flexi.family, weak)
     flexi.hooks = [
         model.register_forward_pre_hook(call.before, with_kwargs=True),
         model.register_forward_hook(call.after),

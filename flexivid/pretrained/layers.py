@@ -9,7 +9,7 @@ the embedding, which every mode has, also where the native layer has none.
 New layers keep their own precision (float32 unless changed): input is cast to it, output is cast back.
 
 Source:
-    2502.20126, sec. 3.2; the skip: DDiT (2602.16968).
+    2502.20126, sec. 3.2.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from flexivid.patching.resize import bilinear_matrix
 from flexivid.pretrained.family import Fold
+from flexivid.pretrained.skip import Skip, hidden_width
 
 
 def grow_kernel(weight: Tensor, channels: int, how: Fold) -> Tensor:
@@ -81,30 +82,31 @@ def _grown(native: Any, inputs: int, outputs: int) -> Any:
 class Embedding(nn.Module):
     """Patches of a weak mode to tokens; with a skip, it also keeps what goes around the transformer."""
 
-    def __init__(self, layer: Any, skip: Any = None) -> None:
+    def __init__(self, layer: Any, skip: Skip | None = None) -> None:
         super().__init__()
         self.layer = layer
         self.skip = skip
+        self.timestep: Tensor | None = None  # of the call
         self.skipped: Tensor | None = None
 
     @classmethod
     def grow(cls, native: Any, channels: int, how: Fold, *, skip_features: int = 0) -> Embedding:
-        """From the native embedding of ``channels`` channels; ``skip_features`` > 0 adds a zero skip of that width."""
+        """From the native embedding of ``channels`` channels; ``skip_features`` > 0 adds a skip to so many numbers."""
         inputs = (native.in_features if isinstance(native, nn.Linear) else channels) * how.growth.volume
-        layer = _grown(native, inputs, len(native.weight))
-        skip = _grown(native, inputs, skip_features) if skip_features else None
+        layer, skip = _grown(native, inputs, len(native.weight)), None
         with torch.no_grad():
             layer.weight.copy_(grow_kernel(native.weight.float(), channels, how))
             layer.bias.copy_(torch.zeros_like(layer.bias) if native.bias is None else native.bias)
-            for parameter in skip.parameters() if skip else ():
-                parameter.zero_()
+        if skip_features:
+            first = _grown(native, inputs, hidden_width(layer.weight[0].numel(), skip_features))
+            first.reset_parameters()
+            skip = Skip(first, skip_features)
         return cls(layer, skip)
 
     def forward(self, patches: Tensor) -> Tensor:
         own = patches.to(self.layer.weight.dtype)
         if self.skip is not None:
-            skipped = self.skip(own)
-            self.skipped = skipped if isinstance(self.skip, nn.Linear) else skipped.flatten(2).transpose(1, 2)
+            self.skipped = self.skip(own, self.timestep)
         return self.layer(own).to(patches.dtype)
 
 

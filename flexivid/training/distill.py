@@ -76,7 +76,7 @@ class FlexiDistillation(LightningModule):
         transformer: Diffusers folder, of a pipeline or of its transformer, or hub id.
         modes: Weak modes.
         rank: Rank of the LoRA.
-        skip: Add a zero-initialised skip around the transformer.
+        skip: Add a small network around the transformer, for times with little noise.
         adapter: Folder of an adapter to go on from; its modes, rank and skip count.
         weights: Precision of the native weights, ``bf16`` or ``fp32``; new ones are float32.
         gradient_checkpointing: Keep the input of each block only.

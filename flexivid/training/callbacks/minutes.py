@@ -16,7 +16,7 @@ FEW = 0.25  # of the steps asked for
 class FitMinutes(Callback):
     """Shortens the run so that it ends within a number of minutes, learning rate and phases with it.
 
-    Unlike ``max_time``, which cuts a run off wherever its learning rate is then. The speed is looked at three times;
+    Unlike ``max_time``, which cuts a run off wherever its learning rate is then. The speed is looked at four times;
     a run that was slow at first gets steps back, never more than were asked for. Validation and samples count as they
     come.
 
@@ -28,7 +28,7 @@ class FitMinutes(Callback):
         if not minutes > 0:
             raise ValueError(f"got minutes={minutes}; expected more than 0; change FitMinutes.minutes")
         self.minutes, self.look_every = minutes, 8
-        self._looks = [0.04, 0.15, 0.4]
+        self._looks = [0.04, 0.15, 0.4, 0.65]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; after a resume the minutes are those of the rest."""
