@@ -30,7 +30,9 @@ def build_parser() -> ArgumentParser:
     parser = program_parser("flexify", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
     add(
-        "model", help="diffusers folder (pipeline or transformer), Hugging Face hub id, or original .pt of DiT or Latte"
+        "model",
+        help="diffusers folder (pipeline or transformer), Hugging Face hub id, original .pt of DiT or Latte, or folder"
+        " of a trained FlexiDiT",
     )
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
     add("--output", help="adapter folder to write (default: none is written)")
@@ -112,8 +114,9 @@ def _summary(
     from flexivid.pipeline.pretrained_model import needs_of
     from flexivid.pipeline.pretrained_plan import costs_of, least_budget
     from flexivid.pretrained.calls import form_of
+    from flexivid.pretrained.family import config_of
 
-    size = size or form_of(model).size(model.config)
+    size = size or form_of(model).size(config_of(model))
     costs = costs_of(model, size, options.text_tokens)
     facts = {"difference": difference, "macs": costs, "least_budget": least_budget(costs), "output": written}
     return facts | needs_of(model, size, options.text_tokens)._asdict()

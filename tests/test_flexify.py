@@ -10,6 +10,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 import flexivid
+from flexivid.pipeline.checkpoint import save
 from flexivid.pipeline.pretrained_model import load_transformer
 from flexivid.pretrained import plain_checkpoints
 from flexivid.pretrained.adapter import load_adapter
@@ -44,6 +45,18 @@ def test_dry_run_reads_the_configuration_only(model, tmp_path, capsys) -> None:
     program.main([model, "--modes", "1x4x4", "--dry-run", "--size", "5", "8", "8", "--output", str(tmp_path / "none")])
     assert "latent 5x8x8" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_trained_flexidit(dry, tmp_path, capsys) -> None:
+    case = next(case for case in CASES if case.name == "flexidit")
+    folder, output = save(tmp_path / "run", build(case), {}), tmp_path / "modes"
+    words = [str(folder), "--modes", "2x4x4", "--rank", "2", "--output", str(output), "--device", "cpu"]
+    program.main(words + ["--dry-run"] * dry)
+    out = capsys.readouterr().out
+    assert "native mode 1x2x2" in out
+    assert ("largest absolute difference before and after: 0" in out) is not dry
+    assert dry or "2x4x4" in load_adapter(flexivid.load(folder), output).flexi.modes
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "folder"])

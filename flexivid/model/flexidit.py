@@ -139,18 +139,20 @@ class FlexiDiT(nn.Module):
     def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
         """Rotary tables, and the absolute position table (n, d): rotary alone cannot tell a wall from the middle."""
         grid = grid_of(size, patch)
-        centres = patch_centres(grid, patch, self.config.native, device=like.device)  # n 3
+        centres = self._centres(grid, patch, like.device)  # n 3
         angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2
         cos, sin = angles.cos(), angles.sin()
         cos, sin = (torch.cat(pair, dim=-1)[:, None].to(like.dtype) for pair in ((cos, cos), (-sin, sin)))  # n 1 e
         absolute = axis_angles(centres, self.config.width, base=TABLE_BASE)  # n d/2
         return Tokens(cos, sin, grid.t), torch.cat((absolute.cos(), absolute.sin()), dim=-1)
 
+    def _centres(self, grid: Size3, patch: PatchMode, device: torch.device) -> Tensor:
+        return patch_centres(grid, patch, self.config.native, device=device)
+
     def _check(self, x: Tensor, time: Tensor, mode: str | PatchMode | Packed | None) -> None:
-        if x.ndim != 5 or x.shape[1] != self.config.in_channels:
-            raise ValueError(
-                f"got x of shape {tuple(x.shape)}; expected (b, {self.config.in_channels}, t, h, w); add or move axes"
-            )
+        channels = self.embed.in_channels  # of whatever answers as the embedding
+        if x.ndim != 5 or x.shape[1] != channels:
+            raise ValueError(f"got x of shape {tuple(x.shape)}; expected (b, {channels}, t, h, w); add or move axes")
         if isinstance(mode, Packed) and len(x) % len(mode):
             raise ValueError(f"got {len(x)} samples for modes {mode}; expected equal shares; repeat the batch")
         if time.shape != x.shape[:1]:

@@ -107,6 +107,7 @@ class FlexiPatchEmbed(_FlexiKernel):
 
     def __init__(self, in_channels: int, width: int, modes: tuple[PatchMode, ...]) -> None:
         super().__init__(modes, embedding_dual)
+        self.in_channels = in_channels
         native = torch.empty(width, in_channels, *modes[0])
         nn.init.xavier_uniform_(native.view(width, -1))
         self.weight = nn.Parameter(torch.empty(width, in_channels, *self.underlying))

@@ -13,8 +13,9 @@ from torch import nn
 
 from flexivid.budget.cost import human
 from flexivid.patching.shapes import PatchMode, num_tokens
+from flexivid.pipeline.checkpoint import CONFIG, load
 from flexivid.pipeline.pretrained_plan import costs_of, least_budget
-from flexivid.pretrained.calls import Size, form_of, random_call
+from flexivid.pretrained.calls import Size, first_output, form_of, random_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode
 from flexivid.pretrained.plain_checkpoints import load_plain
@@ -28,8 +29,8 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
     """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte.
 
     Args:
-        model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, or a
-            ``.pt`` file, see ``load_plain``.
+        model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, a
+            ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT.
         dtype: Precision of its weights; ``None`` = float32.
         empty: Read the configuration only: the model is on the meta device.
 
@@ -42,6 +43,8 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
     if folder.suffix in (".pt", ".pth"):
         plain = load_plain(folder)
         return plain.to("meta") if empty else plain.to(dtype or torch.float32)
+    if (folder / CONFIG).is_file() and "flexivid_version" in json.loads((folder / CONFIG).read_text()):
+        return load(folder, device="meta" if empty else "cpu").to(dtype or torch.float32)
     inside = not folder.is_dir() or (folder / "model_index.json").is_file()
     where: dict[str, Any] = {"subfolder": "transformer"} if inside else {}
     if folder.is_dir() and not (folder / where.get("subfolder", "") / "config.json").is_file():
@@ -91,7 +94,7 @@ def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **se
     calls = [random_call(model, size, batch=number + 1, seed=number) for number, size in enumerate(sizes)]
 
     def outputs() -> list[torch.Tensor]:
-        return [model(**call, return_dict=False)[0] for call in calls]
+        return [first_output(model, call) for call in calls]
 
     before, largest = outputs(), 0.0
     flexify(model, modes, **settings)

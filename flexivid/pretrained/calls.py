@@ -31,6 +31,8 @@ class CallForm(NamedTuple):
         is_flow: Whether the model is a rectified flow.
         size: Configuration -> latent size (t, h, w) that such models are mostly used at.
         is_fixed: Configuration -> whether that is the only size, since positions were learned for it.
+        names: What the latent and the time are called.
+        noise_time: The time of pure noise.
     """
 
     inputs: Callable[[Config, int], dict[str, tuple]]
@@ -39,6 +41,8 @@ class CallForm(NamedTuple):
     is_flow: bool = False
     size: Callable[[Config], Size] = lambda config: (21, 60, 104)
     is_fixed: Callable[[Config], bool] = lambda config: False
+    names: tuple[str, str] = ("hidden_states", "timestep")
+    noise_time: float = TRAIN_TIMES
 
 
 def _wan_inputs(config: Config, text: int) -> dict[str, tuple]:
@@ -95,6 +99,7 @@ FORMS: Mapping[str, CallForm] = {
         size=lambda config: (1, config["sample_size"], config["sample_size"]),
         is_fixed=lambda config: True,
     ),
+    "FlexiDiT": CallForm(lambda config, text: {}, size=lambda config: (8, 32, 32), names=("x", "time"), noise_time=1.0),
     "HunyuanVideoTransformer3DModel": CallForm(_hunyuan_inputs, is_flow=True, size=lambda config: (33, 90, 160)),
     "LatteTransformer3DModel": CallForm(
         lambda config, text: {"encoder_hidden_states": (text, config["caption_channels"])},
@@ -157,13 +162,19 @@ def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: in
     form, config, source = form_of(model), config_of(model), torch.Generator().manual_seed(seed)
     weight = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     latent = torch.randn(batch, config["in_channels"], *size, generator=source).to(weight)
-    call: dict[str, Any] = {"hidden_states": form.pack(latent)}
-    call["timestep"] = torch.full((batch,), TRAIN_TIMES // 2, device=weight.device)
+    call: dict[str, Any] = {form.names[0]: form.pack(latent)}
+    call[form.names[1]] = torch.full((batch,), form.noise_time / 2, device=weight.device)
     for name, shape in form.inputs(config, text_tokens).items():
         call[name] = _filled(shape, batch, source).to(weight.device)
         if call[name].is_floating_point():
             call[name] = call[name].to(weight.dtype)
     return call | _moved(form.constants(config, size), weight.device)
+
+
+def first_output(model: nn.Module, call: Mapping[str, Any]) -> Tensor:
+    """What a model answers to a call: its one output, or the first of several."""
+    output = model(**call)
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def flow_call(model: nn.Module, latent: Tensor, noise: Tensor, time: Tensor, inputs: Mapping[str, Tensor]) -> dict:

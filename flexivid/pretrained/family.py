@@ -20,8 +20,9 @@ Config = Mapping[str, Any]
 
 
 def config_of(model: nn.Module) -> Config:
-    """The configuration of a transformer of diffusers."""
-    return model.config  # type: ignore[return-value]
+    """The configuration of a transformer, by name."""
+    config: Any = model.config
+    return config if isinstance(config, Mapping) else config.to_dict()
 
 
 def argument_names(model: nn.Module) -> list[str]:
@@ -68,11 +69,15 @@ class Fold(NamedTuple):
     native: PatchMode
 
 
+def fold_cells(latent: Tensor, how: Fold) -> tuple[Tensor, Size3]:
+    """A latent (b, c, t, h, w) folded, and its size (t, h, w)."""
+    return fold(latent, how.growth, how.native), Size3(*latent.shape[2:])
+
+
 def fold_latent(call: dict[str, Any], how: Fold) -> Size3:
     """Fold ``hidden_states`` (b, c, t, h, w) of a call in place; returns its size (t, h, w)."""
-    latent = call["hidden_states"]
-    call["hidden_states"] = fold(latent, how.growth, how.native)
-    return Size3(*latent.shape[2:])
+    call["hidden_states"], size = fold_cells(call["hidden_states"], how)
+    return size
 
 
 def unfold_latent(sample: Tensor, how: Fold, size: Size3) -> Tensor:
@@ -92,7 +97,7 @@ def latent_channels(config: Config) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Family:
-    """One class of diffusers' transformers.
+    """One class of transformers.
 
     Attributes:
         class_name: Name of the class.
@@ -106,9 +111,13 @@ class Family:
         channels: Channels (in, out) of the latent, from the configuration.
         axes: Axes along which weak modes may grow, from the configuration: some of ``thw``.
         square: Whether weak modes must grow rows and columns alike.
+        refuse: Raises ValueError for a mode that models of a configuration cannot take, for reasons of their own.
+        patch_layers: Model -> native patch layers as a convolution or linear, where those at the paths are neither.
+        answers: (embedding, de-embedding, fold) -> what answers at the paths, where a class calls them otherwise.
         positions: (model, fold) -> modules that answer in the place of native ones in a weak mode, by path.
         fold_call: Folds the arguments of a call in place; returns the size of the latent.
         unfold_output: (output, fold, size) -> output of the native size.
+        time_of: Folded call -> its times, 0 to 1000 as in diffusers.
     """
 
     class_name: str
@@ -122,9 +131,13 @@ class Family:
     channels: Callable[[Config], tuple[int, int]] = latent_channels
     axes: Callable[[Config], str] = lambda config: "thw"
     square: bool = False
+    refuse: Callable[[Config, PatchMode], None] = lambda config, mode: None
+    patch_layers: Callable[[nn.Module], tuple[nn.Module, nn.Module]] | None = None
+    answers: Callable[[Any, Any, Fold], tuple[nn.Module, nn.Module]] = lambda embed, unembed, how: (embed, unembed)
     positions: Callable[[nn.Module, Fold], dict[str, nn.Module]] = no_positions
     fold_call: Callable[[dict[str, Any], Fold], Size3] = fold_latent
     unfold_output: Callable[[Tensor, Fold, Size3], Tensor] = unfold_latent
+    time_of: Callable[[dict[str, Any]], Tensor | None] = lambda call: call.get("timestep")
 
     def growth(self, config: Config, mode: PatchMode) -> Size3:
         """How many native patches a mode covers along each axis.
@@ -133,6 +146,7 @@ class Family:
             ValueError: If models of this configuration cannot take the mode.
         """
         native, axes = self.patch(config), self.axes(config)
+        self.refuse(config, mode)
         growth = growth_of(mode, native)
         if any(factor > 1 and axis not in axes for axis, factor in zip("thw", growth, strict=True)):
             raise ValueError(

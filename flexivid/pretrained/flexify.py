@@ -33,19 +33,26 @@ class WeakMode(nn.Module):
         self.how = Fold(family.growth(config_of(model), mode), native)
         channels, out_channels = family.channels(config_of(model))
         width = out_channels * mode.volume if skip else 0
-        self.embed = Embedding.grow(registered(model, family.embed), channels, self.how, skip_features=width)
-        unembed = registered(model, family.unembed)
+        embed, unembed = _patch_layers(model, family)
+        self.embed = Embedding.grow(embed, channels, self.how, skip_features=width)
         self.unembed = Unembedding.grow(unembed, self.embed, self.how, family.output_order)
         self.lora_layers = attach_lora(model, family.lora, str(mode), rank) if rank else {}
         parts = {path.replace(".", "-"): trainable_part(layer, str(mode)) for path, layer in self.lora_layers.items()}
         self.lora = nn.ModuleDict(parts)
         self.merged = nn.ModuleDict()  # see merged.py; their paths with "-" for "."
         self.shadows = {
-            family.embed: self.embed,
-            family.unembed: self.unembed,
+            **dict(
+                zip((family.embed, family.unembed), family.answers(self.embed, self.unembed, self.how), strict=True)
+            ),
             **family.positions(model, self.how),
             **self.lora_layers,
         }
+
+
+def _patch_layers(model: nn.Module, family: Family) -> tuple[nn.Module, nn.Module]:
+    if family.patch_layers is not None:
+        return family.patch_layers(model)
+    return registered(model, family.embed), registered(model, family.unembed)
 
 
 class Flexi(nn.Module):
@@ -89,12 +96,15 @@ class _Call:
     def before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         call = named_call(self.names, args, kwargs)
         self.size = self.family.fold_call(call, self.how)
-        self.embed.timestep = call.get("timestep")
+        self.embed.timestep = self.family.time_of(call)
         return (), call
 
     def after(self, model: nn.Module, args: tuple, output: Any) -> Any:
         self.embed.timestep = None
-        sample: Tensor = self.family.unfold_output(output[0], self.how, self.size)  # type: ignore[arg-type]
+        first = output if isinstance(output, Tensor) else output[0]
+        sample: Tensor = self.family.unfold_output(first, self.how, self.size)  # type: ignore[arg-type]
+        if isinstance(output, Tensor):
+            return sample
         if isinstance(output, tuple):
             return (sample, *output[1:])
         output.sample = sample
@@ -102,13 +112,14 @@ class _Call:
 
 
 def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False) -> Model:
-    """Attach weak modes to a pre-trained transformer of diffusers. Its weights are frozen and never change.
+    """Attach weak modes to a pre-trained transformer. Its weights are frozen and never change.
 
     Per mode: a new embedding and de-embedding in closed form, and LoRA on self-attention and feed-forward. The model
     stays in its native mode; ``set_mode`` switches.
 
     Args:
-        model: E.g. ``pipe.transformer``, as loaded: before LoRAs of others, compilation or FSDP.
+        model: E.g. ``pipe.transformer``, as loaded: before LoRAs of others, compilation or FSDP. Of diffusers, or a
+            ``FlexiDiT``, whose own modes stay what they are.
         modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them.
         rank: Rank of the LoRA; 0 = none. New over old parameters go with rank / width: three modes add 3.6 % at 16 and
             6.9 % at 32 to Wan's 1.3 billion, 4.3 % at 64 to its 14 billion. The paper has 32 to 64, below 5 %.
@@ -225,7 +236,7 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
 
 
 def _known(flexi: Flexi, model: nn.Module, mode: str | PatchMode) -> str:
-    if str(mode) == NATIVE or PatchMode(mode) == flexi.family.patch(model.config):  # type: ignore[arg-type]
+    if str(mode) == NATIVE or PatchMode(mode) == flexi.family.patch(config_of(model)):
         return NATIVE
     name = str(PatchMode(mode))
     if name not in flexi.modes:

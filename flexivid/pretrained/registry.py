@@ -6,13 +6,14 @@ from flexivid.pretrained.cogvideox import COGVIDEOX
 from flexivid.pretrained.cosmos import COSMOS
 from flexivid.pretrained.dit import DIT
 from flexivid.pretrained.family import Family
+from flexivid.pretrained.flexidit import FLEXIDIT
 from flexivid.pretrained.hunyuan import HUNYUAN
 from flexivid.pretrained.latte import LATTE, VIDEO_DIT
 from flexivid.pretrained.ltx import LTX
 from flexivid.pretrained.wan import WAN
 
 FAMILIES: dict[str, Family] = {
-    family.class_name: family for family in (COGVIDEOX, COSMOS, DIT, HUNYUAN, LATTE, LTX, VIDEO_DIT, WAN)
+    family.class_name: family for family in (COGVIDEOX, COSMOS, DIT, FLEXIDIT, HUNYUAN, LATTE, LTX, VIDEO_DIT, WAN)
 }
 
 
@@ -26,11 +27,6 @@ def family_of(class_name: str) -> Family:
         >>> family_of("WanTransformer3DModel").embed
         'patch_embedding'
     """
-    if class_name == "FlexiDiT":
-        raise ValueError(
-            "got a FlexiDiT; expected a pre-trained transformer of diffusers, for a FlexiDiT has weak modes of its own;"
-            " train it with the modes you want (model.network.modes in a recipe)"
-        )
     if class_name not in FAMILIES:
         raise ValueError(
             f"got a model of class {class_name}; expected one of {', '.join(sorted(FAMILIES))};"

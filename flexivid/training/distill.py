@@ -22,6 +22,7 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.pretrained_model import load_transformer
 from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.calls import flow_call
+from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
 from flexivid.training.arrays import read_arrays
 from flexivid.training.modes import ModeChoice, Phase, mode_at
@@ -150,7 +151,7 @@ class FlexiDistillation(LightningModule):
 
     def _adopt(self, network: nn.Module) -> None:
         flexi = flexi_of(network)
-        native = flexi.family.patch(network.config)  # type: ignore[arg-type]
+        native = flexi.family.patch(config_of(network))
         self.weak_modes = tuple(mode for mode in self.weak_modes if mode != native)
         for mode in self.weak_modes:
             set_mode(network, mode)  # refuses one that it does not have

@@ -20,6 +20,8 @@ from diffusers import (
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor, nn
 
+from flexivid import Condition, FlexiDiT, FlexiDiTConfig
+from flexivid.pretrained.calls import first_output
 from flexivid.pretrained.video_dit import VideoDiT
 
 TEXT = 6
@@ -195,13 +197,32 @@ def _cosmos_video_call(batch: int, size: Size, dtype: torch.dtype) -> dict[str, 
     return call | {"timestep": torch.full((batch, 1, size[0], 1, 1), 0.5)}
 
 
+def _flexidit(**changes: Any) -> nn.Module:
+    model = FlexiDiT(FlexiDiTConfig(width=24, depth=2, num_heads=2, in_channels=4, num_classes=10, **changes))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():  # gates and the last layer start at zero
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def _flexidit_call(batch: int, size: Size, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "x": torch.randn(batch, 4, *size).to(dtype),
+        "time": torch.full((batch,), 0.5, dtype=dtype),
+        "condition": Condition(torch.arange(batch)),
+    }
+
+
 _cogvideox15_call = partial(_cogvideox_rotary_call, patch_t=2)
 COG15_MODES = ("4x2x2", "2x4x4", "4x4x4")
+FACTORISED = {"modes": ("1x2x2", "4x4x4"), "attention": "factorised"}
 COG_LEARNED = (5, 8, 8)
 LTX_MODES = ("2x1x1", "1x2x2", "2x2x2")
 CASES = [
     Case("wan2.1", _wan, _wan_call(4), "1x2x2"),
     Case("ltx", _ltx, _ltx_call, "1x1x1", LTX_MODES, odd=(5, 3, 5)),
+    Case("flexidit", partial(_flexidit, modes=("1x2x2",)), _flexidit_call, "1x2x2"),
     Case("hunyuan", _hunyuan, _hunyuan_call, "1x2x2"),
     Case("cogvideox-2b", _cogvideox, _cogvideox_call, "1x2x2"),
     Case("latte", _latte, _latte_call, "1x2x2", even=(5, 8, 8)),  # as many frames as it was made for
@@ -209,7 +230,7 @@ CASES = [
     Case("cosmos", _cosmos, _cosmos_call, "1x2x2"),
     Case("video-dit", _video_dit, _video_dit_call, "1x2x2", even=(5, 8, 8)),
 ]
-FAST = CASES[:2]
+FAST = CASES[:3]
 VARIANTS = [  # of families that have a case above
     Case("wan2.2-5b", _wan, _wan_call(4, per_token=True), "1x2x2"),
     Case("wan2.2-i2v", lambda: _wan(in_channels=9), _wan_call(9), "1x2x2"),
@@ -219,6 +240,7 @@ VARIANTS = [  # of families that have a case above
     Case("cogvideox1.5", _cogvideox15, _cogvideox15_call, "2x2x2", COG15_MODES, odd=(6, 6, 10)),
     Case("latte-even", lambda: _latte(4), _latte_call, "1x2x2", odd=(4, 6, 10)),
     Case("cosmos-video", lambda: _cosmos(in_channels=5, extra_pos_embed_type=None), _cosmos_video_call, "1x2x2"),
+    Case("flexidit-factorised", lambda: _flexidit(**FACTORISED), _flexidit_call, "1x2x2"),
     Case("hunyuan-i2v", lambda: _hunyuan(image_condition_type="token_replace"), _hunyuan_call, "1x2x2", ("1x4x4",)),
 ]
 by_family = pytest.mark.parametrize(
@@ -242,7 +264,7 @@ def call(case: Case, size: Size, *, batch: int = 1, dtype: torch.dtype = torch.f
 
 @torch.no_grad()
 def output(model: nn.Module, arguments: dict[str, Any]) -> Tensor:
-    return model(**arguments, return_dict=False)[0]
+    return first_output(model, arguments)
 
 
 def disturb(model: nn.Module) -> None:

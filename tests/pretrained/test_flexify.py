@@ -1,6 +1,7 @@
 """The native mode is the original, bit for bit; weak modes give the right shape and learn; errors say what to do."""
 
 import copy
+from dataclasses import replace
 
 import accelerate
 import pytest
@@ -9,6 +10,7 @@ from diffusers import FirstBlockCacheConfig
 from torch import nn
 
 from flexivid import FlexiDiT, FlexiDiTConfig
+from flexivid.pretrained.calls import first_output
 from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode, unflexify
 from tests.pretrained.families import CASES, VARIANTS, build, by_family, call, disturb, output
 
@@ -17,7 +19,7 @@ WAN = CASES[0]
 
 def train_a_step(model: nn.Module, arguments: dict) -> None:
     optimizer = torch.optim.AdamW(adapter_parameters(model), lr=1e-2)
-    model(**arguments, return_dict=False)[0].square().mean().backward()
+    first_output(model, arguments).square().mean().backward()
     optimizer.step()
     optimizer.zero_grad()
 
@@ -71,11 +73,13 @@ def test_gradients_reach_all_of_the_mode_and_nothing_else(case, checkpointing) -
     model = flexify(build(case), case.modes, rank=2, skip=True)
     disturb(model)
     model.train()
-    if checkpointing:
+    if checkpointing and hasattr(model, "enable_gradient_checkpointing"):
         model.enable_gradient_checkpointing()
+    elif checkpointing:
+        model.config = replace(model.config, gradient_checkpointing=True)
     for mode in case.modes:
         model.zero_grad()
-        set_mode(model, mode)(**call(case, case.odd), return_dict=False)[0].square().mean().backward()
+        first_output(set_mode(model, mode), call(case, case.odd)).square().mean().backward()
         reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
         assert reached == {f"flexi.modes.{mode}.{name}" for name, _ in model.flexi.modes[mode].named_parameters()}
         assert all(parameter.grad.abs().sum() > 0 for parameter in model.flexi.modes[mode].parameters())
@@ -95,9 +99,13 @@ def test_a_fresh_skip_and_fresh_lora_change_nothing(case) -> None:
 def test_positional_arguments_and_dictionaries_come_out_the_same(case) -> None:
     model = set_mode(flexify(build(case), case.modes, rank=2), case.modes[0])
     arguments = call(case, case.even)
-    first = arguments.pop("hidden_states")
+    named = output(model, arguments)
+    first = arguments.pop(next(iter(arguments)))
     with torch.no_grad():
-        assert torch.equal(model(first, **arguments).sample, model(first, **arguments, return_dict=False)[0])
+        made = model(first, **arguments)
+        assert torch.equal(made if torch.is_tensor(made) else made.sample, named)
+        if not torch.is_tensor(made):
+            assert torch.equal(model(first, **arguments, return_dict=False)[0], named)
 
 
 @by_family
@@ -206,7 +214,36 @@ def test_a_refused_mode_leaves_the_model_as_it_was() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_flexidit_is_told_that_it_has_modes() -> None:
-    network = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
-    with pytest.raises(ValueError, match="got a FlexiDiT; expected a pre-trained transformer of diffusers, for"):
-        flexify(network, ["1x4x4"])
+def test_own_modes_of_a_flexidit_stay_what_they_are() -> None:
+    model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4"))).eval()
+    nn.init.normal_(model.out.weight)
+    x, time = torch.randn(1, 3, 4, 8, 8), torch.tensor([0.5])
+    before = output(model, {"x": x, "time": time, "mode": "2x4x4"})
+    with pytest.raises(ValueError, match="got mode 2x4x4 for a FlexiDiT that was trained with it"):
+        flexify(model, ["1x4x4", "2x4x4"])
+    set_mode(flexify(model, ["1x4x4"]), "1x4x4")
+    with pytest.raises(ValueError, match="got mode 2x4x4 while a mode of flexify is set"):
+        model(x, time, mode="2x4x4")
+    with pytest.raises(ValueError, match=r"expected \(b, 12, t, h, w\)"):
+        model(x[:, :2], time)
+    assert torch.equal(output(set_mode(model, "native"), {"x": x, "time": time, "mode": "2x4x4"}), before)
+
+
+def test_a_fresh_mode_of_a_flexidit_is_close_to_one_that_it_has() -> None:
+    """Both are resized from the native kernel: the same embedding, but for what the adapters' bilinear output is."""
+    model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "1x4x4"))).eval()
+    other = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2",))).eval()
+    with torch.no_grad():
+        nn.init.normal_(other.out.weight)
+        other.out.weight.copy_(other.out.weight.mean((2, 3, 4), keepdim=True).expand_as(other.out.weight))
+        state = other.state_dict()
+        for part in ("embed", "out"):
+            lifted = getattr(model, part).lift(state[f"{part}.weight"])
+            state[f"{part}.weight"] = lifted
+        state["out.bias"] = model.out.bias
+        for name in ("mode_embedding", "conditioning.mode"):
+            state[name] = state[name].repeat(2, 1)
+    model.load_state_dict(state)
+    arguments = {"x": torch.randn(1, 3, 2, 8, 8), "time": torch.tensor([0.5])}
+    weak = output(set_mode(flexify(other, ["1x4x4"], rank=0), "1x4x4"), arguments)
+    torch.testing.assert_close(weak, output(model, arguments | {"mode": "1x4x4"}), rtol=1e-3, atol=1e-4)
