@@ -90,7 +90,7 @@ def _answers(embed: Any, unembed: Any, how: Fold) -> tuple[nn.Module, nn.Module]
 
 def _fold_call(call: dict[str, Any], how: Fold) -> Size3:
     mode = call.get("mode")
-    if mode is not None and mode != how.native:
+    if mode is not None and str(mode) not in ("native", str(how.native)):
         raise ValueError(
             f"got mode {mode} while a mode of flexify is set; expected none; call set_mode(model, 'native') first"
         )

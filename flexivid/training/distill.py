@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec, to_unit
+from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.pretrained_model import load_transformer
 from flexivid.pretrained.adapter import load_adapter
@@ -150,6 +151,11 @@ class FlexiDistillation(LightningModule):
             self.is_sharded = True
 
     def _adopt(self, network: nn.Module) -> None:
+        if isinstance(network, FlexiDiT):
+            raise ValueError(
+                "got a FlexiDiT; expected a transformer of diffusers; train a FlexiDiT with the modes you want"
+                " (model.network.modes of python -m flexivid.train fit), or distil added ones in a loop of your own"
+            )
         flexi = flexi_of(network)
         native = flexi.family.patch(config_of(network))
         self.weak_modes = tuple(mode for mode in self.weak_modes if mode != native)

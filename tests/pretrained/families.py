@@ -222,15 +222,15 @@ LTX_MODES = ("2x1x1", "1x2x2", "2x2x2")
 CASES = [
     Case("wan2.1", _wan, _wan_call(4), "1x2x2"),
     Case("ltx", _ltx, _ltx_call, "1x1x1", LTX_MODES, odd=(5, 3, 5)),
-    Case("flexidit", partial(_flexidit, modes=("1x2x2",)), _flexidit_call, "1x2x2"),
     Case("hunyuan", _hunyuan, _hunyuan_call, "1x2x2"),
     Case("cogvideox-2b", _cogvideox, _cogvideox_call, "1x2x2"),
     Case("latte", _latte, _latte_call, "1x2x2", even=(5, 8, 8)),  # as many frames as it was made for
     Case("dit", _dit, _dit_call, "1x2x2", ("1x4x4", "1x6x6"), even=(1, 8, 8), odd=(1, 6, 6)),
     Case("cosmos", _cosmos, _cosmos_call, "1x2x2"),
     Case("video-dit", _video_dit, _video_dit_call, "1x2x2", even=(5, 8, 8)),
+    Case("flexidit", partial(_flexidit, modes=("1x2x2",)), _flexidit_call, "1x2x2"),
 ]
-FAST = CASES[:3]
+FAST = [case for case in CASES if case.name in ("wan2.1", "ltx", "flexidit")]
 VARIANTS = [  # of families that have a case above
     Case("wan2.2-5b", _wan, _wan_call(4, per_token=True), "1x2x2"),
     Case("wan2.2-i2v", lambda: _wan(in_channels=9), _wan_call(9), "1x2x2"),
@@ -245,7 +245,7 @@ VARIANTS = [  # of families that have a case above
 ]
 by_family = pytest.mark.parametrize(
     "case",
-    [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in (*CASES[len(FAST) :], *VARIANTS))],
+    [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in (*CASES, *VARIANTS) if case not in FAST)],
     ids=lambda case: case.name,
 )
 

@@ -113,6 +113,12 @@ def test_an_answer_of_the_teacher_serves_several_steps(tmp_path) -> None:
         module(reuse=0)
 
 
+def test_a_flexidit_is_sent_to_its_own_training() -> None:
+    network = flexify(build(next(case for case in CASES if case.name == "flexidit")), ["1x4x4"])
+    with pytest.raises(ValueError, match="got a FlexiDiT; expected a transformer of diffusers; train a FlexiDiT with"):
+        FlexiDistillation.of(network)
+
+
 def test_the_mode_depends_on_seed_and_step_alone() -> None:
     one, other = module(seed=3), module(seed=3)
     other.total_steps = 77
