@@ -170,9 +170,8 @@ def _write_batch(
     shown = []
     for i, video in zip(indices, videos, strict=True):
         frames = to_frames(video)
-        write_video(folder / files[i], frames, _fps(model))
         label, schedule = int(labels[i]) if model.config.num_classes else None, schedule_of(plan.followed, i)
-        lines[files[i]] = {
+        line = {
             "file": files[i],
             "index": i,
             "seed": seed + i,
@@ -183,6 +182,8 @@ def _write_batch(
             "macs": schedule_macs(schedule, model.config, facts["sampling"]["size"]),
             **facts,
         }
+        write_video(folder / files[i], frames, _fps(model))
+        lines[files[i]] = line  # at once: an interruption between the two would leave a file out
         shown.append(frames)
     return shown
 

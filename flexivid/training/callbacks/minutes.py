@@ -50,7 +50,8 @@ class FitMinutes(Callback):
         self._looks.pop(0)
         a_step = (seconds - self._last[0]) / max(1, step - self._last[1])  # since the last look: starts are slow
         self._last = seconds, step
-        total = min(self._asked, max(step + 64, step + int((self.minutes * 60 - seconds) / a_step)))
+        least = min(step + 64, pl_module.total_steps)
+        total = min(self._asked, max(least, step + int((self.minutes * 60 - seconds) / a_step)))
         if abs(total / pl_module.total_steps - 1) > 0.02:
             few = "; a smaller network learns more in so few: conf/model" if total < FEW * self._asked else ""
             rank_zero_info(f"{a_step:.2f} s a step: {total} steps fit into {self.minutes:g} minutes{few}")
