@@ -28,6 +28,7 @@ from torch import Tensor
 from flexivid.budget.planners import PLANNERS, weak_first
 from flexivid.budget.schedule import constant, schedule_macs
 from flexivid.budget.table import read_tables
+from flexivid.budget.units import USUAL_BUDGETS
 from flexivid.diffusion.solver import num_calls
 from flexivid.latents.codec import to_bytes, to_unit
 from flexivid.metrics.fidelity import fidelity
@@ -171,10 +172,10 @@ def write_plot(path: Path, rows: list[dict], num_videos: int) -> None:
         right.errorbar(share, [row["perceptual"] for row in own], bars, **look)
     left.set_ylabel("fvd[motion] to real clips")
     right.set_ylabel("feature distance to full compute")
+    budgets = sorted({row["budget"] for row in rows})
     for axes in (left, right):
         axes.set_xlabel("share of the full compute")
         axes.set_xscale("log")
-        budgets = sorted({row["budget"] for row in rows})
         axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
         axes.set_xticks([], minor=True)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(WAYS) + 1, fontsize=8)
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="run folder; flexivid.search has been run on it")
     parser.add_argument("--data", help="real videos (default: those of the run)")
     parser.add_argument("--split", default="held_out", help="part of them; the search may have seen train")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.6, 0.4, 0.25, 0.15])
+    parser.add_argument("--budgets", type=float, nargs="+", default=list(USUAL_BUDGETS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--num-videos", type=int, default=512)
     parser.add_argument("--block", type=int, default=64, help="samples made in every way before the next")

@@ -185,6 +185,16 @@ def best(front: Sequence[Point], affordable: float) -> Point | None:
     return front[place - 1] if place else None
 
 
+def winners(front: Sequence[Point], limits: Iterable[float]) -> list[Point]:
+    """What :func:`best` gives for each of several limits, each point once.
+
+    Example:
+        >>> winners([Point(2, 6.0, (1, 1)), Point(5, 1.0, (0, 1))], [1, 2, 4, 9])
+        [Point(cost=2, error=6.0, choice=(1, 1)), Point(cost=5, error=1.0, choice=(0, 1))]
+    """
+    return list(dict.fromkeys(point for limit in limits if (point := best(front, limit)) is not None))
+
+
 def check_switches(max_switches: int | None) -> None:
     """Refuse a limit that is none.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
 from flexivid.budget.planners import error_front
 from flexivid.budget.schedule import Schedule, Step, affordable_cost
-from flexivid.budget.search import Point, best, check_switches
+from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import USUAL_BUDGETS
 from flexivid.diffusion.guidance import Guidance, at_call, guided_output
@@ -125,7 +125,7 @@ def calibrate(
     for point, schedule in _trial_schedules(model, settings, table.check(), fraction_of(model, most, 1.0).full):
         batches = _batches(model, settings, num_videos, seed, on_calls)
         trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
-    if on_calls is not None and len(options) > 1:  # schedules alike are tried once
+    if on_calls is not None and len(options) > 1:  # schedules alike are tried once, the native one not at all
         on_calls(num_videos * calls * (TRIALS - len(trials)))
     return Calibration(table, torch.cat(samples), tuple(trials))
 
@@ -172,8 +172,8 @@ def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, ful
     allowance = fraction_of(model, settings, 1.0)
     front = error_front(allowance, table)
     limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
-    points = dict.fromkeys(point for limit in limits if (point := best(front, limit)) is not None)
-    return [(point, allowance.schedule(point.choice)) for point in points if point != front[-1]]
+    points = [point for point in winners(front, limits) if point != front[-1]]
+    return [(point, allowance.schedule(point.choice)) for point in points]
 
 
 def _batches(

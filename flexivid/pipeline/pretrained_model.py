@@ -43,7 +43,7 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
     if folder.suffix in (".pt", ".pth"):
         plain = load_plain(folder)
         return plain.to("meta") if empty else plain.to(dtype or torch.float32)
-    if (folder / CONFIG).is_file() and "flexivid_version" in json.loads((folder / CONFIG).read_text()):
+    if "flexivid_version" in _config(folder):
         return load(folder, device="meta" if empty else "cpu").to(dtype or torch.float32)
     inside = not folder.is_dir() or (folder / "model_index.json").is_file()
     where: dict[str, Any] = {"subfolder": "transformer"} if inside else {}
@@ -54,7 +54,7 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
         )
     if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
         raise ValueError(f"got model {model}, which does not exist; expected a folder or a hub id like org/name")
-    is_own = _class_name(folder / where.get("subfolder", "")) == VideoDiT.__name__
+    is_own = _config(folder / where.get("subfolder", "")).get("_class_name") == VideoDiT.__name__
     kind: Any = VideoDiT if is_own else AutoModel
     try:
         if empty:
@@ -68,10 +68,10 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
         raise ValueError(f"got model {model}, which cannot be loaded ({reason}); expected a diffusers model") from error
 
 
-def _class_name(folder: Path) -> str | None:
-    """What the configuration in a folder says; ``None`` for a hub id."""
-    file = folder / "config.json"
-    return json.loads(file.read_text()).get("_class_name") if file.is_file() else None
+def _config(folder: Path) -> dict[str, Any]:
+    """The configuration in a folder; nothing for a hub id."""
+    file = folder / CONFIG
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 @torch.no_grad()

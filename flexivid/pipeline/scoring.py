@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flexivid.budget.planners import error_front, weak_first
 from flexivid.budget.schedule import Schedule, affordable_cost
-from flexivid.budget.search import best
+from flexivid.budget.search import winners
 from flexivid.budget.table import ErrorTable, Scored
 from flexivid.budget.units import Allowance
 from flexivid.latents.codec import to_bytes
@@ -91,10 +91,10 @@ def candidates(
     for whole, table in zip(wholes, tables, strict=True):
         choices = [(option,) * whole.num_steps for option in range(len(whole.options))]
         front = error_front(whole, table)
-        points = [best(front, affordable_cost(budget, full)) for budget in budgets]
-        choices += [point.choice for point in points if point is not None]
-        for budget in budgets if whole.num_steps == most else ():
-            choices += _weak_first(whole, affordable_cost(budget, full))
+        limits = [affordable_cost(budget, full) for budget in budgets]
+        choices += [point.choice for point in winners(front, limits)]
+        for limit in limits if whole.num_steps == most else ():
+            choices += _weak_first(whole, limit)
         found.append(list(dict.fromkeys(choices)))
     return found
 

@@ -209,7 +209,7 @@ def flow_call(model: nn.Module, latent: Tensor, noise: Tensor, time: Tensor, inp
     noisy = torch.lerp(latent, noise.to(latent), t)
     size: Size = tuple(latent.shape[2:])  # type: ignore[assignment]
     constants = _moved(form.constants(config, size), latent.device)
-    return {"hidden_states": form.pack(noisy), "timestep": TRAIN_TIMES * time, **constants, **inputs}
+    return {form.names[0]: form.pack(noisy), form.names[1]: form.noise_time * time, **constants, **inputs}
 
 
 def _filled(shape: tuple, batch: int, source: torch.Generator) -> Tensor:

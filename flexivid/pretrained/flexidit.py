@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flexivid.budget.cost import TIME_FEATURES
 from flexivid.patching.embed import patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.family import Config, Family, Fold, Work, fold_cells
+from flexivid.pretrained.family import Config, Family, Fold, Work, config_of, fold_cells
 from flexivid.pretrained.rotary import native_centres
 
 
@@ -69,7 +69,7 @@ def _refuse(config: Config, mode: PatchMode) -> None:
 
 def _patch_layers(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:
     """The native mode's patch layers, resized from the underlying kernels, as linears of features (c, pt, ph, pw)."""
-    native, modules = _native(model.config.to_dict()), model._modules  # type: ignore[operator, union-attr]
+    native, modules = _native(config_of(model)), model._modules
     weight, bias = modules["embed"].kernel(native), modules["embed"].bias  # type: ignore[operator, union-attr]
     out_weight, out_bias = modules["out"].kernel(native)  # type: ignore[operator, union-attr]
     return _linear(weight.flatten(1), bias), _linear(out_weight.flatten(1).T, out_bias.flatten())  # type: ignore[arg-type]

@@ -40,10 +40,10 @@ class WeakMode(nn.Module):
         parts = {path.replace(".", "-"): trainable_part(layer, str(mode)) for path, layer in self.lora_layers.items()}
         self.lora = nn.ModuleDict(parts)
         self.merged = nn.ModuleDict()  # see merged.py; their paths with "-" for "."
+        embed_answer, unembed_answer = family.answers(self.embed, self.unembed, self.how)
         self.shadows = {
-            **dict(
-                zip((family.embed, family.unembed), family.answers(self.embed, self.unembed, self.how), strict=True)
-            ),
+            family.embed: embed_answer,
+            family.unembed: unembed_answer,
             **family.positions(model, self.how),
             **self.lora_layers,
         }
@@ -96,7 +96,8 @@ class _Call:
     def before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         call = named_call(self.names, args, kwargs)
         self.size = self.family.fold_call(call, self.how)
-        self.embed.timestep = self.family.time_of(call)
+        if self.embed.skip is not None:
+            self.embed.timestep = self.family.time_of(call)
         return (), call
 
     def after(self, model: nn.Module, args: tuple, output: Any) -> Any:

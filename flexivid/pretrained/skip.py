@@ -43,7 +43,7 @@ class Skip(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, patches: Tensor, timestep: Tensor) -> Tensor:
-        """(b, ...) and times in the model's own unit: one for each sample, frame or token, (b, ...)."""
+        """(b, ...) and times from 0 to 1000, one for each sample, frame or token: (b, ...), (1,) or ()."""
         hidden = self.first(patches)
         is_linear = isinstance(self.first, nn.Linear)
         hidden = hidden.flatten(1, -2) if is_linear else hidden.flatten(2).transpose(1, 2)  # (b, n, h)

@@ -22,7 +22,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.pretrained_model import load_transformer
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.pretrained.calls import flow_call
+from flexivid.pretrained.calls import first_output, flow_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
 from flexivid.training.arrays import read_arrays
@@ -207,7 +207,7 @@ class FlexiDistillation(LightningModule):
             return self.answers[int(chosen)]
         call, is_walk = self.call_of(batch, stream)
         with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
-            target = set_mode(self.network, NATIVE)(**call, return_dict=False)[0]
+            target = first_output(set_mode(self.network, NATIVE), call)
         if is_walk:
             self.walk.advance(target, call["hidden_states"], generator_of((*stream, 1), target.device))
         self.answers = [*self.answers, (call, target)][1 - 2 * self.reuse :]
@@ -218,7 +218,7 @@ class FlexiDistillation(LightningModule):
         call, is_walk = self.call_of(batch, (-1, self.global_rank, batch_idx))
         if is_walk:
             return
-        target = set_mode(self.network, NATIVE)(**call, return_dict=False)[0]
+        target = first_output(set_mode(self.network, NATIVE), call)
         for mode in self.weak_modes:
             error, scale = distance(self.network, mode, call, target)
             self.log(f"val/relative_error/{mode}", error / scale, batch_size=len(target), sync_dist=True)
@@ -292,7 +292,7 @@ def distance(network: nn.Module, mode: PatchMode, call: dict[str, Any], target: 
 
     Where a model also predicts a variance (as many channels again), it is left out.
     """
-    output = set_mode(network, mode)(**call, return_dict=False)[0]
+    output = first_output(set_mode(network, mode), call)
     channels = call["hidden_states"].shape[1]
     if target.shape[1] == 2 * channels:
         output, target = output[:, :channels], target[:, :channels]
