@@ -7,11 +7,13 @@ exactly. Resizing the patch weights is done once a call, not once a sample, and 
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from flexivid.patching.shapes import PatchMode, grid_of
 
 TIME_FEATURES = 256
+OUTPUT_CONV_CELLS, OUTPUT_CONV_HIDDEN = 27, 16  # cells that a cell of the output sees, channels inside
 
 
 class NetworkShape(Protocol):
@@ -31,6 +33,8 @@ class NetworkShape(Protocol):
     def attention(self) -> str: ...
     @property
     def modes(self) -> tuple: ...
+    @property
+    def output_conv(self) -> bool: ...
     def mode(self, mode: str | PatchMode | None) -> PatchMode: ...
 
 
@@ -61,7 +65,7 @@ def macs(config: NetworkShape, size: tuple[int, int, int], mode: str | PatchMode
     out = n * patch.volume * (config.out_channels or config.in_channels) * d + 2 * d * d  # with its modulation
     condition = TIME_FEATURES * d + d * d
     linears = n * (4 * d * d + 2 * d * config.hidden) + 6 * d * d  # qkv, out, feed-forward; modulation
-    return embed + condition + config.depth * linears + _attention(config, grid) + out
+    return embed + condition + config.depth * linears + _attention(config, grid) + out + _output_conv(config, size)
 
 
 def _attention(config: NetworkShape, grid: tuple[int, int, int]) -> int:
@@ -71,6 +75,14 @@ def _attention(config: NetworkShape, grid: tuple[int, int, int]) -> int:
         return config.depth * 2 * config.width * (frames * place) ** 2
     pairs_space, pairs_time = frames * place**2, place * frames**2
     return 2 * config.width * ((config.depth + 1) // 2 * pairs_space + config.depth // 2 * pairs_time)
+
+
+def _output_conv(config: NetworkShape, size: tuple[int, int, int]) -> int:
+    """Of the convolution over the output, which sees the size without padding: the same in every mode."""
+    if not config.output_conv:
+        return 0
+    channels = config.out_channels or config.in_channels
+    return math.prod(size) * channels * OUTPUT_CONV_HIDDEN * (OUTPUT_CONV_CELLS + 1)  # a pointwise one comes after
 
 
 def human(count: float) -> str:

@@ -5,9 +5,10 @@ Knows processes and schedulers; not what the network is, nor which patch modes i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ SOLVERS = {"flow": ("euler", "heun", "unipc", "dpm++"), "ddpm": ("ddim", "ddpm",
 
 Randomness = torch.Generator | list[torch.Generator] | None
 Predict = Callable[[int, Tensor, Tensor], Tensor]  # (call index, x, times (b,)) -> network output
+NOISE_STREAM = 1  # spawn key of the solver's own noise
 
 
 def solvers_of(process: Process) -> tuple[str, ...]:
@@ -132,6 +134,24 @@ def _ddpm_scheduler(process: Process, solver: str, num_steps: int) -> Any:
     return scheduler
 
 
+def noise_generators(seeds: Iterable[int]) -> list[torch.Generator]:
+    """One source of the solver's own noise for each sample, on the CPU, independent of the noise it starts from.
+
+    Both belong to the sample's seed. A generator seeded with the seed itself would repeat the starting noise at the
+    first step of the ancestral solver, and two equal noises add up to more than two independent ones.
+
+    Args:
+        seeds: Seed of each sample, the one that its starting noise is drawn from.
+
+    Example:
+        >>> start, own = torch.Generator().manual_seed(7), noise_generators([7])[0]
+        >>> [round(torch.randn(1, generator=source).item(), 3) for source in (start, own)]
+        [-0.147, 0.539]
+    """
+    words = [np.random.SeedSequence(seed % 2**64, spawn_key=(NOISE_STREAM,)).generate_state(1) for seed in seeds]
+    return [torch.Generator().manual_seed(int(word[0])) for word in words]  # the CPU generator reads 32 bits
+
+
 def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, generator: Randomness = None) -> Tensor:
     """Follow the path from noise to data.
 
@@ -140,7 +160,7 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
         noise: Where to start, (b, c, t, h, w), float32.
         process: What the output means.
         scheduler: From :func:`build_scheduler`; used up by one call.
-        generator: Randomness of the ancestral solver (ddpm), one in all or one a sample.
+        generator: Randomness of the ancestral solver (ddpm), one in all or one a sample (:func:`noise_generators`).
 
     Returns:
         Latent at time 0, the shape of ``noise``, float32.

@@ -59,9 +59,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "sdpa") -> Tensor:
     """Softmax attention, (b, n, k, e) three times -> (b, n, k, e).
 
     Args:
-        q: Queries. Likewise ``k`` keys and ``v`` values.
+        q: Queries, cast to the dtype of ``v``. Likewise ``k`` keys and ``v`` values.
         backend: ``sdpa`` or ``xformers``; xformers falls back with one warning where it has no operator.
     """
+    q, k = q.to(v.dtype), k.to(v.dtype)  # on GPUs, norms under autocast answer in float32
     if backend == "xformers" and _xformers_operator(q.device.type):
         return _xformers_operator(q.device.type)(q, k, v)
     if _prefers_bmm(q):

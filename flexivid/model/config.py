@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from flexivid.patching.shapes import PatchMode, axis_split
+from flexivid.patching.shapes import PatchMode, axis_split, shrinks_far, underlying_patch
 
 PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and two for laptops
     "nano": {"width": 128, "depth": 4, "num_heads": 2},
@@ -17,6 +17,16 @@ PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and t
     "L": {"width": 1024, "depth": 24, "num_heads": 16},
     "XL": {"width": 1152, "depth": 28, "num_heads": 16},
 }
+
+CHOICES = {
+    "attention": ("joint", "factorised"),
+    "attention_backend": ("sdpa", "xformers"),
+    "resize": ("area", "bilinear"),
+}
+BEFORE: dict[str, Any] = {
+    "resize": "bilinear",
+    "output_conv": False,
+}  # what configs mean that were written before a field was there
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,10 @@ class FlexiDiTConfig:
         attention: ``joint`` over space and time, or ``factorised``: spatial and temporal blocks in turn (Latte).
         attention_backend: ``sdpa`` or ``xformers`` (falls back to sdpa where xformers has no operator).
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
+        resize: How embedding weights come to sides below half of the largest one: ``area``, or ``bilinear`` as in
+            models saved before there was a choice. Without such sides it makes no difference and reads ``area``.
+        output_conv: Add a small convolution over the output, which can smooth the borders between patches. It costs the
+            same in all modes, so large patches become dearer.
 
     Raises:
         ValueError: If the numbers do not fit together; the message names the field.
@@ -56,6 +70,8 @@ class FlexiDiTConfig:
     attention: Literal["joint", "factorised"] = "joint"
     attention_backend: Literal["sdpa", "xformers"] = "sdpa"
     gradient_checkpointing: bool = False
+    resize: Literal["area", "bilinear"] = "area"
+    output_conv: bool = False
 
     def __post_init__(self) -> None:
         modes = (self.modes,) if isinstance(self.modes, str) else self.modes
@@ -63,6 +79,8 @@ class FlexiDiTConfig:
         if self.out_channels is None:
             object.__setattr__(self, "out_channels", self.in_channels)
         self._check()
+        if not self._shrinks_far:
+            object.__setattr__(self, "resize", "area")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> FlexiDiTConfig:
@@ -73,13 +91,23 @@ class FlexiDiTConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FlexiDiTConfig:
-        """Build from plain data, as in ``config.json``; an unknown key is an error that names the nearest field."""
+        """Build from plain data, as in ``config.json``; an unknown key is an error that names the nearest field.
+
+        Fields that did not exist when the data were written mean what networks did then.
+
+        Example:
+            >>> FlexiDiTConfig.from_dict({"modes": ["1x2x2", "1x8x8"]}).resize, FlexiDiTConfig().resize
+            ('bilinear', 'area')
+        """
         check_keys(values, [field.name for field in fields(cls)], what="model setting")
-        return cls(**values)
+        return cls(**{**BEFORE, **values})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for ``config.json``; modes as text."""
-        return {**asdict(self), "modes": [str(mode) for mode in self.modes]}
+        """Plain data for ``config.json``; modes as text. Newer fields are left out where they change nothing."""
+        values = {**asdict(self), "modes": [str(mode) for mode in self.modes]}
+        if not self._shrinks_far:
+            values["resize"] = BEFORE["resize"]
+        return {name: value for name, value in values.items() if name not in BEFORE or value != BEFORE[name]}
 
     @property
     def native(self) -> PatchMode:
@@ -108,6 +136,13 @@ class FlexiDiTConfig:
             raise ValueError(f"got mode {chosen}; expected one the model has ({have}); choose one or retrain with it")
         return chosen
 
+    @property
+    def _shrinks_far(self) -> bool:
+        """Whether a mode has a side below half of the largest one."""
+        modes: tuple[PatchMode, ...] = self.modes  # type: ignore[assignment]
+        largest = underlying_patch(modes)
+        return any(shrinks_far(old, new) for mode in modes for old, new in zip(largest, mode, strict=True))
+
     def _check(self) -> None:
         for name in ("width", "depth", "num_heads", "in_channels", "out_channels"):
             if getattr(self, name) < 1:
@@ -125,7 +160,7 @@ class FlexiDiTConfig:
         if self.hidden < 1:
             raise ValueError(f"got mlp_ratio={self.mlp_ratio}; expected mlp_ratio x width >= 1; change mlp_ratio")
         axis_split(self.head_dim)
-        for name, known in (("attention", ("joint", "factorised")), ("attention_backend", ("sdpa", "xformers"))):
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}; expected {' or '.join(known)}; choose one")
 

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from flexivid.model.block import Block, Tokens, modulate
 from flexivid.model.conditioning import Condition, Conditioning
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.output_conv import OutputConv
 from flexivid.model.packing import Packed, Part, join, part_from
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput
 from flexivid.patching.position import axis_angles, patch_centres
@@ -47,13 +48,14 @@ class FlexiDiT(nn.Module):
         self.config = config
         self.recipe: Mapping[str, Any] = {}
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
-        self.embed = FlexiPatchEmbed(config.in_channels, config.width, modes)
+        self.embed = FlexiPatchEmbed(config.in_channels, config.width, modes, resize=config.resize)
         self.mode_embedding = nn.Parameter(torch.zeros(len(modes), config.width))
         self.conditioning = Conditioning(config.width, config.num_classes, len(modes))
         axes = ("space", "time") if config.attention == "factorised" else ("joint",)
         self.blocks = nn.ModuleList(Block(config, axes[i % len(axes)]) for i in range(config.depth))
         self.out_modulation = nn.Linear(config.width, 2 * config.width)
         self.out = FlexiPatchOutput(config.width, config.out_channels or config.in_channels, modes)
+        self.out_conv = OutputConv(self.out.out_channels) if config.output_conv else None
         nn.init.zeros_(self.out_modulation.weight)
         nn.init.zeros_(self.out_modulation.bias)
 
@@ -92,7 +94,7 @@ class FlexiDiT(nn.Module):
         h, tokens = self._embed(x, patch)  # b n d
         steering = self._steer(time, condition, patch)  # b d
         h = self._run(h, steering, tokens)  # b n d
-        return self.out(h, patch, size)  # b c t h w
+        return self._unembed(h, patch, size)  # b c t h w
 
     def _packed(self, x: Tensor, time: Tensor, condition: Condition | None, modes: Packed) -> Tensor:
         """As :meth:`forward`, with all samples' tokens in one row."""
@@ -113,7 +115,7 @@ class FlexiDiT(nn.Module):
         )
         h = self._run(join([h for h, _ in made]), steering, Tokens(cos, sin, 0, parts))  # 1 n d
         outs = zip(part_from(h, parts), patches, strict=True)
-        return torch.cat([self.out(own, patch, size) for own, patch in outs])  # b c t h w
+        return torch.cat([self._unembed(own, patch, size) for own, patch in outs])  # b c t h w
 
     def _embed(self, x: Tensor, patch: PatchMode) -> tuple[Tensor, Tokens]:
         """Latent (b, c, t, h, w) -> tokens (b, n, d) with their positions and mode added."""
@@ -121,6 +123,11 @@ class FlexiDiT(nn.Module):
         tokens, table = self._places(Size3(*x.shape[2:]), patch, h)
         index = self.config.modes.index(patch)
         return h + (table + self.mode_embedding[index]).to(h.dtype), tokens  # b n d
+
+    def _unembed(self, h: Tensor, patch: PatchMode, size: Size3) -> Tensor:
+        """Tokens (b, n, d) -> (b, out_channels, t, h, w)."""
+        y = self.out(h, patch, size)  # b c t h w
+        return y if self.out_conv is None else self.out_conv(y)
 
     def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
         """What steers every block, (b, d)."""

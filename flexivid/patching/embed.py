@@ -6,12 +6,15 @@ so that every clip size works with every mode (causal autoencoders give odd fram
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from flexivid.patching.resize import embedding_dual, output_dual, pi_resize
+from flexivid.patching.resize import Resize, embedding_dual, output_dual, pi_resize
 from flexivid.patching.shapes import PatchMode, Size3, grid_of, underlying_patch
 
 
@@ -69,7 +72,7 @@ def unpatchify(patches: Tensor, mode: PatchMode, size: Size3) -> Tensor:
 class _FlexiKernel(nn.Module):
     """What embedding and de-embedding share: the 1-D duals of each mode, as buffers that are not saved."""
 
-    def __init__(self, modes: tuple[PatchMode, ...], dual) -> None:
+    def __init__(self, modes: tuple[PatchMode, ...], dual: Callable[[int, int], Tensor]) -> None:
         super().__init__()
         self.modes = modes
         self.underlying = underlying_patch(modes)
@@ -98,6 +101,8 @@ class FlexiPatchEmbed(_FlexiKernel):
         in_channels: Channels c of the latent.
         width: Token width d.
         modes: Patch modes, the native one first.
+        resize: How sides shrink to less than half, see ``embedding_dual``. With ``area``, a new weak mode embeds the
+            latent averaged over the cells of each native one, however much larger its patch is.
 
     Example:
         >>> embed = FlexiPatchEmbed(3, 8, (PatchMode("1x2x2"), PatchMode("2x4x4")))
@@ -105,8 +110,8 @@ class FlexiPatchEmbed(_FlexiKernel):
         torch.Size([1, 8, 8])
     """
 
-    def __init__(self, in_channels: int, width: int, modes: tuple[PatchMode, ...]) -> None:
-        super().__init__(modes, embedding_dual)
+    def __init__(self, in_channels: int, width: int, modes: tuple[PatchMode, ...], *, resize: Resize = "area") -> None:
+        super().__init__(modes, partial(embedding_dual, resize=resize))
         self.in_channels = in_channels
         native = torch.empty(width, in_channels, *modes[0])
         nn.init.xavier_uniform_(native.view(width, -1))

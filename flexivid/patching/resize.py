@@ -1,18 +1,29 @@
 """Resizing patch weights between patch sizes. Knows tensors and sizes, no layers.
 
-One underlying kernel at patch p' serves every mode p. With B the (new, old) matrix of 1-D bilinear interpolation:
+One underlying kernel at patch p' serves every mode p. With B the (new, old) matrix of a 1-D resize:
 
     embedding      w(p) = pinv(B[p' -> p]^T) w'    <B x', w(p)> = <x', w'> for a resized patch    (2212.08013, eq. 4)
     de-embedding   y(p) = pinv(B[p -> p']) y'      B y(p) = y', the same with flipped dimensions  (2502.20126, 3.1)
 
-Both are least-squares fits. In three dimensions B is a Kronecker product, and so is its pseudo-inverse: three 1-D
-products, one an axis. They are applied as sums, not as matrix products: the work is per call, not per sample.
+Both are least-squares fits. B is bilinear interpolation, but for embeddings of a side that shrinks to less than half:
+there bilinear interpolation without antialiasing skips cells, and a kernel lifted from a small patch (B^T w, see
+embed.py) would not read them. B averages areas there, as ``resize="area"`` says; at half both are the same. The
+de-embedding only interpolates from p to p', which skips nothing.
+
+In three dimensions B is a Kronecker product, and so is its pseudo-inverse: three 1-D products, one an axis. They are
+applied as sums, not as matrix products: the work is per call, not per sample.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from flexivid.patching.shapes import shrinks_far
+
+Resize = Literal["area", "bilinear"]
 
 
 def bilinear_matrix(old: int, new: int) -> Tensor:
@@ -34,14 +45,43 @@ def bilinear_matrix(old: int, new: int) -> Tensor:
     return (1 - (centre[:, None] - source).abs()).clamp_min(0)
 
 
-def embedding_dual(old: int, new: int) -> Tensor:
+def area_matrix(old: int, new: int) -> Tensor:
+    """Matrix of averages over ``new`` equal stretches of the input, cells on a border shared out.
+
+    Args:
+        old: Length of the input.
+        new: Length of the output.
+
+    Returns:
+        float64 matrix (new, old); each row sums to 1, each column to new / old.
+
+    Example:
+        >>> area_matrix(5, 2).tolist()
+        [[0.4, 0.4, 0.2, 0.0, 0.0], [0.0, 0.0, 0.2, 0.4, 0.4]]
+    """
+    source, target = (torch.arange(n, dtype=torch.float64, device="cpu") for n in (old, new))
+    first, last = target[:, None] * old, (target[:, None] + 1) * old  # in units of 1 / new: whole numbers
+    overlap = torch.minimum(last, (source + 1) * new) - torch.maximum(first, source * new)
+    return overlap.clamp_min(0) / old
+
+
+def embedding_dual(old: int, new: int, resize: Resize = "area") -> Tensor:
     """The 1-D map of embedding weights from patch side ``old`` to ``new``, (new, old), float64.
+
+    Args:
+        old: Side that the weights have.
+        new: Side they are wanted for.
+        resize: How a patch is resized to less than half: by the average of ``area`` or, as models before the choice
+            do, ``bilinear``. Elsewhere it makes no difference.
 
     Example:
         >>> embedding_dual(4, 2).round(decimals=6).abs().tolist()   # a cell takes over the weights of those it covers
         [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
+        >>> [embedding_dual(4, 1, how).round(decimals=6).tolist() for how in ("area", "bilinear")]
+        [[[1.0, 1.0, 1.0, 1.0]], [[0.0, 1.0, 1.0, 0.0]]]
     """
-    return torch.linalg.pinv(bilinear_matrix(old, new).T)
+    matrix = area_matrix if resize == "area" and shrinks_far(old, new) else bilinear_matrix
+    return torch.linalg.pinv(matrix(old, new).T)
 
 
 def output_dual(old: int, new: int) -> Tensor:

@@ -104,6 +104,16 @@ def underlying_patch(modes: tuple[PatchMode, ...]) -> PatchMode:
     return PatchMode(*(max(sides) for sides in zip(*modes, strict=True)))
 
 
+def shrinks_far(old: int, new: int) -> bool:
+    """Whether a side shrinks to less than half: bilinear interpolation skips cells there.
+
+    Example:
+        >>> shrinks_far(4, 2), shrinks_far(5, 2)
+        (False, True)
+    """
+    return old > 2 * new
+
+
 def axis_split(width: int) -> tuple[int, int, int]:
     """Share an even number of features among t, h, w as even numbers, rows and columns alike, the rest to frames.
 

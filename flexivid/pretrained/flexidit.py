@@ -60,6 +60,11 @@ def _native(config: Config) -> PatchMode:
 
 
 def _refuse(config: Config, mode: PatchMode) -> None:
+    if config.get("output_conv"):
+        raise ValueError(
+            f"got mode {mode} for a FlexiDiT with output_conv, which cannot see a folded latent; expected one without;"
+            " train the network with the modes you want"
+        )
     if str(mode) in [str(known) for known in config["modes"][1:]]:
         raise ValueError(
             f"got mode {mode} for a FlexiDiT that was trained with it; expected another; leave it out, and call the"

@@ -84,7 +84,7 @@ class FlexiDistillation(LightningModule):
         gradient_checkpointing: Keep the input of each block only.
         reuse: Steps that an answer of the teacher serves, at once and later, drawn from the latest ones. The teacher's
             pass is most of a step's work: 4 saves half of the MACs of a step of 1x4x4, for inputs seen four times.
-        phases: Mode probabilities over the run; none = all alike.
+        phases: Probabilities of weak modes over the run; none = all alike.
         seed: Of modes, times and noise.
         times: Distribution of times for latents and videos.
         walk: Settings for training without data.
@@ -122,7 +122,7 @@ class FlexiDistillation(LightningModule):
         self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip}
         self.gradient_checkpointing = gradient_checkpointing
         self.weak_modes = tuple(dict.fromkeys(PatchMode(mode) for mode in modes))
-        self.mode_choice = ModeChoice(phases or [], equal_tokens=False, seed=seed).check(self.weak_modes)
+        self.mode_choice = ModeChoice(phases or [], equal_tokens=False, seed=seed).check(self.weak_modes, groups=False)
         self.times, self.optimizer_settings, self.codec = times, optimizer, build_codec(codec)
         self.texts = read_arrays(texts) if texts else {}
         self.walk = TeacherWalk(tuple(walk.size), num_steps=walk.num_steps, shift=walk.shift)  # type: ignore[arg-type]

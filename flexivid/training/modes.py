@@ -9,6 +9,8 @@ import numpy as np
 
 from flexivid.patching.shapes import PatchMode, num_tokens
 
+NATIVE, WEAK = "native", "weak"  # names that stand for modes in probabilities
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -16,11 +18,27 @@ class Phase:
 
     Args:
         until: Where it ends, as a fraction of all steps, in (0, 1]; the last phase ends at 1.
-        probabilities: Relative weight of each mode; modes left out are not trained.
+        probabilities: Relative weight of each mode; modes left out are not trained. ``native`` stands for the first
+            mode and ``weak`` for all others, which share its weight evenly, so that a recipe fits networks with any
+            modes. Weights of a mode that is named twice add up.
+
+    Example:
+        >>> modes = (PatchMode("2x4x4"), PatchMode("4x4x4"), PatchMode("4x8x8"))
+        >>> Phase(probabilities={"native": 0.5, "weak": 0.25, "4x8x8": 0.25}).weights(modes)
+        [0.5, 0.125, 0.375]
     """
 
     until: float = 1.0
     probabilities: Mapping[str, float] = field(default_factory=dict)
+
+    def weights(self, modes: Sequence[PatchMode]) -> list[float]:
+        """Relative weight of each mode, the native one first."""
+        weights = [0.0] * len(modes)
+        for name, weight in self.probabilities.items():
+            places = _places(name, modes)
+            for place in places:
+                weights[place] += weight / len(places)
+        return weights
 
 
 @dataclass(frozen=True)
@@ -57,8 +75,12 @@ class ModeChoice:
         """Time shift of a mode."""
         return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
-    def check(self, modes: Sequence[PatchMode]) -> ModeChoice:
+    def check(self, modes: Sequence[PatchMode], *, groups: bool = True) -> ModeChoice:
         """Return itself.
+
+        Args:
+            modes: The network's modes.
+            groups: Whether the first one is native, so that ``native`` and ``weak`` mean something.
 
         Raises:
             ValueError: If a phase names an unknown mode, has no positive weight, or the phases do not end at 1; if a
@@ -71,8 +93,10 @@ class ModeChoice:
                 f"got phases until {ends}; expected rising fractions that end at 1; change mode_choice.phases"
             )
         for phase in self.phases:
-            _check_known(phase.probabilities, modes, "probabilities", "phases")
-            if min(phase.probabilities.values(), default=0) < 0 or not sum(phase.probabilities.values()) > 0:
+            named = [name for name in phase.probabilities if not (groups and name in (NATIVE, WEAK))]
+            key = "phases (native and weak fit any modes)" if groups else "phases"
+            _check_known(named, modes, "probabilities", key)
+            if min(phase.probabilities.values(), default=0) < 0 or not sum(phase.weights(modes)) > 0:
                 raise ValueError(
                     f"got probabilities {dict(phase.probabilities)}; expected weights >= 0, not all 0; change"
                     " mode_choice.phases"
@@ -93,6 +117,13 @@ class ModeChoice:
                 raise ValueError(
                     f"got time shift {shift:g} for mode {mode}; expected more than 0; change mode_choice.time_shifts"
                 )
+
+
+def _places(name: str, modes: Sequence[PatchMode]) -> list[int]:
+    """Which of the modes a name in probabilities stands for."""
+    if name in (NATIVE, WEAK):
+        return [0] if name == NATIVE else list(range(1, len(modes)))
+    return [modes.index(PatchMode(name))]
 
 
 def _check_known(names: Iterable[str], modes: Sequence[PatchMode], what: str, key: str) -> None:
@@ -122,8 +153,7 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
     weights = np.ones(len(modes))
     for phase in choice.phases:
         if progress < phase.until or phase is choice.phases[-1]:
-            named = {PatchMode(mode): weight for mode, weight in phase.probabilities.items()}
-            weights = np.array([named.get(mode, 0.0) for mode in modes])
+            weights = np.array(phase.weights(modes))
             break
     draw = np.random.default_rng((choice.seed, global_step)).random() * weights.sum()
     return modes[int(np.searchsorted(weights.cumsum(), draw, side="right"))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,12 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig, macs
 from flexivid.budget.cost import human
 from flexivid.model.config import PRESETS
+from flexivid.model.packing import Packed
 
 MODES = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")
 SIZES = ((8, 16, 16), (5, 15, 22))
 
 
-def counted(model: FlexiDiT, size: tuple[int, int, int], mode: str, batch: int) -> int:
+def counted(model: FlexiDiT, size: tuple[int, int, int], mode: str | Packed, batch: int) -> int:
     """Half of what FlopCounterMode sees in one call on the meta device."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         x, time = torch.empty(batch, model.config.in_channels, *size), torch.empty(batch)
@@ -39,6 +42,22 @@ def test_odd_depth_and_other_widths() -> None:
     with torch.device("meta"):
         model = FlexiDiT(config)
     assert all(macs(config, (3, 5, 7), mode) == counted(model, (3, 5, 7), str(mode), 1) for mode in config.modes)
+
+
+@pytest.mark.parametrize("channels", [(3, None), (16, 5)])
+@pytest.mark.parametrize("size", [*SIZES, (1, 1, 1)])
+def test_a_convolution_over_the_output_is_counted(channels: tuple[int, int | None], size: tuple[int, int, int]) -> None:
+    """Over the size without padding, whatever the mode is, packed or not."""
+    inputs, outputs = channels
+    config = FlexiDiTConfig(32, 1, 2, inputs, MODES, out_channels=outputs, output_conv=True)
+    with torch.device("meta"):
+        model = FlexiDiT(config)
+    plain = replace(config, output_conv=False)
+    for mode in MODES:
+        assert macs(config, size, mode) == counted(model, size, mode, batch=1)
+        assert macs(config, size, mode) - macs(plain, size, mode) == macs(config, size) - macs(plain, size) > 0
+    packed = counted(model, size, Packed(config.modes[1:3]), batch=2)
+    assert packed == sum(macs(config, size, mode) for mode in MODES[1:3])
 
 
 def test_published_numbers_of_dit_xl_2() -> None:

@@ -7,7 +7,15 @@ import torch
 from diffusers import DDIMScheduler
 
 from flexivid.diffusion.process import PATHS, TARGETS, Process
-from flexivid.diffusion.solver import SOLVERS, build_scheduler, call_times, num_calls, solve, solvers_of
+from flexivid.diffusion.solver import (
+    SOLVERS,
+    build_scheduler,
+    call_times,
+    noise_generators,
+    num_calls,
+    solve,
+    solvers_of,
+)
 from flexivid.diffusion.times import shift_time
 
 MEAN, STD = 0.5, 0.3
@@ -113,6 +121,16 @@ def test_the_network_is_told_the_noise_level_it_gets(solver: str, shift: float) 
 def test_shift_moves_the_times_towards_noise(solver: str) -> None:
     times = [build_scheduler(Process("flow"), solver, 10, shift=shift).timesteps for shift in (1.0, 3.0)]
     assert (times[1][1:] > times[0][1:]).all()
+
+
+def test_the_solvers_own_noise_is_uncorrelated_with_the_start_and_the_seeds_alone() -> None:
+    seeds, shape = [-3, 0, 1, 2**31 + 7], (4, 100_000)
+    start = torch.stack([torch.randn(shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    own = torch.stack([torch.randn(shape[1], generator=source) for source in noise_generators(seeds)])
+    seen = torch.corrcoef(torch.cat((start, own))) - torch.eye(8)
+    assert seen.abs().max() < 5 / shape[1] ** 0.5  # of independent values, 5 deviations
+    alone = torch.randn(shape[1], generator=noise_generators([2**31 + 7])[0])
+    assert torch.equal(alone, own[3])
 
 
 def test_ancestral_noise_follows_its_generators() -> None:

@@ -62,6 +62,38 @@ def test_xformers_is_used_where_it_has_an_operator(monkeypatch):
     assert attend(*qkv, "sdpa").dtype == torch.float32
 
 
+def one_dtype_only(q, k, v):
+    """As xformers' operator, which takes no mixed inputs."""
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"Query/Key/Value should either all have the same dtype; got {q.dtype}, {k.dtype}, {v.dtype}")
+    return plain_attention(q, k, v).to(v.dtype)
+
+
+@pytest.mark.parametrize("backend", ["xformers", "sdpa"])
+@pytest.mark.parametrize("limit", [0, attention.BMM_LIMIT_BYTES])
+def test_queries_and_keys_may_be_float32_beside_bf16_values(monkeypatch, backend, limit):
+    """On GPUs, layer norms answer in float32 under autocast."""
+    monkeypatch.setattr(attention, "_xformers_operator", lambda device: one_dtype_only)
+    monkeypatch.setattr(attention, "BMM_LIMIT_BYTES", limit)
+    q, k, v = qkv_of((2, 12, 3, 8))
+    result = attend(q, k, v.bfloat16(), backend)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.double(), plain_attention(q, k, v), rtol=0, atol=0.02)
+
+
+def test_a_network_runs_with_an_operator_that_takes_one_dtype(monkeypatch, make_model, make_batch):
+    """Layer norms that answer in float32, as under autocast on GPUs."""
+    monkeypatch.setattr(attention, "_xformers_operator", lambda device: one_dtype_only)
+    model, (x, time) = make_model(attention_backend="xformers"), make_batch()
+    full = model(x, time)
+    for block in model.blocks:
+        for norm in (block.attention.q_norm, block.attention.k_norm):
+            norm.register_forward_hook(lambda module, args, output: output.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(x, time)
+    assert (half - full).square().mean().sqrt() < 0.05 * full.square().mean().sqrt()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_xformers_on_cuda_equals_the_plain_formula(dtype):

@@ -1,6 +1,7 @@
 """A configuration survives being written down, and what cannot work is refused by name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -44,6 +45,31 @@ def test_channels_out_are_those_in_unless_told():
     assert FlexiDiTConfig(in_channels=4, out_channels=8).out_channels == 8
 
 
+FAR, NEAR = ("1x2x2", "1x8x8"), ("1x2x2", "2x4x4")
+
+
+@pytest.mark.parametrize(("modes", "resize"), [(FAR, "area"), (FAR, "bilinear"), (NEAR, "area"), (NEAR, "bilinear")])
+def test_resize_survives_and_is_written_only_where_it_matters(modes, resize):
+    config = FlexiDiTConfig(modes=modes, resize=resize)
+    assert FlexiDiTConfig.from_dict(config.to_dict()) == config
+    assert config.resize == (resize if modes == FAR else "area")
+    assert ("resize" in config.to_dict()) == (modes == FAR and resize == "area")  # others as before there was a choice
+
+
+def test_a_field_that_is_off_is_not_written():
+    assert "output_conv" not in FlexiDiTConfig().to_dict()
+    on = FlexiDiTConfig(output_conv=True)
+    assert on.to_dict()["output_conv"]
+    assert FlexiDiTConfig.from_dict(on.to_dict()) == on
+
+
+def test_a_config_from_before_the_choice_means_what_it_meant():
+    written = {"width": 32, "depth": 1, "num_heads": 2, "modes": list(FAR)}
+    assert FlexiDiTConfig.from_dict(written).resize == "bilinear"
+    assert FlexiDiTConfig(**written).resize == "area"
+    assert replace(FlexiDiTConfig.from_dict({"modes": list(NEAR)}), modes=FAR).resize == "area"
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -63,6 +89,7 @@ def test_channels_out_are_those_in_unless_told():
         ({"width": 14, "num_heads": 2}, "7 features .* change width / num_heads"),
         ({"attention": "axial"}, "attention='axial'"),
         ({"attention_backend": "flash"}, "attention_backend='flash'"),
+        ({"resize": "nearest"}, "resize='nearest'"),
     ],
 )
 def test_errors_name_the_field(wrong, named):

@@ -15,6 +15,7 @@ SETS = [  # native first: nested, weak only in one axis, sides that do not divid
     ("2x4x4", "4x8x8"),
     ("2x3x2", "1x2x5", "3x3x3"),
     ("1x4x4", "2x2x2", "1x1x1"),
+    ("1x2x2", "1x8x8", "4x4x2"),
 ]
 SIZES = [(4, 8, 8), (21, 3, 4), (5, 15, 7), (1, 1, 1)]
 ALL = list(itertools.product(sorted({mode for modes in SETS for mode in modes}), SIZES))
@@ -125,6 +126,29 @@ def test_doubled_modes_in_closed_form(mode):
 
     bilinear = F.interpolate(native, size=mode, mode="trilinear", align_corners=False)
     torch.testing.assert_close(out.kernel(mode)[0], bilinear, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["1x4x4", "1x8x8", "4x2x2", "4x16x8", "1x6x6"])
+def test_a_new_mode_embeds_the_average_pooled_latent_however_large_it_is(mode):
+    """So every cell of its patch counts alike, with the weight that cells have in the native mode over the growth."""
+    mode, modes = PatchMode(mode), (PatchMode("1x2x2"), PatchMode("2x4x4"), PatchMode(mode))
+    native, latent = torch.randn(8, 3, 1, 2, 2), latent_of((8, 48, 48))
+    embed = FlexiPatchEmbed(3, 8, modes)
+    embed.weight.data = embed.lift(native)
+    torch.testing.assert_close(embed.kernel(modes[0]), native, rtol=1e-5, atol=1e-6)
+    growth = tuple(large // small for large, small in zip(mode, modes[0], strict=True))
+    pooled = F.conv3d(average_pooled(latent, growth), native, stride=modes[0]).flatten(2).mT
+    torch.testing.assert_close(embed(latent, mode), pooled, rtol=1e-5, atol=1e-5)
+
+
+def test_bilinear_reads_what_it_read_before_there_was_a_choice():
+    """A quarter of the cells of 1x8x8, those next to the centres of 1x2x2."""
+    modes = modes_of(("1x2x2", "1x8x8"))
+    area, bilinear = FlexiPatchEmbed(3, 8, modes), FlexiPatchEmbed(3, 8, modes, resize="bilinear")
+    kernel = bilinear.lift(torch.ones(8, 3, 1, 2, 2))[0, 0, 0]
+    line = torch.tensor([0, 0.5, 0.5, 0, 0, 0.5, 0.5, 0])
+    torch.testing.assert_close(kernel, line[:, None] * line)
+    torch.testing.assert_close(area.lift(torch.ones(8, 3, 1, 2, 2))[0, 0, 0], torch.full((8, 8), 1 / 16))
 
 
 @pytest.mark.parametrize("layer", [FlexiPatchEmbed(3, 8, modes_of(SETS[0])), FlexiPatchOutput(8, 3, modes_of(SETS[0]))])

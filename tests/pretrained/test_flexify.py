@@ -229,6 +229,12 @@ def test_own_modes_of_a_flexidit_stay_what_they_are() -> None:
     assert torch.equal(output(set_mode(model, "native"), {"x": x, "time": time, "mode": "2x4x4"}), before)
 
 
+def test_a_flexidit_with_a_convolution_over_its_output_takes_no_modes() -> None:
+    model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2",), output_conv=True))
+    with pytest.raises(ValueError, match=r"got mode 1x4x4 for a FlexiDiT with output_conv, .*; expected one without; "):
+        flexify(model, ["1x4x4"])
+
+
 def test_a_fresh_mode_of_a_flexidit_is_close_to_one_that_it_has() -> None:
     """Both are resized from the native kernel: the same embedding, but for what the adapters' bilinear output is."""
     model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "1x4x4"))).eval()

@@ -38,6 +38,27 @@ def test_without_phases_all_modes_are_alike():
     assert all(abs(counts[mode] - 1000) < 120 for mode in MODES)
 
 
+def test_native_and_weak_stand_for_modes_of_any_network():
+    phase = Phase(1.0, {"native": 0.65, "weak": 0.35})
+    for names in (("2x4x4", "4x8x8"), ("1x2x2", "2x2x2", "1x4x4", "2x4x4")):
+        modes = tuple(map(PatchMode, names))
+        assert phase.weights(modes) == pytest.approx([0.65] + [0.35 / (len(modes) - 1)] * (len(modes) - 1))
+        counts = Counter(mode_at(step, 0.0, ModeChoice([phase]).check(modes), modes) for step in range(4000))
+        assert counts[modes[0]] / 4000 == pytest.approx(0.65, abs=0.03)  # 4 deviations
+        assert counts.keys() == set(modes)
+
+
+def test_weights_of_a_mode_add_up():
+    assert Phase(1.0, {"native": 1, "2x4x4": 2, "weak": 4, "4x8x8": 3}).weights(MODES) == [3, 2, 5]
+    assert Phase(1.0, {"native": 1, "weak": 4}).weights(MODES[:1]) == [1]  # a network without weak modes trains too
+
+
+def test_where_all_modes_are_weak_none_is_native():
+    for name in ("native", "weak"):
+        with pytest.raises(ValueError, match=f"got patch mode '{name}'; expected FRAMESxROWSxCOLUMNS"):
+            ModeChoice([Phase(1.0, {name: 1})]).check(MODES, groups=False)
+
+
 def test_times_of_a_mode():
     choice = ModeChoice(time_ranges={"4x8x8": (0.6, 1.0)}, time_shifts={"4x4x4": 3.0}).check(MODES)
     assert [choice.time_range(mode) for mode in MODES] == [(0.0, 1.0), (0.0, 1.0), (0.6, 1.0)]
@@ -63,7 +84,9 @@ def test_refuses_times_that_make_no_sense(settings, message):
     [
         ([Phase(0.5, {"2x4x4": 1})], "end at 1"),
         ([Phase(1.0, {"1x9x9": 1})], "1x9x9"),
+        ([Phase(1.0, {"1x9x9": 1})], "change mode_choice.phases (native and weak fit any modes) or network.modes"),
         ([Phase(1.0, {"2x4x4": 0})], "not all 0"),
+        ([Phase(1.0, {"native": 0, "weak": 0})], "not all 0"),
         ([Phase(1.0, {"2x4x4": -1, "4x8x8": 2})], ">= 0"),
         ([Phase(0.7, {"2x4x4": 1}), Phase(0.3, {"2x4x4": 1}), Phase(1.0, {"2x4x4": 1})], "rising"),
     ],
