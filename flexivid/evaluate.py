@@ -34,7 +34,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _add_what(add: Callable[..., Any]) -> None:
-    add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
+    add("--checkpoint", "--ckpt", help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)")
     add("--generated", help="folder of videos to measure instead of a checkpoint's; needs --reference")
     add(
         "--budgets",
@@ -49,18 +49,19 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--compat", help="videogpt: I3D as in most PyTorch ports, for comparison with their numbers")
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
     add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
-    add("--split", help="train, held_out or all of the reference (default: train where something is held out)")
+    add("--split", help="train, held_out or all of the reference (default: held_out where it has enough clips)")
     add("--num_reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
     add("--fps", type=float, help="frames a second of real clips, instead of --stride (default: as trained)")
     add("--num_frames", type=int, help="frames (default: as trained; 16 for two folders)")
     add("--height", type=int, help="rows in pixels (default: as trained, or as --generated)")
     add("--width", type=int, help="columns in pixels (default: likewise)")
+    add("--no_rivals", action="store_true", help="no samples of fewer native steps beside those of each budget")
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
     add("--batch_size", type=int, default=16, help="videos in one call of the networks")
     add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add("--output_dir", help="where files go (default: evaluation/ in the run's folder)")
+    add("--output_dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
     add("--dry_run", action="store_true", help="print what would be done and what it costs, and stop")
     add("--json", action="store_true", help="last line of stdout is one JSON object")
 
@@ -162,13 +163,17 @@ def run_pair(options: Namespace) -> None:
 
 def _request(options: Namespace, *, quiet: bool) -> Any:
     from flexivid.budget.units import number_or_preset
-    from flexivid.pipeline.checkpoint import newest_run
+    from flexivid.pipeline.checkpoint import choose
     from flexivid.pipeline.evaluation_run import Request, run_folder
+    from flexivid.pipeline.shipped import is_shipped
 
-    path = Path(options.checkpoint) if options.checkpoint else newest_run()
+    path, note = choose(options.checkpoint)
+    if note and not quiet:
+        print(note)
+    beside = Path() if is_shipped(path) else run_folder(path)
     return Request(
         checkpoint=str(path),
-        output=options.output_dir or str(run_folder(path) / "evaluation"),
+        output=options.output_dir or str(beside / "evaluation"),
         budgets=tuple(map(number_or_preset, options.budgets or ("1", "0.5", "0.25"))),
         schedules=tuple(options.schedule or ()),
         metric=_metric(options, quiet=quiet),
@@ -182,6 +187,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
         num_reference=options.num_reference,
         rate=_rate(options),
         ema=not options.no_ema,
+        rivals=not options.no_rivals,
     )
 
 
@@ -209,6 +215,9 @@ def _print_plan(job: Any, num_devices: int) -> None:
     task, total = job.task, 0
     device = next(task.model.parameters()).device
     print(f"model {job.request.checkpoint}: {task.model.num_parameters / 1e6:.1f} M parameters on {device}")
+    steps, floor = task.settings.num_inference_steps, task.model.recipe.get("step_floor")
+    known = f"; step floor {floor}: more native steps made no difference" if floor else "; step floor not measured"
+    print(f"full compute: {steps} native steps{known}")
     for plan in task.plans:
         cost = schedule_macs(plan.schedule, task.model.config, task.settings.size)
         print(describe(plan, task.model, task.settings, len(task.labels)))
@@ -220,10 +229,10 @@ def _print_plan(job: Any, num_devices: int) -> None:
 
 
 def _report(options: Namespace, job: Any, evaluation: Any, made: Any) -> None:
-    from flexivid.pipeline.evaluation_report import aligned, table, write_evaluation
+    from flexivid.pipeline.evaluation_report import aligned, legend, table, write_evaluation
 
     files = write_evaluation(job, evaluation, made)
-    print("\n".join(aligned(table(evaluation))))
+    print("\n".join([*aligned(table(evaluation)), legend(evaluation)]))
     print(f"area under {evaluation.metric} over log(MACs): {evaluation.fvd_auc:.4g}")
     _say(options, files, evaluation.to_json())
 

@@ -102,10 +102,24 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(capsys, run, tmp_path)
     assert lines[0].startswith("model runs/tiny/version_0: ")
     assert lines[1].startswith("budget 1: 2 steps of 1x2x2")
     assert lines[2].startswith("budget 0.5: ")
-    assert lines[3] == "reference videos (train): 6 of 7 clips of 7 videos"
-    assert lines[4].startswith("metric fvd[motion]6_4f: ")
-    assert "MMACs to generate, on 1 device; files go to runs/tiny/version_0/evaluation" in lines[5]
+    assert lines[3].startswith("budget 0.5: 1 steps of 1x2x2")
+    assert lines[3].endswith("planner fewer_steps")
+    assert lines[4] == "reference videos (train): 6 of 7 clips of 7 videos"
+    assert lines[5].startswith("metric fvd[motion]6_4f: ")
+    assert "MMACs to generate, on 1 device; files go to runs/tiny/version_0/evaluation" in lines[6]
     assert [file for file in sorted(tmp_path.rglob("*.*")) if "cache" not in str(file)] == before
+
+
+def test_the_shipped_model_needs_a_reference_and_is_not_written_to(capsys, run, models_folder, tmp_path):
+    (run / "config.yaml").unlink()
+    run.rename(models_folder / "moving_digits")
+    message = refused(capsys, *QUICK)
+    assert "got no --reference for the shipped model moving_digits" in message
+    assert "moving_digits/card.md says" in message
+    lines = evaluate(capsys, *QUICK, "--reference", "videos", "--budgets", 1)
+    assert lines[0] == "no run below runs/: using the shipped model moving_digits; name one with --checkpoint"
+    assert (tmp_path / "evaluation" / "evaluation.json").is_file()
+    assert len(list((models_folder / "moving_digits").iterdir())) == 2
 
 
 def test_a_curve_with_its_protocol(capsys, run):
@@ -122,8 +136,44 @@ def test_a_curve_with_its_protocol(capsys, run):
     assert Evaluation.from_json(kept).rows[1].budget == 0.5
     assert [Path(file).is_file() for file in files.values()] == [True] * 3
     page = (run / "evaluation" / "index.html").read_text()
-    assert page.count("data:image/webp") == 3 * 6  # two budgets and real videos
-    assert any(line.split()[:1] == ["0.5"] for line in lines)
+    assert page.count("data:image/webp") == 4 * 6  # two budgets, one native step, and real videos
+    (row,) = [line for line in lines if line.split()[:1] == ["0.5"]]
+    weak = told["budgets"][1]
+    assert weak["rival"]["schedule"] == "1x1x2x2"
+    (fvd, fewer), words = (one["scores"]["fvd"] for one in (weak, weak["rival"])), row.split("  ")
+    for word in (f"{fvd:.4g}", f"{fewer:.4g} (1x1x2x2)", f"{weak['scores']['floor']:.4g}", "-"):
+        assert word in [one.strip() for one in words]  # six videos are too few for endless ones
+    assert "Real against real: what as many videos of a perfect generator would score." in page
+    assert any("endless videos" in line for line in lines)
+    assert any(line.startswith("Endless videos: ") for line in lines)
+
+
+def test_without_rivals_there_are_no_samples_and_no_columns_of_them(capsys, run):
+    lines = evaluate(capsys, *QUICK, "--budgets", 1, 0.5, "--no-rivals", "--json")
+    assert [row["rival"] for row in json.loads(lines[-1])["budgets"]] == [None, None]
+    assert not any("fewer" in line for line in lines[:-1])
+    assert (run / "evaluation" / "index.html").read_text().count("data:image/webp") == 3 * 6
+
+
+def test_held_out_clips_are_the_reference_where_there_are_enough(capsys, run, write_videos):
+    write_videos("set/train", 6)
+    write_videos("set/held_out", 5)
+    (run / "config.yaml").write_text("data:\n  root: set\n")
+    words = ("--metric", "motion", "--dry-run", "--num-videos")
+    splits = {}
+    for name, more in {
+        "few": (5,),
+        "many": (6,),
+        "named": (5, "--split", "train"),
+        "other": (5, "--reference", "videos"),
+    }.items():
+        (splits[name],) = [line for line in evaluate(capsys, *words, *more) if line.startswith("reference ")]
+    assert {name: line.split("(")[1].split(")")[0] for name, line in splits.items()} == {
+        "few": "held_out",
+        "many": "train",
+        "named": "train",
+        "other": "all",
+    }
 
 
 def test_dashes_and_underscores_are_the_same(capsys, run):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
 
 from flexivid.metrics.bootstrap import bootstrap
 from flexivid.metrics.coverage import prdc
+from flexivid.metrics.floor import frechet_floor
 from flexivid.metrics.kernel import kernel_distance
 from flexivid.metrics.pairs import feature_pair, warn_if_few
 
@@ -22,6 +24,8 @@ class Scores(NamedTuple):
         precision: Likewise ``recall``, ``density``, ``coverage``: see ``coverage.Prdc``.
         fvd_infinity: Extrapolation to endless videos; ``None`` where there are too few.
         num_real: How many videos. Likewise ``num_generated``.
+        floor: What as many videos of a perfect generator would have for ``fvd``, see ``floor.frechet_floor``; NaN with
+            fewer than 4 real videos, or where it was not measured.
 
     Example:
         >>> Scores._fields[:3]
@@ -39,6 +43,7 @@ class Scores(NamedTuple):
     fvd_infinity: float | None
     num_real: int
     num_generated: int
+    floor: float = math.nan
 
 
 def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Scores:
@@ -58,8 +63,8 @@ def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 10
         >>> import torch
         >>> x = torch.arange(64.0)[:, None] / 64
         >>> scores = score(x + 0.5, x)
-        >>> round(scores.fvd, 4), scores.precision, scores.num_real
-        (0.25, 0.578125, 64)
+        >>> round(scores.fvd, 4), scores.precision, scores.num_real, round(scores.floor, 3)
+        (0.25, 0.578125, 64, 0.003)
     """
     generated, real = (_in_order(features) for features in feature_pair(generated, real))
     warn_if_few(len(generated), len(real), real.shape[1])
@@ -73,6 +78,7 @@ def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 10
         found.infinity,
         num_real=len(real),
         num_generated=len(generated),
+        floor=frechet_floor(real, len(generated), seed=seed),
     )
 
 

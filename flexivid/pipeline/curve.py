@@ -14,10 +14,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from flexivid.pipeline.evaluation_result import Evaluation
 
 FORMER, LATEST = (0.15, 0.75), "#c0392b"  # part of the colour map for earlier lines; the last one stands out
+RIVALS = "0.5"  # grey
 
 
 def curve_figure(evaluations: Sequence[Evaluation]) -> Figure:
     """Draw FVD with its 95 % interval against GMACs a sample, on a logarithmic axis.
+
+    The last evaluation has a second, dashed line: native steps alone, where they were sampled.
 
     Args:
         evaluations: Of one metric, in the order of their global steps; the last one is named by its budgets.
@@ -38,6 +41,7 @@ def curve_figure(evaluations: Sequence[Evaluation]) -> Figure:
         last = number == len(evaluations) - 1
         share = FORMER[0] + (FORMER[1] - FORMER[0]) * number / max(1, len(evaluations) - 2)
         _line(axes, evaluation, LATEST if last else colors(share), names=last)
+    _rivals(axes, evaluations[-1])
     _axes(axes, evaluations)
     return figure
 
@@ -65,6 +69,14 @@ def _line(axes: Axes, evaluation: Evaluation, color: str | tuple[float, float, f
         )
 
 
+def _rivals(axes: Axes, evaluation: Evaluation) -> None:
+    """Native steps alone; a row without a rival is just that, if others have one."""
+    if any(row.rival for row in evaluation.rows):
+        points = sorted({(one.macs / 1e9, one.scores.fvd) for row in evaluation.rows for one in [row.rival or row]})
+        gmacs, values = zip(*points, strict=True)
+        axes.plot(gmacs, values, "s--", color=RIVALS, label="native steps alone", markersize=4, zorder=2)
+
+
 def _axes(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
@@ -79,5 +91,5 @@ def _axes(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
     sizes = {(row.scores.num_generated, row.scores.num_real) for one in evaluations for row in one.rows}
     counts = ", ".join(f"{generated} generated, {real} real videos" for generated, real in sorted(sizes))
     axes.set_title(f"Quality against compute: {counts}; bars: 95 %", fontsize=10)
-    if any(evaluation.global_step is not None for evaluation in evaluations):
+    if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=9)

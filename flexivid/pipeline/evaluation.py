@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.schedule import schedule_macs
-from flexivid.diffusion.solver import num_calls
 from flexivid.latents.codec import to_bytes, to_unit
 from flexivid.metrics.features import Extractor
 from flexivid.metrics.fidelity import Fidelity, fidelity
+from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.evaluation_result import BudgetScores, Evaluation
 from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of
-from flexivid.pipeline.sample_folder import Plan
+from flexivid.pipeline.plan import Plan
+from flexivid.pipeline.rivals import FEWER_STEPS, find_plan, native_plan, rival_plan
 from flexivid.pipeline.sampling import Settings
 
 __all__ = ["BudgetScores", "Evaluation", "Made", "Task", "blocks_of", "evaluate_features", "extract", "score_budgets"]
@@ -39,11 +40,12 @@ class Task(NamedTuple):
 
     Args:
         model: In eval mode.
-        plans: One for each budget.
+        plans: One for each budget, then the native ones beside them, see ``rivals.with_rivals``.
         settings: From ``Sampling(...).filled(model)``.
         labels: Class of each sample, int64 (n,).
         extractor: Turns videos into features.
         seed: Sample i starts from the noise of seed + i.
+        rivals: Whether scores of native steps alone stand beside those of each plan.
     """
 
     model: FlexiDiT
@@ -52,6 +54,7 @@ class Task(NamedTuple):
     labels: Tensor
     extractor: Extractor
     seed: int = 0
+    rivals: bool = True
 
     def check(self) -> Task:
         """Return itself.
@@ -65,15 +68,20 @@ class Task(NamedTuple):
         return self
 
     @property
+    def rows(self) -> list[int]:
+        """Numbers of the plans that have a row of their own: those of the budgets."""
+        return [number for number, plan in enumerate(self.plans) if plan.planner != FEWER_STEPS]
+
+    @property
     def full(self) -> int | None:
         """Number of the plan that others are held against: all steps, and native; ``None`` if there is none."""
-        native = self.model.config.mode(None)
-        calls = num_calls(self.settings.solver, self.settings.num_inference_steps)
-        for number, plan in enumerate(self.plans):
-            whole = plan.adaptive is None and len(plan.schedule) == calls
-            if whole and all(step.mode == native for step in plan.schedule):
-                return number
-        return None
+        return find_plan(self.plans, native_plan(self.model, self.settings))
+
+    def rival(self, number: int) -> int | None:
+        """Number of the plan of native steps alone that costs as much as a plan; ``None`` if it is that plan itself."""
+        plan = rival_plan(self.model, self.settings, self.plans[number].budget)
+        found = find_plan(self.plans, plan) if self.rivals else None
+        return None if found == number else found
 
 
 class Made(NamedTuple):
@@ -180,7 +188,7 @@ class _Films(NamedTuple):
 
 def _generated(task: Task, number: int, block: Sequence[int], on_step: OnStep | None) -> _Films:
     plan, started = task.plans[number], time.perf_counter()
-    settings = task.settings._replace(batch_size=len(block))
+    settings = plan.settings(task.settings)._replace(batch_size=len(block))
     made = generate_batches(
         task.model, plan.followed, settings, labels=task.labels, seed=task.seed, indices=block, on_step=on_step
     )
@@ -217,7 +225,7 @@ def extract(extractor: Extractor, videos: Tensor) -> Tensor:
 
 
 def score_budgets(task: Task, made: Sequence[Made], real: Tensor) -> tuple[BudgetScores, ...]:
-    """Scores of every plan.
+    """Scores of the plan of every budget, with those of native steps alone for the same compute beside them.
 
     Args:
         task: What was done.
@@ -225,23 +233,31 @@ def score_budgets(task: Task, made: Sequence[Made], real: Tensor) -> tuple[Budge
         real: Features of real videos, (m, d).
 
     Returns:
-        One for each plan, in their order.
+        One for each budget, in their order.
     """
-    return tuple(
-        _row(task, number, [one for one in made if one.plan == number], real) for number in range(len(task.plans))
-    )
+    blocks = sorted(made, key=lambda one: int(one.indices[0]))
+    parts = [[one for one in blocks if one.plan == number] for number in range(len(task.plans))]
+    features = [torch.cat([one.features for one in part]) for part in parts]
+    scored = [_row(task, number, part, real) for number, part in enumerate(parts)]
+    rows = []
+    for number in task.rows:
+        row, rival = scored[number], task.rival(number)
+        if rival is not None:
+            difference = paired_difference(features[number], features[rival], real, seed=task.seed)
+            row = row._replace(rival=scored[rival], difference=difference)
+        rows.append(row)
+    return tuple(rows)
 
 
 def _row(task: Task, number: int, made: Sequence[Made], real: Tensor) -> BudgetScores:
     plan = task.plans[number]
-    ordered = sorted(made, key=lambda one: int(one.indices[0]))
-    features = torch.cat([one.features for one in ordered])
-    likeness = torch.cat([one.fidelity for one in ordered]).mean(0)
+    features = torch.cat([one.features for one in made])
+    likeness = torch.cat([one.fidelity for one in made]).mean(0)
     return BudgetScores(
         plan.budget,
         str(plan.followed),
-        round(sum(one.macs for one in ordered) / len(features)),
-        sum(one.seconds for one in ordered) / len(features),
+        round(sum(one.macs for one in made) / len(features)),
+        sum(one.seconds for one in made) / len(features),
         score(features, real, seed=task.seed),
         None if likeness.isnan().all() else Fidelity(*likeness.tolist()),
     )

@@ -27,6 +27,7 @@ from flexivid.data.manifest import Manifests, read_manifests
 from flexivid.data.pool import DecodePool, num_cores, outcomes, probe_many
 from flexivid.data.probe import VideoError
 from flexivid.data.splits import load_splits, name_some
+from flexivid.pipeline.shipped import is_shipped
 
 SPLITS = ("train", "held_out", "all")
 
@@ -124,6 +125,11 @@ def data_root(run: Path, section: Mapping[str, Any]) -> str:
         ValueError: If that is not known, or they are gone.
     """
     root = section.get("root")
+    if is_shipped(run):
+        raise ValueError(
+            f"got no --reference for the shipped model {run.name}, whose training videos are not shipped; expected real"
+            f" videos; make them as {run / 'card.md'} says, or name a folder with --reference"
+        )
     if not root:
         raise ValueError(
             f"got no reference for {run}, which has no config.yaml with data.root; expected real videos; name a folder"
@@ -139,7 +145,14 @@ def data_root(run: Path, section: Mapping[str, Any]) -> str:
     return str(found or root)
 
 
-def find_clips(root: str, settings: ClipSettings, *, split: str | None = None, num_clips: int | None = None) -> ClipSet:
+def find_clips(
+    root: str,
+    settings: ClipSettings,
+    *,
+    split: str | None = None,
+    num_clips: int | None = None,
+    held_out_from: int | None = None,
+) -> ClipSet:
     """The clips of a collection, or some of them spread evenly over it.
 
     Args:
@@ -147,6 +160,8 @@ def find_clips(root: str, settings: ClipSettings, *, split: str | None = None, n
         settings: From :func:`clip_settings`.
         split: Parted as for training; by default ``train`` where something is held out, else ``all``.
         num_clips: At most so many.
+        held_out_from: Held-out clips instead of training ones where there are at least so many: what was trained on
+            says little of what is new.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -155,6 +170,9 @@ def find_clips(root: str, settings: ClipSettings, *, split: str | None = None, n
     manifests = read_manifests(root)
     split = split or ("all" if manifests.held_out is None else "train")
     with DecodePool(num_cores()) as pool:
+        if split == "train" and held_out_from is not None:
+            splits = load_splits(root, settings, pool=pool)
+            split = "train" if splits.val is None or len(splits.val) < held_out_from else "held_out"
         dataset, bad = _dataset(root, manifests, settings, split=split, pool=pool)
     if len(dataset) < 2:
         raise ValueError(

@@ -34,7 +34,7 @@ class PairRequest:
         rate: ``stride`` or ``fps`` of the clips, on both sides.
         num_videos: Clips of the generated videos, at most; ``None`` = all.
         num_reference: Likewise of the real ones.
-        split: Which part of the reference.
+        split: Which part of the reference; ``None`` = its held-out part where that has as many clips as asked for.
         seed: Of the bootstrap.
         batch_size: Clips in one call of the extractor.
     """
@@ -88,10 +88,11 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     check_frames(extractor, request.num_frames)
     height, width = request.size or common_size(request.generated)
     settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
-    sides = (
-        find_clips(request.generated, settings, num_clips=request.num_videos),
-        find_clips(request.reference, settings, split=request.split, num_clips=request.num_reference),
-    )
+    made = find_clips(request.generated, settings, num_clips=request.num_videos)
+    count = request.num_reference
+    held_out_from = None if request.split else count or len(made)
+    clips = find_clips(request.reference, settings, split=request.split, num_clips=count, held_out_from=held_out_from)
+    sides = (made, clips)
     root = Path(request.output) / "features"
     generated, real = (ClipFeatures(extractor, side, root, batch_size=request.batch_size) for side in sides)
     protocol = Protocol(

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from flexivid.metrics.fidelity import Fidelity
+from flexivid.metrics.paired import Paired
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 
@@ -22,6 +23,9 @@ class BudgetScores(NamedTuple):
         seconds: Seconds of one device for one sample, decoding included.
         scores: Distances to the real videos.
         fidelity: Likeness to the full-compute videos of the same seeds; ``None`` for those themselves, or without them.
+        rival: The same of native steps alone, as many as the budget pays for, from the same noises; ``None`` where the
+            plan is just that, or where they were not sampled.
+        difference: The plan's FVD minus the rival's, with its paired interval.
     """
 
     budget: float
@@ -30,6 +34,8 @@ class BudgetScores(NamedTuple):
     seconds: float
     scores: Scores
     fidelity: Fidelity | None
+    rival: BudgetScores | None = None
+    difference: Paired | None = None
 
 
 class Evaluation(NamedTuple):
@@ -67,33 +73,42 @@ class Evaluation(NamedTuple):
             "metric": self.metric,
             "fvd_auc": _plain(self.fvd_auc),
             "global_step": self.global_step,
-            "budgets": [
-                {
-                    **row._asdict(),
-                    "scores": plain_scores(row.scores),
-                    "fidelity": None if row.fidelity is None else _plain(row.fidelity._asdict()),
-                }
-                for row in self.rows
-            ],
+            "budgets": [_plain_row(row) for row in self.rows],
             "protocol": self.protocol._asdict(),
         }
 
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> Evaluation:
-        """What :meth:`to_json` gave."""
-        rows = []
-        for row in plain["budgets"]:
-            scores = {name: _number(value) for name, value in row["scores"].items()}
-            scores["fvd_infinity"] = row["scores"]["fvd_infinity"]
-            known = row["fidelity"]
-            likeness = None if known is None else Fidelity(**{name: _number(value) for name, value in known.items()})
-            rows.append(BudgetScores(**{**row, "scores": Scores(**scores), "fidelity": likeness}))
-        return Evaluation(plain["metric"], Protocol(**plain["protocol"]), tuple(rows), plain["global_step"])
+        """What :meth:`to_json` gave, now or before there were rivals and floors."""
+        rows = tuple(_row_of(row) for row in plain["budgets"])
+        return Evaluation(plain["metric"], Protocol(**plain["protocol"]), rows, plain["global_step"])
 
 
 def plain_scores(scores: Scores) -> dict[str, Any]:
     """Scores for ``json.dumps``."""
     return _plain(scores._asdict())
+
+
+def _plain_row(row: BudgetScores) -> dict[str, Any]:
+    return {
+        **row._asdict(),
+        "scores": plain_scores(row.scores),
+        "fidelity": None if row.fidelity is None else _plain(row.fidelity._asdict()),
+        "rival": None if row.rival is None else _plain_row(row.rival),
+        "difference": None if row.difference is None else _plain(row.difference._asdict()),
+    }
+
+
+def _row_of(plain: Mapping[str, Any]) -> BudgetScores:
+    scores = {**_numbers(plain["scores"]), "fvd_infinity": plain["scores"]["fvd_infinity"]}
+    fidelity, rival, difference = (plain.get(name) for name in ("fidelity", "rival", "difference"))
+    parts = {
+        "scores": Scores(**scores),
+        "fidelity": None if fidelity is None else Fidelity(**_numbers(fidelity)),
+        "rival": None if rival is None else _row_of(rival),
+        "difference": None if difference is None else Paired(**_numbers(difference)),
+    }
+    return BudgetScores(**{**plain, **parts})
 
 
 def _plain(value: Any) -> Any:
@@ -103,5 +118,5 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value
+def _numbers(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in plain.items()}

@@ -26,10 +26,12 @@ from flexivid.pipeline.evaluation_clips import ClipSet, clip_settings, data_root
 from flexivid.pipeline.evaluation_features import ClipFeatures
 from flexivid.pipeline.evaluation_store import SampleStore
 from flexivid.pipeline.generate import warm_up
+from flexivid.pipeline.plan import Plan
 from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.planning import Amount, plan_within, tables_folder
-from flexivid.pipeline.sample_folder import Plan, plan_of
+from flexivid.pipeline.rivals import with_rivals
 from flexivid.pipeline.sampling import label_numbers, labels_for, resized, settings_from
+from flexivid.pipeline.shipped import locate
 
 Progress = dict[str, tuple[float, float]]  # what is done of how much, by kind of work
 Size = tuple[int | None, int | None, int | None]
@@ -51,10 +53,12 @@ class Request:
         num_videos: Samples a budget.
         seed: Sample i starts from the noise of seed + i.
         reference: Folder of real videos.
-        split: Which part of it.
+        split: Which part of it; ``None`` = held-out clips where there are as many as asked for, else those trained on.
         num_reference: Clips of it, at most.
         rate: ``stride`` or ``fps`` of the clips.
         ema: Averaged weights.
+        rivals: Also sample native steps alone, as many as each budget pays for.
+        held_out: Whether held-out clips are taken where no split is named.
     """
 
     checkpoint: str
@@ -72,6 +76,8 @@ class Request:
     num_reference: int | None = None
     rate: dict[str, float] = field(default_factory=dict)
     ema: bool = True
+    rivals: bool = True
+    held_out: bool = True
 
 
 class Job(NamedTuple):
@@ -98,7 +104,7 @@ class Job(NamedTuple):
 
 def run_folder(path: str | Path) -> Path:
     """The folder of the run that a checkpoint belongs to."""
-    path = Path(path)
+    path = locate(path)
     folder = path if path.is_dir() else path.parent
     return folder.parent if folder.name == "checkpoints" else folder
 
@@ -113,14 +119,15 @@ def prepare(request: Request, device: torch.device) -> Job:
     model = checkpoint.load(request.checkpoint, ema=request.ema, device=device)
     settings = resized(settings_from(request.sampling).filled(model), *request.size)
     if request.schedules:
-        plans = [plan_of(plan_for(model, settings, 1.0, text), model, settings) for text in request.schedules]
+        plans = [plan_for(model, settings, 1.0, text) for text in request.schedules]
     else:
         tables = read_tables(tables_folder(request.checkpoint))
         plans = [plan_within(model, settings, Amount(budget), tables=tables) for budget in request.budgets]
     _refuse_twins(plans)
+    sampled = with_rivals(model, settings, plans, rivals=request.rivals)
     labels = labels_for(model, request.num_videos, label_numbers(model, request.labels))
     extractor = build_extractor(**request.metric, device=device)
-    task = Task(model, tuple(plans), settings, labels, extractor, request.seed).check()
+    task = Task(model, sampled, settings, labels, extractor, request.seed, request.rivals).check()
     clips = _clips(request, settings.size)
     root = Path(request.output) / "features"
     real = ClipFeatures(extractor, clips, root, batch_size=settings.batch_size)
@@ -172,8 +179,10 @@ def _clips(request: Request, size: Size3) -> ClipSet:
     section = data_section(run)
     settings = clip_settings(section, size, **request.rate)
     root = request.reference or data_root(run, section)
-    split = request.split if request.reference else request.split or "train"
-    return find_clips(root, settings, split=split, num_clips=request.num_reference or request.num_videos)
+    count = request.num_reference or request.num_videos
+    split = request.split or (None if request.reference else "train")
+    held_out_from = count if request.held_out and request.split is None else None
+    return find_clips(root, settings, split=split, num_clips=count, held_out_from=held_out_from)
 
 
 def protocol_of(task: Task, clips: ClipSet) -> Protocol:

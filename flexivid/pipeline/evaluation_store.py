@@ -20,7 +20,7 @@ from torch import Tensor
 
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.evaluation import Made, Task
-from flexivid.pipeline.sample_folder import Plan
+from flexivid.pipeline.plan import Plan
 from flexivid.pipeline.whole_file import whole_file
 
 
@@ -122,7 +122,7 @@ class SampleStore:
 
 def _plan_facts(plan: Plan) -> list[Any]:
     if plan.adaptive is None:
-        return [str(plan.schedule)]
+        return [str(plan.schedule), *sorted(plan.sampling.items())]
     adaptive = plan.adaptive
     changes = [None if change is None else change.tolist() for change in adaptive.changes]
     return [str(adaptive), str(adaptive.allowance), adaptive.errors.tolist(), changes]

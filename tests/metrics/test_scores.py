@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from flexivid.metrics.coverage import prdc
+from flexivid.metrics.floor import frechet_floor
 from flexivid.metrics.frechet import frechet_distance
 from flexivid.metrics.kernel import kernel_distance
 from flexivid.metrics.scores import score
@@ -23,6 +24,9 @@ def test_each_is_what_its_own_function_gives(pair):
     assert (found.num_generated, found.num_real) == (40, 50)
     assert found.low < found.fvd < found.high
     assert found.fvd_infinity < found.fvd
+    assert 0 < found.floor < found.fvd
+    ordered = pair[1][pair[1].double().sum(1).argsort(stable=True)]
+    assert found.floor == frechet_floor(ordered, 40)
 
 
 def test_the_order_of_the_videos_changes_nothing(pair):

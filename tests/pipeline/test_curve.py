@@ -48,6 +48,18 @@ def test_unknown_intervals_and_single_points_can_be_drawn():
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_native_steps_alone_are_a_second_line_of_the_last_step():
+    weak, steps = evaluation(200, {1.0: 10.0, 0.5: 11.0, 0.25: 12.0}), evaluation(200, {0.5: 14.0, 0.25: 40.0})
+    rows = (weak.rows[0], *(row._replace(rival=rival) for row, rival in zip(weak.rows[1:], steps.rows, strict=True)))
+    (axes,) = curve_figure([evaluation(100, {1.0: 15.0, 0.5: 19.0}), weak._replace(rows=rows)]).axes
+    (dashed,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert dashed.get_xdata().tolist() == [2.0, 4.0, 8.0]
+    assert dashed.get_ydata().tolist() == [40.0, 14.0, 10.0]  # full compute is native steps alone, too
+    assert dashed.get_color() != curves(axes)[-1].get_color()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["step 100", "step 200", "native steps alone"]
+
+
 def test_the_file_is_a_picture(tmp_path):
     file = tmp_path / "curve.png"
     file.write_bytes(png(curve_figure([evaluation(1, {1.0: 10.0, 0.5: 12.0})])))

@@ -5,17 +5,20 @@ import math
 import pytest
 import torch
 
-from flexivid.budget.schedule import schedule_macs
+from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.budget.table import ErrorTable
 from flexivid.latents.codec import to_bytes, to_unit
+from flexivid.metrics.paired import paired_difference
+from flexivid.metrics.scores import score
 from flexivid.pipeline import evaluation
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.evaluation import Task, blocks_of, evaluate_features, extract, score_budgets
 from flexivid.pipeline.evaluation_store import SampleStore
 from flexivid.pipeline.generate import generate
+from flexivid.pipeline.plan import Plan
 from flexivid.pipeline.planners import plan_for, table_settings
 from flexivid.pipeline.planning import Amount, plan_within
-from flexivid.pipeline.sample_folder import Plan, plan_of
+from flexivid.pipeline.rivals import with_rivals
 from flexivid.pipeline.sampling import Sampling, labels_for, options_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")  # distances of few are rough
@@ -26,7 +29,7 @@ SIZE = (4, 16, 16)
 def make_task(model, extractor):
     def make(num_videos=5, budgets=(0.5, 1.0), **sampling):
         settings = Sampling(**{"size": SIZE, "batch_size": 2, "num_inference_steps": 3, **sampling}).filled(model)
-        plans = tuple(plan_of(plan_for(model, settings, budget), model, settings, budget) for budget in budgets)
+        plans = tuple(plan_for(model, settings, budget) for budget in budgets)
         return Task(model, plans, settings, labels_for(model, num_videos, None), extractor, seed=3)
 
     return make
@@ -167,6 +170,40 @@ def test_too_little_is_refused(make_task):
         make_task(1).check()
     with pytest.raises(ValueError, match=r"got videos of 1 frames; expected at least 2 for metric fake; raise num_fr"):
         make_task(size=(1, 16, 16)).check()
+
+
+def test_native_steps_alone_stand_beside_each_budget(make_task, model, extractor):
+    task = make_task(6, (1.0, 0.5))
+    task = task._replace(plans=with_rivals(model, task.settings, task.plans))
+    real = torch.randn(9, extractor.num_features, generator=torch.Generator().manual_seed(0))
+    made = list(evaluate_features(task, blocks_of(6, 2)))
+    full, weak = score_budgets(task, made[::-1], real)
+    assert (full.rival, full.difference) == (None, None)
+    assert (weak.rival.schedule, weak.rival.macs, weak.rival.budget) == ("1x1x2x2", full.macs // 3, 0.333)
+    videos = generate(
+        model, labels=task.labels, seed=3, size=SIZE, num_inference_steps=1, batch_size=2, num_videos=6
+    ).videos
+    fewer = extractor(to_unit(to_bytes(videos)))
+    assert weak.rival.scores == score(fewer, real, seed=3)  # the same noises and classes
+    own = torch.cat([one.features for one in made if one.plan == 1])
+    assert weak.difference == paired_difference(own, fewer, real, seed=3)
+    assert weak.difference.difference == pytest.approx(weak.scores.fvd - weak.rival.scores.fvd, rel=1e-6)
+    assert weak.rival.fidelity.psnr > 0
+    assert score_budgets(task._replace(rivals=False), made, real)[1].rival is None
+
+
+def test_full_compute_is_sampled_once_and_the_rival_of_a_better_budget_1(make_task, model, extractor, num_made):
+    task = make_task(4, (0.5,))
+    better = Plan(1.0, Schedule.parse("1x2x4x4,3x1x2x2"))
+    task = task._replace(plans=with_rivals(model, task.settings, [better, *task.plans]))
+    assert task.rows == [0, 1]
+    assert str(task.plans[task.full].schedule) == "3x1x2x2"
+    made = list(evaluate_features(task, blocks_of(4, 2)))
+    assert num_made == dict.fromkeys(range(4), 4)  # two budgets, one native step, full compute
+    first, _ = score_budgets(task, made, torch.randn(8, extractor.num_features))
+    assert first.rival.schedule == "3x1x2x2"
+    assert first.rival.fidelity is None
+    assert first.fidelity.psnr > 0  # held against native samples
 
 
 def test_full_compute_is_found_among_the_plans(make_task):

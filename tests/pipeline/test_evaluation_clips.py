@@ -74,6 +74,25 @@ def test_parts_are_those_of_training(tmp_path, make_folder):
         find_clips(root, settings, split="test")
 
 
+@pytest.mark.parametrize(("held_out_from", "split"), [(None, "train"), (2, "held_out"), (3, "train")])
+def test_held_out_clips_are_taken_where_there_are_enough(tmp_path, make_folder, held_out_from, split):
+    make_folder("set/train", [4, 4, 4])
+    make_folder("set/val", [4, 4])
+    settings, root = clip_settings({}, SIZE), str(tmp_path / "set")
+    for asked in (None, "train"):
+        assert find_clips(root, settings, split=asked, held_out_from=held_out_from).split == split
+    assert find_clips(root, settings, split="held_out", held_out_from=held_out_from).split == "held_out"
+
+
+def test_nothing_is_held_out_of_a_folder_that_nobody_trained_on(make_folder):
+    root, settings = str(make_folder("videos", [4] * 40)), clip_settings({}, SIZE)
+    parted = find_clips(root, settings, split="held_out")
+    assert len(parted) >= 2
+    assert find_clips(root, settings, held_out_from=2).split == "all"
+    assert find_clips(root, settings, split="train", held_out_from=len(parted)).split == "held_out"
+    assert find_clips(root, settings, split="train", held_out_from=len(parted) + 1).split == "train"
+
+
 def test_a_fingerprint_tells_contents_and_frames_and_not_places(tmp_path, make_folder):
     folder = make_folder("videos", [5, 5])
     settings = clip_settings({}, SIZE)

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from flexivid.metrics.fidelity import Fidelity
+from flexivid.metrics.paired import Paired
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 from flexivid.pipeline.evaluation_result import BudgetScores, Evaluation
@@ -51,3 +52,23 @@ def test_written_down_and_read_again():
     assert math.isnan(again.rows[1].fidelity.perceptual)
     assert again.rows[1].scores.fvd_infinity == 55
     assert json.dumps(again.to_json()) == text
+
+
+def test_a_rival_is_written_down_with_its_difference():
+    rival = row(0.1, 12, 80.0, fvd_infinity=70.0, floor=2.0)
+    weak = row(0.1, 10, 60.0)._replace(rival=rival, difference=Paired(-20.0, math.nan, math.nan))
+    plain = json.loads(json.dumps(curve(weak).to_json(), allow_nan=False))
+    assert plain["budgets"][0]["difference"] == {"difference": -20.0, "low": None, "high": None}
+    assert plain["budgets"][0]["rival"]["scores"]["floor"] == 2.0
+    (again,) = Evaluation.from_json(plain).rows
+    assert again == weak
+    assert again.difference.verdict == "tied"
+
+
+def test_what_was_written_before_there_were_rivals_and_floors_is_read():
+    plain = curve(row(1, 100, 40.0), row(0.1, 10, 60.0)).to_json()
+    for budget in plain["budgets"]:
+        del budget["rival"], budget["difference"], budget["scores"]["floor"]
+    rows = Evaluation.from_json(plain).rows
+    assert [one.scores.fvd for one in rows] == [40.0, 60.0]
+    assert all(math.isnan(one.scores.floor) and one.rival is None and one.difference is None for one in rows)

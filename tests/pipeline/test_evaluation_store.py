@@ -5,13 +5,12 @@ import torch
 from flexivid.pipeline.evaluation import Made, Task
 from flexivid.pipeline.evaluation_store import BlockFolder, SampleStore
 from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.sample_folder import plan_of
 from flexivid.pipeline.sampling import Sampling, labels_for
 
 
 def task_of(model, extractor, *, num_videos=4, seed=0, labels=None, **sampling):
     settings = Sampling(**{"num_inference_steps": 2, **sampling}).filled(model)
-    plans = (plan_of(plan_for(model, settings, 1.0), model, settings, 1.0),)
+    plans = (plan_for(model, settings, 1.0),)
     return Task(model, plans, settings, labels_for(model, num_videos, labels), extractor, seed)
 
 

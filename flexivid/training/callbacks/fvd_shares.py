@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from flexivid.data.module import VideoDataModule
@@ -23,9 +24,9 @@ from flexivid.pipeline.evaluation import Evaluation, Made, Task, blocks_of, eval
 from flexivid.pipeline.evaluation_clips import ClipSet, clip_settings, find_clips, read_blocks
 from flexivid.pipeline.evaluation_run import protocol_of
 from flexivid.pipeline.generate import warm_up
-from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.sample_folder import Plan, plan_of
-from flexivid.pipeline.sampling import Settings, labels_for, settings_from
+from flexivid.pipeline.rivals import with_rivals
+from flexivid.pipeline.sampling import labels_for, settings_from
+from flexivid.training.callbacks.possible_plans import possible_plans
 from flexivid.training.callbacks.ranks import FailedRankError, gathered, on_all_ranks
 
 Blocks = list[list[int]]
@@ -38,8 +39,10 @@ class Question(NamedTuple):
     num_videos: int
     sampling: dict[str, Any]
     seed: int
-    reference: Literal["train", "val"]
+    reference: Literal["auto", "train", "val"]
     max_seconds: float | None
+    rivals: bool = True
+    tables: Path | None = None  # folder that may hold what was measured of the network
 
 
 class Shares:
@@ -73,20 +76,31 @@ class Shares:
         """
         started = time.perf_counter()
         task, clips = on_all_ranks(lambda: self._find(network, data))
-        if self._real is None:
-            self._real = self._read(clips, protocol_of(task, clips))
+        self.real_of(task, clips)
         made = self._make(task, started)
         task = task._replace(labels=task.labels[: self._num_videos])
-        real, protocol = self._real, protocol_of(task, clips)._replace(num_reference=len(self._real))
+        real = self.real_of(task, clips)
+        protocol = protocol_of(task, clips)._replace(num_reference=len(real))
         rows = gathered(on_all_ranks(lambda: score_budgets(task, made, real) if self.rank == 0 else ()))[0]
         return Evaluation(protocol.label, protocol, rows, network.recipe["global_step"]), made
+
+    def real(self, network: FlexiDiT, data: Any) -> Tensor:
+        """Features of the real videos, (m, d); to be called on every rank."""
+        return self.real_of(*on_all_ranks(lambda: self._find(network, data)))
+
+    def real_of(self, task: Task, clips: ClipSet) -> Tensor:
+        """The same, read once."""
+        if self._real is None:
+            self._real = self._read(clips, protocol_of(task, clips))
+        return self._real
 
     def _find(self, network: FlexiDiT, data: Any) -> tuple[Task, ClipSet]:
         question = self.question
         settings = settings_from(question.sampling).filled(network)
-        plans = tuple(_plans(network, settings, question.budgets))
+        budgets = possible_plans(network, settings, question.budgets, question.tables)
+        plans = with_rivals(network, settings, budgets, rivals=question.rivals)
         labels = labels_for(network, question.num_videos, None)
-        task = Task(network, plans, settings, labels, self.extractor, question.seed).check()
+        task = Task(network, plans, settings, labels, self.extractor, question.seed, question.rivals).check()
         self._clips = self._clips or _real_clips(data, question)
         return task, self._clips
 
@@ -144,34 +158,18 @@ class Shares:
             number = min(number, at_once * (1 + max(0, int((limit - passed) / seconds))))
         left = seconds * (-(-number // at_once) - 1)
         fewer = "" if number == self.question.num_videos else f", for {limit:g} seconds are not enough for more"
-        rank_zero_info(f"FVD of {number} videos at each budget{fewer}; {left:.0f} seconds to go")
+        assert self._clips is not None
+        against = f"{len(self._clips)} clips ({self._clips.split})"
+        rank_zero_info(f"FVD of {number} videos at each budget against {against}{fewer}; {left:.0f} seconds to go")
         return number
 
 
-def _plans(network: FlexiDiT, settings: Settings, budgets: Sequence[float]) -> Iterator[Plan]:
-    """Plans of the budgets that can be met.
-
-    Raises:
-        ValueError: If none can.
-    """
-    reasons = []
-    for budget in budgets:
-        try:
-            plan = plan_for(network, settings, budget)
-        except ValueError as error:
-            reasons.append(str(error))
-            rank_zero_warn(f"no FVD at budget {budget:g}: {error}")
-        else:
-            yield plan_of(plan, network, settings, budget)
-    if len(reasons) == len(budgets):
-        raise ValueError(f"got no budget that can be met: {'; '.join(reasons)}")
-
-
 def _real_clips(data: Any, question: Question) -> ClipSet:
-    """Fixed clips of the videos trained or validated on, as the evaluation of a finished run takes them."""
+    """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them."""
     if not isinstance(data, VideoDataModule):
         raise ValueError(f"got data of type {type(data).__name__}; expected VideoDataModule; leave FVDVsBudget out")
     given = data.settings
     settings = clip_settings(given._asdict(), (given.num_frames, *given.size))
-    split = {"train": "train", "val": "held_out"}[question.reference]
-    return find_clips(data.root, settings, split=split, num_clips=question.num_videos)
+    split, count = "held_out" if question.reference == "val" else "train", question.num_videos
+    held_out_from = count if question.reference == "auto" else None
+    return find_clips(data.root, settings, split=split, num_clips=count, held_out_from=held_out_from)

@@ -37,7 +37,8 @@ class FVDVsBudget(Callback):
 
     All ranks make their share of the same videos (noise and label depend on a video's number alone), in batches that do
     not depend on the number of ranks, so that the result does not either. Scores go to the loggers as
-    ``val/fvd/budget_0.25`` and ``val/fvd_auc``, the curve of every evaluated step to TensorBoard as
+    ``val/fvd/budget_0.25`` and ``val/fvd_auc``, those of native steps alone for the same compute as
+    ``val/fvd_fewer_steps/budget_0.25``, the curve of every evaluated step to TensorBoard as
     ``val/fvd_vs_compute``, everything to ``evaluations/step_000500.json`` in the run folder, a table to the terminal at
     the end. FVD means little with few videos, and depends on their number: compare like with like.
 
@@ -47,12 +48,14 @@ class FVDVsBudget(Callback):
         extractor: What features are compared: ``motion`` (shipped), ``i3d`` (the FVD of the literature, needs its
             weights), or another that ``build_extractor`` knows.
         every_n_steps: With the first validation after so many steps; ``None`` = with every one; 0 = only at the end.
-        reference: Real videos are ``train`` ones or the held-out ``val`` ones.
+        reference: Real videos are ``train`` ones or the held-out ``val`` ones; ``auto`` = held-out ones where there are
+            at least ``num_videos`` clips of them, else ``train``.
         max_seconds: Make fewer videos if generation and features would take longer; decided in the first evaluation
             and kept, so that the points of a run compare.
         num_inference_steps: Solver steps; ``None`` = the recipe's.
         seed: Video i starts from the noise of seed + i.
         batch_size: Videos in one call of the network. Ranks take whole batches: have at least one for each.
+        rivals: Also sample native steps alone, as many as each budget pays for: what else its compute would buy.
 
     Example:
         >>> FVDVsBudget(num_videos=64, every_n_steps=0).budgets
@@ -65,11 +68,12 @@ class FVDVsBudget(Callback):
         num_videos: int = 256,
         extractor: str = "motion",
         every_n_steps: int | None = None,
-        reference: Literal["train", "val"] = "train",
+        reference: Literal["auto", "train", "val"] = "auto",
         max_seconds: float | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
         batch_size: int = 16,
+        rivals: bool = True,
     ) -> None:
         for name, value, low in (
             ("num_videos", num_videos, 2),
@@ -80,15 +84,15 @@ class FVDVsBudget(Callback):
                 raise ValueError(f"got {name}={value}; expected at least {low}; raise FVDVsBudget.{name}")
         if max_seconds is not None and not max_seconds > 0:
             raise ValueError(f"got max_seconds={max_seconds}; expected more than 0; change FVDVsBudget.max_seconds")
-        if reference not in ("train", "val"):
-            raise ValueError(f"got reference={reference!r}; expected train or val; change FVDVsBudget.reference")
+        if reference not in ("auto", "train", "val"):
+            raise ValueError(f"got reference={reference!r}; expected auto, train or val; change FVDVsBudget.reference")
         if len(set(budgets)) < max(1, len(budgets)) or not all(0 < budget <= 1 for budget in budgets):
             raise ValueError(
                 f"got budgets {list(budgets)}; expected different ones in (0, 1]; change FVDVsBudget.budgets"
             )
         self.budgets, self.extractor, self.every_n_steps = tuple(budgets), extractor, every_n_steps
         sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size}
-        self.question = Question(self.budgets, num_videos, sampling, seed, reference, max_seconds)
+        self.question = Question(self.budgets, num_videos, sampling, seed, reference, max_seconds, rivals)
         self._shares: Shares | None = None
         self._evaluation: Evaluation | None = None
 
@@ -135,9 +139,10 @@ class FVDVsBudget(Callback):
         network.recipe, was_training = pl_module.recipe(), network.training
         network.eval()
         try:
+            run = run_folder(trainer)  # every rank has to ask
+            shares.question, folder = shares.question._replace(tables=run), run / FOLDER
             evaluation, made = shares.evaluate(network, getattr(trainer, "datamodule", None))
             seconds = time.perf_counter() - started
-            folder = run_folder(trainer) / FOLDER  # every rank has to ask
             on_all_ranks(lambda: self._keep(pl_module, folder, evaluation, made, seconds))
         except FailedRankError as error:
             rank_zero_warn(f"no FVD at step {trainer.global_step}: {error}. Training goes on")

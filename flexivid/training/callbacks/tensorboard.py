@@ -50,9 +50,21 @@ def budget_tag(budget: float) -> str:
     return f"val/fvd/budget_{budget:g}"
 
 
+def rival_tag(budget: float) -> str:
+    """Where the FVD of native steps alone is logged that a budget pays for.
+
+    Example:
+        >>> rival_tag(0.25)
+        'val/fvd_fewer_steps/budget_0.25'
+    """
+    return f"val/fvd_fewer_steps/budget_{budget:g}"
+
+
 def curve_scalars(evaluation: Evaluation) -> dict[str, float]:
-    """FVD of each budget and their mean, by tag."""
-    return {AUC: evaluation.fvd_auc, **{budget_tag(row.budget): row.scores.fvd for row in evaluation.rows}}
+    """FVD of each budget, that of native steps alone for the same compute, and the mean of the budgets, by tag."""
+    plans = {budget_tag(row.budget): row.scores.fvd for row in evaluation.rows}
+    rivals = {rival_tag(row.budget): row.rival.scores.fvd for row in evaluation.rows if row.rival}
+    return {AUC: evaluation.fvd_auc, **plans, **rivals}
 
 
 def log_curve(logger: TensorBoardLogger, evaluation: Evaluation, figure: Figure) -> None:
@@ -68,7 +80,9 @@ def log_curve(logger: TensorBoardLogger, evaluation: Evaluation, figure: Figure)
 def log_layout(logger: TensorBoardLogger, evaluation: Evaluation) -> None:
     """Lay out TensorBoard's custom scalars, once a run: the FVD of all budgets over the steps in one chart."""
     tags = [budget_tag(row.budget) for row in evaluation.rows]
+    rivals = [rival_tag(row.budget) for row in evaluation.rows if row.rival]
     charts = {evaluation.metric: ["Multiline", tags], f"mean {evaluation.metric}": ["Multiline", [AUC]]}
+    charts |= {f"{evaluation.metric}, fewer steps": ["Multiline", rivals]} if rivals else {}
     _write(logger, [custom_scalars({"FVD at each budget": charts})])
 
 

@@ -19,6 +19,7 @@ from flexivid.training.callbacks import FVDVsBudget, SampleVideos, fvd_shares
 
 VALIDATE = {"limit_val_batches": 1, "val_check_interval": 3, "check_val_every_n_epoch": None}
 TAGS = ["val/fvd/budget_1", "val/fvd/budget_0.5", "val/fvd_auc"]
+RIVAL = "val/fvd_fewer_steps/budget_0.5"
 
 
 @pytest.fixture
@@ -77,12 +78,17 @@ def test_tensorboard_reads_what_is_logged(tmp_path, capsys, make_data, noisy_mod
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
     assert charts["fvd[motion]6_4f"] == TAGS[:2]
+    assert charts["fvd[motion]6_4f, fewer steps"] == [RIVAL]
+    assert events.Scalars(RIVAL)[-1].value == pytest.approx(last.rows[1].rival.scores.fvd, rel=1e-6)
+    assert last.rows[1].rival.schedule == "1x2x4x4"  # of two steps
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
     assert (
         "| metric | fvd[motion] |"
         in events.Tensors("val/fvd_protocol/text_summary")[0].tensor_proto.string_val[0].decode()
     )
-    assert "fvd[motion]6_4f at step 4" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "fvd[motion]6_4f at step 4" in text
+    assert last.rows[1].difference.verdict in text
 
 
 def test_the_protocol_tells_how_it_was_measured(tmp_path, make_data, make_module, make_trainer, make_fvd):
@@ -135,6 +141,29 @@ def test_training_does_not_notice(tmp_path, make_data, make_module, make_trainer
     assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), alone.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("reference", "num_videos", "split"),
+    [("auto", 6, "held_out"), ("auto", 11, "train"), ("train", 6, "train"), ("val", 6, "held_out")],
+)
+def test_held_out_clips_are_the_reference_where_there_are_enough(
+    tmp_path, make_data, make_module, make_trainer, make_fvd, caplog, reference, num_videos, split
+):
+    fvd = make_fvd(reference=reference, num_videos=num_videos, budgets=[0.5])
+    with caplog.at_level("INFO", "lightning.pytorch"):  # of 20 training clips and 10 held-out ones
+        make_trainer(tmp_path, 1, fvd).fit(make_module(), make_data())
+    (evaluation,) = evaluations_of(tmp_path).values()
+    assert evaluation.protocol.reference_split == split
+    assert f"FVD of {num_videos} videos at each budget against {num_videos} clips ({split})" in caplog.text
+
+
+def test_rivals_can_be_left_out(tmp_path, capsys, make_data, make_module, make_trainer, make_fvd):
+    make_trainer(tmp_path, 1, make_fvd(rivals=False)).fit(make_module(), make_data())
+    (evaluation,) = evaluations_of(tmp_path).values()
+    assert [row.rival for row in evaluation.rows] == [None, None]
+    assert not [tag for tag in events_of(tmp_path).Tags()["scalars"] if "fewer_steps" in tag]
+    assert "PSNR" in capsys.readouterr().out
+
+
 def test_the_best_checkpoint_can_be_chosen_by_it(tmp_path, make_data, make_module, make_trainer, make_fvd):
     best = ModelCheckpoint(tmp_path / "best", monitor="val/fvd/budget_0.5", save_top_k=1)
     make_trainer(tmp_path, 6, make_fvd(), best, **VALIDATE).fit(make_module(), make_data())
@@ -177,7 +206,7 @@ def test_as_many_videos_as_there_is_time_for(tmp_path, make_data, make_module, m
 def test_a_budget_that_cannot_be_met_is_left_out(tmp_path, make_data, make_module, make_trainer, make_fvd):
     trainer = make_trainer(tmp_path, 1, make_fvd(budgets=[1.0, 0.01]))
     said = heard(trainer, make_module(), make_data())
-    assert any("no FVD at budget 0.01: got budget 0.01; expected at least" in line for line in said)
+    assert any("budget 0.01 is left out: got budget 0.01; expected at least" in line for line in said)
     (evaluation,) = evaluations_of(tmp_path).values()
     assert [row.budget for row in evaluation.rows] == [1.0]
 
@@ -212,7 +241,7 @@ def test_a_diverged_network_is_said(tmp_path, make_data, make_module, make_train
         ({"every_n_steps": -1}, "got every_n_steps=-1; expected at least 0; "),
         ({"batch_size": 0}, "got batch_size=0; expected at least 1; "),
         ({"max_seconds": 0}, "got max_seconds=0; expected more than 0; change FVDVsBudget.max_seconds"),
-        ({"reference": "test"}, "got reference='test'; expected train or val; change FVDVsBudget.reference"),
+        ({"reference": "test"}, "got reference='test'; expected auto, train or val; change FVDVsBudget.reference"),
         ({"budgets": [0.5, 0.5]}, r"got budgets \[0.5, 0.5\]; expected different ones in \(0, 1\]; change"),
     ],
 )
