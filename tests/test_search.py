@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, Schedule, sample
-from flexivid.pipeline import calibration
+from flexivid.budget.table import read_tables
+from flexivid.pipeline import calibration, plan_search
 from flexivid.pipeline.checkpoint import load, save
 from flexivid.pipeline.video_io import write_video
 from flexivid.search import main
@@ -52,18 +53,51 @@ def test_help_needs_no_torch():
     assert done.stdout.strip() == "False"
 
 
-def test_search_then_sample(capsys, checkpoint):
-    main(["--ckpt", str(checkpoint), "--num-videos", "3", "--batch-size=2", "--max-switches", "2"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "measuring 2 options at every call of 6, 4, 3, 2, 1 steps on 3 videos: 459 sample steps"
+def write_videos(folder):
+    folder.mkdir()
+    for number in range(8):
+        frames = np.random.default_rng(number).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8)
+        write_video(folder / f"{number}.mp4", frames, 8)
+    return folder
+
+
+def sampled(capsys, *words):
+    sample.main(["--num-videos", "1", "--json", *words])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])["samples"]
+
+
+@pytest.mark.filterwarnings(r"ignore:got \d+ videos")
+def test_search_then_sample(capsys, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_search, "FEWEST_VIDEOS", 2)
+    videos = write_videos(tmp_path / "videos")
+    main(["--ckpt", str(checkpoint), "--num-scored", "6", "--reference", str(videos)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("probing")]
+    assert lines[1] == "plans of any number of steps, 6 videos in the last round, 8 real clips"
+    assert lines[2].startswith("step floor ")
     assert lines[-1].startswith(f"wrote {checkpoint}/schedules.json")
     assert (checkpoint / "schedules.png").stat().st_size > 0
+    plans = {line.split(": ")[0]: line.split(": ")[1].split("; ")[0].split(", ")[0] for line in lines[3:-1]}
+    assert list(plans) == [f"budget {budget:g}" for budget in plan_search.SEARCHED_BUDGETS]
+    told = sampled(capsys, "--ckpt", str(checkpoint), "--budget", "0.5", "0.3", "0.1")
+    short = [Schedule.parse(row["plan"]).short for row in told]
+    assert short == [plans[f"budget {budget}"] for budget in (0.5, 0.3, 0.1)]
+    assert all(row["predicted_macs"] == row["measured_macs"] for row in told)
+    sample.main(["--budget", "0.5", "--dry-run"])
+    assert "; planner searched_fvd" in capsys.readouterr().out
+
+
+def test_search_for_fidelity_then_sample(capsys, checkpoint):
+    main(
+        ["--ckpt", str(checkpoint), "--goal", "fidelity", "--num-videos", "3", "--batch-size=2", "--max-switches", "2"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "measuring 3 options at every call of 6, 4, 3, 2, 1 steps on 3 videos: 534 sample steps"
+    assert lines[-1].startswith(f"wrote {checkpoint}/schedules.json")
+    assert (checkpoint / "schedules_fidelity.png").stat().st_size > 0
     plans = {line.split(": ")[0]: line.split(": ")[1].split("; ")[0] for line in lines[2:-1]}
-    words = ["--ckpt", str(checkpoint), "--num-videos", "1", "--json", "--budget"]
-    sample.main([*words, "0.6", "0.4"])
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])["samples"]
-    assert [row["plan"] for row in told] == [plans["budget 0.6"], plans["budget 0.4"]]
-    sample.main([*words, "draft", "balanced", "--planner", "adaptive", "--num-videos", "3"])
+    words = ["--ckpt", str(checkpoint), "--budget"]
+    assert [row["plan"] for row in sampled(capsys, *words, "0.6", "0.4")] == [plans["budget 0.6"], plans["budget 0.4"]]
+    sample.main([*words, "draft", "balanced", "--planner", "adaptive", "--num-videos", "3", "--json"])
     out = capsys.readouterr().out.splitlines()
     assert "adaptive, 6 steps of 1x2x2, 2x4x4, each video its own; at most 0.152 of all" in out[1]
     for row in json.loads(out[-1])["samples"]:
@@ -71,13 +105,12 @@ def test_search_then_sample(capsys, checkpoint):
 
 
 def test_a_number_of_steps_that_is_asked_for_is_kept(capsys, checkpoint):
-    main(["--num-videos", "2"])
-    words = ["--ckpt", str(checkpoint), "--num-videos", "1", "--json", "--budget", "0.3", "--output-dir"]
+    main(["--goal", "fidelity", "--num-videos", "2"])
+    capsys.readouterr()
     lengths = []
     for given in ([], ["--num-inference-steps", "6"], ["--num-inference-steps", "3", "--planner", "searched"]):
         folder = checkpoint / f"samples{len(lengths)}"
-        sample.main([*words, str(folder), *given])
-        told = json.loads(capsys.readouterr().out.splitlines()[-1])["samples"][0]
+        (told,) = sampled(capsys, "--ckpt", str(checkpoint), "--budget", "0.3", "--output-dir", str(folder), *given)
         line = json.loads((folder / "manifest.jsonl").read_text())
         steps = len(Schedule.parse(told["plan"]))
         assert told["predicted_macs"] == told["measured_macs"]
@@ -87,45 +120,33 @@ def test_a_number_of_steps_that_is_asked_for_is_kept(capsys, checkpoint):
     assert lengths[1:] == [6, 3]
 
 
-@pytest.mark.filterwarnings("ignore:got 6 videos")
-def test_the_goal_fvd_scores_samples_and_sampling_follows(capsys, checkpoint, tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for number in range(8):
-        frames = np.random.default_rng(number).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8)
-        write_video(videos / f"{number}.mp4", frames, 8)
-    words = ["--num-videos", "2", "--goal", "fvd", "--num-scored", "6", "--reference", str(videos)]
-    main(words)
-    first = capsys.readouterr().out.splitlines()
-    assert first[1].startswith("measuring 2 options")
-    told = [line for line in first if "fvd[motion]" in line]
-    assert [line.split(":")[0] for line in told] == [f"budget {budget}" for budget in (0.8, 0.6, 0.4, 0.25, 0.15)]
-    main(words)
-    again = capsys.readouterr().out.splitlines()
-    assert not any(line.startswith("measuring") for line in again)  # errors are known
-    assert [line for line in again if "fvd[motion]" in line] == told
-    common = ["--num-videos", "1", "--json", "--budget", "0.6"]
-    plans = {}
-    for planner in (None, "searched_fvd", "searched"):
-        sample.main([*common, *(["--planner", planner] if planner else [])])
-        row = json.loads(capsys.readouterr().out.splitlines()[-1])["samples"][0]
-        assert row["predicted_macs"] == row["measured_macs"]
-        plans[planner] = row["plan"]
-    assert plans[None] == plans["searched_fvd"] == told[1].split(": ")[1].split(";")[0]
-    assert (
-        plans["searched"] == next(line for line in first if line.startswith("budget 0.6")).split(": ")[1].split(";")[0]
-    )
-    assert "expected one of fidelity, fvd" in refused(capsys, main, "--goal", "speed")
+@pytest.mark.filterwarnings(r"ignore:got \d+ videos")
+def test_scores_come_before_errors(capsys, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_search, "FEWEST_VIDEOS", 2)
+    main(["--num-scored", "6", "--reference", str(write_videos(tmp_path / "videos"))])
+    main(["--goal", "fidelity", "--num-videos", "2"])  # leaves the scores where they are
+    capsys.readouterr()
+    plans = {
+        planner: sampled(capsys, "--budget", "0.6", *(["--planner", planner] if planner else []))[0]["plan"]
+        for planner in (None, "searched_fvd", "searched")
+    }
+    assert plans[None] == plans["searched_fvd"]
+    kinds = [type(table).__name__ for table in read_tables(checkpoint)]
+    assert sorted(set(kinds)) == ["ErrorTable", "ScoreTable"]
+
+
+def test_without_real_videos_the_error_names_them(capsys, checkpoint):
+    assert "--reference" in refused(capsys, main)
 
 
 def test_searched_again_after_training(capsys, checkpoint):
-    main(["--num-videos", "1"])
+    main(["--goal", "fidelity", "--num-videos", "1"])
     model = load(checkpoint)
     torch.nn.init.zeros_(model.mode_embedding)
     save(checkpoint, model, model.recipe)
     assert "got schedules.json of model" in refused(capsys, sample.main, "--budget", 0.5, "--dry-run")
     sample.main(["--budget", "0.5", "--dry-run", "--planner", "weak_first"])
-    main(["--num-videos", "1"])
+    main(["--goal", "fidelity", "--num-videos", "1"])
     sample.main(["--budget", "0.5", "--dry-run"])
 
 
@@ -135,14 +156,24 @@ def test_interrupted_search_writes_nothing(capsys, checkpoint, monkeypatch):
 
     monkeypatch.setattr(calibration, "guided_output", stop)
     with pytest.raises(SystemExit) as stopped:
-        main(["--num-videos", "1"])
+        main(["--goal", "fidelity", "--num-videos", "1"])
     assert stopped.value.code == 130
     assert sorted(path.name for path in checkpoint.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_the_shipped_model_is_not_written_to(capsys, checkpoint, models_folder):
+    checkpoint.rename(models_folder / "moving_digits")
+    for words in ([], ["--ckpt", "moving_digits"]):
+        assert "got the shipped model moving_digits, beside which nothing is written" in refused(capsys, main, *words)
+    assert len(list((models_folder / "moving_digits").iterdir())) == 2
+
+
 def test_mistakes_are_one_line(capsys, checkpoint):
-    assert "got 0 videos; expected at least 1" in refused(capsys, main, "--num-videos", 0)
-    assert "got max_switches=-1; expected 0 or more" in refused(capsys, main, "--max-switches", -1)
-    assert "got mode 9x9x9" in refused(capsys, main, "--modes", "9x9x9")
+    fidelity = ("--goal", "fidelity")
+    assert "expected one of fvd, fidelity" in refused(capsys, main, "--goal", "speed")
+    assert "got 0 videos; expected at least 1" in refused(capsys, main, *fidelity, "--num-videos", 0)
+    assert "got max_switches=-1; expected 0 or more" in refused(capsys, main, *fidelity, "--max-switches", -1)
+    assert "got mode 9x9x9" in refused(capsys, main, *fidelity, "--modes", "9x9x9")
+    assert "got 2 numbers of steps for goal fvd" in refused(capsys, main, "--num-inference-steps", 4, 6)
     assert "did you mean '--max_switches'?" in refused(capsys, main, "--max-switch", 2)
     assert not (checkpoint / "schedules.json").exists()

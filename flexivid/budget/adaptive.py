@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexivid.budget.allowance import Allowance
 from flexivid.budget.planners import searched
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.search import outlooks
 from flexivid.budget.table import ErrorTable
-from flexivid.budget.units import Allowance
 from flexivid.patching.embed import patchify
 
 HISTORY = 3  # earlier latents that a third difference takes
@@ -52,7 +52,7 @@ def patch_change(change: Tensor, step: Step) -> Tensor:
         >>> [round(patch_change(rows, Step(PatchMode(mode))).item(), 3) for mode in ("1x2x2", "1x4x4")]
         [0.0, 0.5]
     """
-    return patchify(change.float(), step.mode).std(dim=-1, correction=0).quantile(QUANTILE, dim=-1)
+    return patchify(change.float(), step.modes[0]).std(dim=-1, correction=0).quantile(QUANTILE, dim=-1)
 
 
 class AdaptivePlan:

@@ -23,17 +23,23 @@ class Step(NamedTuple):
     """One solver step.
 
     Args:
-        mode: Patch mode of the conditional branch.
+        mode: Patch mode of the conditional branch; ``None`` = the network is not called, and the solver gets the last
+            output again (:data:`REUSE`), which costs nothing.
         guide_mode: Patch mode of guidance's second branch; ``None`` = no guidance at this step. Equal to ``mode``:
             ordinary guidance. Another mode: weak guidance.
 
     Example:
-        >>> str(Step(PatchMode("2x4x4"))), str(Step(PatchMode("1x2x2"), PatchMode("2x4x4")))
-        ('2x4x4', '1x2x2+2x4x4')
+        >>> str(Step(PatchMode("2x4x4"))), str(Step(PatchMode("1x2x2"), PatchMode("2x4x4"))), str(REUSE)
+        ('2x4x4', '1x2x2+2x4x4', 'reuse')
     """
 
-    mode: PatchMode
+    mode: PatchMode | None
     guide_mode: PatchMode | None = None
+
+    @property
+    def modes(self) -> tuple[PatchMode, ...]:
+        """The modes that are called, one a branch; none for :data:`REUSE`."""
+        return tuple(mode for mode in self if mode is not None)
 
     @property
     def plain(self) -> Step:
@@ -41,7 +47,10 @@ class Step(NamedTuple):
         return Step(self.mode)
 
     def __str__(self) -> str:
-        return str(self.mode) if self.guide_mode is None else f"{self.mode}+{self.guide_mode}"
+        return "+".join(map(str, self.modes)) or "reuse"
+
+
+REUSE = Step(None)  # the output of the last call again: what caches do (BudCache, 2606.13496, searches where)
 
 
 class Schedule(tuple[Step, ...]):
@@ -64,14 +73,27 @@ class Schedule(tuple[Step, ...]):
         """
         steps: list[Step] = []
         for part in text.split(","):
-            match = re.fullmatch(r"\s*(\d+)x(\d+x\d+x\d+)(?:\+(\d+x\d+x\d+))?\s*", part)
+            match = re.fullmatch(r"\s*(\d+)x(?:reuse|(\d+x\d+x\d+)(?:\+(\d+x\d+x\d+))?)\s*", part)
             if match is None or not 1 <= int(match[1]) <= MAX_STEPS:
                 raise ValueError(
-                    f"got schedule part {part!r}; expected COUNTxMODE such as 12x4x8x8 (12 steps of mode 4x8x8),"
-                    f" count 1 to {MAX_STEPS}; write parts separated by commas"
+                    f"got schedule part {part!r}; expected COUNTxMODE such as 12x4x8x8 (12 steps of mode 4x8x8) or"
+                    f" 1xreuse, count 1 to {MAX_STEPS}; write parts separated by commas"
                 )
-            steps += [Step(PatchMode(match[2]), PatchMode(match[3]) if match[3] else None)] * int(match[1])
-        return cls(steps)
+            step = Step(PatchMode(match[2]), PatchMode(match[3]) if match[3] else None) if match[2] else REUSE
+            steps += [step] * int(match[1])
+        return cls(steps).check()
+
+    def check(self) -> Schedule:
+        """Return itself.
+
+        Raises:
+            ValueError: If it begins with reuse, where there is no last output.
+        """
+        if self and self[0] == REUSE:
+            raise ValueError(
+                f"got schedule {self}, which begins with reuse; expected a call of the network first; put a mode there"
+            )
+        return self
 
     def runs(self) -> list[tuple[int, Step]]:
         """Counts of equal neighbours, in order."""
@@ -79,7 +101,18 @@ class Schedule(tuple[Step, ...]):
 
     def guided(self, guide_mode: PatchMode | None = None) -> Schedule:
         """The same schedule with guidance at every step, by ``guide_mode`` or each step's own mode."""
-        return Schedule(Step(step.mode, guide_mode or step.mode) for step in self)
+        return Schedule(step if step == REUSE else Step(step.mode, guide_mode or step.mode) for step in self)
+
+    @property
+    def short(self) -> str:
+        """The written form for people: without guidance where it is ordinary throughout.
+
+        Example:
+            >>> Schedule.parse("4x2x4x4+2x4x4,1xreuse,2x1x2x2+1x2x2").short
+            '4x2x4x4,1xreuse,2x1x2x2'
+        """
+        ordinary = all(step.guide_mode == step.mode for step in self if step.modes)
+        return str(Schedule(step.plain for step in self)) if ordinary else str(self)
 
     def __str__(self) -> str:
         return ",".join(f"{count}x{step}" for count, step in self.runs())
@@ -122,15 +155,16 @@ def weak_first(counts: Iterable[tuple[str | PatchMode, int]], *, guided: bool = 
 
 def schedule_macs(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int]) -> int:
     """MACs of one sample under a schedule, both branches of guidance counted."""
-    cost = {mode: macs(config, size, mode) for mode in {m for step in schedule for m in step if m is not None}}
-    return sum(cost[step.mode] + (cost[step.guide_mode] if step.guide_mode else 0) for step in schedule)
+    cost = {mode: macs(config, size, mode) for mode in {mode for step in schedule for mode in step.modes}}
+    return sum(cost[mode] for step in schedule for mode in step.modes)
 
 
 def budget_of(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int]) -> float:
     """Cost of a schedule over the all-native one with as many steps and the same guidance.
 
     Args:
-        schedule: Steps.
+        schedule: Steps. One that reuses the last output counts as a native step in the denominator, guided if the step
+            before it is.
         config: Shape of the network.
         size: Latent size (t, h, w).
 
@@ -143,7 +177,10 @@ def budget_of(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, i
         >>> round(budget_of(Schedule.parse("10x2x4x4,10x1x2x2"), config, (8, 16, 16)), 2)
         0.55
     """
-    branches = sum(2 if step.guide_mode else 1 for step in schedule)
+    branches, last = 0, 1
+    for step in schedule:
+        last = len(step.modes) or last
+        branches += last
     return schedule_macs(schedule, config, size) / (branches * macs(config, size))
 
 

@@ -71,8 +71,8 @@ def frontier(errors: Sequence[Sequence[float]], costs: Costs, *, max_switches: i
     among the options, that is the one with native steps last.
 
     Args:
-        errors: Of every option at every step, errors[step][option], finite.
-        costs: Of every option, whole numbers > 0 in any unit; one row for all steps, or one a step.
+        errors: Of every option at every step, errors[step][option]; infinite = the step cannot have the option.
+        costs: Of every option, whole numbers >= 0 in any unit; one row for all steps, or one a step.
         max_switches: How often neighbouring steps may differ; ``None`` = no limit.
 
     Returns:
@@ -80,7 +80,8 @@ def frontier(errors: Sequence[Sequence[float]], costs: Costs, *, max_switches: i
         number of points grows with the number of different sums of costs.
 
     Raises:
-        ValueError: If there is no step, a row has another length, an error is not finite, or a cost is not above 0.
+        ValueError: If there is no step, a row has another length, a step has no option, an error is NaN, or a cost is
+            below 0.
 
     Example:
         >>> [(point.cost, point.error, point.choice) for point in frontier([[0, 5], [0, 1]], [4, 1])]
@@ -218,9 +219,13 @@ def _check(errors: Sequence[Sequence[float]], prices: Sequence[Sequence[int]], m
             f"got errors of {len(errors)} steps with {lengths[0]} options, and {lengths[1]} costs for {len(prices)}"
             " steps; expected at least one step and one cost for each option; pass errors[step][option]"
         )
-    if not np.isfinite(np.asarray(errors, dtype=float)).all():
-        raise ValueError("got an error that is not finite; expected measured numbers; measure again")
+    rows = np.asarray(errors, dtype=float)
+    if np.isnan(rows).any() or np.isneginf(rows).any() or not np.isfinite(rows).any(axis=1).all():
+        raise ValueError(
+            "got an error that is not a number, or a step of which none is finite; expected measured numbers; measure"
+            " again"
+        )
     least = min(min(row) for row in prices)
-    if least <= 0:
-        raise ValueError(f"got cost {least}; expected whole numbers above 0; pass MACs or microseconds")
+    if least < 0:
+        raise ValueError(f"got cost {least}; expected whole numbers of 0 or more; pass MACs or microseconds")
     check_switches(max_switches)

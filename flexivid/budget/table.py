@@ -1,39 +1,26 @@
 """What was measured of a model, as plain data beside its checkpoint: ``schedules.json``. No torch.
 
-One table for each setting of the sampler: how much error each option brings at each step, how strongly samples changed
-there, and the protocol that says whether a table may be used. How it is measured is the pipeline's business.
+An error table for each setting of the sampler: how much error each option brings at each step, how strongly samples
+changed there, and the protocol that says whether a table may be used. How it is measured is the pipeline's business.
+The file holds score tables too (``budget.scores``).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from flexivid.budget.schedule import Schedule, Step
+from flexivid.budget.schedule import REUSE, Schedule, Step
+from flexivid.budget.scores import ScoredPlan, ScoreTable
 
 FILE = "schedules.json"
 FORMAT = 1
-
-
-class Scored(NamedTuple):
-    """A schedule that was sampled, and how far the samples are from real videos.
-
-    Args:
-        steps: The schedule as text, made of the table's options, guided everywhere.
-        fvd: Frechet distance.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-    """
-
-    steps: str
-    fvd: float
-    low: float
-    high: float
 
 
 class ErrorTable(NamedTuple):
@@ -44,7 +31,8 @@ class ErrorTable(NamedTuple):
         settings: What a sampler must share with the measurement: steps, solver, shift, guidance, size.
         options: What a step may be; the native one first.
         errors: Of each option at each call, errors[call][option]: root mean square distance of the final latent from
-            the all-native one if this call alone uses the option.
+            the all-native one if this call alone uses the option. Infinite where a call cannot: the first has no
+            output before it to reuse.
         changes: Mean third-order change of the latents, changes[call][option]; nothing in the first calls.
         protocol: How it was measured: videos, seed, precision, version.
         max_switches: How often neighbouring steps of a searched schedule may differ; ``None`` = no limit.
@@ -52,8 +40,6 @@ class ErrorTable(NamedTuple):
         finest: Solver steps of that table; tables alike in it can be compared. ``None`` = never compared.
         trials: Searched schedules that were really sampled, (sum of the calls' errors, distance of the samples from
             those with the most steps), sums rising.
-        scored: Schedules held against real videos, all alike; for the planner ``searched_fvd``.
-        scored_by: How: metric, videos, seed.
     """
 
     model: str
@@ -66,8 +52,6 @@ class ErrorTable(NamedTuple):
     distance: float = 0.0
     finest: int | None = None
     trials: Sequence[tuple[float, float]] = ()
-    scored: Sequence[Scored] = ()
-    scored_by: Mapping[str, Any] = {}
 
     def expected(self, error: float) -> float:
         """Distance from the samples with the most steps to be expected of a schedule, from its calls' errors.
@@ -119,8 +103,13 @@ class ErrorTable(NamedTuple):
         Raises:
             ValueError: If a number is not finite or a row is not complete.
         """
-        numbers = [value for row in (*self.errors, *self.changes, *self.trials) for value in row]
-        numbers += [value for row in self.scored for value in row[1:]]
+        measured = [
+            value
+            for call, row in enumerate(self.errors)
+            for value, option in zip(row, self.options, strict=False)
+            if call or option != REUSE
+        ]
+        numbers = [*measured, *(value for row in (*self.changes, *self.trials) for value in row)]
         if not all(math.isfinite(value) for value in [*numbers, self.distance]):
             raise ValueError(
                 f"got a measured error of model {self.model} that is not a finite number; expected samples without NaN;"
@@ -134,8 +123,11 @@ class ErrorTable(NamedTuple):
         return self
 
 
-def find_table(tables: Sequence[ErrorTable], model: str, settings: Mapping[str, Any]) -> ErrorTable | None:
-    """The table of these settings, or ``None``.
+Table = ErrorTable | ScoreTable
+
+
+def find_table(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> ErrorTable | None:
+    """The error table of these settings, or ``None``.
 
     Args:
         tables: From :func:`read_tables`.
@@ -145,33 +137,51 @@ def find_table(tables: Sequence[ErrorTable], model: str, settings: Mapping[str, 
     Raises:
         ValueError: If the tables were measured with another model.
     """
+    return next((table for table in _alike(tables, model, settings) if isinstance(table, ErrorTable)), None)
+
+
+def find_scores(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> ScoreTable | None:
+    """The score table of these settings, or ``None``; arguments and errors as in :func:`find_table`."""
+    return next((table for table in _alike(tables, model, settings) if isinstance(table, ScoreTable)), None)
+
+
+def _alike(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> Iterator[Table]:
     for table in tables:
         if table.model != model:
             raise ValueError(
                 f"got {FILE} of model {table.model}; expected one of this model, {model}; run python -m flexivid.search"
-                " again, or choose --planner weak_first"
+                " again, or choose --planner staged"
             )
-    return next((table for table in tables if dict(table.settings) == dict(settings)), None)
+        if dict(table.settings) == dict(settings):
+            yield table
 
 
-def write_tables(path: str | Path, tables: Sequence[ErrorTable]) -> None:
+def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
     """Write tables beside those of other settings of the same model; the file is whole at any time.
 
     Args:
         path: The file, or the folder to put ``schedules.json`` into.
-        tables: Each replaces one of the same model and settings; those of other models go.
+        tables: Each replaces one of its kind, model and settings; those of other models go.
     """
     path = _file(path)
-    new = [(table.model, dict(table.settings)) for table in tables]
-    old = [table for table in read_tables(path) if table.model in {model for model, _ in new}]
-    kept = [table for table in old if (table.model, dict(table.settings)) not in new]
-    part = path.with_suffix(".part")
-    rows = [_to_plain(table.check()) for table in [*kept, *tables]]
-    part.write_text(json.dumps({"format": FORMAT, "tables": rows}) + "\n")
+    new = [_key(table) for table in tables]
+    old = [table for table in read_tables(path) if table.model in {table.model for table in tables}]
+    rows = [table.check() for table in [*(table for table in old if _key(table) not in new), *tables]]
+    content = {
+        "format": FORMAT,
+        "tables": [_to_plain(table) for table in rows if isinstance(table, ErrorTable)],
+        "scores": [_scores_to_plain(table) for table in rows if isinstance(table, ScoreTable)],
+    }
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(content) + "\n")
     part.replace(path)
 
 
-def read_tables(path: str | Path) -> list[ErrorTable]:
+def _key(table: Table) -> tuple[str, str, dict[str, Any]]:
+    return type(table).__name__, table.model, dict(table.settings)
+
+
+def read_tables(path: str | Path) -> list[Table]:
     """Tables of a file or folder, none if there is no file.
 
     Raises:
@@ -185,11 +195,12 @@ def read_tables(path: str | Path) -> list[ErrorTable]:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}")
         tables = [_from_plain(row) for row in content["tables"]]
+        scores = [_scores_from_plain(row) for row in content.get("scores", [])]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"got {path}, which cannot be read ({error!r}); expected what flexivid.search wrote; run it again"
         ) from error
-    return [table.check() for table in tables]
+    return [*(table.check() for table in tables), *(table.check() for table in scores)]
 
 
 def _file(path: str | Path) -> Path:
@@ -198,11 +209,31 @@ def _file(path: str | Path) -> Path:
 
 
 def _to_plain(table: ErrorTable) -> dict[str, Any]:
-    return {**table._asdict(), "options": [str(step) for step in table.options]}
+    errors = [[None if math.isinf(value) else value for value in row] for row in table.errors]  # JSON has no infinity
+    return {**table._asdict(), "options": [str(step) for step in table.options], "errors": errors}
 
 
 def _from_plain(row: dict[str, Any]) -> ErrorTable:
-    options = tuple(Schedule.parse(f"1x{text}")[0] for text in row["options"])
+    options = tuple(option_of(text) for text in row["options"])
     trials = tuple((error, distance) for error, distance in row.get("trials", ()))
-    scored = tuple(Scored(*one) for one in row.get("scored", ()))
-    return ErrorTable(**{**row, "options": options, "trials": trials, "scored": scored})
+    known = {key: value for key, value in row.items() if key in ErrorTable._fields}  # scores once stood here
+    errors = [[math.inf if value is None else value for value in errors] for errors in row["errors"]]
+    return ErrorTable(**{**known, "options": options, "errors": errors, "trials": trials})
+
+
+def _scores_to_plain(table: ScoreTable) -> dict[str, Any]:
+    return {**table._asdict(), "rows": [row._asdict() for row in table.rows]}
+
+
+def _scores_from_plain(row: dict[str, Any]) -> ScoreTable:
+    return ScoreTable(**{**row, "rows": tuple(ScoredPlan(**one) for one in row["rows"])})
+
+
+def option_of(text: str) -> Step:
+    """A step from its written form.
+
+    Example:
+        >>> str(option_of("1x2x2+2x4x4")), str(option_of("reuse"))
+        ('1x2x2+2x4x4', 'reuse')
+    """
+    return REUSE if text == str(REUSE) else Schedule.parse(f"1x{text}")[0]

@@ -1,7 +1,7 @@
 """What a budget allows, whatever its unit: a fraction, a preset, GMACs or seconds. No torch.
 
-An allowance is all that a planner needs: the options of a step, what each costs, and what a whole schedule may cost. A
-budget that cannot be met is refused here, with the least possible in the unit that was asked in.
+All of them come to an ``Allowance``. A budget that cannot be met is refused here, with the least possible in the unit
+that was asked in.
 """
 
 from __future__ import annotations
@@ -9,92 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
 
+from flexivid.budget.allowance import Allowance
 from flexivid.budget.cost import NetworkShape, macs
-from flexivid.budget.schedule import MAX_STEPS, Schedule, Step, affordable_cost
+from flexivid.budget.schedule import MAX_STEPS, Step, affordable_cost
 from flexivid.patching.shapes import PatchMode
 
 USUAL_BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # whose schedules a search samples and shows
 PRESETS = {"draft": 0.15, "balanced": 0.4, "full": 1.0}  # fractions; draft is the least possible where that is more
-
-
-class Allowance(NamedTuple):
-    """What a schedule of one sample may spend, in whole units of any kind (MACs, microseconds).
-
-    Args:
-        options: What a step may be; the native one first, then finest to coarsest.
-        costs: Of each option, falling.
-        num_steps: Calls of the network.
-        affordable: The most a whole schedule may cost; the cheapest option everywhere is within it.
-        plain_costs: Of each option without its guidance.
-        plain_calls: Calls that have no guidance, whatever the option.
-
-    Example:
-        >>> native, weak = (Step(PatchMode(mode), PatchMode(mode)) for mode in ("1x2x2", "2x4x4"))
-        >>> allowance = Allowance((native, weak), (8, 2), 3, 24, (4, 1), frozenset({0}))
-        >>> str(allowance.schedule([1, 1, 0])), allowance.rows, allowance.full
-        ('1x2x4x4,1x2x4x4+2x4x4,1x1x2x2+1x2x2', [(4, 1), (8, 2), (8, 2)], 20)
-    """
-
-    options: tuple[Step, ...]
-    costs: tuple[int, ...]
-    num_steps: int
-    affordable: int
-    plain_costs: tuple[int, ...] = ()
-    plain_calls: frozenset[int] = frozenset()
-
-    @property
-    def rows(self) -> list[tuple[int, ...]]:
-        """Costs of the options at each call."""
-        return [self.plain_costs if call in self.plain_calls else self.costs for call in range(self.num_steps)]
-
-    @property
-    def full(self) -> int:
-        """Cost of the native option throughout."""
-        return sum(row[0] for row in self.rows)
-
-    def step(self, call: int, option: int) -> Step:
-        """What an option is at a call."""
-        return self.options[option].plain if call in self.plain_calls else self.options[option]
-
-    def cost(self, schedule: Sequence[Step]) -> int:
-        """What a schedule of these options costs."""
-        known = dict(zip(self.options, self.costs, strict=True))
-        known |= dict(zip((step.plain for step in self.options), self.plain_costs or self.costs, strict=True))
-        return sum(known[step] for step in schedule)
-
-    def schedule(self, choice: Sequence[int]) -> Schedule:
-        """The schedule of one option a step, by their indices."""
-        return Schedule(self.step(call, option) for call, option in enumerate(choice))
-
-
-def step_options(
-    config: NetworkShape,
-    *,
-    guided: bool = False,
-    guide_mode: str | PatchMode | None = None,
-    modes: Sequence[str | PatchMode] | None = None,
-) -> list[Step]:
-    """What a step may be: one option for each allowed mode, native first.
-
-    Args:
-        config: Shape of the network.
-        guided: Whether steps have guidance.
-        guide_mode: Mode of the second branch; ``None`` = each step's own.
-        modes: Modes that may be used; ``None`` = all. The native one is always allowed.
-
-    Raises:
-        ValueError: If the network does not have a mode.
-
-    Example:
-        >>> from flexivid import FlexiDiTConfig
-        >>> [str(step) for step in step_options(FlexiDiTConfig(modes=("1x2x2", "2x4x4")), guided=True)]
-        ['1x2x2+1x2x2', '2x4x4+2x4x4']
-    """
-    named = [config.mode(None), *(config.mode(mode) for mode in (config.modes if modes is None else modes))]
-    second = config.mode(guide_mode) if guided and guide_mode is not None else None
-    return [Step(mode, (second or mode) if guided else None) for mode in dict.fromkeys(named)]
 
 
 def fraction_allowance(
@@ -105,6 +27,7 @@ def fraction_allowance(
     options: Sequence[Step],
     num_steps: int,
     plain_calls: Collection[int] = (),
+    keep_steps: bool = True,
 ) -> Allowance:
     """What a fraction of the all-native cost allows.
 
@@ -112,15 +35,18 @@ def fraction_allowance(
         budget: In (0, 1], or one of ``PRESETS``.
         config: Shape of the network.
         size: Latent size (t, h, w).
-        options: From :func:`step_options`.
-        num_steps: Calls of the network.
+        options: From ``step_options``.
+        num_steps: Calls of the network at full compute.
         plain_calls: Those that have no guidance, in native steps too.
+        keep_steps: Whether a schedule has to have as many; if not, a budget below that of the cheapest mode throughout
+            is met by fewer calls.
 
     Raises:
         ValueError: If the budget is no fraction or below the least possible, which is named.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.budget.allowance import step_options
         >>> config = FlexiDiTConfig(modes=("1x2x2", "2x4x4"))
         >>> allowance = fraction_allowance(0.5, config, (8, 16, 16), options=step_options(config), num_steps=20)
         >>> round(allowance.affordable / macs(config, (8, 16, 16)), 2)
@@ -130,17 +56,17 @@ def fraction_allowance(
     whole = _priced(options, costs, num_steps, plain_calls)
     guided = whole.options[0].guide_mode is not None
     full = native_macs(config, size, guided=guided, num_steps=num_steps, plain_calls=whole.plain_calls)
-    cheapest = sum(row[-1] for row in whole.rows)
+    cheapest = _least(whole, keep_steps)
     least = -(-cheapest * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
     wanted = number_or_preset(budget)
     share = max(PRESETS[wanted], least) if isinstance(wanted, str) else _fraction(wanted)
     affordable = affordable_cost(share, full)
     if cheapest > affordable:
         raise ValueError(
-            f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode"
+            f"got budget {budget}; expected at least {least}, which is {_of_least(keep_steps)} in the cheapest mode"
             f" {whole.options[-1]}; raise the budget or use a model with larger patches"
         )
-    return whole._replace(affordable=affordable)
+    return _shortened(whole._replace(affordable=affordable))
 
 
 def native_macs(
@@ -172,20 +98,22 @@ def gmacs_allowance(
     options: Sequence[Step],
     num_steps: int,
     plain_calls: Collection[int] = (),
+    keep_steps: bool = True,
 ) -> Allowance:
-    """What so many GMACs a video allow (10^9 multiply-accumulates).
+    """What so many GMACs a video allow (10^9 multiply-accumulates); the rest as in :func:`fraction_allowance`.
 
     Raises:
         ValueError: If they are not above 0, or below the least possible, which is named.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.budget.allowance import step_options
         >>> config = FlexiDiTConfig(modes=("1x2x2", "2x4x4"))
         >>> gmacs_allowance(9.5, config, (8, 16, 16), options=step_options(config), num_steps=20).affordable
         9500000000
     """
     costs = {mode: macs(config, size, mode) for mode in config.modes}
-    return _absolute(gmacs, 10**9, "--budget-gmacs", _priced(options, costs, num_steps, plain_calls))
+    return _absolute(gmacs, 10**9, "--budget-gmacs", _priced(options, costs, num_steps, plain_calls), keep_steps)
 
 
 def seconds_allowance(
@@ -195,15 +123,17 @@ def seconds_allowance(
     options: Sequence[Step],
     num_steps: int,
     plain_calls: Collection[int] = (),
+    keep_steps: bool = True,
 ) -> Allowance:
     """What so many seconds a video allow.
 
     Args:
         seconds: Of the network's calls for one video.
         latency: Measured seconds of one call for one video, by mode.
-        options: From :func:`step_options`.
+        options: From ``step_options``.
         num_steps: Calls of the network.
         plain_calls: Those without guidance.
+        keep_steps: As in :func:`fraction_allowance`.
 
     Raises:
         ValueError: If they are not above 0, or below the least possible, which is named.
@@ -217,35 +147,51 @@ def seconds_allowance(
         ((200000, 30000), 1500000)
     """
     costs = {mode: math.ceil(_exact(value) * 10**6) for mode, value in latency.items()}
-    return _absolute(seconds, 10**6, "--budget-seconds", _priced(options, costs, num_steps, plain_calls))
+    return _absolute(seconds, 10**6, "--budget-seconds", _priced(options, costs, num_steps, plain_calls), keep_steps)
 
 
 def _priced(
     options: Sequence[Step], costs: Mapping[PatchMode, int], num_steps: int, plain_calls: Collection[int]
 ) -> Allowance:
     """Options with their costs, native first, then falling; one that costs more than native is of no use."""
-    price = {step: costs[step.mode] + (costs[step.guide_mode] if step.guide_mode else 0) for step in options}
+    price = {step: sum(costs[mode] for mode in step.modes) for step in options}
     native = options[0]
     kept = sorted((step for step in options if price[step] <= price[native]), key=lambda step: -price[step])
     kept.sort(key=lambda step: step != native)
-    plain = tuple(costs[step.mode] for step in kept)
+    plain = tuple(costs[step.modes[0]] for step in kept)
     whole = Allowance(
         tuple(kept), tuple(price[step] for step in kept), _checked_steps(num_steps), 0, plain, frozenset(plain_calls)
     )
     return whole._replace(affordable=whole.full)
 
 
-def _absolute(amount: float, unit: int, flag: str, whole: Allowance) -> Allowance:
+def _least(whole: Allowance, keep_steps: bool) -> int:
+    """The cost of the cheapest schedule there is."""
+    return sum(row[-1] for row in whole.rows) if keep_steps else whole.costs[-1]
+
+
+def _of_least(keep_steps: bool) -> str:
+    return "every step" if keep_steps else "one step"
+
+
+def _shortened(whole: Allowance) -> Allowance:
+    """As many calls as the cheapest option can be paid for, at most those there are."""
+    if sum(row[-1] for row in whole.rows) <= whole.affordable:
+        return whole
+    return whole._replace(num_steps=whole.affordable // whole.costs[-1])
+
+
+def _absolute(amount: float, unit: int, flag: str, whole: Allowance, keep_steps: bool) -> Allowance:
     if not (amount > 0 and math.isfinite(amount)):
         raise ValueError(f"got {flag} {amount:g}; expected a number above 0, for one video; change it")
     affordable = math.floor(_exact(amount) * unit)
-    cheapest = sum(row[-1] for row in whole.rows)
+    cheapest = _least(whole, keep_steps)
     if cheapest > affordable:
         raise ValueError(
-            f"got {flag} {amount:g}; expected at least {_rounded_up(cheapest, unit)} for one video, which is every step"
-            f" in the cheapest mode {whole.options[-1]}; raise it or take fewer steps"
+            f"got {flag} {amount:g}; expected at least {_rounded_up(cheapest, unit)} for one video, which is"
+            f" {_of_least(keep_steps)} in the cheapest mode {whole.options[-1]}; raise it or take fewer steps"
         )
-    return whole._replace(affordable=affordable)
+    return _shortened(whole._replace(affordable=affordable))
 
 
 def number_or_preset(word: float | str) -> float | str:

@@ -3,7 +3,8 @@
 The error of an option is thus weighted by all that later native steps repair or amplify. All samples are guided
 trajectories under the sampler's own settings. What single errors add up to is then tried: the schedules they suggest
 for the usual budgets are sampled too, and held against the native samples with the most steps. So at these budgets
-numbers of steps are compared by what was measured, not by a forecast. All of it fills an ``ErrorTable``.
+numbers of steps are compared by what was measured, not by a forecast. To use the last output again is measured as one
+more option. All of it fills an ``ErrorTable``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
-from flexivid.budget.planners import error_front
-from flexivid.budget.schedule import Schedule, Step, affordable_cost
+from flexivid.budget.planners import error_front, searchable
+from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import USUAL_BUDGETS
 from flexivid.diffusion.guidance import Guidance, at_call, guided_output
-from flexivid.diffusion.solver import build_scheduler, num_calls, solve
+from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.branches import branch_network
@@ -97,10 +98,10 @@ def calibrate(
         >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=4, precision="fp32").filled(model)
         >>> table = calibrate(model, settings, num_videos=2).table
         >>> [str(step) for step in table.options], len(table.errors), table.errors[0][0]
-        (['1x2x2', '2x4x4'], 4, 0.0)
+        (['1x2x2', '2x4x4', 'reuse'], 4, 0.0)
     """
     check_switches(max_switches)
-    options = options_for(model, settings)
+    options = measured_options(model, settings)
     calls = num_calls(settings.solver, settings.num_inference_steps)
     errors = torch.zeros(calls, len(options), dtype=torch.float64)
     changes: list[list[Tensor]] = [[] for _ in range(calls)]
@@ -110,7 +111,7 @@ def calibrate(
         for call in range(calls):
             changes[call].append(batch.changes(call, options))
             for place, step in enumerate(options[1:], 1):
-                errors[call, place] += batch.deviation(call, step).sum().item()
+                errors[call, place] += batch.deviation(call, step).sum().item() if call or step != REUSE else math.inf
     table = ErrorTable(
         model=fingerprint(model),
         settings=table_settings(settings),
@@ -125,24 +126,34 @@ def calibrate(
     for point, schedule in _trial_schedules(model, settings, table.check(), fraction_of(model, most, 1.0).full):
         batches = _batches(model, settings, num_videos, seed, on_calls)
         trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
-    if on_calls is not None and len(options) > 1:  # schedules alike are tried once, the native one not at all
+    if on_calls is not None:  # schedules alike are tried once, the native one not at all
         on_calls(num_videos * calls * (TRIALS - len(trials)))
     return Calibration(table, torch.cat(samples), tuple(trials))
+
+
+def measured_options(model: FlexiDiT, settings: Settings) -> list[Step]:
+    """What a call may be: the sampler's options, and the last output again."""
+    return [*options_for(model, settings), REUSE]
 
 
 def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> int:
     """Steps that :func:`calibrate` takes, all trajectories together.
 
+    Args:
+        settings: Of the sampler.
+        num_options: Of a call, reuse among them.
+        num_videos: Trajectories.
+
     Example:
         >>> from flexivid import FlexiDiT, FlexiDiTConfig
         >>> from flexivid.pipeline.sampling import Sampling
         >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=20).filled(FlexiDiT(FlexiDiTConfig()))
-        >>> num_sample_steps(settings, num_options=4, num_videos=32)
-        24640
+        >>> num_sample_steps(settings, num_options=5, num_videos=32)
+        30720
     """
     calls = num_calls(settings.solver, settings.num_inference_steps)
-    trials = TRIALS * calls if num_options > 1 else 0
-    return num_videos * (calls + (num_options - 1) * calls * (calls + 1) // 2 + trials)
+    others = (num_options - 2) * calls * (calls + 1) // 2 + calls * (calls - 1) // 2  # the first call reuses nothing
+    return num_videos * (calls + others + TRIALS * calls)
 
 
 def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
@@ -169,8 +180,8 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
 
 def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
     """The cheapest schedule and those of the usual budgets of ``full``; the native one, which is known, is left out."""
-    allowance = fraction_of(model, settings, 1.0)
-    front = error_front(allowance, table)
+    allowance = searchable(fraction_of(model, settings, 1.0), table)
+    front = error_front(fraction_of(model, settings, 1.0), table)
     limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
     points = [point for point in winners(front, limits) if point != front[-1]]
     return [(point, allowance.schedule(point.choice)) for point in points]
@@ -203,7 +214,13 @@ class _Batch:
 
     def follow(self, schedule: Schedule) -> Tensor:
         """Final latents under a schedule."""
-        return self._solve(lambda i, x, at: self._call(i, x, at, schedule[i]))
+        last: list[Tensor] = []
+
+        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
+            last[:] = [self._again(last[0]) if schedule[i] == REUSE else self._call(i, x, at, schedule[i])]
+            return last[0]
+
+        return self._solve(predict)
 
     def follow_native(self, step: Step) -> Tensor:
         """Final latents with the native step throughout; what happens on the way is kept."""
@@ -217,6 +234,8 @@ class _Batch:
         def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
             if i < call:  # as in the native trajectory, which is known
                 return self._outputs[i]
+            if i == call and step == REUSE:
+                return self._again(self._outputs[i - 1])
             return self._call(i, x, at, step if i == call else self._step)
 
         return _distance(self._solve(predict), self._native).cpu()
@@ -226,7 +245,8 @@ class _Batch:
         if call < HISTORY:
             return torch.empty(0)
         change = third_change(self._latents[call - HISTORY : call + 1])
-        return torch.stack([patch_change(change, step) for step in options]).cpu()
+        none = torch.zeros(len(self._seeds))
+        return torch.stack([patch_change(change, step).cpu() if step.modes else none for step in options])
 
     def _first(self, i: int, x: Tensor, at: Tensor) -> Tensor:
         self._latents.append(x.float())
@@ -242,13 +262,18 @@ class _Batch:
             self._on_calls(len(x))
         return output
 
+    def _again(self, output: Tensor) -> Tensor:
+        """The last output once more, told as a step."""
+        if self._on_calls is not None:
+            self._on_calls(len(output))
+        return output
+
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = process_of(self._model.recipe), self._settings
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
         noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
-        generators = [torch.Generator().manual_seed(seed) for seed in self._seeds]
         with autocast(self._device, settings.precision):
-            return solve(predict, noise, process, scheduler, generator=generators)
+            return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

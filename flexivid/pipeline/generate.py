@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import Schedule, Step, budget_of, schedule_macs
-from flexivid.budget.table import ErrorTable
+from flexivid.budget.schedule import REUSE, Schedule, Step, budget_of, schedule_macs
+from flexivid.budget.table import Table
 from flexivid.diffusion.guidance import Guidance, compensated_scale, guided_output
-from flexivid.diffusion.solver import Predict, build_scheduler, solve
+from flexivid.diffusion.solver import Predict, build_scheduler, noise_generators, solve
 from flexivid.latents.codec import build_codec
 from flexivid.model.conditioning import Condition, check_labels
 from flexivid.model.flexidit import FlexiDiT
@@ -26,9 +26,9 @@ from flexivid.pipeline.branches import batch_of, branch_network
 from flexivid.pipeline.checkpoint import process_of
 from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.measure import CallCounter
-from flexivid.pipeline.planners import plan_for, planner_for
+from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.precision import autocast
-from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, settings_from, with_steps_of
+from flexivid.pipeline.sampling import Settings, labels_for, settings_from, with_steps_of
 
 OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
 
@@ -39,7 +39,7 @@ class Generation(NamedTuple):
     Args:
         videos: (n, 3, t, h, w), about [-1, 1], float32, on the CPU.
         labels: Classes, int64 (n,).
-        schedule: The patch plan that was followed; the planner's opening if each video had its own.
+        schedule: The schedule that was followed; the planner's opening if each video had its own.
         predicted_macs: MACs of all samples by the closed formulas.
         measured_macs: MACs of the calls really made, by PyTorch's counter.
         seconds: Wall time of the solver's loop.
@@ -63,7 +63,7 @@ def generate(
     num_videos: int | None = None,
     labels: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    tables: Sequence[ErrorTable] = (),
+    tables: Sequence[Table] = (),
     **sampling: Any,
 ) -> Generation:
     """Make videos at a fraction of the full compute.
@@ -75,8 +75,9 @@ def generate(
         num_videos: How many; default one a label, or 1.
         labels: Class of each video; default: the classes in turn (none for a model without classes).
         seed: Video i starts from the noise of seed + i.
-        tables: Errors measured of this model, from ``read_tables``, for the planners that go by them.
-        **sampling: Fields of :class:`flexivid.pipeline.sampling.Sampling`, e.g. ``num_inference_steps=20``.
+        tables: What was measured of this model, from ``read_tables``, for the planners that go by it.
+        **sampling: Fields of :class:`flexivid.pipeline.sampling.Sampling`, e.g. ``num_inference_steps=20``. Without a
+            number of steps a budget takes as many as serve it best, and an explicit schedule as many as it has.
 
     Returns:
         The videos and what they cost.
@@ -92,18 +93,15 @@ def generate(
         (torch.Size([2, 3, 2, 8, 8]), '3x2x4x4,1x1x2x2', True)
     """
     settings = settings_from(sampling).filled(model)
-    opening = plan_for(model, settings, budget, schedule, tables=tables)
-    plan: Schedule | AdaptivePlan = opening
-    if settings.planner == "adaptive" and schedule is None:
-        plan = AdaptivePlan(fraction_of(model, settings, budget), planner_for(model, settings, tables)[1])
-    labels = labels_for(model, num_videos, labels)
+    plan = plan_for(model, settings, budget, schedule, tables=tables)
+    settings, labels = plan.settings(settings), labels_for(model, num_videos, labels)
     started = time.perf_counter()
     with CallCounter(model) as counter:
-        batches = [video for _, video in generate_batches(model, plan, settings, labels=labels, seed=seed)]
+        batches = [video for _, video in generate_batches(model, plan.followed, settings, labels=labels, seed=seed)]
         seconds = time.perf_counter() - started
-    followed = tuple(schedule_of(plan, i) for i in range(len(labels)))
+    followed = tuple(schedule_of(plan.followed, i) for i in range(len(labels)))
     predicted = sum(schedule_macs(own, model.config, settings.size) for own in followed)
-    return Generation(torch.cat(batches), labels, opening, predicted, counter.macs, seconds, followed)
+    return Generation(torch.cat(batches), labels, plan.schedule, predicted, counter.macs, seconds, followed)
 
 
 def schedule_of(plan: Schedule | AdaptivePlan, index: int) -> Schedule:
@@ -178,7 +176,7 @@ def generate_batches(
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
         caller = _Caller(model, settings, guidance, labels[batch].to(device), on_step)
         predict = _predictor(caller, _choices(plan, batch))
-        generators = [torch.Generator().manual_seed(seed + i) for i in batch]
+        generators = noise_generators(seed + i for i in batch)
         with autocast(device, settings.precision):
             latent = solve(predict, noise, process, scheduler, generator=generators)
         yield batch, codec.decode(latent).float().cpu()
@@ -222,6 +220,11 @@ class _Caller:
         outputs = [self._part(step, *part) for part in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
+    def skip(self, count: int) -> None:
+        """Tell of a step without a call."""
+        if self._on_step is not None:
+            self._on_step(count, REUSE)
+
     def _part(self, step: Step, x: Tensor, at: Tensor, labels: Tensor) -> Tensor:
         shown, null = Condition(labels), Condition()
         made = guided_output(self._network, x, at, step, condition=shown, null=null, guidance=self._guidance)
@@ -232,14 +235,21 @@ class _Caller:
 
 def _predictor(caller: _Caller, choices: Callable[[int, Tensor], Sequence[Step]]) -> Predict:
     """The network as a solver calls it; samples that take the same step share a call."""
+    last: Tensor  # output of the call before
 
     def predict(call: int, x: Tensor, at: Tensor) -> Tensor:
+        nonlocal last
         steps = choices(call, x)
         kinds = list(dict.fromkeys(steps))
-        if len(kinds) == 1:
-            return caller(kinds[0], x, at, slice(None))
-        rows = [torch.tensor([i for i, step in enumerate(steps) if step == kind], device=x.device) for kind in kinds]
-        parts = [caller(kind, x[row], at[row], row) for kind, row in zip(kinds, rows, strict=True)]
-        return torch.cat(parts)[torch.cat(rows).argsort()]
+        if kinds == [REUSE]:
+            caller.skip(len(x))
+        elif len(kinds) == 1:
+            last = caller(kinds[0], x, at, slice(None))
+        else:
+            places = [torch.tensor([i for i, step in enumerate(steps) if step == kind]) for kind in kinds]
+            rows = [place.to(x.device) for place in places]
+            parts = [caller(kind, x[row], at[row], row) for kind, row in zip(kinds, rows, strict=True)]
+            last = torch.cat(parts)[torch.cat(rows).argsort()]
+        return last
 
     return predict

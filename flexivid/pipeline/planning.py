@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flexivid.budget.adaptive import AdaptivePlan
+from flexivid.budget.allowance import Allowance
 from flexivid.budget.schedule import schedule_macs
-from flexivid.budget.table import ErrorTable
-from flexivid.budget.units import Allowance, gmacs_allowance, seconds_allowance
+from flexivid.budget.table import Table
+from flexivid.budget.units import gmacs_allowance, seconds_allowance
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.messages import plan_line
-from flexivid.pipeline.planners import planner_for, schedule_by
-from flexivid.pipeline.sample_folder import Plan, plan_of
+from flexivid.pipeline.plan import Plan
+from flexivid.pipeline.planners import plan_by, planner_for
 from flexivid.pipeline.sampling import Settings, choices_for, fraction_of
+from flexivid.pipeline.shipped import locate
 
 
 class Amount(NamedTuple):
@@ -35,18 +36,23 @@ class Amount(NamedTuple):
 
 
 def tables_folder(checkpoint: str | Path) -> Path:
-    """Where the measured errors of a checkpoint are kept: its folder.
+    """Where the measured errors of a checkpoint, or of a shipped model by its name, are kept: its folder.
 
     Example:
         >>> tables_folder("runs/digits/last.ckpt").as_posix()
         'runs/digits'
     """
-    path = Path(checkpoint)
+    path = locate(checkpoint)
     return path if path.is_dir() else path.parent
 
 
 def allowance_for(
-    model: FlexiDiT, settings: Settings, amount: Amount, latency: Mapping[PatchMode, float] | None = None
+    model: FlexiDiT,
+    settings: Settings,
+    amount: Amount,
+    latency: Mapping[PatchMode, float] | None = None,
+    *,
+    keep_steps: bool = True,
 ) -> Allowance:
     """What an amount allows one video.
 
@@ -55,13 +61,14 @@ def allowance_for(
         settings: From ``Sampling(...).filled(model)``.
         amount: What may be spent.
         latency: Seconds of one call for one video, by mode; only seconds need it.
+        keep_steps: Whether the plan has to have the settings' number of steps.
 
     Raises:
         ValueError: If the amount cannot be met; the least possible is named in its unit.
     """
     if amount.unit == "fraction":
-        return fraction_of(model, settings, amount.value)
-    choices = choices_for(model, settings)
+        return fraction_of(model, settings, amount.value, keep_steps=keep_steps)
+    choices = {**choices_for(model, settings), "keep_steps": keep_steps}
     if amount.unit == "gmacs":
         return gmacs_allowance(float(amount.value), model.config, settings.size, **choices)
     return seconds_allowance(float(amount.value), latency or {}, **choices)
@@ -72,7 +79,7 @@ def plan_within(
     settings: Settings,
     amount: Amount,
     *,
-    tables: Sequence[ErrorTable] = (),
+    tables: Sequence[Table] = (),
     latency: Mapping[PatchMode, float] | None = None,
 ) -> Plan:
     """The planner's plan for an amount.
@@ -81,20 +88,17 @@ def plan_within(
         model: The network.
         settings: From ``Sampling(...).filled(model)``; they name the planner.
         amount: What may be spent.
-        tables: Measured errors of this model, from ``read_tables``.
+        tables: What was measured of this model, from ``read_tables``.
         latency: As in :func:`allowance_for`.
 
     Raises:
         ValueError: If the amount cannot be met, or the planner lacks what it goes by.
     """
-    planner, table = chosen = planner_for(model, settings, tables)
-    allowance = allowance_for(model, settings, amount, latency)
+    planner, table = planner_for(model, settings, tables)
+    keep_steps = settings.fixed_steps or planner == "adaptive"
+    allowance = allowance_for(model, settings, amount, latency, keep_steps=keep_steps)
     named = float(amount.value) if amount.unit == "fraction" and not isinstance(amount.value, str) else None
-    if planner == "adaptive":
-        adaptive = AdaptivePlan(allowance, table)
-        return Plan(round(adaptive.share, 3) if named is None else named, adaptive.opening, adaptive, planner)
-    schedule = schedule_by(chosen, model, settings, allowance, tables)
-    return plan_of(schedule, model, settings, named)._replace(planner=planner)
+    return plan_by(planner, table, model, settings, allowance, tables=tables, budget=named)
 
 
 def describe(
@@ -106,7 +110,8 @@ def describe(
     cost = schedule_macs(plan.schedule, model.config, settings.size)
     line = plan_line(plan.budget, plan.schedule, cost, num_videos)
     line += f"; planner {plan.planner}" if plan.planner else ""
+    line += "".join(f", {name.replace('_', ' ')} {value}" for name, value in plan.sampling.items())
     if latency:
-        seconds = sum(latency[mode] for step in plan.schedule for mode in step if mode is not None)
+        seconds = sum(latency[mode] for step in plan.schedule for mode in step.modes)
         line += f"; about {seconds:.3g} s a video"
     return line

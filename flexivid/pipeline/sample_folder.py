@@ -11,46 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import Schedule, schedule_macs
+from flexivid.budget.schedule import schedule_macs
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of, warm_up
 from flexivid.pipeline.measure import CallCounter
-from flexivid.pipeline.sampling import Settings, full_macs, with_steps_of
+from flexivid.pipeline.plan import Plan
+from flexivid.pipeline.sampling import Settings
 from flexivid.pipeline.video_io import to_frames, write_grid, write_video
 from flexivid.pipeline.whole_file import whole_file
 
 GRID_COLUMNS = 8
-
-
-class Plan(NamedTuple):
-    """A patch plan with the budget it stands for, which names its files.
-
-    Args:
-        budget: Fraction of the all-native compute.
-        schedule: Of every sample; its length says how many calls of the network there are. Where each sample chooses
-            its own, the one they begin with.
-        adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
-        planner: Who made it; ``None`` = whoever asked for it.
-    """
-
-    budget: float
-    schedule: Schedule
-    adaptive: AdaptivePlan | None = None
-    planner: str | None = None
-
-    @property
-    def followed(self) -> Schedule | AdaptivePlan:
-        """What samples follow."""
-        return self.adaptive or self.schedule
-
-    @property
-    def modes(self) -> set[PatchMode]:
-        """Every mode that may be called."""
-        steps = self.adaptive.allowance.options if self.adaptive else self.schedule
-        return {mode for step in steps for mode in step if mode is not None}
 
 
 class Outcome(NamedTuple):
@@ -65,12 +36,6 @@ class Outcome(NamedTuple):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C while sampling: says what is finished and what is missing."""
-
-
-def plan_of(schedule: Schedule, model: FlexiDiT, settings: Settings, budget: float | None = None) -> Plan:
-    """Name a schedule by the budget that was asked for, or by its own, to three digits."""
-    own = schedule_macs(schedule, model.config, settings.size) / full_macs(model, settings)
-    return Plan(round(own, 3) if budget is None else budget, schedule)
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -128,11 +93,12 @@ def write_samples(
         warm_up(model, set().union(*(plan.modes for plan in plans)), settings, len(labels))
         for plan, files in zip(plans, names, strict=True):
             callback = on_step(plan) if on_step else None
-            facts = {"checkpoint": weights, "sampling": with_steps_of(settings, len(plan.followed))._asdict()}
+            own = plan.settings(settings)
+            facts = {"checkpoint": weights, "sampling": own._asdict()}
             shown: list[np.ndarray] = []
             with CallCounter(model) as counter:
                 started, writing = time.perf_counter(), 0.0
-                made = generate_batches(model, plan.followed, settings, labels=labels, seed=seed, on_step=callback)
+                made = generate_batches(model, plan.followed, own, labels=labels, seed=seed, on_step=callback)
                 for indices, videos in made:
                     pause = time.perf_counter()
                     share = {"seconds": (pause - started - writing) / (indices[-1] + 1), **facts}
@@ -140,8 +106,8 @@ def write_samples(
                     _update_manifest(folder / "manifest.jsonl", lines)
                     writing += time.perf_counter() - pause
                 seconds = time.perf_counter() - started - writing
-            own = [schedule_of(plan.followed, i) for i in range(len(labels))]
-            predicted = sum(schedule_macs(schedule, model.config, settings.size) for schedule in own)
+            schedules = [schedule_of(plan.followed, i) for i in range(len(labels))]
+            predicted = sum(schedule_macs(schedule, model.config, settings.size) for schedule in schedules)
             outcomes.append(Outcome(plan, [folder / file for file in files], predicted, counter.macs, seconds))
             grid.append((f"budget {plan.budget:g}   {plan.followed}   {seconds:.1f} s", shown[:GRID_COLUMNS]))
     except KeyboardInterrupt:

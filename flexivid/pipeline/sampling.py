@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flexivid.budget.allowance import Allowance, step_options
 from flexivid.budget.cost import macs
 from flexivid.budget.planners import check_planner
 from flexivid.budget.schedule import Step
-from flexivid.budget.units import Allowance, fraction_allowance, native_macs, step_options
+from flexivid.budget.units import fraction_allowance, native_macs
 from flexivid.diffusion.guidance import calls_outside, check_kind
 from flexivid.diffusion.solver import call_times, check_solver, num_calls, solvers_of, steps_of_calls
 from flexivid.model.config import check_keys
@@ -29,8 +30,8 @@ class Sampling:
     """How to sample. ``None`` = as the model's recipe says, else the default named here.
 
     Args:
-        num_inference_steps: Solver steps (20). If they are given, every plan keeps them; otherwise a searched plan may
-            take fewer, and a budget is a fraction of the recipe's.
+        num_inference_steps: Solver steps (20). If they are given, every plan keeps them; otherwise a planner may take
+            fewer or more, and a budget is a fraction of the cost of the recipe's.
         guidance_scale: Classifier-free guidance, 1 = none (1).
         guide_mode: Patch mode of guidance's second branch; ``None`` = the step's own, or with weak and auto guidance
             the cheapest.
@@ -46,7 +47,7 @@ class Sampling:
         precision: ``auto`` (bf16 where the device is fast in it), ``fp32``, ``bf16`` or ``fp16``.
         modes: Patch modes a budget may use; ``None`` = all.
         planner: Who chooses the schedule of a budget, see ``PLANNERS``; ``None`` = what was searched under these
-            settings (``searched_fvd``, ``searched``), else ``weak_first``.
+            settings (``searched_fvd``, ``searched``), else ``staged``, or ``weak_first`` with a number of steps.
     """
 
     num_inference_steps: int | None = None
@@ -157,9 +158,10 @@ def settings_from(values: dict[str, Any]) -> Sampling:
     return Sampling(**values)
 
 
-def fraction_of(model: FlexiDiT, settings: Settings, budget: float | str) -> Allowance:
-    """What a fraction of the all-native compute, or a preset, allows one video."""
-    return fraction_allowance(budget, model.config, settings.size, **choices_for(model, settings))
+def fraction_of(model: FlexiDiT, settings: Settings, budget: float | str, *, keep_steps: bool = True) -> Allowance:
+    """What a fraction of the all-native compute, or a preset, allows one video; see ``fraction_allowance``."""
+    choices = choices_for(model, settings)
+    return fraction_allowance(budget, model.config, settings.size, **choices, keep_steps=keep_steps)
 
 
 def full_macs(model: FlexiDiT, settings: Settings) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flexivid.budget.allowance import Allowance
 from flexivid.budget.search import Point, best
-from flexivid.budget.units import Allowance
 from flexivid.pipeline.whole_file import whole_file
 
 ROWS, COLUMNS = 200, 240  # budgets, and parts of the way, that are drawn

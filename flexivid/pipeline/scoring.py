@@ -1,38 +1,45 @@
-"""Schedules held against real videos: what an error cannot tell, where full compute is not what is best.
+"""Plans held against real videos: what an error cannot tell, where full compute is not what is best.
 
-A short training leaves the native mode behind weak ones, which see more clips in the time. Then the distance to native
-samples is the wrong goal, and the Frechet distance to real videos a better one; but it is known for samples only, not
-for single calls. So candidates are sampled: every option alone at every number of steps, what the errors suggest for
-each budget, and weak modes first, with native steps and without. All start from the same noises.
+Distance to real videos is known for samples only, not for single calls, so plans are sampled, all from the same noises
+and classes. Most of them need few samples to be seen to lose: those that lead go on to the next round (successive
+halving), and only the last ones are measured on all videos. Which plans there are, and in which rounds they meet, is
+in ``candidates`` and ``plan_search``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from flexivid.budget.planners import error_front, weak_first
-from flexivid.budget.schedule import Schedule, affordable_cost
-from flexivid.budget.search import winners
-from flexivid.budget.table import ErrorTable, Scored
-from flexivid.budget.units import Allowance
+from flexivid.budget.schedule import Schedule, Step
+from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.latents.codec import to_bytes
 from flexivid.metrics.features import Extractor
-from flexivid.metrics.scores import score
+from flexivid.metrics.frechet import Gaussian, distance
+from flexivid.metrics.scores import Scores, score
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.pipeline.calibration import DIGITS, SEED, OnCalls
+from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.evaluation import extract
 from flexivid.pipeline.evaluation_run import Request, prepare, run_folder
 from flexivid.pipeline.generate import generate_batches
-from flexivid.pipeline.sampling import Settings, fraction_of
+from flexivid.pipeline.plan import Plan, plan_of
+from flexivid.pipeline.planners import runnable, table_settings
+from flexivid.pipeline.rivals import native_plan
+from flexivid.pipeline.sampling import Settings
 
+SEED = 1_000_000  # far from the seeds people sample with
 NUM_REAL = 512  # real clips, at most
+DIGITS = 6  # kept of a measured number
+MANY_STEPS = 50  # native steps that the step floor is held against
+FLOOR_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)  # numbers of native steps that it may be
 
-Choices = list[tuple[int, ...]]  # options by number, one a call
+OnSamples = Callable[[int], Any]  # (samples that are done)
 
 
 class Judge(NamedTuple):
@@ -58,7 +65,7 @@ def find_judge(
 
     Args:
         checkpoint: Run folder, ``.ckpt`` or exported folder.
-        num_videos: Samples a schedule.
+        num_videos: Samples of a plan, at most.
         reference: Folder of real videos; ``None`` = those of the run.
         ema: Averaged weights.
         device: Where to compute.
@@ -69,98 +76,135 @@ def find_judge(
     """
     output = run_folder(checkpoint) / "evaluation"
     common: dict[str, Any] = {"num_videos": num_videos, "num_reference": NUM_REAL, "reference": reference, "ema": ema}
+    common |= {"rivals": False, "held_out": False}  # what a search has seen is no test of what it found
     request = Request(str(checkpoint), str(output), [1.0], sampling={"planner": "weak_first"}, **common)
     job = prepare(request, device)
-    return Judge(job.task.extractor, job.real.all(), job.task.labels, job.protocol.label)
+    return Judge(job.task.extractor, job.real.all(), job.task.labels, job.task.extractor.metric_name)
 
 
-def candidates(
-    model: FlexiDiT, every: Sequence[Settings], tables: Sequence[ErrorTable], budgets: Sequence[float]
-) -> list[Choices]:
-    """What is worth sampling, for each table.
+class Scorer:
+    """Samples plans, as many videos as are asked for, and keeps the features: no sample is made twice.
 
     Args:
         model: The network.
-        every: Settings of each table; they differ in the number of steps only.
-        tables: From ``relate``.
-        budgets: Fractions of native compute with the most steps.
+        settings: From ``Sampling(...).filled(model)``.
+        judge: What samples are held against.
+        on_samples: Called with the number of samples just made.
     """
-    wholes = [fraction_of(model, settings, 1.0) for settings in every]
-    full, most = max((whole.full, whole.num_steps) for whole in wholes)
-    found = []
-    for whole, table in zip(wholes, tables, strict=True):
-        choices = [(option,) * whole.num_steps for option in range(len(whole.options))]
-        front = error_front(whole, table)
-        limits = [affordable_cost(budget, full) for budget in budgets]
-        choices += [point.choice for point in winners(front, limits)]
-        for limit in limits if whole.num_steps == most else ():
-            choices += _weak_first(whole, limit)
-        found.append(list(dict.fromkeys(choices)))
-    return found
+
+    def __init__(
+        self, model: FlexiDiT, settings: Settings, judge: Judge, on_samples: OnSamples = lambda count: None
+    ) -> None:
+        self.model, self.settings, self.judge, self._on_samples = model, settings, judge, on_samples
+        self._features: dict[str, Tensor] = {}
+
+    def features(self, plan: Plan, count: int) -> Tensor:
+        """Features of a plan's first samples, (count, d)."""
+        known = self._features.get(_name(plan), torch.empty(0, self.judge.real.shape[1]))
+        if len(known) < count:
+            known = torch.cat([known, self.make(plan, range(len(known), count))])
+            self._features[_name(plan)] = known
+        return known[:count]
+
+    def make(self, plan: Plan, indices: Sequence[int]) -> Tensor:
+        """Sample a plan and look at the samples: features of these global indices, (len(indices), d)."""
+        batches = generate_batches(
+            self.model,
+            plan.followed,
+            plan.settings(self.settings),
+            labels=self.judge.labels,
+            seed=SEED,
+            indices=indices,
+        )
+        return torch.cat(
+            [torch.empty(0, self.judge.real.shape[1]), *(self._looked_at(videos) for _, videos in batches)]
+        )
+
+    def num_made(self, plan: Plan) -> int:
+        """Samples of a plan so far."""
+        return len(self._features.get(_name(plan), ()))
+
+    def _looked_at(self, videos: Tensor) -> Tensor:
+        features = extract(self.judge.extractor, to_bytes(videos))
+        self._on_samples(len(videos))
+        return features
+
+    def distance(self, plan: Plan, count: int) -> float:
+        """Frechet distance of the first samples to the real videos."""
+        return distance(Gaussian.of(self.features(plan, count).double()), Gaussian.of(self.judge.real.double()))
+
+    def score(self, plan: Plan, count: int) -> Scores:
+        """The same with its interval and the other measures."""
+        with warnings.catch_warnings():  # of few videos: all plans have as many, and only they are compared
+            warnings.filterwarnings("ignore", "got .* videos; expected at least", UserWarning)
+            return score(self.features(plan, count), self.judge.real)
+
+    def row(self, plan: Plan, count: int) -> ScoredPlan:
+        """A plan as it is kept."""
+        found = self.score(plan, count)
+        value, low, high = (round(number, DIGITS) for number in (found.fvd, found.low, found.high))
+        return ScoredPlan(str(plan.schedule), dict(plan.sampling), value, low, high, count)
 
 
-def num_sample_steps(choices: Sequence[Choices], num_videos: int) -> int:
-    """Steps that scoring takes, all samples together.
-
-    Example:
-        >>> num_sample_steps([[(0, 0), (1, 1)], [(0,)]], 10)
-        50
-    """
-    return num_videos * sum(len(choice) for own in choices for choice in own)
+def _name(plan: Plan) -> str:
+    return f"{plan.schedule} {sorted(plan.sampling.items())}"
 
 
-def score_schedules(
-    model: FlexiDiT,
-    settings: Settings,
-    table: ErrorTable,
-    choices: Choices,
-    judge: Judge,
-    *,
-    on_calls: OnCalls = lambda count: None,
-) -> ErrorTable:
-    """The table, with the distance of each choice to real videos.
+def plan_from(
+    steps: Sequence[Step], model: FlexiDiT, settings: Settings, sampling: dict[str, Any] | None = None
+) -> Plan:
+    """A plan of these steps, as the solver can run it."""
+    own = settings._replace(**(sampling or {}))
+    return plan_of(runnable(Schedule(steps), model, own), model, settings)._replace(sampling=sampling or {})
+
+
+def step_floor(scorer: Scorer, count: int, grow: OnSamples = lambda count: None, *, many: int | None = None) -> int:
+    """The fewest native steps whose distance to real videos is within the interval of many.
+
+    More steps than that buy nothing that so many videos can show: full compute should be about as many.
 
     Args:
-        model: The network.
-        settings: Of the table.
-        table: What the choices mean; scores that it has are replaced.
-        choices: From :func:`candidates`.
-        judge: From :func:`find_judge`.
-        on_calls: Called with the number of sample steps just done.
+        scorer: Samples the plans.
+        count: Videos of each.
+        grow: Called with numbers of samples that will be made.
+        many: Native steps that are enough for sure; ``None`` = :data:`MANY_STEPS`.
+    """
+    many = many or MANY_STEPS
+    highest = scorer.score(native_plan(scorer.model, scorer.settings, many), count).high
+    for steps in FLOOR_STEPS:
+        grow(count)
+        if scorer.distance(native_plan(scorer.model, scorer.settings, steps), count) <= highest:
+            return steps
+    return many
+
+
+def halve(
+    plans: Sequence[Plan], costs: Sequence[int], limits: Sequence[float], distances: Sequence[float]
+) -> list[Plan]:
+    """The better half of the plans between each limit and the next lower one, at least two of them.
+
+    Args:
+        plans: Plans.
+        costs: Of each.
+        limits: Costs that divide them into groups; what is above the highest is dropped.
+        distances: Of each, lower is better.
+    """
+    kept = []
+    edges = [0.0, *sorted(limits)]
+    for low, high in pairwise(edges):
+        rows = zip(distances, plans, costs, strict=True)
+        group = sorted(((far, plan) for far, plan, cost in rows if low < cost <= high), key=lambda row: row[0])
+        kept += [plan for _, plan in group[: max(2, -(-len(group) // 2))]]
+    return kept
+
+
+def score_table(scorer: Scorer, rows: Sequence[ScoredPlan], floor: int | None = None) -> ScoreTable:
+    """What was scored, as it is kept beside the model.
 
     Raises:
         ValueError: If a distance is not finite.
     """
-    whole, scored = fraction_of(model, settings, 1.0), []
-    for choice in choices:
-        made = generate_batches(
-            model,
-            whole.schedule(choice),
-            settings,
-            labels=judge.labels,
-            seed=SEED,
-            on_step=lambda count, step: on_calls(count),
-        )
-        features = torch.cat([extract(judge.extractor, to_bytes(videos)) for _, videos in made])
-        found = score(features, judge.real)
-        steps = str(Schedule(whole.options[option] for option in choice))
-        scored.append(Scored(steps, *(round(value, DIGITS) for value in (found.fvd, found.low, found.high))))
-    by = {"metric": judge.metric, "num_videos": len(judge.labels), "num_real": len(judge.real), "seed": SEED}
-    return table._replace(scored=tuple(scored), scored_by=by).check()
-
-
-def _weak_first(whole: Allowance, affordable: int) -> Choices:
-    """Weak modes first, with native steps and without, where that much pays for them."""
-    choices = []
-    for first in range(min(2, len(whole.options))):
-        plain = whole.plain_costs[first:]
-        part = whole._replace(
-            options=whole.options[first:], costs=whole.costs[first:], plain_costs=plain, affordable=affordable
-        )
-        if sum(row[-1] for row in part.rows) <= affordable:
-            steps = weak_first(part)
-            options = range(len(whole.options))
-            choices.append(
-                tuple(next(i for i in options if whole.step(call, i) == step) for call, step in enumerate(steps))
-            )
-    return choices
+    judge = scorer.judge
+    by = {"metric": judge.metric, "num_real": len(judge.real), "seed": SEED}
+    settings = table_settings(scorer.settings)
+    return ScoreTable(fingerprint(scorer.model), settings, tuple(rows), by, floor).check()

@@ -10,8 +10,9 @@ import torch
 
 from flexivid import PatchMode, budget_of
 from flexivid.budget.adaptive import AdaptivePlan, patch_change, third_change
+from flexivid.budget.allowance import step_options
 from flexivid.budget.schedule import Step, least_budget
-from flexivid.budget.units import fraction_allowance, step_options
+from flexivid.budget.units import fraction_allowance
 from tests.budget.test_schedule import CONFIG, SIZE, random_case
 
 

@@ -2,35 +2,106 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import pairwise
 
 import pytest
 
 from flexivid import Schedule, budget_of, for_budget
-from flexivid.budget.planners import PLANNERS, check_planner, scored_front, searched_over, three_phase, weak_first
-from flexivid.budget.schedule import least_budget
-from flexivid.budget.units import fraction_allowance, step_options
+from flexivid.budget.allowance import step_options
+from flexivid.budget.planners import (
+    COARSE_SHARE,
+    FEWEST_STEPS,
+    FINER_SHARE,
+    MOST_COARSE,
+    PLANNERS,
+    best_scored,
+    check_planner,
+    searched_over,
+    spectral,
+    staged,
+    three_phase,
+    weak_first,
+)
+from flexivid.budget.schedule import REUSE, least_budget, schedule_macs
+from flexivid.budget.spectral import Spectrum
+from flexivid.budget.units import fraction_allowance
 from tests.budget.test_schedule import CONFIG, SIZE, random_case
 from tests.reference.choices import all_choices
+
+KEEP_STEPS = {"weak_first", "three_phase", "searched", "adaptive"}
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
 @pytest.mark.parametrize("seed", range(30))
-def test_never_exceeds_the_budget(planner: str, seed: int, build_table) -> None:
+def test_never_exceeds_the_budget(planner: str, seed: int, build_table, build_scores) -> None:
     source = random.Random(seed)
     config, size, num_steps = random_case(source)
     guide = source.choice([None, source.choice(config.modes)])
     options = step_options(config, guided=source.random() < 0.7, guide_mode=guide)
-    table = build_table(options, num_steps, seed=seed, max_switches=source.choice([None, 0, 2]))
+    build = build_scores if planner == "searched_fvd" else build_table
+    limit = {} if planner == "searched_fvd" else {"max_switches": source.choice([None, 0, 2])}
+    table = build(options, num_steps, seed=seed, **limit)
     prices = [budget_of([step], config, size) for step in options]
     least = min(prices) + 1e-4
     for budget in (least, source.uniform(least, 1), 1.0) if least <= 1 else ():
-        plain = frozenset(call for call in range(num_steps) if source.random() < 0.3)
+        plain = frozenset(call for call in range(num_steps) if source.random() < 0.3 and planner in KEEP_STEPS)
         allowance = fraction_allowance(budget, config, size, options=options, num_steps=num_steps, plain_calls=plain)
+        if planner == "fewer_steps" and allowance.affordable < allowance.costs[0]:
+            continue
         plan = PLANNERS[planner](allowance, table)
-        assert len(plan) == num_steps
-        assert budget_of(plan, config, size) <= budget
+        if planner in KEEP_STEPS:
+            assert len(plan) == num_steps
+            assert budget_of(plan, config, size) <= budget
+        assert allowance.cost(plan) <= allowance.affordable
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_stages_go_from_coarse_to_native_and_grow_with_the_budget(seed: int) -> None:
+    source = random.Random(seed)
+    config, size, num_steps = random_case(source)
+    options = step_options(config)
+    whole = fraction_allowance(1.0, config, size, options=options, num_steps=num_steps, keep_steps=False)
+    least, natives = whole.costs[-1], []
+    if least == whole.full:
+        return  # one step of one mode: there is nothing to plan
+    for affordable in sorted(source.randint(least, whole.full - 1) for _ in range(8)):
+        plan = staged(whole._replace(affordable=affordable))
+        costs = [whole.costs[whole.options.index(step)] for step in plan]
+        assert costs == sorted(costs)
+        middle = whole.options[min(1, len(whole.options) - 1)]
+        counts = [sum(step == option for step in plan) for option in (options[0], middle, whole.options[-1])]
+        if len(set(whole.costs)) > 2 and counts[0]:
+            assert counts[1] >= FINER_SHARE * counts[0]
+            assert counts[2] >= COARSE_SHARE * counts[1]
+        if len(set(whole.costs)) > 2 and counts[1]:
+            assert counts[1] + counts[2] >= FEWEST_STEPS
+        if least < whole.costs[0] and counts[2] < MOST_COARSE:
+            assert affordable - whole.cost(plan) < least  # nothing that could be spent is left
+        natives.append(counts[0])
+    if least < whole.costs[0]:
+        assert natives == sorted(natives)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spectral_stays_within_the_budget_and_weakens_towards_noise(seed: int) -> None:
+    source = random.Random(seed)
+    config, size, num_steps = random_case(source)
+    whole = fraction_allowance(1.0, config, size, options=step_options(config), num_steps=num_steps, keep_steps=False)
+    rows = [tuple(3.0 * 0.5**k for k in range(cells)) for cells in size]
+    spectrum = Spectrum((rows[0], rows[1], rows[2]), deviation=0.6, clips=4)
+    for affordable in (whole.costs[-1], source.randint(whole.costs[-1], whole.full), whole.full):
+        allowance = whole._replace(affordable=affordable)
+        plan = spectral(allowance, spectrum, lambda calls: [1 - call / calls for call in range(calls)])
+        assert whole.cost(plan) <= affordable
+
+
+def test_fewer_steps_refuses_what_pays_for_none() -> None:
+    options = step_options(CONFIG)
+    allowance = fraction_allowance(0.1, CONFIG, SIZE, options=options, num_steps=5, keep_steps=False)
+    with pytest.raises(ValueError, match=r"got a budget of 0\.5 native steps for the planner fewer_steps"):
+        PLANNERS["fewer_steps"](allowance, None)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -56,23 +127,47 @@ def test_three_phases_are_the_same_steps_in_another_order() -> None:
     assert sum(a != b for a, b in pairwise(native)) == 2
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_searched_fvd_is_the_closest_that_was_tried_and_can_be_paid(seed: int, build_table) -> None:
+@pytest.mark.parametrize("seed", range(20))
+def test_searched_fvd_is_the_closest_that_was_tried_and_can_be_paid(seed: int, build_scores) -> None:
     source = random.Random(seed)
     config, size, num_steps = random_case(source)
-    options = step_options(config)
-    table = build_table(options, num_steps, seed=seed)
-    least = min(budget_of([step], config, size) for step in options) + 1e-4
-    for budget in (least, source.uniform(least, 1), 1.0) if least <= 1 else ():
-        allowance = fraction_allowance(budget, config, size, options=options, num_steps=num_steps)
-        plan = PLANNERS["searched_fvd"](allowance, table)
-        if allowance.affordable >= allowance.full:
-            assert plan == allowance.schedule([0] * num_steps)
-            continue
-        paid = [row for row in table.scored if budget_of(Schedule.parse(row.steps), config, size) <= budget]
-        assert str(plan) == min(paid, key=lambda row: row.fvd).steps
-        part = allowance._replace(options=options[:1], costs=allowance.costs[:1], plain_costs=allowance.plain_costs[:1])
-        assert [row.choice for row in scored_front(part, table)] == [(0,) * num_steps]
+    options = [*step_options(config), *([REUSE] if seed % 2 else [])]
+    table = build_scores(options, num_steps, seed=seed)
+    whole = fraction_allowance(1.0, config, size, options=step_options(config), num_steps=num_steps, keep_steps=False)
+    last = math.inf
+    for affordable in sorted({whole.costs[-1], source.randint(whole.costs[-1], whole.full), whole.full}):
+        allowance = whole._replace(affordable=affordable)
+        row = best_scored(allowance, table)
+        known = set(whole.options)
+        paid = [
+            row
+            for row in table.rows
+            if {step for step in Schedule.parse(row.steps) if step != REUSE} <= known
+            and schedule_macs(Schedule.parse(row.steps), config, size) <= affordable
+        ]
+        assert row.fvd == min(row.fvd for row in paid)
+        assert row.fvd <= last  # the dial is monotone
+        last = row.fvd
+        fixed = [row for row in paid if len(Schedule.parse(row.steps)) == num_steps]
+        if fixed:
+            assert best_scored(allowance, table, num_calls=num_steps).fvd == min(row.fvd for row in fixed)
+
+
+def test_only_plans_seen_on_the_most_videos_count(build_scores) -> None:
+    table = build_scores(step_options(CONFIG), 3)
+    early = table.rows[0]._replace(fvd=-1.0, num_videos=16)
+    allowance = fraction_allowance(1.0, CONFIG, SIZE, options=step_options(CONFIG), num_steps=3)
+    assert best_scored(allowance, table._replace(rows=(early, *table.rows))).fvd >= 0
+
+
+def test_searched_fvd_needs_plans_that_can_be_paid(build_scores) -> None:
+    options = step_options(CONFIG)
+    allowance = fraction_allowance(0.1, CONFIG, SIZE, options=options, num_steps=5, keep_steps=False)
+    native = build_scores(options[:1], 5)
+    with pytest.raises(ValueError, match="got no plan scored against real videos for so small a budget"):
+        best_scored(allowance, native)
+    with pytest.raises(ValueError, match="got no plan scored against real videos for this model"):
+        PLANNERS["searched_fvd"](allowance, None)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -91,14 +186,14 @@ def test_searched_is_the_best_there_is(seed: int, build_table) -> None:
 def test_full_budget_is_all_native(build_table) -> None:
     options = step_options(CONFIG, guided=True)
     allowance = fraction_allowance(1.0, CONFIG, SIZE, options=options, num_steps=6)
-    plans = {str(planner(allowance, build_table(options, 6))) for planner in PLANNERS.values()}
+    plans = {str(PLANNERS[name](allowance, build_table(options, 6))) for name in [*KEEP_STEPS, "fewer_steps"]}
     assert plans == {"6x1x2x2+1x2x2"}
 
 
 def test_searched_needs_a_table_of_its_options(build_table) -> None:
     options = step_options(CONFIG)
     allowance = fraction_allowance(0.5, CONFIG, SIZE, options=options, num_steps=6)
-    with pytest.raises(ValueError, match=r"got no table of measured errors.*run python -m flexivid.search first"):
+    with pytest.raises(ValueError, match=r"got no table of measured errors.*run python -m flexivid.search --goal fid"):
         PLANNERS["searched"](allowance)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="got a table of measured errors without 1x4x4"):
         PLANNERS["searched"](allowance, build_table(options[:2], 6))
@@ -106,26 +201,30 @@ def test_searched_needs_a_table_of_its_options(build_table) -> None:
 
 def test_planners_by_name() -> None:
     assert check_planner("adaptive") == "adaptive"
-    with pytest.raises(ValueError, match="got planner 'best'; expected one of weak_first, searched, adaptive, three"):
+    with pytest.raises(ValueError, match="got planner 'best'; expected one of staged, weak_first, searched"):
         check_planner("best")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_over_numbers_of_steps_equals_brute_force(seed: int, build_table) -> None:
+@pytest.mark.parametrize("with_reuse", [False, True])
+def test_over_numbers_of_steps_modes_and_reuse_equals_brute_force(seed: int, with_reuse: bool, build_table) -> None:
     source = random.Random(seed)
-    options = step_options(CONFIG)
+    options = [*step_options(CONFIG), *([REUSE] if with_reuse else [])]
     tables = {steps: build_table(options, steps, seed=seed + steps, distance=3.0 / steps) for steps in (4, 3, 2)}
-    whole = fraction_allowance(source.uniform(0.2, 1), CONFIG, SIZE, options=options, num_steps=4)
+    whole = fraction_allowance(source.uniform(0.2, 1), CONFIG, SIZE, options=step_options(CONFIG), num_steps=4)
     rivals = [(whole._replace(num_steps=steps), table) for steps, table in tables.items()]
     plan = searched_over(rivals)
     assert whole.cost(plan) <= whole.affordable
+    assert plan[0] != REUSE
     found = tables[len(plan)].distance + sum(
-        row[whole.options.index(step)] for row, step in zip(tables[len(plan)].rows(whole.options), plan, strict=True)
+        row[options.index(step)] for row, step in zip(tables[len(plan)].errors, plan, strict=True)
     )
+    costs = [*whole.costs, *([0] if with_reuse else [])]
+    known = [*whole.options, *([REUSE] if with_reuse else [])]
     least = min(
         error + table.distance
-        for allowance, table in rivals
-        for cost, error, _ in all_choices(table.rows(whole.options), allowance.costs, None)
+        for _, table in rivals
+        for cost, error, _ in all_choices(table.rows(known), costs, None)
         if cost <= whole.affordable
     )
     assert found == pytest.approx(least)

@@ -87,9 +87,9 @@ def test_merged_keeps_what_no_other_front_beats() -> None:
         ([], [1], None, "got errors of 0 steps"),
         ([[1.0]], [], None, r"and \[0\] costs"),
         ([[1.0, 2.0], [1.0]], [2, 1], None, r"with \[1, 2\] options"),
-        ([[float("nan")]], [1], None, "not finite"),
-        ([[float("inf")]], [1], None, "not finite"),
-        ([[1.0]], [0], None, "got cost 0; expected"),
+        ([[float("nan")]], [1], None, "not a number"),
+        ([[1.0, 2.0], [float("inf")] * 2], [2, 1], None, "none is finite"),
+        ([[1.0]], [-1], None, "got cost -1; expected"),
         ([[1.0]], [1], -1, "got max_switches=-1"),
     ],
 )

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from flexivid.budget.allowance import step_options
 from flexivid.budget.table import FILE, find_table, read_tables, write_tables
-from flexivid.budget.units import step_options
 from tests.budget.test_schedule import CONFIG
 
 OPTIONS = step_options(CONFIG, guided=True, guide_mode="2x4x4")

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from flexivid import FlexiDiTConfig, PatchMode, Step, budget_of, macs
+from flexivid.budget.allowance import step_options
 from flexivid.budget.planners import weak_first
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.units import (
@@ -16,7 +17,6 @@ from flexivid.budget.units import (
     gmacs_allowance,
     number_or_preset,
     seconds_allowance,
-    step_options,
 )
 from tests.budget.test_schedule import random_case
 

@@ -68,6 +68,16 @@ def test_files_are_open_formats(model, tmp_path):
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
 
 
+@pytest.mark.parametrize("modes", [("1x2x2", "2x4x4"), ("1x2x2", "1x8x8")])
+def test_a_model_saved_before_the_choice_of_resize_is_the_same_function(build_model, tmp_path, modes):
+    model = build_model(modes=modes, resize="bilinear")
+    save(tmp_path, model, model.recipe)
+    assert "resize" not in json.loads((tmp_path / "config.json").read_text())["model"]
+    loaded, (x, time) = load(tmp_path), (torch.randn(1, 3, 4, 8, 8), torch.tensor([0.2]))
+    assert fingerprint(loaded) == fingerprint(model)
+    assert all(torch.equal(loaded(x, time, mode=mode), model(x, time, mode=mode)) for mode in modes)
+
+
 @pytest.mark.parametrize("place", ["last.ckpt", "checkpoints/last.ckpt"])
 def test_ckpt_gives_averaged_weights_by_default(model, averaged, tmp_path, place):
     file = write_ckpt(tmp_path / place, model, averaged)

@@ -32,7 +32,7 @@ def test_graphs_are_built_by_the_warm_up_and_none_later(model, monkeypatch):
     compiled = compile_forward(model)
     assert compile_forward(compiled) is model
     assert is_compiled(model)
-    assert warm_up_plans(model, [plan_for(model, settings, 0.6)], settings, 3) > 0
+    assert warm_up_plans(model, [plan_for(model, settings, 0.6).schedule], settings, 3) > 0
     built = len(graphs)
     made = generate(model, 0.6, num_videos=3, **options)
     assert len(graphs) == built

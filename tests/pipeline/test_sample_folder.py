@@ -9,8 +9,9 @@ import pytest
 from flexivid.pipeline import sample_folder, video_io
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.generate import generate
+from flexivid.pipeline.plan import plan_of
 from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.sample_folder import Interrupted, file_name, plan_of, prepare_folder, write_samples
+from flexivid.pipeline.sample_folder import Interrupted, file_name, prepare_folder, write_samples
 from flexivid.pipeline.sampling import Sampling, labels_for
 from flexivid.pipeline.video_io import to_frames
 
@@ -21,8 +22,8 @@ KEYS = {
 
 
 def run(model, folder, *, budgets=(1.0, 0.5), num_videos=3, batch_size=2, seed=0, on_step=None):
-    settings = Sampling(batch_size=batch_size, precision="fp32").filled(model)
-    plans = [plan_of(plan_for(model, settings, budget), model, settings, budget) for budget in budgets]
+    settings = Sampling(batch_size=batch_size, precision="fp32", planner="weak_first").filled(model)
+    plans = [plan_for(model, settings, budget) for budget in budgets]
     labels = labels_for(model, num_videos, None)
     return write_samples(model, plans, folder, settings=settings, labels=labels, seed=seed, on_step=on_step)
 
@@ -154,10 +155,10 @@ def test_long_lists_are_cut(model, tmp_path):
 
 def test_plan_without_a_budget_is_named_by_its_own(model):
     settings = Sampling().filled(model)
-    half = plan_for(model, settings, 0.5)
+    half = plan_for(model, settings, 0.5).schedule
     assert plan_of(half, model, settings, 0.5).budget == 0.5
     assert 0 < plan_of(half, model, settings).budget < 0.5
-    assert plan_of(plan_for(model, settings, 1.0), model, settings).budget == 1.0
+    assert plan_of(plan_for(model, settings, 1.0).schedule, model, settings).budget == 1.0
 
 
 def test_folder_that_cannot_be_written(tmp_path):

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from flexivid.budget.schedule import Schedule
+from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
+from flexivid.budget.spectral import Spectrum
+from flexivid.diffusion.solver import num_calls
 from flexivid.patching.shapes import Size3
 from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.sampling import Sampling, label_numbers, labels_for, resized, settings_from
+from flexivid.pipeline.sampling import Sampling, full_macs, label_numbers, labels_for, resized, settings_from
 
 
 def test_given_before_recipe_before_default(model):
@@ -65,30 +67,69 @@ def test_misspelt_setting():
 
 
 def test_plan_of_a_budget(model):
-    settings = Sampling(guidance_scale=2.0).filled(model)
-    assert str(plan_for(model, settings, 1.0)) == "4x1x2x2+1x2x2"
-    assert str(plan_for(model, settings, 0.5)) == "3x2x4x4+2x4x4,1x1x2x2+1x2x2"
+    settings = Sampling(guidance_scale=2.0, num_inference_steps=4).filled(model)
+    assert str(plan_for(model, settings, 1.0).schedule) == "4x1x2x2+1x2x2"
+    assert str(plan_for(model, settings, 0.5).schedule) == "3x2x4x4+2x4x4,1x1x2x2+1x2x2"
     weak = settings._replace(guide_mode="2x4x4", guidance="weak")
-    assert str(plan_for(model, weak, 1.0)) == "4x1x2x2+2x4x4"
-    assert str(plan_for(model, settings._replace(guidance_scale=1.0, modes=("1x2x2",)), 1.0)) == "4x1x2x2"
+    assert str(plan_for(model, weak, 1.0).schedule) == "4x1x2x2+2x4x4"
+    assert str(plan_for(model, settings._replace(guidance_scale=1.0, modes=("1x2x2",)), 1.0).schedule) == "4x1x2x2"
     with pytest.raises(ValueError, match=r"got budget 0.5; expected at least 1.0"):
         plan_for(model, settings._replace(modes=("1x2x2",)), 0.5)
+
+
+def test_without_a_number_of_steps_small_budgets_are_met_by_fewer(model):
+    settings = Sampling(guidance_scale=2.0).filled(model)
+    plan = plan_for(model, settings, 0.07)
+    assert len(plan.schedule) == 2
+    assert budget_of(plan.schedule, model.config, settings.size) * 2 / 4 <= 0.07
+    assert str(plan_for(model, settings._replace(modes=("1x2x2",)), 0.5).schedule) == "2x1x2x2+1x2x2"
+    with pytest.raises(ValueError, match=r"got budget 0.001; expected at least 0.\d+, which is one step in the cheap"):
+        plan_for(model, settings, 0.001)
+
+
+@pytest.mark.parametrize("planner", ["staged", "weak_first", "three_phase", "fewer_steps", "spectral"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "unipc", "dpm++"])
+def test_every_solver_can_run_the_plan(model, planner, solver):
+    rows = (
+        (1.0, 0.5, 0.2, 0.1),
+        (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02),
+        (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02),
+    )
+    model.recipe = {**model.recipe, "spectrum": Spectrum(rows, 0.5, 8).to_plain()}
+    settings = Sampling(solver=solver, planner=planner, guidance_interval=(0.3, 0.8), guidance_scale=2.0).filled(model)
+    for budget in (0.35, 0.6, 1.0):
+        plan = plan_for(model, settings, budget)
+        calls = num_calls(solver, plan.settings(settings).num_inference_steps)
+        assert len(plan.schedule) == calls
+        assert schedule_macs(plan.schedule, model.config, settings.size) <= budget * full_macs(model, settings)
 
 
 def test_explicit_plan(model):
     settings = Sampling().filled(model)
     plan = Schedule.parse("1x2x4x4,3x1x2x2")
-    assert plan_for(model, settings, 1.0, plan) == plan_for(model, settings, 1.0, str(plan)) == plan
+    assert plan_for(model, settings, 1.0, plan).schedule == plan_for(model, settings, 1.0, str(plan)).schedule == plan
     guided = Sampling(guidance_scale=2.0).filled(model)
-    assert plan_for(model, guided, 1.0, plan) == plan.guided()
-    assert str(plan_for(model, guided, 1.0, "3x2x4x4,1x1x2x2+2x4x4")) == "3x2x4x4,1x1x2x2+2x4x4"
+    assert plan_for(model, guided, 1.0, plan).schedule == plan.guided()
+    assert str(plan_for(model, guided, 1.0, "3x2x4x4,1x1x2x2+2x4x4").schedule) == "3x2x4x4,1x1x2x2+2x4x4"
+
+
+def test_an_explicit_plan_brings_its_number_of_steps(model):
+    settings = Sampling().filled(model)
+    plan = plan_for(model, settings, 1.0, "9x2x4x4,1xreuse,2x1x2x2")
+    assert plan.settings(settings).num_inference_steps == 12
+    assert (
+        plan_for(model, Sampling(solver="heun").filled(model), 1.0, "5x1x2x2")
+        .settings(settings._replace(solver="heun"))
+        .num_inference_steps
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
     ("solver", "schedule", "message"),
     [
-        ("euler", "3x1x2x2", r"got a schedule of 3 steps; expected 4 \(4 inference steps of euler\)"),
-        ("heun", "4x1x2x2", r"got a schedule of 4 steps; expected 7 \(4 inference steps of heun\)"),
+        ("heun", "4x1x2x2", r"got a schedule of 4 steps; expected 3 \(2 inference steps of heun\)"),
+        ("euler", "1xreuse,3x1x2x2", r"got schedule 1xreuse,3x1x2x2, which begins with reuse; expected a call"),
         ("euler", "4x3x3x3", r"got mode 3x3x3; expected one the model has \(1x2x2, 2x4x4\)"),
         ("euler", "4x1x2x2+9x9x9", r"got mode 9x9x9; expected one the model has"),
         ("euler", "banana", r"got schedule part 'banana'; expected COUNTxMODE"),
@@ -97,6 +138,12 @@ def test_explicit_plan(model):
 def test_plans_that_do_not_fit(model, solver, schedule, message):
     with pytest.raises(ValueError, match=message):
         plan_for(model, Sampling(solver=solver).filled(model), 1.0, schedule)
+
+
+def test_a_number_of_steps_that_is_asked_for_is_kept(model):
+    settings = Sampling(num_inference_steps=4).filled(model)
+    with pytest.raises(ValueError, match=r"got a schedule of 3 steps; expected 4 \(4 inference steps of euler\)"):
+        plan_for(model, settings, 1.0, "3x1x2x2")
 
 
 @pytest.mark.parametrize("wrong", [{"modes": ("3x3x3",)}, {"guide_mode": "3x3x3", "guidance_scale": 2.0}])

@@ -18,7 +18,7 @@ def test_lines_are_the_plans(model):
     every, tables = search(model, 6)
     lines = searched_lines(model, every, tables, [1.0, 0.5, 0.01])
     assert lines[0] == "budget 1: 6x1x2x2; 6 calls, expected error 0"
-    assert lines[1].split(": ")[1].split(";")[0] == str(plan_for(model, every[0], 0.5, tables=tables))
+    assert lines[1].split(": ")[1].split(";")[0] == str(plan_for(model, every[0], 0.5, tables=tables).schedule)
     assert len(lines) == 2  # nothing costs as little as a hundredth
 
 

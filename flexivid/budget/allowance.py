@@ -1,0 +1,99 @@
+"""What a schedule may be made of and what it may cost: all that a planner needs to know. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from flexivid.budget.cost import NetworkShape
+from flexivid.budget.schedule import REUSE, Schedule, Step
+from flexivid.patching.shapes import PatchMode
+
+
+class Allowance(NamedTuple):
+    """What a schedule of one sample may spend, in whole units of any kind (MACs, microseconds).
+
+    Args:
+        options: What a step may be; the native one first, then finest to coarsest.
+        costs: Of each option, falling.
+        num_steps: Calls of the network; a planner that chooses their number itself is not bound by it.
+        affordable: The most a whole schedule may cost; the cheapest option everywhere is within it.
+        plain_costs: Of each option without its guidance.
+        plain_calls: Calls that have no guidance, whatever the option.
+
+    Example:
+        >>> native, weak = (Step(PatchMode(mode), PatchMode(mode)) for mode in ("1x2x2", "2x4x4"))
+        >>> allowance = Allowance((native, weak), (8, 2), 3, 24, (4, 1), frozenset({0}))
+        >>> str(allowance.schedule([1, 1, 0])), allowance.rows, allowance.full
+        ('1x2x4x4,1x2x4x4+2x4x4,1x1x2x2+1x2x2', [(4, 1), (8, 2), (8, 2)], 20)
+    """
+
+    options: tuple[Step, ...]
+    costs: tuple[int, ...]
+    num_steps: int
+    affordable: int
+    plain_costs: tuple[int, ...] = ()
+    plain_calls: frozenset[int] = frozenset()
+
+    @property
+    def rows(self) -> list[tuple[int, ...]]:
+        """Costs of the options at each call."""
+        return [self.plain_costs if call in self.plain_calls else self.costs for call in range(self.num_steps)]
+
+    @property
+    def full(self) -> int:
+        """Cost of the native option throughout."""
+        return sum(row[0] for row in self.rows)
+
+    def step(self, call: int, option: int) -> Step:
+        """What an option is at a call."""
+        return self.options[option].plain if call in self.plain_calls else self.options[option]
+
+    def cost(self, schedule: Sequence[Step]) -> int:
+        """What a schedule of these options costs, the last output again nothing."""
+        known = {REUSE: 0, **dict(zip(self.options, self.costs, strict=True))}
+        known |= dict(zip((step.plain for step in self.options), self.plain_costs or self.costs, strict=True))
+        return sum(known[step] for step in schedule)
+
+    def schedule(self, choice: Sequence[int]) -> Schedule:
+        """The schedule of one option a step, by their indices."""
+        return Schedule(self.step(call, option) for call, option in enumerate(choice))
+
+    def with_reuse(self) -> Allowance:
+        """The same with one more option, the last output again, which costs nothing.
+
+        Example:
+            >>> Allowance((Step(PatchMode("1x2x2")),), (8,), 3, 24, (8,)).with_reuse().costs
+            (8, 0)
+        """
+        return self._replace(
+            options=(*self.options, REUSE), costs=(*self.costs, 0), plain_costs=(*(self.plain_costs or self.costs), 0)
+        )
+
+
+def step_options(
+    config: NetworkShape,
+    *,
+    guided: bool = False,
+    guide_mode: str | PatchMode | None = None,
+    modes: Sequence[str | PatchMode] | None = None,
+) -> list[Step]:
+    """What a step may be: one option for each allowed mode, native first.
+
+    Args:
+        config: Shape of the network.
+        guided: Whether steps have guidance.
+        guide_mode: Mode of the second branch; ``None`` = each step's own.
+        modes: Modes that may be used; ``None`` = all. The native one is always allowed.
+
+    Raises:
+        ValueError: If the network does not have a mode.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> [str(step) for step in step_options(FlexiDiTConfig(modes=("1x2x2", "2x4x4")), guided=True)]
+        ['1x2x2+1x2x2', '2x4x4+2x4x4']
+    """
+    named = [config.mode(None), *(config.mode(mode) for mode in (config.modes if modes is None else modes))]
+    second = config.mode(guide_mode) if guided and guide_mode is not None else None
+    return [Step(mode, (second or mode) if guided else None) for mode in dict.fromkeys(named)]

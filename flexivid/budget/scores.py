@@ -1,0 +1,109 @@
+"""Plans that were sampled and held against real videos, as plain data. No torch.
+
+What the planner ``searched_fvd`` chooses from. Kept in ``schedules.json`` beside the error tables; how a plan is scored
+is the pipeline's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flexivid.budget.allowance import Allowance
+from flexivid.budget.schedule import Schedule
+
+
+class ScoredPlan(NamedTuple):
+    """A plan that was sampled, and how far its samples are from real videos.
+
+    Args:
+        steps: The schedule as text, exactly as it was run.
+        sampling: Settings that belong to the plan, where they differ from the table's: ``solver``, ``shift``,
+            ``guidance_scale``.
+        fvd: Frechet distance.
+        low: Lower end of its 95 % interval. Likewise ``high``.
+        num_videos: Samples it was measured on. Only plans with equally many are compared.
+    """
+
+    steps: str
+    sampling: Mapping[str, Any]
+    fvd: float
+    low: float
+    high: float
+    num_videos: int
+
+
+class ScoreTable(NamedTuple):
+    """All scored plans of one model under one setting of its sampler.
+
+    Args:
+        model: Fingerprint of the weights.
+        settings: What a sampler must share with the measurement: steps of full compute, solver, shift, guidance, size.
+        rows: Scored plans, in any order.
+        by: How they were scored: metric, real videos, seed.
+        step_floor: The fewest native steps whose quality is within the interval of many; ``None`` = not measured.
+
+    Example:
+        >>> row = ScoredPlan("2x1x2x2", {}, 5.0, 4.0, 6.0, 64)
+        >>> ScoreTable("m", {}, (row,), {"metric": "fvd"}).check().rows[0].fvd
+        5.0
+    """
+
+    model: str
+    settings: Mapping[str, Any]
+    rows: tuple[ScoredPlan, ...]
+    by: Mapping[str, Any]
+    step_floor: int | None = None
+
+    def check(self) -> ScoreTable:
+        """Return itself.
+
+        Raises:
+            ValueError: If a distance is not finite or a schedule cannot be read.
+        """
+        for row in self.rows:
+            Schedule.parse(row.steps)
+            if not all(math.isfinite(value) for value in (row.fvd, row.low, row.high)):
+                raise ValueError(
+                    f"got a distance of schedule {row.steps} that is not a finite number; expected samples without NaN;"
+                    " check the weights, or search with --precision fp32"
+                )
+        return self
+
+
+def affordable_rows(table: ScoreTable, allowance: Allowance, *, num_calls: int | None = None) -> list[ScoredPlan]:
+    """The plans that an allowance pays for, the cheapest first. Only those with the most videos behind them count.
+
+    Args:
+        table: Scored plans.
+        allowance: Options, their costs, and what may be spent; a plan with an option that it lacks is left out.
+        num_calls: Only plans of so many calls of the network; ``None`` = of any number.
+
+    Example:
+        >>> from flexivid.budget.schedule import Step
+        >>> from flexivid.patching.shapes import PatchMode
+        >>> allowance = Allowance((Step(PatchMode("1x2x2")),), (8,), 3, 20, (8,))
+        >>> rows = tuple(ScoredPlan(f"{count}x1x2x2", {}, 9.0 / count, 0.0, 9.0, 64) for count in (1, 2, 3))
+        >>> [row.steps for row in affordable_rows(ScoreTable("m", {}, rows, {}), allowance)]
+        ['1x1x2x2', '2x1x2x2']
+    """
+    known = set(allowance.options) | {step.plain for step in allowance.options}
+    most = max((row.num_videos for row in table.rows), default=0)
+    priced = []
+    for row in table.rows:
+        steps = Schedule.parse(row.steps)
+        possible = {step for step in steps if step.modes} <= known and num_calls in (None, len(steps))
+        if possible and row.num_videos == most and (cost := allowance.cost(steps)) <= allowance.affordable:
+            priced.append((cost, row.fvd, row))
+    return [row for *_, row in sorted(priced, key=lambda entry: entry[:2])]
+
+
+def best_row(rows: Sequence[ScoredPlan]) -> ScoredPlan | None:
+    """The plan of least distance, of equals the first; ``None`` if there is none.
+
+    Example:
+        >>> best_row([ScoredPlan("1x1x2x2", {}, 9.0, 8.0, 9.5, 64), ScoredPlan("2x1x2x2", {}, 7.0, 6.0, 8.0, 64)]).fvd
+        7.0
+    """
+    return min(rows, key=lambda row: row.fvd, default=None)

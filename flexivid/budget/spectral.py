@@ -1,0 +1,265 @@
+"""When a patch mode may be used, in closed form, from the power spectrum of the data. No search, no torch.
+
+Noise hides the fine structure of the data first. A mode that cannot represent a frequency costs nothing while noise
+hides that frequency, so each mode has an *activation time* above which it may replace the native one.
+
+The maths, at one frequency where the data has power P and noise has power 1, on the flow path x_t = (1 - t) x0 + t eps:
+
+    snr   = ((1 - t) / t)^2 P
+    delta = E |v* - eps|^2 = (1 + P) snr / (1 + snr),     v* = E[eps - x0 | x_t], for Gaussian data
+
+delta is how far the best possible velocity v* is from the noise, which is all that x_t shows while the data is hidden.
+Its parts are uncorrelated: P snr / (1 + snr) of data recovered so far, and snr / (1 + snr), the error of the noise as
+estimated from x_t. It rises from 0 at t = 1 to 1 + P at t = 0. Solved for t:
+
+    t = 1 / (1 + sqrt(delta / (P (1 + P - delta))))        SPEED (arXiv:2605.18736, eq. 9)
+
+Frequencies are in cycles per latent cell, in [0, 1/2].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flexivid.patching.shapes import PatchMode, Size3
+
+AXES = ("t", "h", "w")
+
+
+class Spectrum(NamedTuple):
+    """Power of the data at every frequency along each axis, as mean over the other axes, channels and clips.
+
+    Bin k of an axis with n cells is the frequency k / (2 n): that of the orthonormal DCT-II, by which it is measured.
+    Data of deviation 1: white noise has power 1 in every bin, and the mean over the bins of an axis is 1 for any data.
+
+    Args:
+        power: Power of each bin along t, h, w: three rows with as many numbers as the axis has cells.
+        deviation: Standard deviation of the data before it was normalised, > 0.
+        clips: Number of clips that were measured.
+
+    Example:
+        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=0.5, clips=256)
+        >>> spectrum.size, round(spectrum.power_at(1, 0.25), 6)
+        (Size3(t=2, h=4, w=4), 0.1)
+    """
+
+    power: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+    deviation: float
+    clips: int
+
+    @property
+    def size(self) -> Size3:
+        """Latent size (t, h, w) of the clips that were measured."""
+        return Size3(*(len(row) for row in self.power))
+
+    def power_at(self, axis: int, frequency: float) -> float:
+        """Power in the data's own units (times ``deviation`` squared): what the noise of the process competes with.
+
+        Args:
+            axis: 0, 1 or 2 for t, h or w.
+            frequency: In [0, 1/2]; interpolated between bins.
+
+        Returns:
+            Power >= 0; 0 beyond the last bin, where clips of this size have no structure at all.
+        """
+        row = self.power[axis]
+        return self.deviation**2 * float(np.interp(2 * frequency * len(row), range(len(row)), row, right=0.0))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data for JSON and checkpoints.
+
+        Example:
+            >>> Spectrum(((1.0,), (1.5, 0.5), (1.0, 1.0)), 0.5, 8).to_plain()
+            {'power': {'t': [1.0], 'h': [1.5, 0.5], 'w': [1.0, 1.0]}, 'deviation': 0.5, 'clips': 8}
+        """
+        power = {axis: list(row) for axis, row in zip(AXES, self.power, strict=True)}
+        return {"power": power, "deviation": self.deviation, "clips": self.clips}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Spectrum:
+        """Read what :meth:`to_plain` wrote.
+
+        Raises:
+            ValueError: If it is not of that form or holds impossible numbers.
+
+        Example:
+            >>> spectrum = Spectrum(((1.0,), (1.5, 0.5), (1.0, 1.0)), 0.5, 8)
+            >>> Spectrum.from_plain(spectrum.to_plain()) == spectrum
+            True
+        """
+        try:
+            t, h, w = (tuple(float(power) for power in plain["power"][axis]) for axis in AXES)
+            spectrum = cls((t, h, w), float(plain["deviation"]), int(plain["clips"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"got a spectrum that cannot be read ({error!r}); expected power (t, h, w), deviation and clips, as"
+                " training writes them; train anew"
+            ) from error
+        powers_are_possible = all(0 <= power < math.inf for row in spectrum.power for power in row)
+        if not (powers_are_possible and all(spectrum.size) and 0 < spectrum.deviation < math.inf):
+            raise ValueError(
+                "got a spectrum with an empty axis, a negative or infinite power, or a deviation that is not above 0;"
+                " expected what training writes; train anew"
+            )
+        return spectrum
+
+
+def activation_time(power: float, delta: float) -> float:
+    """Time above which a frequency may be missing: the best velocity there differs from noise by less than ``delta``.
+
+    Args:
+        power: Power of the data at the frequency, >= 0, where the noise of the process has power 1.
+        delta: Tolerated squared error, > 0. Typical values are 0.003 to 0.1.
+
+    Returns:
+        Time in [0, 1) on the flow path. It rises with ``power`` and falls with ``delta``; 0 for ``delta >= 1 + power``.
+
+    Raises:
+        ValueError: If ``delta`` is not above 0.
+
+    Source:
+        SPEED (arXiv:2605.18736, eq. 9).
+
+    Example:
+        >>> [round(activation_time(power, 0.01), 2) for power in (0.0, 0.0032, 0.18, 1.15)]
+        [0.0, 0.36, 0.82, 0.94]
+        >>> activation_time(1.0, 2.0)
+        0.0
+    """
+    check_delta(delta)
+    room = power * (1 + power - delta)
+    return 1 / (1 + math.sqrt(delta / room)) if room > 0 else 0.0
+
+
+def delta_at(power: float, time: float) -> float:
+    """Squared error of leaving out a frequency at a time: the inverse of :func:`activation_time`.
+
+    Args:
+        power: Power of the data at the frequency, >= 0, where the noise of the process has power 1.
+        time: On the flow path, in [0, 1].
+
+    Returns:
+        In [0, 1 + power]: 0 at time 1, rising as time falls and with ``power``.
+
+    Example:
+        >>> round(delta_at(0.18, activation_time(0.18, 0.01)), 6), delta_at(0.5, 1.0), delta_at(0.5, 0.0)
+        (0.01, 0.0, 1.5)
+    """
+    signal = (1 - time) ** 2 * power
+    return (1 + power) * signal / (signal + time**2) if signal > 0 else 0.0
+
+
+def lost_power(spectrum: Spectrum, native: PatchMode, mode: PatchMode) -> float:
+    """Power of the data at the finest frequency that a mode keeps, along the axis where it is greatest.
+
+    A mode g times the native one along an axis has g times fewer tokens there, so it keeps what g times fewer cells
+    would hold: frequencies up to 1 / (2 g). Of the frequencies above, that one has most power in data whose power falls
+    with frequency.
+
+    Args:
+        spectrum: Of the data.
+        native: The native mode, which loses nothing.
+        mode: The mode.
+
+    Returns:
+        Power >= 0 in the data's own units; 0 if the mode is not larger than ``native`` along any axis.
+
+    Example:
+        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
+        >>> native = PatchMode("1x2x2")
+        >>> [lost_power(spectrum, native, PatchMode(mode)) for mode in ("1x2x2", "2x2x2", "2x4x4")]
+        [0.0, 0.1, 0.4]
+    """
+    growths = [side / before for before, side in zip(native, mode, strict=True)]
+    return max(spectrum.power_at(axis, 0.5 / growth) if growth > 1 else 0.0 for axis, growth in enumerate(growths))
+
+
+def mode_activation(spectrum: Spectrum, native: PatchMode, mode: PatchMode, delta: float) -> float:
+    """Time above which a mode may replace the native one: the latest over the axes along which it is larger.
+
+    Args:
+        spectrum: Of the data.
+        native: The native mode, which may be used at any time.
+        mode: The mode.
+        delta: Tolerated squared error, > 0.
+
+    Returns:
+        Flow time in [0, 1); 0 for the native mode.
+
+    Example:
+        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
+        >>> native = PatchMode("1x2x2")
+        >>> [round(mode_activation(spectrum, native, PatchMode(mode), 0.01), 2) for mode in ("1x2x2", "2x2x2", "2x4x4")]
+        [0.0, 0.77, 0.88]
+    """
+    return activation_time(lost_power(spectrum, native, mode), delta)
+
+
+def spectral_errors(spectrum: Spectrum, modes: Sequence[PatchMode], times: Sequence[float]) -> list[list[float]]:
+    """What each mode would lose at each call, in the form that ``flexivid.budget.search.frontier`` takes.
+
+    Args:
+        spectrum: Of the data.
+        modes: Of each option, the native one first.
+        times: Flow time of each call, in [0, 1].
+
+    Returns:
+        errors[call][mode] >= 0, see :func:`delta_at`; 0 for the native mode.
+
+    Example:
+        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
+        >>> modes = [PatchMode("1x2x2"), PatchMode("2x4x4")]
+        >>> [[round(error, 3) for error in row] for row in spectral_errors(spectrum, modes, [1.0, 0.9, 0.5])]
+        [[0.0, 0.0], [0.0, 0.007], [0.0, 0.4]]
+    """
+    powers = [lost_power(spectrum, modes[0], mode) for mode in modes]
+    return [[delta_at(power, time) for power in powers] for time in times]
+
+
+def activation_choice(
+    spectrum: Spectrum, modes: Sequence[PatchMode], times: Sequence[float], delta: float
+) -> list[int]:
+    """The cheapest mode at each call that loses at most ``delta`` there, that is, is above its activation time.
+
+    A larger tolerance never makes a call more expensive.
+
+    Args:
+        spectrum: Of the data.
+        modes: Of each option, the native one first, then with falling cost, as in an ``Allowance``.
+        times: Flow time of each call, in [0, 1].
+        delta: Tolerated squared error, > 0.
+
+    Returns:
+        Index of the mode of each call.
+
+    Raises:
+        ValueError: If ``delta`` is not above 0.
+
+    Example:
+        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
+        >>> modes = [PatchMode("1x2x2"), PatchMode("2x2x2"), PatchMode("2x4x4")]
+        >>> activation_choice(spectrum, modes, [1.0, 0.9, 0.8, 0.5], delta=0.01)
+        [2, 2, 1, 0]
+    """
+    check_delta(delta)
+    errors = spectral_errors(spectrum, modes, times)
+    return [max(option for option, error in enumerate(row) if error <= delta) for row in errors]
+
+
+def check_delta(delta: float) -> float:
+    """Return the tolerance.
+
+    Raises:
+        ValueError: If it is not above 0.
+
+    Example:
+        >>> check_delta(0.01)
+        0.01
+    """
+    if not 0 < delta < math.inf:
+        raise ValueError(f"got delta {delta}; expected a number above 0, such as 0.01; change it")
+    return delta
