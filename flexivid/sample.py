@@ -18,9 +18,9 @@ from flexivid.pipeline.messages import plain_errors, result_line
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
   python -m flexivid.sample --budget 1.0 0.5 0.25 --seed 7      the same noise at three budgets, side by side
-  python -m flexivid.sample --budget draft --planner adaptive   the least compute, each video its own schedule
+  python -m flexivid.sample --budget draft --planner adaptive   little compute, each video its own schedule
   python -m flexivid.sample --budget-seconds 2.5                what this machine can do in 2.5 seconds a video
-  python -m flexivid.sample --schedule "12x4x8x8,8x2x4x4"       an explicit plan: 12 steps of 4x8x8, then 8 of 2x4x4
+  python -m flexivid.sample --schedule "6x4x8x8,4x4x4x4"        an explicit plan: 6 steps of 4x8x8, then 4 of 4x4x4
   python -m flexivid.sample --checkpoint runs/moving_digits/version_0 --label 3 8 --num-videos 4 --dry-run
   python -m flexivid.sample --pipeline my_wan --adapter wan_modes --prompt "a cat walks" --budget 1 0.25
 """
@@ -30,7 +30,7 @@ def build_parser() -> ArgumentParser:
     """All options, named as in diffusers; dashes and underscores are the same."""
     parser = program_parser("sample", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
-    add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
+    add("--checkpoint", "--ckpt", help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)")
     add("--pipeline", help="diffusers pipeline instead of a checkpoint: folder or hub id; needs --adapter and --prompt")
     add(
         "--adapter", help="weak modes for the pipeline's transformer: a folder of flexivid.flexify or of a distillation"
@@ -43,10 +43,10 @@ def build_parser() -> ArgumentParser:
     add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
     add(
         "--planner",
-        help="weak_first, searched, searched_fvd, adaptive or three_phase (default: searched once flexivid.search ran,"
-        " for its goal); of a pipeline weak_first, weak_last or three_phase (default: weak_first)",
+        help="staged, searched_fvd, spectral, fewer_steps, weak_first, three_phase, searched or adaptive (default: what"
+        " was searched, else staged); of a pipeline weak_first, weak_last or three_phase (default: weak_first)",
     )
-    add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
+    add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 6x4x8x8,4x4x4x4,1x2x4x4")
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--num_videos", type=int, help="number of videos (default: 1, or one a label)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
@@ -81,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Load, plan, say so, sample, report."""
-    from flexivid.pipeline import checkpoint, compiling, planning, sampling
-    from flexivid.pipeline.devices import pick_device
+    from flexivid.pipeline.start import swift_imports
+
+    with swift_imports():
+        from flexivid.pipeline import checkpoint, compiling, planning, sampling
+        from flexivid.pipeline.devices import pick_device
 
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
@@ -90,7 +93,9 @@ def run(options: Namespace) -> None:
         _run_pipeline(options)
         return
     _refuse_pipeline_options(options)
-    path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest_run()
+    path, note = checkpoint.choose(options.checkpoint)
+    if note:
+        print(note)
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     model = compiling.compile_forward(model) if options.compile else model
     model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
@@ -151,11 +156,10 @@ def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, 
     from flexivid.budget.table import read_tables
     from flexivid.pipeline.planners import plan_for
     from flexivid.pipeline.planning import plan_within
-    from flexivid.pipeline.sample_folder import plan_of
 
     amounts = budget_amounts(options)
     if options.schedule:
-        plans = [plan_of(plan_for(model, settings, 1.0, text), model, settings) for text in options.schedule]
+        plans = [plan_for(model, settings, 1.0, text) for text in options.schedule]
     else:
         tables = read_tables(folder)
         plans = [plan_within(model, settings, amount, tables=tables, latency=latency) for amount in amounts]

@@ -17,6 +17,17 @@ def keep_random_state():
     random.setstate(states[2])
 
 
+@pytest.fixture
+def models_folder(tmp_path, monkeypatch):
+    """Where shipped models are looked for in this test, instead of in the package; empty at first."""
+    from flexivid.pipeline import shipped
+
+    folder = tmp_path / "package" / "models"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_folder(tmp_path_factory):
     before = os.environ.get("FLEXIVID_CACHE")

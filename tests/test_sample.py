@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import av
 import pytest
@@ -15,6 +17,7 @@ import torch
 from flexivid import FlexiDiT, FlexiDiTConfig
 from flexivid.pipeline.checkpoint import save
 from flexivid.sample import main
+from flexivid.search import main as run_search
 
 RECIPE = {
     "process": {"path": "flow", "target": "x0"},
@@ -89,7 +92,7 @@ def test_plan_before_cost_after(capsys, checkpoint):
     lines = sample(capsys, "--ckpt", checkpoint, "--budget", 1.0, 0.5, "--num-videos", 2)
     assert lines[0].startswith(f"model {checkpoint}: ")
     assert lines[1].startswith("budget 1: 4 steps of 1x2x2")
-    assert lines[2].startswith("budget 0.5: 3 steps of 2x4x4, 1 of 1x2x2")
+    assert lines[2].startswith("budget 0.5: 6 steps of 2x4x4, 1 of 1x2x2")
     assert all("MMACs a video" in line for line in lines[1:3])
     assert lines[3].startswith("budget 1: measured ")
     assert lines[4].startswith("budget 0.5: measured ")
@@ -122,7 +125,7 @@ def test_budgets_in_other_units(capsys, checkpoint):
     assert seconds[2].startswith("budget 1: 4 steps of 1x2x2")
     assert seconds[2].endswith(" s a video")
     draft = sample(capsys, "--ckpt", checkpoint, "--budget", "draft", "full", "--dry-run")
-    assert [line.split(":")[0] for line in draft[1:3]] == ["budget 0.152", "budget 1"]
+    assert [line.split(":")[0] for line in draft[1:3]] == ["budget 0.114", "budget 1"]
 
 
 def test_three_phases(capsys, checkpoint):
@@ -191,11 +194,11 @@ WRONG = {
     "missing checkpoint": (["--ckpt", "nowhere"], "got checkpoint nowhere, which does not exist"),
     "budget 0": (["--budget", 0], "got budget 0.0; expected a fraction in (0, 1]"),
     "budget 1.5": (["--budget", 1.5], "got budget 1.5; expected a fraction in (0, 1]"),
-    "budget too small": (["--budget", 0.01], "got budget 0.01; expected at least 0.1"),
+    "budget too small": (["--budget", 0.01], "got budget 0.01; expected at least 0.0379, which is one step"),
     "budget as word": (["--budget", "half"], "got budget 'half'; expected a fraction in (0, 1] or one of draft"),
     "mode in schedule": (["--schedule", "4x3x3x3"], "got mode 3x3x3; expected one the model has (1x2x2, 2x4x4)"),
     "no schedule": (["--schedule", "banana"], "got schedule part 'banana'; expected COUNTxMODE"),
-    "short schedule": (["--schedule", "3x1x2x2"], "got a schedule of 3 steps; expected 4"),
+    "short schedule": (["--schedule", "3x1x2x2", "--num-inference-steps", 4], "got a schedule of 3 steps; expected 4"),
     "unknown mode": (["--modes", "3x3x3"], "got mode 3x3x3; expected one the model has (1x2x2, 2x4x4)"),
     "no mode": (["--modes", "big"], "got patch mode 'big'; expected FRAMESxROWSxCOLUMNS"),
     "label out of range": (["--label", 7], "got labels [7]; expected whole numbers from 0 to 1"),
@@ -212,7 +215,7 @@ WRONG = {
     ),
     "planner": (
         ["--planner", "best"],
-        "got planner 'best'; expected one of weak_first, searched, adaptive, three_phase",
+        "got planner 'best'; expected one of staged, weak_first, searched, adaptive, three_phase",
     ),
     "nothing searched": (["--planner", "searched"], "got no table of measured errors"),
     "nothing to adapt by": (["--planner", "adaptive"], "got no table of measured errors"),
@@ -233,8 +236,33 @@ def test_each_mistake_is_one_line(capsys, checkpoint, tmp_path, kind):
     assert not (tmp_path / "samples").exists()
 
 
-def test_no_runs_at_all(capsys):
+def test_no_runs_at_all(capsys, models_folder):
     assert "got no trained model below runs/" in refused(capsys)
+
+
+def test_without_a_run_the_shipped_model_is_used_with_its_tables(capsys, checkpoint, models_folder, tmp_path):
+    run_search(["--checkpoint", checkpoint, "--goal", "fidelity", "--num-videos", "2", "--num-inference-steps", "4"])
+    Path(checkpoint).rename(models_folder / "moving_digits")
+    capsys.readouterr()
+    lines = sample(capsys, "--budget", 0.5)
+    note = "no run below runs/: using the shipped model moving_digits; name one with --checkpoint"
+    assert lines[0] == note
+    assert lines[1].startswith(f"model {models_folder / 'moving_digits'}: ")
+    assert lines[2].endswith("; planner searched")
+    assert (tmp_path / "samples" / "manifest.jsonl").is_file()
+    assert note not in sample(capsys, "--ckpt", "moving_digits", "--dry-run")
+
+
+def test_a_run_comes_before_the_shipped_model(capsys, checkpoint, models_folder):
+    shutil.copytree(checkpoint, models_folder / "moving_digits")
+    assert sample(capsys, "--dry-run")[0].startswith("model runs/tiny/version_0: ")
+
+
+def test_an_unknown_name_lists_the_shipped_models(capsys, checkpoint, models_folder):
+    Path(checkpoint).rename(models_folder / "moving_digits")
+    message = refused(capsys, "--ckpt", "moving_digit")
+    assert "got checkpoint moving_digit, which does not exist" in message
+    assert "a .ckpt file, or a shipped model: moving_digits; check the path" in message
 
 
 def test_folder_that_cannot_be_written(capsys, checkpoint, tmp_path):

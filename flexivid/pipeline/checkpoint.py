@@ -1,5 +1,6 @@
 """Saving and loading models: ``config.json`` + ``model.safetensors``, or a Lightning ``.ckpt``. EMA weights by default.
 
+The name of a shipped model stands for its folder. Weights may be stored in half precision; they are loaded as float32.
 A recipe is plain data beside the model's shape: what a sampler must know and the network does not.
 """
 
@@ -19,8 +20,10 @@ import flexivid
 from flexivid.diffusion.process import Process
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.pipeline import shipped
+from flexivid.pipeline.shipped import WEIGHTS
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
 KEY = "flexivid"  # of the entry that training adds to a Lightning checkpoint
 PREFIX = "network."  # of the network's weights there
 
@@ -40,20 +43,25 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / (WEIGHTS + ".tmp"), metadata={"format": "pt"})
-    text = json.dumps(
-        {"flexivid_version": flexivid.__version__, "model": model.config.to_dict(), "recipe": dict(recipe)}, indent=2
-    )
-    (folder / (CONFIG + ".tmp")).write_text(text + "\n")
-    for name in (WEIGHTS, CONFIG):
-        (folder / (name + ".tmp")).replace(folder / name)
+    (folder / (WEIGHTS + ".tmp")).replace(folder / WEIGHTS)
+    write_config(folder, model, recipe)
     return folder
+
+
+def write_config(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> None:
+    """Write ``config.json`` alone: the weights stay, and what a sampler must know of them is told anew."""
+    content = {"flexivid_version": flexivid.__version__, "model": model.config.to_dict(), "recipe": dict(recipe)}
+    part = Path(folder) / (CONFIG + ".tmp")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(Path(folder) / CONFIG)
 
 
 def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
     """Load a model for sampling.
 
     Args:
-        path: An exported folder, a training run's folder, or a Lightning ``.ckpt`` file.
+        path: An exported folder, a training run's folder, a Lightning ``.ckpt`` file, or the name of a shipped model
+            where there is no such path.
         ema: Averaged weights. ``False`` takes the last ones, which only a ``.ckpt`` (or a run that has one) keeps.
         device: Where to put it.
 
@@ -64,7 +72,8 @@ def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cp
         FileNotFoundError: If there is no checkpoint at ``path``.
         ValueError: If the files are damaged or weights and config do not fit.
     """
-    config, recipe, weights = _read(Path(path), ema)
+    path = shipped.locate(path)
+    config, recipe, weights = _read(path, ema)
     model = FlexiDiT(FlexiDiTConfig.from_dict(config))
     _load_weights(model, weights, path)
     model.recipe = recipe
@@ -101,6 +110,30 @@ def newest_run(root: str | Path = "runs") -> Path:
     return newest.parent if newest.name == WEIGHTS else newest
 
 
+def choose(checkpoint: str | Path | None, *, root: str | Path = "runs") -> tuple[Path, str]:
+    """Which model a program works on, and the line that says so where the user did not name it.
+
+    Args:
+        checkpoint: A path or the name of a shipped model; ``None`` = the newest run, else the shipped default.
+        root: Folder of the runs.
+
+    Returns:
+        The path, and the line, empty unless the shipped model stands in for a run.
+
+    Raises:
+        FileNotFoundError: If none is named, there is no run, and no model is shipped.
+    """
+    if checkpoint is not None:
+        return shipped.locate(checkpoint), ""
+    try:
+        return newest_run(root), ""
+    except FileNotFoundError:
+        if shipped.DEFAULT not in shipped.shipped_models():
+            raise
+    line = f"no run below {Path(root)}/: using the shipped model {shipped.DEFAULT}; name one with --checkpoint"
+    return shipped.FOLDER / shipped.DEFAULT, line
+
+
 def _read(path: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tensor]]:
     """Config, recipe and weights of whatever ``path`` is."""
     if path.is_file():
@@ -112,7 +145,7 @@ def _read(path: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tensor]]:
     if not exported:
         raise FileNotFoundError(
             f"got checkpoint {path}, which {'has no model in it' if path.is_dir() else 'does not exist'}; expected a"
-            f" folder with {CONFIG} and {WEIGHTS}, a run folder or a .ckpt file; check the path"
+            f" folder with {CONFIG} and {WEIGHTS}, a run folder or a .ckpt file{shipped.names_line()}; check the path"
         )
     if not ema:
         raise ValueError(f"got --no-ema for {path}; expected a .ckpt, which keeps both weights; point to one")

@@ -93,6 +93,62 @@ def test_digits_are_white_on_black_and_keep_inside(digits):
         assert not np.array_equal(video[0], video[-1])
 
 
+def test_folder_made_before_there_was_variation_is_still_made(digits, tmp_path):
+    recipe = digits.Recipe(num_clips=0, num_held_out=0)
+    digits.make(tmp_path / "d", recipe)
+    note = tmp_path / "d" / "recipe.json"
+    sizes = {"size": 32, "num_frames": 16, "digit_size": 24}
+    before = {"version": 2, "num_clips": 0, "num_held_out": 0, "seed": 0, **sizes}
+    assert json.loads(note.read_text()) == before
+    assert not digits.make(tmp_path / "d", recipe)
+    with pytest.raises(FileExistsError, match="there: vary None"):
+        digits.make(tmp_path / "d", recipe._replace(vary=True))
+    digits.make(tmp_path / "varied", recipe._replace(vary=True))
+    with pytest.raises(FileExistsError, match="there: vary True"):
+        digits.make(tmp_path / "varied", recipe)
+
+
+def test_variation_is_the_same_again_and_shows_one_scan_in_many_shapes(digits):
+    scans = [classes[:2] for classes in digits.split_scans(0)["train"]]  # 20 scans
+    varied = digits.Recipe(vary=True)
+    videos = [digits.render_clip(scans, varied, split="train", index=index) for index in range(60)]
+    again = digits.render_clip(scans, varied, split="train", index=59)
+    assert np.array_equal(videos[59], again)
+    shapes = set()
+    for video in videos:
+        rows, columns = np.nonzero(video[0] > 127)
+        shapes.add((np.ptp(rows), np.ptp(columns), len(rows)))
+        ink = (video > 127).mean(axis=(1, 2))
+        assert ink.min() > 0.03
+        assert ink.max() < 0.4
+        assert video.max() > 230
+    assert len(shapes) > 50
+
+
+def test_bent_digit_keeps_its_ink_and_fills_its_box(digits):
+    recipe = digits.Recipe()
+    rng = np.random.default_rng(0)
+    for scan in digits.split_scans(0)["train"][3][:20]:
+        bent = digits.bend(scan, recipe, side=24, rng=rng)
+        assert max(bent.shape) <= recipe.size
+        for edge in (bent[0], bent[-1], bent[:, 0], bent[:, -1]):
+            assert 0.02 < edge.max() < 0.9  # an edge of the box is an edge of the stroke: nothing is cut off
+        assert 0.5 < bent.sum() / digits.enlarge(scan, 24).sum() < 2
+
+
+def test_two_varied_digits_keep_apart(digits):
+    scans = digits.split_scans(0)["train"]
+    pairs = [index for index in range(300) if np.random.default_rng([0, 0, index]).random() < digits.PAIRS]
+    ink = {}
+    for vary in (False, True):
+        videos = [digits.render_clip(scans, digits.Recipe(vary=vary), split="train", index=index) for index in pairs]
+        totals = np.array([video.sum(axis=(1, 2), dtype=float) for video in videos])
+        ink[vary] = totals.min(axis=1) / totals.max(axis=1)  # the ink of a clip is constant unless digits overlap
+    assert len(pairs) > 20
+    assert ink[True].min() > 0.9
+    assert ink[False].min() < 0.7
+
+
 def test_paths_are_straight_and_bounce(digits):
     path = digits.bounce(np.array([3.0, 0.5]), np.array([1.5, -0.25]), num_frames=40, room=12.0)
     assert path.min() >= 0
