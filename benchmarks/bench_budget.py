@@ -1,12 +1,13 @@
 """Do the seconds of a sample fall with its budget, and is the budget kept?
 
 One model, one process: every budget samples the same noises; repetitions take the budgets in turn, so that drift of the
-machine hits all alike. MACs are measured by PyTorch's counter over the calls really made.
+machine hits all alike. MACs are measured by PyTorch's counter over the calls really made. Full compute is native steps
+throughout, as many as the model says (its step floor); budgets go by the plans that were searched, if any were.
 
     python benchmarks/bench_budget.py --checkpoint RUN --output benchmarks/results/bench_budget.json
 
 Overhead is what a sample takes beside the calls of its network: planning, solver, guidance, decoding. It is given over
-the time that the calls of a native sample take.
+the time that the calls of a full sample take.
 
 Without a checkpoint a network of the main job's shape with random weights is used: the cost is the same.
 The last line of stdout is one JSON document.
@@ -20,13 +21,18 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, generate, load
+from flexivid.budget.table import read_tables
 from flexivid.pipeline.compiling import compile_forward
+from flexivid.pipeline.generate import Generation
+from flexivid.pipeline.planning import tables_folder
 
 RECIPE = {"size": [8, 32, 32], "process": {"path": "flow", "target": "x0"}}
 
@@ -36,7 +42,7 @@ def build() -> FlexiDiT:
     torch.manual_seed(0)
     config = FlexiDiTConfig.preset("tiny", modes=("2x4x4", "4x4x4", "2x8x8", "4x8x8"), num_classes=10)
     model = FlexiDiT(config).eval()
-    model.recipe = {**RECIPE, "sampling": {"num_inference_steps": 20, "guidance_scale": 2.0, "shift": 2.0}}
+    model.recipe = {**RECIPE, "sampling": {"num_inference_steps": 5, "guidance_scale": 2.0, "shift": 4.0}}
     return model
 
 
@@ -67,23 +73,59 @@ class CallTimer:
         self.seconds += time.perf_counter() - self._started
 
 
-def seconds_beside_calls(model: FlexiDiT, budget: float, batch: int, repetitions: int, **sampling: Any) -> float:
+def seconds_beside_calls(make: Callable[[], Generation], model: FlexiDiT, repetitions: int) -> float:
     """Median seconds that sampling takes beside the network's calls."""
     found = []
     for _ in range(repetitions):
         with CallTimer(model) as timer:
             started = time.perf_counter()
-            generate(model, budget, num_videos=batch, batch_size=batch, **sampling)
+            make()
             found.append(time.perf_counter() - started - timer.seconds)
     return statistics.median(found)
+
+
+def measure(model: FlexiDiT, tables: list, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for full compute and for each budget, in batches of one size."""
+    native = f"{model.recipe['sampling']['num_inference_steps']}x{model.config.native}"
+    common = {"num_videos": batch, "batch_size": batch, "packing": options.packing, "tables": tables}
+    makers = {"full": partial(generate, model, schedule=native, **common)}
+    makers |= {f"{budget:g}": partial(generate, model, budget, **common) for budget in options.budgets}
+    made: dict[str, list[Generation]] = {name: [] for name in makers}
+    for repetition in range(options.repetitions + 1):
+        for name, make in makers.items():
+            result = make()
+            made[name] += [result] if repetition else []  # the first one warms up
+    seconds = {name: statistics.median(result.seconds for result in results) for name, results in made.items()}
+    rows = []
+    for name, results in made.items():
+        beside = seconds_beside_calls(makers[name], model, options.repetitions)
+        rows.append(
+            {
+                "batch": batch,
+                "budget": name,
+                "plan": results[0].schedule.short,
+                "macs_predicted": results[0].predicted_macs,
+                "macs_measured": results[0].measured_macs,
+                "macs_share": results[0].measured_macs / made["full"][0].measured_macs,
+                "seconds": seconds[name],
+                "seconds_share": seconds[name] / seconds["full"],
+                "overhead": beside / (seconds["full"] - beside),
+            }
+        )
+        print(
+            f"batch {batch:<3} budget {name:<5} MACs {rows[-1]['macs_share']:.3f}  seconds {seconds[name]:.3f}"
+            f" ({rows[-1]['seconds_share']:.3f})  overhead {rows[-1]['overhead']:.2%}  {rows[-1]['plan']}",
+            file=sys.stderr,
+        )
+    return rows
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", help="run folder, .ckpt or exported folder")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.5, 0.4, 0.25, 0.15])
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--checkpoint", help="run folder, .ckpt, exported folder or name of a shipped model")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.7, 0.5, 0.3, 0.2, 0.1])
+    parser.add_argument("--batch", type=int, nargs="+", default=[16, 1])
     parser.add_argument("--packing", default="auto", help="auto, always or never")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repetitions", type=int, default=5)
@@ -94,41 +136,12 @@ def main() -> None:
 
     if options.compile:
         model = compile_forward(model)
-    sampling = {"packing": options.packing}
-
-    made: dict[float, list] = {budget: [] for budget in options.budgets}
-    for repetition in range(options.repetitions + 1):
-        for budget, results in made.items():
-            result = generate(model, budget, num_videos=options.batch, batch_size=options.batch, **sampling)
-            if repetition:
-                results.append(result)
-    full = made[options.budgets[0]]
-    seconds = {budget: statistics.median(result.seconds for result in results) for budget, results in made.items()}
-    rows = []
-    for budget, results in made.items():
-        row = {
-            "budget": budget,
-            "plan": str(results[0].schedule),
-            "macs_predicted": results[0].predicted_macs,
-            "macs_measured": results[0].measured_macs,
-            "macs_share": results[0].measured_macs / full[0].measured_macs,
-            "seconds": seconds[budget],
-            "seconds_share": seconds[budget] / seconds[options.budgets[0]],
-            "seconds_over_budget": seconds[budget] / seconds[options.budgets[0]] / budget,
-        }
-        beside = seconds_beside_calls(model, budget, options.batch, options.repetitions, **sampling)
-        row["overhead"] = beside / (seconds[options.budgets[0]] - beside)
-        rows.append(row)
-        print(
-            f"budget {budget:<5} MACs {row['macs_share']:.3f}  seconds {row['seconds_share']:.3f}, over the budget"
-            f" {row['seconds_over_budget']:.3f}  overhead {row['overhead']:.2%}",
-            file=sys.stderr,
-        )
+    tables = read_tables(tables_folder(options.checkpoint)) if options.checkpoint else []
+    rows = [row for batch in options.batch for row in measure(model, tables, batch, options)]
     machine = {"device": options.device, "processor": platform.processor(), "threads": torch.get_num_threads()}
     question = __doc__.splitlines()[0]
     result = {
         "question": question,
-        "batch": options.batch,
         **{"packing": options.packing, "compiled": options.compile},
         "torch": torch.__version__,
         "machine": machine,

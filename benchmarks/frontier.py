@@ -1,12 +1,12 @@
-"""Which way of spending less compute keeps the most quality?
+"""What does a budget cost in quality, and what else would the same compute buy?
 
-At every budget the same noises and classes are sampled with each planner's schedule, with fewer native steps, and with
-weak modes alone. All are held against real clips (Frechet distance with its interval) and, sample by sample, against
-full compute. Each block of samples is made in every way before the next, and kept: a run that was cut goes on, and one
-that ran out of --minutes compares what it has.
+Budgets are fractions of full compute: native steps, as many as the model says (its step floor). At every budget the
+same noises and classes are sampled in many ways: each planner, fewer native steps by each solver, the cheapest mode
+alone, outputs reused between native steps. All are held against real clips (Frechet distance with its interval), and
+pairwise against full compute and against fewer native steps. Each block of samples is made in every way before the
+next, and kept: a run that was cut goes on, and one that ran out of --minutes compares what it has.
 
-    python -m flexivid.search --checkpoint RUN --goal fvd
-    python benchmarks/frontier.py --checkpoint RUN --data data/moving_digits --plot docs/frontier.png
+    python benchmarks/frontier.py --checkpoint RUN --data data/moving_digits --digits --plot docs/frontier.png
 
 The last line of stdout is one JSON document.
 """
@@ -22,28 +22,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from digit_judge import Judge, train_judge
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
-from flexivid.budget.planners import PLANNERS, weak_first
-from flexivid.budget.schedule import constant, schedule_macs
+from flexivid.budget.schedule import REUSE, Schedule, affordable_cost, schedule_macs
 from flexivid.budget.table import read_tables
-from flexivid.budget.units import USUAL_BUDGETS
-from flexivid.diffusion.solver import num_calls
+from flexivid.diffusion.solver import solvers_of
 from flexivid.latents.codec import to_bytes, to_unit
-from flexivid.metrics.fidelity import fidelity
+from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
-from flexivid.pipeline.checkpoint import fingerprint
+from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.evaluation import blocks_of, extract
 from flexivid.pipeline.evaluation_run import Job, Request, prepare
 from flexivid.pipeline.evaluation_store import BlockFolder
 from flexivid.pipeline.generate import generate_batches, schedule_of
+from flexivid.pipeline.plan import Plan, plan_of
+from flexivid.pipeline.planners import runnable
 from flexivid.pipeline.planning import Amount, plan_within, tables_folder
-from flexivid.pipeline.sample_folder import Plan, plan_of
+from flexivid.pipeline.rivals import native_plan
 from flexivid.pipeline.sampling import Settings, fraction_of
 
-WAYS = ("fewer_steps", "all_weak", *sorted(PLANNERS))
-QUANTILE = 1.96  # two-sided 95 %
+BUDGETS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
+PLANNERS = ("staged", "searched_fvd", "spectral", "weak_first", "searched", "adaptive")
+MOST_WEAK = 24  # steps of the cheapest mode alone, at most
 
 
 class Way(NamedTuple):
@@ -51,187 +54,231 @@ class Way(NamedTuple):
 
     name: str
     budget: float
-    settings: Settings
     plan: Plan
 
 
 def plan_ways(job: Job, tables: list, budgets: list[float], names: list[str]) -> list[Way]:
-    """All ways that are possible; the others are named on stderr."""
-    ways = [_way(job, tables, "full", 1.0)]
+    """All ways that are possible, full compute first; the others are named on stderr."""
+    model, settings = job.task.model, job.task.settings
+    ways = [Way("full", 1.0, native_plan(model, settings))]
     for budget in budgets:
         for name in names:
             try:
-                ways.append(_way(job, tables, name, budget))
+                ways.append(Way(name, budget, _plan(job, tables, name, budget)))
             except ValueError as error:
                 print(f"left out {name} at {budget:g}: {error}", file=sys.stderr)
     return ways
 
 
-def _way(job: Job, tables: list, name: str, budget: float) -> Way:
+def _plan(job: Job, tables: list, name: str, budget: float) -> Plan:
     model, settings = job.task.model, job.task.settings
     if name in PLANNERS:
-        plan = plan_within(model, settings._replace(planner=name), Amount(budget), tables=tables)
-        return Way(name, budget, settings, plan)
-    if name == "all_weak":
-        whole = fraction_of(model, settings, budget)
-        weak = whole._replace(options=whole.options[1:], costs=whole.costs[1:], plain_costs=whole.plain_costs[1:])
-        return Way(name, budget, settings, plan_of(weak_first(weak), model, settings, budget))
-    if name == "fewer_steps":
-        steps = math.floor(budget * settings.num_inference_steps)
-        if steps < 1:
-            raise ValueError(f"got budget {budget:g} of {settings.num_inference_steps} steps; expected a whole step")
-        settings = settings._replace(num_inference_steps=steps)
-    calls = num_calls(settings.solver, settings.num_inference_steps)
-    schedule = constant(model.config.native, calls, guided=settings.guidance_scale != 1)
-    return Way(name, budget, settings, plan_of(schedule, model, settings, budget))
+        return plan_within(model, settings._replace(planner=name), Amount(budget), tables=tables)
+    whole = fraction_of(model, settings, 1.0, keep_steps=False)
+    affordable = affordable_cost(budget, whole.full)
+    native, weak = affordable // whole.costs[0], min(MOST_WEAK, affordable // whole.costs[-1])
+    steps = [whole.options[-1]] * weak if name == "all_weak" else [whole.options[0]] * native
+    sampling = {}
+    if name.startswith("fewer_steps:"):
+        sampling = {"solver": name.partition(":")[2]}
+    if name == "reuse":
+        steps = [part for step in steps for part in (step, REUSE)]
+    if not steps:
+        raise ValueError(f"got a budget of {affordable / whole.costs[0]:.2g} native steps; expected a whole step")
+    schedule = runnable(Schedule(steps), model, settings._replace(**sampling))
+    return plan_of(schedule, model, settings, budget)._replace(sampling=sampling)
+
+
+def ways_of(job: Job) -> list[str]:
+    """Names of all ways."""
+    own = job.task.settings.solver
+    others = [name for name in solvers_of(process_of(job.task.model.recipe)) if name not in (own, "heun")]
+    return [*PLANNERS, "fewer_steps", *(f"fewer_steps:{name}" for name in others), "all_weak", "reuse"]
 
 
 class Maker:
     """Makes blocks of samples, or finds them where they were kept."""
 
-    def __init__(self, job: Job, ways: list[Way], cache: Path) -> None:
-        self._task, self._ways, self._full = job.task, ways, ways[0]
-        common = {"checkpoint": fingerprint(job.task.model), "seed": job.task.seed, "full": self._facts(ways[0])}
-        common["extractor"] = job.task.extractor.fingerprint
+    def __init__(self, job: Job, ways: list[Way], cache: Path, judge: Judge | None) -> None:
+        self._task, self._ways, self._judge = job.task, ways, judge
+        names = job.task.model.recipe.get("class_names") or []
+        self._digits = torch.tensor([int(name) for name in names]) if judge else torch.tensor([])
+        common = {"checkpoint": fingerprint(job.task.model), "seed": job.task.seed}
+        common |= {"extractor": job.task.extractor.fingerprint, "judged": judge is not None}
         self._stores = [BlockFolder(cache, {**common, "way": self._facts(way)}) for way in ways]
 
     def block(self, indices: list[int]) -> list[dict[str, Tensor]]:
-        """What is kept of a block, for each way."""
+        """What is kept of a block, for each way; two ways may be the same plan."""
+        for way, store in zip(self._ways, self._stores, strict=True):
+            if store.read(indices) is None:
+                store.write(indices, self._made(way, indices))
         found = [store.read(indices) for store in self._stores]
-        if any(one is None for one in found):
-            goal = self._videos(self._full, indices)[0]
-            reference = goal, extract(self._task.extractor, goal)
-            for number, way in enumerate(self._ways):
-                if self._stores[number].read(indices) is None:  # two ways may be the same schedule
-                    self._stores[number].write(indices, self._made(way, indices, reference))
-            found = [store.read(indices) for store in self._stores]
         return [one for one in found if one is not None]
 
-    def _made(self, way: Way, indices: list[int], reference: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        videos, seconds = self._videos(way, indices)
-        features = extract(self._task.extractor, videos)
-        pairs = zip(to_unit(videos).split(1), to_unit(reference[0]).split(1), strict=True)
-        likeness = torch.tensor([fidelity(video, goal) for video, goal in pairs], dtype=torch.float64)
-        likeness[:, -1] = (features - reference[1]).double().norm(dim=1)
-        model, size = self._task.model, way.settings.size
-        macs = [schedule_macs(schedule_of(way.plan.followed, i), model.config, size) for i in indices]
-        kept = {"features": features, "fidelity": likeness, "seconds": torch.tensor(seconds)}
-        return {**kept, "macs": torch.tensor(macs)}
-
-    def _videos(self, way: Way, indices: list[int]) -> tuple[Tensor, float]:
+    def _made(self, way: Way, indices: list[int]) -> dict[str, Tensor]:
         task, started = self._task, time.perf_counter()
+        settings = way.plan.settings(task.settings)
         made = generate_batches(
-            task.model, way.plan.followed, way.settings, labels=task.labels, seed=task.seed, indices=indices
+            task.model, way.plan.followed, settings, labels=task.labels, seed=task.seed, indices=indices
         )
-        videos = torch.cat([videos for _, videos in made])
-        return to_bytes(videos), time.perf_counter() - started
+        videos = to_bytes(torch.cat([videos for _, videos in made]))
+        kept = {"seconds": torch.tensor(time.perf_counter() - started)}
+        macs = [schedule_macs(schedule_of(way.plan.followed, i), task.model.config, settings.size) for i in indices]
+        kept |= {"features": extract(task.extractor, videos), "macs": torch.tensor(macs)}
+        if self._judge is not None:
+            kept["digits"] = torch.from_numpy(self._judge.classes(to_unit(videos)))
+            kept["asked"] = self._digits[task.labels[indices]]
+        return kept
 
     def _facts(self, way: Way) -> list[Any]:
-        plan = way.plan.adaptive.facts if way.plan.adaptive else str(way.plan.schedule)
-        return [way.settings._asdict(), plan]
+        plan = way.plan
+        what = plan.adaptive.facts if plan.adaptive else str(plan.schedule)
+        return [plan.settings(self._task.settings)._asdict(), what]
 
 
-def rows_of(ways: list[Way], blocks: list[list[dict[str, Tensor]]], real: Tensor, full_macs: int) -> list[dict]:
-    """Scores of every way over the blocks that there are."""
-    rows = []
-    for number, way in enumerate(ways):
-        kept = {key: torch.cat([block[number][key] for block in blocks]) for key in ("features", "fidelity", "macs")}
-        found, count = score(kept["features"], real), len(kept["features"])
-        means = kept["fidelity"].mean(0).tolist()
-        spread = (QUANTILE * kept["fidelity"].std(0) / math.sqrt(count)).tolist()
-        rows.append(
-            {
-                "way": way.name,
-                "budget": way.budget,
-                "plan": str(way.plan.followed),
-                "macs_share": kept["macs"].double().mean().item() / full_macs,
-                "seconds": sum(float(block[number]["seconds"]) for block in blocks) / count,
-                **{"fvd": found.fvd, "fvd_low": found.low, "fvd_high": found.high},
-                **dict(zip(("psnr", "ssim", "perceptual"), means, strict=True)),
-                **dict(zip(("psnr_interval", "ssim_interval", "perceptual_interval"), spread, strict=True)),
-            }
-        )
+def rows_of(ways: list[Way], blocks: list[list[dict[str, Tensor]]], real: Tensor) -> list[dict[str, Any]]:
+    """Scores of every way over the blocks that there are; the first way is full compute."""
+    kept = [{key: _joined(blocks, number, key) for key in blocks[0][number]} for number in range(len(ways))]
+    full, rows = kept[0], []
+    for way, own in zip(ways, kept, strict=True):
+        found = score(own["features"], real)
+        rivals = [k for w, k in zip(ways, kept, strict=True) if (w.name, w.budget) == ("fewer_steps", way.budget)]
+        row: dict[str, Any] = {
+            "way": way.name,
+            "budget": way.budget,
+            "plan": str(way.plan.followed),
+            "sampling": dict(way.plan.sampling),
+            "macs_share": own["macs"].double().mean().item() / full["macs"].double().mean().item(),
+            "seconds_share": own["seconds"].sum().item() / full["seconds"].sum().item(),
+            **{"fvd": found.fvd, "low": found.low, "high": found.high, "infinity": found.fvd_infinity},
+            **{"precision": found.precision, "recall": found.recall},
+            "to_full": paired_difference(own["features"], full["features"], real)._asdict(),
+        }
+        if rivals:
+            row["to_fewer_steps"] = paired_difference(own["features"], rivals[0]["features"], real)._asdict()
+        if "digits" in own:
+            row |= _digits(own["digits"], own["asked"])
+        rows.append(row)
     return rows
 
 
-def write_plot(path: Path, rows: list[dict], num_videos: int) -> None:
-    """Distance to real clips, and distance to full compute, against the compute really spent."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def _joined(blocks: list[list[dict[str, Tensor]]], number: int, key: str) -> Tensor:
+    return torch.cat([block[number][key].reshape(-1, *block[number][key].shape[1:]) for block in blocks])
+
+
+def _digits(digits: Tensor, asked: Tensor) -> dict[str, float]:
+    """What the judge of digits says: clips of the asked class, and frames that agree with their clip."""
+    most = torch.mode(digits, dim=1).values
+    return {
+        "class_accuracy": (most == asked).double().mean().item(),
+        "consistency": (digits == most[:, None]).double().mean().item(),
+    }
+
+
+def write_plot(path: Path, result: dict[str, Any]) -> None:
+    """Distance to real clips against the compute really spent."""
+    rows, figure = result["rows"], Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
     full = next(row for row in rows if row["way"] == "full")
-    left.axhspan(full["fvd_low"], full["fvd_high"], color="0.9", label="full compute, 95 %")
-    for way in WAYS:
+    axes.axhspan(full["low"], full["high"], color="0.9", label="full compute, 95 %")
+    if result["floor"] is not None:
+        axes.axhline(result["floor"], color="0.5", linestyle=":", label="real against real")
+    for way in dict.fromkeys(row["way"] for row in rows if row["way"] != "full"):
         own = sorted((row for row in rows if row["way"] == way), key=lambda row: row["macs_share"])
-        share = [row["macs_share"] for row in own]
-        ends = [[row["fvd"] - row["fvd_low"] for row in own], [row["fvd_high"] - row["fvd"] for row in own]]
-        look: dict = {"marker": "o", "capsize": 2, "label": way}
-        if way.startswith("searched"):  # often the same schedule as another way, which is to be seen below
-            look |= {"markersize": 10, "markerfacecolor": "none", "linestyle": "--"}
-        left.errorbar(share, [row["fvd"] for row in own], ends, **look)
-        bars = [row["perceptual_interval"] for row in own]
-        right.errorbar(share, [row["perceptual"] for row in own], bars, **look)
-    left.set_ylabel("fvd[motion] to real clips")
-    right.set_ylabel("feature distance to full compute")
+        ends = [[row["fvd"] - row["low"] for row in own], [row["high"] - row["fvd"] for row in own]]
+        fewer = way.startswith("fewer_steps")
+        look: dict = {"marker": "s" if fewer else "o", "linestyle": "--" if fewer else "-", "capsize": 2, "alpha": 0.85}
+        axes.errorbar([row["macs_share"] for row in own], [row["fvd"] for row in own], ends, label=way, **look)
+    axes.set(xscale="log", yscale="log", xlabel="share of full compute", ylabel=f"{result['metric']} to real clips")
     budgets = sorted({row["budget"] for row in rows})
-    for axes in (left, right):
-        axes.set_xlabel("share of the full compute")
-        axes.set_xscale("log")
-        axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
-        axes.set_xticks([], minor=True)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(WAYS) + 1, fontsize=8)
-    figure.suptitle(f"{num_videos} samples of the same noises in every way; bars are 95 % intervals")
+    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, ncols=2)
+    steps = result["settings"]["num_inference_steps"]
+    axes.set_title(f"{result['num_videos']} samples of the same noises; full = {steps} native steps", fontsize=10)
     figure.savefig(path, dpi=120)
+
+
+def _tell(rows: list[dict[str, Any]]) -> None:
+    """A line for each row."""
+    for row in rows:
+        fewer = row.get("to_fewer_steps")
+        beside = f" to fewer [{fewer['low']:.2f}, {fewer['high']:.2f}]" if fewer else ""
+        judged = f" class {row['class_accuracy']:.3f} steady {row['consistency']:.3f}" if "consistency" in row else ""
+        print(
+            f"{row['budget']:<4} {row['way']:<18} MACs {row['macs_share']:.3f}  {row['fvd']:.2f} [{row['low']:.2f},"
+            f" {row['high']:.2f}]  to full [{row['to_full']['low']:.2f}, {row['to_full']['high']:.2f}]{beside}{judged} "
+            f" {row['plan']} {row['sampling'] or ''}",
+            file=sys.stderr,
+        )
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="run folder, or the name of a shipped model")
+    add("--data", help="real videos (default: those of the run)")
+    add("--split", help="part of them (default: held-out clips where there are enough)")
+    add("--budgets", type=float, nargs="+", default=list(BUDGETS))
+    add("--ways", nargs="+", help="only these (default: all that are possible)")
+    add("--steps", type=int, help="native steps of full compute (default: as the model says)")
+    add("--num-videos", type=int, default=512)
+    add("--seed", type=int, default=50_000, help="far from those that a search has seen")
+    add("--block", type=int, default=64, help="samples made in every way before the next")
+    add("--minutes", type=float, default=math.inf, help="begin no block after so many")
+    add("--digits", action="store_true", help="let the judge of digits look too")
+    add("--cache", default="runs/frontier", help="features are kept here")
+    add("--output", type=Path, help="also write the result here")
+    add("--plot", type=Path, help="write the picture here")
+    return parser.parse_args()
+
+
+def sample(options: argparse.Namespace, job: Job, ways: list[Way]) -> list[list[dict[str, Tensor]]]:
+    """All blocks that there is time for."""
+    started = time.perf_counter()
+    maker = Maker(job, ways, Path(options.cache) / "features", train_judge() if options.digits else None)
+    blocks: list[list[dict[str, Tensor]]] = []
+    for block in blocks_of(options.num_videos, options.block):
+        minutes = (time.perf_counter() - started) / 60
+        if blocks and minutes > options.minutes:
+            break
+        print(f"{block[0]} samples of {len(ways)} ways after {minutes:.1f} min", file=sys.stderr)
+        blocks.append(maker.block(block))
+    return blocks
 
 
 def main() -> None:
     """Sample, compare, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", required=True, help="run folder; flexivid.search has been run on it")
-    parser.add_argument("--data", help="real videos (default: those of the run)")
-    parser.add_argument("--split", default="held_out", help="part of them; the search may have seen train")
-    parser.add_argument("--budgets", type=float, nargs="+", default=list(USUAL_BUDGETS))
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--num-videos", type=int, default=512)
-    parser.add_argument("--block", type=int, default=64, help="samples made in every way before the next")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no block after so many")
-    parser.add_argument("--cache", default="runs/frontier", help="features are kept here")
-    parser.add_argument("--output", type=Path, help="also write the result here")
-    parser.add_argument("--plot", type=Path, help="write the picture here")
-    options = parser.parse_args()
-
-    started = time.perf_counter()
-    real_clips = {"reference": options.data, "split": options.split}
-    request = Request(options.checkpoint, options.cache, [1.0], num_videos=options.num_videos, **real_clips)
+    options = parse()
+    where = {"reference": options.data, "split": options.split, "seed": options.seed, "rivals": False}
+    sampling = {"planner": "weak_first"}
+    request = Request(
+        options.checkpoint, options.cache, [1.0], num_videos=options.num_videos, sampling=sampling, **where
+    )
     job = prepare(request, torch.device("cpu"))
-    ways = plan_ways(job, read_tables(tables_folder(options.checkpoint)), options.budgets, options.ways)
-    maker, blocks = Maker(job, ways, Path(options.cache) / "features"), []
-    for block in blocks_of(options.num_videos, options.block):
-        if blocks and time.perf_counter() - started > 60 * options.minutes:
-            break
-        blocks.append(maker.block(block))
-        print(f"{block[-1] + 1} samples after {(time.perf_counter() - started) / 60:.1f} min", file=sys.stderr)
-    num_videos, real = sum(len(block[0]["features"]) for block in blocks), job.real.all()
-    model, settings = job.task.model, job.task.settings
-    rows = rows_of(ways, blocks, real, schedule_macs(ways[0].plan.schedule, model.config, settings.size))
+    if options.steps:
+        settings: Settings = job.task.settings._replace(num_inference_steps=options.steps)
+        job = job._replace(task=job.task._replace(settings=settings))
+    tables = read_tables(tables_folder(options.checkpoint))
+    ways = plan_ways(job, tables, options.budgets, options.ways or ways_of(job))
+    blocks, real = sample(options, job, ways), job.real.all()
+    features = _joined(blocks, 0, "features")
     result = {
         "question": __doc__.splitlines()[0],
-        **{
-            "num_videos": num_videos,
-            "num_real": len(real),
-            "metric": job.task.extractor.metric_name,
-            "split": options.split,
-        },
-        **{"settings": settings._asdict(), "torch": torch.__version__, "threads": torch.get_num_threads()},
-        "rows": rows,
+        **{"num_videos": len(features), "num_real": len(real), "split": job.protocol.reference_split},
+        **{"metric": job.task.extractor.metric_name, "floor": score(features, real).floor},
+        **{"settings": job.task.settings._asdict(), "step_floor": job.task.model.recipe.get("step_floor")},
+        **{"torch": torch.__version__, "threads": torch.get_num_threads()},
+        "rows": rows_of(ways, blocks, real),
     }
-    for row in rows:
-        print(
-            f"{row['budget']:<5} {row['way']:<12} MACs {row['macs_share']:.3f}  fvd {row['fvd']:.4g}"
-            f" [{row['fvd_low']:.4g}, {row['fvd_high']:.4g}]  psnr {row['psnr']:.2f}  features {row['perceptual']:.4g}",
-            file=sys.stderr,
-        )
+    _tell(result["rows"])
     if options.plot:
-        write_plot(options.plot, rows, num_videos)
+        write_plot(options.plot, result)
     if options.output:
         options.output.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))

@@ -21,7 +21,7 @@ MAY_IMPORT = {  # room: the rooms below it that it may use
     "budget": {"patching"},
     "model": {"patching"},
     "diffusion": {"budget", "patching"},
-    "latents": {"patching"},
+    "latents": {"budget", "patching"},
     "data": set(),
     "metrics": set(),
     "pretrained": {"budget", "patching"},
@@ -29,8 +29,10 @@ MAY_IMPORT = {  # room: the rooms below it that it may use
     "training": {"pipeline", "pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
 }
 NO_TORCH = ["__init__", "__main__", "sample", "train", "patching.shapes", "budget.cost", "budget.schedule"]
+NO_TORCH += ["budget.allowance", "budget.scores"]
 NO_TORCH += ["evaluate", "search", "flexify", "budget.search", "budget.table", "budget.units", "budget.planners"]
-NO_TORCH += ["model.config", "pipeline.messages", "data.clips", "data.manifest"]
+NO_TORCH += ["budget.spectral"]
+NO_TORCH += ["model.config", "pipeline.messages", "pipeline.shipped", "data.clips", "data.manifest"]
 PUBLIC = {
     "PatchMode", "FlexiDiTConfig", "FlexiDiT", "Condition", "macs", "Step", "Schedule", "weak_first", "constant",
     "for_budget", "budget_of", "generate", "load", "flexify", "set_mode", "apply_budget", "__version__",

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from diffusers import WanTransformer3DModel
 
-from flexivid.model.config import PRESETS
+from flexivid.budget.cost import macs
+from flexivid.model.config import PRESETS, FlexiDiTConfig
 from flexivid.pipeline.video_io import write_video
 from flexivid.train import main
+from flexivid.training.modes import Phase, batch_size_of
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 DISTILLATIONS = sorted(CONF.glob("distill_*.yaml"))
@@ -68,6 +70,20 @@ def test_every_value_arrives(program, part):
     given = dict(leaves(yaml.safe_load(part.read_text())))
     assert given
     assert {path: arrived.get(path) for path in given} == given
+
+
+@pytest.mark.parametrize("preset", ["tiny", "XL"])
+def test_a_long_training_gives_native_most_of_the_compute_and_a_share_of_the_clips(preset):
+    """The numbers of the comment in the recipe, on clips of the main job."""
+    (phase,) = yaml.safe_load((CONF / "trainer" / "long.yaml").read_text())["model"]["mode_choice"]["phases"]
+    main_job = yaml.safe_load((CONF / "train_video.yaml").read_text())
+    network = FlexiDiTConfig.preset(preset, modes=main_job["model"]["network"]["modes"])
+    size, base = (main_job["data"]["num_frames"], *[main_job["data"]["size"]] * 2), main_job["data"]["batch_size"]
+    steps = np.array(Phase(**phase).weights(network.modes))
+    clips = steps * [batch_size_of(mode, size, network.native, base) for mode in network.modes]
+    compute = clips * [macs(network, size, mode) for mode in network.modes]
+    assert clips / clips.sum() == pytest.approx([0.28, 0.10, 0.20, 0.41], abs=0.006)
+    assert (compute / compute.sum())[0] == pytest.approx(0.66, abs=0.01)
 
 
 @pytest.mark.parametrize("name", PRESETS)

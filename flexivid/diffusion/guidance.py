@@ -55,6 +55,7 @@ class Guidance(NamedTuple):
 
     def branches(self, step: Step, condition: Any, null: Any) -> list[Branch]:
         """What a step calls; the guide branch comes second."""
+        assert step.mode is not None, "a step without a call has no branches"
         shown = Branch(condition, step.mode)
         if step.guide_mode is None:
             return [shown]

@@ -69,8 +69,10 @@ def batch_of(mode_or_step: PatchMode | Step, size: tuple[int, int, int], native:
         >>> batch_of(PatchMode("4x8x8"), (8, 32, 32), PatchMode("2x4x4"), 16)
         128
     """
-    modes = [mode for mode in mode_or_step if mode is not None] if isinstance(mode_or_step, Step) else [mode_or_step]
-    tokens = max(num_tokens(size, mode) for mode in modes)
+    modes = mode_or_step.modes if isinstance(mode_or_step, Step) else [mode_or_step]
+    tokens = max(
+        (num_tokens(size, mode) for mode in modes), default=1
+    )  # none is called where the last output is reused
     return max(1, min(LARGEST_GROWTH * base, base * num_tokens(size, native) // tokens))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import _dynamo as dynamo
 
 from flexivid.model.flexidit import FlexiDiT
 
@@ -28,6 +27,8 @@ def compile_forward(model: FlexiDiT) -> FlexiDiT:
         (False, True)
     """
     if not is_compiled(model):
+        from torch import _dynamo as dynamo  # a second of imports that only those who compile wait for
+
         limits: Any = dynamo.config  # Dynamo has one limit for the process
         limits.recompile_limit = max(limits.recompile_limit, MOST_GRAPHS)
         model.forward = torch.compile(model.forward, dynamic=False)  # type: ignore[method-assign]

@@ -36,11 +36,11 @@ def plan_line(budget: float, schedule: Any, macs_per_video: int, videos: int) ->
         >>> plan_line(0.25, Schedule.parse("12x4x8x8,8x2x4x4"), 2_000_000, 8)
         'budget 0.25: 12 steps of 4x8x8, 8 of 2x4x4, no guidance; 2.00 MMACs a video, 16.0 MMACs in all'
     """
-    branches = [_counted(step.mode for step in schedule)]
+    branches = [_counted(step.mode or step for step in schedule)]
     guides = [step.guide_mode for step in schedule if step.guide_mode is not None]
     if not guides:
         branches.append("no guidance")
-    elif all(step.guide_mode == step.mode for step in schedule):
+    elif all(step.guide_mode == step.mode for step in schedule if step.modes):
         branches.append("guidance branch the same without the condition")
     else:
         branches.append(f"guidance branch {_counted(guides)}")

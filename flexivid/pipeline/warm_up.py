@@ -39,7 +39,7 @@ def warm_up_plans(
         for plan in plans:
             steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
             together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
-            for step in dict.fromkeys(steps):
+            for step in dict.fromkeys(step for step in steps if step.modes):
                 for count in _calls(
                     num_videos, together, batch_of(step, settings.size, model.config.native, settings.batch_size)
                 ):

@@ -21,15 +21,19 @@ from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times, solvers_of
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec, to_unit
+from flexivid.latents.spectrum import SpectrumMeter
 from flexivid.model.conditioning import Condition
-from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.config import BEFORE, FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import KEY
+from flexivid.pipeline.spectrum import RECIPE_KEY
 from flexivid.training.matching import discrepancy
 from flexivid.training.modes import ModeChoice, batch_size_of, mode_at
 from flexivid.training.objective import Objective, SamplingDefaults
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
+
+SPECTRUM_CLIPS = 256  # the first clips of a run give its spectrum: half a second of one core, powers to 10 %
 
 
 class Clips(NamedTuple):
@@ -81,9 +85,11 @@ class FlexiDiffusion(LightningModule):
         self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
         self.latent_size = self.codec.latent_size(*self.clips.size)
         self.network = FlexiDiT(shape)
+        self.spectrum_meter = SpectrumMeter(SPECTRUM_CLIPS)  # each rank measures its own clips
         self.log_every = 20
         self.plans = [(0, 1)]  # (from step, total steps): a run may be replanned, and what is done must stay as it was
         self.asked_steps = 0  # by the trainer's settings, before any change
+        self.step_floor: int | None = None  # fewest native steps that are as good as many; measured when training ends
 
     @property
     def total_steps(self) -> int:
@@ -139,6 +145,8 @@ class FlexiDiffusion(LightningModule):
         mode = self.mode_at(self.global_step)
         stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
         x0, count = self._latents(batch), len(batch["label"])
+        if tuple(x0.shape[2:]) == tuple(self.latent_size):  # of several shapes of clips, the one that is sampled
+            self.spectrum_meter.add(x0)
         loss = self._losses(x0, batch["label"], mode, stream, dropout=self.objective.label_dropout).mean()
         self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)
@@ -226,7 +234,10 @@ class FlexiDiffusion(LightningModule):
     def recipe(self) -> dict[str, Any]:
         """What a sampler must know beside the network, as plain data."""
         data = getattr(self._trainer, "datamodule", None)
+        spectrum = self.spectrum_meter.spectrum()
         return {
+            **({} if spectrum is None else {RECIPE_KEY: spectrum.to_plain()}),
+            **({} if self.step_floor is None else {"step_floor": self.step_floor}),
             "process": {"path": self.process.path, "target": self.process.target},
             "codec": self.codec_name,
             "size": list(self.latent_size),
@@ -243,6 +254,7 @@ class FlexiDiffusion(LightningModule):
             "recipe": self.recipe(),
             "plans": [list(p) for p in self.plans],
             "asked_steps": self.asked_steps,
+            "spectrum_meter": self.spectrum_meter.state_dict(),
         }
         checkpoint[KEY] = entry
 
@@ -255,6 +267,9 @@ class FlexiDiffusion(LightningModule):
         entry = checkpoint.get(KEY, {"model": {}})
         _check_fits(entry["model"], self.network.config.to_dict())
         self.plans = [(int(first), int(total)) for first, total in entry["plans"]]
+        sums = entry.get("spectrum_meter", {"power": []})
+        if [len(row) for row in sums["power"]] == list(self.latent_size):  # a run may go on with clips of another size
+            self.spectrum_meter.load_state_dict(sums)
         before = entry.get("asked_steps", self.plans[0][1])
         if self.asked_steps not in (0, before, self.total_steps):
             self.plans.append((checkpoint["global_step"], self.asked_steps))
@@ -262,6 +277,7 @@ class FlexiDiffusion(LightningModule):
 
 def _check_fits(saved: dict[str, Any], own: dict[str, Any]) -> None:
     """Refuse to go on from the weights of another network."""
+    saved, own = {**BEFORE, **saved}, {**BEFORE, **own}
     for key in sorted(own.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
         if saved.get(key) != own[key]:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from flexivid.data.latent_cache import write_latents
 from flexivid.data.pool import DecodePool
 from flexivid.latents.codec import build_codec, to_unit
-from flexivid.pipeline.checkpoint import KEY
+from flexivid.latents.spectrum import measure_spectrum
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.pipeline.checkpoint import KEY, load
+from flexivid.pipeline.spectrum import required_spectrum, spectrum_of
+from flexivid.training.callbacks import ExportModel
 from flexivid.training.modes import ModeChoice
 from flexivid.training.module import Clips, _generator
 from flexivid.training.objective import Objective
@@ -61,6 +66,50 @@ def test_resumed_equals_uninterrupted(tmp_path, make_data, make_module, make_tra
         assert all(torch.equal(expected[key][name], got[key][name]) for name in expected[key])
     assert not all(torch.equal(expected["state_dict"][n], start[n]) for n in start)
     assert expected[KEY]["plans"] == got[KEY]["plans"] == [[0, 8]]
+    assert expected[KEY]["spectrum_meter"] == got[KEY]["spectrum_meter"]
+    assert expected[KEY]["recipe"]["spectrum"] == got[KEY]["recipe"]["spectrum"]
+
+
+def test_the_spectrum_is_that_of_the_first_clips(tmp_path, make_data, make_module, make_trainer, monkeypatch):
+    """Checkpoint and exported model have it; the run is otherwise the same as one that measures nothing."""
+    seen = []
+
+    class Keep(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(to_unit(batch["video"]))
+
+    losses = []
+    for limit in (10, 0):  # clips; 0 measures nothing
+        monkeypatch.setattr("flexivid.training.module.SPECTRUM_CLIPS", limit)
+        torch.manual_seed(0)
+        module = make_module()
+        trainer = make_trainer(tmp_path / str(limit), 6, Keep(), ExportModel())
+        trainer.fit(module, make_data())
+        losses.append(trainer.callback_metrics["train/loss"])
+    assert torch.equal(*losses)
+    counts = [sum(len(clips) for clips in seen[:n]) for n in range(7)]
+    used = next(n for n, count in enumerate(counts) if count >= 10)
+    assert used < 6
+    expected = measure_spectrum(seen[:used])
+    assert spectrum_of(load(tmp_path / "10" / "checkpoints" / "last.ckpt")) == expected
+    assert required_spectrum(load(tmp_path / "10"), "spectral") == expected
+    assert expected.size == (4, 16, 16)
+    assert "spectrum" not in module.recipe()
+    assert spectrum_of(load(tmp_path / "0")) is None
+
+
+def test_sums_of_a_spectrum_are_taken_over_where_there_are_any_of_this_size(make_module):
+    saved, checkpoint = make_module(), {"global_step": 3}
+    saved.spectrum_meter.add(torch.randn(2, 3, *saved.latent_size))
+    saved.on_save_checkpoint(checkpoint)
+    same, old = make_module(), make_module()
+    larger = make_module(clips=Clips((4, 32, 32), num_classes=10, batch_size=2))
+    for module in (same, larger):
+        module.on_load_checkpoint(checkpoint)
+    del checkpoint[KEY]["spectrum_meter"]
+    old.on_load_checkpoint(checkpoint)
+    assert [module.spectrum_meter.clips for module in (same, larger, old)] == [2, 0, 0]
+    assert same.spectrum_meter.spectrum() == saved.spectrum_meter.spectrum()
 
 
 def test_batches_follow_the_mode(tmp_path, make_data, make_module, make_trainer):
@@ -154,3 +203,16 @@ def test_a_mode_trains_at_its_own_times(make_module, monkeypatch):
         module._losses(x0, labels, mode, (0,), dropout=0.0)
     assert 0.7 <= seen[weak].min() < seen[weak].max() <= 1
     assert seen[native].median() > 0.95
+
+
+def test_a_run_from_before_the_choice_of_resize_goes_on_only_as_it_was(make_module):
+    network = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "1x8x8"), resize="bilinear")
+    module, other = make_module(network=network, mode_choice=ModeChoice()), replace(network, resize="area")
+    checkpoint = {"global_step": 1}
+    module.on_save_checkpoint(checkpoint)
+    assert "resize" not in checkpoint[KEY]["model"]
+    module.on_load_checkpoint(checkpoint)
+    with pytest.raises(
+        ValueError, match="got a checkpoint with resize=bilinear for a network with resize=area; expected"
+    ):
+        make_module(network=other, mode_choice=ModeChoice()).on_load_checkpoint(checkpoint)

@@ -1,6 +1,7 @@
 """Callbacks: what happens beside the steps. Recipes name them as ``flexivid.training.callbacks.Speed`` and so on."""
 
 from flexivid.training.callbacks.export import ExportModel
+from flexivid.training.callbacks.find_plans import FindPlans
 from flexivid.training.callbacks.folder import run_folder
 from flexivid.training.callbacks.fvd_vs_budget import FVDVsBudget
 from flexivid.training.callbacks.minutes import FitMinutes
@@ -11,6 +12,7 @@ from flexivid.training.callbacks.speed import Speed
 __all__ = [
     "ExportModel",
     "FVDVsBudget",
+    "FindPlans",
     "FitMinutes",
     "FlexiProgressBar",
     "SampleVideos",

@@ -13,11 +13,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.evaluation import blocks_of
 from flexivid.pipeline.generate import generate_batches
-from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.sample_folder import Plan, plan_of
+from flexivid.pipeline.plan import Plan
 from flexivid.pipeline.sampling import Sampling, Settings, labels_for
 from flexivid.pipeline.video_io import to_frames, write_grid
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
+from flexivid.training.callbacks.possible_plans import possible_plans
 from flexivid.training.callbacks.ranks import gathered
 from flexivid.training.callbacks.tensorboard import log_samples
 from flexivid.training.module import FlexiDiffusion
@@ -80,8 +80,9 @@ class SampleVideos(Callback):
         share = [index for block in blocks for index in block]
         was_training, rows = network.training, []
         network.eval()
-        for plan in self._plans(network, settings):
-            made = generate_batches(network, plan.schedule, settings, labels=labels, seed=self.seed, indices=share)
+        for plan in self._plans(network, settings, self.budgets, run_folder(trainer)):
+            own_settings, steps = plan.settings(settings), plan.schedule
+            made = generate_batches(network, steps, own_settings, labels=labels, seed=self.seed, indices=share)
             own = {i: to_frames(video) for indices, videos in made for i, video in zip(indices, videos, strict=True)}
             merged = {i: frames for shares in gathered(own) for i, frames in shares.items()}
             rows.append((plan, [merged[i] for i in sorted(merged)]))
@@ -89,14 +90,13 @@ class SampleVideos(Callback):
         folder = run_folder(trainer) / "samples"
         return self._write(trainer, folder, rows, network.recipe["fps"]) if trainer.is_global_zero else None
 
-    def _plans(self, network: FlexiDiT, settings: Settings) -> list[Plan]:
-        plans = []
-        for budget in self.budgets:
-            try:
-                plans.append(plan_of(plan_for(network, settings, budget), network, settings, budget))
-            except ValueError as error:
-                rank_zero_warn(f"no samples at budget {budget}: {error}")
-        return plans
+    @staticmethod
+    def _plans(network: FlexiDiT, settings: Settings, budgets: Sequence[float], folder: Path) -> list[Plan]:
+        try:
+            return possible_plans(network, settings, budgets, folder)
+        except ValueError as error:
+            rank_zero_warn(f"no samples: {error}")
+            return []
 
     def _write(
         self, trainer: Trainer, folder: Path, rows: list[tuple[Plan, list[np.ndarray]]], fps: float

@@ -88,7 +88,7 @@ def test_budget_that_cannot_be_met_is_left_out(tmp_path, make_data, make_module,
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         trainer.fit(make_module(), make_data())
-    assert any("no samples at budget 0.01: got budget 0.01; expected at least" in str(w.message) for w in heard)
+    assert any("budget 0.01 is left out: got budget 0.01; expected at least" in str(w.message) for w in heard)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert events.Tags()["images"] == ["samples/budget_1"]

@@ -1,0 +1,165 @@
+"""A short search at the end of training: the step floor, and plans for the usual budgets, kept with the model.
+
+All ranks sample their share. Whatever goes wrong here is a warning: the model has been written by then.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from flexivid.budget.scores import ScoreTable
+from flexivid.budget.table import FILE, write_tables
+from flexivid.metrics.features import build_extractor
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.pipeline.checkpoint import CONFIG, WEIGHTS, write_config
+from flexivid.pipeline.evaluation import blocks_of
+from flexivid.pipeline.plan import Plan
+from flexivid.pipeline.plan_search import SHORT, search_with
+from flexivid.pipeline.rivals import native_plan
+from flexivid.pipeline.sampling import Sampling, Settings, labels_for
+from flexivid.pipeline.scoring import NUM_REAL, Judge, Scorer, step_floor
+from flexivid.pipeline.searched import score_lines
+from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
+from flexivid.training.callbacks.fvd_shares import Question, Shares
+from flexivid.training.callbacks.ranks import FailedRankError, gathered, on_all_ranks
+from flexivid.training.module import FlexiDiffusion
+
+FEWEST_STEPS = 4  # of full compute: budgets of fewer native steps could hardly be told apart
+FEWEST_VIDEOS = 24  # of a plan, whatever the time
+ENOUGH_STEPS = 25  # native steps that the floor is held against here; 50 would take half of the time
+FLOOR_SHARE = 0.4  # of the time goes to the step floor
+FLOOR_STEPS, FLOOR_PLANS = 46, 7  # native steps, and looks, that each video of a step floor of about 6 takes
+SEARCH_PLANS, SEARCH_SHARE = 28, 0.4  # samples for each video of the last round, and what share of full they cost
+
+
+class FindPlans(Callback):
+    """Measures the step floor and searches plans when training ends. List it after the EMA and ``ExportModel``.
+
+    The step floor is the fewest native steps whose Frechet distance to real videos is within the interval of 25 steps.
+    It becomes the model's number of steps, so that budgets are fractions of what full compute needs to be. Then plans
+    with large patches are scored against clips of the training set, and ``schedules.json`` keeps them for
+    ``flexivid.sample``. ``python -m flexivid.search`` does the same with more videos and more plans.
+
+    Args:
+        max_seconds: About how long it may take; decides the number of videos.
+        num_videos: Videos of each plan, at most.
+        steps: Whether the model's number of steps follows the step floor.
+
+    Example:
+        >>> FindPlans(max_seconds=60).num_videos
+        128
+    """
+
+    def __init__(self, max_seconds: float = 120, num_videos: int = 128, steps: bool = True) -> None:
+        if not max_seconds > 0 or num_videos < 2:
+            raise ValueError(
+                f"got max_seconds={max_seconds}, num_videos={num_videos}; expected more than 0 seconds and at least 2"
+                " videos; change FindPlans"
+            )
+        self.max_seconds, self.num_videos, self.steps = max_seconds, num_videos, steps
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse an order in which raw weights would be measured."""
+        refuse_raw_weights(trainer, self)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, keep, tell."""
+        assert isinstance(pl_module, FlexiDiffusion)
+        if trainer.global_step == 0:
+            return
+        network, was_training = pl_module.network, pl_module.network.training
+        network.eval()
+        try:
+            self._find(trainer, pl_module)
+        except (FailedRankError, ValueError) as error:
+            rank_zero_warn(f"no plans were searched: {error}. Search later by python -m flexivid.search")
+        finally:
+            network.train(was_training)
+
+    def _find(self, trainer: Trainer, module: FlexiDiffusion) -> None:
+        folder, network = run_folder(trainer), module.network  # every rank has to ask for the folder
+        network.recipe = module.recipe()
+        judge = self._judge(trainer, network)
+        settings = Sampling().filled(network)
+        scorer = SharedScorer(network, settings, judge, trainer.global_rank, trainer.world_size)
+        step, look = self._seconds(scorer)
+        count = self._count(self.max_seconds * FLOOR_SHARE, FLOOR_STEPS * step + FLOOR_PLANS * look)
+        floor = step_floor(scorer, count, many=ENOUGH_STEPS)
+        full = max(FEWEST_STEPS, floor) if self.steps else settings.num_inference_steps
+        module.sampling, module.step_floor = replace(module.sampling, num_inference_steps=full), floor
+        network.recipe = module.recipe()
+        scorer.settings = Sampling().filled(network)
+        seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + look)
+        table = search_with(scorer, SHORT, self._count(self.max_seconds * (1 - FLOOR_SHARE), seconds), floor)
+        on_all_ranks(lambda: _keep(trainer, network, folder, table))
+        rank_zero_info("\n".join(score_lines(network, scorer.settings, table)))
+
+    def _judge(self, trainer: Trainer, network: FlexiDiT) -> Judge:
+        """The motion network, and clips of the training set on all ranks."""
+        extractor = on_all_ranks(lambda: build_extractor("motion", device=trainer.strategy.root_device))
+        sampling: dict[str, Any] = {"batch_size": 16}
+        question = Question((1.0,), NUM_REAL, sampling, 0, "train", None, rivals=False)
+        shares = Shares(question, extractor, rank=trainer.global_rank, world_size=trainer.world_size)
+        real = shares.real(network, getattr(trainer, "datamodule", None))
+        return Judge(extractor, real, labels_for(network, self.num_videos, None), extractor.metric_name)
+
+    def _seconds(self, scorer: SharedScorer) -> tuple[float, float]:
+        """Of a native step of one video, and of looking at it; the same on every rank."""
+        count, seconds = (
+            min(FEWEST_VIDEOS, self.num_videos),
+            [],
+        )  # on any number of ranks: batches are alike
+        for steps in (2, 1, 3):  # the first one warms up
+            started = time.perf_counter()
+            scorer.features(native_plan(scorer.model, scorer.settings, steps), count)
+            seconds.append(max(gathered(time.perf_counter() - started)) / count)
+        step = max(0.0, seconds[2] - seconds[1]) / 2
+        return step, max(1e-6, seconds[1] - step)
+
+    def _count(self, seconds: float, each: float) -> int:
+        """Videos that so many seconds pay for."""
+        return max(min(FEWEST_VIDEOS, self.num_videos), min(self.num_videos, int(seconds / each)))
+
+
+class SharedScorer(Scorer):
+    """A scorer whose samples all ranks make together.
+
+    Args:
+        model: On this rank's device.
+        settings: From ``Sampling(...).filled(model)``.
+        judge: The same on every rank.
+        rank: Of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, model: FlexiDiT, settings: Settings, judge: Judge, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(model, settings, judge)
+        self.rank, self.world_size = rank, world_size
+
+    def make(self, plan: Plan, indices: Any) -> Tensor:
+        """Features of the samples of all ranks, in the order of the indices."""
+        blocks = blocks_of(len(indices), self.settings.batch_size, self.rank, self.world_size)
+        own = on_all_ranks(lambda: [(block[0], self._block(plan, [indices[i] for i in block])) for block in blocks])
+        parts = sorted((part for share in gathered(own) for part in share), key=lambda part: part[0])
+        return torch.cat([features for _, features in parts])
+
+    def _block(self, plan: Plan, indices: list[int]) -> Tensor:
+        return super().make(plan, indices)
+
+
+def _keep(trainer: Trainer, network: FlexiDiT, folder: Path, table: ScoreTable) -> None:
+    """To the run folder, by the first rank: the scores, and the new number of steps where the model is written."""
+    if not trainer.is_global_zero:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tables(folder / FILE, [table])
+    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        write_config(folder, network, network.recipe)
