@@ -61,8 +61,9 @@ def main() -> None:
     figure = Figure(figsize=(14, 0.78 * len(rows)), layout="constrained")
     shown = np.linspace(0, settings.size[0] - 1, options.frames).round().astype(int).tolist()
     for axes, (title, plan) in zip(figure.subplots(len(rows), 1), rows, strict=True):
-        sampling = {name: value for name, value in plan.sampling.items()}
-        made = generate(model, schedule=plan.schedule, num_videos=options.num_videos, seed=options.seed, **sampling)
+        made = generate(
+            model, schedule=plan.schedule, num_videos=options.num_videos, seed=options.seed, **plan.sampling
+        )
         axes.imshow(strip(np.stack([to_frames(video) for video in made.videos]), shown), interpolation="nearest")
         axes.set_title(title, fontsize=9, loc="left", pad=2)
         axes.axis("off")

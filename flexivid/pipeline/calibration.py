@@ -180,8 +180,8 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
 
 def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
     """The cheapest schedule and those of the usual budgets of ``full``; the native one, which is known, is left out."""
-    allowance = searchable(fraction_of(model, settings, 1.0), table)
-    front = error_front(fraction_of(model, settings, 1.0), table)
+    whole = fraction_of(model, settings, 1.0)
+    allowance, front = searchable(whole, table), error_front(whole, table)
     limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
     points = [point for point in winners(front, limits) if point != front[-1]]
     return [(point, allowance.schedule(point.choice)) for point in points]

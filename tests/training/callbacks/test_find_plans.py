@@ -30,15 +30,6 @@ def few(monkeypatch):
     monkeypatch.setattr(find_plans, "ENOUGH_STEPS", 5)
 
 
-@pytest.fixture
-def noisy_module(make_module):
-    """A new network gives zero at every budget; this one does not."""
-    module = make_module()
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return module
-
-
 def test_the_model_is_left_with_its_floor_and_its_plans(noisy_module, make_data, make_trainer, tmp_path):
     curve = FVDVsBudget(budgets=[1.0, 0.5], num_videos=6, every_n_steps=0, batch_size=2)
     callbacks = [ExportModel(), FindPlans(num_videos=6), SampleVideos(budgets=[0.5], num_videos=2), curve]

@@ -31,15 +31,6 @@ def make_fvd():
     return make
 
 
-@pytest.fixture
-def noisy_module(make_module):
-    """A new network gives zero at every budget; this one does not."""
-    module = make_module()
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return module
-
-
 def events_of(folder):
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
     events.Reload()
