@@ -63,10 +63,16 @@ def _line(axes: Axes, evaluation: Evaluation, color: str | tuple[float, float, f
     highest = [max(y for y in pair if math.isfinite(y)) for pair in zip(high, values, strict=True)]
     axes.plot(gmacs, values, "o-", color=color, label=label, markersize=5, zorder=3)
     axes.errorbar(gmacs, middle, yerr=half, fmt="none", ecolor=color, elinewidth=1, capsize=4, alpha=0.7)
-    for x, y, row in zip(gmacs, highest, rows, strict=True) if names else ():
-        axes.annotate(
-            f"{row.budget:g}", (x, y), (0, 6), textcoords="offset points", ha="center", color="0.35", fontsize=9
-        )
+    if names:
+        _names(axes, [(row.budget, x, y) for x, y, row in zip(gmacs, highest, rows, strict=True)])
+
+
+def _names(axes: Axes, points: Sequence[tuple[float, float, float]]) -> None:
+    """Write budgets above their points, (budget, x, y); those that came to the same plan share a point and a name."""
+    for x, y in dict.fromkeys(point[1:] for point in points):
+        budgets = sorted(budget for budget, *point in points if point == [x, y])
+        name = ", ".join(f"{budget:g}" for budget in budgets)
+        axes.annotate(name, (x, y), (0, 6), textcoords="offset points", ha="center", color="0.35", fontsize=9)
 
 
 def _rivals(axes: Axes, evaluation: Evaluation) -> None:

@@ -36,6 +36,13 @@ def test_one_line_a_step_over_gmacs_on_a_logarithmic_axis():
     assert "fvd[motion]64_8f" in axes.get_ylabel()
 
 
+def test_budgets_of_the_same_plan_share_a_name():
+    same = evaluation(1, {1.0: 10.0, 0.25: 30.0})
+    rows = (*same.rows, same.rows[0]._replace(budget=0.5))
+    (axes,) = curve_figure([same._replace(rows=rows)]).axes
+    assert sorted(text.get_text() for text in axes.texts) == ["0.25", "0.5, 1"]
+
+
 def test_bars_span_the_interval_even_when_it_leaves_the_value_out():
     (axes,) = curve_figure([evaluation(1, {1.0: 10.0}, interval=(1.2, 1.6))]).axes
     (bars,) = axes.collections
