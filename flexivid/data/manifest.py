@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexivid.data.byte_range import is_remote
-from flexivid.data.classes import class_folders, number_column, number_folders, part_by_split
+from flexivid.data.classes import class_folders, class_numbers, number_column, number_folders, part_by_split
 from flexivid.data.folders import EXTENSIONS, find_videos
 from flexivid.data.rows import ROWS, Items, Manifest, VideoItem, read_caption, text_beside
 from flexivid.data.shards import class_names as shard_classes
@@ -95,7 +95,9 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
     folder = os.fspath(root).rstrip("/") or "/"
     if is_shards(folder):
         rows = ((row.path, row.label, row.caption) for row in shard_rows(folder))
-        return Manifest.of(rows, class_names=shard_classes(folder), root=folder)
+        manifest = Manifest.of(rows, class_names=shard_classes(folder), root=folder)
+        largest = pc.max(manifest.table["label"]).as_py()
+        return manifest._replace(class_names=manifest.class_names or class_numbers(-1 if largest is None else largest))
     system, place = fsspec.core.url_to_fs(folder)
     if not system.exists(place):
         raise FileNotFoundError(f"got {folder}, which does not exist; expected a folder of videos; correct the path")

@@ -81,9 +81,9 @@ def test_numbers_of_classes_stay(tmp_path, classes):
         ("path,text,caption\na,b,c\n", r"2 columns for the caption"),
         ("path,split\na.mp4,trian\n", r"split 'trian' in .*l\.csv; expected train, val, test or held_out"),
         ("path,split\na.mp4,test\n", r"no row of the split train"),
-        ("path,label\na.mp4,123456789\n", r"classes from 123456789 to 123456789"),
-        ("path,text\n,b\n", r"1 rows without a path"),
-        ("path,text\na,b,c\n", r"cannot be read: .*expected csv; repair"),
+        ("path,label\na.mp4,123456789\n", r"class '123456789' in .*l\.csv, row 1"),
+        ("path,text\n,b\n", r"l\.csv, row 1 \(line 2\), column 'path', without a path"),
+        ("path,text\na,b,c\n", r"l\.csv, row 1 \(line 2\) with 3 cells; expected 2"),
         ("path,text\n", r"l\.csv"),
         ("", r"l\.csv"),
     ],
@@ -99,7 +99,7 @@ def test_refusals_of_json(tmp_path):
     with pytest.raises(ValueError, match="no list of objects"):
         read_manifests(tmp_path / "l.json")
     (tmp_path / "l.json").write_text('[{"path": ')
-    with pytest.raises(ValueError, match=r"l\.json, which cannot be read"):
+    with pytest.raises(ValueError, match=r"l\.json, row 1 \(line 1\), which cannot be read"):
         read_manifests(tmp_path / "l.json")
     with pytest.raises(FileNotFoundError, match="which does not exist; expected a list"):
         read_manifests(tmp_path / "none.jsonl")
