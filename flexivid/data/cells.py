@@ -15,6 +15,7 @@ from typing import Any
 from flexivid.data.text import decode, trimmed
 
 MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "#n/a", "null", "none", "nat"})  # in any letter case
+LONGEST = max(map(len, MISSING))
 MAX_CLASSES = 1_000_000  # larger numbers mean something else
 SEPARATOR = "\0"  # which no text holds
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.IGNORECASE | re.ASCII)
@@ -27,7 +28,8 @@ def is_missing(text: str) -> bool:
     >>> is_missing(" NaN"), is_missing("<NA>"), is_missing("nan desert")
     (True, True, False)
     """
-    return trimmed(text).casefold() in MISSING
+    word = trimmed(text)
+    return len(word) <= LONGEST and word.casefold() in MISSING
 
 
 def text_of(value: Any) -> str | None:
@@ -42,16 +44,8 @@ def text_of(value: Any) -> str | None:
     Traceback (most recent call last):
     ValueError: {'en': 'a dog'}; expected text, a number or nothing
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float | Decimal):
-        value = str(value)
-    if isinstance(value, bytes):
-        value = _decoded(value)
     if not isinstance(value, str):
-        raise ValueError(f"{brief(value)}; expected text, a number or nothing")
+        value = _worded(value)
     if not value.isascii():
         _refuse_halves(value)
     if SEPARATOR in value:
@@ -160,6 +154,19 @@ def brief(value: Any) -> str:
     """
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _worded(value: Any) -> str:
+    """Return what is not a text as one."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float | Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return _decoded(value)
+    raise ValueError(f"{brief(value)}; expected text, a number or nothing")
 
 
 def _decoded(value: bytes) -> str:

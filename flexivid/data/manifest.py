@@ -96,8 +96,8 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
     if is_shards(folder):
         rows = ((row.path, row.label, row.caption) for row in shard_rows(folder))
         manifest = Manifest.of(rows, class_names=shard_classes(folder), root=folder)
-        largest = pc.max(manifest.table["label"]).as_py()
-        return manifest._replace(class_names=manifest.class_names or class_numbers(-1 if largest is None else largest))
+        largest = -1 if len(manifest) == 0 else pc.max(manifest.table["label"]).as_py()
+        return Manifest(manifest.table, manifest.class_names or class_numbers(largest), folder)
     system, place = fsspec.core.url_to_fs(folder)
     if not system.exists(place):
         raise FileNotFoundError(f"got {folder}, which does not exist; expected a folder of videos; correct the path")

@@ -209,8 +209,11 @@ class _Objects:
         if columns is None:
             columns = self._picked[names] = self._pick(names, where)
             for ours, theirs in columns.items():
-                if self._known.setdefault(ours, theirs) != theirs:
-                    self._pick([self._known[ours], theirs], where)  # refuses the second name for one thing
+                if (before := self._known.setdefault(ours, theirs)) != theirs:
+                    raise ValueError(
+                        f"got {where} with {theirs!r} for the {ours}, which rows before it call {before!r}; "
+                        f"expected one name; rename one"
+                    )
         if isinstance(row, _Object) and (twice := row.doubled.intersection(columns.values())):
             raise ValueError(f"got {where}, column {min(twice)!r} twice; expected it once; correct the row")
         return Record(number, line, columns, {ours: row[theirs] for ours, theirs in columns.items()})

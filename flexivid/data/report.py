@@ -231,7 +231,9 @@ def _write_columns(path: Path, columns: dict[str, list[str]], kind: str) -> None
     with path.open("w", encoding="utf-8", newline="") as stream:
         rows = list(zip(*columns.values(), strict=True))
         if kind == ".csv":
-            csv.writer(stream, lineterminator="\n").writerows([list(columns), *rows])
+            bare = any("\r" in cell for row in rows for cell in row)  # which the writer would leave without quotes
+            writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL)
+            writer.writerows([list(columns), *rows])
         else:
             stream.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
 

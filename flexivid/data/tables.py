@@ -150,7 +150,7 @@ class _Columns:
         for ours, pending in self._pending.items():
             value = record.cells.get(ours)
             try:
-                text = _READ_CELL[ours](value)
+                text = None if value is None else _READ_CELL[ours](value)
             except ValueError as error:
                 raise ValueError(
                     f"got {record.place(self._path, ours)}, which holds {error}; correct the row"

@@ -116,7 +116,8 @@ def trimmed(text: str) -> str:
     >>> trimmed("\ufeff a dog\n")
     'a dog'
     """
-    return text.strip().strip("\ufeff").strip()
+    text = text.strip()
+    return text if text.isascii() else text.strip("\ufeff").strip()
 
 
 def _pieces(file: IO[bytes], source: str) -> Iterator[str]:
