@@ -72,6 +72,8 @@ def run(options: Namespace) -> None:
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
     prompts = read_lines(options.prompts) if options.prompts else []
+    if options.prompts and not prompts:
+        raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
     dtype = getattr(torch, DTYPES[options.precision])
     settings = {"rank": options.rank, "skip": options.skip}
     model = pretrained.load_transformer(options.model, dtype=dtype, empty=options.dry_run)

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -159,6 +160,12 @@ def test_texts_in_tars(tmp_path):
     manifest: Manifest = scan(tmp_path / "a.tar")
     assert manifest.class_names == tuple(map(str, range(11)))
     assert manifest.items[2].caption == "a dog"
+
+
+def test_hidden_tars_of_a_store_are_passed_over(tmp_path):
+    tar = fill_tar(tmp_path / "a.tar", [("a.mp4", b"1")]).read_bytes()
+    fsspec.filesystem("memory").pipe({"/hidden_tars/a.tar": tar, "/hidden_tars/._a.tar": b"\0\5"})
+    assert [row.key for row in shard_rows("memory://hidden_tars")] == ["a.mp4"]
 
 
 @pytest.mark.parametrize(
