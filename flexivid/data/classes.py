@@ -58,7 +58,7 @@ def number_folders(paths: pa.ChunkedArray, folder: str, class_names: Sequence[st
 
 
 def number_column(
-    column: pa.ChunkedArray, class_names: Sequence[str] | None, source: str
+    column: pa.ChunkedArray, class_names: Sequence[str] | None, source: str, *, name: str = "label"
 ) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
     """Return the class of each row, int32, and the names of the classes.
 
@@ -69,6 +69,7 @@ def number_column(
         column: Names or integers.
         class_names: The classes, to be numbered in this order; None takes those of the column.
         source: Where it is from.
+        name: What it is called there.
 
     Raises:
         ValueError: If a name is none of the classes, or if the numbers can be no classes.
@@ -84,20 +85,22 @@ def number_column(
     words = pc.if_else(pc.equal(words, ""), None, words)
     distinct = sorted(word for word in pc.unique(words).to_pylist() if word is not None)
     if class_names is None and distinct and all(map(is_number, distinct)):
-        return _numbered(words, distinct, source)
+        return _numbered(words, distinct, source, name)
     names = tuple(distinct if class_names is None else class_names)
     unknown = sorted(set(distinct) - set(names))
     if unknown:
         raise ValueError(
             f"got class {unknown[0]!r} in {source}; expected one of {', '.join(names)[:200]}; "
-            f"correct row {_row(words, unknown[0])}"
+            f"correct row {_row(words, unknown[0])}, column {name!r}"
         )
     return pc.fill_null(pc.index_in(words, value_set=pa.array(names, words.type), skip_nulls=True), -1), names
 
 
-def _numbered(words: pa.ChunkedArray, distinct: Sequence[str], source: str) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
+def _numbered(
+    words: pa.ChunkedArray, distinct: Sequence[str], source: str, name: str
+) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
     """Return the numbers that words are."""
-    numbers = [class_number(word, f"{source}, row {_row(words, word)}, column 'label'") for word in distinct]
+    numbers = [class_number(word, f"{source}, row {_row(words, word)}, column {name!r}") for word in distinct]
     where = pc.index_in(words, value_set=pa.array(distinct, words.type), skip_nulls=True)
     labels = pc.take(pa.array(numbers, pa.int32()), where)
     return pc.fill_null(labels, -1), class_numbers(max(numbers))
@@ -117,7 +120,9 @@ def _row(words: pa.ChunkedArray, word: str) -> int:
     return pc.index(words, pa.scalar(word, words.type)).as_py() + 1
 
 
-def part_by_split(column: pa.ChunkedArray, source: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
+def part_by_split(
+    column: pa.ChunkedArray, source: str, *, name: str = "split"
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """Return which rows are trained on and which are held out, (n,) bool each; None if none are.
 
     Raises:
@@ -131,7 +136,7 @@ def part_by_split(column: pa.ChunkedArray, source: str) -> tuple[pa.ChunkedArray
     present = set(pc.unique(words).to_pylist())
     unknown = sorted(present - set(TRAIN).union(*SPLITS.values()))
     if unknown or not present & set(TRAIN):
-        row = f"row {_row(words, unknown[0])}, column 'split'" if unknown else "the column"
+        row = f"row {_row(words, unknown[0])}, column {name!r}" if unknown else "the column"
         wrong = f"split {unknown[0]!r}" if unknown else "no row of the split train"
         raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct {row}")
     held_out = next((names for names in SPLITS.values() if present & set(names)), None)

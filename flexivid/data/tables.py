@@ -78,6 +78,15 @@ def read_table(path: str) -> pa.Table:
     return table.set_column(0, "path", _joined(path, table["path"]))
 
 
+def column_name(table: pa.Table, ours: str) -> str:
+    """Return what the list calls a column of ``read_table``.
+
+    >>> column_name(pa.table({"label": ["waves"]}), "label")
+    'label'
+    """
+    return (table.schema.metadata or {}).get(ours.encode(), ours.encode()).decode()
+
+
 def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
     """Read the lists of UCF101: ``trainlist01.txt`` (or 02, 03), the test list and ``classInd.txt`` beside it.
 
@@ -138,7 +147,7 @@ class _Columns:
         self._path = path
         self._pending: dict[str, list[str | None]] = {ours: [] for ours in COLUMNS}
         self._pieces: dict[str, list[pa.Array]] = {ours: [] for ours in COLUMNS}
-        self._present: set[str] = set()
+        self._names: dict[str, str] = {}  # ours of each column that there is: the list's
         self._num_nameless, self._nameless = 0, ""  # labels that are words for nothing, and the first of them
 
     def add(self, record: Record) -> None:
@@ -161,7 +170,7 @@ class _Columns:
                 self._nameless = self._nameless or f"{value!r} in {record.place(self._path, ours)}"
                 self._num_nameless += 1
             pending.append(text)
-        self._present.update(record.cells)
+        self._names.update(record.columns)
         if len(self._pending["path"]) == PIECE:
             self._flush()
 
@@ -174,8 +183,9 @@ class _Columns:
                 f"they have no class; rename the class if it is one",
                 stacklevel=4,
             )
-        names = [ours for ours in COLUMNS if ours in self._present or ours == "path"]
-        return pa.table({ours: pa.chunked_array(self._pieces[ours], pa.large_string()) for ours in names})
+        names = [ours for ours in COLUMNS if ours in self._names or ours == "path"]
+        table = pa.table({ours: pa.chunked_array(self._pieces[ours], pa.large_string()) for ours in names})
+        return table.replace_schema_metadata(self._names)
 
     def _flush(self) -> None:
         for ours, pending in self._pending.items():
