@@ -140,7 +140,7 @@ def class_number(text: str, where: str) -> int:
     value = float(text) if is_number(text) else math.nan
     if not (value.is_integer() and -1 <= value < MAX_CLASSES):
         raise ValueError(
-            f"got class {text!r} in {where}; expected a whole number from 0 below {MAX_CLASSES}, or -1 for none; "
+            f"got class {brief(text)} in {where}; expected a whole number from 0 below {MAX_CLASSES}, or -1 for none; "
             f"correct it"
         )
     return int(value)

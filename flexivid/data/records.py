@@ -186,7 +186,7 @@ class _Objects:
 
     def __init__(self, path: str, pick: Pick) -> None:
         self._path, self._pick = path, pick
-        self._decoder = json.JSONDecoder(object_pairs_hook=_as_object)
+        self._decoder = json.JSONDecoder(object_pairs_hook=_as_object, parse_int=str, parse_float=str)
         self._picked: dict[tuple[str, ...], dict[str, str]] = {}
         self._known: dict[str, str] = {}
 
@@ -273,14 +273,14 @@ def _refuse_swallowed(cells: list[str], delimiter: str, path_column: int, where:
 def _values(column: pa.Array, name: str, path: str, before: int) -> list[Any]:
     try:
         return column.to_pylist()
-    except UnicodeDecodeError:
+    except ValueError:  # UnicodeDecodeError is one
         for at, scalar in enumerate(column):
             try:
                 scalar.as_py()
-            except UnicodeDecodeError as error:
+            except ValueError as error:
                 where = f"{_row(path, before + at + 1, 0)}, column {name!r}"
-                raise ValueError(
-                    f"got {where}, whose byte {error.start} (0x{error.object[error.start]:02x}) is not UTF-8; "
-                    f"expected UTF-8; write the list anew"
-                ) from error
+                reason = str(error).split(". ")[0]
+                if isinstance(error, UnicodeDecodeError):
+                    reason = f"byte {error.start} (0x{error.object[error.start]:02x}) is not UTF-8"
+                raise ValueError(f"got {where}, which cannot be read: {reason}; expected text; correct it") from error
         raise
