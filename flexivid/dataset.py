@@ -187,10 +187,11 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
     import yaml
 
     from flexivid.data.module import VideoDataModule
+    from flexivid.data.text import read_text
 
     section: dict[str, Any] = {}
     for file in files or ():
-        found = yaml.safe_load(Path(file).read_text())
+        found = yaml.safe_load(read_text(file))
         section |= (found.get("data") if isinstance(found, dict) else None) or {}
     section |= overrides | ({"root": root} if root else {})
     parser = ProgramParser(prog="python -m flexivid.dataset")

@@ -61,6 +61,7 @@ def run(options: Namespace) -> None:
     """Load, compare, say so, write."""
     import torch
 
+    from flexivid.data.text import read_lines
     from flexivid.pipeline import pretrained_model as pretrained
     from flexivid.pipeline.devices import pick_device
     from flexivid.pretrained.adapter import save_adapter
@@ -70,6 +71,9 @@ def run(options: Namespace) -> None:
         raise ValueError(f"got --prompts {options.prompts}; expected a file, and --output to write to; give both")
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+    prompts = read_lines(options.prompts) if options.prompts else []
+    if options.prompts and not prompts:
+        raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
     dtype = getattr(torch, DTYPES[options.precision])
     settings = {"rank": options.rank, "skip": options.skip}
     model = pretrained.load_transformer(options.model, dtype=dtype, empty=options.dry_run)
@@ -90,20 +94,20 @@ def run(options: Namespace) -> None:
     if options.output and not options.dry_run:
         written = str(save_adapter(model, options.output))
         print(f"adapter written to {written}, not trained yet")
-        if options.prompts:
-            _write_prompts(options, model, dtype)
+        if prompts:
+            _write_prompts(options, model, prompts)
     if options.json:
         print(json.dumps(_summary(options, model, size, difference, written)))
 
 
-def _write_prompts(options: Namespace, model: Any, dtype: Any) -> None:
+def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str]) -> None:
     """Text embeddings where distillation walks the paths itself, recorded calls elsewhere."""
     from flexivid.pipeline.diffusers_pipeline import whole_pipeline
     from flexivid.pipeline.recorded_calls import record_calls, record_texts
     from flexivid.pretrained.calls import form_of
 
-    prompts = [line.strip() for line in Path(options.prompts).read_text().splitlines() if line.strip()]
-    pipe = whole_pipeline(options.model, dtype=dtype, transformer=model).to(next(model.parameters()).device)
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    pipe = whole_pipeline(options.model, dtype=dtype, transformer=model).to(device)
     record = record_texts if form_of(model).is_flow else record_calls
     print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output) / 'prompts', prompts)}")
 

@@ -94,6 +94,26 @@ def test_prompts_for_distillation(tmp_path, capsys) -> None:
     assert "got --prompts nowhere.txt; expected a file" in capsys.readouterr().err
 
 
+def test_prompts_mean_the_same_in_every_encoding_or_are_refused(tmp_path, capsys) -> None:
+    PIPELINES["wan"][0]().save_pretrained(tmp_path / "pipe")
+    words = [str(tmp_path / "pipe"), "--modes", "1x4x4", "--rank", "2", "--device", "cpu"]
+    file, recorded = tmp_path / "prompts.txt", []
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        file.write_text("a caf\xe9\r\na cat\n", encoding=encoding)
+        program.main([*words, "--output", str(tmp_path / encoding), "--prompts", str(file)])
+        rows = Rows(tmp_path / encoding / "prompts")
+        recorded.append([value for row in range(len(rows)) for value in rows[row].values()])
+    for other in recorded[1:]:
+        assert all(torch.equal(value, one) for value, one in zip(other, recorded[0], strict=True))
+    capsys.readouterr()
+    for content, says in (("a caf\xe9".encode("latin-1"), "byte 5 (0xe9, line 1) is not UTF-8"), (b" \n", "is empty")):
+        file.write_bytes(content)
+        with pytest.raises(SystemExit):
+            program.main([*words, "--output", str(tmp_path / "bad"), "--prompts", str(file)])
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -31,6 +31,7 @@ from flexivid.data.probe import Facts, VideoError
 from flexivid.data.videos import Videos
 
 Address = tuple[int, int]  # (clip, epoch)
+CAPTION_STREAM = 1  # keeps the draw of a caption apart from those of its clip
 
 
 class Window(NamedTuple):
@@ -96,7 +97,7 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
                 if frames is None:
                     frames = read_clip(self.plan((clip, epoch)))
                 pixels = np.ascontiguousarray(frames.transpose(3, 0, 1, 2))  # t h w c -> c t h w
-                words = {"caption": self.caption(clip)} if self.has_captions else {}
+                words = {"caption": self.caption(clip, epoch)} if self.has_captions else {}
                 return {"video": torch.from_numpy(pixels), "label": torch.tensor(self.label(clip)), **words}
             except VideoError as error:
                 self._report(error)
@@ -116,9 +117,13 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         """Return the class of a clip, -1 without classes."""
         return int(self._labels[self.row(clip)])
 
-    def caption(self, clip: int) -> str:
-        """Return the words for a clip, empty without captions."""
-        return self.videos.caption(self.row(clip))
+    def caption(self, clip: int, epoch: int = 0) -> str:
+        """Return the words for a clip, empty without captions; of several, one drawn by (seed, epoch, clip)."""
+        captions = self.videos.captions(self.row(clip))
+        if len(captions) == 1:
+            return captions[0]
+        rng = np.random.default_rng([self.settings.seed, epoch, clip, CAPTION_STREAM])
+        return captions[int(rng.integers(len(captions)))]
 
     def bucket(self, clip: int) -> int:
         """Return the number of the bucket of a clip."""

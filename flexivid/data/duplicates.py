@@ -82,7 +82,7 @@ def _full_hash(path: str) -> bytes:
 def _files(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    files = sorted(str(file) for file in Path(path).iterdir() if file.is_file())
+    files = sorted(str(file) for file in Path(path).iterdir() if file.is_file() and not file.name.startswith("."))
     if not files:
         raise OSError(f"no file in {path}")
     return files

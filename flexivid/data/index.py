@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -108,9 +108,10 @@ def build_index(
     if check == "names" and old is not None and _same_names(old, manifest):
         return _as_index(old, file)
     prints = _prints(manifest.table["path"], contents=check == "contents")
-    captions = _caption_stamps(manifest)
-    if old is not None and _is_fresh(old, manifest, prints, captions):
+    stamps = _caption_stamps(manifest)
+    if old is not None and _is_fresh(old, manifest, prints, stamps):
         return _as_index(old, file)
+    captions = _captions(manifest)  # before hours of probing: a text that cannot be read is an error
     parts = Parts(file)
     known = _known(parts, old)
     missing = np.flatnonzero(_match(manifest, prints, known) < 0)
@@ -122,7 +123,7 @@ def build_index(
         for (name, row), look in zip(new.items(), shown, strict=True):
             parts.add(_row(name, prints[row], look))
     known = _known(parts, old)
-    _assemble(manifest, known.take(_match(manifest, prints, known)), captions, file)
+    _assemble(manifest, known.take(_match(manifest, prints, known)), (captions, stamps), file)
     parts.clear()
     table = Table.open(file)
     assert table is not None
@@ -205,25 +206,33 @@ def _same_names(old: Table, manifest: Manifest) -> bool:
     )
 
 
-def _is_fresh(old: Table, manifest: Manifest, prints: np.ndarray, captions: np.ndarray) -> bool:
+def _is_fresh(old: Table, manifest: Manifest, prints: np.ndarray, stamps: np.ndarray) -> bool:
     if not _same_names(old, manifest):
         return False
     number = old.batch.column("number").to_numpy()
-    now = {"size": prints[:, 0], "stamp": prints[:, 1], "caption_stamp": captions}
+    now = {"size": prints[:, 0], "stamp": prints[:, 1], "caption_stamp": stamps}
     return all(np.array_equal(old.batch.column(name).to_numpy(), column[number]) for name, column in now.items())
 
 
-def _assemble(manifest: Manifest, looks: pa.Table, captions: np.ndarray, file: Path) -> None:
-    """Write the index, the files that can be decoded first: their columns are then in one piece."""
-    texts = manifest.table["caption"]
+def _captions(manifest: Manifest) -> pa.ChunkedArray | pa.Array:
+    """Return the captions, those beside the videos too."""
     rows = manifest.rows_with_text
-    if len(rows):
-        paths = manifest.table["path"].take(pa.array(rows)).to_pylist()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            read = pa.array(list(pool.map(read_caption, paths)), pa.large_string())
-        texts = pc.replace_with_mask(texts.combine_chunks(), manifest.table["has_text"].combine_chunks(), read)
+    if len(rows) == 0:
+        return manifest.table["caption"]
+    paths = manifest.table["path"].take(pa.array(rows)).to_pylist()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = pa.array(list(pool.map(read_caption, paths)), pa.large_string())
+    given, has_text = (manifest.table[name].combine_chunks() for name in ("caption", "has_text"))
+    return pc.replace_with_mask(given, has_text, read)
+
+
+def _assemble(manifest: Manifest, looks: pa.Table, captions: tuple[Any, np.ndarray], file: Path) -> None:
+    """Write the index, the files that can be decoded first: their columns are then in one piece.
+
+    ``captions``: the words, and the stamps of the files that they are from.
+    """
     columns = {name: looks[name] for name in LOOK.names}
-    columns |= {"label": manifest.table["label"], "caption": texts, "caption_stamp": captions}
+    columns |= {"label": manifest.table["label"], "caption": captions[0], "caption_stamp": captions[1]}
     columns["number"] = np.arange(len(manifest))
     table = pa.table(columns, schema=TABLE)
     good = pc.equal(table["reason"], "").to_numpy()

@@ -42,7 +42,7 @@ TABLE = pa.schema(  # what the manifest tells besides
         ("number", pa.int64()),
     ]
 )
-FORMAT = "flexivid index 1: " + ",".join([*TABLE.names, *Facts._fields])  # another one is made anew
+FORMAT = "flexivid index 2: " + ",".join([*TABLE.names, *Facts._fields])  # another one is made anew
 
 
 class Table(NamedTuple):

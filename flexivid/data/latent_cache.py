@@ -180,9 +180,11 @@ class LatentLoader(FollowsRun):
 
     def __iter__(self) -> Iterator[Batch]:
         for addresses in self.batches:
-            clips = [clip for clip in map(self._present, addresses) if clip is not None]
-            if clips:
-                yield {"latent": torch.from_numpy(self.cache.latents[clips]), **described(self.dataset, clips)}
+            clips = zip(map(self._present, addresses), addresses, strict=True)
+            present = [(clip, epoch) for clip, (_, epoch) in clips if clip is not None]
+            if present:
+                latents = torch.from_numpy(self.cache.latents[[clip for clip, _ in present]])
+                yield {"latent": latents, **described(self.dataset, present)}
 
     def _present(self, address: Address) -> int | None:
         """Return the clip itself, or the first substitute that has a latent."""

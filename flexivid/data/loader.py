@@ -42,8 +42,8 @@ class Plans(Protocol):
         """Return the class, or -1."""
         ...
 
-    def caption(self, clip: int) -> str:
-        """Return the words for a clip, if there are any."""
+    def caption(self, clip: int, epoch: int = 0) -> str:
+        """Return the words for a clip in an epoch, if there are any."""
         ...
 
     def cached(self, address: Address) -> np.ndarray | None:
@@ -205,7 +205,7 @@ class ClipLoader(FollowsRun):
             raise
 
     def _collate(self, places: "list[_Place]") -> Batch | None:
-        clips: list[int] = []
+        addresses: list[Address] = []
         video = None
         for place in places:
             taken = self._take(place)
@@ -219,22 +219,22 @@ class ClipLoader(FollowsRun):
                     f"got a clip of (c, t, h, w) = {planes.shape} in a batch of {tuple(video.shape[1:])}; "
                     f"expected clips of one shape; give each batch clips of one bucket"
                 )
-            video.numpy()[len(clips)] = planes
-            clips.append(taken[0])
+            video.numpy()[len(addresses)] = planes
+            addresses.append((taken[0], place.address[1]))
             place.answers.clear()  # the frames' memory is used again
-        return None if video is None else {"video": video[: len(clips)], **described(self.dataset, clips)}
+        return None if video is None else {"video": video[: len(addresses)], **described(self.dataset, addresses)}
 
 
-def described(dataset: Plans, clips: list[int]) -> Batch:
-    """Return ``label`` and, if there are captions, ``caption`` of some clips.
+def described(dataset: Plans, addresses: list[Address]) -> Batch:
+    """Return ``label`` and, if there are captions, ``caption`` of the clips at some addresses.
 
     >>> from flexivid.data.dataset import ClipDataset, ClipSettings, Videos
     >>> dataset = ClipDataset(Videos.of(["a.mp4"], num_frames=8, label=3, caption="a dog"), ClipSettings())
-    >>> described(dataset, [0, 0])
+    >>> described(dataset, [(0, 0), (0, 1)])
     {'label': tensor([3, 3]), 'caption': ['a dog', 'a dog']}
     """
-    batch: Batch = {"label": torch.tensor([dataset.label(clip) for clip in clips])}
-    return batch | {"caption": [dataset.caption(clip) for clip in clips]} if dataset.has_captions else batch
+    batch: Batch = {"label": torch.tensor([dataset.label(clip) for clip, _ in addresses])}
+    return batch | {"caption": [dataset.caption(*address) for address in addresses]} if dataset.has_captions else batch
 
 
 class _Place:

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexivid.data.byte_range import is_remote
-from flexivid.data.classes import class_folders, number_column, number_folders, part_by_split
+from flexivid.data.classes import class_folders, class_numbers, number_column, number_folders, part_by_split
 from flexivid.data.folders import EXTENSIONS, find_videos
 from flexivid.data.rows import ROWS, Items, Manifest, VideoItem, read_caption, text_beside
 from flexivid.data.shards import class_names as shard_classes
 from flexivid.data.shards import is_shards, shard_rows
-from flexivid.data.tables import is_table, read_table, read_ucf101
+from flexivid.data.tables import column_name, is_table, read_table, read_ucf101
 
 __all__ = ["Items", "Manifest", "Manifests", "VideoItem", "find_splits", "read_caption", "read_manifests", "scan"]
 __all__ += ["text_beside"]
@@ -95,7 +95,9 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
     folder = os.fspath(root).rstrip("/") or "/"
     if is_shards(folder):
         rows = ((row.path, row.label, row.caption) for row in shard_rows(folder))
-        return Manifest.of(rows, class_names=shard_classes(folder), root=folder)
+        manifest = Manifest.of(rows, class_names=shard_classes(folder), root=folder)
+        largest = -1 if len(manifest) == 0 else pc.max(manifest.table["label"]).as_py()
+        return Manifest(manifest.table, manifest.class_names or class_numbers(largest), folder)
     system, place = fsspec.core.url_to_fs(folder)
     if not system.exists(place):
         raise FileNotFoundError(f"got {folder}, which does not exist; expected a folder of videos; correct the path")
@@ -162,12 +164,12 @@ def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None) -> 
     columns = set(table.column_names)
     labels, names = pa.nulls(len(table), pa.int32()), tuple(class_names or ())
     if "label" in columns:
-        labels, names = number_column(table["label"], class_names, root)
+        labels, names = number_column(table["label"], class_names, root, name=column_name(table, "label"))
     words = table["caption"] if "caption" in columns else None
     rows = _rows(table["path"], labels, names if words is None else (), caption=words)
     if "split" not in columns:
         return Manifests(Manifest(rows, names, root), None)
-    train, held_out = part_by_split(table["split"], root)
+    train, held_out = part_by_split(table["split"], root, name=column_name(table, "split"))
     part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
     return Manifests(Manifest(rows.filter(train), names, f"{root}#train"), part)
 

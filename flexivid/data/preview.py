@@ -79,7 +79,7 @@ def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequ
     >>> from flexivid.data.pool import DecodePool
     >>> class Grey:
     ...     has_captions = False
-    ...     caption, label, __len__ = lambda self, clip: "", lambda self, clip: -1, lambda self: 9
+    ...     caption, label, __len__ = lambda self, clip, epoch: "", lambda self, clip: -1, lambda self: 9
     ...     def cached(self, address): return np.zeros((2, 4, 4, 3), np.uint8)
     ...     def plan(self, address): return ClipRequest("a.mp4", b"", np.arange(2) + address[0], (4, 4))
     >>> [clip.title for clip in look(ClipLoader(Grey(), [], pool=DecodePool(0)), [(3, 0)])]
@@ -94,7 +94,7 @@ def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequ
         found = _described(dataset.plan((clip, epoch)), np.array(frames))
         note = [found.note] * bool(found.note) + ["in place of a clip that cannot be decoded"] * (clip != wanted)
         name = class_names[label] if 0 <= label < len(class_names) else ""
-        yield found._replace(class_name=name, caption=dataset.caption(clip), note=", ".join(note))
+        yield found._replace(class_name=name, caption=dataset.caption(clip, epoch), note=", ".join(note))
 
 
 def _described(request: ClipRequest, frames: np.ndarray) -> Clip:

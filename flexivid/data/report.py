@@ -16,6 +16,7 @@ import numpy as np
 
 from flexivid.data.byte_range import is_byte_range, is_remote
 from flexivid.data.cache import runs
+from flexivid.data.cells import is_missing, written
 from flexivid.data.clips import ClipRequest, ClipSettings, span_of, step_of
 from flexivid.data.facts import Facts, VideoError
 from flexivid.data.pool import DecodePool, outcomes
@@ -180,7 +181,7 @@ def write_manifest(
         The number of rows.
 
     Raises:
-        ValueError: If the ending is another one.
+        ValueError: If the ending is another one, or a class has a name that means none in a list.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "good.csv")
@@ -193,11 +194,15 @@ def write_manifest(
     path, left_out = Path(path), set(leave_out)
     rows = [row for row in range(len(videos)) if videos.path(row) not in left_out]
     columns = {"path": [_relative(videos.path(row), path.parent) for row in rows]}
-    captions = [videos.caption(row) for row in rows]
+    captions = [written(videos.captions(row)) for row in rows]
     if any(captions):
         columns["text"] = captions
     if class_names:
-        columns["label"] = [class_names[videos.label[row]] for row in rows]
+        columns["label"] = [class_names[label] if label >= 0 else "" for label in videos.label[rows].tolist()]
+        if lost := sorted(name for name in set(columns["label"]) if name and is_missing(name)):
+            raise ValueError(
+                f"got a class named {lost[0]!r}, which means none in a list; expected another name; rename its folder"
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     _write_columns(unfinished, columns, path.suffix)
@@ -226,7 +231,9 @@ def _write_columns(path: Path, columns: dict[str, list[str]], kind: str) -> None
     with path.open("w", encoding="utf-8", newline="") as stream:
         rows = list(zip(*columns.values(), strict=True))
         if kind == ".csv":
-            csv.writer(stream, lineterminator="\n").writerows([list(columns), *rows])
+            bare = any("\r" in cell for row in rows for cell in row)  # which the writer would leave without quotes
+            writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL)
+            writer.writerows([list(columns), *rows])
         else:
             stream.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
 

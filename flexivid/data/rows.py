@@ -1,6 +1,7 @@
 """The rows of a manifest: videos with class and caption, in an Arrow table and not as objects.
 
-Captions may be texts beside the videos, which are read when they are asked for. Imports Arrow and fsspec.
+Captions may be texts beside the videos, which are read when they are asked for. Several captions of a video are packed
+into one string (see ``cells``). Imports Arrow.
 """
 
 import os
@@ -8,12 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
 from flexivid.data.byte_range import is_remote
+from flexivid.data.cells import captions_of, unpack
 from flexivid.data.folders import EXTENSIONS
+from flexivid.data.text import read_text
 
 ROWS = pa.schema(
     [("path", pa.large_string()), ("label", pa.int32()), ("caption", pa.large_string()), ("has_text", pa.bool_())]
@@ -26,7 +28,7 @@ class VideoItem(NamedTuple):
     Args:
         path: The file, or folder of pictures; a string if it is a url.
         label: Number of its class, or -1 when the set has no classes.
-        caption: Words for it, or empty.
+        caption: Words for it, or empty; the first of several.
 
     >>> VideoItem(Path("videos/waves/1.mp4"), label=3, caption="waves").label
     3
@@ -41,7 +43,7 @@ class Manifest(NamedTuple):
     """The videos of a data set in a fixed order, and the names of the classes (empty: no classes).
 
     Args:
-        table: One row a video: path, label, caption, and whether a text beside the video is its caption.
+        table: One row a video: path, label, captions, and whether a text beside the video is its caption.
         class_names: The classes in the order of their labels.
         root: The folder or list that it was read from; tells one data set from another.
 
@@ -106,8 +108,8 @@ class Items(Sequence[VideoItem]):
 
     def _items(self, table: pa.Table) -> Iterator[VideoItem]:
         for path, label, caption, has_text in zip(*(table[name].to_pylist() for name in ROWS.names), strict=True):
-            words = read_caption(path) if has_text else caption
-            yield VideoItem(path if is_remote(path) else Path(path), label, words)
+            words = unpack(read_caption(path) if has_text else caption)
+            yield VideoItem(path if is_remote(path) else Path(path), label, words[0])
 
 
 def text_beside(path: str) -> str:
@@ -121,13 +123,15 @@ def text_beside(path: str) -> str:
 
 
 def read_caption(path: str) -> str:
-    """Return the text beside a video; empty if it is gone.
+    """Return the text beside a video; empty if it is gone, or says ``nan``, ``None`` and the like.
+
+    Raises:
+        ValueError: If it is no text, see ``text.decode``.
 
     >>> read_caption("nowhere.mp4")
     ''
     """
     try:
-        with fsspec.open(text_beside(path), "rt", encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
+        return captions_of(read_text(text_beside(path))) or ""
+    except FileNotFoundError:
         return ""

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 from flexivid.data.byte_range import is_remote, parse_byte_range, read_bytes, remote
+from flexivid.data.cells import pack
 from flexivid.data.facts import VideoError
 from flexivid.data.shards import CLASSES, INDEX, ROWS, chunk_rows, to_record
 
@@ -42,16 +43,16 @@ class ShardReport(NamedTuple):
 
 
 def sources_of(videos: Any) -> Iterator[Source]:
-    """Go through an index (``Videos``): path, label, caption, facts of each row.
+    r"""Go through an index (``Videos``): path, label, captions (see ``cells.pack``), facts of each row.
 
     >>> class Two:
-    ...     label, caption, facts = [0, 1], "waves wind".split().__getitem__, lambda self, row: b""
+    ...     label, facts, captions = [0, 1], lambda self, row: b"", [("waves",), ("wind", "air")].__getitem__
     ...     path, __len__ = "1.mp4 2.mp4".split().__getitem__, lambda self: 2
     >>> list(sources_of(Two()))
-    [('1.mp4', 0, 'waves', b''), ('2.mp4', 1, 'wind', b'')]
+    [('1.mp4', 0, 'waves', b''), ('2.mp4', 1, 'wind\x00air', b'')]
     """
     for row in range(len(videos)):
-        yield videos.path(row), int(videos.label[row]), videos.caption(row), videos.facts(row)
+        yield videos.path(row), int(videos.label[row]), pack(videos.captions(row)), videos.facts(row)
 
 
 def write_shards(

@@ -1,24 +1,28 @@
 """Lists of videos in files: CSV, TSV, JSON, JSON lines, Parquet, and the train and test lists of UCF101.
 
-Columns are recognised by their names (``COLUMNS``); others are ignored. Paths are relative to the list. The files named
-are not looked for: one that is missing turns out bad when it is probed. Lists may be anywhere that fsspec reaches.
+Columns are recognised by their names (``COLUMNS``); others are ignored, whatever they hold. Cells are text: ``2.0`` and
+``"2"`` say the same in every format, and ``nan``, ``NA``, ``null`` and ``None`` say nothing (see ``cells``). Paths are
+relative to the list. The files named are not looked for: one that is missing turns out bad when it is probed. Lists may
+be anywhere that fsspec reaches.
 """
 
-import csv
-import json
+import gzip
 import os
-from collections.abc import Sequence
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from flexivid.data.byte_range import is_remote
+from flexivid.data.cells import brief, captions_of, text_of, word_of
+from flexivid.data.records import Record, csv_records, json_records, jsonl_records, parquet_records
+from flexivid.data.text import read_lines, trimmed
 
 COLUMNS = {
     "path": ("path", "video", "video_path", "media_path", "file_name"),
@@ -27,8 +31,7 @@ COLUMNS = {
     "split": ("split",),
 }
 FORMATS = ("csv", "tsv", "json", "jsonl", "ndjson", "parquet")
-DELIMITERS = (",", "\t", ";", "|")
-BLOCK = 64 << 20  # bytes; a line must fit into a block
+PIECE = 1 << 16  # rows that become Arrow at a time
 
 
 def is_table(path: str) -> bool:
@@ -59,20 +62,29 @@ def read_table(path: str) -> pa.Table:
     >>> read_table(path)["caption"].to_pylist()
     ['a dog']
     """
+    columns = _Columns(path)
     try:
         with fsspec.open(path, "rb") as file:
-            table = _READERS[_format(path)](file, path)
+            for record in _READERS[_format(path)](_unpacked(file, path), path, _pick):
+                columns.add(record)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"got {path}, which does not exist; expected a list of videos; correct it") from error
-    except (pa.ArrowInvalid, pa.ArrowTypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        kind = _format(path)
-        raise ValueError(f"got {path}, which cannot be read: {error}; expected {kind}; repair the list") from error
-    paths = pc.cast(table["path"], pa.large_string())
-    empty = pc.sum(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(paths), ""), True)).as_py()
-    if empty or len(paths) == 0:
-        wrong = f"{empty} rows without a path" if empty else "no row"
-        raise ValueError(f"got {path}, which has {wrong}; expected a path in each row; repair the list")
-    return table.set_column(table.column_names.index("path"), "path", _joined(path, paths))
+    except (pa.ArrowException, EOFError, zlib.error, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"got {path}, which cannot be read: {reason}; expected {_format(path)}; repair it") from error
+    table = columns.table()
+    if len(table) == 0:
+        raise ValueError(f"got {path}, which has no row; expected a path in each row; repair the list")
+    return table.set_column(0, "path", _joined(path, table["path"]))
+
+
+def column_name(table: pa.Table, ours: str) -> str:
+    """Return what the list calls a column of ``read_table``.
+
+    >>> column_name(pa.table({"label": ["waves"]}), "label")
+    'label'
+    """
+    return (table.schema.metadata or {}).get(ours.encode(), ours.encode()).decode()
 
 
 def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
@@ -93,18 +105,92 @@ def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
     FileNotFoundError: [Errno 2] No such file or directory: 'nowhere/classInd.txt'
     """
     lists = Path(train_list).parent
-    names = tuple(line.split()[1] for line in (lists / "classInd.txt").read_text().splitlines() if line.strip())
+    names = _ucf101_classes(lists / "classInd.txt")
     rows: list[tuple[str, str, str]] = []
     for split, name in (("train", Path(train_list).name), ("test", Path(train_list).name.replace("train", "test"))):
-        for line in filter(None, map(str.strip, (lists / name).read_text().splitlines())):
-            video = line.split()[0]
-            if "/" not in video:
-                raise ValueError(f"got {line!r} in {lists / name}; expected Class/video.avi; repair the list")
-            rows.append((video, video.split("/")[0], split))
+        for number, line in enumerate(read_lines(lists / name), 1):
+            found = re.fullmatch(r"(.+?)(?:\s+(\d+))?", line)  # in train lists, the number of the class follows
+            video, index = found.groups() if found else (line, None)
+            label = video.split("/")[0]
+            if "/" not in video or names.get(label) is None or (index and names[label] != int(index)):
+                raise ValueError(
+                    f"got {line!r}, row {number} of {lists / name}; expected Class/video.avi, with a class of "
+                    f"classInd.txt and no number but its own; repair the list"
+                )
+            rows.append((video, label, split))
+    if not rows:
+        raise ValueError(f"got {train_list}, which has no row; expected Class/video.avi in each; repair the list")
     homes = [lists.parent / "UCF-101", lists.parent, lists, lists / "UCF-101"]
     home = next((home for home in homes if (home / rows[0][0]).exists()), homes[0])
     paths, labels, splits = zip(*rows, strict=True)
-    return pa.table({"path": [f"{home}/{path}" for path in paths], "label": labels, "split": splits}), names
+    table = pa.table({"path": [f"{home}/{path}" for path in paths], "label": labels, "split": splits})
+    return table, tuple(sorted(names, key=names.__getitem__))
+
+
+def _ucf101_classes(file: Path) -> dict[str, int]:
+    """Return the number of each class; it is the numbers that count, and not the order of the lines."""
+    names: dict[str, int] = {}
+    for row, line in enumerate(read_lines(file), 1):
+        found = re.fullmatch(r"(\d+)\s+(.+)", line)
+        if not found or found[2] in names or int(found[1]) in names.values():
+            raise ValueError(
+                f"got {line!r}, row {row} of {file}; expected a number and a class, each once; repair the list"
+            )
+        names[found[2]] = int(found[1])
+    return names
+
+
+class _Columns:
+    """Arrow columns out of records, without an object for each cell that stays."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._pending: dict[str, list[str | None]] = {ours: [] for ours in COLUMNS}
+        self._pieces: dict[str, list[pa.Array]] = {ours: [] for ours in COLUMNS}
+        self._names: dict[str, str] = {}  # ours of each column that there is: the list's
+        self._num_nameless, self._nameless = 0, ""  # labels that are words for nothing, and the first of them
+
+    def add(self, record: Record) -> None:
+        """Add a row.
+
+        Raises:
+            ValueError: If a cell holds what its column cannot, or if there is no path.
+        """
+        for ours, pending in self._pending.items():
+            value = record.cells.get(ours)
+            try:
+                text = None if value is None else _READ_CELL[ours](value)
+            except ValueError as error:
+                raise ValueError(
+                    f"got {record.place(self._path, ours)}, which holds {error}; correct the row"
+                ) from error
+            if text is None and ours == "path":
+                raise ValueError(f"got {record.place(self._path, ours)}, without a path; expected one; correct the row")
+            if text is None and ours == "label" and isinstance(value, str) and trimmed(value):
+                self._nameless = self._nameless or f"{value!r} in {record.place(self._path, ours)}"
+                self._num_nameless += 1
+            pending.append(text)
+        self._names.update(record.columns)
+        if len(self._pending["path"]) == PIECE:
+            self._flush()
+
+    def table(self) -> pa.Table:
+        """Return the columns that the list has."""
+        self._flush()
+        if self._num_nameless:
+            warnings.warn(
+                f"got {self._num_nameless} rows whose class is a word for nothing, the first {self._nameless}; "
+                f"they have no class; rename the class if it is one",
+                stacklevel=4,
+            )
+        names = [ours for ours in COLUMNS if ours in self._names or ours == "path"]
+        table = pa.table({ours: pa.chunked_array(self._pieces[ours], pa.large_string()) for ours in names})
+        return table.replace_schema_metadata(self._names)
+
+    def _flush(self) -> None:
+        for ours, pending in self._pending.items():
+            self._pieces[ours].append(pa.array(pending, pa.large_string()))
+            pending.clear()
 
 
 def _format(path: str) -> str:
@@ -112,67 +198,23 @@ def _format(path: str) -> str:
     return name.rsplit(".", 1)[-1] if "." in name else ""
 
 
-def _sniff(columns: Sequence[str], path: str) -> dict[str, str]:
+def _pick(columns: Sequence[str], place: str) -> dict[str, str]:
     """Return which of a list's columns holds what: our name for it -> the list's."""
-    known = {column.strip().lower(): column for column in columns}
-    found: dict[str, str] = {}
+    picked: dict[str, str] = {}
     for ours, names in COLUMNS.items():
-        present = [known[name] for name in names if name in known]
+        present = [column for column in columns if trimmed(column).lower() in names]
         if len(present) > 1 or (ours == "path" and not present):
             wrong = f"{len(present)} columns for the {ours} ({', '.join(present)})" if present else "no column of paths"
             raise ValueError(
-                f"got {path} with {wrong} among {', '.join(map(repr, columns))}; "
+                f"got {place} with {wrong} among {', '.join(map(brief, columns))}; "
                 f"expected one of {', '.join(names)}; rename or remove columns"
             )
         if present:
-            found[ours] = present[0]
-    return found
-
-
-def _read_csv(file: IO[bytes], path: str) -> pa.Table:
-    file = _unpacked(file, path)
-    head = file.readline().decode("utf-8-sig")
-    delimiter = "\t" if _format(path) == "tsv" else max(DELIMITERS, key=head.count)
-    columns = next(csv.reader([head], delimiter=delimiter), [])
-    found = _sniff(columns, path)
-    table = pyarrow.csv.read_csv(
-        file,
-        read_options=pyarrow.csv.ReadOptions(column_names=columns, block_size=BLOCK),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(found.values(), pa.large_string()), include_columns=list(found.values())
-        ),
-    )
-    return table.rename_columns(list(found))
-
-
-def _read_json(file: IO[bytes], path: str) -> pa.Table:
-    rows = json.load(_unpacked(file, path))
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"got {path}, which is no list of objects; expected one object a video; repair the list")
-    found = _sniff(list(dict.fromkeys(name for row in rows for name in row)), path)
-    return pa.table({ours: pa.array([row.get(name) for row in rows]) for ours, name in found.items()})
-
-
-def _read_jsonl(file: IO[bytes], path: str) -> pa.Table:
-    options = pyarrow.json.ReadOptions(block_size=BLOCK)
-    return _renamed(pyarrow.json.read_json(_unpacked(file, path), read_options=options), path)
-
-
-def _read_parquet(file: IO[bytes], path: str) -> pa.Table:
-    parquet = pyarrow.parquet.ParquetFile(file)
-    found = _sniff(parquet.schema_arrow.names, path)
-    return _renamed(parquet.read(columns=list(found.values())), path)
-
-
-def _renamed(table: pa.Table, path: str) -> pa.Table:
-    found = _sniff(table.column_names, path)
-    return table.select(list(found.values())).rename_columns(list(found))
+            picked[ours] = present[0]
+    return picked
 
 
 def _unpacked(file: IO[bytes], path: str) -> Any:
-    import gzip  # rarely used
-
     return gzip.open(file) if path.lower().endswith(".gz") else file
 
 
@@ -187,7 +229,10 @@ def _joined(path: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
     )
 
 
-_READERS = {
-    **{"csv": _read_csv, "tsv": _read_csv, "json": _read_json, "jsonl": _read_jsonl, "ndjson": _read_jsonl},
-    "parquet": _read_parquet,
+_READERS: dict[str, Callable[..., Iterator[Record]]] = {
+    **{"csv": csv_records, "tsv": csv_records, "json": json_records, "parquet": parquet_records},
+    **{"jsonl": jsonl_records, "ndjson": jsonl_records},
+}
+_READ_CELL: dict[str, Callable[[Any], str | None]] = {
+    **{"path": text_of, "caption": captions_of, "label": word_of, "split": word_of},
 }

@@ -1,7 +1,8 @@
 """webdataset tars as lists of byte ranges: members that share a name up to the first dot are one sample.
 
 A tar holds its files uncompressed, one after the other: to know where they begin is to have random access. Only the
-headers are read. Standard library only, and fsspec for remote tars.
+headers are read, and the texts. Hidden members (``._1.mp4``, which macOS writes) are passed over. Standard library
+only, and fsspec for remote tars.
 """
 
 import glob
@@ -9,15 +10,19 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 from flexivid.data.byte_range import ByteRange, ShardRow, is_remote, remote
+from flexivid.data.cells import captions_of, class_number, word_of
 from flexivid.data.folders import EXTENSIONS
+from flexivid.data.text import decode
 
 CAPTION_FIELDS = ("text", "caption", "cap", "prompt")
 LABEL_FIELDS = ("label", "class", "cls")
+TEXTS = ("txt", "cls", "json")
 
 
 def is_tar(url: str) -> bool:
@@ -57,7 +62,7 @@ def tar_rows(tar: str) -> Iterator[ShardRow]:
     """List the videos of one tar; samples without a video are passed over.
 
     Raises:
-        ValueError: If the tar is damaged or compressed, or if a label is no number.
+        ValueError: If the tar is damaged or compressed, a text in it cannot be decoded, or a label is no number.
 
     >>> import io, tempfile
     >>> path = tempfile.mkdtemp() + "/films.tar"
@@ -70,48 +75,66 @@ def tar_rows(tar: str) -> Iterator[ShardRow]:
     [('waves.mp4', 3, 'the sea', '512+5')]
     """
     tar = tar if is_remote(tar) else os.path.abspath(tar)
+    bare: set[str] = set()  # videos without a text beside them
+    apart: list[str] = []  # their texts
     try:
         with _open(tar) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            files = (member for member in archive if member.isfile())
-            for _, members in groupby(files, key=lambda member: _split(member.name)[0]):
-                yield from _sample(tar, archive, {_split(member.name)[1]: member for member in members})
+            files = (member for member in archive if member.isfile() and not _is_hidden(member.name))
+            for stem, group in groupby(files, key=lambda member: _split(member.name)[0]):
+                members = {_split(member.name)[1]: member for member in group}
+                rows = list(_sample(tar, archive, members))
+                texts = [member.name for name, member in members.items() if name in TEXTS]
+                bare |= {stem} if rows and not texts else set()
+                apart += texts if not rows and stem in bare else []
+                yield from rows
                 archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
     except tarfile.TarError as error:
         raise ValueError(f"got {tar}: {error}; expected an uncompressed, whole tar; unpack or write it anew") from error
+    if apart:
+        warnings.warn(
+            f"got {len(apart)} texts in {tar} that do not follow their videos, such as {apart[0]}; they are left out; "
+            f"write the tar anew with the files of a sample one after the other",
+            stacklevel=2,
+        )
 
 
 def _sample(tar: str, archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> Iterator[ShardRow]:
     video = next((members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS), None)
     if video is None:
         return
-    texts = {name: _text(archive, members[name]) for name in ("txt", "cls", "json") if name in members}
+    texts = {name: _text(tar, archive, members[name]) for name in TEXTS if name in members}
     fields = _fields(tar, video.name, texts.get("json", "{}"))
-    caption = texts.get("txt") or _first(fields, CAPTION_FIELDS, "")
-    label = texts.get("cls") or _first(fields, LABEL_FIELDS, -1)
     try:
-        number = int(label)
+        captions = (captions_of(value) for value in (texts.get("txt"), *map(fields.get, CAPTION_FIELDS)))
+        labels = (word_of(value) for value in (texts.get("cls"), *map(fields.get, LABEL_FIELDS)))
+        caption, label = _first(captions) or "", _first(labels)
     except ValueError as error:
-        raise ValueError(
-            f"got label {label!r} of {video.name} in {tar}; expected the number of a class; write numbers"
-        ) from error
-    yield ShardRow(ByteRange(tar, video.offset_data, video.size).path, video.name, number, str(caption).strip(), b"")
+        raise ValueError(f"got a caption or label of {video.name} in {tar}, which holds {error}; correct it") from error
+    number = -1 if label is None else class_number(label, f"{tar}, for {video.name}")
+    yield ShardRow(ByteRange(tar, video.offset_data, video.size).path, video.name, number, caption, b"")
 
 
 def _fields(tar: str, name: str, text: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"got the JSON of {name} in {tar}: {error}; expected an object; write it anew") from error
-    return fields if isinstance(fields, dict) else {}
+    if not isinstance(fields, dict):
+        raise ValueError(f"got the JSON of {name} in {tar}, which is no object; expected one; write it anew")
+    return fields
 
 
-def _first(fields: Mapping[str, Any], names: tuple[str, ...], otherwise: Any) -> Any:
-    return next((fields[name] for name in names if fields.get(name) is not None), otherwise)
+def _first(values: Iterable[str | None]) -> str | None:
+    return next((value for value in values if value is not None), None)
 
 
-def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+def _text(tar: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     content = archive.extractfile(member)
-    return content.read().decode("utf-8", errors="replace").strip() if content else ""
+    return decode(content.read(), f"{member.name} in {tar}") if content else ""
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -130,5 +153,6 @@ def _open(tar: str) -> Any:
 def _glob(pattern: str) -> list[str]:
     if is_remote(pattern):
         filesystem, name = remote(pattern)
-        return sorted(filesystem.unstrip_protocol(found) for found in filesystem.glob(name))
+        found = [path for path in filesystem.glob(name) if not path.rpartition("/")[2].startswith(".")]
+        return sorted(map(filesystem.unstrip_protocol, found))
     return sorted(glob.glob(pattern))

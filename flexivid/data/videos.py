@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from flexivid.data.cells import unpack
 from flexivid.data.index_file import TABLE, Table
 
 
@@ -125,8 +126,12 @@ class Videos:
         return self._value("path", row)
 
     def caption(self, row: int) -> str:
-        """Return the words for a video; empty without captions."""
-        return self._value("caption", row)
+        """Return the words for a video, the first of several captions; empty without captions."""
+        return self.captions(row)[0]
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """Return all captions of a video, at least one, which is empty where there is none."""
+        return unpack(self._value("caption", row))
 
     def facts(self, row: int) -> bytes:
         """Return what ``probe`` found, for ``Facts.from_bytes``."""

@@ -100,7 +100,8 @@ def newest_run(root: str | Path = "runs") -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    found = [*Path(root).rglob(WEIGHTS), *Path(root).rglob("*.ckpt")]
+    checkpoints = [file for file in Path(root).rglob("*.ckpt") if not file.name.startswith(".")]
+    found = [*Path(root).rglob(WEIGHTS), *checkpoints]
     if not found:
         raise FileNotFoundError(
             f"got no trained model below {Path(root)}/; expected {WEIGHTS} or a .ckpt file; run `make train-video`"

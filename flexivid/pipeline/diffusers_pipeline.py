@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from flexivid.budget.cost import human
+from flexivid.data.cells import text_of
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.pipeline.pretrained_budget import apply_budget
@@ -210,6 +211,11 @@ def _check(options: Any) -> None:
     for name in ("adapter", "prompt"):
         if not getattr(options, name):
             raise ValueError(f"got --pipeline without --{name}; expected both; give --{name}")
+    for prompt in (*options.prompt, options.negative_prompt):
+        try:
+            text_of(prompt)
+        except ValueError as error:  # a terminal with another encoding than Python expects
+            raise ValueError(f"got a prompt, which holds {error}; give it as UTF-8") from error
     if options.precision != "auto" and options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected auto, fp32, bf16 or fp16; change it")
 

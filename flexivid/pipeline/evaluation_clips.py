@@ -27,6 +27,7 @@ from flexivid.data.manifest import Manifests, read_manifests
 from flexivid.data.pool import DecodePool, num_cores, outcomes, probe_many
 from flexivid.data.probe import VideoError
 from flexivid.data.splits import load_splits, name_some
+from flexivid.data.text import read_text
 from flexivid.pipeline.shipped import is_shipped
 
 SPLITS = ("train", "held_out", "all")
@@ -112,7 +113,7 @@ def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **chan
 def data_section(run: Path) -> dict[str, Any]:
     """The ``data`` section of ``config.yaml`` in a run's folder; empty if there is none."""
     try:
-        section = (yaml.safe_load((run / "config.yaml").read_text()) or {}).get("data") or {}
+        section = (yaml.safe_load(read_text(run / "config.yaml")) or {}).get("data") or {}
     except OSError:
         return {}
     return dict(section.get("init_args", section))

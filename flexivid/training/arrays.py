@@ -34,7 +34,7 @@ class Rows(Dataset):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        files = sorted(Path(folder).glob("*.npy"))
+        files = sorted(file for file in Path(folder).glob("*.npy") if not file.name.startswith("."))
         self.arrays = {file.stem: np.load(file, mmap_mode="r") for file in files}
         self.counts = {name: len(array) for name, array in self.arrays.items()}
         if not self.counts or min(self.counts.values()) == 0:

@@ -29,8 +29,10 @@ def _model_of(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        recipe = yaml.safe_load(file.read_text())
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError:
         return {}
+    except UnicodeDecodeError as error:  # which the parser would complain of without a name
+        raise ValueError(f"got {file}: {error}; expected a recipe as UTF-8; save it as UTF-8") from error
     model = recipe.get("model") if isinstance(recipe, dict) else None
     return model if isinstance(model, dict) else {}

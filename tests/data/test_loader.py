@@ -37,7 +37,7 @@ class Named:
     def label(self, clip):
         return clip
 
-    def caption(self, clip):
+    def caption(self, clip, epoch=0):
         return f"clip {clip}"
 
     def plan(self, address):

@@ -27,7 +27,7 @@ class Dataset:
     def label(self, clip):
         return clip
 
-    def caption(self, clip):
+    def caption(self, clip, epoch=0):
         return ""
 
 

@@ -23,6 +23,14 @@ def test_files_differ_in_one_byte_that_no_sample_sees(tmp_path):
     assert [fault.path for fault in repeats(groups)] == [str(tmp_path / "c")]
 
 
+def test_hidden_files_beside_pictures_make_no_difference(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"x")
+        (tmp_path / name / "._1.png").write_text(name)
+    assert len(find_duplicates([tmp_path / "a", tmp_path / "b"])) == 1
+
+
 def test_one_path_with_two_captions_is_no_duplicate(tmp_path):
     (tmp_path / "a").write_text("x")
     assert find_duplicates([tmp_path / "a", tmp_path / "a"]) == ()

@@ -118,7 +118,10 @@ def test_shards_can_be_made_from_shards_and_from_an_index(sources, tmp_path):
         def __len__(self):
             return len(sources)
 
-        path, caption, facts = (lambda self, i, place=place: sources[i][place] for place in (0, 2, 3))
+        path, facts = (lambda self, i, place=place: sources[i][place] for place in (0, 3))
+
+        def captions(self, i):
+            return (sources[i][2],)
 
     write_shards(sources_of(Index()), tmp_path / "one", progress=False)
     again = [(row.path, row.label, row.caption, row.facts) for row in shard_rows(tmp_path / "one")]

@@ -179,6 +179,7 @@ def test_fingerprint_tells_weights_and_configs_apart(model, averaged, build_mode
 def test_newest_run(model, tmp_path):
     old, new = save(tmp_path / "a" / "version_0", model, {}), write_ckpt(tmp_path / "b" / "last.ckpt", model)
     os.utime(old / "model.safetensors", (1, 1))
+    (tmp_path / "b" / "._last.ckpt").write_bytes(b"written by macOS")
     assert newest_run(tmp_path) == new
     os.utime(new, (0, 0))
     assert newest_run(tmp_path) == old

@@ -210,6 +210,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_hidden_files_are_no_arrays(tmp_path) -> None:
+    np.save(tmp_path / "latent.npy", np.zeros((3, 2)))
+    (tmp_path / "._latent.npy").write_bytes(b"written by macOS")
+    assert list(Rows(tmp_path).arrays) == ["latent"]
+
+
 def test_rows_of_an_epoch_once_for_any_number_of_ranks(tmp_path) -> None:
     folder = str(arrays(tmp_path / "rows", rows=12))
     rows = Rows(folder)
