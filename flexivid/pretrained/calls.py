@@ -18,6 +18,7 @@ from flexivid.pretrained.affine import compute_dtype, device_of
 from flexivid.pretrained.family import Config, config_of
 
 Size = tuple[int, int, int]
+JOINED = ("padding_mask",)  # constants that become channels of the latent, and have its dtype
 TRAIN_TIMES = 1000  # the timestep of pure noise in diffusers
 
 
@@ -169,7 +170,7 @@ def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: in
     for name, shape in form.inputs(config, text_tokens).items():
         value = _filled(shape, batch, source).to(latent.device)
         call[name] = value.to(latent.dtype) if value.is_floating_point() else value
-    return call | _moved(form.constants(config, size), latent.device)
+    return call | _moved(form.constants(config, size), latent)
 
 
 def first_output(model: nn.Module, call: Mapping[str, Any]) -> Tensor:
@@ -209,7 +210,7 @@ def flow_call(model: nn.Module, latent: Tensor, noise: Tensor, time: Tensor, inp
     t = time.view(-1, 1, 1, 1, 1).to(latent)
     noisy = torch.lerp(latent, noise.to(latent), t)
     size: Size = tuple(latent.shape[2:])  # type: ignore[assignment]
-    constants = _moved(form.constants(config, size), latent.device)
+    constants = _moved(form.constants(config, size), latent)
     return {form.names[0]: form.pack(noisy), form.names[1]: form.noise_time * time, **constants, **inputs}
 
 
@@ -223,10 +224,11 @@ def _filled(shape: tuple, batch: int, source: torch.Generator) -> Tensor:
     return torch.randn(batch, *shape, generator=source)
 
 
-def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def _moved(values: dict[str, Any], latent: Tensor) -> dict[str, Any]:
     def move(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(move(part) for part in value)
-        return value.to(device) if isinstance(value, Tensor) else value
+        return value.to(latent.device) if isinstance(value, Tensor) else value
 
-    return {name: move(value) for name, value in values.items()}
+    moved = {name: move(value) for name, value in values.items()}
+    return moved | {name: moved[name].to(latent.dtype) for name in JOINED if name in moved}

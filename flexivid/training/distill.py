@@ -23,7 +23,7 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.pretrained_model import load_transformer
 from flexivid.pipeline.pretrained_source import ANY_FILES, ModelFiles
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.pretrained.calls import first_output, flow_call
+from flexivid.pretrained.calls import JOINED, first_output, flow_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
 from flexivid.training.arrays import read_arrays
@@ -241,8 +241,9 @@ class FlexiDistillation(LightningModule):
     def _in_own_precision(self, call: dict[str, Any]) -> dict[str, Any]:
         """Latents and texts in the precision of the native weights; times and tables as they are."""
         dtype, batch = self.network.dtype, len(call["hidden_states"])
-        wide = [k for k, v in call.items() if isinstance(v, Tensor) and v.is_floating_point() and len(v) == batch]
-        return {**call, **{name: call[name].to(dtype) for name in wide if name != "timestep"}}
+        floats = [name for name, v in call.items() if isinstance(v, Tensor) and v.is_floating_point()]
+        wide = [name for name in floats if name in JOINED or (len(call[name]) == batch and name != "timestep")]
+        return {**call, **{name: call[name].to(dtype) for name in wide}}
 
     def _latent_and_inputs(self, batch: dict[str, Any]) -> tuple[Tensor | None, dict[str, Tensor]]:
         label, video, latent = batch.pop("label", None), batch.pop("video", None), batch.pop("latent", None)
