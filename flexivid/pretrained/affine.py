@@ -172,8 +172,8 @@ def stored_values(value: object) -> Tensor | None:
     """An entry of a state dict as plain numbers; ``None`` for what is none, like the settings of a quantisation.
 
     Example:
-        >>> stored_values(torch.quantize_per_tensor(torch.tensor([0.5]), 0.25, 0, torch.qint8)).tolist()
-        [0.5]
+        >>> stored_values(torch.ones(2)).tolist(), stored_values("nf4")
+        ([1.0, 1.0], None)
     """
     if not isinstance(value, Tensor):
         return None

@@ -1,0 +1,48 @@
+"""Quantised linears as libraries make them, imitated: integers and a scale for each row."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Int8Linear(nn.Module):
+    """Like bitsandbytes and others that put a class of their own in the place of a linear."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().float()
+        scale = (weight.abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
+        self.weight = nn.Parameter((weight / scale).round().to(torch.int8), requires_grad=False)
+        self.register_buffer("scale", scale)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, (self.weight * self.scale).to(x.dtype), self.bias)
+
+
+class ScaledLinear(nn.Linear):
+    """Like checkpoints in scaled float8: a linear whose weights are not what it computes with."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
+        scale = linear.weight.detach().float().abs().max() / 448
+        self.weight = nn.Parameter(
+            (linear.weight.detach().float() / scale).to(torch.float8_e4m3fn), requires_grad=False
+        )
+        self.register_buffer("scale", scale)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, (self.weight.float() * self.scale).to(x.dtype), self.bias)
+
+
+def quantise(model: nn.Module, kind: type[Int8Linear] | type[ScaledLinear]) -> nn.Module:
+    """Put ``kind`` in the place of linears, but not where classes ask for the dtype of their time embedding."""
+    for path, parent in list(model.named_modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and "time_embed" not in path:
+                setattr(parent, name, kind(child))
+    return model
