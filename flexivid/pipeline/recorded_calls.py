@@ -109,7 +109,7 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     folder.mkdir(parents=True, exist_ok=True)
     for name in calls[0]:
         rows = torch.cat([call[name] for call in calls])
-        np.save(folder / f"{name}.npy", _stored(rows, torch.float32).numpy())
+        np.save(folder / f"{name}.npy", half_rows(rows, torch.float32).numpy())
     return folder
 
 
@@ -179,11 +179,23 @@ def _rows(call: dict[str, Any], name: str) -> np.ndarray:
     value = value.expand(count, *value.shape[1:]) if len(value) == 1 else value
     if name == "timestep":  # of which bfloat16 and float16 would keep three digits
         return (value.float() if value.is_floating_point() else value).numpy()
-    return _stored(value, None).numpy()
+    return half_rows(value, None).numpy()
 
 
-def _stored(value: Tensor, wider: torch.dtype | None) -> Tensor:
-    """Half precision for numbers; NumPy has no bfloat16, so ``wider``, if any, is for what float16 cannot hold."""
+def half_rows(value: Tensor, wider: torch.dtype | None) -> Tensor:
+    """Numbers as they are kept on disk, in float16: NumPy has no bfloat16.
+
+    Args:
+        value: Any tensor; integers stay.
+        wider: Dtype for what float16 cannot hold; ``None`` = refuse that.
+
+    Raises:
+        ValueError: If float16 cannot hold the numbers, and there is no ``wider``.
+
+    Example:
+        >>> half_rows(torch.tensor([1e6]).bfloat16(), torch.float32)
+        tensor([999424.])
+    """
     if not value.is_floating_point():
         return value
     half = value.to(torch.float16)

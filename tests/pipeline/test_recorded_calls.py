@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexivid.pipeline.recorded_calls import _stored, record_calls, record_texts
+from flexivid.pipeline.recorded_calls import half_rows, record_calls, record_texts
 from flexivid.training.arrays import CallArrays, Rows
 from tests.pretrained.pipelines import PIPELINES
 
@@ -50,10 +50,10 @@ def test_calls_in_bfloat16_come_back(tmp_path, family) -> None:
 
 def test_numbers_beyond_half_precision_are_kept_or_refused(tmp_path) -> None:
     wide = torch.tensor([[1e6, 1.0]]).bfloat16()
-    assert torch.equal(_stored(wide, torch.float32), wide.float())
-    assert _stored(wide / 1e6, torch.float32).dtype == torch.float16
+    assert torch.equal(half_rows(wide, torch.float32), wide.float())
+    assert half_rows(wide / 1e6, torch.float32).dtype == torch.float16
     with pytest.raises(ValueError, match=r"got numbers up to 999424 in a call; expected what float16 holds"):
-        _stored(wide, None)
+        half_rows(wide, None)
 
 
 def test_without_prompts_or_calls(tmp_path) -> None:
