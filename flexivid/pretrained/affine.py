@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {4: F.conv2d, 5: F.conv3d}  # by the axes of the weights
 READABLE = (nn.Linear, nn.Conv2d, nn.Conv3d)  # their weights are what they compute with; a subclass may scale them
 PLAIN = (Tensor, nn.Parameter, DTensor)  # tensors that hold their numbers as they are
+UNIT = 256  # length of the vectors that a layer is asked with: in half precision a large bias hides small weights
 LEAST_BYTES = 2  # of a number to compute with; anything smaller is a form of storage
 
 
@@ -121,7 +122,7 @@ def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     Example:
         >>> class Halves(nn.Linear):
         ...     def forward(self, x): return super().forward(x) / 2
-        >>> layer = Halves(2, 1)
+        >>> layer = Halves(2, 1, bias=False)
         >>> torch.equal(values_of(layer, torch.float32)[0] * 2, layer.weight)
         True
     """
@@ -136,7 +137,7 @@ def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
     try:
         zero = layer(torch.zeros_like(inputs[:1]))
-        answers = layer(inputs).to(new_dtype(inputs.dtype))
+        answers = layer(inputs * UNIT).to(new_dtype(inputs.dtype)) / UNIT
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:150]
         raise ValueError(
@@ -145,7 +146,7 @@ def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
             " quantisation"
         ) from error
     bias = zero.to(answers.dtype).flatten()
-    weight = answers.reshape(len(inputs), -1) - bias  # (inputs, outputs)
+    weight = answers.reshape(len(inputs), -1) - bias / UNIT  # (inputs, outputs)
     return weight.T.reshape(-1, *inputs.shape[1:]).contiguous(), bias
 
 

@@ -37,6 +37,15 @@ def test_quantised_linears_are_asked_for_what_they_compute_with(kind) -> None:
     assert torch.equal(bias, layer.bias)
 
 
+def test_a_large_bias_does_not_hide_small_weights_in_half_precision() -> None:
+    linear = nn.Linear(6, 4, dtype=torch.bfloat16)
+    nn.init.constant_(linear.bias, 4.0)
+    layer = Int8Linear(linear)
+    weight, bias = values_of(layer, torch.bfloat16)
+    torch.testing.assert_close(weight, layer.weight * layer.scale, rtol=1e-2, atol=1e-3)
+    assert bias.tolist() == [4.0] * 4
+
+
 def test_convolutions_of_another_class_are_asked_too() -> None:
     layer = Halved3d(2, 4, (1, 2, 2), (1, 2, 2))
     weight, bias = values_of(layer, torch.float32)
