@@ -127,7 +127,7 @@ def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         True
     """
     inputs = _unit_inputs(layer, dtype)
-    if not _is_plain(layer):
+    if not is_plain(layer):
         return _asked(layer, inputs)
     stored = layer.weight.detach()
     weight = stored.to(new_dtype(stored.dtype) if stored.dtype.itemsize >= LEAST_BYTES else torch.float32, copy=True)
@@ -150,7 +150,13 @@ def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return weight.T.reshape(-1, *inputs.shape[1:]).contiguous(), bias
 
 
-def _is_plain(layer: Any) -> bool:
+def is_plain(layer: Any) -> bool:
+    """Whether a layer's weights can be read: floating point, and what it computes with.
+
+    Example:
+        >>> is_plain(nn.Linear(2, 2)), is_plain(nn.LayerNorm(2))
+        (True, False)
+    """
     weight = getattr(layer, "weight", None)
     return type(layer) in READABLE and type(weight) in PLAIN and layer.weight.is_floating_point()
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.affine import compute_dtype
+from flexivid.pretrained.affine import compute_dtype, is_plain
 from flexivid.pretrained.family import Family, Fold, argument_names, config_of, named_call
 from flexivid.pretrained.layers import Embedding, Unembedding
 from flexivid.pretrained.lora import attach_lora, has_peft, rebase
@@ -260,7 +260,7 @@ def _enter(model: nn.Module, flexi: Flexi, name: str) -> None:
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     for path, layer in weak.lora_layers.items():
         base = rebase(model, path, layer).base_layer
-        if weak.merged and type(base) is not nn.Linear:
+        if weak.merged and not is_plain(base):
             raise ValueError(
                 f"got a {type(base).__name__} at {path} after merge_lora; expected the linear that was merged; call"
                 " unmerge_lora first"

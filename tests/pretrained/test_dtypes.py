@@ -22,7 +22,7 @@ from flexivid.pretrained.flexify import flexify, set_mode
 from flexivid.pretrained.merged import merge_lora
 from tests.pretrained.families import CASES, Case, build, by_family, call, disturb, output
 from tests.pretrained.pipelines import PIPELINES
-from tests.pretrained.quantised import Int8Linear, ScaledLinear, quantise
+from tests.pretrained.quantised import Int8Linear, ScaledLinear, quantise, quantise_weights
 
 WAN = CASES[0]
 BF16, FP16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
@@ -64,9 +64,10 @@ RECIPES = {
     "autocast bf16": Recipe(lambda model: model, F32, 0.03, BF16),
     "autocast fp16": Recipe(lambda model: model, F32, 0.004, FP16),
     "int8": Recipe(partial(quantise, kind=Int8Linear), F32, 0.03, never=OWN),
+    "int8 tensors": Recipe(lambda model: quantise_weights(model.to(BF16)), BF16, 0.05, never=OWN),
     "scaled float8": Recipe(partial(quantise, kind=ScaledLinear), F32, 0.15, never=OWN),
 }
-QUANTISED = ("int8", "scaled float8")
+QUANTISED = ("int8", "int8 tensors", "scaled float8")
 by_recipe = pytest.mark.parametrize("name", RECIPES)
 stored_only = pytest.mark.parametrize("name", ["e4m3", "e5m2", "bf16 stored"])
 
@@ -177,13 +178,25 @@ def test_merged_copies_compute_in_what_the_model_computes_in(case: Case, name: s
 def test_quantised_linears_are_not_merged(kind) -> None:
     model = flexible(WAN, quantise(build(WAN), kind))
     with pytest.raises(
-        ValueError, match=rf"got a {kind.__name__} at blocks.0.attn1.to_q of torch\.\w+; expected a linear"
+        ValueError, match=rf"got a {kind.__name__} at blocks.0.attn1.to_q of Parameter, torch\.\w+; expected a linear"
     ):
         merge_lora(model)
     model = flexible(WAN)
     merge_lora(model)
     with pytest.raises(ValueError, match=rf"got a {kind.__name__} at .* after merge_lora; .* call unmerge_lora first"):
         set_mode(quantise(model, kind), "1x4x4")
+
+
+def test_weights_that_hold_integers_are_not_merged(tmp_path) -> None:
+    model = flexible(WAN, quantise_weights(build(WAN)))
+    with pytest.raises(ValueError, match=r"got a Linear at blocks.0.attn1.to_q of Int8Tensor, torch.float32; expected"):
+        merge_lora(model)
+    save_adapter(model, tmp_path)
+    assert list(load_adapter(quantise_weights(build(WAN)), tmp_path).flexi.modes) == list(WAN.modes)
+    model = flexible(WAN)
+    merge_lora(model)
+    with pytest.raises(ValueError, match=r"got a Linear at blocks.0.attn1.to_q after merge_lora; expected the linear"):
+        set_mode(quantise_weights(model), "1x4x4")
 
 
 def test_nothing_that_is_new_is_found_by_those_who_look_for_layers() -> None:
