@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.command_line import add_files, program_parser, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
@@ -40,6 +40,8 @@ def build_parser() -> ArgumentParser:
     add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
     add("--skip", action="store_true", help="add a small network around the transformer, zero at first")
     add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
+    add_files(add)
+    add("--subfolder", help="diffusers: folder of the transformer in a pipeline, e.g. transformer_2")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add(
         "--size", type=int, nargs=3, help="latent size for the costs: frames rows columns (default: the family's usual)"
@@ -64,22 +66,20 @@ def run(options: Namespace) -> None:
     from flexivid.data.text import read_lines
     from flexivid.pipeline import pretrained_model as pretrained
     from flexivid.pipeline.devices import pick_device
+    from flexivid.pipeline.pretrained_source import files_of
     from flexivid.pretrained.adapter import save_adapter
     from flexivid.pretrained.flexify import flexify
 
-    if options.prompts and (not options.output or options.dry_run or not Path(options.prompts).is_file()):
-        raise ValueError(f"got --prompts {options.prompts}; expected a file, and --output to write to; give both")
-    if options.precision not in DTYPES:
-        raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+    _check(options)
     prompts = read_lines(options.prompts) if options.prompts else []
     if options.prompts and not prompts:
         raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
     dtype = getattr(torch, DTYPES[options.precision])
-    settings = {"rank": options.rank, "skip": options.skip}
-    model = pretrained.load_transformer(options.model, dtype=dtype, empty=options.dry_run)
+    settings, files = {"rank": options.rank, "skip": options.skip}, files_of(options)
+    model = pretrained.load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
     difference = None
     if options.dry_run:
-        flexify(model.to(dtype), options.modes, **settings)
+        flexify(model, options.modes, **settings)
     else:
         model.to(pick_device(options.device))
         difference = pretrained.flexify_and_compare(model, options.modes, **settings)
@@ -95,19 +95,32 @@ def run(options: Namespace) -> None:
         written = str(save_adapter(model, options.output))
         print(f"adapter written to {written}, not trained yet")
         if prompts:
-            _write_prompts(options, model, prompts)
+            _write_prompts(options, model, prompts, dtype)
     if options.json:
         print(json.dumps(_summary(options, model, size, difference, written)))
 
 
-def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str]) -> None:
+def _check(options: Namespace) -> None:
+    if options.prompts and (not options.output or options.dry_run or not Path(options.prompts).is_file()):
+        raise ValueError(f"got --prompts {options.prompts}; expected a file, and --output to write to; give both")
+    if options.prompts and options.subfolder not in (None, "transformer"):
+        raise ValueError(
+            f"got --prompts with --subfolder {options.subfolder}; expected prompts of the pipeline's first transformer,"
+            " whose texts serve both; write them without --subfolder"
+        )
+    if options.precision not in DTYPES:
+        raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+
+
+def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype: Any) -> None:
     """Text embeddings where distillation walks the paths itself, recorded calls elsewhere."""
     from flexivid.pipeline.diffusers_pipeline import whole_pipeline
+    from flexivid.pipeline.pretrained_source import files_of
     from flexivid.pipeline.recorded_calls import record_calls, record_texts
     from flexivid.pretrained.calls import form_of
 
-    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    pipe = whole_pipeline(options.model, dtype=dtype, transformer=model).to(device)
+    pipe = whole_pipeline(options.model, dtype=dtype, files=files_of(options), transformer=model)
+    pipe.to(next(model.parameters()).device)
     record = record_texts if form_of(model).is_flow else record_calls
     print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output) / 'prompts', prompts)}")
 

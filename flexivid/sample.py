@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_solving, program_parser, sampling_options, words_of
+from flexivid.pipeline.command_line import add_files, add_solving, program_parser, sampling_options, words_of
 from flexivid.pipeline.messages import plain_errors, result_line
 
 EXAMPLES = """examples:
@@ -25,6 +25,9 @@ EXAMPLES = """examples:
   python -m flexivid.sample --pipeline my_wan --adapter wan_modes --prompt "a cat walks" --budget 1 0.25
 """
 
+PIPELINE_OPTIONS: tuple[str, ...] = ("adapter", "merge_lora", "prompt", "negative_prompt")
+PIPELINE_OPTIONS += ("variant", "revision", "local_files_only", "use_safetensors")
+
 
 def build_parser() -> ArgumentParser:
     """All options, named as in diffusers; dashes and underscores are the same."""
@@ -36,6 +39,7 @@ def build_parser() -> ArgumentParser:
         "--adapter", help="weak modes for the pipeline's transformer: a folder of flexivid.flexify or of a distillation"
     )
     add("--merge_lora", action="store_true", help="copies with the adapter's LoRA merged: faster, takes more memory")
+    add_files(add)
     add("--prompt", nargs="+", help="texts, one video each, or --num-videos of each")
     add("--negative_prompt", help="text to keep away from, where the pipeline takes one")
     add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
@@ -145,7 +149,7 @@ def _run_pipeline(options: Namespace) -> None:
 
 
 def _refuse_pipeline_options(options: Namespace) -> None:
-    for name in ("adapter", "merge_lora", "prompt", "negative_prompt"):
+    for name in PIPELINE_OPTIONS:
         if getattr(options, name):
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")

@@ -69,6 +69,14 @@ def add_solving(add: Callable[..., Any]) -> None:
     add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
 
 
+def add_files(add: Callable[..., Any]) -> None:
+    """Which files of a diffusers model to read; their names are those of ``ModelFiles``."""
+    add("--variant", help="diffusers: files of the weights, e.g. fp16 (default: those without a variant)")
+    add("--revision", help="diffusers: branch, tag or commit on the hub (default: its main branch)")
+    add("--local_files_only", action="store_true", help="diffusers: read what is on this machine only")
+    add("--use_safetensors", action="store_true", help="diffusers: read weights from safetensors only")
+
+
 def sampling_options(options: Namespace) -> dict[str, Any]:
     """The options that are sampling settings, under their names there."""
     names = ["num_inference_steps", "guidance_scale", "guidance", "guide_mode", "compensate_guidance", "solver"]

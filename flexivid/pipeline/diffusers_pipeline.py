@@ -19,6 +19,7 @@ from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.pipeline.pretrained_budget import apply_budget
 from flexivid.pipeline.pretrained_plan import PretrainedPlan, plan_steps
+from flexivid.pipeline.pretrained_source import ANY_FILES, TRANSFORMER, ModelFiles, files_of, plain_loading
 from flexivid.pipeline.recorded_calls import NetworkReachedError
 from flexivid.pipeline.sample_folder import file_name, prepare_folder
 from flexivid.pipeline.video_io import write_grid, write_video
@@ -48,7 +49,12 @@ class PipelineOutcome(NamedTuple):
 
 
 def load_pipeline(
-    model: str | Path, adapter: str | Path, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    model: str | Path,
+    adapter: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    files: ModelFiles = ANY_FILES,
 ) -> Any:
     """Load a diffusers pipeline, and give its transformer the modes of an adapter.
 
@@ -57,31 +63,27 @@ def load_pipeline(
         adapter: What ``save_adapter``, ``flexivid.flexify`` or a distillation wrote.
         dtype: Precision of the pipeline.
         device: Where to put it.
+        files: Which of its files to read.
 
     Raises:
         ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
     """
-    pipe = whole_pipeline(model, dtype=dtype)
-    load_adapter(pipe.transformer, adapter, check=dtype != torch.float16)  # float16 weights have another fingerprint
+    pipe = whole_pipeline(model, dtype=dtype, files=files)
+    load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(pipe.transformer))
     return pipe.to(device)
 
 
-def whole_pipeline(model: str | Path, *, dtype: torch.dtype, **parts: Any) -> Any:
+def whole_pipeline(model: str | Path, *, dtype: torch.dtype, files: ModelFiles = ANY_FILES, **parts: Any) -> Any:
     """Load a diffusers pipeline with all its parts; ``parts`` are those that are in memory already.
 
     Raises:
-        ValueError: If there is no such pipeline, or it has no text encoder or no transformer.
+        ValueError: If there is no such pipeline, it has no text encoder or no transformer, or no such ``files``.
     """
     from diffusers import DiffusionPipeline
 
-    try:
-        pipe = DiffusionPipeline.from_pretrained(str(model), torch_dtype=dtype, **parts)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"got pipeline {model}, which cannot be loaded ({reason}); expected a folder of a whole pipeline"
-            " or a hub id; check it"
-        ) from error
+    files.check_folder(Path(model) / TRANSFORMER)
+    with plain_loading(f"pipeline {model}", "a folder of a whole pipeline or a hub id"):
+        pipe = DiffusionPipeline.from_pretrained(str(model), dtype=dtype, **parts, **files.settings)
     for part in ("transformer", "text_encoder"):
         if part in pipe.config and getattr(pipe, part, None) is None:
             raise ValueError(f"got a pipeline without its {part}; expected all parts; download the whole pipeline")
@@ -150,7 +152,7 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     device = pick_device(options.device)
     dtype = fast_dtype(device) if options.precision == "auto" else DTYPES[options.precision]
     budgets = [_fraction(word) for word in options.budget or ["1"]]
-    pipe = load_pipeline(options.pipeline, options.adapter, dtype=dtype, device=device)
+    pipe = load_pipeline(options.pipeline, options.adapter, dtype=dtype, device=device, files=files_of(options))
     if options.merge_lora:
         print(f"LoRA merged into copies: {merge_lora(pipe.transformer) / 2**20:.1f} MiB more")
     prompts = list(options.prompt) * (options.num_videos or 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,8 @@ from flexivid.budget.cost import human
 from flexivid.patching.shapes import PatchMode, num_tokens
 from flexivid.pipeline.checkpoint import CONFIG, load
 from flexivid.pipeline.pretrained_plan import costs_of, least_budget
+from flexivid.pipeline.pretrained_source import ANY_FILES, ModelFiles, plain_loading
+from flexivid.pretrained.affine import compute_dtype
 from flexivid.pretrained.calls import Size, first_output, form_of, random_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode
@@ -25,47 +26,48 @@ from flexivid.pretrained.video_dit import VideoDiT
 TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient, Adam's two moments, its average
 
 
-def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, empty: bool = False) -> nn.Module:
+def load_transformer(
+    model: str | Path, *, dtype: torch.dtype | None = None, empty: bool = False, files: ModelFiles = ANY_FILES
+) -> nn.Module:
     """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte.
 
     Args:
         model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, a
             ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT.
-        dtype: Precision of its weights; ``None`` = float32.
+        dtype: Precision of its weights, but for those that its class keeps in float32; ``None`` = float32.
         empty: Read the configuration only: the model is on the meta device.
+        files: Which files of a diffusers model to read.
 
     Raises:
-        ValueError: If there is no such model.
+        ValueError: If there is no such model, or it has no such files.
     """
+    folder, dtype = Path(model), dtype or torch.float32
+    is_original = folder.suffix in (".pt", ".pth")
+    if is_original or "flexivid_version" in _config(folder):
+        files.refuse_for(model)
+        plain = load_plain(folder) if is_original else load(folder, device="meta" if empty else "cpu")
+        return plain.to("meta" if empty else "cpu").to(dtype)
+    source, where = files.place(model)
+    with plain_loading(f"model {model}", "a diffusers model"):
+        kind = _class_of(Path(source))
+        if empty:
+            return nn.Module.to(_empty(kind, source, where, files), dtype)  # their own warns of what stays float32
+        return kind.from_pretrained(source, dtype=dtype, **where, **files.settings).eval()
+
+
+def _class_of(folder: Path) -> Any:
     from diffusers import AutoModel
 
-    folder = Path(model)
-    if folder.suffix in (".pt", ".pth"):
-        plain = load_plain(folder)
-        return plain.to("meta") if empty else plain.to(dtype or torch.float32)
-    if "flexivid_version" in _config(folder):
-        return load(folder, device="meta" if empty else "cpu").to(dtype or torch.float32)
-    inside = not folder.is_dir() or (folder / "model_index.json").is_file()
-    where: dict[str, Any] = {"subfolder": "transformer"} if inside else {}
-    if folder.is_dir() and not (folder / where.get("subfolder", "") / "config.json").is_file():
-        raise ValueError(
-            f"got model {model} without {'transformer/' if inside else ''}config.json; expected a diffusers folder, of"
-            " a pipeline or of its transformer; check the path"
-        )
-    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
-        raise ValueError(f"got model {model}, which does not exist; expected a folder or a hub id like org/name")
-    is_own = _config(folder / where.get("subfolder", "")).get("_class_name") == VideoDiT.__name__
-    kind: Any = VideoDiT if is_own else AutoModel
-    try:
-        if empty:
-            with torch.device("meta"):
-                return (
-                    VideoDiT.from_config(VideoDiT.load_config(folder)) if is_own else kind.from_config(model, **where)
-                )
-        return kind.from_pretrained(str(model), torch_dtype=dtype or torch.float32, **where).eval()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"got model {model}, which cannot be loaded ({reason}); expected a diffusers model") from error
+    return VideoDiT if _config(folder).get("_class_name") == VideoDiT.__name__ else AutoModel
+
+
+def _empty(kind: Any, source: str, where: dict[str, str], files: ModelFiles) -> nn.Module:
+    """A model on the meta device; its configuration is the same for all variants."""
+    hub = {name: value for name, value in files.settings.items() if name in ("revision", "local_files_only")}
+    with torch.device("meta"):
+        if kind is VideoDiT:
+            return kind.from_config(kind.load_config(source))
+        return kind.from_config(source, **where, **hub)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
     added = sum(parameter.numel() for parameter in new)
     weights = sum(parameter.nbytes for parameter in native)
     tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
-    kept = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * next(iter(native)).element_size()
+    kept = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * compute_dtype(model).itemsize
     return Needs(
         sum(parameter.numel() for parameter in native),
         added,

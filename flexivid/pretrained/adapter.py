@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from flexivid.patching.shapes import PatchMode
+from flexivid.pretrained.affine import LEAST_BYTES, stored_values
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.flexify import flexify as attach
 from flexivid.pretrained.merged import unmerge_lora
+from flexivid.pretrained.registry import refuse_wrapped
 
 SETTINGS = "flexivid.json"
 SAMPLES = 4096  # values of each weight that the fingerprint reads
@@ -35,8 +37,9 @@ def fingerprint(model: nn.Module) -> str:
         ValueError: If weights are on the meta device (offloaded, or never loaded).
     """
     digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        if name.startswith("flexi."):
+    for name, value in sorted(model.state_dict().items()):
+        weight = stored_values(value)
+        if name.startswith("flexi.") or weight is None:
             continue
         if weight.is_meta:
             raise ValueError(f"got weight {name} on the meta device; expected loaded ones; do this before offloading")
@@ -108,7 +111,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     Args:
         model: The transformer that the adapter was made for, with or without weak modes.
         folder: What ``save_adapter`` wrote.
-        check: Refuse other native weights than those it was made for. Turn off for float16 or quantised copies.
+        check: Refuse other native weights than those it was made for. Turn off for float16, float8 or quantised copies.
 
     Returns:
         The same model.
@@ -118,6 +121,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     """
     folder = Path(folder)
     settings = _settings(folder)
+    refuse_wrapped(model)
     if settings["family"] != type(model).__name__:
         raise ValueError(
             f"got an adapter for {settings['family']}; expected one for {type(model).__name__}; see {folder / SETTINGS}"
@@ -125,7 +129,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     if check and settings["native_sha256"] != fingerprint(model):
         raise ValueError(
             f"got the adapter {folder} of other native weights; expected sha256 {settings['native_sha256'][:12]}...;"
-            " load the model that it was made for, or pass check=False for a float16 or quantised copy of it"
+            " load the model that it was made for, or pass check=False for a float16, float8 or quantised copy of it"
         )
     if not hasattr(model, "flexi"):
         attach(model, settings["modes"], rank=settings["rank"], skip=settings["skip"])
@@ -158,6 +162,12 @@ def _tensors(mode: WeakMode) -> dict[str, Tensor]:
 
 
 def _named(mode: WeakMode) -> dict[str, Tensor]:
+    for name, value in _tensors(mode).items():
+        if value.dtype.itemsize < LEAST_BYTES:
+            raise ValueError(
+                f"got {name} stored in {value.dtype}, its precision lost; expected 16 bits or more; save an adapter"
+                " before the whole model is cast, or cast layer by layer (enable_layerwise_casting)"
+            )
     return {name: whole(value.detach()).cpu().contiguous() for name, value in _tensors(mode).items()}
 
 

@@ -14,9 +14,11 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from einops import rearrange
 from torch import Tensor, nn
 
+from flexivid.pretrained.affine import compute_dtype, device_of
 from flexivid.pretrained.family import Config, config_of
 
 Size = tuple[int, int, int]
+JOINED = ("padding_mask",)  # constants that become channels of the latent, and have its dtype
 TRAIN_TIMES = 1000  # the timestep of pure noise in diffusers
 
 
@@ -144,7 +146,7 @@ def form_of(model: nn.Module) -> CallForm:
 
 
 def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: int = 32, seed: int = 0) -> dict:
-    """Arguments of a call with random values, on the device and in the precision of the model.
+    """Arguments of a call with random values, on the device of the model and in the precision that it computes in.
 
     Args:
         model: Transformer of diffusers.
@@ -160,15 +162,15 @@ def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: in
         {'hidden_states': (1, 16, 2, 4, 4), 'timestep': (1,), 'encoder_hidden_states': (1, 8, 4096)}
     """
     form, config, source = form_of(model), config_of(model), torch.Generator().manual_seed(seed)
-    weight = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
-    latent = torch.randn(batch, config["in_channels"], *size, generator=source).to(weight)
+    latent = torch.randn(batch, config["in_channels"], *size, generator=source).to(
+        device_of(model), compute_dtype(model)
+    )
     call: dict[str, Any] = {form.names[0]: form.pack(latent)}
-    call[form.names[1]] = torch.full((batch,), form.noise_time / 2, device=weight.device)
+    call[form.names[1]] = torch.full((batch,), form.noise_time / 2, device=latent.device)
     for name, shape in form.inputs(config, text_tokens).items():
-        call[name] = _filled(shape, batch, source).to(weight.device)
-        if call[name].is_floating_point():
-            call[name] = call[name].to(weight.dtype)
-    return call | _moved(form.constants(config, size), weight.device)
+        value = _filled(shape, batch, source).to(latent.device)
+        call[name] = value.to(latent.dtype) if value.is_floating_point() else value
+    return call | _moved(form.constants(config, size), latent)
 
 
 def first_output(model: nn.Module, call: Mapping[str, Any]) -> Tensor:
@@ -208,7 +210,7 @@ def flow_call(model: nn.Module, latent: Tensor, noise: Tensor, time: Tensor, inp
     t = time.view(-1, 1, 1, 1, 1).to(latent)
     noisy = torch.lerp(latent, noise.to(latent), t)
     size: Size = tuple(latent.shape[2:])  # type: ignore[assignment]
-    constants = _moved(form.constants(config, size), latent.device)
+    constants = _moved(form.constants(config, size), latent)
     return {form.names[0]: form.pack(noisy), form.names[1]: form.noise_time * time, **constants, **inputs}
 
 
@@ -222,10 +224,11 @@ def _filled(shape: tuple, batch: int, source: torch.Generator) -> Tensor:
     return torch.randn(batch, *shape, generator=source)
 
 
-def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def _moved(values: dict[str, Any], latent: Tensor) -> dict[str, Any]:
     def move(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(move(part) for part in value)
-        return value.to(device) if isinstance(value, Tensor) else value
+        return value.to(latent.device) if isinstance(value, Tensor) else value
 
-    return {name: move(value) for name, value in values.items()}
+    moved = {name: move(value) for name, value in values.items()}
+    return moved | {name: moved[name].to(latent.dtype) for name in JOINED if name in moved}

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.affine import compute_dtype, is_plain
 from flexivid.pretrained.family import Family, Fold, argument_names, config_of, named_call
 from flexivid.pretrained.layers import Embedding, Unembedding
-from flexivid.pretrained.lora import attach_lora, has_peft, rebase, trainable_part
-from flexivid.pretrained.registry import family_of
+from flexivid.pretrained.lora import attach_lora, has_peft, rebase
+from flexivid.pretrained.registry import family_of, refuse_wrapped
 from flexivid.pretrained.shadows import registered, reveal, shadow
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -25,7 +26,7 @@ NATIVE = "native"
 
 
 class WeakMode(nn.Module):
-    """What one weak mode adds to a model: patch layers and LoRA (registered), positions and peft's layers (not)."""
+    """What one weak mode adds to a model: patch layers and LoRA (registered), positions (not)."""
 
     def __init__(self, model: nn.Module, family: Family, mode: PatchMode, *, rank: int, skip: bool) -> None:
         super().__init__()
@@ -34,11 +35,11 @@ class WeakMode(nn.Module):
         channels, out_channels = family.channels(config_of(model))
         width = out_channels * mode.volume if skip else 0
         embed, unembed = _patch_layers(model, family)
-        self.embed = Embedding.grow(embed, channels, self.how, skip_features=width)
-        self.unembed = Unembedding.grow(unembed, self.embed, self.how, family.output_order)
-        self.lora_layers = attach_lora(model, family.lora, str(mode), rank) if rank else {}
-        parts = {path.replace(".", "-"): trainable_part(layer, str(mode)) for path, layer in self.lora_layers.items()}
-        self.lora = nn.ModuleDict(parts)
+        dtype = compute_dtype(model)
+        self.embed = Embedding.grow(embed, channels, self.how, dtype=dtype, skip_features=width)
+        self.unembed = Unembedding.grow(unembed, self.embed, self.how, family.output_order, dtype=dtype)
+        self.lora_layers = attach_lora(model, family.lora, rank, dtype) if rank else {}
+        self.lora = nn.ModuleDict({path.replace(".", "-"): layer for path, layer in self.lora_layers.items()})
         self.merged = nn.ModuleDict()  # see merged.py; their paths with "-" for "."
         embed_answer, unembed_answer = family.answers(self.embed, self.unembed, self.how)
         self.shadows = {
@@ -131,7 +132,8 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         The same model.
 
     Raises:
-        ValueError: If the family is unknown, a mode does not fit, or the model carries adapters already.
+        ValueError: If the family is unknown, a mode does not fit, or the model carries adapters already, is compiled,
+            wrapped or offloaded.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -140,6 +142,7 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         >>> mode_of(wan), sum(p.numel() for p in adapter_parameters(wan))
         ('native', 40112)
     """
+    refuse_wrapped(model)
     family = family_of(type(model).__name__)
     if hasattr(model, "flexi") or has_peft(model):
         kind = "weak modes" if hasattr(model, "flexi") else "peft adapters"
@@ -257,8 +260,11 @@ def _enter(model: nn.Module, flexi: Flexi, name: str) -> None:
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     for path, layer in weak.lora_layers.items():
         base = rebase(model, path, layer).base_layer
-        if weak.merged and type(base) is not nn.Linear:
-            raise ValueError(f"got another adapter at {path} after merge_lora; expected none; call unmerge_lora first")
+        if weak.merged and not is_plain(base):
+            raise ValueError(
+                f"got a {type(base).__name__} at {path} after merge_lora; expected the linear that was merged; call"
+                " unmerge_lora first"
+            )
     merged = {path: weak.merged[path.replace(".", "-")] for path in weak.lora_layers if weak.merged}
     for path, module in (weak.shadows | merged).items():
         shadow(model, path, module)

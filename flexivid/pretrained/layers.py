@@ -6,7 +6,7 @@
 with s the folded cells (folding.py). A mode embedding is a constant added to every token of the mode: the bias of
 the embedding, which every mode has, also where the native layer has none.
 
-New layers keep their own precision (float32 unless changed): input is cast to it, output is cast back.
+New layers keep their own precision (float32 unless changed), see affine.py: input is cast to it, output is cast back.
 
 Source:
     2502.20126, sec. 3.2.
@@ -21,6 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from flexivid.patching.resize import bilinear_matrix
+from flexivid.pretrained.affine import Affine, like_native, values_of
 from flexivid.pretrained.family import Fold
 from flexivid.pretrained.skip import Skip, hidden_width
 
@@ -65,20 +66,6 @@ def grow_output(weight: Tensor, how: Fold, order: str) -> Tensor:
     return y.reshape(-1, *weight.shape[1:])
 
 
-def _grown(native: Any, inputs: int, outputs: int) -> Any:
-    """A layer of the native one's kind with other widths and a bias, not initialised."""
-    place = {"device": native.weight.device, "dtype": torch.float32}
-    plain = native.weight.is_floating_point()
-    if plain and isinstance(native, nn.Linear):
-        return nn.utils.skip_init(nn.Linear, inputs, outputs, **place)
-    if plain and isinstance(native, (nn.Conv2d, nn.Conv3d)) and native.kernel_size == native.stride:
-        return nn.utils.skip_init(type(native), inputs, outputs, native.kernel_size, native.stride, **place)
-    raise ValueError(
-        f"got a patch layer {type(native).__name__}; expected a linear or a convolution whose stride is its kernel;"
-        " flexify the model before it is quantised or compiled"
-    )
-
-
 class Embedding(nn.Module):
     """Patches of a weak mode to tokens; with a skip, it also keeps what goes around the transformer."""
 
@@ -90,47 +77,46 @@ class Embedding(nn.Module):
         self.skipped: Tensor | None = None
 
     @classmethod
-    def grow(cls, native: Any, channels: int, how: Fold, *, skip_features: int = 0) -> Embedding:
-        """From the native embedding of ``channels`` channels; ``skip_features`` > 0 adds a skip to so many numbers."""
-        inputs = (native.in_features if isinstance(native, nn.Linear) else channels) * how.growth.volume
-        layer, skip = _grown(native, inputs, len(native.weight)), None
-        with torch.no_grad():
-            layer.weight.copy_(grow_kernel(native.weight.float(), channels, how))
-            layer.bias.copy_(torch.zeros_like(layer.bias) if native.bias is None else native.bias)
+    def grow(
+        cls, native: Any, channels: int, how: Fold, *, dtype: torch.dtype = torch.float32, skip_features: int = 0
+    ) -> Embedding:
+        """From the native embedding of ``channels`` channels, in a model that computes in ``dtype``.
+
+        ``skip_features`` > 0 adds a skip to so many numbers.
+        """
+        weight, bias = values_of(native, dtype)
+        layer, skip = Affine(grow_kernel(weight, channels, how), bias), None
         if skip_features:
-            first = _grown(native, inputs, hidden_width(layer.weight[0].numel(), skip_features))
-            first.reset_parameters()
-            skip = Skip(first, skip_features)
+            hidden = hidden_width(layer.weight[0].numel(), skip_features)
+            skip = Skip(Affine.drawn((hidden, *layer.weight.shape[1:]), like=weight), skip_features)
         return cls(layer, skip)
 
     def forward(self, patches: Tensor) -> Tensor:
         own = patches.to(self.layer.weight.dtype)
         if self.skip is not None:
             self.skipped = self.skip(own, self.timestep)
-        return self.layer(own).to(patches.dtype)
+        return like_native(self.layer(own), patches)
 
 
 class Unembedding(nn.Module):
     """Tokens of a weak mode to patches, the skip of ``embedding`` added."""
 
-    def __init__(self, layer: nn.Linear, embedding: Embedding) -> None:
+    def __init__(self, layer: Affine, embedding: Embedding) -> None:
         super().__init__()
         self.layer = layer
         self.source = [embedding]  # in a list: its parameters are registered elsewhere
 
     @classmethod
-    def grow(cls, native: Any, embedding: Embedding, how: Fold, order: str) -> Unembedding:
-        """From the native de-embedding, whose features are in ``order``."""
-        layer = _grown(native, native.in_features, native.out_features * how.growth.volume)
-        with torch.no_grad():
-            layer.weight.copy_(grow_output(native.weight.float(), how, order))
-            bias = native.weight.new_zeros(native.out_features) if native.bias is None else native.bias
-            layer.bias.copy_(grow_output(bias.float(), how, order))
-        return cls(layer, embedding)
+    def grow(
+        cls, native: Any, embedding: Embedding, how: Fold, order: str, *, dtype: torch.dtype = torch.float32
+    ) -> Unembedding:
+        """From the native de-embedding, whose features are in ``order``, in a model that computes in ``dtype``."""
+        weight, bias = values_of(native, dtype)
+        return cls(Affine(grow_output(weight, how, order), grow_output(bias, how, order)), embedding)
 
     def forward(self, tokens: Tensor) -> Tensor:
         patches = self.layer(tokens.to(self.layer.weight.dtype))
         skipped, self.source[0].skipped = self.source[0].skipped, None
         if skipped is not None:
             patches = patches + skipped.reshape(patches.shape)
-        return patches.to(tokens.dtype)
+        return like_native(patches, tokens)

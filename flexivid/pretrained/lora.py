@@ -1,66 +1,108 @@
-"""LoRA of one mode by peft, kept outside the model's own tree. Knows peft; no family.
+"""LoRA of one mode, kept outside the model's own tree. Knows linears of any kind; no family.
 
-peft puts its layers in the place of the linears that it adapts, which renames the native weights. Here its layers are
-taken out again at once: the model's names, modules and native path stay what they were, and a weak mode lets the layers
-answer in the place of the linears (shadows.py).
+A layer calls the linear that it adapts, as it is registered, and adds its low-rank products: so that may be quantised,
+cast layer by layer, offloaded, or carry an adapter of somebody else. Names are those of peft.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from torch import nn
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 
+from flexivid.pretrained.affine import Affine, device_of, new_dtype
 from flexivid.pretrained.shadows import registered
 
 
 def has_peft(model: nn.Module) -> bool:
     """Whether peft layers stand in the model's own tree."""
-    return any(isinstance(module, LoraLayer) for module in model.modules())
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
 
 
-def attach_lora(model: nn.Module, targets: str, name: str, rank: int) -> dict[str, Any]:
-    """Make the LoRA layers of one adapter: float32, zero effect at first.
+class LoraLinear(nn.Module):
+    """A linear and low-rank products beside it, of no effect at first; the scale is 1.
 
-    Freezes the model, as peft does.
+    Args:
+        base: What it adapts: anything with ``in_features`` and ``out_features``.
+        rank: Rank r.
+        dtype: Of the new weights.
+
+    Example:
+        >>> layer = LoraLinear(nn.Linear(4, 6), rank=2)
+        >>> layer.delta().shape, sum(p.numel() for p in layer.parameters())
+        (torch.Size([6, 4]), 20)
+    """
+
+    def __init__(self, base: nn.Module, rank: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.base = [base]  # in a list: it is registered in the model
+        empty = torch.empty(0, device=device_of(base), dtype=dtype)
+        self.lora_A = Affine.drawn((rank, int(base.in_features)), like=empty, bias=False)  # type: ignore[arg-type]
+        self.lora_B = Affine(empty.new_zeros(int(base.out_features), rank))  # type: ignore[arg-type]
+
+    @property
+    def base_layer(self) -> nn.Module:
+        """What it adapts."""
+        return self.base[0]
+
+    @property
+    def weight(self) -> Tensor:
+        """That of the base, for code that asks a linear for its dtype or device."""
+        return self.base[0].weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """That of the base."""
+        return self.base[0].bias  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """(..., inputs) -> (..., outputs); arguments beside x are for the base."""
+        result = self.base[0](x, *args, **kwargs)
+        own = x.to(self.lora_A.weight.dtype)
+        return (result + self.lora_B(self.lora_A(own))).to(result.dtype)
+
+    def delta(self) -> Tensor:
+        """What is added to the weights, (outputs, inputs)."""
+        return self.lora_B.weight @ self.lora_A.weight
+
+
+def attach_lora(model: nn.Module, targets: str, rank: int, dtype: torch.dtype) -> dict[str, LoraLinear]:
+    """Make the LoRA layers of one mode.
 
     Args:
         model: Transformer, without peft layers.
         targets: Regular expression of the paths of linears to adapt.
-        name: Name of the adapter.
-        rank: Rank r; the scale is 1 (alpha = r).
+        rank: Rank r.
+        dtype: What the model computes in.
 
     Returns:
-        peft's layer for each path. None is registered in the model.
+        A layer for each path. None is registered in the model.
+
+    Raises:
+        ValueError: If something at such a path is no linear, or nothing is.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 6))
-        >>> layer = attach_lora(net, "0", "1x4x4", rank=2)["0"]
+        >>> layer = attach_lora(net, "0", 2, torch.float32)["0"]
         >>> sum(p.numel() for p in layer.lora_A.parameters()), list(net.state_dict())
         (8, ['0.weight', '0.bias'])
     """
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
-    inject_adapter_in_model(config, model, adapter_name=name)
-    layers = {path: module for path, module in model.named_modules() if isinstance(module, LoraLayer)}
-    for path, layer in layers.items():
-        _put(model, path, layer.base_layer)
-    del model.peft_config
-    return layers
+    bases = {path: module for path, module in model.named_modules() if re.fullmatch(targets, path)}
+    wrong = [
+        path for path, base in bases.items() if not (hasattr(base, "in_features") and hasattr(base, "out_features"))
+    ]
+    if wrong or not bases:
+        what = f"a {type(bases[wrong[0]]).__name__} at {wrong[0]}" if wrong else f"no layer at {targets}"
+        raise ValueError(
+            f"got {what}; expected linears to adapt; flexify the model before others put layers of their own there, or"
+            " compile parts of it"
+        )
+    return {path: LoraLinear(base, rank, new_dtype(dtype)) for path, base in bases.items()}
 
 
-def trainable_part(layer: LoraLayer, name: str) -> nn.ModuleDict:
-    """The two low-rank linears of a peft layer."""
-    return nn.ModuleDict({"lora_A": layer.lora_A[name], "lora_B": layer.lora_B[name]})
-
-
-def rebase(model: nn.Module, path: str, layer: Any) -> Any:
+def rebase(model: nn.Module, path: str, layer: LoraLinear) -> LoraLinear:
     """Let a layer adapt what is registered under its path now, an adapter of somebody else included."""
-    layer._modules["base_layer"] = registered(model, path)
+    layer.base = [registered(model, path)]
     return layer
-
-
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    above, _, name = path.rpartition(".")
-    registered(model, above)._modules[name] = module

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from flexivid.pretrained.affine import LEAST_BYTES, Affine, compute_dtype, is_plain, new_dtype
 from flexivid.pretrained.flexify import NATIVE, Model, WeakMode, flexi_of, mode_of, set_mode
+from flexivid.pretrained.lora import LoraLinear
 from flexivid.pretrained.shadows import registered
 
 
@@ -33,12 +35,12 @@ def merge_lora(model: nn.Module) -> int:
         >>> merge_lora(flexify(wan, ["1x4x4"], rank=4))   # 4 linears 24 x 24, 2 of 24 x 32, with biases; float32
         15968
     """
-    before = mode_of(model)
+    before, dtype = mode_of(model), compute_dtype(model)
     unmerge_lora(set_mode(model, NATIVE))
     num_bytes = 0
-    for name, mode in _modes(model):
+    for mode in _modes(model):
         for path, layer in mode.lora_layers.items():
-            copy = _merged(registered(model, path), layer, name, path)
+            copy = _merged(registered(model, path), layer, path, dtype)
             mode.merged[path.replace(".", "-")] = copy
             num_bytes += sum(parameter.nbytes for parameter in copy.parameters())
     set_mode(model, before)
@@ -49,28 +51,31 @@ def unmerge_lora(model: Model) -> Model:
     """Drop the copies: weak modes use the LoRA itself again."""
     before = mode_of(model)
     set_mode(model, NATIVE)
-    for _, mode in _modes(model):
+    for mode in _modes(model):
         mode.merged.clear()
     return set_mode(model, before)
 
 
-def _modes(model: nn.Module) -> list[tuple[str, WeakMode]]:
-    return list(flexi_of(model).modes.items())  # type: ignore[arg-type]
+def _modes(model: nn.Module) -> list[WeakMode]:
+    return list(flexi_of(model).modes.values())  # type: ignore[arg-type]
 
 
 @torch.no_grad()
-def _merged(base: Any, layer: Any, name: str, path: str) -> nn.Linear:
-    """A linear with base + B A, in the precision of the base."""
-    if type(base) is not nn.Linear or not base.weight.is_floating_point():
+def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affine:
+    """A linear with base + B A, in the precision of the base, or what the model computes in where that is more."""
+    weight = getattr(base, "weight", None)
+    if not is_plain(base):
         raise ValueError(
-            f"got a {type(base).__name__} at {path}; expected a linear in floating point without other adapters;"
-            " merge before you add them, and before quantising"
+            f"got a {type(base).__name__} at {path}{_kind(weight)}; expected a linear in floating point without other"
+            " adapters; merge before you add them, and before quantising, or use the LoRA itself"
         )
-    copy = nn.utils.skip_init(
-        nn.Linear, base.in_features, base.out_features, base.bias is not None,
-        device=base.weight.device, dtype=base.weight.dtype,
-    )  # fmt: skip
-    copy.weight.copy_(base.weight.float() + layer.get_delta_weight(name).float())
-    if base.bias is not None:
-        copy.bias.copy_(base.bias)
-    return copy.requires_grad_(False)
+    if base.weight.dtype.itemsize >= LEAST_BYTES:
+        dtype = torch.promote_types(dtype, base.weight.dtype)
+    wide = base.weight.to(new_dtype(dtype))
+    bias = None if base.bias is None else base.bias.to(dtype, copy=True)
+    return Affine((wide + layer.delta().to(wide)).to(dtype), bias).requires_grad_(False)
+
+
+def _kind(weight: Any) -> str:
+    """What the weights are, for an error."""
+    return f" of {type(weight).__name__}, {weight.dtype}" if isinstance(weight, torch.Tensor) else ""

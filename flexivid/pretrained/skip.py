@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
+from flexivid.pretrained.affine import Affine
+
 TIME_FEATURES = 64
 
 
@@ -35,18 +37,17 @@ class Skip(nn.Module):
 
     def __init__(self, first: Any, outputs: int) -> None:
         super().__init__()
-        hidden, place = len(first.weight), {"device": first.weight.device, "dtype": first.weight.dtype}
+        weight = first.weight.detach()
         self.first = first
-        self.time = nn.Linear(TIME_FEATURES, hidden, bias=False, **place)
-        self.last = nn.Linear(hidden, outputs, **place)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.time = Affine.drawn((len(weight), TIME_FEATURES), like=weight, bias=False)
+        self.last = Affine(weight.new_zeros(outputs, len(weight)), weight.new_zeros(outputs))
 
     def forward(self, patches: Tensor, timestep: Tensor) -> Tensor:
         """(b, ...) and times from 0 to 1000, one for each sample, frame or token: (b, ...), (1,) or ()."""
         hidden = self.first(patches)
-        is_linear = isinstance(self.first, nn.Linear)
-        hidden = hidden.flatten(1, -2) if is_linear else hidden.flatten(2).transpose(1, 2)  # (b, n, h)
+        hidden = (
+            hidden.flatten(1, -2) if self.first.weight.ndim == 2 else hidden.flatten(2).transpose(1, 2)
+        )  # (b, n, h)
         times = timestep.reshape(timestep.shape[0] if timestep.ndim else 1, -1)
         features = get_timestep_embedding(times.flatten(), TIME_FEATURES, downscale_freq_shift=0.0)
         steered = self.time(features.to(hidden.dtype)).unflatten(0, times.shape)  # (b or fewer, frames or tokens, h)

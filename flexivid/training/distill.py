@@ -21,8 +21,9 @@ from flexivid.latents.codec import build_codec, to_unit
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.pretrained_model import load_transformer
+from flexivid.pipeline.pretrained_source import ANY_FILES, ModelFiles
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.pretrained.calls import first_output, flow_call
+from flexivid.pretrained.calls import JOINED, first_output, flow_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
 from flexivid.training.arrays import read_arrays
@@ -30,10 +31,10 @@ from flexivid.training.modes import ModeChoice, Phase, mode_at
 from flexivid.training.module import _generator as generator_of
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
 from flexivid.training.sharding import average_gradients, refuse_shards, shard
-from flexivid.training.teacher_walk import TeacherWalk
+from flexivid.training.teacher_walk import TeacherWalk, Walk
 
 Answer = tuple[dict[str, Any], Tensor]  # a call of the network, and its native output
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,6 @@ class DistillationTimes:
     shift: float = 3.0
 
 
-@dataclass(frozen=True)
-class Walk:
-    """Training without data, along the teacher's own paths.
-
-    Args:
-        size: Latent size [frames, rows, columns].
-        num_steps: Solver steps of a path, on average.
-        shift: Time shift of the solver.
-    """
-
-    size: tuple[int, int, int] = (21, 60, 104)
-    num_steps: int = 16
-    shift: float = 3.0
-
-
 class FlexiDistillation(LightningModule):
     """Trains the weak modes of a pre-trained transformer.
 
@@ -80,7 +66,9 @@ class FlexiDistillation(LightningModule):
         rank: Rank of the LoRA.
         skip: Add a small network around the transformer, for times with little noise.
         adapter: Folder of an adapter to go on from; its modes, rank and skip count.
-        weights: Precision of the native weights, ``bf16`` or ``fp32``; new ones are float32.
+        weights: Precision of the native weights: ``bf16``, ``fp32``, or ``fp16`` with ``trainer.precision: 16-mixed``,
+            which scales gradients; new ones are float32.
+        files: Which files of the transformer to read.
         gradient_checkpointing: Keep the input of each block only.
         reuse: Steps that an answer of the teacher serves, at once and later, drawn from the latest ones. The teacher's
             pass is most of a step's work: 4 saves half of the MACs of a step of 1x4x4, for inputs seen four times.
@@ -101,13 +89,14 @@ class FlexiDistillation(LightningModule):
         rank: int = 16,
         skip: bool = False,
         adapter: str | None = None,
-        weights: Literal["bf16", "fp32"] = "bf16",
+        weights: Literal["bf16", "fp32", "fp16"] = "bf16",
+        files: ModelFiles = ANY_FILES,
         gradient_checkpointing: bool = True,
         reuse: int = 1,
         phases: list[Phase] | None = None,
         seed: int = 0,
         times: DistillationTimes = DistillationTimes(),
-        walk: Walk = Walk(),
+        walk: Walk = Walk(),  # noqa: B008
         texts: str | None = None,
         codec: str = "pixel",
         optimizer: OptimizerSettings = OptimizerSettings(
@@ -119,6 +108,7 @@ class FlexiDistillation(LightningModule):
             raise ValueError(f"got reuse={reuse}; expected 1 or more; change model.reuse")
         self.reuse, self.answers, self.num_calls = reuse, list[Answer](), 0
         self.transformer, self.modes, self.adapter, self.weights = transformer, modes, adapter, weights
+        self.files = files
         self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip}
         self.gradient_checkpointing = gradient_checkpointing
         self.weak_modes = tuple(dict.fromkeys(PatchMode(mode) for mode in modes))
@@ -140,9 +130,9 @@ class FlexiDistillation(LightningModule):
     def configure_model(self) -> None:
         """Load the transformer and attach the modes, once; with a mesh of devices, shard both (FSDP2)."""
         if self.network is None:
-            network = load_transformer(self.transformer, dtype=DTYPES[self.weights])
+            network = load_transformer(self.transformer, dtype=DTYPES[self.weights], files=self.files)
             if self.adapter:
-                load_adapter(network, self.adapter)
+                load_adapter(network, self.adapter, check=self.files.keep_fingerprint(network))
             else:
                 flexify(network, self.modes, **self.flexify_settings)
             self._adopt(network)
@@ -250,8 +240,9 @@ class FlexiDistillation(LightningModule):
     def _in_own_precision(self, call: dict[str, Any]) -> dict[str, Any]:
         """Latents and texts in the precision of the native weights; times and tables as they are."""
         dtype, batch = self.network.dtype, len(call["hidden_states"])
-        wide = [k for k, v in call.items() if isinstance(v, Tensor) and v.is_floating_point() and len(v) == batch]
-        return {**call, **{name: call[name].to(dtype) for name in wide if name != "timestep"}}
+        floats = [name for name, v in call.items() if isinstance(v, Tensor) and v.is_floating_point()]
+        wide = [name for name in floats if name in JOINED or (len(call[name]) == batch and name != "timestep")]
+        return {**call, **{name: call[name].to(dtype) for name in wide}}
 
     def _latent_and_inputs(self, batch: dict[str, Any]) -> tuple[Tensor | None, dict[str, Tensor]]:
         label, video, latent = batch.pop("label", None), batch.pop("video", None), batch.pop("latent", None)

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from flexivid.pipeline.pretrained_model import load_transformer, report
+from flexivid.pipeline.pretrained_source import ModelFiles
 from flexivid.pretrained.flexify import flexify
 from flexivid.training.cli import FlexiCLI, Parser
 from flexivid.training.distill import DTYPES, FlexiDistillation
@@ -38,7 +39,8 @@ class DistillCLI(FlexiCLI):
             super().instantiate_classes()
             return
         settings = self.config[self.subcommand].model
-        network = load_transformer(settings.transformer, empty=True).to(DTYPES[settings.weights])
+        files = ModelFiles(**settings.files.as_dict())
+        network = load_transformer(settings.transformer, dtype=DTYPES[settings.weights], empty=True, files=files)
         flexify(network, settings.modes, rank=settings.rank, skip=settings.skip)
         sys.stdout.write("\n".join(report(network, tuple(settings.walk.size))) + "\n")
         raise SystemExit(0)

@@ -7,6 +7,7 @@ then begins anew with other noise and another text. Knows how transformers are c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,21 @@ from torch import Tensor, nn
 from flexivid.diffusion.times import shift_time
 from flexivid.pretrained.calls import Size, flow_call
 from flexivid.pretrained.family import config_of
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Training without data, along the teacher's own paths.
+
+    Args:
+        size: Latent size [frames, rows, columns].
+        num_steps: Solver steps of a path, on average.
+        shift: Time shift of the solver.
+    """
+
+    size: tuple[int, int, int] = (21, 60, 104)
+    num_steps: int = 16
+    shift: float = 3.0
 
 
 class TeacherWalk:

@@ -63,5 +63,5 @@ def test_new_layers_compute_in_their_own_precision() -> None:
 
 
 def test_a_layer_that_is_neither_linear_nor_convolution_is_refused() -> None:
-    with pytest.raises(ValueError, match="before it is quantised"):
+    with pytest.raises(ValueError, match="got a patch layer LayerNorm; expected a linear or a convolution"):
         Embedding.grow(nn.LayerNorm(4), 4, Fold(Size3(1, 2, 2), NATIVE))

@@ -1,0 +1,195 @@
+"""Linears and convolutions as values: new ones, and those of a model, however it stores them.
+
+What is added is not an ``nn.Linear`` or an ``nn.Conv3d``, since libraries look for these to cast, quantise or adapt a
+model: new layers are small and trained, and must keep their precision. The dtype that weights are stored in is not the
+one to compute in: layerwise casting keeps float8, quantisation integers. Knows layers and dtypes, no family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {4: F.conv2d, 5: F.conv3d}  # by the axes of the weights
+READABLE = (nn.Linear, nn.Conv2d, nn.Conv3d)  # their weights are what they compute with; a subclass may scale them
+PLAIN = (Tensor, nn.Parameter, DTensor)  # tensors that hold their numbers as they are
+UNIT = 256  # length of the vectors that a layer is asked with: in half precision a large bias hides small weights
+LEAST_BYTES = 2  # of a number to compute with; anything smaller is a form of storage
+
+
+class Affine(nn.Module):
+    """A linear map, or a convolution whose stride is its kernel. Computes in the precision of its weights.
+
+    Args:
+        weight: (outputs, inputs), or (outputs, channels, sides of the kernel...).
+        bias: (outputs,), or none.
+
+    Example:
+        >>> layer = Affine(torch.ones(1, 2), torch.tensor([0.5]))
+        >>> layer(torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16))
+        tensor([[3.5000]], dtype=torch.bfloat16, grad_fn=<ToCopyBackward0>)
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    @classmethod
+    def drawn(cls, shape: tuple[int, ...], *, like: Tensor, bias: bool = True) -> Affine:
+        """With random weights of ``shape``, as PyTorch draws those of its own layers; on the device of ``like``."""
+        weight, limit = like.new_empty(shape), torch.Size(shape[1:]).numel() ** -0.5
+        nn.init.uniform_(weight, -limit, limit)
+        return cls(weight, nn.init.uniform_(like.new_empty(shape[0]), -limit, limit) if bias else None)
+
+    @property
+    def in_features(self) -> int:
+        """Inputs of a linear; channels of a convolution."""
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """Outputs."""
+        return self.weight.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs), or (b, channels, cells...): the output has the dtype of the input, or of autocast."""
+        if self.weight.dtype.itemsize < LEAST_BYTES:
+            raise ValueError(
+                f"got weights of a weak mode in {self.weight.dtype}; expected 16 bits or more, since they were trained;"
+                " cast the model layer by layer (enable_layerwise_casting), which leaves them as they are"
+            )
+        own = x.to(self.weight.dtype)
+        if self.weight.ndim == 2:
+            return like_native(F.linear(own, self.weight, self.bias), x)
+        convolve = CONVOLUTIONS[self.weight.ndim]
+        return like_native(convolve(own, self.weight, self.bias, stride=tuple(self.weight.shape[2:])), x)
+
+
+def like_native(output: Tensor, x: Tensor) -> Tensor:
+    """An output in the dtype that a native layer answers to ``x`` with: its own, or the one that autocast chose."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return output
+    return output.to(x.dtype)
+
+
+def compute_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype that a model computes in, whatever its weights are stored in.
+
+    diffusers' own answer knows of layerwise casting, and of modules that are kept in float32 beside others in half
+    precision; without one, that of the first weights to compute with.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2, dtype=torch.bfloat16), nn.Linear(2, 2))
+        >>> compute_dtype(net)
+        torch.bfloat16
+    """
+    dtypes = [getattr(model, "dtype", None), *(weight.dtype for weight in model.parameters())]
+    for dtype in dtypes:
+        if isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize >= LEAST_BYTES:
+            return dtype
+    return torch.float32
+
+
+def new_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of new weights beside a model that computes in ``dtype``: float32, or float64 where that is float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+@torch.no_grad()
+def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights and bias of a linear or convolution in floating point, however it stores them; not its own tensors.
+
+    Where they cannot be read, as in a quantised layer of whatever library, the layer is asked: each column of the
+    weights is its answer to a unit vector.
+
+    Args:
+        layer: Anything that maps (..., in_features), or is a convolution whose stride is its kernel.
+        dtype: What the model computes in.
+
+    Returns:
+        weight, bias (zero where there is none), in float32, or float64 where the layer is.
+
+    Raises:
+        ValueError: If the layer is neither, or does not answer.
+
+    Example:
+        >>> class Halves(nn.Linear):
+        ...     def forward(self, x): return super().forward(x) / 2
+        >>> layer = Halves(2, 1, bias=False)
+        >>> torch.equal(values_of(layer, torch.float32)[0] * 2, layer.weight)
+        True
+    """
+    inputs = _unit_inputs(layer, dtype)
+    if not is_plain(layer):
+        return _asked(layer, inputs)
+    stored = layer.weight.detach()
+    weight = stored.to(new_dtype(stored.dtype) if stored.dtype.itemsize >= LEAST_BYTES else torch.float32, copy=True)
+    return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().to(weight, copy=True)
+
+
+def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    try:
+        zero = layer(torch.zeros_like(inputs[:1]))
+        answers = layer(inputs * UNIT).to(new_dtype(inputs.dtype)) / UNIT
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise ValueError(
+            f"got a patch layer {type(layer).__name__} that does not answer in {inputs.dtype} ({reason}); expected a"
+            " linear or a convolution; load the model with its patch layers in floating point: leave them out of the"
+            " quantisation"
+        ) from error
+    bias = zero.to(answers.dtype).flatten()
+    weight = answers.reshape(len(inputs), -1) - bias / UNIT  # (inputs, outputs)
+    return weight.T.reshape(-1, *inputs.shape[1:]).contiguous(), bias
+
+
+def is_plain(layer: Any) -> bool:
+    """Whether a layer's weights can be read: floating point, and what it computes with.
+
+    Example:
+        >>> is_plain(nn.Linear(2, 2)), is_plain(nn.LayerNorm(2))
+        (True, False)
+    """
+    weight = getattr(layer, "weight", None)
+    return type(layer) in READABLE and type(weight) in PLAIN and layer.weight.is_floating_point()
+
+
+def _unit_inputs(layer: Any, dtype: torch.dtype) -> Tensor:
+    """Unit vectors (inputs, inputs); of a convolution, one patch each: (inputs, channels, sides...)."""
+    place: dict[str, Any] = {"device": device_of(layer), "dtype": dtype}
+    if hasattr(layer, "in_features") and callable(layer):
+        return torch.eye(layer.in_features, **place)
+    if hasattr(layer, "kernel_size") and layer.kernel_size == getattr(layer, "stride", None):
+        sides = (layer.in_channels, *layer.kernel_size)
+        return torch.eye(torch.Size(sides).numel(), **place).reshape(-1, *sides)
+    raise ValueError(
+        f"got a patch layer {type(layer).__name__}; expected a linear or a convolution whose stride is its kernel;"
+        " flexify the model before others put layers of their own there"
+    )
+
+
+def stored_values(value: object) -> Tensor | None:
+    """An entry of a state dict as plain numbers; ``None`` for what is none, like the settings of a quantisation.
+
+    Example:
+        >>> stored_values(torch.ones(2)).tolist(), stored_values("nf4")
+        ([1.0, 1.0], None)
+    """
+    if not isinstance(value, Tensor):
+        return None
+    is_packed = value.is_quantized or type(value) not in PLAIN
+    return value.dequantize() if is_packed else value
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's first weights are, or else its first buffer; the CPU for one without."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")
