@@ -12,6 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from flexivid.data.printable import printable
 from flexivid.pipeline.command_line import ProgramParser, program_parser, words_of
 from flexivid.pipeline.messages import plain_errors
 
@@ -130,7 +131,7 @@ def preview(options: Namespace) -> None:
     (folder / "clips.html").write_text(page(clips, title="The first clips of training", facts=facts), encoding="utf-8")
     data.teardown()
     for clip in clips:
-        print(clip.title)
+        print(printable(clip.title))
     print(f"look at {folder / 'clips.png'} and {folder / 'clips.html'}")
 
 
@@ -179,7 +180,7 @@ def shard(options: Namespace) -> None:
         done = write_shards(sources_of(found.videos), output, chunk_bytes=size, class_names=found.class_names)
         print(f"{done.num_videos} videos in {done.num_chunks} files, {done.num_bytes / 2**20:.1f} MiB, in {output}")
         for path, reason in [*found.bad, *done.bad]:
-            print(f"  left out: {path}: {reason}")
+            print(printable(f"  left out: {path}: {reason}"))
 
 
 def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> Any:

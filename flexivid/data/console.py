@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from flexivid.data.printable import printable
 from flexivid.data.report import Report
 
 SHOWN = 50  # rows of a table; a JSON file has all
@@ -65,7 +66,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows[:SHOWN]:
-        table.add_row(*map(Text, row))  # a path may hold brackets
+        table.add_row(*(Text(printable(word)) for word in row))  # a path may hold brackets
     _console().print(table)
     if len(rows) > SHOWN:
         _console().print(f"and {len(rows) - SHOWN} others; a JSON file has all", highlight=False)

@@ -1,7 +1,7 @@
 """What is known of a video file once it has been looked at, and the error that says why one is refused.
 
-Numpy only. Sizes are (height, width) in pixels as displayed, times are seconds as the file states them (they need not
-begin at 0). Facts are kept in an index as a few bytes a frame, so that no file is looked at twice.
+Imports numpy. Sizes are (height, width) in pixels as displayed, times are seconds as the file states them (they need
+not begin at 0). Facts are kept in an index as a few bytes a frame, so that no file is looked at twice.
 """
 
 import json
@@ -11,6 +11,8 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
+
+from flexivid.data.printable import printable
 
 Size = tuple[int, int]
 
@@ -35,7 +37,8 @@ class VideoError(ValueError):
         self.path, self.reason = os.fspath(path), reason
 
     def __str__(self) -> str:
-        return f"got {self.path}: {self.reason}; expected a video that decodes to its end; re-encode or remove the file"
+        name, reason = printable(self.path), printable(self.reason)
+        return f"got {name}: {reason}; expected a video that decodes to its end; re-encode or remove the file"
 
 
 class Facts(NamedTuple):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flexivid.data.archives import extract
 from flexivid.data.download import DownloadError, download
+from flexivid.data.printable import printable
 
 Row = tuple[str, str, str]  # path relative to the output, class or empty, split
 MANIFEST = "manifest.csv"
@@ -41,7 +42,7 @@ def run(make: Callable[[argparse.Namespace], dict[str, int]], options: argparse.
     try:
         counts = make(options)
     except (DownloadError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     print(f"{options.output / MANIFEST}: {counts}", file=sys.stderr)
     return 0

@@ -22,6 +22,7 @@ from flexivid.data.footage import hold_out
 from flexivid.data.index import BadVideo, Check, VideoIndex, build_index, index_path
 from flexivid.data.manifest import Manifest, read_manifests
 from flexivid.data.pool import DecodePool, num_cores, probe_many
+from flexivid.data.printable import printable
 from flexivid.data.videos import Videos
 
 QUICK_SECONDS = 60.0  # of decoding on one core: what is read before training unless told otherwise
@@ -226,7 +227,7 @@ def name_some(bad: Sequence[BadVideo]) -> str:
     >>> name_some([BadVideo("a.mp4", "no video stream")] * 12)[-36:]
     'a.mp4: no video stream; and 2 others'
     """
-    named = [f"{path}: {reason}" for path, reason in bad[:NUM_NAMED]]
+    named = [printable(f"{path}: {reason}") for path, reason in bad[:NUM_NAMED]]
     return "; ".join(named + [f"and {len(bad) - NUM_NAMED} others"] * (len(bad) > NUM_NAMED))
 
 

@@ -18,6 +18,7 @@ from flexivid.data.folders import EXTENSIONS
 
 CAPTION_FIELDS = ("text", "caption", "cap", "prompt")
 LABEL_FIELDS = ("label", "class", "cls")
+MAX_TEXT = 1 << 20  # bytes of a caption, label or JSON
 
 
 def is_tar(url: str) -> bool:
@@ -100,7 +101,7 @@ def _sample(tar: str, archive: tarfile.TarFile, members: Mapping[str, tarfile.Ta
 def _fields(tar: str, name: str, text: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"got the JSON of {name} in {tar}: {error}; expected an object; write it anew") from error
     return fields if isinstance(fields, dict) else {}
 
@@ -110,6 +111,10 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...], otherwise: Any) ->
 
 
 def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    if member.size > MAX_TEXT:
+        raise ValueError(
+            f"got {member.name} of {member.size} bytes in a tar; expected a text of at most {MAX_TEXT}; leave it out"
+        )
     content = archive.extractfile(member)
     return content.read().decode("utf-8", errors="replace").strip() if content else ""
 

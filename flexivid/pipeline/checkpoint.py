@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import flexivid
 from flexivid.diffusion.process import Process
+from flexivid.metrics.weights_file import reason_of
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline import shipped
@@ -169,7 +170,7 @@ def _read_ckpt(file: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tenso
         entry = content[KEY]
     except Exception as error:
         raise ValueError(
-            f"got {file}, which cannot be read as a flexivid checkpoint ({type(error).__name__}: {error}); expected a"
+            f"got {file}, which cannot be read as a flexivid checkpoint ({reason_of(error)}); expected a"
             " .ckpt written by flexivid.train; check the path"
         ) from error
     states = content["state_dict"] if ema else content.get("current_model_state", content["state_dict"])

@@ -54,7 +54,7 @@ class BlockFolder:
             found = load_file(self._path(indices))
         except (OSError, SafetensorError):
             return None
-        return found if found["indices"].tolist() == list(indices) else None
+        return found if "indices" in found and found["indices"].tolist() == list(indices) else None
 
     def write(self, indices: Sequence[int], tensors: dict[str, Tensor]) -> None:
         """Keep a block."""

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from flexivid.budget.cost import human
+from flexivid.data.printable import printable
 from flexivid.model.config import nearest
 
 
@@ -21,7 +22,8 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        lines = map(printable, str(error).split("\n"))  # names of files may hold what a terminal obeys
+        sys.stderr.write("error: " + "\n".join(lines) + "\n")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         sys.stderr.write(f"{str(error) or 'interrupted'}\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -136,7 +137,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
             f" {settings['modes']}, {settings['rank']}, {settings['skip']} as in {folder}; call unflexify first"
         )
     for name, mode in flexi.modes.items():
-        _fill(mode, load_file(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
+        _fill(mode, _read(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
     return model
 
 
@@ -144,7 +145,21 @@ def _settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise ValueError(f"got {folder}; expected an adapter folder with {SETTINGS}; pass what save_adapter wrote")
-    return json.loads(path.read_text())
+    try:
+        settings = json.loads(path.read_text())
+        missing = [key for key in ("family", "modes", "rank", "skip", "native_sha256") if key not in settings]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"got {path}, which cannot be read ({error}); expected what save_adapter wrote") from error
+    if missing:
+        raise ValueError(f"got {path} without {missing[0]}; expected what save_adapter wrote; save the adapter again")
+    return settings
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"got {path}, which cannot be read ({error}); expected what save_adapter wrote") from error
 
 
 def _tensors(mode: WeakMode) -> dict[str, Tensor]:

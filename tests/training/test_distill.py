@@ -55,7 +55,7 @@ def fit(distillation, data, folder, steps, *callbacks, ckpt_path=None, **changes
     settings = {"max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": False, "limit_val_batches": 0}
     settings |= {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": bool(callbacks)}
     trainer = Trainer(**settings, callbacks=list(callbacks), default_root_dir=folder, **changes)
-    trainer.fit(distillation, data, ckpt_path=ckpt_path, weights_only=False if ckpt_path else None)
+    trainer.fit(distillation, data, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
