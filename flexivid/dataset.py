@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.data.printable import printable
+from flexivid.files.printable import printable
 from flexivid.pipeline.command_line import ProgramParser, program_parser, words_of
 from flexivid.pipeline.messages import plain_errors
 

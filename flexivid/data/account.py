@@ -13,9 +13,9 @@ from torch import distributed
 
 from flexivid.data.clips import span_of
 from flexivid.data.index import BadVideo
-from flexivid.data.printable import printable
 from flexivid.data.run import Run
 from flexivid.data.splits import Splits, name_some, write_bad
+from flexivid.files.printable import printable
 
 T = TypeVar("T")
 

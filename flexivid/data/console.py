@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from flexivid.data.printable import printable
 from flexivid.data.report import Report
+from flexivid.files.printable import printable
 
 SHOWN = 50  # rows of a table; a JSON file has all
 WIDTH = 160  # columns where there is no terminal

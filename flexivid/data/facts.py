@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexivid.data.printable import printable
+from flexivid.files.printable import printable
 
 Size = tuple[int, int]
 

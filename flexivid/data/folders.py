@@ -16,7 +16,7 @@ import fsspec
 import pyarrow as pa
 
 from flexivid.data.byte_range import is_remote
-from flexivid.data.printable import printable
+from flexivid.files.printable import printable
 
 EXTENSIONS = (
     *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg"),

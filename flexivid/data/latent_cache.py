@@ -23,6 +23,7 @@ from flexivid.data.loader import Batch, described
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.probe import VideoError
 from flexivid.data.run import FollowsRun
+from flexivid.files.whole_file import whole_file
 
 Encode = Callable[[Tensor], Tensor]  # (b, c, t, h, w) uint8 -> (b, c, t, h, w), any floating point
 
@@ -79,7 +80,16 @@ data.windows=uniform
     _refuse_drawn(dataset)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    unfinished = target / f"{name}.unfinished.npy"
+    with whole_file(target / f"{name}.npy") as part:
+        missing = _write(part, dataset, encode, pool=pool, batch_size=batch_size)
+    note = {"codec": codec, "clips": fingerprint(dataset), "missing": missing}
+    with whole_file(target / f"{name}.json") as part:
+        part.write_text(json.dumps(note))
+    return open_latents(folder, dataset, name=name)
+
+
+def _write(part: Path, dataset: ClipDataset, encode: Encode, *, pool: DecodePool, batch_size: int) -> list[int]:
+    """Write the array; return the clips that have no latent."""
     array, missing = None, []
     requests = ((clip, dataset.plan((clip, 0))) for clip in range(len(dataset)))
     for found in _groups(outcomes(requests, pool), batch_size):
@@ -89,15 +99,12 @@ data.windows=uniform
             latents = _encoded(list(good.values()), encode)
             if array is None:
                 shape = (len(dataset), *latents.shape[1:])
-                array = np.lib.format.open_memmap(unfinished, "w+", latents.dtype, shape)
+                array = np.lib.format.open_memmap(part, "w+", latents.dtype, shape)
             array[list(good)] = latents
     if array is None:
         raise ValueError(f"got {len(dataset)} clips, none of which can be decoded; expected some; run dataset check")
     array.flush()
-    note = {"codec": codec, "clips": fingerprint(dataset), "missing": missing}
-    (target / f"{name}.json").write_text(json.dumps(note))
-    os.replace(unfinished, target / f"{name}.npy")
-    return open_latents(folder, dataset, name=name)
+    return missing
 
 
 def open_latents(folder: str | os.PathLike[str], dataset: ClipDataset, *, name: str = "train") -> LatentCache:

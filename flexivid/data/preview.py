@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flexivid.data.clips import ClipRequest
 from flexivid.data.facts import Facts
-from flexivid.data.printable import printable
+from flexivid.files.printable import printable
 
 LARGE_BYTES = 8 << 20  # of raw frames; beyond it an animation is compressed with loss
 LEAST_SIDE = 64  # pixels that the shorter side of a picture has on the sheet, by repeating pixels

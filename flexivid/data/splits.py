@@ -22,8 +22,8 @@ from flexivid.data.footage import hold_out
 from flexivid.data.index import BadVideo, Check, VideoIndex, build_index, index_path
 from flexivid.data.manifest import Manifest, read_manifests
 from flexivid.data.pool import DecodePool, num_cores, probe_many
-from flexivid.data.printable import printable
 from flexivid.data.videos import Videos
+from flexivid.files.printable import printable
 
 QUICK_SECONDS = 60.0  # of decoding on one core: what is read before training unless told otherwise
 QUICK_BYTES = 4 << 30

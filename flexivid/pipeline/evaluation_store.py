@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flexivid.files.whole_file import whole_file
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.evaluation import Made, Task
 from flexivid.pipeline.plan import Plan
-from flexivid.pipeline.whole_file import whole_file
 
 
 class BlockFolder:

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from flexivid.budget.cost import human
-from flexivid.data.printable import printable
+from flexivid.files.printable import printable
 from flexivid.model.config import nearest
 
 

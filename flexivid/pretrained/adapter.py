@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from flexivid.files.whole_file import whole_file
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.flexify import flexify as attach
@@ -90,7 +91,8 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
     for name, mode in flexi.modes.items():
         named = _named(mode)  # type: ignore[arg-type]
         if write:
-            save_file(named, folder / f"{name}.safetensors", metadata={"format": "pt"})
+            with whole_file(folder / f"{name}.safetensors") as part:
+                save_file(named, part, metadata={"format": "pt"})
     settings = {
         "family": flexi.family.class_name,
         "modes": list(flexi.modes),
@@ -99,7 +101,8 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
         "native_sha256": fingerprint(model),
     }
     if write:
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        with whole_file(folder / SETTINGS) as part:
+            part.write_text(json.dumps(settings, indent=2) + "\n")
     return folder
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from flexivid import dataset
 from flexivid.data.preview import Clip, contact_sheet, page
-from flexivid.data.printable import printable
 from flexivid.data.probe import VideoError
+from flexivid.files.printable import printable
 from flexivid.pipeline.evaluation_page import Films, Row
 from flexivid.pipeline.evaluation_page import page as evaluation_page
 from flexivid.pipeline.messages import plain_errors
