@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check(options: Namespace) -> None:
     """Print what is wrong and what there is."""
-    from flexivid.data.console import print_report, progress_bars
+    from flexivid.data.console import print_report, step_bars
     from flexivid.data.inspection import find_parts, inspect
     from flexivid.data.pool import num_cores
     from flexivid.data.report import refuse_ending, write_manifest
@@ -96,7 +96,7 @@ def check(options: Namespace) -> None:
     data = _recipe(options.config, options.path, _given(options))
     parts = find_parts(data.root, num_workers=options.num_workers, decoder=data.decoder)
     workers = (options.num_workers or num_cores()) if options.full else 0
-    with progress_bars() as on_step:
+    with step_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
     for name, report in reports.items():
         print_report(name, report)

@@ -171,8 +171,16 @@ def _refuse_links(folder: Path, path: str | os.PathLike[str]) -> None:
 def _shown(members: Iterable, progress: bool) -> Iterable:
     if not progress:
         return members
-    from rich.console import Console
-    from rich.progress import track
+    return _tracked(members)
 
-    total = len(members) if isinstance(members, list) else None
-    return track(members, description="unpacking", total=total, console=Console(stderr=True))
+
+def _tracked(members: Iterable) -> Iterable:
+    from rich.progress import MofNCompleteColumn
+
+    from flexivid.data.bars import progress_bars
+
+    with progress_bars(MofNCompleteColumn(), "files") as bars:
+        task = bars.add_task("unpacking", total=len(members) if isinstance(members, list) else None)
+        for member in members:
+            yield member
+            bars.advance(task)

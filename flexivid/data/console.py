@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
+from flexivid.data.bars import progress_bars
 from flexivid.data.report import Report
 from flexivid.files.printable import printable
 
@@ -18,14 +19,13 @@ WIDTH = 160  # columns where there is no terminal
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+def step_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that is told what is done, how much more of it, and of how much (0: unknown).
 
-    >>> with progress_bars() as on_step:
+    >>> with step_bars() as on_step:
     ...     on_step("reading", 1, 2)
     """
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bars(MofNCompleteColumn()) as progress:
         tasks: dict[str, Any] = {}
 
         def on_step(what: str, done: int, total: int) -> None:

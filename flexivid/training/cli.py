@@ -26,6 +26,8 @@ from flexivid.training.module import Clips, FlexiDiffusion
 
 register_type(PatchMode, str, PatchMode)
 
+TRAINER_DEFAULTS = {"enable_model_summary": False}  # it counts 0 FLOPs; modules say what they train
+
 
 def clips_of(data: VideoDataModule) -> Clips:
     """What the module must know of a data module; lists the folder, decodes nothing."""
@@ -61,6 +63,7 @@ class FlexiCLI(LightningCLI):
             VideoDataModule,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},  # a resumed run stays in its folder
+            trainer_defaults=TRAINER_DEFAULTS,
             parser_class=Parser,
             parser_kwargs={"prog": "python -m flexivid.train"},
         )
