@@ -105,8 +105,9 @@ def module_in_file(path: Path) -> Network:
     """A module from videos (b, 3, t, h, w) in [-1, 1], as they are, to features (b, d).
 
     Args:
-        path: Made by ``torch.export.save`` (.pt2, with example inputs; let b vary) or ``torch.jit.save``. A scripted
-            one may have attributes ``num_features`` and ``min_frames``, else it is tried with 16 frames of 224x224.
+        path: Made by ``torch.export.save`` (.pt2, with example inputs; let b vary) or ``torch.jit.save``: a program,
+            which runs with your rights. Pickles in it are refused. A scripted one may have attributes
+            ``num_features`` and ``min_frames``, else it is tried with 16 frames of 224x224.
 
     Raises:
         ValueError: If it is no such file, or the module takes no videos.
