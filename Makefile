@@ -42,7 +42,7 @@ sample: .venv/installed ## Sample the newest run at budgets 1.0, 0.5 and 0.25
 	$(BIN)/python -m flexivid.sample --budget 1.0 0.5 0.25 $(ARGS)
 
 tensorboard: .venv/installed ## Show all runs in TensorBoard
-	$(BIN)/tensorboard --logdir runs
+	$(BIN)/tensorboard --logdir runs --host localhost
 
 test: .venv/installed ## Run the tests (-m 'not slow')
 	$(BIN)/python -m pytest

@@ -12,6 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from flexivid.files.printable import printable
 from flexivid.pipeline.command_line import ProgramParser, program_parser, words_of
 from flexivid.pipeline.messages import plain_errors
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check(options: Namespace) -> None:
     """Print what is wrong and what there is."""
-    from flexivid.data.console import print_report, progress_bars
+    from flexivid.data.console import print_report, step_bars
     from flexivid.data.inspection import find_parts, inspect
     from flexivid.data.pool import num_cores
     from flexivid.data.report import refuse_ending, write_manifest
@@ -95,7 +96,7 @@ def check(options: Namespace) -> None:
     data = _recipe(options.config, options.path, _given(options))
     parts = find_parts(data.root, num_workers=options.num_workers, decoder=data.decoder)
     workers = (options.num_workers or num_cores()) if options.full else 0
-    with progress_bars() as on_step:
+    with step_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
     for name, report in reports.items():
         print_report(name, report)
@@ -130,7 +131,7 @@ def preview(options: Namespace) -> None:
     (folder / "clips.html").write_text(page(clips, title="The first clips of training", facts=facts), encoding="utf-8")
     data.teardown()
     for clip in clips:
-        print(clip.title)
+        print(printable(clip.title))
     print(f"look at {folder / 'clips.png'} and {folder / 'clips.html'}")
 
 
@@ -179,7 +180,7 @@ def shard(options: Namespace) -> None:
         done = write_shards(sources_of(found.videos), output, chunk_bytes=size, class_names=found.class_names)
         print(f"{done.num_videos} videos in {done.num_chunks} files, {done.num_bytes / 2**20:.1f} MiB, in {output}")
         for path, reason in [*found.bad, *done.bad]:
-            print(f"  left out: {path}: {reason}")
+            print(printable(f"  left out: {path}: {reason}"))
 
 
 def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> Any:

@@ -259,11 +259,11 @@ def _kept(folder: str) -> Iterator[None]:
 @contextmanager
 def _bars(look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False) -> Iterator[Callable[[], None]]:
     """Progress bars on stderr; gives the function that brings them up to date."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+    from rich.progress import TaskProgressColumn
 
-    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+    from flexivid.data.bars import progress_bars
+
+    with progress_bars(TaskProgressColumn(), hidden=hidden) as progress:
         tasks = {name: progress.add_task(name, total=total) for name, (_, total) in look().items()}
 
         def show() -> None:

@@ -224,13 +224,13 @@ def _progress(plans: Sequence[Any], num_videos: int) -> Any:
     """A progress bar on stderr that names the current mode; gives the callback for a plan's steps."""
     from contextlib import contextmanager
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn
+
+    from flexivid.data.bars import progress_bars
 
     @contextmanager
     def bar() -> Any:
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "sample steps", TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with progress_bars(MofNCompleteColumn(), "sample steps") as progress:
 
             def on_step(plan: Any) -> Callable[[int, Any], None]:
                 task = progress.add_task(f"budget {plan.budget:g}", total=len(plan.schedule) * num_videos)

@@ -165,11 +165,11 @@ def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
 @contextmanager
 def _progress(what: str, unit: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """A progress bar on stderr; gives functions that add to its length and to what is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn
 
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), unit, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    from flexivid.data.bars import progress_bars
+
+    with progress_bars(MofNCompleteColumn(), unit) as progress:
         task = progress.add_task(what, total=0)
 
         def grow(count: int) -> None:

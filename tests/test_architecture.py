@@ -28,6 +28,7 @@ MAY_IMPORT = {  # room: the rooms below it that it may use
     "pipeline": {"pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
     "training": {"pipeline", "pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
 }
+MAY_IMPORT = {"files": set(), **{name: {"files", *below} for name, below in MAY_IMPORT.items()}}
 NO_TORCH = ["__init__", "__main__", "sample", "train", "patching.shapes", "budget.cost", "budget.schedule"]
 NO_TORCH += ["budget.allowance", "budget.scores"]
 NO_TORCH += ["evaluate", "search", "flexify", "budget.search", "budget.table", "budget.units", "budget.planners"]
@@ -84,6 +85,11 @@ def test_a_room_imports_no_program_and_nothing_by_its_public_name(name: str) -> 
 def test_diffusion_knows_steps_and_no_costs() -> None:
     used = {other for name in MODULES if room(name) == "diffusion" for other in imported(tree(MODULES[name]))}
     assert {other for other in used if room(other) == "budget" and other in MODULES} == {"flexivid.budget.schedule"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "files"])
+def test_files_use_the_standard_library_only(name: str) -> None:
+    assert {other.split(".")[0] for other in imported(tree(MODULES[name]))} <= set(sys.stdlib_module_names)
 
 
 def test_no_circles_inside_a_room() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 
 from flexivid.budget.schedule import REUSE, Schedule, Step
 from flexivid.budget.scores import ScoredPlan, ScoreTable
+from flexivid.files.whole_file import locked, whole_file
 
 FILE = "schedules.json"
 FORMAT = 1
@@ -157,7 +157,7 @@ def _alike(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> 
 
 
 def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
-    """Write tables beside those of other settings of the same model; the file is whole at any time.
+    """Write tables beside those of other settings of the same model; others who do so at the same time wait.
 
     Args:
         path: The file, or the folder to put ``schedules.json`` into.
@@ -165,16 +165,16 @@ def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
     """
     path = _file(path)
     new = [_key(table) for table in tables]
-    old = [table for table in read_tables(path) if table.model in {table.model for table in tables}]
-    rows = [table.check() for table in [*(table for table in old if _key(table) not in new), *tables]]
-    content = {
-        "format": FORMAT,
-        "tables": [_to_plain(table) for table in rows if isinstance(table, ErrorTable)],
-        "scores": [_scores_to_plain(table) for table in rows if isinstance(table, ScoreTable)],
-    }
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content) + "\n")
-    part.replace(path)
+    with locked(path):  # two searches may end at once
+        old = [table for table in read_tables(path) if table.model in {table.model for table in tables}]
+        rows = [table.check() for table in [*(table for table in old if _key(table) not in new), *tables]]
+        content = {
+            "format": FORMAT,
+            "tables": [_to_plain(table) for table in rows if isinstance(table, ErrorTable)],
+            "scores": [_scores_to_plain(table) for table in rows if isinstance(table, ScoreTable)],
+        }
+        with whole_file(path) as part:
+            part.write_text(json.dumps(content) + "\n")
 
 
 def _key(table: Table) -> tuple[str, str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from flexivid.data.clips import span_of
 from flexivid.data.index import BadVideo
 from flexivid.data.run import Run
 from flexivid.data.splits import Splits, name_some, write_bad
+from flexivid.files.printable import printable
 
 T = TypeVar("T")
 
@@ -191,8 +192,8 @@ data.cache_gib or data.num_workers
         )
         fate = {"skip": "skipped; set data.short=loop or data.short=pad to use them", "loop": "looped", "pad": "padded"}
         yield (
-            f"got {splits.num_too_short} videos shorter than {length} of a clip, such as {splits.too_short[0]}; "
-            f"they are {fate[settings.short]}"
+            f"got {splits.num_too_short} videos shorter than {length} of a clip, such as "
+            f"{printable(splits.too_short[0])}; they are {fate[settings.short]}"
         )
     untimed = sum(int((dataset.videos.fps <= 0).sum()) for dataset in splits.datasets)
     if settings.fps is not None and untimed:

@@ -1,6 +1,7 @@
 """Unpack a zip, tar or rar, whole or not at all, and never outside its folder.
 
-The kind is told by the first bytes, not by the name. Standard library only; rar is left to a program that can do it.
+The kind is told by the first bytes, not by the name. An archive that would fill the disk, or that is a few bytes and
+says it holds gigabytes, is refused before it does. Standard library only; rar is left to a program that can do it.
 """
 
 import os
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +20,10 @@ RAR_PROGRAMS = {  # program -> its arguments
     "7z": ("x", "-y", "-bd", "-o{folder}", "{archive}"),
     "7zz": ("x", "-y", "-bd", "-o{folder}", "{archive}"),
 }
+
+MAX_FILES = 10_000_000
+FREE_BYTES = 1 << 30  # left on the disk
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 200  # archives with more content than this, of so much times their own size
 
 
 def archive_kind(path: str | os.PathLike[str]) -> str:
@@ -56,7 +62,8 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
         Whether anything was done.
 
     Raises:
-        ValueError: If the archive is damaged, or if something in it would end up outside the folder.
+        ValueError: If the archive is damaged, if something in it would end up outside the folder, or if it holds more
+            than there is room for.
         FileNotFoundError: If it is a rar and no program can unpack it.
 
     >>> import tempfile
@@ -75,7 +82,7 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
         {"zip": _unzip, "tar": _untar, "rar": _unrar}[archive_kind(path)](Path(path), new, progress)
         _refuse_links(new, path)
         new.rename(target)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"got {path}: {error}; expected a whole archive; remove and fetch it again") from error
@@ -87,16 +94,20 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
 def _unzip(path: Path, folder: Path, progress: bool) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        room = _Room(path, folder)
         for member in members:
             _check_name(path, member.filename, is_link=stat.S_ISLNK(member.external_attr >> 16))
+            room.take(member.file_size)
         for member in _shown(members, progress):
             archive.extract(member, folder)
 
 
 def _untar(path: Path, folder: Path, progress: bool) -> None:
+    room = _Room(path, folder)
     with tarfile.open(path) as archive:
         for member in _shown(archive, progress):
             _check_name(path, member.name, is_link=not (member.isfile() or member.isdir()))
+            room.take(member.size)
             archive.extract(member, folder, set_attrs=False)
 
 
@@ -111,6 +122,34 @@ def _unrar(path: Path, folder: Path, progress: bool) -> None:
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise OSError(f"{program} fails: {(done.stderr or done.stdout).strip()[-300:]}")
+
+
+class _Room:
+    """Counts what an archive says it holds; zip and tar never unpack more than they say."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._path, self._packed = path, path.stat().st_size
+        self._free = shutil.disk_usage(folder).free - FREE_BYTES
+        self._num_files = self._num_bytes = 0
+
+    def take(self, num_bytes: int) -> None:
+        """Count a member; refuse the archive where that is too much."""
+        self._num_files += 1
+        self._num_bytes += num_bytes
+        state = ""
+        if self._num_files > MAX_FILES:
+            state = f"more than {MAX_FILES} files"
+        elif self._num_bytes > max(BOMB_BYTES, BOMB_RATIO * self._packed):
+            state = f"{self._num_bytes} bytes or more, {self._num_bytes // max(1, self._packed)} times its own size"
+        if state:
+            raise ValueError(
+                f"got {self._path} with {state}; expected videos; do not trust this archive, fetch another"
+            )
+        if self._num_bytes > self._free:
+            raise ValueError(
+                f"got {self._path} with {self._num_bytes / 2**30:.1f} GiB or more; expected at most"
+                f" {max(0, self._free) / 2**30:.1f}, which is free on the disk; make room, or take another --output"
+            )
 
 
 def _check_name(path: Path, name: str, *, is_link: bool) -> None:
@@ -132,8 +171,16 @@ def _refuse_links(folder: Path, path: str | os.PathLike[str]) -> None:
 def _shown(members: Iterable, progress: bool) -> Iterable:
     if not progress:
         return members
-    from rich.console import Console
-    from rich.progress import track
+    return _tracked(members)
 
-    total = len(members) if isinstance(members, list) else None
-    return track(members, description="unpacking", total=total, console=Console(stderr=True))
+
+def _tracked(members: Iterable) -> Iterable:
+    from rich.progress import MofNCompleteColumn
+
+    from flexivid.data.bars import progress_bars
+
+    with progress_bars(MofNCompleteColumn(), "files") as bars:
+        task = bars.add_task("unpacking", total=len(members) if isinstance(members, list) else None)
+        for member in members:
+            yield member
+            bars.advance(task)

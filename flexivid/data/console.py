@@ -6,25 +6,26 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
+from flexivid.data.bars import progress_bars
 from flexivid.data.report import Report
+from flexivid.files.printable import printable
 
 SHOWN = 50  # rows of a table; a JSON file has all
 WIDTH = 160  # columns where there is no terminal
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+def step_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that is told what is done, how much more of it, and of how much (0: unknown).
 
-    >>> with progress_bars() as on_step:
+    >>> with step_bars() as on_step:
     ...     on_step("reading", 1, 2)
     """
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bars(MofNCompleteColumn()) as progress:
         tasks: dict[str, Any] = {}
 
         def on_step(what: str, done: int, total: int) -> None:
@@ -65,7 +66,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows[:SHOWN]:
-        table.add_row(*map(Text, row))  # a path may hold brackets
+        table.add_row(*(Text(printable(word)) for word in row))  # a path may hold brackets
     _console().print(table)
     if len(rows) > SHOWN:
         _console().print(f"and {len(rows) - SHOWN} others; a JSON file has all", highlight=False)

@@ -16,6 +16,7 @@ import fsspec
 import pyarrow as pa
 
 from flexivid.data.byte_range import is_remote
+from flexivid.files.printable import printable
 
 EXTENSIONS = (
     *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg"),
@@ -80,8 +81,8 @@ def find_videos(root: str) -> Found:
         parents = {os.path.dirname(folder) for folder in reels}
     elif reels:
         warnings.warn(
-            f"got {len(reels)} folders of numbered pictures beside the video files of {root}, such as {reels[0]}; "
-            f"the pictures are left out; move them into a folder of their own to train on them",
+            f"got {len(reels)} folders of numbered pictures beside the video files of {root}, such as "
+            f"{printable(reels[0])}; the pictures are left out; move them into a folder of their own to train on them",
             stacklevel=3,
         )
     return Found(*files.arrays(), parents, num_others)

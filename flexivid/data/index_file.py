@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from flexivid.data.facts import Facts
+from flexivid.files.whole_file import whole_file
 
 LOOK = pa.schema(  # what a look at a file tells
     [
@@ -127,7 +128,9 @@ def write_batch(batch: pa.RecordBatch, path: Path) -> None:
     >>> pa.ipc.open_file(path).get_batch(0).num_rows
     2
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with (
+        whole_file(path) as part,
+        pa.OSFile(str(part), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
         writer.write_batch(batch)
-    os.replace(unfinished, path)

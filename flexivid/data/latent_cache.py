@@ -23,6 +23,7 @@ from flexivid.data.loader import Batch, described
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.probe import VideoError
 from flexivid.data.run import FollowsRun
+from flexivid.files.whole_file import whole_file
 
 Encode = Callable[[Tensor], Tensor]  # (b, c, t, h, w) uint8 -> (b, c, t, h, w), any floating point
 
@@ -79,7 +80,16 @@ data.windows=uniform
     _refuse_drawn(dataset)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    unfinished = target / f"{name}.unfinished.npy"
+    with whole_file(target / f"{name}.npy") as part:
+        missing = _write(part, dataset, encode, pool=pool, batch_size=batch_size)
+    note = {"codec": codec, "clips": fingerprint(dataset), "missing": missing}
+    with whole_file(target / f"{name}.json") as part:
+        part.write_text(json.dumps(note))
+    return open_latents(folder, dataset, name=name)
+
+
+def _write(part: Path, dataset: ClipDataset, encode: Encode, *, pool: DecodePool, batch_size: int) -> list[int]:
+    """Write the array; return the clips that have no latent."""
     array, missing = None, []
     requests = ((clip, dataset.plan((clip, 0))) for clip in range(len(dataset)))
     for found in _groups(outcomes(requests, pool), batch_size):
@@ -89,15 +99,12 @@ data.windows=uniform
             latents = _encoded(list(good.values()), encode)
             if array is None:
                 shape = (len(dataset), *latents.shape[1:])
-                array = np.lib.format.open_memmap(unfinished, "w+", latents.dtype, shape)
+                array = np.lib.format.open_memmap(part, "w+", latents.dtype, shape)
             array[list(good)] = latents
     if array is None:
         raise ValueError(f"got {len(dataset)} clips, none of which can be decoded; expected some; run dataset check")
     array.flush()
-    note = {"codec": codec, "clips": fingerprint(dataset), "missing": missing}
-    (target / f"{name}.json").write_text(json.dumps(note))
-    os.replace(unfinished, target / f"{name}.npy")
-    return open_latents(folder, dataset, name=name)
+    return missing
 
 
 def open_latents(folder: str | os.PathLike[str], dataset: ClipDataset, *, name: str = "train") -> LatentCache:
@@ -121,16 +128,50 @@ def open_latents(folder: str | os.PathLike[str], dataset: ClipDataset, *, name: 
     _refuse_drawn(dataset)
     files = [Path(folder, name + ending) for ending in (".json", ".npy")]
     if not all(file.is_file() for file in files):
-        missing = f"got data.latents={os.fspath(folder)} without {files[1].name}"
-        raise FileNotFoundError(f"{missing}; expected latents; write them, or correct the path")
-    note, own = json.loads(files[0].read_text()), json.loads(json.dumps(fingerprint(dataset)))
-    for key, value in own.items():
-        if note["clips"].get(key) != value:
+        state = f"got data.latents={os.fspath(folder)} without {files[1].name}"
+        raise FileNotFoundError(f"{state}; expected latents; write them, or correct the path")
+    clips, missing, made_by = _note(files[0])
+    for key, value in json.loads(json.dumps(fingerprint(dataset))).items():
+        if clips.get(key) != value:
             raise ValueError(
-                f"got {files[1]} of clips with {key}={note['clips'].get(key)}; expected {key}={value}; "
+                f"got {files[1]} of clips with {key}={clips.get(key)}; expected {key}={value}; "
                 f"write the latents anew, or change the data back"
             )
-    return LatentCache(np.load(files[1], mmap_mode="r"), frozenset(note["missing"]), note["codec"])
+    return LatentCache(open_array(files[1]), missing, made_by)
+
+
+def open_array(file: str | os.PathLike[str]) -> np.ndarray:
+    """Return the array in a ``.npy`` file, mapped into memory.
+
+    Raises:
+        ValueError: If it is cut off or damaged, or holds Python objects, which would be code.
+
+    >>> import tempfile
+    >>> file = tempfile.mkdtemp() + "/train.npy"
+    >>> np.save(file, np.array([{}]))
+    >>> try:
+    ...     open_array(file)
+    ... except ValueError as error:
+    ...     print(str(error).replace(file, "train.npy"))
+    got train.npy, which cannot be read (Array can't be memory-mapped: Python objects in dtype.); expected an array of \
+numbers; write it anew
+    """
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        reason = str(error).split(" If you trust")[0]  # numpy goes on with how to run what is in the file
+        raise ValueError(
+            f"got {file}, which cannot be read ({reason}); expected an array of numbers; write it anew"
+        ) from error
+
+
+def _note(file: Path) -> tuple[dict[str, Any], frozenset[int], str]:
+    """What latents are of, which of them mean nothing, and what made them."""
+    try:
+        note = json.loads(file.read_text())
+        return dict(note["clips"]), frozenset(map(int, note["missing"])), str(note["codec"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"got {file}, which cannot be read ({error!r}); write the latents anew") from error
 
 
 def fingerprint(dataset: ClipDataset) -> dict[str, Any]:

@@ -4,18 +4,22 @@ A file that ends its process twice, takes too long or takes too much memory is r
 that is killed from outside costs nothing: what it had to do is done again by another. Processes are replaced after so
 many requests, or when their memory has grown, so that libraries that leak do no harm.
 
+A process that a file has taken over cannot reach this one by what it answers: answers are parsed, and what makes no
+sense ends the process (``pool_message``). It is no sandbox: until then such a process may do what the user may.
+
 Linux and macOS. Imports no torch.
 """
 
 import os
-import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 from weakref import finalize
 
+from flexivid.data.clips import ClipRequest
 from flexivid.data.pool_keeper import DecoderDiedError, Keeper
+from flexivid.data.pool_message import RESULTS, pack_request, request_kind
 from flexivid.data.pool_process import Job
 from flexivid.data.pool_worker import Hello, name_of
 from flexivid.data.probe import Facts, Look, VideoError, look_at
@@ -66,17 +70,17 @@ class DecodePool:
         """Ask for something to be done; returns at once.
 
         Args:
-            request: What ``work`` takes. The result of one with ``indices`` and ``size``, as a ``ClipRequest`` has
-                them, comes back through shared memory.
+            request: What ``work`` takes: a ``ClipRequest``, whose frames come back through shared memory; a ``Look``,
+                for ``Facts``; or plain data, for plain data.
             work: Another function for this request.
 
         Returns:
             A future; it can be cancelled.
         """
-        message = pickle.dumps((self._work if work is None else name_of(work), request), protocol=5)
-        height, width = getattr(request, "size", (0, 0))
-        num_bytes = len(getattr(request, "indices", ())) * height * width * 3
-        job = Job(message, str(getattr(request, "path", request)), num_bytes)
+        message = pack_request(self._work if work is None else name_of(work), request)
+        shape = (len(request.indices), *request.size, 3) if isinstance(request, ClipRequest) else None
+        path = str(getattr(request, "path", request))
+        job = Job(message, path, shape=shape, result=RESULTS.get(request_kind(request), "value"))
         self._keeper.add(job)
         return job.ticket
 

@@ -12,9 +12,12 @@ import time
 from collections import deque
 from contextlib import suppress
 
+import numpy as np
+
 from flexivid.data.pool_memory import SharedMemory
+from flexivid.data.pool_message import Reply
 from flexivid.data.pool_process import Job, Process
-from flexivid.data.pool_worker import Hello, Reply
+from flexivid.data.pool_worker import Hello
 from flexivid.data.probe import VideoError
 
 DEPTH = 2  # requests that a process has at a time, so that it never waits for the next
@@ -39,9 +42,9 @@ class Keeper:
         limits: What each is told first, but for the shared memory.
         max_requests: Requests after which a process is replaced.
 
-    >>> import pickle
+    >>> from flexivid.data.pool_message import pack_request
     >>> keeper = Keeper(1, Hello("genericpath:exists", os.getpid(), -1, 60.0, 1 << 30), max_requests=100)
-    >>> job = Job(pickle.dumps(("genericpath:exists", "nowhere.mp4")), "nowhere.mp4", num_bytes=0)
+    >>> job = Job(pack_request("genericpath:exists", "nowhere.mp4"), "nowhere.mp4")
     >>> keeper.add(job)
     >>> job.ticket.result()
     False
@@ -150,13 +153,18 @@ class Keeper:
                 self._remove(process, retry=True)
 
     def _take_replies(self, process: Process) -> bool:
-        """Settle the jobs that are done, and return whether the process has ended."""
+        """Settle the jobs that are done, and return whether the process has ended, or has to."""
+        if process.fault:
+            return True
         replies, has_ended = process.receive()
         for reply in replies:
-            process.since = time.monotonic()
-            if reply.kind == "ready":
-                process.is_ready, self._num_failed_starts = True, 0
+            if reply.kind == "ready" and not process.is_ready:
+                process.is_ready, self._num_failed_starts, process.since = True, 0, time.monotonic()
                 continue
+            if not process.jobs or reply.kind not in (process.jobs[0].result, "failed", "memory"):
+                process.fault = f"got {reply.kind}, which was not asked for"
+                return True
+            process.since = time.monotonic()
             self._settle(process.jobs.popleft(), reply)
             process.num_done += 1
             has_grown = reply.kind == "memory" or reply.resident_bytes > self._limits.max_bytes // 2
@@ -164,12 +172,13 @@ class Keeper:
         return has_ended
 
     def _settle(self, job: Job, reply: Reply) -> None:
-        if reply.kind == "array":
-            assert job.block is not None
-            job.ticket.set_result(self._memory.view(job.block, reply.value))  # and the block comes back with the array
+        if reply.kind == "frames":
+            assert job.shape is not None
+            frames = self._memory.view(job.block, job.shape) if job.block else np.empty(job.shape, np.uint8)
+            job.ticket.set_result(frames)  # and the block comes back with the array
             return
         self._free(job)
-        if reply.kind == "value":
+        if reply.kind in ("facts", "value"):
             job.ticket.set_result(reply.value)
         elif reply.kind == "failed":
             job.ticket.set_exception(VideoError(job.path, reply.value))

@@ -1,12 +1,14 @@
 """Memory that decode processes write frames into and the main process reads them from, without a copy through a pipe.
 
 It is one nameless file in memory (memfd), handed to the processes as an open file: the system frees it when the last of
-them ends, however it ends, so nothing can be left behind, and it does not count against the size of /dev/shm. Frames
-travel as planes, channel first, as batches hold them: then the reader copies whole blocks.
+them ends, however it ends, so nothing can be left behind, and it does not count against the size of /dev/shm. Both
+sides know the shape of what a block holds beforehand: nothing that a process writes there is believed but pixels.
+Frames travel as planes, channel first, as batches hold them: then the reader copies whole blocks.
 
 Knows nothing of processes. Imports numpy only.
 """
 
+import fcntl
 import mmap
 import os
 import tempfile
@@ -30,31 +32,14 @@ class Block(NamedTuple):
     num_bytes: int
 
 
-class Layout(NamedTuple):
-    """How an array lies in a block.
-
-    Args:
-        shape: Shape as it lies there.
-        dtype: Its numpy name.
-        planar: Whether the last axis of the array lies first.
-
-    >>> Layout((3, 2, 4, 4), "|u1", planar=True).shape
-    (3, 2, 4, 4)
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    planar: bool
-
-
 class SharedMemory:
     """The side that gives out blocks and reads them; blocks are used again, so it grows only with what is in use.
 
     >>> memory = SharedMemory()
     >>> block = memory.take(100)
-    >>> layout = BlockWriter(memory.file).write(np.arange(6).reshape(2, 3), block)
-    >>> memory.view(block, layout).tolist()
-    [[0, 1, 2], [3, 4, 5]]
+    >>> BlockWriter(memory.file).write(np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3), block, (1, 1, 2, 3))
+    >>> memory.view(block, (1, 1, 2, 3)).tolist()
+    [[[[0, 1, 2], [3, 4, 5]]]]
     >>> memory.take(99) == block  # the array is gone, its block is used again
     True
     >>> memory.close()
@@ -83,11 +68,11 @@ class SharedMemory:
         """Take a block back, from any thread; no process may write to it any more."""
         self._free[block.num_bytes].append(block)
 
-    def view(self, block: Block, layout: Layout) -> np.ndarray:
-        """Return what was written as an array; the block comes back when the array and all views of it are gone."""
-        array = self._maps.array(block, layout)
-        finalize(array, self.give_back, block).atexit = False
-        return np.moveaxis(array, 0, -1) if layout.planar else array[:]
+    def view(self, block: Block, shape: tuple[int, ...]) -> np.ndarray:
+        """Return frames of a shape, (t, h, w, c); the block comes back when the array and all views of it are gone."""
+        planes = self._maps.planes(block, shape)
+        finalize(planes, self.give_back, block).atexit = False
+        return np.moveaxis(planes, 0, -1)
 
     def close(self) -> None:
         """Let go of the file; arrays that are still in use keep their memory."""
@@ -101,22 +86,22 @@ class BlockWriter:
         file: Descriptor of the shared file.
 
     >>> memory = SharedMemory()
-    >>> BlockWriter(memory.file).write(np.zeros((2, 4, 5, 3), np.uint8), memory.take(120))
-    Layout(shape=(3, 2, 4, 5), dtype='|u1', planar=True)
+    >>> BlockWriter(memory.file).write(np.zeros((2, 4, 5, 3), np.uint8), memory.take(120), (2, 4, 5, 3))
     """
 
     def __init__(self, file: int) -> None:
         self._maps = _Maps(file)
 
-    def write(self, array: np.ndarray, block: Block) -> Layout | None:
-        """Copy an array into a block; None if it does not fit."""
-        if array.nbytes > block.num_bytes or array.dtype.hasobject:
-            return None
-        planar = array.ndim == 4  # t h w c -> c t h w
-        laid = np.moveaxis(array, -1, 0) if planar else array
-        layout = Layout(laid.shape, laid.dtype.str, planar)
-        self._maps.array(block, layout)[...] = laid
-        return layout
+    def write(self, frames: np.ndarray, block: Block, shape: tuple[int, ...]) -> None:
+        """Copy frames into a block.
+
+        Raises:
+            ValueError: If they are not uint8 of the shape that was asked for.
+        """
+        if frames.shape != tuple(shape) or frames.dtype != np.uint8:
+            raise ValueError(f"got frames of {frames.shape} {frames.dtype}; expected {tuple(shape)} uint8")
+        if frames.size:
+            self._maps.planes(block, shape)[...] = np.moveaxis(frames, -1, 0)  # t h w c -> c t h w
 
 
 class _Maps:
@@ -126,12 +111,12 @@ class _Maps:
         self._file = file
         self._slabs: dict[int, mmap.mmap] = {}
 
-    def array(self, block: Block, layout: Layout) -> np.ndarray:
+    def planes(self, block: Block, shape: tuple[int, ...]) -> np.ndarray:
         slab, start = divmod(block.offset, SLAB_BYTES)
         if slab not in self._slabs:
             size = max(SLAB_BYTES, block.num_bytes)
             self._slabs[slab] = mmap.mmap(self._file, size, offset=slab * SLAB_BYTES)
-        return np.ndarray(layout.shape, layout.dtype, buffer=self._slabs[slab], offset=start)
+        return np.ndarray((shape[-1], *shape[:-1]), np.uint8, buffer=self._slabs[slab], offset=start)
 
 
 def _round_up(num_bytes: int) -> int:
@@ -142,6 +127,9 @@ def _round_up(num_bytes: int) -> int:
 
 def _open_file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("flexivid-frames")
-    with tempfile.TemporaryFile() as file:  # has no name either
-        return os.dup(file.fileno())
+        file = os.memfd_create("flexivid-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        # a process that made it shorter would crash all that read beyond its end
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        return file
+    with tempfile.TemporaryFile() as nameless:
+        return os.dup(nameless.fileno())

@@ -5,24 +5,26 @@ Python that runs ``pool_worker``: a fork would break with threads and CUDA, and 
 script again.
 """
 
+import math
 import os
-import pickle
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flexivid.data.pool_memory import Block
-from flexivid.data.pool_worker import HEADER, Hello, Reply, resident_bytes
+from flexivid.data.pool_message import REQUEST, MessageError, Reply, pack, take_replies
+from flexivid.data.pool_worker import Hello, resident_bytes
 
 START = "import sys; sys.path = sys.argv[1:]; from flexivid.data.pool_worker import main; main()"
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # decoders thread themselves
 CHUNK = 1 << 20
+MAX_CHUNKS = 4  # taken at once: one process that does not stop talking must not hold up the others
 
 
 @dataclass(eq=False)
@@ -30,23 +32,30 @@ class Job:
     """A request on its way.
 
     Args:
-        message: The pickled function name and request.
+        message: The function's name and its argument, from ``pack_request``.
         path: The file it is about.
-        num_bytes: Room that its result needs in shared memory; 0 sends the result through the socket.
+        shape: (t, h, w, 3) of the frames that are asked for, which come through shared memory; None for other results.
+        result: Which kind of ``Reply`` brings the result.
         ticket: Where the result goes.
         block: Its room in shared memory while it is with a process.
         num_crashes: Processes that ended over it.
 
-    >>> Job(b"", "a.mp4", num_bytes=0).ticket.done()
-    False
+    >>> Job(b"", "a.mp4", shape=(8, 4, 4, 3)).num_bytes
+    384
     """
 
     message: bytes
     path: str
-    num_bytes: int
+    shape: tuple[int, ...] | None = None
+    result: str = "value"
     ticket: Future = field(default_factory=Future)
     block: Block | None = None
     num_crashes: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Room that its result needs in shared memory."""
+        return 0 if self.shape is None else math.prod(self.shape)
 
 
 class Process:
@@ -78,7 +87,8 @@ class Process:
         self.is_ready, self.is_retiring, self.num_done = False, False, 0
         self.since = time.monotonic()  # when it began with what it is doing
         self._outbox, self._inbox = bytearray(), bytearray()
-        self._put(pickle.dumps(hello), Block(0, 0))
+        self.fault = ""  # what it answered that no working process does
+        self._put(pack(hello), Block(0, 0))
 
     def send(self, job: Job) -> None:
         """Give it a job."""
@@ -99,17 +109,22 @@ class Process:
                 del self._outbox[: self.socket.send(self._outbox)]
 
     def receive(self) -> tuple[list[Reply], bool]:
-        """Return the replies that have come, and whether the process has ended."""
-        has_ended = False
+        """Return replies that have come, and whether the process has ended, or has to because of its ``fault``."""
+        replies: list[Reply] = []
         try:
-            while chunk := self.socket.recv(CHUNK):
+            for _ in range(MAX_CHUNKS):
+                chunk = self.socket.recv(CHUNK)
+                if not chunk:
+                    return replies, True
                 self._inbox += chunk
-            has_ended = True
+                replies += take_replies(self._inbox)
         except BlockingIOError:
             pass
         except ConnectionResetError:
-            has_ended = True
-        return list(self._unpack()), has_ended
+            return replies, True
+        except MessageError as error:
+            self.fault = str(error)
+        return replies, bool(self.fault)
 
     def resident_bytes(self) -> int:
         """Return the memory that it has to itself; 0 where the system does not tell."""
@@ -117,18 +132,14 @@ class Process:
 
     def kill(self) -> str:
         """End it and return how it ended; replies that it had sent can still be received."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # with what a file may have made it start
         self.process.kill()
         status = self.process.wait()
+        if self.fault:
+            return f"the decoder answers nonsense ({self.fault})"
         return f"the decoder crashed (signal {-status})" if status < 0 else f"the decoder exited (status {status})"
 
     def _put(self, message: bytes, block: Block) -> None:
-        self._outbox += HEADER.pack(len(message), *block) + message
+        self._outbox += REQUEST.pack(len(message), *block) + message
         self.flush()
-
-    def _unpack(self) -> Iterator[Reply]:
-        while len(self._inbox) >= HEADER.size:
-            end = HEADER.size + HEADER.unpack_from(self._inbox)[0]
-            if len(self._inbox) < end:
-                return
-            yield pickle.loads(bytes(self._inbox[HEADER.size : end]))
-            del self._inbox[:end]

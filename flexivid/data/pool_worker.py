@@ -7,10 +7,8 @@ print goes nowhere; Python's tracebacks go to the parent's standard error. Impor
 import ctypes
 import importlib
 import os
-import pickle
 import signal
 import socket
-import struct
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,12 +16,10 @@ from contextlib import suppress
 from functools import cache
 from typing import IO, Any, NamedTuple
 
-import numpy as np
-
 from flexivid.data.pool_memory import Block, BlockWriter
+from flexivid.data.pool_message import REQUEST, RESULTS, Reply, pack_reply, request_kind, unpack, unpack_request
 from flexivid.data.probe import VideoError
 
-HEADER = struct.Struct("<QQQ")  # bytes of the pickle that follows; offset and size of the block for its result, or 0
 PR_SET_PDEATHSIG = 1
 
 
@@ -46,23 +42,6 @@ class Hello(NamedTuple):
     file: int
     max_seconds: float
     max_bytes: int
-
-
-class Reply(NamedTuple):
-    """What comes back for a request, or, with ``kind`` "ready", once a process has started.
-
-    Args:
-        kind: "ready"; "array", in the block of the request; "value"; "failed", the file's fault; "memory", likewise.
-        value: The layout of the array, the value, or the reason of the failure.
-        resident_bytes: Memory of the process after the request; 0 where the system does not tell.
-
-    >>> Reply("failed", "no video stream").kind
-    'failed'
-    """
-
-    kind: str
-    value: Any = None
-    resident_bytes: int = 0
 
 
 def name_of(work: Callable[[Any], Any]) -> str:
@@ -104,16 +83,15 @@ def main() -> None:
     received = _receive(stream)
     if received is None:
         return
-    hello: Hello = pickle.loads(received[0])
+    hello = Hello(*unpack(received[0]))
     _die_with(hello.parent)
     _limit_memory(hello.max_bytes)
     writer = BlockWriter(hello.file)
     _find(hello.work)
-    reply = Reply("ready")
+    reply = _packed(Reply("ready"))
     with suppress(BrokenPipeError, ConnectionResetError):  # the parent has gone
         while True:
-            message = pickle.dumps(reply, protocol=5)
-            channel.sendall(HEADER.pack(len(message), 0, 0) + message)
+            channel.sendall(reply)
             received = _receive(stream)
             if received is None:
                 break
@@ -123,17 +101,16 @@ def main() -> None:
     os._exit(0)  # libraries may have threads that would take their time
 
 
-def serve(message: bytes, block: Block, *, writer: BlockWriter) -> Reply:
-    """Run one request, a pickled pair of a function's name and its argument.
+def serve(message: bytes, block: Block, *, writer: BlockWriter) -> bytes:
+    """Run one request and return the reply to send.
 
-    >>> serve(pickle.dumps(("genericpath:exists", "nowhere.mp4")), Block(0, 0), writer=BlockWriter(0)).value
-    False
+    >>> from flexivid.data.pool_message import pack_request, take_replies
+    >>> reply = serve(pack_request("genericpath:exists", "nowhere.mp4"), Block(0, 0), writer=BlockWriter(0))
+    >>> [reply.value for reply in take_replies(bytearray(reply))]
+    [False]
     """
     try:
-        work, request = pickle.loads(message)
-        result = _find(work)(request)
-        layout = writer.write(result, block) if isinstance(result, np.ndarray) and block.num_bytes else None
-        reply = Reply("value", result) if layout is None else Reply("array", layout)
+        return _packed(_result(*unpack_request(message), block=block, writer=writer))
     except VideoError as error:
         reply = Reply("failed", error.reason)
     except MemoryError:
@@ -141,7 +118,20 @@ def serve(message: bytes, block: Block, *, writer: BlockWriter) -> Reply:
     except Exception as error:
         _show(f"{type(error).__name__}: {error}")
         reply = Reply("failed", f"{type(error).__name__}: {error}")
-    return reply._replace(resident_bytes=resident_bytes(os.getpid()))
+    return _packed(reply)
+
+
+def _result(work: str, request: Any, *, block: Block, writer: BlockWriter) -> Reply:
+    result = _find(work)(request)
+    kind = RESULTS.get(request_kind(request), "value")
+    if kind == "frames":
+        writer.write(result, block, (len(request.indices), *request.size, 3))
+        return Reply(kind)
+    return Reply(kind, result.check() if kind == "facts" else result)
+
+
+def _packed(reply: Reply) -> bytes:
+    return pack_reply(reply._replace(resident_bytes=max(0, resident_bytes(os.getpid()))))
 
 
 @cache
@@ -160,10 +150,10 @@ def _show(error: str) -> None:
 
 
 def _receive(stream: IO[bytes]) -> tuple[bytes, Block] | None:
-    header = stream.read(HEADER.size)
-    if len(header) < HEADER.size:
+    header = stream.read(REQUEST.size)
+    if len(header) < REQUEST.size:
         return None
-    num_bytes, offset, size = HEADER.unpack(header)
+    num_bytes, offset, size = REQUEST.unpack(header)
     message = stream.read(num_bytes)
     return (message, Block(offset, size)) if len(message) == num_bytes else None
 

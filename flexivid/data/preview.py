@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flexivid.data.clips import ClipRequest
 from flexivid.data.facts import Facts
+from flexivid.files.printable import printable
 
 LARGE_BYTES = 8 << 20  # of raw frames; beyond it an animation is compressed with loss
 LEAST_SIDE = 64  # pixels that the shorter side of a picture has on the sheet, by repeating pixels
@@ -125,7 +126,7 @@ def contact_sheet(clips: Sequence[Clip], *, columns: int = 8) -> Image.Image:
     sheet = Image.new("RGB", (width, height), "white")
     draw, top = ImageDraw.Draw(sheet), MARGIN
     for clip, strip in zip(clips, strips, strict=True):
-        title = _fit(clip.title, font, width - 2 * MARGIN)
+        title = _fit(printable(clip.title), font, width - 2 * MARGIN)
         draw.text((MARGIN, top + 1), title, fill="black", font=font)
         sheet.paste(Image.fromarray(strip), (MARGIN, top + LINE))
         top += strip.shape[0] + LINE
@@ -211,4 +212,4 @@ def _fit(text: str, font: Any, width: int) -> str:
 
 
 def _escape(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(printable(str(value)))

@@ -6,7 +6,6 @@ written last: a data set without it is not finished.
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from flexivid.data.archives import extract
 from flexivid.data.download import DownloadError, download
+from flexivid.files.printable import printable
+from flexivid.files.whole_file import whole_file
 
 Row = tuple[str, str, str]  # path relative to the output, class or empty, split
 MANIFEST = "manifest.csv"
@@ -41,7 +42,7 @@ def run(make: Callable[[argparse.Namespace], dict[str, int]], options: argparse.
     try:
         counts = make(options)
     except (DownloadError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     print(f"{options.output / MANIFEST}: {counts}", file=sys.stderr)
     return 0
@@ -101,13 +102,11 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
         raise ValueError(f"got no video for {output}; expected at least one; see whether the archive is the right one")
     kept = {split: list(_spread(found, limit)) for split, found in splits.items()}
     output.mkdir(parents=True, exist_ok=True)
-    new = output / f".{MANIFEST}.{os.getpid()}"
-    with open(new, "w", newline="", encoding="utf-8") as stream:
+    with whole_file(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "class", "split"))
         for found in kept.values():
             writer.writerows(found)
-    os.replace(new, output / MANIFEST)
     return {split: len(found) for split, found in kept.items()}
 
 

@@ -21,6 +21,7 @@ from flexivid.data.clips import ClipRequest, ClipSettings, span_of, step_of
 from flexivid.data.facts import Facts, VideoError
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.videos import Videos
+from flexivid.files.whole_file import whole_file
 
 RUN_FRAMES = 256  # frames decoded by one request: a hang is noticed in any film, however long
 SMALL = (32, 32)  # decoded whole, shown to nobody
@@ -204,9 +205,8 @@ def write_manifest(
                 f"got a class named {lost[0]!r}, which means none in a list; expected another name; rename its folder"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    _write_columns(unfinished, columns, path.suffix)
-    unfinished.replace(path)
+    with whole_file(path) as part:
+        _write_columns(part, columns, path.suffix)
     return len(rows)
 
 

@@ -148,6 +148,8 @@ def from_record(record: dict[str, Any], store: str) -> ShardRow:
     >>> from_record(to_record(row, ByteRange("store/chunk-0-0.bin", 36, 5)), "store") == row
     True
     """
+    if "/" in record["file"] or record["file"] in ("", "..") or min(record["offset"], record["size"]) < 0:
+        raise ValueError(f"got {record['file']!r} in {store}/{ROWS}; expected a file of that store; write it anew")
     video = ByteRange(f"{store}/{record['file']}", record["offset"], record["size"])
     facts = base64.b64decode(record["facts"])
     return ShardRow(video.path, record["key"], record["label"], record["caption"], facts)

@@ -23,6 +23,7 @@ from flexivid.data.index import BadVideo, Check, VideoIndex, build_index, index_
 from flexivid.data.manifest import Manifest, read_manifests
 from flexivid.data.pool import DecodePool, num_cores, probe_many
 from flexivid.data.videos import Videos
+from flexivid.files.printable import printable
 
 QUICK_SECONDS = 60.0  # of decoding on one core: what is read before training unless told otherwise
 QUICK_BYTES = 4 << 30
@@ -226,7 +227,7 @@ def name_some(bad: Sequence[BadVideo]) -> str:
     >>> name_some([BadVideo("a.mp4", "no video stream")] * 12)[-36:]
     'a.mp4: no video stream; and 2 others'
     """
-    named = [f"{path}: {reason}" for path, reason in bad[:NUM_NAMED]]
+    named = [printable(f"{path}: {reason}") for path, reason in bad[:NUM_NAMED]]
     return "; ".join(named + [f"and {len(bad) - NUM_NAMED} others"] * (len(bad) > NUM_NAMED))
 
 

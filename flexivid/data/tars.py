@@ -23,6 +23,7 @@ from flexivid.data.text import decode
 CAPTION_FIELDS = ("text", "caption", "cap", "prompt")
 LABEL_FIELDS = ("label", "class", "cls")
 TEXTS = ("txt", "cls", "json")
+MAX_TEXT = 1 << 20  # bytes of a caption, label or JSON
 
 
 def is_tar(url: str) -> bool:
@@ -129,6 +130,10 @@ def _first(values: Iterable[str | None]) -> str | None:
 
 
 def _text(tar: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    if member.size > MAX_TEXT:
+        raise ValueError(
+            f"got {member.name} of {member.size} bytes in {tar}; expected a text of at most {MAX_TEXT}; leave it out"
+        )
     content = archive.extractfile(member)
     return decode(content.read(), f"{member.name} in {tar}") if content else ""
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flexivid.metrics.crc32c import crc32c, masked
+from flexivid.metrics.weights_file import reason_of
 
 CHECKPOINTS = ("rgb_scratch", "rgb_imagenet")  # the first is the one that FVD is defined with
 DATA_FILE = "model.ckpt.data-00000-of-00001"
@@ -145,8 +146,9 @@ def _read_port(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the damaged bytes lead to
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"got {path}, which cannot be read ({reason}); expected {LAYOUTS}; fetch it again") from error
+        raise ValueError(
+            f"got {path}, which cannot be read ({reason_of(error)}); expected {LAYOUTS}; fetch it again"
+        ) from error
     return _rename(content, path, table)
 
 

@@ -7,8 +7,10 @@ and with their own preprocessing; and a file holds any module.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from flexivid.metrics.i3d import MIN_FRAMES, NUM_CLASSES, SIDE
 from flexivid.metrics.i3d_weights import load_i3d
 from flexivid.metrics.preprocess import RESIZES
+from flexivid.metrics.weights_file import reason_of
 
 TORCHVISION = {  # name: (last layer, features, fewest frames, frames it is built for or None = any)
     "r3d_18": ("fc", 512, 8, None),
@@ -102,8 +105,9 @@ def module_in_file(path: Path) -> Network:
     """A module from videos (b, 3, t, h, w) in [-1, 1], as they are, to features (b, d).
 
     Args:
-        path: Made by ``torch.export.save`` (.pt2, with example inputs; let b vary) or ``torch.jit.save``. A scripted
-            one may have attributes ``num_features`` and ``min_frames``, else it is tried with 16 frames of 224x224.
+        path: Made by ``torch.export.save`` (.pt2, with example inputs; let b vary) or ``torch.jit.save``: a program,
+            which runs with your rights. Pickles in it are refused. A scripted one may have attributes
+            ``num_features`` and ``min_frames``, else it is tried with 16 frames of 224x224.
 
     Raises:
         ValueError: If it is no such file, or the module takes no videos.
@@ -112,7 +116,7 @@ def module_in_file(path: Path) -> Network:
         network, example = _open_exported(path) if path.suffix == ".pt2" else _open_scripted(path)
     except Exception as error:  # whatever the bytes lead to
         raise ValueError(
-            f"got {path}, which cannot be opened ({_first_line(error)}); expected a module saved by torch.export.save"
+            f"got {path}, which cannot be opened ({reason_of(error)}); expected a module saved by torch.export.save"
             " (.pt2) or torch.jit.save; a state dict alone does not say what to compute"
         ) from error
     num_features = getattr(network, "num_features", 0) or _count_features(path, network, example)
@@ -142,7 +146,7 @@ def _preset(video: Tensor, *, preset: Callable[[Tensor], Tensor], frames: int | 
 
 def _fetch(name: str, url: str, published: Any) -> dict[str, Tensor]:
     try:
-        return published.get_state_dict(progress=False, check_hash=True)
+        return published.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"got no weights of {name} from {url} ({error}); expected a connection; or fetch that file elsewhere and"
@@ -158,14 +162,28 @@ def _read(name: str, path: str | Path) -> Any:
         raise FileNotFoundError(f"got weights {path}, which do not exist; expected a file; correct the path") from None
     except Exception as error:  # torch.load raises what the damaged bytes lead to
         raise ValueError(
-            f"got weights {path}, which cannot be read ({_first_line(error)}); expected a state dict of {name};"
-            " fetch it"
+            f"got weights {path}, which cannot be read ({reason_of(error)}); expected a state dict of {name}; fetch it"
         ) from error
 
 
 def _open_exported(path: Path) -> tuple[nn.Module, Tensor]:
-    program = torch.export.load(path)
+    with _no_pickles():
+        program = torch.export.load(path)
     return program.module(), program.example_inputs[0][0]
+
+
+@contextmanager
+def _no_pickles() -> Iterator[None]:
+    """Have torch refuse pickles in an exported program, which it would load where it cannot do without."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _open_scripted(path: Path) -> tuple[nn.Module, Tensor]:
@@ -180,13 +198,9 @@ def _count_features(path: Path, network: nn.Module, example: Tensor) -> int:
         features = network(example)
     except Exception as error:
         raise ValueError(
-            f"got {path}, which does not take videos {tuple(example.shape)} ({_first_line(error)}); expected features"
+            f"got {path}, which does not take videos {tuple(example.shape)} ({reason_of(error)}); expected features"
             " (b, d) of them; give the module an attribute num_features if it takes others"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError(f"got {path}, which does not give one tensor (b, d); expected that; wrap the module")
     return features.shape[1]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
+from flexivid.files.whole_file import whole_file
+
 NOT_OF_REFERENCE = ("num_videos", "sampling")  # all else tells which reference features are meant
 
 
@@ -205,12 +207,11 @@ def _read(path: Path, protocol: Protocol) -> Tensor | None:
 
 def _write(path: Path, protocol: Protocol, features: Tensor) -> None:
     """Other processes see the file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     notes: dict[str, Any] = {"protocol": json.dumps(protocol._asdict())}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": features.contiguous()}, unfinished, metadata=notes)
-        os.replace(unfinished, path)
+        with whole_file(path) as part:
+            save_file({"features": features.contiguous()}, part, metadata=notes)
     except OSError as error:
         warnings.warn(
             f"got {path}, which cannot be written ({error}): its reference features are not kept; expected a folder"

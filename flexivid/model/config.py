@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from flexivid.patching.shapes import PatchMode, axis_split, shrinks_far, underlying_patch
+from flexivid.patching.shapes import PatchMode, axis_split, shrinks_far, underlying_patch, whole_number
 
 PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and two for laptops
     "nano": {"width": 128, "depth": 4, "num_heads": 2},
@@ -39,7 +40,7 @@ class FlexiDiTConfig:
         num_heads: Attention heads; ``width / num_heads`` is even and >= 6.
         in_channels: Channels of the latent (3 for pixels).
         modes: Patch modes, as text or :class:`PatchMode`; the first one is native.
-        num_classes: Classes of the condition, 0 for none. The null class comes on top.
+        num_classes: Classes of the condition, 0 or ``None`` for none. The null class comes on top.
         mlp_ratio: Hidden width of the feed-forward over ``width``.
         out_channels: Channels of the output; ``None`` = ``in_channels``.
         attention: ``joint`` over space and time, or ``factorised``: spatial and temporal blocks in turn (Latte).
@@ -51,7 +52,8 @@ class FlexiDiTConfig:
             same in all modes, so large patches become dearer.
 
     Raises:
-        ValueError: If the numbers do not fit together; the message names the field.
+        ValueError: If the numbers do not fit together, or a field is of another type; the message names it. Numbers and
+            truth values may be numpy's.
 
     Example:
         >>> config = FlexiDiTConfig.preset("XL", in_channels=4, modes=["1x2x2", "1x4x4"], num_classes=1000)
@@ -74,10 +76,12 @@ class FlexiDiTConfig:
     output_conv: bool = False
 
     def __post_init__(self) -> None:
-        modes = (self.modes,) if isinstance(self.modes, str) else self.modes
-        object.__setattr__(self, "modes", tuple(PatchMode(mode) for mode in modes))
-        if self.out_channels is None:
-            object.__setattr__(self, "out_channels", self.in_channels)
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        values["modes"] = _modes(values["modes"])
+        defaults = {"num_classes": 0, "out_channels": values["in_channels"]}
+        values |= {name: default for name, default in defaults.items() if values[name] is None}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
         self._check()
         if not self._shrinks_far:
             object.__setattr__(self, "resize", "area")
@@ -144,14 +148,15 @@ class FlexiDiTConfig:
         return any(shrinks_far(old, new) for mode in modes for old, new in zip(largest, mode, strict=True))
 
     def _check(self) -> None:
-        for name in ("width", "depth", "num_heads", "in_channels", "out_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"got {name}={getattr(self, name)}; expected a whole number >= 1; change {name}")
+        for name in ("width", "depth", "num_heads", "in_channels", "out_channels", "num_classes"):
+            value, least = whole_number(getattr(self, name)), int(name != "num_classes")
+            if value is None or value < least:
+                none = "; use 0 for no classes" if name == "num_classes" else f"; change {name}"
+                raise ValueError(f"got {name}={getattr(self, name)!r}; expected a whole number >= {least}{none}")
+        self._check_types()
         if not self.modes or len(set(self.modes)) != len(self.modes):
             have = ", ".join(map(str, self.modes)) or "none"
             raise ValueError(f"got modes {have}; expected at least one and none twice; change modes")
-        if self.num_classes < 0:
-            raise ValueError(f"got num_classes={self.num_classes}; expected >= 0; use 0 for no classes")
         if self.width % self.num_heads:
             raise ValueError(
                 f"got width={self.width} and num_heads={self.num_heads}; expected a width that is a multiple of"
@@ -160,9 +165,30 @@ class FlexiDiTConfig:
         if self.hidden < 1:
             raise ValueError(f"got mlp_ratio={self.mlp_ratio}; expected mlp_ratio x width >= 1; change mlp_ratio")
         axis_split(self.head_dim)
+
+    def _check_types(self) -> None:
+        """Fields that are no whole numbers."""
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"got {name}={getattr(self, name)!r}; expected {' or '.join(known)}; choose one")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in known:
+                raise ValueError(f"got {name}={value!r}; expected {' or '.join(known)}; choose one")
+        for name in ("gradient_checkpointing", "output_conv"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"got {name}={getattr(self, name)!r}; expected True or False; change {name}")
+        ratio = self.mlp_ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not math.isfinite(ratio):
+            raise ValueError(f"got mlp_ratio={ratio!r}; expected a finite number; change mlp_ratio")
+
+
+def _plain(value: Any) -> Any:
+    """A number or truth value of numpy or torch as Python's; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _modes(modes: Any) -> tuple[PatchMode, ...]:
+    if isinstance(modes, str) or not isinstance(modes, Iterable):
+        modes = (modes,)
+    return tuple(PatchMode(mode) for mode in modes)
 
 
 def check_keys(values: Iterable[str], known: list[str], *, what: str) -> None:

@@ -6,6 +6,8 @@ Axes are always (t, h, w) = frames, rows, columns; a mode's sides are in latent 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from operator import index
 from typing import NamedTuple
 
 
@@ -45,10 +47,13 @@ class PatchMode(Size3):
     __slots__ = ()
 
     def __new__(cls, t: int | str | tuple[int, int, int], h: int | None = None, w: int | None = None) -> PatchMode:
-        sides: tuple = _parse(t) if isinstance(t, str) else tuple(t) if isinstance(t, (tuple, list)) else (t, h, w)
-        if len(sides) != 3 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        sides = (
+            _parse(t) if isinstance(t, str) else tuple(t) if h is w is None and isinstance(t, Iterable) else (t, h, w)
+        )
+        numbers = [whole_number(side) for side in sides]
+        if len(numbers) != 3 or not all(number is not None and number >= 1 for number in numbers):
             raise ValueError(f"got patch mode {sides}; expected three whole numbers >= 1; write it like '2x4x4'")
-        return super().__new__(cls, *sides)
+        return super().__new__(cls, *numbers)  # type: ignore[arg-type]
 
     @classmethod
     def parse(cls, text: str) -> PatchMode:
@@ -66,6 +71,20 @@ def _parse(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\s*\d+x\d+x\d+\s*", text):
         raise ValueError(f"got patch mode {text!r}; expected FRAMESxROWSxCOLUMNS; write it like '2x4x4'")
     return tuple(int(side) for side in text.split("x"))
+
+
+def whole_number(value: object) -> int | None:
+    """Return a whole number of any library as an int; None for anything else, truth values and 2.0 too.
+
+    Example:
+        >>> whole_number(3), whole_number(3.0), whole_number(True), whole_number("3")
+        (3, None, None, None)
+    """
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return None if isinstance(value, bool) else number
 
 
 def grid_of(size: tuple[int, int, int], mode: PatchMode) -> Size3:

@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import flexivid
 from flexivid.diffusion.process import Process
+from flexivid.files.whole_file import whole_file
+from flexivid.metrics.weights_file import reason_of
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline import shipped
@@ -42,8 +44,8 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / (WEIGHTS + ".tmp"), metadata={"format": "pt"})
-    (folder / (WEIGHTS + ".tmp")).replace(folder / WEIGHTS)
+    with whole_file(folder / WEIGHTS) as part:
+        save_file(weights, part, metadata={"format": "pt"})
     write_config(folder, model, recipe)
     return folder
 
@@ -51,9 +53,8 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
 def write_config(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> None:
     """Write ``config.json`` alone: the weights stay, and what a sampler must know of them is told anew."""
     content = {"flexivid_version": flexivid.__version__, "model": model.config.to_dict(), "recipe": dict(recipe)}
-    part = Path(folder) / (CONFIG + ".tmp")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(Path(folder) / CONFIG)
+    with whole_file(Path(folder) / CONFIG) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
@@ -170,7 +171,7 @@ def _read_ckpt(file: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tenso
         entry = content[KEY]
     except Exception as error:
         raise ValueError(
-            f"got {file}, which cannot be read as a flexivid checkpoint ({type(error).__name__}: {error}); expected a"
+            f"got {file}, which cannot be read as a flexivid checkpoint ({reason_of(error)}); expected a"
             " .ckpt written by flexivid.train; check the path"
         ) from error
     states = content["state_dict"] if ema else content.get("current_model_state", content["state_dict"])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flexivid.data.preview import animation
+from flexivid.files.printable import printable
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#222}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p{color:#666}
@@ -119,4 +120,4 @@ def _data(kind: str, content: bytes) -> str:
 
 
 def _escape(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(printable(str(value)))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from flexivid.budget.cost import human
+from flexivid.files.whole_file import whole_file
 from flexivid.metrics.fidelity import Fidelity
 from flexivid.metrics.scores import Scores
 from flexivid.pipeline.curve import curve_figure, png
@@ -23,7 +24,6 @@ from flexivid.pipeline.evaluation_result import plain_scores
 from flexivid.pipeline.evaluation_run import Job
 from flexivid.pipeline.plan import Plan
 from flexivid.pipeline.rivals import FEWER_STEPS
-from flexivid.pipeline.whole_file import whole_file
 
 FILES = {"json": "evaluation.json", "curve": "fvd_vs_compute.png", "page": "index.html"}
 COST = ("budget", "cost a video", "seconds")

@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flexivid.files.whole_file import whole_file
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.evaluation import Made, Task
 from flexivid.pipeline.plan import Plan
-from flexivid.pipeline.whole_file import whole_file
 
 
 class BlockFolder:
@@ -54,7 +54,7 @@ class BlockFolder:
             found = load_file(self._path(indices))
         except (OSError, SafetensorError):
             return None
-        return found if found["indices"].tolist() == list(indices) else None
+        return found if "indices" in found and found["indices"].tolist() == list(indices) else None
 
     def write(self, indices: Sequence[int], tensors: dict[str, Tensor]) -> None:
         """Keep a block."""

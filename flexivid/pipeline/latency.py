@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
+from flexivid.files.whole_file import whole_file
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.branches import batch_of
 from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.precision import autocast
 from flexivid.pipeline.sampling import Settings
-from flexivid.pipeline.whole_file import whole_file
 
 REPEATS = 5
 

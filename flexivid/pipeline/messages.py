@@ -12,16 +12,20 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from flexivid.budget.cost import human
+from flexivid.files.printable import printable
 from flexivid.model.config import nearest
+from flexivid.pipeline.quiet import quiet_libraries
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn what a user can cause into one line on stderr and exit status 2; Ctrl-C into 130."""
+    """Turn what a user can cause into one line on stderr and exit status 2; Ctrl-C into 130. Libraries are quiet."""
     try:
-        yield
+        with quiet_libraries():
+            yield
     except (ValueError, TypeError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        lines = map(printable, str(error).split("\n"))  # names of files may hold what a terminal obeys
+        sys.stderr.write("error: " + "\n".join(lines) + "\n")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         sys.stderr.write(f"{str(error) or 'interrupted'}\n")

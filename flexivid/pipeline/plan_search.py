@@ -114,7 +114,8 @@ def _round(
 
 
 def _announce(scorer: Scorer, plans: Sequence[Plan], videos: int, grow: Callable[[int], object]) -> None:
-    grow(sum(max(0, videos - scorer.num_made(plan)) for plan in plans))
+    different = {str((plan.schedule, plan.sampling)): plan for plan in plans}  # one of a kind is sampled
+    grow(sum(max(0, videos - scorer.num_made(plan)) for plan in different.values()))
 
 
 def _leaders(scorer: Scorer, plans: Sequence[Plan], limits: Sequence[int], videos: int) -> list[Plan]:

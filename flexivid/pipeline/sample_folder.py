@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from flexivid.budget.schedule import schedule_macs
+from flexivid.files.whole_file import locked, whole_file
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.checkpoint import fingerprint
 from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of, warm_up
@@ -19,7 +20,6 @@ from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.plan import Plan
 from flexivid.pipeline.sampling import Settings
 from flexivid.pipeline.video_io import to_frames, write_grid, write_video
-from flexivid.pipeline.whole_file import whole_file
 
 GRID_COLUMNS = 8
 
@@ -155,11 +155,12 @@ def _write_batch(
 
 
 def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
-    """Add lines, replacing those of the same file; the manifest is whole at any time."""
-    old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    kept = {line["file"]: line for line in old} | lines
-    with whole_file(path) as part:
-        part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(kept.items())))
+    """Add lines, replacing those of the same file; others who do so at the same time wait."""
+    with locked(path):
+        old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        kept = {line["file"]: line for line in old} | lines
+        with whole_file(path) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(kept.items())))
 
 
 def _missing(folder: Path, files: Sequence[str], done: Container[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.search import Point, best
-from flexivid.pipeline.whole_file import whole_file
+from flexivid.files.whole_file import whole_file
 
 ROWS, COLUMNS = 200, 240  # budgets, and parts of the way, that are drawn
 COLOURS = "cividis"

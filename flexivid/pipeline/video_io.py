@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from flexivid.files.whole_file import whole_file
 from flexivid.latents.codec import to_bytes
-from flexivid.pipeline.whole_file import whole_file
 
 GAP = 2  # pixels between the tiles of a grid
 CRF = 10  # near lossless: samples are also measured from their files

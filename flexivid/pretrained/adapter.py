@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from flexivid.files.whole_file import whole_file
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.affine import LEAST_BYTES, stored_values
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
@@ -92,7 +94,8 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
     for name, mode in flexi.modes.items():
         named = _named(mode)  # type: ignore[arg-type]
         if write:
-            save_file(named, folder / f"{name}.safetensors", metadata={"format": "pt"})
+            with whole_file(folder / f"{name}.safetensors") as part:
+                save_file(named, part, metadata={"format": "pt"})
     settings = {
         "family": flexi.family.class_name,
         "modes": list(flexi.modes),
@@ -101,7 +104,8 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
         "native_sha256": fingerprint(model),
     }
     if write:
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        with whole_file(folder / SETTINGS) as part:
+            part.write_text(json.dumps(settings, indent=2) + "\n")
     return folder
 
 
@@ -140,7 +144,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
             f" {settings['modes']}, {settings['rank']}, {settings['skip']} as in {folder}; call unflexify first"
         )
     for name, mode in flexi.modes.items():
-        _fill(mode, load_file(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
+        _fill(mode, _read(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
     return model
 
 
@@ -148,7 +152,21 @@ def _settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise ValueError(f"got {folder}; expected an adapter folder with {SETTINGS}; pass what save_adapter wrote")
-    return json.loads(path.read_text())
+    try:
+        settings = json.loads(path.read_text())
+        missing = [key for key in ("family", "modes", "rank", "skip", "native_sha256") if key not in settings]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"got {path}, which cannot be read ({error}); expected what save_adapter wrote") from error
+    if missing:
+        raise ValueError(f"got {path} without {missing[0]}; expected what save_adapter wrote; save the adapter again")
+    return settings
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"got {path}, which cannot be read ({error}); expected what save_adapter wrote") from error
 
 
 def _tensors(mode: WeakMode) -> dict[str, Tensor]:

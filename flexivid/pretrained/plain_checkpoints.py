@@ -8,6 +8,7 @@ Latte for text has diffusers' names already.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training checkpoints of DiT keep their arguments
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: no file, no archive, something else than weights in it
-        reason = str(error).splitlines()[0][:150]
+        asked = re.search(r"GLOBAL (\S+?)[.]?(\s|$)", str(error))
+        reason = f"it holds {asked[1]}, which is no data" if asked else str(error).splitlines()[0][:150]
+        reason = "it holds something else than data" if "weights_only" in reason else reason
         raise ValueError(f"got {path}, which cannot be read as weights ({reason}); expected a .pt file") from error
     for key in ("ema", "model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -17,8 +17,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from flexivid.data.latent_cache import open_array
 from flexivid.data.run import FollowsRun, Run
 from flexivid.data.sampler import StepBatchSampler
+from flexivid.metrics.weights_file import reason_of
 
 CONSTANTS = "constants.pt"
 
@@ -35,7 +37,7 @@ class Rows(Dataset):
 
     def __init__(self, folder: str | Path) -> None:
         files = sorted(file for file in Path(folder).glob("*.npy") if not file.name.startswith("."))
-        self.arrays = {file.stem: np.load(file, mmap_mode="r") for file in files}
+        self.arrays = {file.stem: open_array(file) for file in files}
         self.counts = {name: len(array) for name, array in self.arrays.items()}
         if not self.counts or min(self.counts.values()) == 0:
             raise ValueError(
@@ -43,7 +45,7 @@ class Rows(Dataset):
                 " (encoder_hidden_states.npy, ...), with latent.npy where there are latents; write them first"
             )
         path = Path(folder) / CONSTANTS
-        self.constants: dict[str, Any] = torch.load(path, weights_only=True) if path.is_file() else {}
+        self.constants: dict[str, Any] = _constants(path) if path.is_file() else {}
 
     def __len__(self) -> int:
         return max(self.counts.values())
@@ -113,6 +115,16 @@ class CallArrays(LightningDataModule):
             return []
         rows = Rows(self.val_folder)
         return DataLoader(rows, self.batch_size, num_workers=self.num_workers, collate_fn=rows.collate)
+
+
+def _constants(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:  # whatever the damaged bytes lead to
+        raise ValueError(
+            f"got {path}, which cannot be read ({reason_of(error)}); expected what flexivid.flexify --prompts wrote;"
+            " run it again"
+        ) from error
 
 
 def read_arrays(folder: str | Path) -> dict[str, Tensor]:

@@ -20,10 +20,13 @@ from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.estimate import training_report
 from flexivid.pipeline.messages import refuse
 from flexivid.pipeline.precision import fast_dtype
+from flexivid.training.checkpoint_file import refuse_code
 from flexivid.training.modes import batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion
 
 register_type(PatchMode, str, PatchMode)
+
+TRAINER_DEFAULTS = {"enable_model_summary": False}  # it counts 0 FLOPs; modules say what they train
 
 
 def clips_of(data: VideoDataModule) -> Clips:
@@ -60,6 +63,7 @@ class FlexiCLI(LightningCLI):
             VideoDataModule,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},  # a resumed run stays in its folder
+            trainer_defaults=TRAINER_DEFAULTS,
             parser_class=Parser,
             parser_kwargs={"prog": "python -m flexivid.train"},
         )
@@ -80,15 +84,24 @@ class FlexiCLI(LightningCLI):
         if file and file != "last" and not is_zipfile(file):
             state = "is not one" if Path(file).exists() else "does not exist"
             raise ValueError(f"got --ckpt_path {file}, which {state}; expected a .ckpt of a run; check the path")
+        if file and file != "last":
+            refuse_code(file)
 
     def before_instantiate_classes(self) -> None:
         """Choose the precision, and turn ``--ckpt_path last`` into the newest run of this name and its folder."""
         config = self.config[self.subcommand]
         if config.trainer.precision is None:
             config.trainer.precision = _fast_precision(config.trainer.accelerator)
+        if config.get("weights_only") is False:
+            raise ValueError(
+                "got --weights_only false; expected true: otherwise a checkpoint may run any code; ours need none, so"
+                " remove it"
+            )
+        config.weights_only = True
         if config.get("ckpt_path") == "last":
             version, file = find_last(*_run_root(config))
             config.ckpt_path = str(file)
+            refuse_code(file)
             config.trainer.logger.init_args.version = version
 
     def instantiate_classes(self) -> None:

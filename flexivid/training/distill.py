@@ -157,15 +157,16 @@ class FlexiDistillation(LightningModule):
         self.network = network.eval()  # no dropout, in teacher and student
 
     def setup(self, stage: str) -> None:
-        """Say what is trained."""
+        """Learn how long the run is."""
         refuse_shards(self.trainer.strategy)
         if stage == "fit":
             self.total_steps = int(self.trainer.estimated_stepping_batches)
-            new = sum(parameter.numel() for parameter in adapter_parameters(self.network))
-            native = sum(parameter.numel() for parameter in self.network.parameters()) - new
-            rank_zero_info(
-                f"training {new / 1e6:.2f} M new parameters, {new / native:.2%} of {native / 1e6:.1f} M native ones"
-            )
+
+    def on_fit_start(self) -> None:
+        """Say what is trained."""
+        new = sum(parameter.numel() for parameter in adapter_parameters(self.network)) / 1e6
+        old = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6 - new
+        rank_zero_info(f"training {new:.2f} M new parameters, {new / old:.2%} of {old:.1f} M native ones")
 
     def mode_at(self, global_step: int) -> PatchMode:
         """The mode of a step, the same on every rank."""
@@ -185,8 +186,7 @@ class FlexiDistillation(LightningModule):
     def on_after_backward(self) -> None:
         """Whoever comes next, checkpoints of shards above all, finds the network as it came."""
         set_mode(self.network, NATIVE)
-        if self.is_sharded:
-            assert self.device_mesh is not None
+        if self.is_sharded and self.device_mesh is not None:
             average_gradients(self.network, self.device_mesh["data_parallel"])
 
     def _answered(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from flexivid.budget.cost import macs
+from flexivid.budget.cost import human, macs
 from flexivid.diffusion.loss import denoising_loss
 from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times, solvers_of
@@ -139,6 +140,11 @@ class FlexiDiffusion(LightningModule):
             data = getattr(self.trainer, "datamodule", None)
             if data is not None and hasattr(data, "set_batch_sizes"):
                 data.set_batch_sizes(self.batch_size_at)
+
+    def on_fit_start(self) -> None:
+        """Say what is trained."""
+        cost = f"{human(macs(self.network.config, self.latent_size, self.modes[0]))} a clip in {self.modes[0]}"
+        rank_zero_info(f"training {self.network.num_parameters / 1e6:.1f} M parameters, {cost}")
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One mode's loss, the mean over the batch."""

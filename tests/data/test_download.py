@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flexivid.data import archives
 from flexivid.data.archives import archive_kind, extract
 from flexivid.data.download import DownloadError, digest, download
 
@@ -175,6 +176,51 @@ def test_nothing_leaves_the_folder(tmp_path, kind, name):
     with pytest.raises(ValueError, match="do not trust this archive"):
         extract(archive, tmp_path / "out", progress=False)
     assert names(tmp_path) == [f"a.{kind}"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_only_files_and_folders_are_unpacked(tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo("inside")
+        info.type, info.linkname = kind, "1.mp4"
+        archive.addfile(info)
+    with pytest.raises(ValueError, match="do not trust this archive"):
+        extract(tmp_path / "a.tar", tmp_path / "out", progress=False)
+    assert names(tmp_path) == ["a.tar"]
+
+
+def test_archives_that_hold_too_much_are_refused_before_they_do(tmp_path, monkeypatch):
+    zeros = bytes(1 << 20)
+    for name in ("a.zip", "a.tar.gz"):
+        with monkeypatch.context() as patch:
+            patch.setattr(archives, "BOMB_BYTES", 1 << 20)
+            if name == "a.zip":
+                with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+                    archive.writestr("1", zeros)
+                    archive.writestr("2", zeros)
+            else:
+                pack(tmp_path / name, [("1", zeros), ("2", zeros)])
+            with pytest.raises(ValueError, match=r"with 2097152 bytes or more, \d{3} times its own size; expected"):
+                extract(tmp_path / name, tmp_path / "out", progress=False)
+            patch.setattr(archives, "MAX_FILES", 1)
+            with pytest.raises(ValueError, match="with more than 1 files"):
+                extract(tmp_path / name, tmp_path / "out", progress=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(archives, "FREE_BYTES", 1 << 60)
+            with pytest.raises(ValueError, match=r"expected at most 0\.0, which is free on the disk; make room"):
+                extract(tmp_path / name, tmp_path / "out", progress=False)
+        assert extract(tmp_path / name, tmp_path / f"{name}.out", progress=False)  # small ones are no bombs
+    assert names(tmp_path) == ["a.tar.gz", "a.tar.gz.out", "a.zip", "a.zip.out"]
+
+
+def test_a_zip_that_wants_a_password_is_refused_in_a_line(tmp_path):
+    archive = pack(tmp_path / "a.zip", [("1.mp4", b"one")])
+    content = bytearray(archive.read_bytes())
+    content[6] |= 1  # encrypted, in the local header and in the directory
+    content[content.index(b"PK\1\2") + 8] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match="expected a whole archive"):
+        extract(archive, tmp_path / "out", progress=False)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])

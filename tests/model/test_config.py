@@ -1,8 +1,9 @@
 """A configuration survives being written down, and what cannot work is refused by name."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from flexivid.model.config import PRESETS, FlexiDiTConfig
@@ -96,6 +97,41 @@ def test_errors_name_the_field(wrong, named):
     with pytest.raises(ValueError, match=f"^got {named}") as error:
         FlexiDiTConfig(**wrong)
     assert len(str(error.value).split(";")) == 3
+
+
+WHOLE = ("width", "depth", "num_heads", "in_channels", "out_channels", "num_classes")
+NO_NUMBERS = ["3", 3.0, True, np.float32(3), np.bool_(True), [], {}, float("nan"), object(), np.array([1, 2])]
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(FlexiDiTConfig)])
+def test_any_value_of_any_field_fits_or_is_refused_by_name(name):
+    for value in [None, "axial", -1, 2.5, float("inf"), b"joint", np.int64(-1), *NO_NUMBERS]:
+        try:
+            config = FlexiDiTConfig(**{name: value})
+        except ValueError as error:
+            text = str(error)
+            assert text.startswith(f"got {name}=") or (name == "modes" and text.startswith(("got modes", "got patch")))
+            assert len(text.split(";")) == 3
+        else:
+            assert (name, value) in [
+                *(("num_classes", None), ("out_channels", None)),
+                *(("mlp_ratio", 2.5), ("mlp_ratio", 3.0)),
+                *(("gradient_checkpointing", True), ("output_conv", True)),
+            ]
+            json.dumps(config.to_dict())
+    if name in WHOLE:
+        for value in NO_NUMBERS:
+            with pytest.raises(ValueError, match=f"^got {name}=.*expected a whole number"):
+                FlexiDiTConfig(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers_and_no_classes_are_none():
+    plain = {"width": 32, "depth": 2, "num_heads": 2, "in_channels": 4, "num_classes": 5, "mlp_ratio": 2.0}
+    others = {name: np.float32(v) if name == "mlp_ratio" else np.int64(v) for name, v in plain.items()}
+    config = FlexiDiTConfig(**others, modes=np.array([[1, 2, 2], [2, 4, 4]]), output_conv=np.bool_(True))
+    assert config == FlexiDiTConfig(**plain, modes=["1x2x2", "2x4x4"], output_conv=True)
+    assert FlexiDiTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert FlexiDiTConfig(num_classes=None) == FlexiDiTConfig(num_classes=0) == FlexiDiTConfig()
 
 
 @pytest.mark.parametrize(("key", "hint"), [("widht", "'width'"), ("mode", "'modes'"), ("zzz", "remove it")])

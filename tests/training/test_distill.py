@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,7 +56,7 @@ def fit(distillation, data, folder, steps, *callbacks, ckpt_path=None, **changes
     settings = {"max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": False, "limit_val_batches": 0}
     settings |= {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": bool(callbacks)}
     trainer = Trainer(**settings, callbacks=list(callbacks), default_root_dir=folder, **changes)
-    trainer.fit(distillation, data, ckpt_path=ckpt_path, weights_only=False if ckpt_path else None)
+    trainer.fit(distillation, data, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
@@ -361,3 +362,23 @@ def test_sharded_training_is_resumed(tmp_path) -> None:
     for mode, values in adapters[0].items():
         for name, value in values.items():
             torch.testing.assert_close(adapters[1][mode][name], value, atol=0, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_and_goes_on(tmp_path) -> None:
+    """The program as users start it; its checkpoint holds plain data only."""
+    build(WAN).save_pretrained(tmp_path / "wan")
+    arrays(tmp_path / "prompts", latents=False)
+    recipe = Path(__file__).resolve().parents[2] / "conf" / "distill_wan.yaml"
+    words = [sys.executable, "-m", "flexivid.train", "fit", "--config", recipe, "--model.transformer", tmp_path / "wan"]
+    words += ["--model.modes", "[1x4x4]", "--model.walk.size", "[2,4,4]", "--trainer.accelerator", "cpu"]
+    words += ["--data.init_args.folder", tmp_path / "prompts", "--trainer.accumulate_grad_batches", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(recipe.parents[1])}
+    for steps, more in ((2, []), (4, ["--ckpt_path", "last"])):
+        command = [*map(str, words), "--trainer.max_steps", str(steps), *more]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        last = torch.load(tmp_path / "runs/distill_wan/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert last["global_step"] == steps
+        assert f"{steps}/{steps}" in done.stdout + done.stderr  # the bar
+    assert "UserWarning" not in done.stderr

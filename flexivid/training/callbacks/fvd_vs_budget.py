@@ -17,10 +17,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
+from flexivid.files.whole_file import whole_file
 from flexivid.metrics.features import build_extractor
 from flexivid.pipeline.curve import curve_figure
 from flexivid.pipeline.evaluation import Evaluation, Made, check_frames
-from flexivid.pipeline.whole_file import whole_file
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
 from flexivid.training.callbacks.fvd_shares import Question, Shares
 from flexivid.training.callbacks.ranks import FailedRankError, on_all_ranks
