@@ -29,6 +29,7 @@ LOOK = pa.schema(  # what a look at a file tells
         ("duration", pa.float64()),
         ("decoder", pa.large_string()),
         ("is_variable_rate", pa.bool_()),
+        ("display", pa.large_string()),
         ("facts", pa.large_binary()),
         ("reason", pa.large_string()),
     ]
@@ -42,7 +43,7 @@ TABLE = pa.schema(  # what the manifest tells besides
         ("number", pa.int64()),
     ]
 )
-FORMAT = "flexivid index 1: " + ",".join([*TABLE.names, *Facts._fields])  # another one is made anew
+FORMAT = "flexivid index 2: " + ",".join([*TABLE.names, *Facts._fields])  # another one is made anew
 
 
 class Table(NamedTuple):
