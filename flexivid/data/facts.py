@@ -1,8 +1,8 @@
 """What is known of a video file once it has been looked at, and the error that says why one is refused.
 
 Numpy only. Sizes are (height, width) in pixels as displayed, unless they are called stored; times are seconds as the
-file states them (they need not begin at 0). Facts are kept in an index as a few bytes a frame, so that no file is looked
-at twice.
+file states them (they need not begin at 0). Facts are kept in an index as a few bytes a frame, so that no file is
+looked at twice.
 """
 
 import json
@@ -199,5 +199,6 @@ class Facts(NamedTuple):
 
 def _display(columns: Any) -> Display:
     """Read what JSON has made of it."""
-    stored, cut, aspect, codec_aspect = (None if item is None else tuple(item) for item in columns[:4])
-    return Display(stored, cut, aspect, codec_aspect, *columns[4:])
+    stored, cut, aspect, codec_aspect, mirrored, interlaced = columns
+    stored = None if stored is None else tuple(stored)
+    return Display(stored, tuple(cut), tuple(aspect), tuple(codec_aspect), mirrored, interlaced)

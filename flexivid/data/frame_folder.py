@@ -148,7 +148,7 @@ def _aspect(info: dict[Any, Any]) -> Fraction | None:
     if "aspect" in info or (info.get("jfif_unit") == 0 and all(info.get("jfif_density", (0,)))):
         width, height = info.get("aspect") or info["jfif_density"]
         return Fraction(width, height) if width and height else Fraction(1)
-    across, down = info.get("dpi", (1, 1))
+    across, down = map(float, info.get("dpi", (1, 1)))
     if not (across > 0 and down > 0) or abs(across / down - 1) <= SAME_DENSITY:
         return Fraction(1)
-    return Fraction(float(down) / float(across)).limit_denominator(1000) if "compression" in info else None
+    return Fraction(down / across).limit_denominator(1000) if "compression" in info else None
