@@ -140,8 +140,8 @@ def _video(file: IO[bytes], track: tuple[int, int, int]) -> tuple[int, int, int,
 def _elements(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield the kind of each element of Matroska, and where its contents begin and end."""
     for _ in range(MAX_ELEMENTS):
-        head = _read(file, begin, 12)
-        if begin >= end or not head[0]:
+        head = _read(file, begin, 12) if begin < end else b"\0"
+        if not head[0]:
             return
         width = 9 - head[0].bit_length()  # leading zeros say how many bytes a number has
         kind, rest = int.from_bytes(head[:width], "big"), head[width:]

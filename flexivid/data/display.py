@@ -98,6 +98,21 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
 
     Raises:
         VideoError: If it is something that players do not agree on.
+
+    >>> import tempfile
+    >>> from flexivid.data.container import video_stream
+    >>> path = tempfile.mkdtemp() + "/a.mp4"
+    >>> with av.open(path, "w") as container:
+    ...     stream = container.add_stream("mpeg4", rate=8)
+    ...     stream.width, stream.height, stream.pix_fmt = 90, 72, "yuv420p"
+    ...     stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
+    ...     stream.set_display_rotation(90)
+    ...     container.mux(stream.encode(av.VideoFrame(90, 72, "yuv420p")))
+    ...     container.mux(stream.encode())
+    >>> with video_stream(path) as (container, stream):
+    ...     rotation, display = display_of(path, stream, [next(container.decode(stream))])
+    >>> rotation, display.aspect, display.shown_size(rotation)
+    (90, (64, 45), (128, 72))
     """
     name, stored = name_of(source), (frames[0].height, frames[0].width)
     said, codec_aspect = _said(stream), stream.codec_context.sample_aspect_ratio
@@ -124,6 +139,12 @@ def as_asked(source: Source, facts: Facts, *, square_pixels: bool) -> Facts:
 
     Raises:
         VideoError: If the shape that the file states for its pixels cannot be meant.
+
+    >>> import numpy as np
+    >>> facts = Facts("h264", "mp4", "yuv420p", (72, 90), 0, np.arange(5), 5, (1, 8), np.zeros((1, 2), int))
+    >>> facts = facts._replace(display=Display((72, 90), aspect=(64, 45)))
+    >>> as_asked("a.mp4", facts, square_pixels=True).size, as_asked("a.mp4", facts, square_pixels=False).size
+    ((72, 128), (72, 90))
     """
     facts = facts.with_pixels(square=square_pixels)
     width, height = facts.display.aspect

@@ -218,6 +218,15 @@ def test_a_shape_that_changes_is_refused_and_a_size_that_changes_is_not(tmp_path
         assert distance(frames[0], frames[-1]) < 5
 
 
+def test_pictures_that_are_turned_from_the_middle_of_the_file_on_are_refused(tmp_path):
+    plain = write(tmp_path / "a.h264")
+    mirrored = "h264_metadata=display_orientation=insert:rotate=0:flip=horizontal"
+    turned = refilter(plain, tmp_path / "b.h264", mirrored)
+    with pytest.raises(VideoError, match="turned or mirrored in another way from the middle of the file on"):
+        open_video(plain.read_bytes() + turned.read_bytes())
+    assert np.array_equal(first(turned), first(plain)[:, ::-1])
+
+
 def test_a_change_in_a_file_that_was_not_decoded_whole_is_refused_when_it_is_reached(tmp_path, monkeypatch):
     path = write_parts(tmp_path / "a.mkv", [((48, 64), (1, 1), 30), ((48, 96), (1, 1), 30)])
     monkeypatch.setattr("flexivid.data.probe.WHOLE_PIXELS", 0)
