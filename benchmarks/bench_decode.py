@@ -84,12 +84,16 @@ if find_spec("torchcodec"):
 
 
 def sequence(path: Path, wanted: set[int]) -> tuple[dict[int, np.ndarray], int]:
-    """Frames by number as PyAV decodes them one after another, and how many there are."""
+    """Frames by number as PyAV decodes them one after another, with square pixels, and how many there are."""
     frames, count = {}, 0
     with av.open(str(path), metadata_errors="ignore") as container:
-        for frame in container.decode(container.streams.best("video")):
+        stream = container.streams.best("video")
+        for frame in container.decode(stream):
             if count in wanted:
-                frames[count] = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                width = round(frame.width * (stream.sample_aspect_ratio or 1))
+                kernel = "BICUBIC" if width != frame.width else None
+                picture = frame.to_ndarray(format="rgb24", width=width, height=frame.height, interpolation=kernel)
+                frames[count] = np.rot90(picture, frame.rotation // 90)
             count += 1
     return frames, count
 

@@ -56,6 +56,9 @@ def build_parser() -> ArgumentParser:
     ):
         verbs["check"].add_argument(f"--{name}", type=kind, help=f"{text} (default: the recipe's)")
     verbs["check"].add_argument("--size", type=int, nargs="+", help="side of a clip, or height and width")
+    for verb in ("check", "index", "stats"):
+        text = "whether pixels that are not square are made so, as players do (default: true, or the recipe's)"
+        verbs[verb].add_argument("--square_pixels", type=bool, help=text)
     verbs["check"].add_argument("--full", action="store_true", help="decode every frame instead of only looking")
     verbs["check"].add_argument("--fix_manifest", help="write the files without fault to this .csv, .jsonl or .parquet")
     verbs["preview"].add_argument("--num", type=int, default=16, help="clips (default: 16)")
@@ -94,7 +97,8 @@ def check(options: Namespace) -> None:
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
     data = _recipe(options.config, options.path, _given(options))
-    parts = find_parts(data.root, num_workers=options.num_workers, decoder=data.decoder)
+    pixels = data.settings.square_pixels
+    parts = find_parts(data.root, num_workers=options.num_workers, decoder=data.decoder, square_pixels=pixels)
     workers = (options.num_workers or num_cores()) if options.full else 0
     with step_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
@@ -139,7 +143,8 @@ def index(options: Namespace) -> None:
     """Look at what is new, and say what is known."""
     from flexivid.data.inspection import find_parts
 
-    for name, (found, num_probed) in find_parts(options.path, num_workers=options.num_workers).items():
+    parts = find_parts(options.path, num_workers=options.num_workers, square_pixels=options.square_pixels is not False)
+    for name, (found, num_probed) in parts.items():
         total = len(found.videos) + len(found.bad)
         print(f"{name}: {len(found.videos)} videos and {len(found.bad)} bad files in {found.path}")
         print(f"  {num_probed} files looked at now, {total - num_probed} rows known before")
@@ -152,7 +157,8 @@ def stats(options: Namespace) -> None:
     from flexivid.data.inspection import find_parts
     from flexivid.data.pool import DecodePool, num_cores
 
-    videos = find_parts(options.path, num_workers=options.num_workers)["train"].found.videos
+    parts = find_parts(options.path, num_workers=options.num_workers, square_pixels=options.square_pixels is not False)
+    videos = parts["train"].found.videos
     if len(videos) == 0:
         raise ValueError(f"got no video that can be decoded in {options.path}; expected some; run check to see why")
     values = room.quantities(videos)
@@ -202,7 +208,7 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
 
 def _given(options: Namespace) -> dict[str, Any]:
     """The options that override the recipe, under their names there."""
-    given = {name: getattr(options, name) for name in ("num_frames", "stride", "fps", "size")}
+    given = {name: getattr(options, name) for name in ("num_frames", "stride", "fps", "size", "square_pixels")}
     if given["size"] is not None and len(given["size"]) == 1:
         given["size"] = given["size"][0]
     return {name: value for name, value in given.items() if value is not None}

@@ -61,6 +61,7 @@ class ClipSettings(NamedTuple):
         flip: Whether half of the clips, drawn at random, are mirrored left to right.
         crop: What is kept of a picture that has another shape: its "centre", or a place drawn for each clip, "random".
         kernel: How pictures are resized.
+        square_pixels: Whether pictures whose pixels are not square are resized so that they are, as video players do.
 
     >>> ClipSettings(stride=2).num_frames
     8
@@ -77,6 +78,7 @@ class ClipSettings(NamedTuple):
     flip: bool = False
     crop: Literal["centre", "random"] = "centre"
     kernel: Literal["bicubic", "bilinear", "area", "lanczos"] = "bicubic"
+    square_pixels: bool = True
 
 
 def refuse_settings(settings: ClipSettings) -> None:

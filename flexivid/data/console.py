@@ -44,6 +44,7 @@ def print_report(name: str, report: Report) -> None:
     """
     print_table(["file", "fault", "reason"], [(fault.path, fault.kind, fault.reason) for fault in report.faults])
     print_table(["frame rate varies: take frames by fps for even motion"], [[path] for path in report.variable_rate])
+    print_table(["file", "what it says about its display"], list(report.displays.items()))
     for title in ("classes", "sizes", "durations", "codecs", "decoders"):
         print_table([title, "videos"], [(key, str(count)) for key, count in getattr(report, title).items()])
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.num_faults.items()) or "none"

@@ -6,16 +6,18 @@ time, and workers are many. Every failure is a ``VideoError`` that names the fil
 
 import io
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import IO, Any
 
 import av
+from av.codec.context import Flags
 
 from flexivid.data.byte_range import is_byte_range, is_remote, read_bytes
 from flexivid.data.facts import VideoError
 
 Source = str | os.PathLike[str] | bytes
+Pass = Callable[[av.VideoFrame], av.VideoFrame]
 MAX_PIXELS = 1 << 26  # of a frame: more than 8K x 8K is damage, and takes more memory than there is
 CONTAINERS_WITH_INDEX = "mp4"
 
@@ -83,6 +85,7 @@ def video_stream(source: Source) -> Iterator[tuple[av.container.InputContainer, 
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
                 raise VideoError(name, f"frames of {stream.codec_context.width}x{stream.codec_context.height}")
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+            stream.codec_context.flags |= Flags.unaligned  # else columns that are cut off at the left are rounded
             yield container, stream  # type: ignore[misc]
 
 
@@ -106,8 +109,14 @@ def decode(packet: av.Packet, name: str) -> list[av.VideoFrame]:
     return frames
 
 
-def decode_all(source: Source) -> Iterator[av.VideoFrame]:
+def decode_all(
+    source: Source, *, watch: Callable[[str, av.VideoStream], Pass] | None = None
+) -> Iterator[av.VideoFrame]:
     """Decode a file from its first frame to its last; slow to reach a late frame, but exact.
+
+    Args:
+        source: The file.
+        watch: Makes, of the name and the stream, what each frame is passed through, such as ``display.Watch``.
 
     Raises:
         VideoError: At the frame where decoding fails or only part of the picture is there, or if there is no video.
@@ -127,6 +136,7 @@ def decode_all(source: Source) -> Iterator[av.VideoFrame]:
     """
     number, name = -1, name_of(source)
     with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as some:
+        passed = (lambda frame: frame) if watch is None else watch(name, stream)
         for packet in some:
             try:
                 frames = decode(packet, name)
@@ -136,7 +146,7 @@ def decode_all(source: Source) -> Iterator[av.VideoFrame]:
                 number += 1
                 if frame.is_corrupt:
                     raise VideoError(name, f"frame {number} is damaged")
-                yield frame
+                yield passed(frame)
     if number < 0:
         raise VideoError(name, "no frame can be decoded")
 
@@ -148,25 +158,33 @@ def refuse_if_cut_off(source: Source, container: Any, stream: av.VideoStream) ->
     """
     stated = 0
     if "matroska" in container.format.name:
-        stated = _matroska_bytes(_head(source, container))
+        with raw_bytes(source, container) as file:
+            stated = _matroska_bytes(file.read(128))
     elif CONTAINERS_WITH_INDEX in container.format.name.split(","):
         stated = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     if 0 < container.size < stated:
         raise VideoError(name_of(source), f"ends after {container.size} of {stated} bytes")
 
 
-def _head(source: Source, container: Any) -> bytes:
+@contextmanager
+def raw_bytes(source: Source, container: Any) -> Iterator[IO[bytes]]:
+    """Give a file that is open for decoding as bytes; its place is afterwards as it was.
+
+    >>> with raw_bytes(b"12345", None) as file:
+    ...     file.read(2)
+    b'12'
+    """
     if isinstance(source, bytes):
-        return source[:128]
-    if is_remote(source) or is_byte_range(source):
+        yield io.BytesIO(source)
+    elif is_remote(source) or is_byte_range(source):
         file = getattr(container.file, "file", container.file)  # PyAV wraps it
         place = file.tell()
         file.seek(0)
-        head = file.read(128)
+        yield file
         file.seek(place)
-        return head
-    with open(source, "rb") as local:
-        return local.read(128)
+    else:
+        with open(source, "rb") as local:
+            yield local
 
 
 def _matroska_bytes(head: bytes) -> int:

@@ -3,7 +3,7 @@
 Every file is looked at once (``probe``), which settles how many frames it has, when each is shown, where decoding may
 start and which decoder is exact for it. Frames are right, or ``VideoError`` says why they cannot be had.
 
-Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), turned as they are displayed; pixels are taken to be square.
+Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), as a video player displays them (``display``).
 Readers cannot be pickled: open them in the process that uses them.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from flexivid.data.clips import ClipRequest
 from flexivid.data.container import Source, name_of
 from flexivid.data.decoders import DECODERS, Choice, Decoder, View
+from flexivid.data.display import as_asked
 from flexivid.data.facts import Facts, Size, VideoError
 from flexivid.data.probe import probe
 
@@ -23,16 +24,23 @@ __all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
 
 
 def open_video(
-    source: Source, *, size: Size | None = None, facts: Facts | None = None, decoder: Choice = "auto"
+    source: Source,
+    *,
+    size: Size | None = None,
+    facts: Facts | None = None,
+    decoder: Choice = "auto",
+    square_pixels: bool = True,
 ) -> "VideoReader":
     """Open a video file to read frames by number or time.
 
     Args:
         source: Path of the file, an address that fsspec knows ("s3://...", "https://..."), or a file's bytes.
         size: (height, width) of the frames: the picture is resized until it covers this, and cut to it around its
-            centre. None keeps the picture as it is.
+            centre. None keeps the picture as it is displayed.
         facts: What ``probe`` found before, to save another look.
         decoder: "pyav", "decord" or "torchcodec"; "auto" takes the one in ``facts``, or the fastest that is exact.
+        square_pixels: Whether a picture whose pixels are not square is resized so that they are, as video players do;
+            False keeps its rows and columns as they are stored, so that it looks distorted.
 
     Returns:
         A reader; close it, or use it in a ``with`` block.
@@ -59,7 +67,7 @@ def open_video(
     """
     if facts is None or decoder not in ("auto", facts.decoder):
         facts = probe(source, decoder=decoder)
-    return VideoReader(source, size=size, facts=facts)
+    return VideoReader(source, size=size, facts=as_asked(source, facts, square_pixels=square_pixels))
 
 
 def read_clip(request: ClipRequest) -> np.ndarray:

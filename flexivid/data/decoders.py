@@ -47,14 +47,16 @@ class DecordDecoder:
         view: How pictures come out.
 
     Raises:
-        VideoError: If decord cannot open the file, or counts other frames than there are.
+        VideoError: If decord cannot open the file, counts other frames than there are, or would have to turn, mirror or
+            cut them.
     """
 
     def __init__(self, source: Source, facts: Facts, view: View) -> None:
         self._height, self._width = view.size or facts.size
         self._name, self._next = name_of(source), 0
-        if is_remote(source) or facts.rotation or view.kernel != "bicubic":
+        if is_remote(source) or view.kernel != "bicubic":
             raise VideoError(self._name, "not for decord")
+        _refuse_display(self._name, facts, "decord")
         decord = _module("decord")
         decord.logging.set_level(decord.logging.QUIET)
         self._errors = (decord.DECORDError, RuntimeError, StopIteration, IndexError, AssertionError)
@@ -100,13 +102,16 @@ class TorchcodecDecoder:
         view: How pictures come out.
 
     Raises:
-        VideoError: If torchcodec is not there, cannot open the file, or counts other frames than there are.
+        VideoError: If torchcodec is not there, cannot open the file, counts other frames than there are, or would have
+            to turn, mirror or cut them.
     """
 
     def __init__(self, source: Source, facts: Facts, view: View) -> None:
         self._name, self._scaler = name_of(source), Scaler(0, view._replace(size=view.size or facts.size))
-        if is_remote(source) or facts.rotation:  # turned by some of its versions and not by others
+        if is_remote(source):
             raise VideoError(self._name, "not for torchcodec")
+        _refuse_display(self._name, facts, "torchcodec")
+        self._stored = facts.display.stored
         try:
             reader = _module("torchcodec.decoders").VideoDecoder
             self._reader = reader(source, seek_mode="exact", num_ffmpeg_threads=1)
@@ -123,6 +128,8 @@ class TorchcodecDecoder:
         """Yield (number, picture) for each of some frames, given in increasing order."""
         for number in wanted:
             picture = self._frame(number).data.permute(1, 2, 0).contiguous().numpy()
+            if self._stored is not None and picture.shape[:2] != self._stored:
+                raise VideoError(self._name, f"torchcodec gives pictures of {picture.shape[1]}x{picture.shape[0]}")
             yield number, self._scaler(av.VideoFrame.from_ndarray(picture))
 
     def close(self) -> None:
@@ -134,6 +141,12 @@ class TorchcodecDecoder:
             return self._reader.get_frame_at(number)
         except Exception as error:
             raise VideoError(self._name, f"torchcodec: {error}") from error
+
+
+def _refuse_display(name: str, facts: Facts, decoder: str) -> None:
+    """Refuse what only ``PyavDecoder`` does to pictures; the others turn them in some versions and not in others."""
+    if facts.rotation or facts.display.mirrored or any(facts.display.cut):
+        raise VideoError(name, f"{decoder} does not turn, mirror or cut pictures as the file asks")
 
 
 DECODERS: dict[str, type[Any]] = {

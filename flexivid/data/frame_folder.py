@@ -1,21 +1,25 @@
 """Videos that are folders of numbered pictures: "walk/0001.png", "walk/0002.png", ...
 
 The numbers give the order; they follow each other in equal steps, or a picture is missing and the folder is refused.
-Nothing says how fast they follow: all times are 0, and so are frames a second. Imports Pillow and numpy.
+Nothing says how fast they follow: all times are 0, and so are frames a second. Pictures whose pixels are not square, as
+FFmpeg writes them out of a video that has such pixels, are resized like that video. Imports Pillow and numpy.
 """
 
 import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from flexivid.data.facts import Facts, Size, VideoError
+from flexivid.data.facts import Display, Facts, Size, VideoError
 from flexivid.data.folders import is_picture
 
 DECODER = "pictures"
+SAME_DENSITY = 0.01  # dots an inch are rounded
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -37,7 +41,7 @@ def probe_folder(path: str | os.PathLike[str]) -> Facts:
     """Look at the names and heads of all pictures of a folder.
 
     Raises:
-        VideoError: If there are none, one is missing or cannot be read, or they differ in size.
+        VideoError: If there are none, one is missing or cannot be read, or they differ in size or shape of pixels.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -48,14 +52,19 @@ def probe_folder(path: str | os.PathLike[str]) -> Facts:
     (3, (6, 8), 0.0)
     """
     names = _pictures(path)
-    sizes = [_size(path, name) for name in names]
-    for name, size in zip(names, sizes, strict=True):
-        if size != sizes[0]:
-            raise VideoError(path, f"{name} has {size[0]}x{size[1]} pixels, {names[0]} {sizes[0][0]}x{sizes[0][1]}")
+    looks = [_look(path, name) for name in names]
+    size, aspect = looks[0]
+    for name, (other, other_aspect) in zip(names, looks, strict=True):
+        if other != size:
+            raise VideoError(path, f"{name} has {other[0]}x{other[1]} pixels, {names[0]} {size[0]}x{size[1]}")
+        if other_aspect != aspect:
+            raise VideoError(path, f"{name} has pixels of {other_aspect}, {names[0]} of {aspect} (width / height)")
+    display = Display(size, aspect=(aspect.numerator, aspect.denominator))
     codec = names[0].rsplit(".", 1)[-1].lower()
     zeros = np.zeros(len(names), np.int64)
     nowhere = np.zeros((0, 2), np.int64)
-    return Facts(codec, DECODER, "rgb24", sizes[0], 0, zeros, 0, (1, 1), nowhere, timed=False, decoder=DECODER)
+    facts = Facts(codec, DECODER, "rgb24", size, 0, zeros, 0, (1, 1), nowhere, timed=False, decoder=DECODER)
+    return facts._replace(display=display).with_pixels(square=True)
 
 
 class FolderDecoder:
@@ -68,7 +77,8 @@ class FolderDecoder:
     """
 
     def __init__(self, source: str | os.PathLike[str], facts: Facts, view: tuple[Size | None, str]) -> None:
-        self._folder, self._facts, (self._size, self._kernel) = source, facts, view
+        self._folder, self._size, self._kernel = source, view[0] or facts.size, view[1]
+        self._stored = facts.display.stored or facts.size
         self._names = _pictures(source)
         if len(self._names) != facts.num_frames:
             raise VideoError(source, f"there are {len(self._names)} pictures, not {facts.num_frames} as before")
@@ -91,9 +101,9 @@ class FolderDecoder:
                 picture = picture.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG
             raise VideoError(self._folder, f"{name} cannot be read: {error}") from error
-        if (picture.height, picture.width) != self._facts.size:
+        if (picture.height, picture.width) != self._stored:
             raise VideoError(self._folder, f"{name} has another size than before")
-        if self._size is not None and self._size != self._facts.size:
+        if self._size != self._stored:
             picture = picture.resize(self._size[::-1], _FILTERS[self._kernel])
         return np.asarray(picture)
 
@@ -116,10 +126,29 @@ def _pictures(path: str | os.PathLike[str]) -> list[str]:
     return [name for _, name in numbered]
 
 
-def _size(path: str | os.PathLike[str], name: str) -> Size:
+def _look(path: str | os.PathLike[str], name: str) -> tuple[Size, Fraction]:
+    """Return (height, width) of a picture, upright, and the width of its pixels to their height."""
     try:
         with Image.open(os.path.join(path, name)) as picture:
             turned = picture.getexif().get(0x0112, 1) >= 5  # the orientations that swap rows and columns
-            return (picture.width, picture.height) if turned else (picture.height, picture.width)
+            size, aspect = (picture.height, picture.width), _aspect(picture.info)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise VideoError(path, f"{name} cannot be read: {error}") from error
+    if aspect is None:
+        raise VideoError(path, f"{name} has other dots an inch across than down, which programs read in different ways")
+    return (size[::-1], 1 / aspect) if turned else (size, aspect)
+
+
+def _aspect(info: dict[Any, Any]) -> Fraction | None:
+    """Return the width of a picture's pixels to their height; None where programs do not agree on it.
+
+    FFmpeg writes it into PNG and JPEG as two numbers without a unit, width first. Two densities *with* a unit are the
+    other way round by the standards, but FFmpeg takes them like those without; only for TIFF all agree.
+    """
+    if "aspect" in info or (info.get("jfif_unit") == 0 and all(info.get("jfif_density", (0,)))):
+        width, height = info.get("aspect") or info["jfif_density"]
+        return Fraction(width, height) if width and height else Fraction(1)
+    across, down = map(float, info.get("dpi", (1, 1)))
+    if not (across > 0 and down > 0) or abs(across / down - 1) <= SAME_DENSITY:
+        return Fraction(1)
+    return Fraction(down / across).limit_denominator(1000) if "compression" in info else None

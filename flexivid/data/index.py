@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from rich.progress import track
 
 from flexivid.data.byte_range import is_remote
+from flexivid.data.display import as_asked
 from flexivid.data.fingerprint import fingerprints
 from flexivid.data.index_file import LOOK, TABLE, Table
 from flexivid.data.index_parts import Parts
@@ -59,12 +60,13 @@ class VideoIndex(NamedTuple):
     num_probed: int = 0
 
 
-def index_path(root: str, decoder: str = "auto") -> Path:
+def index_path(root: str, decoder: str = "auto", *, square_pixels: bool = True) -> Path:
     """Return where the index of a collection is kept: ``$FLEXIVID_CACHE/index`` or ``~/.cache/flexivid/index``.
 
     Args:
         root: The collection.
         decoder: The one that must be exact for its files, which refuses others than another would.
+        square_pixels: Whether sizes are those of pictures whose pixels are made square.
 
     >>> index_path("videos").suffix
     '.arrow'
@@ -72,6 +74,7 @@ def index_path(root: str, decoder: str = "auto") -> Path:
     cache = os.environ.get("FLEXIVID_CACHE") or Path.home() / ".cache" / "flexivid"
     name = root if is_remote(root) else os.path.abspath(root)
     name += "" if decoder == "auto" else f"\0{decoder}"
+    name += "" if square_pixels else "\0pixels as stored"
     return Path(cache, "index", hashlib.sha256(name.encode()).hexdigest()[:20] + ".arrow")
 
 
@@ -83,6 +86,7 @@ def build_index(
     progress: bool = True,
     probe_many: ProbeMany | None = None,
     check: Check = "stat",
+    square_pixels: bool = True,
 ) -> VideoIndex:
     """Return what is known of the videos of a manifest; probe those that are new or have changed.
 
@@ -94,6 +98,7 @@ def build_index(
         probe_many: Takes paths and yields, in their order, what ``probe`` finds or the error that it raises.
         check: How to tell that a file has changed: "stat" by size and time; "contents" by size and its first and last
             64 KiB; "names" trusts an index that has the names of the manifest.
+        square_pixels: Whether pictures are resized so that their pixels are square; False keeps the file's own.
 
     Raises:
         OSError: If the index cannot be written.
@@ -103,7 +108,7 @@ def build_index(
     >>> build_index(manifest, path=tempfile.mkdtemp() + "/index.arrow", progress=False).bad
     (BadVideo(path='nowhere.mp4', reason='cannot be opened: No such file or directory'),)
     """
-    file = Path(path) if path is not None else index_path(manifest.root)
+    file = Path(path) if path is not None else index_path(manifest.root, square_pixels=square_pixels)
     old = Table.open(file)
     if check == "names" and old is not None and _same_names(old, manifest):
         return _as_index(old, file)
@@ -121,7 +126,7 @@ def build_index(
         found = looks(list(new))
         shown = track(found, "probing videos", total=len(new), disable=not progress or len(new) == 0)
         for (name, row), look in zip(new.items(), shown, strict=True):
-            parts.add(_row(name, prints[row], look))
+            parts.add(_row(name, prints[row], look, square_pixels=square_pixels))
     known = _known(parts, old)
     _assemble(manifest, known.take(_match(manifest, prints, known)), (captions, stamps), file)
     parts.clear()
@@ -148,13 +153,20 @@ def _threads(num_workers: int | None) -> ProbeMany:
     return probe_many
 
 
-def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError) -> dict[str, object]:
+def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square_pixels: bool) -> dict[str, object]:
+    if isinstance(look, Facts):
+        try:
+            look = as_asked(path, look, square_pixels=square_pixels)
+        except VideoError as error:
+            look = error
     row: dict[str, object] = dict.fromkeys(LOOK.names, 0)
     row |= {"path": path, "size": int(fingerprint[0]), "stamp": int(fingerprint[1])}
     if isinstance(look, VideoError):
-        return row | {"decoder": "", "is_variable_rate": False, "facts": b"", "reason": look.reason or "unknown"}
+        row |= {"decoder": "", "is_variable_rate": False, "display": "", "facts": b""}
+        return row | {"reason": look.reason or "unknown"}
     row |= {"num_frames": int(look.num_frames), "fps": float(look.fps), "duration": float(look.duration)}
     row |= {"height": int(look.size[0]), "width": int(look.size[1]), "decoder": look.decoder}
+    row |= {"display": look.display_words}
     return row | {"is_variable_rate": bool(look.is_variable_rate), "facts": look.to_bytes(), "reason": ""}
 
 

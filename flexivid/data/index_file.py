@@ -30,6 +30,7 @@ LOOK = pa.schema(  # what a look at a file tells
         ("duration", pa.float64()),
         ("decoder", pa.large_string()),
         ("is_variable_rate", pa.bool_()),
+        ("display", pa.large_string()),
         ("facts", pa.large_binary()),
         ("reason", pa.large_string()),
     ]

@@ -4,7 +4,7 @@ Uses the index that training uses, so what was found here is not looked for agai
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flexivid.data.buckets import Bucket
 from flexivid.data.clips import ClipSettings
@@ -31,7 +31,12 @@ class Part(NamedTuple):
 
 
 def find_parts(
-    root: str, *, num_workers: int | None = None, decoder: Choice = "auto", progress: bool = True
+    root: str,
+    *,
+    num_workers: int | None = None,
+    decoder: Choice = "auto",
+    progress: bool = True,
+    square_pixels: bool = True,
 ) -> dict[str, Part]:
     """Look at every file that is new, in processes that a file cannot harm.
 
@@ -40,6 +45,7 @@ def find_parts(
         num_workers: Processes; one a core by default.
         decoder: As training uses it.
         progress: Whether to show a progress bar.
+        square_pixels: As training uses it.
 
     Returns:
         ``train``, and ``held out`` if there are held-out videos.
@@ -53,7 +59,8 @@ def find_parts(
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
     with DecodePool(num_workers or num_cores()) as pool:
-        train, held_out = index_collection(root, pool=pool, decoder=decoder, progress=progress)
+        options: dict[str, Any] = {"decoder": decoder, "square_pixels": square_pixels, "progress": progress}
+        train, held_out = index_collection(root, pool=pool, **options)
     parts = {"train": Part(train, train.num_probed)}
     return parts if held_out is None else parts | {"held out": Part(held_out, held_out.num_probed)}
 

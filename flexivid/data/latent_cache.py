@@ -184,8 +184,11 @@ def fingerprint(dataset: ClipDataset) -> dict[str, Any]:
     """
     videos, settings = dataset.videos, dataset.settings._asdict()
     del settings["seed"]  # decides nothing where nothing is drawn
+    del settings["square_pixels"]  # sizes tell it
     columns = (videos.num_frames, videos.first, videos.heights, videos.widths, videos.label, videos.num_bytes)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in columns))
+    if videos.has_displays:
+        digest.update("\n".join(videos.display(row) for row in range(len(videos))).encode())
     return settings | {"buckets": dataset.buckets, "num_clips": len(dataset), "videos": digest.hexdigest()[:16]}
 
 

@@ -63,6 +63,8 @@ class VideoDataModule(LightningDataModule):
         trust_index: Do not look whether files have changed since an earlier run looked at them.
         decoder: "pyav", "decord" or "torchcodec", for which files that it does not decode exactly are bad; or "auto".
         latents: Folder of ``latent_cache.write_latents``; batches are latents instead of pixels.
+        square_pixels: Show pictures as video players do where the file says that its pixels are not square (DVDs, much
+            of television, anamorphic lenses); False takes rows and columns as they are stored, which look distorted.
 
     >>> VideoDataModule("videos", size=48).settings.size
     (48, 48)
@@ -93,11 +95,13 @@ class VideoDataModule(LightningDataModule):
         trust_index: bool = False,
         decoder: Choice = "auto",
         latents: str | None = None,
+        square_pixels: bool = True,
     ) -> None:
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
         self.settings = ClipSettings(
-            num_frames, (height, width), stride, seed, fps, windows, clips_per_video, short, flip, crop, kernel
+            *(num_frames, (height, width), stride, seed, fps, windows, clips_per_video, short, flip, crop, kernel),
+            square_pixels=square_pixels,
         )
         self.root, self.batch_size, self.num_workers = root, batch_size, num_workers
         self.cache_gib, self.max_bad_fraction, self.val_clips = cache_gib, max_bad_fraction, val_clips

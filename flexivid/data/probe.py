@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.codec.context import Flags
 
 from flexivid.data.container import (
     Source,
@@ -28,7 +29,8 @@ from flexivid.data.container import (
     video_stream,
 )
 from flexivid.data.decoders import DECODERS, PyavDecoder, View, clock_of, refuse_decoder
-from flexivid.data.facts import Facts, Size, VideoError
+from flexivid.data.display import Watch, display_of
+from flexivid.data.facts import Display, Facts, Size, VideoError
 from flexivid.data.frame_folder import is_frame_folder, probe_folder
 
 __all__ = ["Facts", "Look", "Size", "VideoError", "decode_all", "look_at", "probe"]
@@ -58,6 +60,8 @@ class _Scan(NamedTuple):
     container: str
     time_base: tuple[int, int]
     last_duration: int
+    rotation: int
+    display: Display
 
 
 class Look(NamedTuple):
@@ -124,22 +128,24 @@ def _scan(source: Source) -> _Scan:
     name = name_of(source)
     some: list[_Packet] = []
     frames: list[av.VideoFrame] = []
+    shown: tuple[int, Display] | None = None
     with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as found:
         refuse_if_cut_off(source, container, stream)
         for packet in found:
             if len(frames) < 3:
                 frames += decode(packet, name)
+                shown = shown or (display_of(source, stream, frames) if frames else None)
             if packet.size:
                 if packet.is_corrupt and container.format.name != "mpegts":  # there, a mark of lost packets elsewhere
                     raise VideoError(name, f"packet {len(some)} is damaged")
                 some.append(_Packet(clock_of(packet), packet.pts, packet.is_keyframe, not packet.is_discard))
                 duration = packet.duration or 0
-        if not frames:
+        if shown is None:
             raise VideoError(name, "no frame can be decoded")
         base = frames[0].time_base or stream.time_base or Fraction(1, 1000)
         return _Scan(
             *(some, frames[0], [frame.pts for frame in frames], stream.codec_context.name, container.format.name),
-            *((base.numerator, base.denominator), duration),
+            *((base.numerator, base.denominator), duration, *shown),
         )
 
 
@@ -181,7 +187,7 @@ def _from_frames(source: Source, scan: _Scan) -> Facts:
     """Decode the whole file, then try which key packets are clean places to start at."""
     times: list[Any] = []
     prints: list[int] = []
-    for frame in decode_all(source):
+    for frame in decode_all(source, watch=Watch):
         times.append(frame.pts)
         prints.append(_print(frame))
     timed = None not in times and all(a < b for a, b in pairwise(times))
@@ -249,14 +255,23 @@ def _print(frame: av.VideoFrame) -> int:
 
 
 def _facts(scan: _Scan, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, skips: bool) -> Facts:
-    first = scan.first
-    rotation = round(first.rotation / 90) * 90
-    size = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
+    size = scan.display.shown_size(scan.rotation)
+    assert size is not None
     end = int(ticks[-1]) + max(1, int(np.median(np.diff(ticks))) if len(ticks) > 1 else scan.last_duration)
     return Facts(
-        *(scan.codec, scan.container, first.format.name, size, rotation, ticks, end, scan.time_base, entries),
-        *(timed, skips),
+        *(scan.codec, scan.container, scan.first.format.name, size, scan.rotation, ticks, end, scan.time_base),
+        *(entries, timed, skips),
+        display=scan.display,
     )
+
+
+def _rounded_size(source: Source) -> Size:
+    """Return (height, width) of the first picture where FFmpeg may round what the codec cuts off at the left."""
+    name = name_of(source)
+    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as found:
+        stream.codec_context.flags &= ~Flags.unaligned
+        frame = next(frame for packet in found for frame in decode(packet, name))
+        return frame.height, frame.width
 
 
 def _compare(source: Source, facts: Facts, decoder: str) -> None:
@@ -268,6 +283,8 @@ def _compare(source: Source, facts: Facts, decoder: str) -> None:
         pictures = dict(other.pictures(wanted))
     with closing(PyavDecoder(source, facts, View())) as own:
         difference = max(np.abs(pictures[i].astype(int) - picture).mean() for i, picture in own.pictures(wanted))
+    if decoder == "decord" and _rounded_size(source) != facts.display.stored:
+        raise VideoError(name_of(source), "columns to cut off at the left are rounded")
     tick = facts.time_base[0] / facts.time_base[1]
     if np.abs(times - facts.timestamps).max() > max(tick, 1e-3):
         raise VideoError(name_of(source), "frames at other times")

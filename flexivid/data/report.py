@@ -1,7 +1,8 @@
 """What is wrong with a collection of videos, what is in it, and a manifest of the rest.
 
 Pure functions over an index. A file has a *fault* if it cannot be decoded, is too short for a clip, or has the content
-of another one. A frame rate that varies is no fault, since frames are taken by their times, but it is listed.
+of another one. A frame rate that varies is no fault, since frames are taken by their times, but it is listed; so are
+pictures that are displayed otherwise than they are stored.
 """
 
 import csv
@@ -57,6 +58,7 @@ class Report(NamedTuple):
     hours: float
     faults: tuple[Fault, ...] = ()
     variable_rate: tuple[str, ...] = ()
+    displays: dict[str, str] = {}  # noqa: RUF012
     classes: dict[str, int] = {}  # noqa: RUF012
     sizes: dict[str, int] = {}  # noqa: RUF012
     durations: dict[str, int] = {}  # noqa: RUF012
@@ -106,6 +108,7 @@ def survey(
         hours=round(float(np.sum(videos.durations)) / 3600, 4),
         faults=tuple(faults),
         variable_rate=tuple(videos.path(int(row)) for row in np.flatnonzero(videos.is_variable_rate)),
+        displays={videos.path(row): words for row in range(len(videos)) if (words := videos.display(row))},
         classes=classes,
         sizes=_ordered({f"{w}x{h}": int(n) for (w, h), n in zip(sizes.T, counts, strict=True)}),
         durations=_durations(videos.durations),

@@ -9,6 +9,7 @@ Imports PyAV and numpy. Decoders cannot be pickled.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from flexivid.data.container import Source, decode, decode_all, name_of, packets, video_stream
-from flexivid.data.facts import Facts, Size, VideoError
+from flexivid.data.display import Watch
+from flexivid.data.facts import Display, Facts, Size, VideoError
 
+PLAIN = Display()
 KERNELS = ("bicubic", "bilinear", "area", "lanczos")
 NEAR = 8  # frames; to a place to start at no further ahead than this, decoding on costs no more than seeking
 MAX_SEEKS = 4  # tries to land on a known key packet, each further back, before decoding from the first frame
@@ -40,22 +43,32 @@ class View(NamedTuple):
 
 
 class Scaler:
-    """Turns decoded frames into RGB pictures, upright and resized.
+    """Turns decoded frames into RGB pictures as they are displayed: cut, resized, mirrored and turned.
 
     >>> picture = av.VideoFrame.from_ndarray(np.full((4, 8, 3), 7, np.uint8))
     >>> Scaler(90, View((4, 2)))(picture).shape
     (4, 2, 3)
     """
 
-    def __init__(self, rotation: int, view: View) -> None:
+    def __init__(self, rotation: int, view: View, display: Display = PLAIN) -> None:
         self._quarters, self._view, self._reformatter = rotation // 90, view, VideoReformatter()
+        self._cut, self._columns = display.cut, -1 if display.mirrored else 1
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        if any(self._cut):
+            frame = self._inside(frame)
         size = (frame.height, frame.width)
         height, width = (self._view.size or size)[:: -1 if self._view.size and self._quarters % 2 else 1]
         kernel = None if (height, width) == size else self._view.kernel.upper()
         frame = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=kernel)
-        return np.rot90(frame.to_ndarray(), self._quarters)
+        return np.rot90(frame.to_ndarray()[:, :: self._columns], self._quarters)
+
+    def _inside(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Return the part that is shown, before anything is resized: no pixel from outside must enter it."""
+        top, bottom, left, right = self._cut
+        whole = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        part = np.ascontiguousarray(whole[top : frame.height - bottom, left : frame.width - right], np.uint8)
+        return av.VideoFrame.from_ndarray(part)
 
 
 class PyavDecoder:
@@ -69,7 +82,7 @@ class PyavDecoder:
 
     def __init__(self, source: Source, facts: Facts, view: View) -> None:
         self._source, self._facts, self._name = source, facts, name_of(source)
-        self._scaler = Scaler(facts.rotation, view)
+        self._scaler = Scaler(facts.rotation, view._replace(size=view.size or facts.size), facts.display)
         self._stack = ExitStack()
         self._run: _Run | None = None
         self._again = False
@@ -96,7 +109,7 @@ class PyavDecoder:
 
     def _by_count(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         left, ticks = set(wanted), self._facts.ticks
-        for number, frame in enumerate(decode_all(self._source)):
+        for number, frame in enumerate(decode_all(self._source, watch=partial(Watch, facts=self._facts))):
             if number in left:
                 if self._facts.timed and (number >= len(ticks) or frame.pts != ticks[number]):
                     raise VideoError(self._name, f"frame {number} is not shown when it was before")
@@ -148,9 +161,13 @@ class PyavDecoder:
                 if found > entry or packet.size == 0:
                     break
                 if found >= 0:
-                    return _Run(self._facts, self._name, some, first=packet, entry=found)
+                    return _Run(self._facts, self._watch(stream), some, first=packet, entry=found)
         container, stream = self._open(anew=True)
-        return _Run(self._facts, self._name, packets(container, stream, self._name), first=None, entry=-1)
+        some = packets(container, stream, self._name)
+        return _Run(self._facts, self._watch(stream), some, first=None, entry=-1)
+
+    def _watch(self, stream: av.VideoStream) -> Watch:
+        return Watch(self._name, stream, self._facts)
 
     def _open(self, *, anew: bool) -> Any:
         self._run = None
@@ -166,14 +183,14 @@ class _Run:
 
     Args:
         facts: What ``probe`` found.
-        name: What to call the file.
+        watch: What its frames are passed through; knows what the file is called.
         some: Its packets after ``first``.
         first: The packet to start with; None is the first of ``some``.
         entry: Which of the places to start at this is; -1 for the first frame of the file.
     """
 
-    def __init__(self, facts: Facts, name: str, some: Iterator[av.Packet], *, first: Any, entry: int) -> None:
-        self._facts, self._name = facts, name
+    def __init__(self, facts: Facts, watch: Watch, some: Iterator[av.Packet], *, first: Any, entry: int) -> None:
+        self._facts, self._watch, self._name = facts, watch, watch.name
         self._packets = some if first is None else chain([first], some)
         self._start = int(facts.ticks[facts.entries[entry, 1]]) if entry >= 0 else None
         self._gone: set[int] = set()  # times that came out, or were given up before
@@ -200,7 +217,7 @@ class _Run:
                 self._last = max(self._last, frame.pts)
                 if frame.pts in left:
                     left.remove(frame.pts)
-                    yield frame
+                    yield self._watch(frame)
             if not left:
                 return
             packet = next(self._packets, None)

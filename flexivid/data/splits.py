@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,7 +103,8 @@ def load_splits(
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
     refuse_decoder(decoder, kernel=settings.kernel)
-    found, other = index_collection(root, pool=pool, decoder=decoder, check=check, progress=progress)
+    options: dict[str, Any] = {"decoder": decoder, "check": check, "square_pixels": settings.square_pixels}
+    found, other = index_collection(root, pool=pool, progress=progress, **options)
     whole = ClipDataset(found.videos, settings, buckets=buckets)
     if len(whole) == 0:
         raise ValueError(explain_nothing(root, found, settings))
@@ -125,6 +126,7 @@ def index_collection(
     decoder: Choice = "auto",
     check: Check = "stat",
     progress: bool = True,
+    square_pixels: bool = True,
 ) -> tuple[VideoIndex, VideoIndex | None]:
     """Look at what is new in a collection, and return what is known of its training and its held-out videos.
 
@@ -134,6 +136,7 @@ def index_collection(
         decoder: The decoder to use.
         check: How to tell that a file has changed.
         progress: Whether to show a progress bar.
+        square_pixels: Whether pictures are resized so that their pixels are square.
 
     >>> index_collection("nowhere")
     Traceback (most recent call last):
@@ -145,8 +148,9 @@ def index_collection(
 
         def index(manifest: Manifest) -> VideoIndex:
             looks = partial(probe_many, pool=looking, decoder=decoder)
-            path = index_path(manifest.root, decoder)
-            return build_index(manifest, path=path, check=check, probe_many=looks, progress=progress)
+            path = index_path(manifest.root, decoder, square_pixels=square_pixels)
+            options: dict[str, Any] = {"path": path, "check": check, "square_pixels": square_pixels}
+            return build_index(manifest, probe_many=looks, progress=progress, **options)
 
         return index(train), None if held_out is None else index(held_out)
 

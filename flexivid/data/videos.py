@@ -64,7 +64,12 @@ class Videos:
         if unknown:
             raise ValueError(f"got {', '.join(unknown)}; expected {', '.join(TABLE.names)}; correct the name")
         values: dict[str, Any] = dict.fromkeys(TABLE.names, 0) | {"label": -1, "is_variable_rate": False}
-        values |= dict.fromkeys(("caption", "decoder", "reason"), "") | {"facts": b""} | columns | {"path": list(paths)}
+        values |= (
+            dict.fromkeys(("caption", "decoder", "display", "reason"), "")
+            | {"facts": b""}
+            | columns
+            | {"path": list(paths)}
+        )
         arrays = [_array(values[field.name], field.type, len(paths)) for field in TABLE]
         return Videos(Table(pa.RecordBatch.from_arrays(arrays, schema=TABLE)), slice(0, len(paths)))
 
@@ -121,6 +126,11 @@ class Videos:
         """Whether there are words for any video of the table."""
         return self._table.has_words("caption")
 
+    @cached_property
+    def has_displays(self) -> bool:
+        """Whether any video of the table is displayed otherwise than as stored, or just turned."""
+        return self._table.has_words("display")
+
     def path(self, row: int) -> str:
         """Return where a video is: a file, a folder of pictures, or a url."""
         return self._value("path", row)
@@ -140,6 +150,10 @@ class Videos:
     def decoder(self, row: int) -> str:
         """Return the name of the decoder that is exact for a video."""
         return self._value("decoder", row)
+
+    def display(self, row: int) -> str:
+        """Return what the file says about its display, in words; empty for most (see ``Facts.display_words``)."""
+        return self._value("display", row) if self.has_displays else ""
 
     def select(self, rows: np.ndarray) -> "Videos":
         """Return some of the videos, in the order given; numbers that are taken from here are copies.

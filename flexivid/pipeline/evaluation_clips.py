@@ -10,7 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,10 @@ class ClipSet:
         digest = hashlib.sha256(fingerprints([request.path for request in requests], contents=True).tobytes())
         for request in requests:
             digest.update(f"{request.indices.tolist()} {request.size} {request.kernel}".encode())
+        videos = self.dataset.videos
+        for row in {self.dataset.row(int(clip)): None for clip in self.numbers} if videos.has_displays else ():
+            if videos.display(row):
+                digest.update(f"{row} {videos.display(row)} {videos.widths[row]}x{videos.heights[row]}".encode())
         return digest.hexdigest()[:16]
 
     @property
@@ -100,7 +104,8 @@ def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **chan
         (2, False, 'uniform')
     """
     given = {key: value for key, value in changes.items() if value is not None}
-    kept = {key: section[key] for key in ("stride", "fps", "clips_per_video", "short", "kernel") if key in section}
+    names = ("stride", "fps", "clips_per_video", "short", "kernel", "square_pixels")
+    kept = {key: section[key] for key in names if key in section}
     if given.keys() & {"stride", "fps"}:  # one rate replaces the other
         kept = {key: value for key, value in kept.items() if key not in ("stride", "fps")}
     settings = ClipSettings(num_frames=size[0], size=(size[1], size[2]), windows="uniform")._replace(
@@ -189,7 +194,8 @@ def _dataset(
     if split == "all":
         if manifests.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
-        found = build_index(manifests.train, probe_many=lambda paths: probe_many(paths, pool))
+        looks = partial(probe_many, pool=pool)
+        found = build_index(manifests.train, probe_many=looks, square_pixels=settings.square_pixels)
         dataset = ClipDataset(found.videos, settings)
         if len(dataset) == 0:
             raise ValueError(_explain(root, found, settings))

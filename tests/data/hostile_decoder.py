@@ -54,7 +54,7 @@ def json_value(text):
 def facts(**changes):
     """Facts of a file with some fields of the head replaced."""
     head, _, planes = zlib.decompress(FACTS.to_bytes()).partition(b"\n")
-    names = [*Facts._fields[:5], "end", "time_base", "timed", "skips", "decoder", "n"]
+    names = [*Facts._fields[:5], "end", "time_base", "timed", "skips", "decoder", "display", "n"]
     fields = dict(zip(names, json.loads(head), strict=True)) | changes
     return reply("facts", zlib.compress(json.dumps(list(fields.values())).encode() + b"\n" + planes))
 

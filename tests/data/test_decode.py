@@ -34,8 +34,9 @@ def sequential(path, wanted):
             stream.thread_type = "FRAME"  # threads within a frame hide damage in another way every time
             for frame in container.decode(stream):
                 if number in wanted:
-                    turned = frame.rotation % 180 != 0
-                    size = (frame.width, frame.height) if turned else (frame.height, frame.width)
+                    turned, aspect = frame.rotation % 180 != 0, stream.sample_aspect_ratio or 1
+                    size = (frame.height, round(frame.width * aspect))
+                    size = size[::-1] if turned else size
                     h, w = cover(size, SIZE)
                     image = frame.to_ndarray(
                         format="rgb24", width=h if turned else w, height=w if turned else h, interpolation="BICUBIC"
