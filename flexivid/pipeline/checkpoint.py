@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 import flexivid
 from flexivid.diffusion.process import Process
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.finite import require_finite_weights
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline import shipped
 from flexivid.pipeline.shipped import WEIGHTS
@@ -38,10 +39,14 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
 
     Returns:
         The folder.
+
+    Raises:
+        NotFiniteError: If a weight holds NaN or infinity; then nothing is written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    require_finite_weights(weights, f"a model for {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / (WEIGHTS + ".tmp"), metadata={"format": "pt"})
     (folder / (WEIGHTS + ".tmp")).replace(folder / WEIGHTS)
     write_config(folder, model, recipe)
@@ -71,6 +76,7 @@ def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cp
     Raises:
         FileNotFoundError: If there is no checkpoint at ``path``.
         ValueError: If the files are damaged or weights and config do not fit.
+        NotFiniteError: If a weight holds NaN or infinity.
     """
     path = shipped.locate(path)
     config, recipe, weights = _read(path, ema)
@@ -188,4 +194,5 @@ def _load_weights(model: FlexiDiT, weights: Mapping[str, torch.Tensor], path: st
             f"got weights at {path} that do not fit their config ({len(missing)} missing, {len(surplus)} unknown,"
             f" {len(shapes)} of another shape, e.g. {first}); expected the pair that was saved together; export again"
         )
+    require_finite_weights(weights, path)
     model.load_state_dict(dict(weights))

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from flexivid.pipeline.pretrained_model import load_transformer, report
 from flexivid.pretrained.flexify import flexify
-from flexivid.training.cli import FlexiCLI, Parser
+from flexivid.training.cli import FlexiCLI, Parser, SaveFreshConfig
 from flexivid.training.distill import DTYPES, FlexiDistillation
 
 
@@ -24,6 +24,7 @@ class DistillCLI(FlexiCLI):
             LightningDataModule,
             subclass_mode_data=True,
             seed_everything_default=0,
+            save_config_callback=SaveFreshConfig,
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
             parser_kwargs={"prog": "python -m flexivid.train"},

@@ -78,6 +78,12 @@ class TeacherWalk:
         step = velocity.float() * _like(self.time - time, hidden)
         self.latent = self.latent + _unpacked(step, self.latent)
 
+    def restart_bad(self) -> None:
+        """Slots whose latent is not finite begin anew with the next call."""
+        if self.position is not None:
+            finite = self.latent.isfinite().flatten(1).all(1)
+            self.position = torch.where(finite, self.position, 0.0)
+
 
 def _like(values: Tensor, other: Tensor) -> Tensor:
     """(b,) -> (b, 1, ...), as many axes as ``other``."""
