@@ -1,7 +1,8 @@
 """What counts as a bad step of a run, how many were bad, and when that is too much. Knows no trainer.
 
 A step whose loss or gradient is not finite is skipped: only the counters change, the number of the step among them.
-A step whose loss explodes is taken, since such a run may recover, but it counts.
+A step whose loss explodes is taken, since such a run may recover, but it counts. Losses are read as ratios to that of
+predicting nothing for the same clips, times and noises: whatever these are, a network that learns stays below about 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from flexivid.model.finite import NotFiniteError
+
+MEMORY = 10  # steps
+ENOUGH, WORSE = 20, 1.1  # steps, and a ratio that no network that learns has after them
 
 
 class DivergedError(NotFiniteError):
@@ -25,7 +29,7 @@ class BadSteps:
         in_a_row: So many bad steps in a row, and the run goes back to the weights of its last good checkpoint, >= 1.
         rewinds: How often it goes back before it stops, >= 0.
         share: Stop when a larger share of all steps was bad, in (0, 1]; up to ``in_a_row`` are always allowed.
-        explosion: A loss so many times the first one counts as bad, though its step is taken; > 1.
+        explosion: A loss so many times that of predicting nothing counts as bad, though its step is taken; > 1.
 
     Example:
         >>> BadSteps(in_a_row=0).check()
@@ -37,7 +41,7 @@ class BadSteps:
     in_a_row: int = 10
     rewinds: int = 1
     share: float = 0.1
-    explosion: float = 1000.0
+    explosion: float = 10.0
 
     def check(self) -> BadSteps:
         """Return itself.
@@ -64,10 +68,12 @@ class Verdict(NamedTuple):
     Args:
         loss: Mean over the batches of the step; infinity if it is not finite.
         gradient: Norm before clipping; likewise.
+        ratio: Loss over that of predicting nothing.
     """
 
     loss: float
     gradient: float
+    ratio: float
 
     @property
     def is_finite(self) -> bool:
@@ -84,11 +90,12 @@ class StepRecord:
         in_a_row: Bad steps since the last good one or the last rewind.
         rewinds: How often the run has gone back.
         good: Good steps in all.
-        scale: The first finite loss, or what a prediction of nothing would have; 0 = not known yet.
+        scale: The first finite ratio, at least 1; 0 = not known yet.
+        recent: Running mean of the ratio over about ten steps, relative to ``scale``, cut at ``explosion``.
 
     Example:
         >>> record, settings = StepRecord(), BadSteps(in_a_row=2)
-        >>> [record.add(Verdict(loss, 1.0), settings) for loss in (1.0, math.inf, 5000.0)]
+        >>> [record.add(Verdict(loss, 1.0, loss), settings) for loss in (1.0, math.inf, 50.0)]
         [True, False, False]
         >>> record.in_a_row, record.is_streak(settings)
         (2, True)
@@ -99,13 +106,14 @@ class StepRecord:
     rewinds: int = 0
     good: int = 0
     scale: float = 0.0
+    recent: float = 1.0
 
     def add(self, verdict: Verdict, settings: BadSteps) -> bool:
         """Count a step; says whether it was good."""
-        if not self.scale and math.isfinite(verdict.loss):
-            self.scale = abs(verdict.loss)
-        exploded = self.scale > 0 and verdict.loss > settings.explosion * self.scale
-        is_good = verdict.is_finite and not exploded
+        if verdict.is_finite:
+            self.scale = self.scale or max(1.0, verdict.ratio)
+            self.recent += (min(verdict.ratio / self.scale, settings.explosion) - self.recent) / MEMORY
+        is_good = verdict.is_finite and verdict.ratio <= settings.explosion * self.scale
         self.in_a_row = 0 if is_good else self.in_a_row + 1
         self.good, self.bad = self.good + is_good, self.bad + (not is_good)
         return is_good
@@ -122,7 +130,12 @@ class StepRecord:
     def ends_badly(self, settings: BadSteps) -> bool:
         """Whether a run that ends here must not be taken for a good one."""
         is_streak = self.in_a_row >= min(3, settings.in_a_row) or (self.in_a_row > 0 and self.rewinds > 0)
-        return is_streak or (self.bad > 0 and self.good == 0)
+        return is_streak or (self.bad > 0 and self.good == 0) or self.is_useless
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether, after enough steps, predictions are worse than none."""
+        return self.good + self.bad >= ENOUGH and self.recent > WORSE
 
     def to_plain(self) -> dict[str, Any]:
         """For a checkpoint."""

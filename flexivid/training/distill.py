@@ -159,7 +159,7 @@ class FlexiDistillation(GuardedModule):
             partial(self._ask_teacher, batch, stream), partial(generator_of, (*stream, 2))
         )
         error, scale = distance(self.network, mode, call, target)
-        count = len(target)
+        self.nothing, count = scale.detach(), len(target)
         self.log("train/loss", error.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/relative_error/{mode}", error.detach() / scale, batch_size=count)
         return error

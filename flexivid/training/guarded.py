@@ -26,6 +26,7 @@ from flexivid.training.last_good import KEY, keep_proven, to_rewind_to
 from flexivid.training.optimizer import OptimizerSettings
 from flexivid.training.resume import renew_optimizers, require_steps_left
 
+TINY = 1e-6  # where there is nothing to predict, any loss is small against this
 TOLD = 10  # bad steps that are told one by one; later ones only in hundreds
 
 
@@ -42,7 +43,8 @@ class GuardedModule(LightningModule):
         self.bad_steps = optimizer_settings.bad_steps.check()
         self.is_skipped = False  # the latest step, for callbacks that average weights
         self.grad_norm = torch.zeros(())  # of the latest step, before clipping
-        self._loss: Tensor | None = None  # summed over the batches of a step
+        self.nothing: Tensor | None = None  # what predicting nothing would have cost in the latest batch
+        self._costs: list[tuple[Tensor, Tensor]] = []  # with that, of the batches of a step
         self._verdict: Verdict | None = None  # of a step that the end of the batch has still to look at
         self._is_bad = False
         self._precision_state: dict[str, Any] | None = None
@@ -52,7 +54,7 @@ class GuardedModule(LightningModule):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Spread a loss that is not finite over the whole gradient; others are multiplied by exactly 1."""
         value = loss.detach()
-        self._loss = value if self._loss is None else self._loss + value
+        self._costs.append((value, value if self.nothing is None else self.nothing))
         super().backward(loss * (1 + 0 * value), *args, **kwargs)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -79,12 +81,12 @@ class GuardedModule(LightningModule):
         norm = torch.nn.utils.get_total_norm(gradients)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.grad_norm = norm
-        assert self._loss is not None
-        loss, self._loss = self._loss.float(), None
+        losses, nothings = (torch.stack(values).float() for values in zip(*self._costs, strict=True))
+        self._costs = []
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        loss = loss / scaler.get_scale() if scaler is not None else loss
-        pair = torch.stack([loss.to(norm.device), norm.float()])
-        worst = torch.nan_to_num(pair, nan=math.inf, posinf=math.inf, neginf=math.inf)  # a maximum may pass over NaN
+        loss = losses.sum() / scaler.get_scale() if scaler is not None else losses.sum()
+        numbers = torch.stack([loss, norm.float().to(loss.device), loss / nothings.mean().clamp_min(TINY)])
+        worst = torch.nan_to_num(numbers, nan=math.inf, posinf=math.inf, neginf=math.inf)  # a maximum may drop NaN
         worst = self.trainer.strategy.reduce(worst, reduce_op="max")
         return Verdict(*worst.tolist())
 
@@ -121,13 +123,17 @@ class GuardedModule(LightningModule):
     def _tell(self, verdict: Verdict, batch: Any) -> None:
         if self.record.bad > TOLD and self.record.bad % 100:
             return
-        done = "its loss exploded" if verdict.is_finite else "it was skipped"
+        done = (
+            f"the loss is {verdict.ratio:.3g} times that of predicting nothing"
+            if verdict.is_finite
+            else "it was skipped"
+        )
         named = batch.items() if isinstance(batch, dict) else ()
         wrong = [k for k, v in named if isinstance(v, Tensor) and v.is_floating_point() and not v.isfinite().all()]
         cause = f"; its batch holds values that are not finite in {', '.join(wrong)}" if wrong else ""
         rank_zero_warn(
-            f"step {self.global_step - 1} is bad: loss {_told(verdict.loss)}, gradient {_told(verdict.gradient)}; {done}"
-            f" ({self.record.in_a_row} in a row, {self.record.bad} in all){cause}"
+            f"step {self.global_step - 1} is bad: loss {_told(verdict.loss)}, gradient {_told(verdict.gradient)};"
+            f" {done} ({self.record.in_a_row} in a row, {self.record.bad} in all){cause}"
         )
 
     def _go_back(self) -> None:
@@ -162,9 +168,8 @@ class GuardedModule(LightningModule):
         file = self._last_good()
         kept = f"the last good checkpoint is {file}" if file else "there is no good checkpoint"
         raise DivergedError(
-            f"got {reason} until step {self.global_step}: losses or gradients are not finite, or the loss exploded;"
-            " expected a run that converges; lower model.optimizer.learning_rate or look at the clips of these steps,"
-            f" {kept}"
+            f"got {reason} until step {self.global_step}; expected finite losses and gradients that fall; lower"
+            f" model.optimizer.learning_rate, or look at the clips of these steps; {kept}"
         )
 
     def on_fit_start(self) -> None:
@@ -202,7 +207,8 @@ class GuardedModule(LightningModule):
         by_steps = 0 <= loop.epoch_loop.max_steps <= trainer.global_step
         by_epochs = loop.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (loop.max_epochs or 0)
         if (by_steps or by_epochs or trainer.should_stop) and self.record.ends_badly(self.bad_steps):
-            self._stop(f"a run that ends with {self.record.in_a_row} bad steps in a row")
+            useless = f"predictions that are worse than none (loss {self.record.recent:.3g} times that of nothing)"
+            self._stop(useless if self.record.is_useless else f"{self.record.in_a_row} bad steps in a row at the end")
 
     def on_validation_epoch_end(self) -> None:
         """Losses that are not finite are told; they are an error where nothing else was asked for.

@@ -200,7 +200,9 @@ class FlexiDiffusion(GuardedModule):
         labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
         output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
         target = self.process.target_of(x0, noise, time)
-        return denoising_loss(self.process, output, target, time, space=goal.loss_space)
+        losses = partial(denoising_loss, self.process, target=target, time=time, space=goal.loss_space)
+        self.nothing = losses(torch.zeros_like(output)).mean().detach()
+        return losses(output)
 
     def _matched_at(self, global_step: int) -> tuple[PatchMode, int] | None:
         """Weak mode and first solver step of distribution matching; ``None`` where a step has none."""

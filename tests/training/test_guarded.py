@@ -59,7 +59,7 @@ def trainer_of(folder: Path, steps: int, *callbacks: Any, every: int = 1, **chan
     return Trainer(**{**settings, **changes})
 
 
-def EMA() -> EMAWeightAveraging:  # noqa: N802
+def EMA() -> EMAWeightAveraging:
     return EMAWeightAveraging(use_buffers=False, decay=0.9)
 
 
@@ -76,7 +76,7 @@ class Without(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         if trainer.global_step == self.step:
             optimizer.zero_grad()
-            pl_module.on_before_optimizer_step = lambda optimizer: setattr(pl_module, "_loss", None)
+            pl_module.on_before_optimizer_step = lambda optimizer: pl_module._costs.clear()
         elif "on_before_optimizer_step" in vars(pl_module):
             del pl_module.on_before_optimizer_step
 
@@ -171,19 +171,31 @@ def stopped(tmp_path, module, data: Dataset, steps: int, *callbacks: Any, **chan
     return str(error.value)
 
 
-@pytest.mark.parametrize(("name", "factor"), [("muon", 1000), ("adamw", 1e6)])
-def test_a_rate_far_too_high_ends_with_the_last_good_checkpoint(tmp_path, make_module, name, factor, recwarn):
-    optimizer = OptimizerSettings(name=name, learning_rate=2e-3 * factor, muon_learning_rate=5e-3 * factor)
-    message = stopped(tmp_path, make_module(optimizer=optimizer), Latents(), 60)
-    assert "10 bad steps in a row, again after going back" in message
+@pytest.mark.parametrize("warmup", [2, 100])
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_rate_a_thousand_times_too_high_does_not_end_well(tmp_path, make_module, name, warmup, recwarn):
+    """No number need be infinite for that: losses are far above those of predicting nothing, or end above them."""
+    torch.manual_seed(0)
+    optimizer = OptimizerSettings(name=name, learning_rate=2.0, muon_learning_rate=5.0, warmup_steps=warmup)
+    message = stopped(tmp_path, make_module(optimizer=optimizer), Latents(), 40)
+    assert message.startswith(("got 10 bad steps in a row", "got 11 bad steps among", "got predictions that are worse"))
+    assert "; lower model.optimizer.learning_rate, or look at the clips of these steps; " in message
     told = [str(warning.message) for warning in recwarn]
+    assert any("times that of predicting nothing (" in line for line in told)
     good = tmp_path / "checkpoints" / "last_good.ckpt"
-    assert any(line == f"got 10 bad steps in a row: going back to the weights of {good}" for line in told)
-    assert sum("its loss exploded (" in line for line in told) >= 10
-    assert message.endswith(f"the last good checkpoint is {good}")
-    assert fault_of(good) == ""
-    assert "bad steps in a row" in fault_of(tmp_path / "checkpoints" / "last.ckpt")
-    assert torch.load(good, weights_only=True)["bad_steps"]["in_a_row"] == 0
+    assert message.endswith(f"the last good checkpoint is {good}" if good.exists() else "there is no good checkpoint")
+    if good.exists():
+        assert fault_of(good) == ""
+        assert torch.load(good, weights_only=True)["bad_steps"]["in_a_row"] == 0
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_rate_that_suits_ends_well(tmp_path, make_module, name):
+    torch.manual_seed(0)
+    module = make_module(optimizer=OptimizerSettings(name=name, learning_rate=2e-3, warmup_steps=2))
+    trainer_of(tmp_path, 40, ExportModel()).fit(module, batches(Latents()))
+    assert (module.record.bad, module.record.recent < 1) == (0, True)
+    assert (tmp_path / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -228,7 +240,7 @@ def test_how_a_short_run_ends(tmp_path, make_module, bad, ends_well):
 def test_too_large_a_share_of_bad_steps_stops_the_run(tmp_path, make_module):
     module = make_module(optimizer=OptimizerSettings(warmup_steps=2, bad_steps=BadSteps(in_a_row=4)))
     message = stopped(tmp_path, module, spoilt(set(range(0, 4096, 6)), math.inf), 100)
-    assert "got 9 bad steps among 25" in message  # beyond those that two times four in a row would be
+    assert "got 5 bad steps among 13 until step 13" in message
 
 
 def test_bad_steps_are_shown(tmp_path, make_module, recwarn):
