@@ -21,6 +21,7 @@ from flexivid.diffusion.process import Process
 from flexivid.files.whole_file import whole_file
 from flexivid.metrics.weights_file import reason_of
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.finite import require_finite_weights
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline import shipped
 from flexivid.pipeline.shipped import WEIGHTS
@@ -40,10 +41,14 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
 
     Returns:
         The folder.
+
+    Raises:
+        NotFiniteError: If a weight holds NaN or infinity; then nothing is written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    require_finite_weights(weights, f"a model for {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / WEIGHTS) as part:
         save_file(weights, part, metadata={"format": "pt"})
     write_config(folder, model, recipe)
@@ -72,6 +77,7 @@ def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cp
     Raises:
         FileNotFoundError: If there is no checkpoint at ``path``.
         ValueError: If the files are damaged or weights and config do not fit.
+        NotFiniteError: If a weight holds NaN or infinity.
     """
     path = shipped.locate(path)
     config, recipe, weights = _read(path, ema)
@@ -190,4 +196,5 @@ def _load_weights(model: FlexiDiT, weights: Mapping[str, torch.Tensor], path: st
             f"got weights at {path} that do not fit their config ({len(missing)} missing, {len(surplus)} unknown,"
             f" {len(shapes)} of another shape, e.g. {first}); expected the pair that was saved together; export again"
         )
+    require_finite_weights(weights, path)
     model.load_state_dict(dict(weights))

@@ -15,6 +15,7 @@ import torch
 
 from flexivid.budget.cost import human
 from flexivid.data.cells import text_of
+from flexivid.model.finite import require_finite_samples, require_finite_weights
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.pipeline.pretrained_budget import apply_budget
@@ -24,6 +25,7 @@ from flexivid.pipeline.recorded_calls import NetworkReachedError
 from flexivid.pipeline.sample_folder import file_name, prepare_folder
 from flexivid.pipeline.video_io import write_grid, write_video
 from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.flexify import flexi_of
 from flexivid.pretrained.merged import merge_lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -67,9 +69,11 @@ def load_pipeline(
 
     Raises:
         ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
+        NotFiniteError: If a weight of the adapter holds NaN or infinity.
     """
     pipe = whole_pipeline(model, dtype=dtype, files=files)
     load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(pipe.transformer))
+    require_finite_weights(flexi_of(pipe.transformer).state_dict(), adapter)
     return pipe.to(device)
 
 
@@ -114,12 +118,16 @@ def sample_pipeline(
         seed: Base seed.
         how: More for ``apply_budget``: ``planner``, ``guide_mode``.
         settings: For the pipeline.
+
+    Raises:
+        NotFiniteSampleError: If a video holds NaN; it is not written.
     """
     started, files, videos = time.perf_counter(), [], []
     with apply_budget(pipe, budget, **how) as applied:
         for number, prompt in enumerate(prompts):
             source = torch.Generator().manual_seed(seed + number)
             frames = pipe(prompt, generator=source, output_type="np", **settings)[0][0]  # (t, h, w, 3) in [0, 1]
+            require_finite_samples(torch.as_tensor(frames)[None], [number])
             videos.append((frames * 255).round().clip(0, 255).astype(np.uint8))
             files.append(write_video(folder / file_name(number, seed, budget), videos[-1], fps))
     assert applied.plan is not None

@@ -23,6 +23,7 @@ from flexivid.metrics.features import Extractor
 from flexivid.metrics.fidelity import Fidelity, fidelity
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
+from flexivid.model.finite import NotFiniteSampleError
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.evaluation_result import BudgetScores, Evaluation
 from flexivid.pipeline.generate import OnStep, generate_batches, schedule_of
@@ -158,7 +159,7 @@ def evaluate_features(
         A block under one plan; all plans of a block, the full-compute one first, before the next block.
 
     Raises:
-        ValueError: If a sample is not finite.
+        NotFiniteSampleError: If a sample is not finite.
     """
     full = task.full
     order = sorted(range(len(task.plans)), key=lambda number: (number != full, number))
@@ -192,14 +193,11 @@ def _generated(task: Task, number: int, block: Sequence[int], on_step: OnStep | 
     made = generate_batches(
         task.model, plan.followed, settings, labels=task.labels, seed=task.seed, indices=block, on_step=on_step
     )
-    videos = torch.cat([videos for _, videos in made])
+    try:
+        videos = torch.cat([videos for _, videos in made])
+    except NotFiniteSampleError as error:
+        raise NotFiniteSampleError(error.sample, f"at budget {plan.budget:g}") from error
     seconds = time.perf_counter() - started
-    finite = videos.isfinite().flatten(1).all(1)
-    if not finite.all():
-        raise ValueError(
-            f"got values that are not finite in sample {block[int(finite.int().argmin())]} at budget {plan.budget:g};"
-            " expected numbers; try precision fp32, or a checkpoint from before the training diverged"
-        )
     schedules = [schedule_of(plan.followed, i) for i in block]
     macs = sum(schedule_macs(schedule, task.model.config, task.settings.size) for schedule in schedules)
     rounded = to_bytes(videos)

@@ -20,6 +20,7 @@ from flexivid.diffusion.guidance import Guidance, compensated_scale, guided_outp
 from flexivid.diffusion.solver import Predict, build_scheduler, noise_generators, solve
 from flexivid.latents.codec import build_codec
 from flexivid.model.conditioning import Condition, check_labels
+from flexivid.model.finite import require_finite_samples
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.branches import batch_of, branch_network
@@ -163,6 +164,9 @@ def generate_batches(
 
     Yields:
         Global indices of a batch, and its videos (b, 3, t, h, w), float32, on the CPU.
+
+    Raises:
+        NotFiniteSampleError: If a sample holds NaN or infinity.
     """
     check_labels(labels, model.config.num_classes)
     settings = with_steps_of(settings, len(plan))
@@ -179,7 +183,7 @@ def generate_batches(
         generators = noise_generators(seed + i for i in batch)
         with autocast(device, settings.precision):
             latent = solve(predict, noise, process, scheduler, generator=generators)
-        yield batch, codec.decode(latent).float().cpu()
+        yield batch, require_finite_samples(codec.decode(latent).float().cpu(), batch)
 
 
 def samples_together(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
-from zipfile import is_zipfile
 
 import torch
+from jsonargparse import Namespace
 from jsonargparse.typing import register_type
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from flexivid.data.manifest import read_manifests
 from flexivid.data.module import VideoDataModule
@@ -21,6 +20,7 @@ from flexivid.pipeline.estimate import training_report
 from flexivid.pipeline.messages import refuse
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.training.checkpoint_file import refuse_code
+from flexivid.training.last_good import choose_good, fault_of, newest_first
 from flexivid.training.modes import batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion
 
@@ -49,6 +49,20 @@ class Parser(LightningArgumentParser):
         refuse(self, message, ex)
 
 
+class SaveFreshConfig(SaveConfigCallback):
+    """Saves the settings that a run has, without what made it go on from another: they start a fresh run."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **settings: Any) -> None:
+        fresh = config.clone()
+        fresh.ckpt_path = None
+        if config.get("ckpt_path"):
+            logger = getattr(fresh.trainer.logger, "init_args", None)
+            run = Path(config.ckpt_path).parent.parent.name
+            if logger is not None and logger.get("version") == run:
+                logger.version = None
+        super().__init__(parser, fresh, **settings)
+
+
 class FlexiCLI(LightningCLI):
     """``fit``, ``validate``, ... from one YAML and dotted overrides.
 
@@ -62,6 +76,7 @@ class FlexiCLI(LightningCLI):
             FlexiDiffusion,
             VideoDataModule,
             seed_everything_default=0,
+            save_config_callback=SaveFreshConfig,
             save_config_kwargs={"overwrite": True},  # a resumed run stays in its folder
             trainer_defaults=TRAINER_DEFAULTS,
             parser_class=Parser,
@@ -81,10 +96,13 @@ class FlexiCLI(LightningCLI):
         """Parse, and look at the checkpoint before Lightning does."""
         super().parse_arguments(parser, args)
         file = self.config[self.config.subcommand].get("ckpt_path")
-        if file and file != "last" and not is_zipfile(file):
-            state = "is not one" if Path(file).exists() else "does not exist"
-            raise ValueError(f"got --ckpt_path {file}, which {state}; expected a .ckpt of a run; check the path")
-        if file and file != "last":
+        fault = fault_of(Path(file)) if file and file != "last" else ""
+        if fault:
+            raise ValueError(
+                f"got --ckpt_path {file}, which {fault}; expected a .ckpt of a run; check the path, or name `last` for"
+                " the last good one"
+            )
+        if file and file != "last" and Path(file).is_file():
             refuse_code(file)
 
     def before_instantiate_classes(self) -> None:
@@ -99,10 +117,11 @@ class FlexiCLI(LightningCLI):
             )
         config.weights_only = True
         if config.get("ckpt_path") == "last":
-            version, file = find_last(*_run_root(config))
+            file = find_last_good(*_run_root(config))
             config.ckpt_path = str(file)
-            refuse_code(file)
-            config.trainer.logger.init_args.version = version
+            if file.is_file():
+                refuse_code(file)
+            config.trainer.logger.init_args.version = file.parent.parent.name
 
     def instantiate_classes(self) -> None:
         """Build everything, or only say what it would need."""
@@ -134,21 +153,30 @@ def _fast_precision(accelerator: str) -> str:
     return "bf16-mixed" if fast_dtype(device) == torch.bfloat16 else "32-true"
 
 
-def find_last(root: Path) -> tuple[str, Path]:
-    """The newest ``last.ckpt`` among the runs below ``root``.
+def find_last_good(root: Path) -> Path:
+    """The newest checkpoint among the runs below ``root`` that can be gone on from; newer ones are told on stderr.
 
-    Returns:
-        Name of the run's folder, and the file.
+    Runs are looked at by the newest checkpoint of each, and all of a run's checkpoints before those of an older run.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If none of them is good.
     """
-    files = sorted(root.glob("*/checkpoints/last.ckpt"), key=os.path.getmtime)
-    if not files:
+    every = newest_first(root.glob("*/checkpoints/*.ckpt"))
+    if not every:
         raise FileNotFoundError(
             f"got --ckpt_path last, but no checkpoint below {root}/; expected a run with one; start without it"
         )
-    return files[-1].parent.parent.name, files[-1]
+    folders = dict.fromkeys(file.parent for file in every)
+    choice, passed = choose_good(file for folder in folders for file in every if file.parent == folder)
+    told = "; ".join(f"{file}, which {fault}" for file, fault in passed)
+    if choice is None:
+        raise ValueError(
+            f"got --ckpt_path last, but no good checkpoint below {root}/ ({told}); expected one; start without it"
+        )
+    if passed:
+        sys.stderr.write(f"--ckpt_path last passes over {told}; going on from {choice.file}\n")
+    return choice.file
 
 
 def _run_root(config: Any) -> tuple[Path]:

@@ -8,11 +8,10 @@ trained for). Only adapters and new layers are trained, averaged and kept in che
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
@@ -20,41 +19,28 @@ from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec, to_unit
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
+from flexivid.pipeline.checkpoint import KEY
 from flexivid.pipeline.pretrained_model import load_transformer
 from flexivid.pipeline.pretrained_source import ANY_FILES, ModelFiles
-from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.adapter import fingerprint, load_adapter
 from flexivid.pretrained.calls import JOINED, first_output, flow_call
 from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
 from flexivid.training.arrays import read_arrays
+from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, Phase, mode_at
 from flexivid.training.module import _generator as generator_of
+from flexivid.training.objective import DistillationTimes, Walk
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
+from flexivid.training.replay import Answer, Replay
+from flexivid.training.resume import require_same_adapter, steps_of, weights_to_go_on_from
 from flexivid.training.sharding import average_gradients, refuse_shards, shard
-from flexivid.training.teacher_walk import TeacherWalk, Walk
+from flexivid.training.teacher_walk import TeacherWalk
 
-Answer = tuple[dict[str, Any], Tensor]  # a call of the network, and its native output
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class DistillationTimes:
-    """Which times are trained at, where latents are given.
-
-    Args:
-        distribution: ``uniform`` or ``logit_normal``.
-        mean: Mean of the logit; above 0 means more noise.
-        std: Deviation of the logit.
-        shift: Shift of the times, above 1 means more noise.
-    """
-
-    distribution: Literal["uniform", "logit_normal"] = "uniform"
-    mean: float = 0.0
-    std: float = 1.0
-    shift: float = 3.0
-
-
-class FlexiDistillation(LightningModule):
+class FlexiDistillation(GuardedModule):
     """Trains the weak modes of a pre-trained transformer.
 
     A batch holds, by what it has: ``hidden_states``, then it is a recorded call, used as it is; ``latent`` or
@@ -96,28 +82,27 @@ class FlexiDistillation(LightningModule):
         phases: list[Phase] | None = None,
         seed: int = 0,
         times: DistillationTimes = DistillationTimes(),
-        walk: Walk = Walk(),  # noqa: B008
+        walk: Walk = Walk(),
         texts: str | None = None,
         codec: str = "pixel",
         optimizer: OptimizerSettings = OptimizerSettings(
             learning_rate=8e-4, weight_decay=1e-2, betas=(0.9, 0.999), warmup_steps=50, final_fraction=1.0
         ),
     ) -> None:
-        super().__init__()
-        if reuse < 1:
-            raise ValueError(f"got reuse={reuse}; expected 1 or more; change model.reuse")
-        self.reuse, self.answers, self.num_calls = reuse, list[Answer](), 0
+        super().__init__(optimizer)
+        self.replay = Replay(reuse)
         self.transformer, self.modes, self.adapter, self.weights = transformer, modes, adapter, weights
         self.files = files
         self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip}
         self.gradient_checkpointing = gradient_checkpointing
         self.weak_modes = tuple(dict.fromkeys(PatchMode(mode) for mode in modes))
         self.mode_choice = ModeChoice(phases or [], equal_tokens=False, seed=seed).check(self.weak_modes, groups=False)
-        self.times, self.optimizer_settings, self.codec = times, optimizer, build_codec(codec)
+        self.times, self.codec = times, build_codec(codec)
         self.texts = read_arrays(texts) if texts else {}
         self.walk = TeacherWalk(tuple(walk.size), num_steps=walk.num_steps, shift=walk.shift)  # type: ignore[arg-type]
         self.network: Any = None
         self.is_sharded = False
+        self._sha256: str | None = None  # of the native weights
         self.total_steps, self.strict_loading = 1, False  # checkpoints hold new weights only
 
     @classmethod
@@ -160,10 +145,11 @@ class FlexiDistillation(LightningModule):
         """Learn how long the run is."""
         refuse_shards(self.trainer.strategy)
         if stage == "fit":
-            self.total_steps = int(self.trainer.estimated_stepping_batches)
+            self.total_steps = steps_of(self.trainer)
 
     def on_fit_start(self) -> None:
         """Say what is trained."""
+        super().on_fit_start()
         new = sum(parameter.numel() for parameter in adapter_parameters(self.network)) / 1e6
         old = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6 - new
         rank_zero_info(f"training {new:.2f} M new parameters, {new / old:.2%} of {old:.1f} M native ones")
@@ -176,9 +162,11 @@ class FlexiDistillation(LightningModule):
         """One mode's distance from the native one."""
         mode = self.mode_at(self.global_step)
         stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
-        call, target = self._answered(batch, stream)
+        call, target = self.replay.answer(
+            partial(self._ask_teacher, batch, stream), partial(generator_of, (*stream, 2))
+        )
         error, scale = distance(self.network, mode, call, target)
-        count = len(target)
+        self.nothing, count = scale.detach(), len(target)
         self.log("train/loss", error.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/relative_error/{mode}", error.detach() / scale, batch_size=count)
         return error
@@ -189,18 +177,18 @@ class FlexiDistillation(LightningModule):
         if self.is_sharded and self.device_mesh is not None:
             average_gradients(self.network, self.device_mesh["data_parallel"])
 
-    def _answered(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:
-        """A call and what the teacher says to it: a new one every ``reuse`` steps, else one of the latest."""
-        is_new, self.num_calls = not self.answers or self.num_calls % self.reuse == 0, self.num_calls + 1
-        if not is_new:
-            chosen = torch.randint(len(self.answers), (), generator=generator_of((*stream, 2)))
-            return self.answers[int(chosen)]
+    def forget_bad_step(self) -> None:
+        """Neither answers nor paths that are not finite may spoil later steps."""
+        self.replay.forget_bad()
+        self.walk.restart_bad()
+
+    def _ask_teacher(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:
+        """A call and what the teacher says to it."""
         call, is_walk = self.call_of(batch, stream)
         with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
             target = first_output(set_mode(self.network, NATIVE), call)
         if is_walk:
             self.walk.advance(target, call["hidden_states"], generator_of((*stream, 1), target.device))
-        self.answers = [*self.answers, (call, target)][1 - 2 * self.reuse :]
         return call, target
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -275,7 +263,27 @@ class FlexiDistillation(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the native weights out."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY] = self._identity()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.flexi.")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            ValueError: If the new weights are of another transformer or other modes, or not finite.
+        """
+        super().on_load_checkpoint(checkpoint)
+        require_same_adapter(checkpoint.get(KEY, {}), self._identity())
+        weights_to_go_on_from(checkpoint, self._trainer)
+
+    def _identity(self) -> dict[str, Any]:
+        """What new weights are made for; a fingerprint of native ones that are in shards would take all ranks."""
+        flexi = flexi_of(self.network)
+        if not self.is_sharded and self._sha256 is None:
+            self._sha256 = fingerprint(self.network)
+        identity = {"modes": list(flexi.modes), "rank": flexi.rank, "skip": flexi.skip}
+        return identity if self._sha256 is None else {**identity, "native_sha256": self._sha256}
 
 
 def distance(network: nn.Module, mode: PatchMode, call: dict[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:

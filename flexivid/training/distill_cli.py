@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from flexivid.pipeline.pretrained_model import load_transformer, report
 from flexivid.pipeline.pretrained_source import ModelFiles
 from flexivid.pretrained.flexify import flexify
-from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser
+from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser, SaveFreshConfig
 from flexivid.training.distill import DTYPES, FlexiDistillation
 
 
@@ -25,6 +25,7 @@ class DistillCLI(FlexiCLI):
             LightningDataModule,
             subclass_mode_data=True,
             seed_everything_default=0,
+            save_config_callback=SaveFreshConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults=TRAINER_DEFAULTS,
             parser_class=Parser,

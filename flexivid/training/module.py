@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -24,11 +23,13 @@ from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec, to_unit
 from flexivid.latents.spectrum import SpectrumMeter
 from flexivid.model.conditioning import Condition
-from flexivid.model.config import BEFORE, FlexiDiTConfig
+from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.checkpoint import KEY
 from flexivid.pipeline.spectrum import RECIPE_KEY
+from flexivid.training import resume
+from flexivid.training.guarded import GuardedModule
 from flexivid.training.matching import discrepancy
 from flexivid.training.modes import ModeChoice, batch_size_of, mode_at
 from flexivid.training.objective import Objective, SamplingDefaults
@@ -51,7 +52,7 @@ class Clips(NamedTuple):
     batch_size: int = 32
 
 
-class FlexiDiffusion(LightningModule):
+class FlexiDiffusion(GuardedModule):
     """Trains a FlexiDiT.
 
     Args:
@@ -75,10 +76,10 @@ class FlexiDiffusion(LightningModule):
         sampling: SamplingDefaults = SamplingDefaults(),
         codec: str = "pixel",
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer)
         self.clips = clips or Clips()
         self.codec_name, self.codec = codec, build_codec(codec)  # a plain object: EMA must not copy it
-        self.objective, self.optimizer_settings, self.sampling = objective, optimizer, sampling
+        self.objective, self.sampling = objective, sampling
         self.process = Process(objective.path, objective.target).check()
         shape = replace(network, num_classes=self.clips.num_classes, in_channels=self.codec.channels, out_channels=None)
         self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
@@ -134,7 +135,7 @@ class FlexiDiffusion(LightningModule):
                 f"got latents of codec {made_by}; expected {self.codec_name}; change data.latents or codec"
             )
         if stage == "fit":
-            self.asked_steps = int(self.trainer.estimated_stepping_batches)
+            self.asked_steps = resume.steps_of(self.trainer)
             if self.plans == [(0, 1)]:
                 self.plans = [(0, self.asked_steps)]
             data = getattr(self.trainer, "datamodule", None)
@@ -143,8 +144,17 @@ class FlexiDiffusion(LightningModule):
 
     def on_fit_start(self) -> None:
         """Say what is trained."""
+        super().on_fit_start()
         cost = f"{human(macs(self.network.config, self.latent_size, self.modes[0]))} a clip in {self.modes[0]}"
         rank_zero_info(f"training {self.network.num_parameters / 1e6:.1f} M parameters, {cost}")
+
+    def on_train_start(self) -> None:
+        """Plan for all steps, where the minutes that shortened an earlier part of the run do not count any more."""
+        limit = self.trainer.fit_loop.epoch_loop.max_steps
+        end = limit if limit >= 0 else self.asked_steps
+        if end > self.total_steps:
+            self.replan(end, from_step=self.global_step)
+        super().on_train_start()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One mode's loss, the mean over the batch."""
@@ -197,7 +207,9 @@ class FlexiDiffusion(LightningModule):
         labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
         output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
         target = self.process.target_of(x0, noise, time)
-        return denoising_loss(self.process, output, target, time, space=goal.loss_space)
+        losses = partial(denoising_loss, self.process, target=target, time=time, space=goal.loss_space)
+        self.nothing = losses(torch.zeros_like(output)).mean().detach()
+        return losses(output)
 
     def _matched_at(self, global_step: int) -> tuple[PatchMode, int] | None:
         """Weak mode and first solver step of distribution matching; ``None`` where a step has none."""
@@ -232,9 +244,9 @@ class FlexiDiffusion(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the size of the gradient, before clipping."""
+        super().on_before_optimizer_step(optimizer)
         if self.global_step % self.log_every == 0:
-            grads = [p.grad for p in self.network.parameters() if p.grad is not None]
-            self.log("train/grad_norm", torch.nn.utils.get_total_norm(grads))
+            self.log("train/grad_norm", self.grad_norm)
             self.log("train/lr", optimizer.param_groups[-1]["lr"])
 
     def recipe(self) -> dict[str, Any]:
@@ -255,6 +267,7 @@ class FlexiDiffusion(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what ``flexivid.load`` and a resumed run need."""
+        super().on_save_checkpoint(checkpoint)
         entry = {
             "model": self.network.config.to_dict(),
             "recipe": self.recipe(),
@@ -268,10 +281,14 @@ class FlexiDiffusion(LightningModule):
         """Take over the plan of the run that goes on, and change it if another number of steps is asked for now.
 
         Raises:
-            ValueError: If the checkpoint is of another network.
+            ValueError: If the checkpoint is of another network, optimizer or meaning, or not finite.
         """
-        entry = checkpoint.get(KEY, {"model": {}})
-        _check_fits(entry["model"], self.network.config.to_dict())
+        super().on_load_checkpoint(checkpoint)
+        entry = checkpoint.get(KEY, {"model": {}, "recipe": {}})
+        resume.require_same_network(entry["model"], self.network.config.to_dict())
+        resume.require_same_meaning(entry["recipe"], self.recipe())
+        resume.require_same_optimizer(checkpoint, self.optimizer_settings)
+        resume.weights_to_go_on_from(checkpoint, self._trainer)
         self.plans = [(int(first), int(total)) for first, total in entry["plans"]]
         sums = entry.get("spectrum_meter", {"power": []})
         if [len(row) for row in sums["power"]] == list(self.latent_size):  # a run may go on with clips of another size
@@ -279,17 +296,6 @@ class FlexiDiffusion(LightningModule):
         before = entry.get("asked_steps", self.plans[0][1])
         if self.asked_steps not in (0, before, self.total_steps):
             self.plans.append((checkpoint["global_step"], self.asked_steps))
-
-
-def _check_fits(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse to go on from the weights of another network."""
-    saved, own = {**BEFORE, **saved}, {**BEFORE, **own}
-    for key in sorted(own.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
-        if saved.get(key) != own[key]:
-            raise ValueError(
-                f"got a checkpoint with {key}={saved.get(key)} for a network with {key}={own[key]}; expected the same;"
-                " change model.network, the data or --ckpt_path"
-            )
 
 
 def _generator(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:

@@ -50,3 +50,35 @@ class SamplingDefaults:
     guidance_scale: float = 1.0
     solver: str | None = None
     shift: float = 1.0
+
+
+@dataclass(frozen=True)
+class DistillationTimes:
+    """Which times are trained at, where latents are given.
+
+    Args:
+        distribution: ``uniform`` or ``logit_normal``.
+        mean: Mean of the logit; above 0 means more noise.
+        std: Deviation of the logit.
+        shift: Shift of the times, above 1 means more noise.
+    """
+
+    distribution: Literal["uniform", "logit_normal"] = "uniform"
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 3.0
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Training without data, along the teacher's own paths.
+
+    Args:
+        size: Latent size [frames, rows, columns].
+        num_steps: Solver steps of a path, on average.
+        shift: Time shift of the solver.
+    """
+
+    size: tuple[int, int, int] = (21, 60, 104)
+    num_steps: int = 16
+    shift: float = 3.0

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from flexivid.training.bad_steps import BadSteps
 from flexivid.training.muon import Muon, loss_of
 
 
@@ -27,6 +28,7 @@ class OptimizerSettings:
         betas: Of AdamW.
         warmup_steps: Linear rise.
         final_fraction: Where the cosine ends, as a fraction of the peak.
+        bad_steps: What to do when losses or gradients are not finite.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -36,6 +38,7 @@ class OptimizerSettings:
     betas: tuple[float, float] = (0.9, 0.99)
     warmup_steps: int = 100
     final_fraction: float = 0.0
+    bad_steps: BadSteps = BadSteps()
 
 
 class Chained(Optimizer):

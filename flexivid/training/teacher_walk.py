@@ -7,7 +7,6 @@ then begins anew with other noise and another text. Knows how transformers are c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,21 +15,6 @@ from torch import Tensor, nn
 from flexivid.diffusion.times import shift_time
 from flexivid.pretrained.calls import Size, flow_call
 from flexivid.pretrained.family import config_of
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Training without data, along the teacher's own paths.
-
-    Args:
-        size: Latent size [frames, rows, columns].
-        num_steps: Solver steps of a path, on average.
-        shift: Time shift of the solver.
-    """
-
-    size: tuple[int, int, int] = (21, 60, 104)
-    num_steps: int = 16
-    shift: float = 3.0
 
 
 class TeacherWalk:
@@ -93,6 +77,12 @@ class TeacherWalk:
         self.position = (self.position - lengths).clamp_min(0)
         step = velocity.float() * _like(self.time - time, hidden)
         self.latent = self.latent + _unpacked(step, self.latent)
+
+    def restart_bad(self) -> None:
+        """Slots whose latent is not finite begin anew with the next call."""
+        if self.position is not None:
+            finite = self.latent.isfinite().flatten(1).all(1)
+            self.position = torch.where(finite, self.position, 0.0)
 
 
 def _like(values: Tensor, other: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from jsonargparse import Namespace
 
 from flexivid.training import cli
-from flexivid.training.cli import FlexiCLI, Parser, _fast_precision, _run_root, clips_of, find_last
+from flexivid.training.cli import FlexiCLI, Parser, _fast_precision, _run_root, clips_of, find_last_good
 from flexivid.training.module import Clips
 
 
@@ -26,16 +26,16 @@ def test_last_is_the_newest_run(tmp_path):
     for age, version in enumerate(("version_0", "version_10", "version_9")):
         file = tmp_path / version / "checkpoints" / "last.ckpt"
         file.parent.mkdir(parents=True)
-        file.touch()
+        torch.save({"state_dict": {}}, file)
         os.utime(file, (1000 - age, 1000 - age))
-    assert find_last(tmp_path) == ("version_0", tmp_path / "version_0" / "checkpoints" / "last.ckpt")
+    assert find_last_good(tmp_path) == tmp_path / "version_0" / "checkpoints" / "last.ckpt"
 
 
 def test_no_last_run(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"got --ckpt_path last, but no checkpoint below .*; expected a run with"
     ):
-        find_last(tmp_path)
+        find_last_good(tmp_path)
 
 
 def test_last_needs_a_logger_with_a_folder():

@@ -9,8 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from flexivid.model.finite import require_finite_weights
 from flexivid.pretrained.adapter import save_adapter
-from flexivid.pretrained.flexify import adapter_parameters
+from flexivid.pretrained.flexify import adapter_parameters, flexi_of
 from flexivid.training.callbacks.folder import run_folder
 from flexivid.training.distill import FlexiDistillation
 
@@ -39,10 +40,14 @@ class AdapterEMA(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Once an optimizer step."""
+        """Once an optimizer step that was not skipped."""
+        assert isinstance(pl_module, FlexiDistillation)
         if trainer.global_step == self._seen:
             return
-        self._seen, self.count = trainer.global_step, self.count + 1
+        self._seen = trainer.global_step
+        if pl_module.is_skipped:
+            return
+        self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         torch._foreach_lerp_(self.average, [w.detach() for w in self._weights(pl_module)], 1 - decay)
 
@@ -55,9 +60,17 @@ class AdapterEMA(Callback):
             weight.copy_(average)
         folder = run_folder(trainer) / "adapter"
         assert isinstance(pl_module, FlexiDistillation)
+        require_finite_weights(flexi_of(pl_module.network).state_dict(), f"an adapter for {folder}")
         if trainer.is_global_zero or pl_module.is_sharded:
             save_adapter(pl_module.network, folder, write=trainer.is_global_zero)
         rank_zero_info(f"adapter written to {folder}")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """For a run that goes back to a checkpoint while it trains."""
+        if self.average and self.state_key in checkpoint.get("callbacks", {}):
+            devices = [average.device for average in self.average]
+            self.load_state_dict(checkpoint["callbacks"][self.state_key])
+            self.average = [average.to(device) for average, device in zip(self.average, devices, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """Averages and their count."""

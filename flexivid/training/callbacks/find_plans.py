@@ -1,6 +1,7 @@
 """A short search at the end of training: the step floor, and plans for the usual budgets, kept with the model.
 
-All ranks sample their share. Whatever goes wrong here is a warning: the model has been written by then.
+All ranks sample their share. Whatever goes wrong here is a warning, for the model has been written by then;
+only samples that are not finite are an error.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from flexivid.budget.scores import ScoreTable
 from flexivid.budget.table import FILE, write_tables
 from flexivid.metrics.features import build_extractor
+from flexivid.model.finite import NotFiniteError
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.checkpoint import CONFIG, WEIGHTS, write_config
 from flexivid.pipeline.evaluation import blocks_of
@@ -79,6 +81,8 @@ class FindPlans(Callback):
         network.eval()
         try:
             self._find(trainer, pl_module)
+        except NotFiniteError:
+            raise  # a diverged network is no matter of the search
         except (FailedRankError, ValueError) as error:
             rank_zero_warn(f"no plans were searched: {error}. Search later by python -m flexivid.search")
         finally:

@@ -1,6 +1,7 @@
 """FVD against compute while training: when it is evaluated, and where the results go.
 
-How ranks share the work is in ``fvd_shares``. An evaluation that fails is a warning, on all ranks alike.
+How ranks share the work is in ``fvd_shares``. An evaluation that fails is a warning, on all ranks alike; samples
+that are not finite are an error.
 """
 
 from __future__ import annotations

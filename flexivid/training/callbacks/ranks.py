@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from torch import distributed
 
+from flexivid.model.finite import NotFiniteError
+
 T = TypeVar("T")
 
 
@@ -41,6 +43,7 @@ def on_all_ranks(work: Callable[[], T]) -> T:
         What it gives.
 
     Raises:
+        NotFiniteError: On every rank, if that is the reason on any of them.
         FailedRankError: On every rank, if the work fails on any of them.
 
     Example:
@@ -51,14 +54,15 @@ def on_all_ranks(work: Callable[[], T]) -> T:
         ...
         flexivid.training.callbacks.ranks.FailedRankError: invalid literal for int() with base 10: 'two'
     """
-    result, cause, reason = None, None, None
+    result, cause, failure = None, None, None
     try:
         result = work()
     except Exception as error:  # whatever it is, the other ranks must hear of it
-        cause, reason = error, str(error) or repr(error)
-    reasons = list(dict.fromkeys(filter(None, gathered(reason))))
-    if reasons:
-        raise FailedRankError("; ".join(reasons)) from cause
+        cause, failure = error, (str(error) or repr(error), isinstance(error, NotFiniteError))
+    failures = list(dict.fromkeys(filter(None, gathered(failure))))
+    if failures:
+        kind = NotFiniteError if any(not_finite for _, not_finite in failures) else FailedRankError
+        raise kind("; ".join(reason for reason, _ in failures)) from cause
     return result  # type: ignore[return-value]
 
 

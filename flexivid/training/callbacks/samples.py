@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.evaluation import blocks_of
@@ -18,7 +20,7 @@ from flexivid.pipeline.sampling import Sampling, Settings, labels_for
 from flexivid.pipeline.video_io import to_frames, write_grid
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
 from flexivid.training.callbacks.possible_plans import possible_plans
-from flexivid.training.callbacks.ranks import gathered
+from flexivid.training.callbacks.ranks import gathered, on_all_ranks
 from flexivid.training.callbacks.tensorboard import log_samples
 from flexivid.training.module import FlexiDiffusion
 
@@ -83,7 +85,7 @@ class SampleVideos(Callback):
         for plan in self._plans(network, settings, self.budgets, run_folder(trainer)):
             own_settings, steps = plan.settings(settings), plan.schedule
             made = generate_batches(network, steps, own_settings, labels=labels, seed=self.seed, indices=share)
-            own = {i: to_frames(video) for indices, videos in made for i, video in zip(indices, videos, strict=True)}
+            own = on_all_ranks(partial(_frames_of, made))
             merged = {i: frames for shares in gathered(own) for i, frames in shares.items()}
             rows.append((plan, [merged[i] for i in sorted(merged)]))
         network.train(was_training)
@@ -112,3 +114,8 @@ class SampleVideos(Callback):
                 for plan, videos in rows:
                     log_samples(logger, plan.budget, videos, fps=fps, step=trainer.global_step)
         return picture
+
+
+def _frames_of(batches: Iterable[tuple[list[int], Tensor]]) -> dict[int, np.ndarray]:
+    """Frames of each sample by its number."""
+    return {i: to_frames(video) for indices, videos in batches for i, video in zip(indices, videos, strict=True)}

@@ -1,0 +1,142 @@
+"""What counts as a bad step of a run, how many were bad, and when that is too much. Knows no trainer.
+
+A step whose loss or gradient is not finite is skipped: only the counters change, the number of the step among them.
+A step whose loss explodes is taken, since such a run may recover, but it counts. Losses are read as ratios to that of
+predicting nothing for the same clips, times and noises: whatever these are, a network that learns stays below about 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from flexivid.model.finite import NotFiniteError
+
+MEMORY = 10  # steps
+ENOUGH, WORSE = 20, 1.1  # steps, and a ratio that no network that learns has after them
+
+
+class DivergedError(NotFiniteError):
+    """A run cannot go on: too many of its steps were bad."""
+
+
+@dataclass(frozen=True)
+class BadSteps:
+    """What a run does when losses or gradients are not finite.
+
+    Args:
+        in_a_row: So many bad steps in a row, and the run goes back to the weights of its last good checkpoint, >= 1.
+        rewinds: How often it goes back before it stops, >= 0.
+        share: Stop when a larger share of all steps was bad, in (0, 1]; up to ``in_a_row`` are always allowed.
+        explosion: A loss so many times that of predicting nothing counts as bad, though its step is taken; > 1.
+
+    Example:
+        >>> BadSteps(in_a_row=0).check()
+        Traceback (most recent call last):
+        ...
+        ValueError: got in_a_row=0; expected 1 or more; change model.optimizer.bad_steps.in_a_row
+    """
+
+    in_a_row: int = 10
+    rewinds: int = 1
+    share: float = 0.1
+    explosion: float = 10.0
+
+    def check(self) -> BadSteps:
+        """Return itself.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        for name, is_right, range_ in (
+            ("in_a_row", self.in_a_row >= 1, "1 or more"),
+            ("rewinds", self.rewinds >= 0, "0 or more"),
+            ("share", 0 < self.share <= 1, "a fraction in (0, 1]"),
+            ("explosion", self.explosion > 1, "more than 1"),
+        ):
+            if not is_right:
+                raise ValueError(
+                    f"got {name}={getattr(self, name)}; expected {range_}; change model.optimizer.bad_steps.{name}"
+                )
+        return self
+
+
+class Verdict(NamedTuple):
+    """What was seen of an optimizer step, the worst of all ranks.
+
+    Args:
+        loss: Mean over the batches of the step; infinity if it is not finite.
+        gradient: Norm before clipping; likewise.
+        ratio: Loss over that of predicting nothing.
+    """
+
+    loss: float
+    gradient: float
+    ratio: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the step may be taken."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient)
+
+
+@dataclass
+class StepRecord:
+    """Counters of a run; plain numbers, kept in checkpoints.
+
+    Args:
+        bad: Bad steps in all.
+        in_a_row: Bad steps since the last good one or the last rewind.
+        rewinds: How often the run has gone back.
+        good: Good steps in all.
+        scale: The first finite ratio, at least 1; 0 = not known yet.
+        recent: Running mean of the ratio over about ten steps, relative to ``scale``, cut at ``explosion``.
+
+    Example:
+        >>> record, settings = StepRecord(), BadSteps(in_a_row=2)
+        >>> [record.add(Verdict(loss, 1.0, loss), settings) for loss in (1.0, math.inf, 50.0)]
+        [True, False, False]
+        >>> record.in_a_row, record.is_streak(settings)
+        (2, True)
+    """
+
+    bad: int = 0
+    in_a_row: int = 0
+    rewinds: int = 0
+    good: int = 0
+    scale: float = 0.0
+    recent: float = 1.0
+
+    def add(self, verdict: Verdict, settings: BadSteps) -> bool:
+        """Count a step; says whether it was good."""
+        if verdict.is_finite:
+            self.scale = self.scale or max(1.0, verdict.ratio)
+            self.recent += (min(verdict.ratio / self.scale, settings.explosion) - self.recent) / MEMORY
+        is_good = verdict.is_finite and verdict.ratio <= settings.explosion * self.scale
+        self.in_a_row = 0 if is_good else self.in_a_row + 1
+        self.good, self.bad = self.good + is_good, self.bad + (not is_good)
+        return is_good
+
+    def is_streak(self, settings: BadSteps) -> bool:
+        """Whether the run has to go back, or to stop."""
+        return self.in_a_row >= settings.in_a_row
+
+    def is_too_much(self, settings: BadSteps) -> bool:
+        """Whether so many steps were bad that going back is no help."""
+        allowed = settings.in_a_row * (1 + self.rewinds)  # what a rewind has given up is no matter any more
+        return self.bad > max(allowed, settings.share * (self.good + self.bad))
+
+    def ends_badly(self, settings: BadSteps) -> bool:
+        """Whether a run that ends here must not be taken for a good one."""
+        is_streak = self.in_a_row >= min(3, settings.in_a_row) or (self.in_a_row > 0 and self.rewinds > 0)
+        return is_streak or (self.bad > 0 and self.good == 0) or self.is_useless
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether, after enough steps, predictions are worse than none."""
+        return self.good + self.bad >= ENOUGH and self.recent > WORSE
+
+    def to_plain(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return asdict(self)

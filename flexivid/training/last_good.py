@@ -1,0 +1,133 @@
+"""Which checkpoint of a run can be gone on from: the newest one that is whole, finite and not of a diverging run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile, ZipFile, is_zipfile
+
+import torch
+
+from flexivid.model.finite import first_not_finite
+
+KEY = "bad_steps"  # of the counters of ``bad_steps.StepRecord`` in a checkpoint
+LAST, PROVEN = "last.ckpt", "last_good.ckpt"
+FEW = 3  # bad steps in a row happen to healthy runs; from so many on a checkpoint counts as one of a diverging run
+
+
+class Choice(NamedTuple):
+    """A checkpoint, and the newer ones that were passed over.
+
+    Args:
+        file: To go on from.
+        passed: Newer files, with what is wrong with each.
+    """
+
+    file: Path
+    passed: tuple[tuple[Path, str], ...]
+
+
+def fault_of(file: Path) -> str:
+    """What is wrong with a checkpoint, as words after "which"; empty if nothing is. Reads the whole file.
+
+    Example:
+        >>> fault_of(Path("nowhere.ckpt"))
+        'does not exist'
+    """
+    if file.is_dir():  # in shards, which only their own strategy reads
+        return "" if (file / ".metadata").is_file() else "is a folder without a checkpoint in it"
+    if not file.is_file():
+        return "does not exist"
+    if not is_zipfile(file):
+        return "is not one" if file.stat().st_size else "is empty"
+    try:
+        with ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            return f"is damaged ({damaged})"
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, BadZipFile, zlib.error, RuntimeError, EOFError, ValueError) as error:
+        return f"is damaged ({' '.join(str(error).split())[:120]})"
+    except Exception as error:  # unpickling can raise anything
+        return f"cannot be read without running code that is in it ({type(error).__name__})"
+    return _fault_in(content)
+
+
+def _fault_in(content: object) -> str:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return "holds no weights"
+    for key in ("state_dict", "current_model_state"):
+        name = first_not_finite(content.get(key, {}))
+        if name is not None:
+            return f"holds values that are not finite in weight {name}"
+    bad = content.get(KEY, {}).get("in_a_row", 0)
+    return f"was saved after {bad} bad steps in a row" if bad >= FEW else ""
+
+
+def newest_first(files: Iterable[Path]) -> list[Path]:
+    """Checkpoints by the time they were written; ``last.ckpt`` before others of the same time.
+
+    Example:
+        >>> newest_first([])
+        []
+    """
+    return sorted(files, key=lambda file: (_written(file), file.name == LAST, file.name), reverse=True)
+
+
+def _written(file: Path) -> float:
+    return os.path.getmtime(file) if file.exists() else 0.0  # a link that leads nowhere
+
+
+def choose_good(files: Iterable[Path]) -> tuple[Choice | None, tuple[tuple[Path, str], ...]]:
+    """The first file that can be gone on from, and what is wrong with those before it.
+
+    Args:
+        files: In the order of preference.
+
+    Example:
+        >>> choose_good([Path("nowhere.ckpt")])
+        (None, ((PosixPath('nowhere.ckpt'), 'does not exist'),))
+    """
+    passed: list[tuple[Path, str]] = []
+    for file in files:
+        fault = fault_of(file)
+        if not fault:
+            return Choice(file, tuple(passed)), tuple(passed)
+        passed.append((file, fault))
+    return None, tuple(passed)
+
+
+def to_rewind_to(folders: Iterable[Path]) -> Path | None:
+    """The checkpoint that a diverging run goes back to: one that good steps followed, else the newest good one.
+
+    Example:
+        >>> to_rewind_to([]) is None
+        True
+    """
+    folders = list(folders)
+    proven = newest_first(folder / PROVEN for folder in folders if (folder / PROVEN).exists())
+    others = newest_first(file for folder in folders for file in folder.glob("*.ckpt") if file not in proven)
+    choice, _ = choose_good([*proven, *others])
+    return choice.file if choice else None
+
+
+def keep_proven(folder: Path) -> None:
+    """Note that good steps followed the newest checkpoint: ``last_good.ckpt`` is a second name of its file.
+
+    A name costs no space until the checkpoint is replaced by the next one, and then keeps it: a checkpoint that was
+    written while a run began to diverge never is the only one.
+    """
+    files = newest_first(file for file in folder.glob("*.ckpt") if file.name != PROVEN and file.is_file())
+    if not files:
+        return
+    part = folder / (PROVEN + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(files[0].resolve(), part)
+    except OSError:  # a file system without links
+        shutil.copy2(files[0], part)
+    part.replace(folder / PROVEN)

@@ -1,0 +1,199 @@
+"""A run that goes on trains by the settings it is given now, or refuses them. What settings these are: docs of ``fit``.
+
+Lightning brings everything back from a checkpoint, the learning rate of before and its decays among it. Here is what
+has to be put right after that, and what cannot be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer, WeightAveraging
+
+from flexivid.model.config import BEFORE
+from flexivid.model.finite import require_finite_weights
+from flexivid.training.optimizer import OptimizerSettings
+
+CURRENT = "current_model_state"  # of the weights themselves, where averages are kept beside them
+
+
+def steps_of(trainer: Trainer) -> int:
+    """Optimizer steps that a trainer's settings come to.
+
+    Example:
+        >>> steps_of(Trainer(logger=False, accelerator="cpu", max_steps=-1, max_epochs=-1))
+        Traceback (most recent call last):
+        ...
+        ValueError: got neither trainer.max_steps nor trainer.max_epochs; expected one of them, for the learning rate \
+falls towards the last step; set max_steps, and FitMinutes if minutes count
+
+    Raises:
+        ValueError: If they have no end: a learning rate that falls to the end of a run needs one.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise ValueError(
+            "got neither trainer.max_steps nor trainer.max_epochs; expected one of them, for the learning rate falls"
+            " towards the last step; set max_steps, and FitMinutes if minutes count"
+        )
+    return int(steps)
+
+
+def renew_optimizers(trainer: Trainer, fresh_groups: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Give the optimizers the settings of now, and the learning rate that follows from them at this step.
+
+    Args:
+        trainer: Its optimizers may have been loaded from a checkpoint.
+        fresh_groups: Settings of each group of each optimizer, as they were built.
+
+    Example:
+        >>> renew_optimizers(Trainer(logger=False, accelerator="cpu"), [])
+    """
+    for optimizer, fresh in zip(trainer.optimizers, fresh_groups, strict=False):
+        for group, settings in zip(optimizer.param_groups, fresh, strict=True):
+            group.update({key: value for key, value in settings.items() if key != "lr"})
+    for config in trainer.lr_scheduler_configs:
+        scheduler: Any = config.scheduler
+        groups = scheduler.optimizer.param_groups
+        scheduler.base_lrs = [group["initial_lr"] for group in groups]
+        for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = base * factor(scheduler.last_epoch)
+
+
+def require_steps_left(trainer: Trainer) -> None:
+    """Refuse limits that a run has passed before it goes on.
+
+    Raises:
+        ValueError: If ``max_steps`` or ``max_time`` is below what was done.
+
+    Example:
+        >>> require_steps_left(Trainer(logger=False, accelerator="cpu", max_steps=1))
+    """
+    if 0 <= trainer.max_steps < trainer.global_step:
+        raise ValueError(
+            f"got trainer.max_steps={trainer.max_steps} for a checkpoint of step {trainer.global_step}; expected more"
+            " steps than are done; raise it"
+        )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
+            raise ValueError(
+                f"got trainer.max_time, of which nothing is left after the {callback.time_elapsed():.0f} seconds of the"
+                " run so far; expected time for the rest; raise it (it counts from the run's first start)"
+            )
+
+
+def require_same_optimizer(checkpoint: Mapping[str, Any], settings: OptimizerSettings) -> None:
+    """Refuse another optimizer than a checkpoint's, whose state would mean nothing to it.
+
+    Raises:
+        ValueError: If it is another one.
+
+    Example:
+        >>> require_same_optimizer({}, OptimizerSettings())
+    """
+    states = checkpoint.get("optimizer_states") or [{}]
+    parts = len(states[0].get("parts", ()))
+    before = {1: "adamw", 2: "muon"}.get(parts, settings.name)
+    if before != settings.name:
+        raise ValueError(
+            f"got model.optimizer.name={settings.name} for a checkpoint of {before}; expected the same; change it, or"
+            " start without --ckpt_path"
+        )
+
+
+def require_same_meaning(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse to go on with weights that mean something else: another target, codec or set of classes.
+
+    Args:
+        saved: Recipe of the checkpoint.
+        own: Recipe of now.
+
+    Raises:
+        ValueError: If they differ in one of these.
+
+    Example:
+        >>> require_same_meaning({"codec": "pixel"}, {"codec": "vae"})
+        Traceback (most recent call last):
+        ...
+        ValueError: got a checkpoint with codec pixel for a run with vae; expected the same; change codec or --ckpt_path
+    """
+    for key, remedy in (
+        ("process", "model.objective.path and target"),
+        ("codec", "codec"),
+        ("class_names", "data.root"),
+    ):
+        before, now = saved.get(key), own.get(key)
+        if before and now and before != now:
+            raise ValueError(
+                f"got a checkpoint with {key} {before} for a run with {now}; expected the same; change {remedy} or"
+                " --ckpt_path"
+            )
+
+
+def weights_to_go_on_from(checkpoint: dict[str, Any], trainer: Trainer | None) -> None:
+    """Check the weights, and where averages are kept no longer, take the weights themselves.
+
+    Raises:
+        NotFiniteError: If one holds NaN or infinity.
+    """
+    for key in ("state_dict", CURRENT):
+        require_finite_weights(checkpoint.get(key, {}), "the checkpoint")
+    if trainer is None or trainer.state.fn != "fit" or CURRENT not in checkpoint:
+        return
+    if not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        checkpoint["state_dict"] = checkpoint.pop(CURRENT)
+
+
+def require_same_network(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse to go on from the weights of another network.
+
+    Args:
+        saved: Its config in the checkpoint.
+        own: The one of now.
+
+    Raises:
+        ValueError: If they differ in what shapes the weights.
+
+    Example:
+        >>> require_same_network({"width": 64}, {"width": 32})
+        Traceback (most recent call last):
+        ...
+        ValueError: got a checkpoint with width=64 for a network with width=32; expected the same; change \
+model.network, the data or --ckpt_path
+    """
+    saved, own = {**BEFORE, **saved}, {**BEFORE, **own}
+    for key in sorted(own.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
+        if saved.get(key) != own[key]:
+            raise ValueError(
+                f"got a checkpoint with {key}={saved.get(key)} for a network with {key}={own[key]}; expected the same;"
+                " change model.network, the data or --ckpt_path"
+            )
+
+
+def require_same_adapter(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse to go on with new weights that were trained on another transformer, or for other modes.
+
+    Args:
+        saved: ``modes``, ``rank``, ``skip`` and ``native_sha256`` of the checkpoint; empty in old ones.
+        own: Those of now.
+
+    Raises:
+        ValueError: If they differ.
+
+    Example:
+        >>> require_same_adapter({"rank": 8}, {"rank": 4})
+        Traceback (most recent call last):
+        ...
+        ValueError: got a checkpoint with rank=8 for a run with rank=4; expected the same; change model.rank \
+or --ckpt_path
+    """
+    for key in own.keys() & saved.keys():
+        if saved[key] != own[key]:
+            name = "transformer" if key == "native_sha256" else key
+            raise ValueError(
+                f"got a checkpoint with {key}={saved[key]} for a run with {key}={own[key]}; expected the same; change"
+                f" model.{name} or --ckpt_path"
+            )
