@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from flexivid.patching.shapes import PatchMode
-from flexivid.pretrained.affine import compute_dtype, device_of
+from flexivid.pretrained.affine import compute_dtype
 from flexivid.pretrained.family import Family, Fold, config_of
 from flexivid.pretrained.layers import Embedding, Unembedding
 from flexivid.pretrained.lora import attach_lora
 from flexivid.pretrained.registry import family_of
-from flexivid.pretrained.shadows import registered
+from flexivid.pretrained.shadows import Registered
 
 NATIVE = "native"
 
@@ -52,7 +52,8 @@ class WeakMode(nn.Module):
 def _patch_layers(model: nn.Module, family: Family) -> tuple[nn.Module, nn.Module]:
     if family.patch_layers is not None:
         return family.patch_layers(model)
-    return registered(model, family.embed), registered(model, family.unembed)
+    registered = Registered(model)
+    return registered[family.embed], registered[family.unembed]
 
 
 class CallLock:
@@ -106,8 +107,8 @@ class Flexi(nn.Module):
 
         Layers of a model on several devices go on from there, each to its own input (affine.py).
         """
-        device = device_of(model)
-        if device in (self.device, torch.device("meta")):
+        device = next((parameter.device for parameter in model.parameters()), None)
+        if device in (None, self.device, torch.device("meta")):
             return
         with torch.inference_mode(False):
             self.to(device)

@@ -19,6 +19,7 @@ from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexi import NATIVE, Flexi, WeakMode
 from flexivid.pretrained.lora import has_peft, native_names
 from flexivid.pretrained.registry import family_of, refuse_wrapped
+from flexivid.pretrained.shadows import Registered
 from flexivid.pretrained.weak_call import block_paths, call_methods, has_chooser, refuse
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -173,7 +174,7 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
             " the budget first"
         )
     if name != NATIVE:
-        refuse(model, flexi, name)
+        refuse(Registered(model), flexi, name)
     return switch(model, name)
 
 

@@ -14,7 +14,6 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from flexivid.pretrained.affine import Affine, device_of, new_dtype
-from flexivid.pretrained.shadows import registered
 
 
 def has_peft(model: nn.Module) -> bool:
@@ -81,8 +80,13 @@ class LoraLinear(nn.Module):
 
     @property
     def base_layer(self) -> nn.Module:
-        """What it adapts."""
+        """What it adapts, an adapter of somebody else included."""
         return self.base[0]
+
+    def adapt(self, base: nn.Module) -> nn.Module:
+        """Adapt what is registered now; returns it."""
+        self.base[0] = base
+        return base
 
     @property
     def weight(self) -> Tensor:
@@ -137,9 +141,3 @@ def attach_lora(model: nn.Module, targets: str, rank: int, dtype: torch.dtype) -
             " compile parts of it"
         )
     return {path: LoraLinear(base, rank, new_dtype(dtype)) for path, base in bases.items()}
-
-
-def rebase(model: nn.Module, path: str, layer: LoraLinear) -> LoraLinear:
-    """Let a layer adapt what is registered under its path now, an adapter of somebody else included."""
-    layer.base = [registered(model, path)]
-    return layer

@@ -14,7 +14,7 @@ from torch import nn
 from flexivid.pretrained.affine import LEAST_BYTES, Affine, compute_dtype, new_dtype
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.lora import LoraLinear
-from flexivid.pretrained.shadows import registered
+from flexivid.pretrained.shadows import Registered
 
 
 def merge_lora(model: nn.Module) -> int:
@@ -27,7 +27,7 @@ def merge_lora(model: nn.Module) -> int:
         Bytes that the copies take.
 
     Raises:
-        ValueError: If a linear is quantised, or carries an adapter of somebody else.
+        ValueError: If a linear is quantised or offloaded, or carries an adapter of somebody else.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -36,9 +36,9 @@ def merge_lora(model: nn.Module) -> int:
         >>> merge_lora(flexify(wan, ["1x4x4"], rank=4))   # 4 linears 24 x 24, 2 of 24 x 32, with biases; float32
         15968
     """
-    dtype = compute_dtype(model)
+    dtype, registered = compute_dtype(model), Registered(model)
     copies = [
-        {path: _merged(registered(model, path), layer, path, dtype) for path, layer in mode.lora_layers.items()}
+        {path: _merged(registered[path], layer, path, dtype) for path, layer in mode.lora_layers.items()}
         for mode in _modes(model)
     ]
     for mode, layers in zip(_modes(model), copies, strict=True):
@@ -66,6 +66,8 @@ def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affi
             f"got a {type(base).__name__} at {path}{_kind(weight)}; expected a linear in floating point without other"
             " adapters; merge before you add them, and before quantising, or use the LoRA itself"
         )
+    if base.weight.is_meta and not layer.lora_A.weight.is_meta:
+        raise ValueError(f"got {path} offloaded, its weights not in memory; expected them there; merge before offloading")
     if base.weight.dtype.itemsize >= LEAST_BYTES:
         dtype = torch.promote_types(dtype, base.weight.dtype)
     wide = base.weight.to(new_dtype(dtype))

@@ -15,24 +15,30 @@ import torch
 from torch import nn
 
 
-def registered(root: nn.Module, path: str) -> nn.Module:
-    """The submodule registered under ``path``.
+class Registered(dict[str, nn.Module]):
+    """The submodules of a model by path, each looked up once.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: For a path that the model does not have.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(2, 3))
-        >>> registered(net, "0").out_features
+        >>> Registered(nn.Sequential(nn.Linear(2, 3)))["0"].out_features
         3
     """
-    try:
-        return root.get_submodule(path)
-    except AttributeError:
-        raise ValueError(
-            f"got a {type(root).__name__} without {path}; expected the modules that it had when it was flexified; use"
-            " the native mode, or call unflexify before you wrap or replace parts of it"
-        ) from None
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__({"": root})
+
+    def __missing__(self, path: str) -> nn.Module:
+        above, _, name = path.rpartition(".")
+        module = getattr(self[above], name, None)
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                f"got a {type(self['']).__name__} without {path}; expected the modules that it had when it was"
+                " flexified; use the native mode, or call unflexify before you wrap or replace parts of it"
+            )
+        self[path] = module
+        return module
 
 
 class Slot(NamedTuple):
@@ -47,7 +53,7 @@ class Shadows:
     """Modules that answer where others are registered, while the ``with`` block lasts.
 
     Args:
-        root: Model.
+        registered: Submodules of the model.
         modules: What answers, by path.
         lists: Copies of lists from earlier blocks, by path: what compiled code has seen is used again.
 
@@ -56,27 +62,30 @@ class Shadows:
 
     Example:
         >>> net = nn.TransformerEncoderLayer(8, 2)
-        >>> with Shadows(net, {"linear1": nn.Linear(8, 5)}, {}):
+        >>> with Shadows(Registered(net), {"linear1": nn.Linear(8, 5)}, {}):
         ...     net.linear1.out_features, net.state_dict()["linear1.bias"].numel()
         (5, 2048)
         >>> net.linear1.out_features
         2048
     """
 
-    def __init__(self, root: nn.Module, modules: Mapping[str, nn.Module], lists: dict[str, nn.ModuleList]) -> None:
+    def __init__(
+        self, registered: Registered, modules: Mapping[str, nn.Module], lists: dict[str, nn.ModuleList]
+    ) -> None:
         self.slots: list[Slot] = []
         self.before: list[tuple[dict[str, Any], str, Any]] = []
         indexed: dict[str, dict[int, nn.Module]] = {}
         for path, module in modules.items():
             above, _, name = path.rpartition(".")
-            owner = registered(root, above)
+            owner = registered[above]
             if isinstance(owner, nn.ModuleList):
                 indexed.setdefault(above, {})[int(name)] = module
             else:
                 self.slots.append(Slot(owner, name, module))
         for path, items in indexed.items():
             above, _, name = path.rpartition(".")
-            self.slots.append(Slot(registered(root, above), name, _with_items(root, path, items, lists)))
+            now = [items.get(index, module) for index, module in enumerate(registered[path])]  # type: ignore[arg-type]
+            self.slots.append(Slot(registered[above], name, _copy_with(now, lists, path)))
 
     @torch.compiler.disable
     def __enter__(self) -> Shadows:
@@ -96,15 +105,12 @@ class Shadows:
                 attributes[name] = module
 
 
-def _with_items(
-    root: nn.Module, path: str, items: Mapping[int, nn.Module], lists: dict[str, nn.ModuleList]
-) -> nn.ModuleList:
-    """The list at ``path`` with some other items, as a copy."""
-    now = [items.get(index, module) for index, module in enumerate(registered(root, path))]  # type: ignore[arg-type]
+def _copy_with(items: list[nn.Module], lists: dict[str, nn.ModuleList], path: str) -> nn.ModuleList:
+    """The copy of the list at a path, with these items; the same copy each time."""
     copy = lists.get(path)
-    if copy is None or len(copy) != len(now):
-        copy = lists[path] = nn.ModuleList(now)
-    for index, module in enumerate(now):
-        if copy[index] is not module:
-            copy[index] = module
+    if copy is None or len(copy) != len(items):
+        copy = lists[path] = nn.ModuleList(items)
+    for index, (old, new) in enumerate(zip(copy, items, strict=True)):
+        if old is not new:
+            copy[index] = new
     return copy

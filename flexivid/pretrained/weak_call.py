@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from flexivid.patching.shapes import Size3
 from flexivid.pretrained.family import argument_names, named_call
 from flexivid.pretrained.flexi import NATIVE, Flexi, WeakMode
-from flexivid.pretrained.lora import rebase
-from flexivid.pretrained.shadows import Shadows
+from flexivid.pretrained.shadows import Registered, Shadows
 
 REASON = "flexivid puts the layers of a mode in place outside of compiled graphs; compile the transformer itself"
 
@@ -112,7 +111,9 @@ class _Call:
         self.weak: WeakMode = flexi.modes[flexi.active]  # type: ignore[assignment]
         self.family = flexi.family
         flexi.follow(model)
-        self.shadows = Shadows(model, _layers(model, flexi, flexi.active), self.weak.lists)
+        registered = Registered(model)
+        refuse(registered, flexi, flexi.active)
+        self.shadows = Shadows(registered, _layers(registered, flexi, flexi.active), self.weak.lists)
         names = argument_names(model)
         call = named_call(names, args, kwargs)
         self.size: Size3 = self.family.fold_call(call, self.weak.how)
@@ -142,15 +143,14 @@ class _Call:
         return output
 
 
-def _layers(model: nn.Module, flexi: Flexi, name: str) -> dict[str, nn.Module]:
+def _layers(registered: Registered, flexi: Flexi, name: str) -> dict[str, nn.Module]:
     """All that answers in a mode, by path."""
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
-    refuse(model, flexi, name)
     layers = weak.shadows | _merged(weak)
     if torch.is_grad_enabled():
         for path in block_paths(weak.lora_layers):
             block = weak.blocks.get(path) or weak.blocks.setdefault(path, WeakBlock(flexi, name, path))
-            block.block = [model.get_submodule(path)]  # type: ignore[assignment]
+            block.block = [registered[path]]  # type: ignore[assignment]
             layers[path] = block
     return layers
 
@@ -182,7 +182,7 @@ class WeakBlock(nn.Module):
         start = f"{self.path}."
         layers = {path: layer for path, layer in (weak.lora_layers | _merged(weak)).items() if path.startswith(start)}
         inside = {path.removeprefix(start): layer for path, layer in layers.items()}
-        with flexi.calls.lock, Shadows(self.block[0], inside, {}):
+        with flexi.calls.lock, Shadows(Registered(self.block[0]), inside, {}):
             before, flexi.active = flexi.active, self.mode
             try:
                 return self.block[0](*args, **kwargs)
@@ -200,25 +200,25 @@ def block_paths(paths: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(re.split(r"(?<=\d)\.", path)[0] for path in paths))
 
 
-def refuse(model: nn.Module, flexi: Flexi, name: str) -> None:
+def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
     """Refuse a weak mode where it would not be what it says; let LoRA adapt what is registered now.
 
     Raises:
         ValueError: If diffusers runs the model over several devices or with fused projections, modules that LoRA
             adapts are gone, or others stand where it was merged.
     """
-    if getattr(model, "_parallel_config", None) is not None:
+    if getattr(registered[""], "_parallel_config", None) is not None:
         raise ValueError("got context or tensor parallelism of diffusers; expected none in weak modes; stay in native")
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     for path, layer in weak.lora_layers.items():
-        base = rebase(model, path, layer).base_layer
+        base = layer.adapt(registered[path])
         if weak.merged and type(base) is not nn.Linear:
             raise ValueError(
                 f"got a {type(base).__name__} at {path} after merge_lora; expected the linear that was merged; call"
                 " unmerge_lora first"
             )
     for path in {path.rpartition(".")[0] for path in weak.lora_layers}:
-        if vars(model.get_submodule(path)).get("fused_projections"):
+        if vars(registered[path]).get("fused_projections"):
             raise ValueError(
                 "got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections"
             )
