@@ -1,4 +1,4 @@
-"""One run of a diffusers pipeline under a budget: counts its steps, and chooses the mode of each call of its transformer.
+"""One run of a diffusers pipeline under a budget: counts its steps, and chooses the mode of each call of its network.
 
 The number of steps is the pipeline's, counted by the scheduler: guidance's second call of the network falls into the
 same step (and may have a mode of its own), a second-order solver's second evaluation is a step of its own, as diffusers

@@ -44,7 +44,7 @@ class AppliedBudget:
         self._put_in_force()
 
     def _put_in_force(self) -> None:
-        self._mode_before = self.flexi.mode
+        self._mode_before = flexi_of(self.pipe.transformer).mode
         switch(self.pipe.transformer, NATIVE)
         self.pipe._flexivid_budget = self
         derive(self.pipe, _run_methods)
@@ -60,7 +60,7 @@ class AppliedBudget:
         del self.pipe._flexivid_budget
         restore(self.pipe, _run_methods)
         transformer = self.pipe.transformer
-        if getattr(transformer, "flexi", None) is self.flexi and self.flexi.mode == NATIVE:
+        if getattr(transformer, "flexi", None) is self.flexi and flexi_of(transformer).mode == NATIVE:
             switch(transformer, self._mode_before)
 
     def __enter__(self) -> AppliedBudget:

@@ -1,8 +1,8 @@
 """Give one object methods of its own by a class derived from its class, and take them away again. Knows Python only.
 
 Python looks for ``__call__`` in the class, so what must happen around every call of an object cannot be put into the
-object. The derived class has the name and place of its base, and is equal to it: whoever writes the name of the class into a
-file, looks a model up by it or compares types (``from_pipe`` of diffusers does), sees what was there before. In
+object. The derived class has the name and place of its base, and is equal to it: whoever writes the name of the class
+into a file, looks a model up by it or compares types (``from_pipe`` of diffusers does), sees what was there before. In
 dictionaries it is a class of its own. Copies and pickles of the object have the methods too.
 """
 
@@ -20,7 +20,7 @@ def derived(base: type, methods: Methods) -> type:
     """The class with the methods that ``methods`` makes for it; the same each time."""
 
     def reduce(self: Any, protocol: Any) -> Any:
-        reduced = super(kind, self).__reduce_ex__(protocol)  # type: ignore[misc]
+        reduced = super(kind, self).__reduce_ex__(protocol)
         return (_blank, (base, methods), *reduced[2:]) if type(self) is kind else reduced
 
     def same(cls: type, other: object) -> bool:
@@ -49,19 +49,20 @@ def derive(instance: Any, methods: Methods) -> None:
         >>> type(door) is Door
         True
     """
-    if derived(type(instance).__mro__[1], methods) is not type(instance):
-        instance.__class__ = derived(type(instance), methods)
+    kind: Any = type(instance)
+    if derived(kind.__mro__[1], methods) is not kind:
+        instance.__class__ = derived(kind, methods)
 
 
 def restore(instance: Any, methods: Methods) -> None:
     """Give an object its class back. Where others derived further from it, the class stays, without effect."""
-    base = type(instance).__mro__[1]
+    base: Any = type(instance).__mro__[1]
     if derived(base, methods) is type(instance):
         instance.__class__ = base
 
 
 def _blank(base: type, methods: Methods) -> Any:
-    instance = base.__new__(base)
+    instance: Any = object.__new__(base)
     instance.__class__ = derived(base, methods)
     return instance
 

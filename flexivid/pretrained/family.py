@@ -28,7 +28,8 @@ def config_of(model: nn.Module) -> Config:
 
 def argument_names(model: nn.Module) -> list[str]:
     """Of a model's ``forward``, in order."""
-    return _argument_names(type(model))
+    kind: Any = type(model)
+    return _argument_names(kind)
 
 
 @functools.cache

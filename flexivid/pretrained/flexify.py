@@ -98,9 +98,10 @@ def register(model: Model) -> Model:
     Example:
         >>> from diffusers import WanTransformer3DModel
         >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> wan, count = flexify(wan, ["1x4x4"], rank=4), sum(p.numel() for p in wan.parameters())
-        >>> sum(p.numel() for p in register(wan).parameters()) - count, sum(p.numel() for p in conceal(wan).parameters())
-        (9472, 126192)
+        >>> len(list(flexify(wan, ["1x4x4"], rank=4).parameters())), len(list(register(wan).parameters()))
+        (42, 58)
+        >>> len(list(conceal(wan).parameters()))
+        42
     """
     model.flexi = flexi_of(model)
     return model

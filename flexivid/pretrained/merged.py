@@ -67,7 +67,9 @@ def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affi
             " adapters; merge before you add them, and before quantising, or use the LoRA itself"
         )
     if base.weight.is_meta and not layer.lora_A.weight.is_meta:
-        raise ValueError(f"got {path} offloaded, its weights not in memory; expected them there; merge before offloading")
+        raise ValueError(
+            f"got {path} offloaded, its weights not in memory; expected them there; merge before offloading"
+        )
     if base.weight.dtype.itemsize >= LEAST_BYTES:
         dtype = torch.promote_types(dtype, base.weight.dtype)
     wide = base.weight.to(new_dtype(dtype))

@@ -84,7 +84,8 @@ class Shadows:
                 self.slots.append(Slot(owner, name, module))
         for path, items in indexed.items():
             above, _, name = path.rpartition(".")
-            now = [items.get(index, module) for index, module in enumerate(registered[path])]  # type: ignore[arg-type]
+            natives: Any = registered[path]
+            now = [items.get(index, native) for index, native in enumerate(natives)]
             self.slots.append(Slot(registered[above], name, _copy_with(now, lists, path)))
 
     @torch.compiler.disable

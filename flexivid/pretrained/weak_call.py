@@ -1,7 +1,7 @@
-"""A call of a flexified model: native, or with the layers of a weak mode in their places until it ends, however it ends.
+"""A call of a flexified model: native, or with the layers of a weak mode in place until it ends, however it does.
 
 The latent is folded before the model's own ``forward``, and the output is unfolded after it. Between calls the model is
-the native one, so whatever anybody does to it then (load, fuse, add, quantise, cast, save) acts on native modules alone.
+the native one: whatever anybody does to it then (load, fuse, add, quantise, cast, save) acts on native modules alone.
 
 ``torch.compile`` leaves the functions here out and compiles what they call: one graph a mode. Gradient checkpointing
 runs blocks again when the call is long over: a block remembers the mode that it ran in.
@@ -58,7 +58,6 @@ def has_chooser(flexi: Flexi) -> bool:
 
 def call_methods(base: type) -> dict[str, Any]:
     """What a flexified model has in the place of the methods of its class (derived.py)."""
-
     native_call, native_forward = base.__call__, base.forward  # type: ignore[attr-defined]
 
     @torch.compiler.disable(recursive=False, reason=REASON)
@@ -219,6 +218,4 @@ def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
             )
     for path in {path.rpartition(".")[0] for path in weak.lora_layers}:
         if vars(registered[path]).get("fused_projections"):
-            raise ValueError(
-                "got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections"
-            )
+            raise ValueError("got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections")

@@ -134,7 +134,9 @@ def test_parts_that_change_in_a_weak_mode_change_natively(change) -> None:
         else:
             del one.blocks[-1]
     if change == "prune":
-        with pytest.raises(ValueError, match=r"without blocks\.1.*expected the modules that it had when it was flexified"):
+        with pytest.raises(
+            ValueError, match=r"without blocks\.1.*expected the modules that it had when it was flexified"
+        ):
             output(model, arguments)
     else:
         assert output(model, arguments).isfinite().all()
@@ -227,7 +229,9 @@ def test_taking_modes_away_leaves_adapters_of_others_as_they_are() -> None:
     model = flexible()
     model.add_adapter(style())
     unflexify(model)
-    assert all(parameter.requires_grad for parameter in model.parameters())  # native ones as before, theirs as they were
+    assert all(
+        parameter.requires_grad for parameter in model.parameters()
+    )  # native ones as before, theirs as they were
 
 
 def test_modes_are_not_taken_from_what_is_around_a_transformer() -> None:
