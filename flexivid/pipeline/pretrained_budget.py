@@ -1,27 +1,28 @@
 """A diffusers pipeline under a compute budget: its own solver, guidance and callbacks, a patch mode for each step.
 
-The number of steps is the pipeline's, counted by the scheduler: guidance's second call of the network falls into the
-same step (and may have a mode of its own), a second-order solver's second evaluation is a step of its own, as diffusers
-counts them. Size and text length are those of the first call, in which the plan is made; it is planned anew for each
-run of the pipeline.
+The budget belongs to the pipeline, and holds while the pipeline runs: calls of its transformer by others, by pipelines
+that share it too, are native. Nothing is put into the transformer or the scheduler beyond a run (budgeted_run.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
-from torch import nn
-
-from flexivid.patching.shapes import Size3
-from flexivid.pipeline.pretrained_plan import PretrainedPlan, check_fraction, check_planner, costs_of, plan_steps
-from flexivid.pretrained.family import Fold, argument_names, config_of, named_call
-from flexivid.pretrained.flexify import NATIVE, flexi_of, set_mode
+from flexivid.pipeline.budgeted_run import BudgetedRun
+from flexivid.pipeline.pretrained_plan import PretrainedPlan, check_fraction, check_planner
+from flexivid.pretrained.derived import derive, restore
+from flexivid.pretrained.flexify import NATIVE, flexi_of, switch
 
 
 class AppliedBudget:
-    """A budget in force. ``remove()`` gives the pipeline back as it was; so does the end of a ``with`` block.
+    """A budget in force.
+
+    ``remove()`` gives the pipeline back as it was without any; the end of a ``with`` block, as it was before the block,
+    under the budget that this one took the place of.
 
     Attributes:
         budget: Fraction of the all-native cost.
@@ -32,76 +33,95 @@ class AppliedBudget:
     def __init__(
         self, pipe: Any, budget: float, how: dict[str, Any], on_plan: Callable[[PretrainedPlan], None] | None
     ) -> None:
-        self.pipe, self.budget, self._how, self.on_plan = pipe, budget, how, on_plan
+        self.pipe, self.budget, self.how, self.on_plan = pipe, budget, how, on_plan
         self.guide_mode: str | None = how["guide_mode"]
-        self.model, self.scheduler = pipe.transformer, pipe.scheduler
+        self.flexi = flexi_of(pipe.transformer)
         self.plan: PretrainedPlan | None = None
-        self.steps_done, self._first_index, self._calls = 0, 0, 0
-        self._compiled = vars(self.model).get("_compiled_call_impl")
-        self._call = self._compiled or self.model._call_impl
-        # what PyTorch calls before any hook of a module; folding is done by hooks, so a plan must be made before them
-        self.model._compiled_call_impl = self._planned_call
-        self.scheduler.set_timesteps = _followed_by(self.scheduler.set_timesteps, self._begin)
-        self.scheduler.step = _followed_by(self.scheduler.step, self._advance)
+        self._is_removed = False
+        self._replaced: AppliedBudget | None = vars(pipe).get("_flexivid_budget")
+        if self._replaced is not None:
+            self._replaced._take_off()
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        self._mode_before = flexi_of(self.pipe.transformer).mode
+        switch(self.pipe.transformer, NATIVE)
+        self.pipe._flexivid_budget = self
+        derive(self.pipe, _run_methods)
 
     def remove(self) -> None:
-        """Back to the native mode, and to the pipeline's own scheduler."""
+        """Take it off: the pipeline, and the mode of its transformer, are what they were."""
+        self._is_removed = True
+        self._take_off()
+
+    def _take_off(self) -> None:
         if vars(self.pipe).get("_flexivid_budget") is not self:
             return
         del self.pipe._flexivid_budget
-        del self.scheduler.step, self.scheduler.set_timesteps
-        if self._compiled is None:
-            del self.model._compiled_call_impl
-        else:
-            self.model._compiled_call_impl = self._compiled
-        set_mode(self.model, NATIVE)
+        restore(self.pipe, _run_methods)
+        transformer = self.pipe.transformer
+        if getattr(transformer, "flexi", None) is self.flexi and flexi_of(transformer).mode == NATIVE:
+            switch(transformer, self._mode_before)
 
     def __enter__(self) -> AppliedBudget:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.remove()
+        if vars(self.pipe).get("_flexivid_budget") is self:
+            self.remove()
+            if self._replaced is not None and not self._replaced._is_removed:
+                self._replaced._put_in_force()
 
-    def _begin(self) -> None:
-        self.plan, self.steps_done, self._calls = None, 0, 0
-        set_mode(self.model, NATIVE)
+    def begin(self) -> BudgetedRun:
+        """A run of the pipeline.
 
-    def _advance(self) -> None:
-        index = getattr(self.scheduler, "step_index", None)
-        if index is not None:  # Cosmos calls ``step`` twice and sets the index back between
-            self._first_index = index - 1 if self.steps_done == 0 else self._first_index
-        self.steps_done = self.steps_done + 1 if index is None else index - self._first_index
-        if self.plan is None:
-            return
-        if self.plan.guide_modes and self._calls == 1:
-            raise ValueError(
-                f"got guide mode {self.guide_mode} for a {type(self.pipe).__name__} that calls its transformer once a"
-                " step; expected one call with and one without the prompt; guide it (guidance_scale), or leave"
-                " guide_mode out if it makes both in one call"
-            )
-        self._calls = 0
-        set_mode(self.model, self.plan.mode_of(self.steps_done, 0))
+        Raises:
+            ValueError: If its transformer is not the one that the budget was applied to, compiled or not.
+        """
+        self.plan = None
+        run = BudgetedRun(self.pipe, self.flexi, self._plan_made, budget=self.budget, how=self.how)
+        run.check_parts()
+        switch(self.pipe.transformer, NATIVE)
+        return run
 
-    def _planned_call(self, *args: Any, **kwargs: Any) -> Any:
-        if self.pipe.scheduler is not self.scheduler:
-            raise ValueError("got another scheduler than the one under a budget; expected the same; apply_budget again")
-        if self.plan is None:
-            self._make_plan(args, kwargs)
-        if self.plan is not None and self.plan.guide_modes:
-            set_mode(self.model, self.plan.mode_of(self.steps_done, self._calls))
-        self._calls += 1
-        return self._call(*args, **kwargs)
-
-    def _make_plan(self, args: tuple, kwargs: dict[str, Any]) -> None:
-        if getattr(self.model, "is_cache_enabled", False):
-            raise ValueError("got a cache of diffusers with a budget; expected one of them; call disable_cache")
-        size, text_tokens = measure_call(self.model, args, kwargs)
-        num_steps = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
-        costs = costs_of(self.model, size, text_tokens)
-        self.plan = plan_steps(self.budget, costs, num_steps, **self._how)
+    def _plan_made(self, plan: PretrainedPlan) -> None:
+        self.plan = plan
         if self.on_plan is not None:
-            self.on_plan(self.plan)
-        set_mode(self.model, self.plan.modes[min(self.steps_done, num_steps - 1)])
+            self.on_plan(plan)
+
+
+def _run_methods(base: type) -> dict[str, Any]:
+    """What a pipeline under a budget has in the place of the method of its class (derived.py)."""
+
+    @functools.wraps(base.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        applied: AppliedBudget | None = vars(self).get("_flexivid_budget")
+        if applied is None:
+            return base.__call__(self, *args, **kwargs)
+        with applied.begin() as run:
+            result = base.__call__(self, *args, **kwargs)
+        run.check_end()
+        return result
+
+    @functools.wraps(base.__call__)
+    def stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        applied: AppliedBudget | None = vars(self).get("_flexivid_budget")
+        if applied is None:
+            yield from base.__call__(self, *args, **kwargs)
+            return
+        run = applied.begin()
+        with closing(base.__call__(self, *args, **kwargs)) as source:
+            while True:  # between two results the run rests: whoever takes them may use the transformer
+                with run:
+                    result = next(source, _END)
+                if result is _END:
+                    return
+                yield result
+
+    return {"__call__": stream if inspect.isgeneratorfunction(base.__call__) else call}
+
+
+_END = object()
 
 
 def apply_budget(
@@ -115,7 +135,8 @@ def apply_budget(
     """Run a diffusers pipeline at a fraction of its compute: weak modes in some steps, native ones in the rest.
 
     Each run plans anew, for its own size, text length and number of steps, so nothing has to be said twice. Cost is
-    counted exactly, one call a step and branch of guidance.
+    counted exactly, one call a step and branch of guidance. It holds for what ``pipe(...)`` does, also after the
+    transformer was compiled or another scheduler put in; in a loop of your own, call ``set_mode`` before each step.
 
     Args:
         pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
@@ -129,6 +150,7 @@ def apply_budget(
 
     Returns:
         A handle with ``plan`` and ``remove()``; also a context manager. A new budget takes the place of an old one.
+        The transformer is native between runs, however they end.
 
     Raises:
         ValueError: If the budget is not in (0, 1], there is no such planner, or the pipeline is not one that can take
@@ -150,29 +172,4 @@ def apply_budget(
     if getattr(pipe, "transformer_2", None) is not None:
         raise ValueError("got a pipeline with two transformers; expected one; call set_mode on each between steps")
     flexi_of(pipe.transformer)
-    before = vars(pipe).get("_flexivid_budget")
-    if before is not None:
-        before.remove()
-    pipe._flexivid_budget = AppliedBudget(pipe, budget, {"guide_mode": guide_mode, "planner": planner}, on_plan)
-    return pipe._flexivid_budget
-
-
-def measure_call(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Size3, int]:
-    """Latent size (t, h, w) and text length of a call of a flexified transformer."""
-    family = flexi_of(model).family
-    call = named_call(argument_names(model), args, kwargs)
-    text = call.get("encoder_hidden_states")
-    native = family.patch(config_of(model))
-    return family.fold_call(call, Fold(Size3(1, 1, 1), native)), 0 if text is None else text.shape[1]
-
-
-def _followed_by(function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
-    """The function, and then something without arguments; its signature stays, which diffusers looks at."""
-
-    @wraps(function)
-    def both(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        then()
-        return result
-
-    return both
+    return AppliedBudget(pipe, budget, {"guide_mode": guide_mode, "planner": planner}, on_plan)

@@ -23,6 +23,7 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.affine import LEAST_BYTES, stored_values
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.flexify import flexify as attach
+from flexivid.pretrained.lora import native_names
 from flexivid.pretrained.merged import unmerge_lora
 from flexivid.pretrained.registry import refuse_wrapped
 
@@ -33,15 +34,17 @@ SAMPLES = 4096  # values of each weight that the fingerprint reads
 def fingerprint(model: nn.Module) -> str:
     """sha256 of the native weights: names, shapes and 4096 evenly spread values of each, in bfloat16.
 
-    float32 and bfloat16 copies of the same weights agree. Reading a sample keeps it under seconds at any size.
+    float32 and bfloat16 copies of the same weights agree, with and without adapters of others. Reading a sample keeps
+    it under seconds at any size.
 
     Raises:
-        ValueError: If weights are on the meta device (offloaded, or never loaded).
+        ValueError: If weights are on the meta device (offloaded, or never loaded), or an adapter is fused into them.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        weight = stored_values(value)
-        if name.startswith("flexi.") or weight is None:
+    state, names = model.state_dict(), native_names(model)
+    for now, name in sorted(names.items(), key=lambda pair: pair[1]):
+        weight = stored_values(state[now])
+        if weight is None:
             continue
         if weight.is_meta:
             raise ValueError(f"got weight {name} on the meta device; expected loaded ones; do this before offloading")
@@ -101,7 +104,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
         "modes": list(flexi.modes),
         "rank": flexi.rank,
         "skip": flexi.skip,
-        "native_sha256": fingerprint(model),
+        "native_sha256": flexi.native_sha256 or fingerprint(model),
     }
     if write:
         with whole_file(folder / SETTINGS) as part:
@@ -143,6 +146,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
             f"got a model with modes {list(flexi.modes)}, rank {flexi.rank}, skip {flexi.skip}; expected"
             f" {settings['modes']}, {settings['rank']}, {settings['skip']} as in {folder}; call unflexify first"
         )
+    flexi.native_sha256 = settings["native_sha256"]
     for name, mode in flexi.modes.items():
         _fill(mode, _read(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
     return model

@@ -25,6 +25,8 @@ LEAST_BYTES = 2  # of a number to compute with; anything smaller is a form of st
 class Affine(nn.Module):
     """A linear map, or a convolution whose stride is its kernel. Computes in the precision of its weights.
 
+    It goes to the device of its input: who moves or offloads a model does not know of it.
+
     Args:
         weight: (outputs, inputs), or (outputs, channels, sides of the kernel...).
         bias: (outputs,), or none.
@@ -64,11 +66,15 @@ class Affine(nn.Module):
                 f"got weights of a weak mode in {self.weight.dtype}; expected 16 bits or more, since they were trained;"
                 " cast the model layer by layer (enable_layerwise_casting), which leaves them as they are"
             )
-        own = x.to(self.weight.dtype)
-        if self.weight.ndim == 2:
-            return like_native(F.linear(own, self.weight, self.bias), x)
-        convolve = CONVOLUTIONS[self.weight.ndim]
-        return like_native(convolve(own, self.weight, self.bias, stride=tuple(self.weight.shape[2:])), x)
+        if x.device not in (self.weight.device, torch.device("meta")):
+            with torch.inference_mode(False):
+                self.to(x.device)
+        weight = self.weight.to(x.device)  # a copy on the meta device, where only shapes are asked for: values stay
+        bias = None if self.bias is None else self.bias.to(x.device)
+        own = x.to(weight.dtype)
+        if weight.ndim == 2:
+            return like_native(F.linear(own, weight, bias), x)
+        return like_native(CONVOLUTIONS[weight.ndim](own, weight, bias, stride=tuple(weight.shape[2:])), x)
 
 
 def like_native(output: Tensor, x: Tensor) -> Tensor:

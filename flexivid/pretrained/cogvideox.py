@@ -62,7 +62,7 @@ class CogVideoXEmbedding(nn.Module):
 
 
 def _positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
-    native: Any = model._modules["patch_embed"]
+    native: Any = model.get_submodule("patch_embed")
     added = native.use_positional_embeddings or native.use_learned_positional_embeddings
     return {"patch_embed": CogVideoXEmbedding(native, how)} if added else {}
 

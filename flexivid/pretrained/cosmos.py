@@ -64,9 +64,9 @@ class CosmosTable(nn.Module):
 def _positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
     if config_of(model)["img_context_dim_in"]:
         raise ValueError("got Cosmos with image conditions (Transfer); expected Cosmos 1, Predict 2 or 2.5; use one")
-    positions: dict[str, nn.Module] = {"rope": CosmosPositions(model._modules["rope"], how)}  # type: ignore[arg-type]
-    if "learnable_pos_embed" in model._modules:
-        positions["learnable_pos_embed"] = CosmosTable(model._modules["learnable_pos_embed"], how)  # type: ignore[arg-type]
+    positions: dict[str, nn.Module] = {"rope": CosmosPositions(model.get_submodule("rope"), how)}
+    if getattr(model, "learnable_pos_embed", None) is not None:
+        positions["learnable_pos_embed"] = CosmosTable(model.get_submodule("learnable_pos_embed"), how)
     return positions
 
 

@@ -96,7 +96,7 @@ DIT = Family(
     work=_work,
     axes=lambda config: "hw",
     square=True,
-    positions=lambda model, how: {"pos_embed": CentredPatchEmbed(model._modules["pos_embed"], how)},  # type: ignore[arg-type]
+    positions=lambda model, how: {"pos_embed": CentredPatchEmbed(model.get_submodule("pos_embed"), how)},
     fold_call=_fold_call,
     unfold_output=_unfold_output,
 )

@@ -6,6 +6,7 @@ latent goes in and out of ``forward``, and what a pass costs. Everything else is
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,13 @@ def config_of(model: nn.Module) -> Config:
 
 def argument_names(model: nn.Module) -> list[str]:
     """Of a model's ``forward``, in order."""
-    return list(inspect.signature(type(model).forward).parameters)[1:]
+    kind: Any = type(model)
+    return _argument_names(kind)
+
+
+@functools.cache
+def _argument_names(kind: Any) -> list[str]:
+    return list(inspect.signature(kind.forward).parameters)[1:]
 
 
 def named_call(names: list[str], args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -74,10 +74,11 @@ def _refuse(config: Config, mode: PatchMode) -> None:
 
 def _patch_layers(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:
     """The native mode's patch layers, resized from the underlying kernels, as linears of features (c, pt, ph, pw)."""
-    native, modules = _native(config_of(model)), model._modules
-    weight, bias = modules["embed"].kernel(native), modules["embed"].bias  # type: ignore[operator, union-attr]
-    out_weight, out_bias = modules["out"].kernel(native)  # type: ignore[operator, union-attr]
-    return _linear(weight.flatten(1), bias), _linear(out_weight.flatten(1).T, out_bias.flatten())  # type: ignore[arg-type]
+    native = _native(config_of(model))
+    embed: Any = model.get_submodule("embed")
+    out: Any = model.get_submodule("out")
+    weight, (out_weight, out_bias) = embed.kernel(native), out.kernel(native)
+    return _linear(weight.flatten(1), embed.bias), _linear(out_weight.flatten(1).T, out_bias.flatten())
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -1,116 +1,28 @@
 """Give a pre-trained transformer weak modes, switch between them, take them away. Knows families by their description.
 
-``model.flexi`` holds all that is new. In the native mode nothing of it takes part: the modules, names and weights of
-the model are those it came with, and so is every bit of its output. In a weak mode the latent is folded before the
-model's own ``forward``, the output is unfolded after it, and the mode's layers answer in the place of native ones.
+``model.flexi`` holds all that is new, and is not registered in the model: its modules, names, parameters and state are
+those it came with, between calls in every mode, and so is every bit of its native output. What happens in a call in a
+weak mode is in weak_call.py.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.affine import compute_dtype, is_plain
-from flexivid.pretrained.family import Family, Fold, argument_names, config_of, named_call
-from flexivid.pretrained.layers import Embedding, Unembedding
-from flexivid.pretrained.lora import attach_lora, has_peft, rebase
+from flexivid.patching.shapes import PatchMode
+from flexivid.pretrained.derived import derive, restore
+from flexivid.pretrained.family import config_of
+from flexivid.pretrained.flexi import NATIVE, Flexi, WeakMode
+from flexivid.pretrained.lora import has_peft, native_names
 from flexivid.pretrained.registry import family_of, refuse_wrapped
-from flexivid.pretrained.shadows import registered, reveal, shadow
+from flexivid.pretrained.shadows import Registered
+from flexivid.pretrained.weak_call import block_paths, call_methods, has_chooser, refuse
 
 Model = TypeVar("Model", bound=nn.Module)
-NATIVE = "native"
-
-
-class WeakMode(nn.Module):
-    """What one weak mode adds to a model: patch layers and LoRA (registered), positions (not)."""
-
-    def __init__(self, model: nn.Module, family: Family, mode: PatchMode, *, rank: int, skip: bool) -> None:
-        super().__init__()
-        native = family.patch(config_of(model))
-        self.how = Fold(family.growth(config_of(model), mode), native)
-        channels, out_channels = family.channels(config_of(model))
-        width = out_channels * mode.volume if skip else 0
-        embed, unembed = _patch_layers(model, family)
-        dtype = compute_dtype(model)
-        self.embed = Embedding.grow(embed, channels, self.how, dtype=dtype, skip_features=width)
-        self.unembed = Unembedding.grow(unembed, self.embed, self.how, family.output_order, dtype=dtype)
-        self.lora_layers = attach_lora(model, family.lora, rank, dtype) if rank else {}
-        self.lora = nn.ModuleDict({path.replace(".", "-"): layer for path, layer in self.lora_layers.items()})
-        self.merged = nn.ModuleDict()  # see merged.py; their paths with "-" for "."
-        embed_answer, unembed_answer = family.answers(self.embed, self.unembed, self.how)
-        self.shadows = {
-            family.embed: embed_answer,
-            family.unembed: unembed_answer,
-            **family.positions(model, self.how),
-            **self.lora_layers,
-        }
-
-
-def _patch_layers(model: nn.Module, family: Family) -> tuple[nn.Module, nn.Module]:
-    if family.patch_layers is not None:
-        return family.patch_layers(model)
-    return registered(model, family.embed), registered(model, family.unembed)
-
-
-class Flexi(nn.Module):
-    """All that flexivid adds to a model.
-
-    Attributes:
-        family: Description of the model's class.
-        modes: The weak modes by their written form.
-        mode: The mode in use, ``"native"`` or a written form.
-        rank: Rank of the LoRA; 0 = none.
-        skip: Whether modes have a skip around the transformer.
-        trainable: Names of the native parameters that were trainable before.
-    """
-
-    def __init__(self, family: Family, trainable: frozenset[str], *, rank: int, skip: bool) -> None:
-        super().__init__()
-        self.family = family
-        self.modes = nn.ModuleDict()
-        self.mode = NATIVE
-        self.rank = rank
-        self.skip = skip
-        self.trainable = trainable
-        self.hooks: list[Any] = []
-
-    @property
-    def is_merged(self) -> bool:
-        """Whether weak modes use copies with LoRA merged (merged.py)."""
-        return any(mode.merged for mode in self.modes.values())
-
-
-class _Call:
-    """Folds what goes into a call of the model, unfolds what comes out."""
-
-    def __init__(self, model: nn.Module, family: Family, weak: WeakMode) -> None:
-        self.names = argument_names(model)
-        self.family = family
-        self.how = weak.how
-        self.embed = weak.embed
-        self.size: Size3 | None = None
-
-    def before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        call = named_call(self.names, args, kwargs)
-        self.size = self.family.fold_call(call, self.how)
-        if self.embed.skip is not None:
-            self.embed.timestep = self.family.time_of(call)
-        return (), call
-
-    def after(self, model: nn.Module, args: tuple, output: Any) -> Any:
-        self.embed.timestep = None
-        first = output if isinstance(output, Tensor) else output[0]
-        sample: Tensor = self.family.unfold_output(first, self.how, self.size)  # type: ignore[arg-type]
-        if isinstance(output, Tensor):
-            return sample
-        if isinstance(output, tuple):
-            return (sample, *output[1:])
-        output.sample = sample
-        return output
 
 
 def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False) -> Model:
@@ -158,17 +70,48 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
     model.requires_grad_(False)
     for mode in wanted:
         flexi.modes[str(mode)] = WeakMode(model, family, mode, rank=rank, skip=skip)
-    model.flexi = flexi.train(model.training)
+    vars(model)["flexi"] = flexi.train(model.training)  # not registered: see the first lines
+    derive(model, call_methods)
     return model
 
 
 def unflexify(model: Model) -> Model:
     """Take all that ``flexify`` added away: modules, names and trainable parameters are those from before."""
-    set_mode(model, NATIVE)
-    trainable = flexi_of(model).trainable
+    if "flexi" not in {*vars(model), *dict(model.named_children())}:
+        flexi_of(model)  # says so where there is nothing to take away
+        raise ValueError(f"got a {type(model).__name__} around a transformer; expected the transformer; pass that")
+    trainable = flexi_of(set_mode(model, NATIVE)).trainable
     del model.flexi
+    restore(model, call_methods)
+    names = native_names(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trainable)
+        if name in names:  # not of adapters of somebody else
+            parameter.requires_grad_(names[name] in trainable)
+    return model
+
+
+def register(model: Model) -> Model:
+    """Register what ``flexify`` added as ``flexi`` in the model, for who trains it by walking over the model.
+
+    Lightning, DDP and FSDP find, move and save what is registered. ``conceal`` undoes it.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> len(list(flexify(wan, ["1x4x4"], rank=4).parameters())), len(list(register(wan).parameters()))
+        (42, 58)
+        >>> len(list(conceal(wan).parameters()))
+        42
+    """
+    model.flexi = flexi_of(model)
+    return model
+
+
+def conceal(model: Model) -> Model:
+    """Take what ``flexify`` added out of the model's registered modules again; it stays in use."""
+    flexi = flexi_of(model)
+    del model.flexi
+    vars(model)["flexi"] = flexi
     return model
 
 
@@ -184,8 +127,9 @@ def flexi_of(model: nn.Module) -> Flexi:
 
 
 def mode_of(model: nn.Module) -> str:
-    """The mode in use: ``"native"`` or a written form like ``"1x4x4"``."""
-    return flexi_of(model).mode
+    """The mode in use: ``"native"`` or a written form like ``"1x4x4"``; during a call, that of the call."""
+    flexi = flexi_of(model)
+    return flexi.mode if flexi.active is None else flexi.active
 
 
 def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -204,36 +148,43 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     """
     pattern = flexi_of(network).family.lora
     paths = [path for path, _ in network.named_modules() if re.fullmatch(pattern, path)]
-    names = dict.fromkeys(re.split(r"(?<=\d)\.", path)[0] for path in paths)
-    return [network.get_submodule(name) for name in names]
+    return [network.get_submodule(path) for path in block_paths(paths)]
 
 
 def set_mode(model: Model, mode: str | PatchMode) -> Model:
     """Use a mode from the next call on. Caches of diffusers (first block cache and others) start anew.
 
-    Call it outside of ``cache_context``. Finish a backward pass before switching: gradient checkpointing runs blocks
-    again, in the mode that is set then. For distillation, run the teacher first.
+    Call it outside of ``cache_context``. A backward pass may come later: it is that of the modes of its calls.
 
     Args:
-        model: Transformer that went through ``flexify``.
+        model: Transformer that went through ``flexify``, compiled or not.
         mode: ``"native"``, or a mode it has.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: If the model has no such mode, or something is active that weak modes cannot work with.
+        ValueError: If the model has no such mode, something is active that weak modes cannot work with, or a pipeline
+            runs it under a budget.
     """
     flexi = flexi_of(model)
     name = _known(flexi, model, mode)
+    if has_chooser(flexi):
+        raise ValueError(
+            f"got mode {name} in a run under a budget, which chooses the mode of every step; expected none; remove()"
+            " the budget first"
+        )
+    if name != NATIVE:
+        refuse(Registered(model), flexi, name)
+    return switch(model, name)
+
+
+def switch(model: Model, name: str) -> Model:
+    """Use a mode from the next call on, known and not refused."""
+    flexi = flexi_of(model)
     if name == flexi.mode:
         return model
-    if name != NATIVE:
-        _refuse(model)
-    if flexi.mode != NATIVE:
-        _leave(model, flexi)
-    if name != NATIVE:
-        _enter(model, flexi, name)
+    flexi.mode = name
     if getattr(model, "is_cache_enabled", False):
         model._reset_stateful_cache()  # type: ignore[operator]
     return model
@@ -247,38 +198,3 @@ def _known(flexi: Flexi, model: nn.Module, mode: str | PatchMode) -> str:
         known = ", ".join([NATIVE, *flexi.modes])
         raise ValueError(f"got mode {name}; expected one of {known}; name it when you call flexify")
     return name
-
-
-def _refuse(model: nn.Module) -> None:
-    if getattr(model, "_parallel_config", None) is not None:
-        raise ValueError("got context or tensor parallelism of diffusers; expected none in weak modes; stay in native")
-    if any(getattr(module, "fused_projections", False) for module in model.modules()):
-        raise ValueError("got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections")
-
-
-def _enter(model: nn.Module, flexi: Flexi, name: str) -> None:
-    weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
-    for path, layer in weak.lora_layers.items():
-        base = rebase(model, path, layer).base_layer
-        if weak.merged and not is_plain(base):
-            raise ValueError(
-                f"got a {type(base).__name__} at {path} after merge_lora; expected the linear that was merged; call"
-                " unmerge_lora first"
-            )
-    merged = {path: weak.merged[path.replace(".", "-")] for path in weak.lora_layers if weak.merged}
-    for path, module in (weak.shadows | merged).items():
-        shadow(model, path, module)
-    call = _Call(model, flexi.family, weak)
-    flexi.hooks = [
-        model.register_forward_pre_hook(call.before, with_kwargs=True),
-        model.register_forward_hook(call.after),
-    ]
-    flexi.mode = name
-
-
-def _leave(model: nn.Module, flexi: Flexi) -> None:
-    for hook in flexi.hooks:
-        hook.remove()
-    for path in flexi.modes[flexi.mode].shadows:  # type: ignore[union-attr]
-        reveal(model, path)
-    flexi.hooks, flexi.mode = [], NATIVE

@@ -28,7 +28,7 @@ class HunyuanPositions(nn.Module):
 
 
 def _positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
-    return {"rope": HunyuanPositions(model._modules["rope"], how)}  # type: ignore[arg-type]
+    return {"rope": HunyuanPositions(model.get_submodule("rope"), how)}
 
 
 def _width(config: Config) -> int:

@@ -53,7 +53,7 @@ class CentredFramePositions(nn.Module):
 
 
 def _positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
-    embed = CentredPatchEmbed(model._modules["pos_embed"], how)  # type: ignore[arg-type]
+    embed = CentredPatchEmbed(model.get_submodule("pos_embed"), how)
     return {"pos_embed": embed, "temp_pos_embed": FrameTable(model, how)}
 
 
@@ -97,8 +97,8 @@ LATTE = Family(
 
 
 def _class_positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
-    embed, frames = (model._modules[name] for name in ("pos_embed", "temporal_positions"))
-    return {"pos_embed": CentredPatchEmbed(embed, how), "temporal_positions": CentredFramePositions(frames, how)}  # type: ignore[arg-type]
+    embed, frames = (model.get_submodule(name) for name in ("pos_embed", "temporal_positions"))
+    return {"pos_embed": CentredPatchEmbed(embed, how), "temporal_positions": CentredFramePositions(frames, how)}
 
 
 def _class_work(config: Config, grid: Size3, text: int) -> list[Work]:

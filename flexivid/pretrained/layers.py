@@ -91,6 +91,11 @@ class Embedding(nn.Module):
             skip = Skip(Affine.drawn((hidden, *layer.weight.shape[1:]), like=weight), skip_features)
         return cls(layer, skip)
 
+    def begin(self, timestep: Tensor | None) -> None:
+        """Take the time of a call; ``None`` after it, however it ended."""
+        self.timestep = None if self.skip is None else timestep
+        self.skipped = None
+
     def forward(self, patches: Tensor) -> Tensor:
         own = patches.to(self.layer.weight.dtype)
         if self.skip is not None:

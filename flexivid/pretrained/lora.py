@@ -10,15 +10,54 @@ import re
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from flexivid.pretrained.affine import Affine, device_of, new_dtype
-from flexivid.pretrained.shadows import registered
 
 
 def has_peft(model: nn.Module) -> bool:
     """Whether peft layers stand in the model's own tree."""
     return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
+INNER = {
+    True: "base_layer",
+    False: "original_module",
+}  # where peft keeps a native module: of an adapted one, or a copied
+
+
+def native_names(model: nn.Module) -> dict[str, str]:
+    """Names of native weights by those that they have now: peft's layers rename what they adapt, and add their own.
+
+    Returns:
+        For every entry of the state dict that is neither an adapter's nor what ``flexify`` added.
+
+    Raises:
+        ValueError: If an adapter is fused: native weights are not what they were.
+
+    Example:
+        >>> from peft import LoraConfig, inject_adapter_in_model
+        >>> net = inject_adapter_in_model(LoraConfig(r=1, target_modules="0"), nn.Sequential(nn.Linear(4, 6)))
+        >>> native_names(net)
+        {'0.base_layer.weight': '0.weight', '0.base_layer.bias': '0.bias'}
+    """
+    names = {name: name for name in model.state_dict() if not name.startswith("flexi.")}
+    for path, module in model.named_modules():
+        if not isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+            continue
+        if getattr(module, "merged", False):
+            raise ValueError(
+                f"got an adapter fused into {path}; expected native weights; unfuse it first (unfuse_lora of the"
+                " pipeline), then save or load weak modes, and fuse it again"
+            )
+        inside, start = f"{path}.", f"{path}.{INNER[isinstance(module, BaseTunerLayer)]}."
+        names = {
+            now: name.replace(start[len(inside) :], "", 1) if now.startswith(start) else name
+            for now, name in names.items()
+            if now.startswith(start) or not now.startswith(inside)
+        }
+    return names
 
 
 class LoraLinear(nn.Module):
@@ -44,8 +83,13 @@ class LoraLinear(nn.Module):
 
     @property
     def base_layer(self) -> nn.Module:
-        """What it adapts."""
+        """What it adapts, an adapter of somebody else included."""
         return self.base[0]
+
+    def adapt(self, base: nn.Module) -> nn.Module:
+        """Adapt what is registered now; returns it."""
+        self.base[0] = base
+        return base
 
     @property
     def weight(self) -> Tensor:
@@ -100,9 +144,3 @@ def attach_lora(model: nn.Module, targets: str, rank: int, dtype: torch.dtype) -
             " compile parts of it"
         )
     return {path: LoraLinear(base, rank, new_dtype(dtype)) for path, base in bases.items()}
-
-
-def rebase(model: nn.Module, path: str, layer: LoraLinear) -> LoraLinear:
-    """Let a layer adapt what is registered under its path now, an adapter of somebody else included."""
-    layer.base = [registered(model, path)]
-    return layer

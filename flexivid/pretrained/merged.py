@@ -1,6 +1,7 @@
 """LoRA merged into copies of the linears that it adapts: weak steps without low-rank products, for more memory.
 
-The native weights stay where they are. A copy for each mode takes as much memory as the linears it is made of.
+The native weights stay where they are. A copy for each mode takes as much memory as the linears it is made of, and
+knows nothing of what happens to them later: merge again after other weights were loaded.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import torch
 from torch import nn
 
 from flexivid.pretrained.affine import LEAST_BYTES, Affine, compute_dtype, is_plain, new_dtype
-from flexivid.pretrained.flexify import NATIVE, Model, WeakMode, flexi_of, mode_of, set_mode
+from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.lora import LoraLinear
-from flexivid.pretrained.shadows import registered
+from flexivid.pretrained.shadows import Registered
 
 
 def merge_lora(model: nn.Module) -> int:
@@ -26,7 +27,7 @@ def merge_lora(model: nn.Module) -> int:
         Bytes that the copies take.
 
     Raises:
-        ValueError: If a linear is quantised, or carries an adapter of somebody else.
+        ValueError: If a linear is quantised or offloaded, or carries an adapter of somebody else.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -35,25 +36,21 @@ def merge_lora(model: nn.Module) -> int:
         >>> merge_lora(flexify(wan, ["1x4x4"], rank=4))   # 4 linears 24 x 24, 2 of 24 x 32, with biases; float32
         15968
     """
-    before, dtype = mode_of(model), compute_dtype(model)
-    unmerge_lora(set_mode(model, NATIVE))
-    num_bytes = 0
-    for mode in _modes(model):
-        for path, layer in mode.lora_layers.items():
-            copy = _merged(registered(model, path), layer, path, dtype)
-            mode.merged[path.replace(".", "-")] = copy
-            num_bytes += sum(parameter.nbytes for parameter in copy.parameters())
-    set_mode(model, before)
-    return num_bytes
+    dtype, registered = compute_dtype(model), Registered(model)
+    copies = [
+        {path: _merged(registered[path], layer, path, dtype) for path, layer in mode.lora_layers.items()}
+        for mode in _modes(model)
+    ]
+    for mode, layers in zip(_modes(model), copies, strict=True):
+        mode.merged = nn.ModuleDict({path.replace(".", "-"): layer for path, layer in layers.items()})
+    return sum(parameter.nbytes for mode in _modes(model) for parameter in mode.merged.parameters())
 
 
 def unmerge_lora(model: Model) -> Model:
     """Drop the copies: weak modes use the LoRA itself again."""
-    before = mode_of(model)
-    set_mode(model, NATIVE)
     for mode in _modes(model):
         mode.merged.clear()
-    return set_mode(model, before)
+    return model
 
 
 def _modes(model: nn.Module) -> list[WeakMode]:
@@ -69,6 +66,10 @@ def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affi
             f"got a {type(base).__name__} at {path}{_kind(weight)}; expected a linear in floating point without other"
             " adapters; merge before you add them, and before quantising, or use the LoRA itself"
         )
+    if base.weight.is_meta and not layer.lora_A.weight.is_meta:
+        raise ValueError(
+            f"got {path} offloaded, its weights not in memory; expected them there; merge before offloading"
+        )
     if base.weight.dtype.itemsize >= LEAST_BYTES:
         dtype = torch.promote_types(dtype, base.weight.dtype)
     wide = base.weight.to(new_dtype(dtype))
@@ -77,5 +78,4 @@ def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affi
 
 
 def _kind(weight: Any) -> str:
-    """What the weights are, for an error."""
     return f" of {type(weight).__name__}, {weight.dtype}" if isinstance(weight, torch.Tensor) else ""

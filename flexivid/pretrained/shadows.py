@@ -1,62 +1,117 @@
-"""Let one module answer in the place of another without touching what is registered. Knows PyTorch modules only.
+"""Let modules answer in the place of registered ones for the time of a ``with`` block. Knows PyTorch modules only.
 
 Python looks for an attribute in the instance before it asks ``nn.Module`` for a registered submodule. A module put into
 the instance's dictionary therefore answers to ``model.proj_out(...)``, while names, state dict, hooks and offloading of
 the registered module stay what they were; taking it away leaves no trace. A ``ModuleList`` is indexed, not asked by
-name: the whole list is shadowed by a copy.
+name: a copy of the whole list answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
 from torch import nn
 
 
-def registered(root: nn.Module, path: str) -> nn.Module:
-    """The submodule registered under ``path``, shadowed or not.
+class Registered(dict[str, nn.Module]):
+    """The submodules of a model by path, each looked up once.
+
+    Raises:
+        ValueError: For a path that the model does not have.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(2, 3))
-        >>> registered(net, "0").out_features
+        >>> Registered(nn.Sequential(nn.Linear(2, 3)))["0"].out_features
         3
     """
-    module = root
-    for name in filter(None, path.split(".")):
-        module = module._modules[name]  # type: ignore[assignment]
-    return module
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__({"": root})
+
+    def __missing__(self, path: str) -> nn.Module:
+        above, _, name = path.rpartition(".")
+        module = getattr(self[above], name, None)
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                f"got a {type(self['']).__name__} without {path}; expected the modules that it had when it was"
+                " flexified; use the native mode, or call unflexify before you wrap or replace parts of it"
+            )
+        self[path] = module
+        return module
 
 
-def _place(root: nn.Module, path: str) -> tuple[nn.Module, str, str]:
-    """Who is asked for ``path``: its parent, the attribute asked for, and the index where that is a list."""
-    above, _, name = path.rpartition(".")
-    parent = registered(root, above)
-    if isinstance(parent, nn.ModuleList):
-        above, _, attribute = above.rpartition(".")
-        return registered(root, above), attribute, name
-    return parent, name, ""
+class Slot(NamedTuple):
+    """Where a module answers: the attribute ``name`` of ``owner``."""
+
+    owner: nn.Module
+    name: str
+    module: nn.Module
 
 
-def shadow(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Let ``module`` answer where ``path`` is registered.
+class Shadows:
+    """Modules that answer where others are registered, while the ``with`` block lasts.
+
+    Args:
+        registered: Submodules of the model.
+        modules: What answers, by path.
+        lists: Copies of lists from earlier blocks, by path: what compiled code has seen is used again.
+
+    Raises:
+        ValueError: If the model has no such path.
 
     Example:
         >>> net = nn.TransformerEncoderLayer(8, 2)
-        >>> shadow(net, "linear1", nn.Linear(8, 5))
-        >>> net.linear1.out_features, net.state_dict()["linear1.bias"].numel()
+        >>> with Shadows(Registered(net), {"linear1": nn.Linear(8, 5)}, {}):
+        ...     net.linear1.out_features, net.state_dict()["linear1.bias"].numel()
         (5, 2048)
-        >>> reveal(net, "linear1")
         >>> net.linear1.out_features
         2048
     """
-    owner, name, index = _place(root, path)
-    if not index:
-        vars(owner)[name] = module
-        return
-    if name not in vars(owner):
-        vars(owner)[name] = nn.ModuleList(owner._modules[name])  # type: ignore[arg-type]
-    vars(owner)[name][int(index)] = module
+
+    def __init__(
+        self, registered: Registered, modules: Mapping[str, nn.Module], lists: dict[str, nn.ModuleList]
+    ) -> None:
+        self.slots: list[Slot] = []
+        self.before: list[tuple[dict[str, Any], str, Any]] = []
+        indexed: dict[str, dict[int, nn.Module]] = {}
+        for path, module in modules.items():
+            above, _, name = path.rpartition(".")
+            owner = registered[above]
+            if isinstance(owner, nn.ModuleList):
+                indexed.setdefault(above, {})[int(name)] = module
+            else:
+                self.slots.append(Slot(owner, name, module))
+        for path, items in indexed.items():
+            above, _, name = path.rpartition(".")
+            natives: Any = registered[path]
+            now = [items.get(index, native) for index, native in enumerate(natives)]
+            self.slots.append(Slot(registered[above], name, _copy_with(now, lists, path)))
+
+    @torch.compiler.disable
+    def __enter__(self) -> Shadows:
+        for owner, name, module in self.slots:
+            attributes = vars(owner)
+            self.before.append((attributes, name, attributes.get(name)))
+            attributes[name] = module
+        return self
+
+    @torch.compiler.disable
+    def __exit__(self, *error: object) -> None:
+        while self.before:
+            attributes, name, module = self.before.pop()
+            if module is None:
+                attributes.pop(name, None)
+            else:
+                attributes[name] = module
 
 
-def reveal(root: nn.Module, path: str) -> None:
-    """Take the shadow of ``path`` away, if there is one (of the whole list where it is one)."""
-    owner, name, _ = _place(root, path)
-    vars(owner).pop(name, None)
+def _copy_with(items: list[nn.Module], lists: dict[str, nn.ModuleList], path: str) -> nn.ModuleList:
+    """The copy of the list at a path, with these items; the same copy each time."""
+    copy = lists.get(path)
+    if copy is None or len(copy) != len(items):
+        copy = lists[path] = nn.ModuleList(items)
+    for index, (old, new) in enumerate(zip(copy, items, strict=True)):
+        if old is not new:
+            copy[index] = new
+    return copy

@@ -34,7 +34,7 @@ class WanPositions(nn.Module):
 
 
 def _positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
-    return {"rope": WanPositions(model._modules["rope"], how)}  # type: ignore[arg-type]
+    return {"rope": WanPositions(model.get_submodule("rope"), how)}
 
 
 def _fold_call(call: dict[str, Any], how: Fold) -> Size3:

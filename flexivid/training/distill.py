@@ -25,7 +25,7 @@ from flexivid.pipeline.pretrained_source import ANY_FILES, ModelFiles
 from flexivid.pretrained.adapter import fingerprint, load_adapter
 from flexivid.pretrained.calls import JOINED, first_output, flow_call
 from flexivid.pretrained.family import config_of
-from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, set_mode
+from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, register, set_mode
 from flexivid.training.arrays import read_arrays
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, Phase, mode_at
@@ -139,7 +139,7 @@ class FlexiDistillation(GuardedModule):
         set_mode(network, NATIVE)
         if self.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
-        self.network = network.eval()  # no dropout, in teacher and student
+        self.network = register(network).eval()  # no dropout, in teacher and student
 
     def setup(self, stage: str) -> None:
         """Learn how long the run is."""

@@ -1,13 +1,22 @@
 """Under a budget a pipeline's own loop costs what it may; without it the pipeline is as before."""
 
+import copy
+
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from diffusers import (
+    DiffusionPipeline,
+    FirstBlockCacheConfig,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    WanPipeline,
+)
+from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 
 from flexivid.pipeline.pretrained_budget import apply_budget
 from flexivid.pipeline.pretrained_plan import PLANNERS, costs_of, least_budget, plan_steps
-from flexivid.pretrained.flexify import flexify, mode_of, set_mode
+from flexivid.pretrained.flexify import flexify, mode_of, set_mode, unflexify
 from tests.pretrained.families import disturb
 from tests.pretrained.pipelines import PIPELINES
 
@@ -226,14 +235,233 @@ def test_what_a_budget_cannot_work_with_is_refused() -> None:
     with pytest.raises(ValueError, match="got a int; expected a diffusers pipeline"):
         apply_budget(3, 0.5)
     apply_budget(pipe, 0.6)
-    scheduler = pipe.scheduler
-    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
-    with pytest.raises(ValueError, match="apply_budget again"):
-        sample(pipe, arguments)
-    pipe.scheduler = scheduler
     pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
     with pytest.raises(ValueError, match="call disable_cache"):
         sample(pipe, arguments)
     pipe.transformer_2 = pipe.transformer
     with pytest.raises(ValueError, match="two transformers"):
         apply_budget(pipe, 0.6)
+
+
+def modes_of_runs(pipe, arguments, *runs):
+    """Modes of the calls of a pipeline's transformer in some runs; ``runs`` are pipelines."""
+    called = []
+    hook = pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
+    try:
+        for run in runs:
+            sample(run, arguments, guidance_scale=1.0)
+    finally:
+        hook.remove()
+    return called
+
+
+def test_another_scheduler_is_another_run() -> None:
+    pipe, arguments, weak = pipeline()
+    applied = apply_budget(pipe, 0.6)
+    sample(pipe, arguments)
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    assert modes_of_runs(pipe, arguments, pipe) == list(applied.plan.modes)
+    assert weak in applied.plan.modes
+
+    def swap(pipe, *_):
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+        return {}
+
+    with pytest.raises(ValueError, match="got another scheduler in the middle of a run under a budget"):
+        sample(pipe, arguments, callback_on_step_end=swap)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("how", ["in place", "around"])
+def test_a_budget_holds_through_compilation(order, how) -> None:
+    pipe, arguments, _ = pipeline()
+    expected = sample(pipe, arguments)
+    with apply_budget(pipe, 0.6) as applied:
+        half, plan = sample(pipe, arguments), applied.plan
+    torch._dynamo.reset()
+    if order == "after":
+        applied = apply_budget(pipe, 0.6)
+    transformer = pipe.transformer
+    if how == "in place":
+        pipe.transformer.compile(backend="eager")
+    else:
+        pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+    if order == "before":
+        applied = apply_budget(pipe, 0.6)
+    torch.testing.assert_close(sample(pipe, arguments), half)
+    assert applied.plan == plan
+    compiled = pipe.transformer
+    applied.remove()
+    assert pipe.transformer is compiled
+    torch.testing.assert_close(sample(pipe, arguments), expected)
+    assert transformer.flexi.mode == "native"
+
+
+@pytest.mark.parametrize("shares", ["all", "transformer"])
+def test_pipelines_that_share_parts_have_budgets_of_their_own(shares) -> None:
+    pipe, arguments, weak = pipeline()
+    kept = {} if shares == "all" else {"scheduler": type(pipe.scheduler).from_config(pipe.scheduler.config)}
+    other, never = (type(pipe)(**(pipe.components | kept)) for _ in range(2))
+    for one in (other, never):
+        one.set_progress_bar_config(disable=True)
+    native = ["native"] * 4
+    first, second = apply_budget(pipe, 0.6), apply_budget(other, 0.3)
+    made = modes_of_runs(pipe, arguments, pipe, never, other, pipe)
+    one, two = list(first.plan.modes), list(second.plan.modes)
+    assert made == [*one, *native, *two, *one]
+    assert one.count(weak) < two.count(weak)
+    first.remove()
+    assert modes_of_runs(pipe, arguments, pipe, never, other) == [*native, *native, *two]
+    second.remove()
+    assert modes_of_runs(pipe, arguments, other) == native
+
+
+def test_from_pipe_and_copies() -> None:
+    pipe, arguments, weak = pipeline()
+    applied = apply_budget(pipe, 0.6)
+    for made in (type(pipe).from_pipe(pipe), WanPipeline.from_pipe(pipe)):
+        made.set_progress_bar_config(disable=True)
+        assert modes_of_runs(pipe, arguments, made) == ["native"] * 4
+    twin = copy.deepcopy(pipe)
+    applied.remove()
+    assert weak in modes_of_runs(twin, arguments, twin)
+    assert modes_of_runs(pipe, arguments, pipe) == ["native"] * 4
+
+
+def test_another_transformer_is_refused_by_name() -> None:
+    pipe, arguments, _ = pipeline()
+    other, _, _ = pipeline()
+    applied = apply_budget(pipe, 0.6)
+    own = pipe.transformer
+    for transformer in (other.transformer, unflexify(copy.deepcopy(own))):
+        pipe.transformer = transformer
+        with pytest.raises(ValueError, match="got another transformer in the WanPipeline than the one under a budget"):
+            sample(pipe, arguments)
+    pipe.transformer = own
+
+    def swap(pipe, *_):
+        pipe.transformer = other.transformer
+        return {}
+
+    with pytest.raises(ValueError, match="got another transformer in the WanPipeline"):
+        sample(pipe, arguments, callback_on_step_end=swap)
+    applied.remove()
+    sample(pipe, arguments)
+
+
+@pytest.mark.parametrize("end", ["error", "stop", "exit", "interrupt"])
+def test_a_run_that_ends_early_leaves_the_model_native(end) -> None:
+    pipe, arguments, _ = pipeline()
+    plain = PIPELINES["wan"][0]()
+    plain.set_progress_bar_config(disable=True)
+    sample(pipe, arguments)  # attributes of diffusers' own
+    before = set(vars(pipe.scheduler)), set(vars(pipe)), type(pipe)
+    errors = {"error": RuntimeError, "stop": KeyboardInterrupt, "exit": SystemExit}
+    applied = apply_budget(pipe, 0.6)
+
+    def callback(pipe, *_):
+        if end == "interrupt":
+            pipe._interrupt = True
+            return {}
+        raise errors[end]
+
+    if end == "interrupt":
+        sample(pipe, arguments, callback_on_step_end=callback)
+    else:
+        with pytest.raises(errors[end]):
+            sample(pipe, arguments, callback_on_step_end=callback)
+    assert mode_of(pipe.transformer) == "native"
+    for one in (pipe, plain):  # how a LoRA got into weak layers
+        torch.manual_seed(0)
+        one.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    applied.remove()
+    assert torch.equal(sample(pipe, arguments), sample(plain, arguments))
+    assert (set(vars(pipe.scheduler)), set(vars(pipe)), type(pipe)) == before
+
+
+class Streaming(WanPipeline):
+    """Gives its videos one after another."""
+
+    def __call__(self, prompts, **settings):
+        for prompt in prompts:
+            yield WanPipeline.__call__(self, prompt, **settings)[0]
+
+
+def test_a_pipeline_that_yields_may_be_left_at_any_time() -> None:
+    pipe, arguments, weak = pipeline()
+    stream = Streaming(**pipe.components)
+    stream.set_progress_bar_config(disable=True)
+    settings = {name: value for name, value in arguments.items() if name != "prompt"}
+    settings |= {"num_inference_steps": 2, "guidance_scale": 1.0, "return_dict": False}
+    called = []
+    pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
+    applied = apply_budget(stream, 0.6)
+    source = stream(["a cat", "walks", "a cat"], **settings)
+    next(source)
+    plan = list(applied.plan.modes)
+    assert called == plan
+    assert weak in plan
+    sample(pipe, arguments, guidance_scale=1.0)  # never budgeted, between two results
+    next(source)
+    assert called == [*plan, *["native"] * 4, *plan]
+    source.close()
+    assert mode_of(pipe.transformer) == "native"
+    assert vars(stream.scheduler).keys() == vars(pipe.scheduler).keys() >= {"timesteps"}
+    assert "step" not in vars(stream.scheduler)
+
+
+def test_a_block_gives_back_the_budget_from_before_it() -> None:
+    pipe, arguments, _ = pipeline()
+    set_mode(pipe.transformer, "2x4x4")
+    with apply_budget(pipe, 0.6) as outer:
+        with apply_budget(pipe, 1.0):
+            assert modes_of_runs(pipe, arguments, pipe) == ["native"] * 4
+            with apply_budget(pipe, 0.9):
+                pass
+            assert modes_of_runs(pipe, arguments, pipe) == ["native"] * 4
+        assert modes_of_runs(pipe, arguments, pipe) == list(outer.plan.modes)
+        apply_budget(pipe, 1.0)
+        outer.remove()  # not in force any more
+        assert modes_of_runs(pipe, arguments, pipe) == ["native"] * 4
+    pipe._flexivid_budget.remove()
+    assert mode_of(pipe.transformer) == "2x4x4"
+
+
+def test_modes_are_not_set_in_a_run_under_a_budget() -> None:
+    pipe, arguments, weak = pipeline()
+
+    def callback(pipe, *_):
+        set_mode(pipe.transformer, weak)
+        return {}
+
+    says = r"got mode 2x4x4 in a run under a budget.*remove\(\) the budget first"
+    with apply_budget(pipe, 1.0), pytest.raises(ValueError, match=says):
+        sample(pipe, arguments, callback_on_step_end=callback)
+    sample(pipe, arguments, callback_on_step_end=callback)
+
+
+def test_a_pipeline_under_a_budget_is_saved_as_it_came(tmp_path) -> None:
+    pipe, _, _ = pipeline()
+    apply_budget(pipe, 0.6)
+    pipe.save_pretrained(tmp_path)
+    loaded = DiffusionPipeline.from_pretrained(tmp_path)
+    assert type(loaded) is WanPipeline
+    state = PIPELINES["wan"][0]().transformer.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.transformer.state_dict().items())
+
+
+def test_steps_that_are_not_heard_of_are_an_error() -> None:
+    pipe, arguments, _ = pipeline()
+
+    class Own(WanPipeline):
+        def __call__(self, *args, **kwargs):
+            shown, self.scheduler = self.scheduler, copy.deepcopy(self.scheduler)
+            try:
+                return super().__call__(*args, **kwargs)
+            finally:
+                self.scheduler = shown
+
+    own = Own(**pipe.components)
+    with apply_budget(own, 0.6), pytest.raises(ValueError, match="got another scheduler in the middle of a run"):
+        sample(own, arguments)

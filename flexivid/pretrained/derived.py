@@ -1,0 +1,72 @@
+"""Give one object methods of its own by a class derived from its class, and take them away again. Knows Python only.
+
+Python looks for ``__call__`` in the class, so what must happen around every call of an object cannot be put into the
+object. The derived class has the name and place of its base, and is equal to it: whoever writes the name of the class
+into a file, looks a model up by it or compares types (``from_pipe`` of diffusers does), sees what was there before. In
+dictionaries it is a class of its own. Copies and pickles of the object have the methods too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+Methods = Callable[[type], dict[str, Any]]
+
+
+@functools.cache
+def derived(base: type, methods: Methods) -> type:
+    """The class with the methods that ``methods`` makes for it; the same each time."""
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        reduced = super(kind, self).__reduce_ex__(protocol)
+        return (_blank, (base, methods), *reduced[2:]) if type(self) is kind else reduced
+
+    def same(cls: type, other: object) -> bool:
+        return cls is other or (cls is kind and other is base)
+
+    place = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    metaclass: Any = type("Alike", (type(base),), {"__eq__": same, "__hash__": type.__hash__})
+    kind = metaclass(base.__name__, (base,), {**place, **methods(base), "__reduce_ex__": reduce})
+    return kind
+
+
+def derive(instance: Any, methods: Methods) -> None:
+    """Give an object methods.
+
+    Args:
+        instance: Of any class that is written in Python.
+        methods: Function of a module, so that the object can be pickled: class -> methods by name.
+
+    Example:
+        >>> class Door: pass
+        >>> door = Door()
+        >>> derive(door, _loud)
+        >>> door(), type(door).__name__, type(door) in (Door, None)
+        ('Door called', 'Door', True)
+        >>> restore(door, _loud)
+        >>> type(door) is Door
+        True
+    """
+    kind: Any = type(instance)
+    if derived(kind.__mro__[1], methods) is not kind:
+        instance.__class__ = derived(kind, methods)
+
+
+def restore(instance: Any, methods: Methods) -> None:
+    """Give an object its class back. Where others derived further from it, the class stays, without effect."""
+    base: Any = type(instance).__mro__[1]
+    if derived(base, methods) is type(instance):
+        instance.__class__ = base
+
+
+def _blank(base: type, methods: Methods) -> Any:
+    instance: Any = object.__new__(base)
+    instance.__class__ = derived(base, methods)
+    return instance
+
+
+def _loud(base: type) -> dict[str, Any]:
+    """For the example of ``derive``."""
+    return {"__call__": lambda self: f"{base.__name__} called"}
