@@ -6,7 +6,6 @@ Nothing of it is registered in the model: whoever walks over its modules, parame
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import torch
 from torch import nn

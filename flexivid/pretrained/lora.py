@@ -22,7 +22,10 @@ def has_peft(model: nn.Module) -> bool:
     return any(isinstance(module, BaseTunerLayer) for module in model.modules())
 
 
-INNER = {True: "base_layer", False: "original_module"}  # where peft keeps a native module: of an adapted one, or a copied
+INNER = {
+    True: "base_layer",
+    False: "original_module",
+}  # where peft keeps a native module: of an adapted one, or a copied
 
 
 def native_names(model: nn.Module) -> dict[str, str]:

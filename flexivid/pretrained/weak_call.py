@@ -59,7 +59,6 @@ def has_chooser(flexi: Flexi) -> bool:
 
 def call_methods(base: type) -> dict[str, Any]:
     """What a flexified model has in the place of the methods of its class (derived.py)."""
-
     native_call, native_forward = base.__call__, base.forward  # type: ignore[attr-defined]
 
     @torch.compiler.disable(recursive=False, reason=REASON)
@@ -219,6 +218,4 @@ def refuse(model: nn.Module, flexi: Flexi, name: str) -> None:
             )
     for path in {path.rpartition(".")[0] for path in weak.lora_layers}:
         if vars(model.get_submodule(path)).get("fused_projections"):
-            raise ValueError(
-                "got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections"
-            )
+            raise ValueError("got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections")
