@@ -48,7 +48,8 @@ def build_parser() -> ArgumentParser:
     add(
         "--planner",
         help="staged, searched_fvd, spectral, fewer_steps, weak_first, three_phase, searched or adaptive (default: what"
-        " was searched, else staged); of a pipeline weak_first, weak_last or three_phase (default: weak_first)",
+        " was searched, else staged); of a pipeline staged (the default, which chooses the number of steps too),"
+        " weak_first, weak_last or three_phase",
     )
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 6x4x8x8,4x4x4x4,1x2x4x4")
     add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")

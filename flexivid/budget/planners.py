@@ -48,9 +48,25 @@ def staged(allowance: Allowance, table: Table | None = None) -> Schedule:
         return allowance.schedule([0] * allowance.num_steps)  # nothing is to be saved
     options = allowance.options[0], allowance.options[min(1, len(allowance.options) - 1)], allowance.options[-1]
     native, finer, cheapest = (allowance.costs[allowance.options.index(option)] for option in options)
+    early, middle, late = staged_counts(native, finer, cheapest, allowance.affordable)
+    return Schedule([options[2]] * early + [options[1]] * middle + [options[0]] * late)
+
+
+def staged_counts(native: int, finer: int, cheapest: int, affordable: int) -> tuple[int, int, int]:
+    """How many steps of the cheapest mode, of the finest weak one and of the native one :func:`staged` takes.
+
+    Args:
+        native: Cost of a native step, in any unit.
+        finer: Of one of the finest weak mode; likewise ``cheapest``. All may be the same mode.
+        affordable: What all steps may cost together; one of the cheapest is within it.
+
+    Example:
+        >>> staged_counts(100, 40, 10, 400), staged_counts(100, 40, 10, 90)
+        ((6, 6, 1), (5, 1, 0))
+    """
     with_coarse = finer + COARSE_SHARE * cheapest
-    late = min(MAX_STEPS, allowance.affordable // (native + FINER_SHARE * with_coarse))
-    left = allowance.affordable - late * native
+    late = min(MAX_STEPS, affordable // (native + FINER_SHARE * with_coarse))
+    left = affordable - late * native
     middle = min(MAX_STEPS, left // with_coarse) if cheapest < finer else 0
     if middle == 1 and finer + (FEWEST_STEPS - 1) * cheapest > left:
         middle = 0
@@ -58,7 +74,7 @@ def staged(allowance: Allowance, table: Table | None = None) -> Schedule:
     early = min(left // cheapest, MOST_COARSE * (late + middle + 1)) if cheapest < native else 0
     if not late and not middle and not early:
         late = 1  # an allowance pays for one call of its cheapest option
-    return Schedule([options[2]] * early + [options[1]] * middle + [options[0]] * late)
+    return early, middle, late
 
 
 def spectral(allowance: Allowance, spectrum: Spectrum, times_of: TimesOf) -> Schedule:

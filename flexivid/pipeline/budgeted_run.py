@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from flexivid.patching.shapes import Size3
-from flexivid.pipeline.pretrained_plan import PretrainedPlan, costs_of, plan_steps
+from flexivid.pipeline.pretrained_plan import PretrainedPlan, costs_of, explicit_plan, plan_steps
 from flexivid.pretrained.family import Fold, argument_names, config_of, named_call
 from flexivid.pretrained.flexi import Flexi
 from flexivid.pretrained.flexify import flexi_of
@@ -29,12 +29,18 @@ class BudgetedRun:
         pipe: Pipeline of diffusers.
         flexi: Of the transformer that the budget is for.
         on_plan: Called with the plan, before the network is.
-        budget: Fraction of the all-native cost.
-        how: ``guide_mode`` and ``planner`` of ``plan_steps``.
+        budget: Fraction of the all-native cost; ``None`` with an explicit schedule.
+        how: ``guide_mode`` and ``planner`` of ``plan_steps``, or ``modes`` and ``guide_modes`` of ``explicit_plan``.
     """
 
     def __init__(
-        self, pipe: Any, flexi: Flexi, on_plan: Callable[[PretrainedPlan], None], *, budget: float, how: dict[str, Any]
+        self,
+        pipe: Any,
+        flexi: Flexi,
+        on_plan: Callable[[PretrainedPlan], None],
+        *,
+        budget: float | None,
+        how: dict[str, Any],
     ) -> None:
         self.pipe, self.flexi, self.on_plan, self.budget, self.how = pipe, flexi, on_plan, budget, how
         self.scheduler = pipe.scheduler
@@ -99,7 +105,11 @@ class BudgetedRun:
             raise ValueError("got a cache of diffusers with a budget; expected one of them; call disable_cache")
         size, text_tokens = measure_call(model, args, kwargs)
         num_steps = getattr(self.pipe, "num_timesteps", None) or len(self.scheduler.timesteps)
-        self.plan = plan_steps(self.budget, costs_of(model, size, text_tokens), num_steps, **self.how)
+        costs = costs_of(model, size, text_tokens)
+        if self.budget is None:
+            self.plan = explicit_plan(costs=costs, num_steps=num_steps, **self.how)
+        else:
+            self.plan = plan_steps(self.budget, costs, num_steps, **self.how)
         self.on_plan(self.plan)
         return self.plan
 
@@ -114,7 +124,7 @@ class BudgetedRun:
         self.steps_done = self.steps_done + 1 if index is None else index - self._first_index
         if self.plan is not None and self.plan.guide_modes and self._calls == 1:
             raise ValueError(
-                f"got guide mode {self.how['guide_mode']} for a {type(self.pipe).__name__} that calls its transformer"
+                f"got guide mode {self.plan.guide_modes[-1]} for a {type(self.pipe).__name__} that calls its transformer"
                 " once a step; expected one call with and one without the prompt; guide it (guidance_scale), or leave"
                 " guide_mode out if it makes both in one call"
             )

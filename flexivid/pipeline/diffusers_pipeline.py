@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,8 @@ from flexivid.data.cells import text_of
 from flexivid.model.finite import require_finite_samples, require_finite_weights
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
-from flexivid.pipeline.pretrained_budget import apply_budget
-from flexivid.pipeline.pretrained_plan import PretrainedPlan, plan_steps
+from flexivid.pipeline.pretrained_budget import apply_budget, apply_schedule
+from flexivid.pipeline.pretrained_plan import STAGED, PretrainedPlan, plan_steps
 from flexivid.pipeline.pretrained_source import ANY_FILES, TRANSFORMER, ModelFiles, files_of, plain_loading
 from flexivid.pipeline.recorded_calls import NetworkReachedError
 from flexivid.pipeline.sample_folder import file_name, prepare_folder
@@ -100,11 +99,11 @@ def sample_pipeline(
     pipe: Any,
     prompts: Sequence[str],
     budget: float,
-    folder: Path,
+    plan: PretrainedPlan,
     *,
+    folder: Path,
     fps: float,
     seed: int = 0,
-    how: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> tuple[PipelineOutcome, list[np.ndarray]]:
     """Make and write one video a prompt at one budget; video i starts from the noise of seed + i.
@@ -112,26 +111,25 @@ def sample_pipeline(
     Args:
         pipe: From ``load_pipeline``.
         prompts: One video each.
-        budget: Fraction of the all-native cost.
+        budget: What the plan is called by.
+        plan: Mode of every step.
         folder: Where to; it must exist.
         fps: Frames a second.
         seed: Base seed.
-        how: More for ``apply_budget``: ``planner``, ``guide_mode``.
-        settings: For the pipeline.
+        settings: For the pipeline, ``num_inference_steps`` among them where the plan has another number than its own.
 
     Raises:
         NotFiniteSampleError: If a video holds NaN; it is not written.
     """
     started, files, videos = time.perf_counter(), [], []
-    with apply_budget(pipe, budget, **how) as applied:
+    with apply_schedule(pipe, plan.modes, guide_modes=plan.guide_modes):
         for number, prompt in enumerate(prompts):
             source = torch.Generator().manual_seed(seed + number)
             frames = pipe(prompt, generator=source, output_type="np", **settings)[0][0]  # (t, h, w, 3) in [0, 1]
             require_finite_samples(torch.as_tensor(frames)[None], [number])
             videos.append((frames * 255).round().clip(0, 255).astype(np.uint8))
             files.append(write_video(folder / file_name(number, seed, budget), videos[-1], fps))
-    assert applied.plan is not None
-    return PipelineOutcome(budget, applied.plan, files, time.perf_counter() - started), videos
+    return PipelineOutcome(budget, plan, files, time.perf_counter() - started), videos
 
 
 def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
@@ -145,6 +143,19 @@ def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
     with suppress(NetworkReachedError), apply_budget(pipe, 1.0, on_plan=stop):
         pipe(prompt, output_type="latent", **settings)
     return plans[0]
+
+
+def default_planner(pipe: Any, settings: Mapping[str, Any], full: PretrainedPlan) -> str:
+    """``staged`` where the number of steps can be planned: a step is one call of the solver. Else ``weak_first``.
+
+    Args:
+        pipe: The pipeline.
+        settings: What it will be called with.
+        full: From :func:`full_plan`.
+    """
+    parameter = inspect.signature(type(pipe).__call__).parameters.get("num_inference_steps")
+    steps = settings.get("num_inference_steps", None if parameter is None else parameter.default)
+    return STAGED if steps == len(full.modes) else "weak_first"
 
 
 def run_pipeline(options: Any) -> dict[str, Any]:
@@ -166,7 +177,8 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
     full = full_plan(pipe, prompts[0], **settings)
-    how = {"guide_mode": options.guide_mode, "planner": options.planner or "weak_first"}
+    planner = options.planner or default_planner(pipe, settings, full)
+    how = {"guide_mode": options.guide_mode, "planner": planner}
     plans = [plan_steps(budget, full.costs, len(full.modes), **how) for budget in budgets]
     for budget, plan in zip(budgets, plans, strict=True):
         print(plan_line(budget, plan, len(prompts)))
@@ -175,9 +187,10 @@ def run_pipeline(options: Any) -> dict[str, Any]:
         return {"plans": [{"budget": b, "plan": str(plan), "predicted_macs": plan.macs} for b, plan in pairs]}
     folder = prepare_folder(options.output_dir)
     rows, outcomes, fps = [], [], options.fps or 16
-    for budget in budgets:
-        common = {"fps": fps, "seed": options.seed, "how": how, **settings}
-        outcome, videos = sample_pipeline(pipe, prompts, budget, folder, **common)
+    for budget, plan in zip(budgets, plans, strict=True):
+        steps = {"num_inference_steps": len(plan.modes)} if planner == STAGED else {}
+        common = {"folder": folder, "fps": fps, "seed": options.seed, **settings, **steps}
+        outcome, videos = sample_pipeline(pipe, prompts, budget, plan, **common)
         print(result_line(outcome))
         outcomes.append(outcome)
         rows.append((f"budget {outcome.budget:g}", videos[:8]))

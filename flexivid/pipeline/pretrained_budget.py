@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 from flexivid.pipeline.budgeted_run import BudgetedRun
-from flexivid.pipeline.pretrained_plan import PretrainedPlan, check_fraction, check_planner
+from flexivid.pipeline.pretrained_plan import PretrainedPlan, check_fraction, check_planner, explicit_plan
 from flexivid.pretrained.derived import derive, restore
 from flexivid.pretrained.flexify import NATIVE, flexi_of, switch
 
@@ -25,16 +25,16 @@ class AppliedBudget:
     under the budget that this one took the place of.
 
     Attributes:
-        budget: Fraction of the all-native cost.
+        budget: Fraction of the all-native cost; ``None`` under an explicit schedule.
         guide_mode: Mode of guidance's second call, or ``None``.
         plan: Of the latest run; ``None`` before the first call of the network.
     """
 
     def __init__(
-        self, pipe: Any, budget: float, how: dict[str, Any], on_plan: Callable[[PretrainedPlan], None] | None
+        self, pipe: Any, budget: float | None, how: dict[str, Any], on_plan: Callable[[PretrainedPlan], None] | None
     ) -> None:
         self.pipe, self.budget, self.how, self.on_plan = pipe, budget, how, on_plan
-        self.guide_mode: str | None = how["guide_mode"]
+        self.guide_mode: str | None = how.get("guide_mode")
         self.flexi = flexi_of(pipe.transformer)
         self.plan: PretrainedPlan | None = None
         self._is_removed = False
@@ -145,7 +145,8 @@ def apply_budget(
             buys more native steps. For pipelines that call with the prompt first and without it next (Wan,
             HunyuanVideo, Cosmos). ``None`` = the mode of the step, and then 1 is the pipeline as shipped.
         planner: Where the weak steps are: ``weak_first`` as in FlexiDiT's paper (2502.20126), ``weak_last``, or
-            ``three_phase`` with native steps at both ends.
+            ``three_phase`` with native steps at both ends. All keep the number of steps that the pipeline is
+            called with; ``flexivid.sample --pipeline`` plans that too, see ``apply_schedule``.
         on_plan: Called with the plan of each run, before the network is.
 
     Returns:
@@ -165,6 +166,34 @@ def apply_budget(
     """
     check_fraction(budget)
     check_planner(planner)
+    _check_pipeline(pipe)
+    return AppliedBudget(pipe, budget, {"guide_mode": guide_mode, "planner": planner}, on_plan)
+
+
+def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str] = ()) -> AppliedBudget:
+    """Run a diffusers pipeline with the mode of every solver step given.
+
+    A run must have as many steps: ``pipe(..., num_inference_steps=len(modes))``.
+
+    Args:
+        pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
+        modes: One a step, ``"native"`` or a weak mode, e.g. those of ``plan_steps(..., planner="staged")``.
+        guide_modes: The same for the call without the prompt; empty = those of the steps.
+
+    Returns:
+        A handle as of :func:`apply_budget`.
+
+    Raises:
+        ValueError: If a mode is unknown, or the pipeline is not one that can take a schedule; a run of another number
+            of steps is refused at the first call of the network.
+    """
+    _check_pipeline(pipe)
+    known = (NATIVE, *flexi_of(pipe.transformer).modes)
+    explicit_plan(modes, dict.fromkeys(known, 1), len(modes), guide_modes)
+    return AppliedBudget(pipe, None, {"modes": tuple(modes), "guide_modes": tuple(guide_modes)}, None)
+
+
+def _check_pipeline(pipe: Any) -> None:
     if getattr(pipe, "transformer", None) is None or getattr(pipe, "scheduler", None) is None:
         raise ValueError(
             f"got a {type(pipe).__name__}; expected a diffusers pipeline with a transformer and a scheduler; pass one"
@@ -172,4 +201,3 @@ def apply_budget(
     if getattr(pipe, "transformer_2", None) is not None:
         raise ValueError("got a pipeline with two transformers; expected one; call set_mode on each between steps")
     flexi_of(pipe.transformer)
-    return AppliedBudget(pipe, budget, {"guide_mode": guide_mode, "planner": planner}, on_plan)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from torch import nn
 
+from flexivid.budget.planners import staged_counts
 from flexivid.budget.schedule import affordable_cost, greedy_counts
 from flexivid.pretrained.cost import transformer_macs
 from flexivid.pretrained.flexify import NATIVE, flexi_of
+
+STAGED = "staged"
 
 
 class PretrainedPlan(NamedTuple):
@@ -20,6 +23,7 @@ class PretrainedPlan(NamedTuple):
         modes: ``"native"`` or a weak mode, one a step.
         costs: MACs of one call for one sample, by mode.
         guide_modes: Of the second call of each step, without the prompt; empty = the same modes, and not counted.
+        full_steps: Native steps of full compute; 0 = as many as the plan has.
 
     Example:
         >>> plan = PretrainedPlan(("1x4x4", "1x4x4", "native"), {"native": 100, "1x4x4": 10})
@@ -33,6 +37,7 @@ class PretrainedPlan(NamedTuple):
     modes: tuple[str, ...]
     costs: dict[str, int]
     guide_modes: tuple[str, ...] = ()
+    full_steps: int = 0
 
     @property
     def macs(self) -> int:
@@ -41,8 +46,9 @@ class PretrainedPlan(NamedTuple):
 
     @property
     def budget(self) -> float:
-        """Cost over that of as many native steps."""
-        return self.macs / (len(self.modes + self.guide_modes) * self.costs[NATIVE])
+        """Cost over that of full compute."""
+        calls = (self.full_steps or len(self.modes)) * (2 if self.guide_modes else 1)
+        return self.macs / (calls * self.costs[NATIVE])
 
     def mode_of(self, step: int, call: int) -> str:
         """Of a call in a step; what comes after the last step is native."""
@@ -84,9 +90,9 @@ def plan_steps(
     Args:
         budget: Fraction of the all-native cost, in (0, 1].
         costs: MACs by mode.
-        num_steps: Solver steps.
+        num_steps: Solver steps of full compute, and of the plan unless its planner is ``staged``.
         guide_mode: Mode of guidance's second call in all steps that are not cheaper; ``None`` = that of the step.
-        planner: Where the weak steps are: one of ``PLANNERS``.
+        planner: Where the weak steps are: one of ``PLANNERS``; or ``staged``, which chooses their number too.
 
     Raises:
         ValueError: If the budget is not a fraction, or less than the least, which is named; if there is no such mode
@@ -98,9 +104,11 @@ def plan_steps(
         ('5 of 1x4x4, 1 of 2x2x2, 4 of native', '2 of 2x2x2+1x4x4, 8 of native+1x4x4')
         >>> str(plan_steps(0.5, costs, 10, planner="weak_last"))
         '4 of native, 1 of 2x2x2, 5 of 1x4x4'
+        >>> str(plan_steps(0.5, costs, 4, planner=STAGED))
+        '4 of 1x4x4, 4 of 2x2x2'
     """
     check_fraction(budget)
-    check_planner(planner)
+    check_planner(planner, (*PLANNERS, STAGED))
     if guide_mode is not None and guide_mode not in costs:
         raise ValueError(
             f"got guide mode {guide_mode}; expected one of {', '.join(costs)}; choose one, or add the mode"
@@ -111,6 +119,9 @@ def plan_steps(
     names = sorted(costs, key=lambda name: (-costs[name], name != NATIVE))
     names = names[names.index(NATIVE) :]  # a mode that costs more than the native one buys nothing
     affordable = affordable_cost(budget, num_steps * full)
+    if planner == STAGED and price[names[-1]] <= affordable:
+        steps = _staged(names, price, affordable, num_steps)
+        return PretrainedPlan(steps, costs, tuple(guides[name] for name in steps) if guide_mode else (), num_steps)
     if num_steps * price[names[-1]] > affordable:
         raise ValueError(
             f"got budget {budget}; expected at least {least_budget({**price, NATIVE: full})}, which is every step in"
@@ -120,6 +131,40 @@ def plan_steps(
     finest_first = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
     modes = PLANNERS[planner](finest_first)
     return PretrainedPlan(tuple(modes), costs, tuple(guides[name] for name in modes) if guide_mode else ())
+
+
+def _staged(names: list[str], price: dict[str, int], affordable: int, num_steps: int) -> tuple[str, ...]:
+    """The cheapest mode, the finest weak one, native: as :func:`flexivid.budget.planners.staged`."""
+    if affordable >= num_steps * price[NATIVE]:
+        return (NATIVE,) * num_steps
+    finer = names[min(1, len(names) - 1)]
+    early, middle, late = staged_counts(price[NATIVE], price[finer], price[names[-1]], affordable)
+    return (names[-1],) * early + (finer,) * middle + (NATIVE,) * late
+
+
+def explicit_plan(
+    modes: Sequence[str], costs: dict[str, int], num_steps: int, guide_modes: Sequence[str] = ()
+) -> PretrainedPlan:
+    """A plan of given modes, for a run of as many steps.
+
+    Raises:
+        ValueError: If the run has another number of steps, or a mode is unknown.
+
+    Example:
+        >>> explicit_plan(["1x4x4", "native"], {"native": 100, "1x4x4": 10}, 2).budget
+        0.55
+    """
+    unknown = sorted({*modes, *guide_modes} - costs.keys())
+    if unknown:
+        raise ValueError(
+            f"got modes {', '.join(unknown)}; expected some of {', '.join(costs)}; choose these, or add them"
+        )
+    if len(modes) != num_steps:
+        raise ValueError(
+            f"got a run of {num_steps} steps under a schedule of {len(modes)}; expected as many; pass"
+            f" num_inference_steps={len(modes)}"
+        )
+    return PretrainedPlan(tuple(modes), costs, tuple(guide_modes))
 
 
 def _three_phase(finest_first: list[str]) -> list[str]:
@@ -141,7 +186,7 @@ def check_fraction(budget: float) -> None:
         raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
 
 
-def check_planner(name: str) -> None:
-    """Refuse what is not one of ``PLANNERS``."""
-    if name not in PLANNERS:
-        raise ValueError(f"got planner {name!r} for a pipeline; expected one of {', '.join(PLANNERS)}; choose one")
+def check_planner(name: str, known: Iterable[str] = PLANNERS) -> None:
+    """Refuse a planner that is not among the known ones, by default those that keep the number of steps."""
+    if name not in known:
+        raise ValueError(f"got planner {name!r} for a pipeline; expected one of {', '.join(known)}; choose one")

@@ -60,10 +60,26 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
     assert "x4x4" in lines[-1]
     assert [plan["budget"] for plan in json.loads(told)["plans"]] == [1.0, 0.8]
     assert not (tmp_path / "none").exists()
-    main(words(folders, "--budget", "0.8", *where, "--guidance-scale", "4", "--guide-mode", "2x4x4", "--dry-run"))
+    main(
+        words(
+            folders,
+            "--budget",
+            "0.8",
+            *where,
+            "--guidance-scale",
+            "4",
+            "--guide-mode",
+            "2x4x4",
+            "--planner",
+            "weak_first",
+            "--dry-run",
+        )
+    )
     line = capsys.readouterr().out.splitlines()[-1]
     assert "of native+2x4x4" in line
     assert "branch" not in line
+    main(words(folders, "--budget", "0.8", *where, "--planner", "staged", "--dry-run"))
+    assert capsys.readouterr().out.splitlines()[-1].startswith(lines[-1].split(";")[0])  # the default
     main(words(folders, "--budget", "0.8", *where, "--planner", "weak_last", "--dry-run"))
     assert capsys.readouterr().out.splitlines()[-1].startswith("budget 0.8: 2 of 1x4x4, 1 of 2x4x4; ")
 
@@ -76,7 +92,10 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
         (["--precision", "int8"], "got --precision int8"),
         (["--pipeline", "nowhere/at/all"], "got pipeline nowhere/at/all, which cannot be loaded"),
         (["--adapter", "nowhere"], "expected an adapter folder"),
-        (["--planner", "searched"], "got planner 'searched' for a pipeline; expected one of weak_first, weak_last"),
+        (
+            ["--planner", "searched"],
+            "got planner 'searched' for a pipeline; expected one of weak_first, weak_last",
+        ),
         (["--solver", "euler"], "got --solver with --pipeline"),
     ],
 )

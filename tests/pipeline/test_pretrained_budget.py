@@ -14,8 +14,8 @@ from diffusers import (
 from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 
-from flexivid.pipeline.pretrained_budget import apply_budget
-from flexivid.pipeline.pretrained_plan import PLANNERS, costs_of, least_budget, plan_steps
+from flexivid.pipeline.pretrained_budget import apply_budget, apply_schedule
+from flexivid.pipeline.pretrained_plan import PLANNERS, STAGED, costs_of, least_budget, plan_steps
 from flexivid.pretrained.flexify import flexify, mode_of, set_mode, unflexify
 from tests.pretrained.families import disturb
 from tests.pretrained.pipelines import PIPELINES
@@ -64,6 +64,33 @@ def test_planners_order_the_same_steps(guide_mode) -> None:
     assert plans["three_phase"].modes[0] == plans["three_phase"].modes[-1] == "native"
     with pytest.raises(ValueError, match="got planner 'searched' for a pipeline; expected one of weak_first"):
         plan_steps(0.5, COSTS, 20, planner="searched")
+
+
+@pytest.mark.parametrize("guide_mode", [None, "2x4x4"])
+@pytest.mark.parametrize("budget", [0.03, 0.1, 0.3, 0.7, 1.0])
+def test_a_staged_plan_chooses_its_number_of_steps_within_the_budget(budget, guide_mode) -> None:
+    plan = plan_steps(budget, COSTS, 5, planner=STAGED, guide_mode=guide_mode)
+    calls = 2 if guide_mode else 1
+    assert plan.macs <= budget * 5 * calls * COSTS["native"]
+    assert plan.budget == pytest.approx(plan.macs / (5 * calls * COSTS["native"]))
+    prices = [COSTS[mode] for mode in plan.modes]
+    assert prices == sorted(prices)
+    assert set(plan.modes) <= {"native", "2x2x2", "2x4x4"}  # the finest weak mode, and the cheapest
+    assert budget < 1 or plan.modes == ("native",) * 5
+
+
+def test_a_run_follows_an_explicit_schedule_of_its_length() -> None:
+    pipe, arguments, weak = pipeline()
+    called = watch(pipe.transformer)
+    with apply_schedule(pipe, ["native", "native", weak]) as applied:
+        sample(pipe, arguments, steps=3)
+        assert applied.plan is not None
+        assert applied.plan.budget < 1
+        with pytest.raises(ValueError, match=r"got a run of 2 steps under a schedule of 3; expected as many"):
+            sample(pipe, arguments, steps=2)
+    assert list(dict.fromkeys(called)) == ["native", weak]
+    with pytest.raises(ValueError, match="got modes 9x9x9; expected some of native"):
+        apply_schedule(pipe, ["9x9x9"])
 
 
 def test_the_real_pipeline_follows_the_planner() -> None:
