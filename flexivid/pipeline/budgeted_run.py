@@ -124,8 +124,8 @@ class BudgetedRun:
         self.steps_done = self.steps_done + 1 if index is None else index - self._first_index
         if self.plan is not None and self.plan.guide_modes and self._calls == 1:
             raise ValueError(
-                f"got guide mode {self.plan.guide_modes[0]} for a {type(self.pipe).__name__} that calls its"
-                " transformer once a step; expected one call with and one without the prompt; guide it (guidance_scale), or leave"
+                f"got guide mode {self.plan.guide_modes[0]} for a {type(self.pipe).__name__} that makes one call"
+                " a step; expected one call with and one without the prompt; guide it (guidance_scale), or leave"
                 " guide_mode out if it makes both in one call"
             )
         self._calls = 0
