@@ -180,7 +180,7 @@ def test_the_call_without_the_prompt_takes_its_own_mode(family) -> None:
 def test_a_guide_mode_needs_a_second_call() -> None:
     pipe, arguments, _ = pipeline()
     with apply_budget(pipe, 0.6, guide_mode="2x4x4"):
-        with pytest.raises(ValueError, match=r"WanPipeline that calls its transformer once a step; expected one call"):
+        with pytest.raises(ValueError, match=r"WanPipeline that makes one call a step; expected one call"):
             sample(pipe, arguments, guidance_scale=1.0)
         sample(pipe, arguments, guidance_scale=4.0)  # nothing is lost
     with pytest.raises(ValueError, match=r"got guide mode 9x9x9; expected one of native, 2x2x2"):
