@@ -68,7 +68,7 @@ def load_pipeline(
         ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
     """
     pipe = whole_pipeline(model, dtype=dtype, files=files)
-    load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(dtype))
+    load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(pipe.transformer))
     return pipe.to(device)
 
 

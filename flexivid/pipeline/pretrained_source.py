@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from flexivid.pipeline.checkpoint import CONFIG
 
@@ -108,9 +109,13 @@ class ModelFiles:
                 " leave it out"
             )
 
-    def keep_fingerprint(self, dtype: torch.dtype) -> bool:
-        """Whether weights read in ``dtype`` have the fingerprint of those in float32: float16 rounds otherwise."""
-        return dtype != torch.float16 and self.variant != "fp16"
+    def keep_fingerprint(self, model: nn.Module) -> bool:
+        """Whether a model that was read so has the fingerprint of its weights in float32.
+
+        bfloat16 keeps it; float16 rounds otherwise, and float8 or quantised weights are others.
+        """
+        dtypes = {weight.dtype for weight in model.parameters()}
+        return self.variant != "fp16" and dtypes <= {torch.float64, torch.float32, torch.bfloat16}
 
 
 ANY_FILES = ModelFiles()
@@ -124,7 +129,7 @@ def files_of(options: Any) -> ModelFiles:
 
 @contextmanager
 def plain_loading(model: str, expected: str) -> Iterator[None]:
-    """Say in one line why a model cannot be loaded; a library that a quantised one needs is an ``ImportError``.
+    """Say in one line why a model cannot be loaded.
 
     Example:
         >>> with plain_loading("model a/b", "a diffusers model"):
@@ -135,6 +140,6 @@ def plain_loading(model: str, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # of many kinds: no file, a broken one, no library or no device for a quantised model
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"got {model}, which cannot be loaded ({reason}); expected {expected}; check it") from error

@@ -109,7 +109,7 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     folder.mkdir(parents=True, exist_ok=True)
     for name in calls[0]:
         rows = torch.cat([call[name] for call in calls])
-        np.save(folder / f"{name}.npy", rows.to(torch.float16 if rows.is_floating_point() else rows.dtype).numpy())
+        np.save(folder / f"{name}.npy", half_rows(rows, torch.float32).numpy())
     return folder
 
 
@@ -177,5 +177,33 @@ def _rows(call: dict[str, Any], name: str) -> np.ndarray:
     value, count = call[name], len(call["hidden_states"])
     value = value.expand(count) if value.ndim == 0 else value
     value = value.expand(count, *value.shape[1:]) if len(value) == 1 else value
-    is_wide = value.is_floating_point() and name != "timestep"
-    return value.to(torch.float16 if is_wide else value.dtype).numpy()
+    if name == "timestep":  # of which bfloat16 and float16 would keep three digits
+        return (value.float() if value.is_floating_point() else value).numpy()
+    return half_rows(value, None).numpy()
+
+
+def half_rows(value: Tensor, wider: torch.dtype | None) -> Tensor:
+    """Numbers as they are kept on disk, in float16: NumPy has no bfloat16.
+
+    Args:
+        value: Any tensor; integers stay.
+        wider: Dtype for what float16 cannot hold; ``None`` = refuse that.
+
+    Raises:
+        ValueError: If float16 cannot hold the numbers, and there is no ``wider``.
+
+    Example:
+        >>> half_rows(torch.tensor([1e6]).bfloat16(), torch.float32)
+        tensor([999424.])
+    """
+    if not value.is_floating_point():
+        return value
+    half = value.to(torch.float16)
+    if torch.equal(half.isfinite(), value.isfinite()):
+        return half
+    if wider is None:
+        raise ValueError(
+            f"got numbers up to {value.abs().max().item():g} in a call; expected what float16 holds (65504), in which"
+            " calls are kept; record with another model"
+        )
+    return value.to(wider)

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {4: F.conv2d, 5: F.conv3d}  # by the axes of the weights
 READABLE = (nn.Linear, nn.Conv2d, nn.Conv3d)  # their weights are what they compute with; a subclass may scale them
 PLAIN = (Tensor, nn.Parameter, DTensor)  # tensors that hold their numbers as they are
+UNIT = 256  # length of the vectors that a layer is asked with: in half precision a large bias hides small weights
 LEAST_BYTES = 2  # of a number to compute with; anything smaller is a form of storage
 
 
@@ -127,12 +128,12 @@ def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     Example:
         >>> class Halves(nn.Linear):
         ...     def forward(self, x): return super().forward(x) / 2
-        >>> layer = Halves(2, 1)
+        >>> layer = Halves(2, 1, bias=False)
         >>> torch.equal(values_of(layer, torch.float32)[0] * 2, layer.weight)
         True
     """
     inputs = _unit_inputs(layer, dtype)
-    if not _is_plain(layer):
+    if not is_plain(layer):
         return _asked(layer, inputs)
     stored = layer.weight.detach()
     weight = stored.to(new_dtype(stored.dtype) if stored.dtype.itemsize >= LEAST_BYTES else torch.float32, copy=True)
@@ -142,7 +143,7 @@ def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
     try:
         zero = layer(torch.zeros_like(inputs[:1]))
-        answers = layer(inputs).to(new_dtype(inputs.dtype))
+        answers = layer(inputs * UNIT).to(new_dtype(inputs.dtype)) / UNIT
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:150]
         raise ValueError(
@@ -151,11 +152,17 @@ def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
             " quantisation"
         ) from error
     bias = zero.to(answers.dtype).flatten()
-    weight = answers.reshape(len(inputs), -1) - bias  # (inputs, outputs)
+    weight = answers.reshape(len(inputs), -1) - bias / UNIT  # (inputs, outputs)
     return weight.T.reshape(-1, *inputs.shape[1:]).contiguous(), bias
 
 
-def _is_plain(layer: Any) -> bool:
+def is_plain(layer: Any) -> bool:
+    """Whether a layer's weights can be read: floating point, and what it computes with.
+
+    Example:
+        >>> is_plain(nn.Linear(2, 2)), is_plain(nn.LayerNorm(2))
+        (True, False)
+    """
     weight = getattr(layer, "weight", None)
     return type(layer) in READABLE and type(weight) in PLAIN and layer.weight.is_floating_point()
 
@@ -178,8 +185,8 @@ def stored_values(value: object) -> Tensor | None:
     """An entry of a state dict as plain numbers; ``None`` for what is none, like the settings of a quantisation.
 
     Example:
-        >>> stored_values(torch.quantize_per_tensor(torch.tensor([0.5]), 0.25, 0, torch.qint8)).tolist()
-        [0.5]
+        >>> stored_values(torch.ones(2)).tolist(), stored_values("nf4")
+        ([1.0, 1.0], None)
     """
     if not isinstance(value, Tensor):
         return None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flexivid.pretrained.affine import LEAST_BYTES, Affine, compute_dtype, new_dtype
+from flexivid.pretrained.affine import LEAST_BYTES, Affine, compute_dtype, is_plain, new_dtype
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.lora import LoraLinear
 from flexivid.pretrained.shadows import Registered
@@ -61,7 +61,7 @@ def _modes(model: nn.Module) -> list[WeakMode]:
 def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affine:
     """A linear with base + B A, in the precision of the base, or what the model computes in where that is more."""
     weight = getattr(base, "weight", None)
-    if type(base) is not nn.Linear or not base.weight.is_floating_point():
+    if not is_plain(base):
         raise ValueError(
             f"got a {type(base).__name__} at {path}{_kind(weight)}; expected a linear in floating point without other"
             " adapters; merge before you add them, and before quantising, or use the LoRA itself"
@@ -78,4 +78,5 @@ def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affi
 
 
 def _kind(weight: Any) -> str:
-    return f" of {weight.dtype}" if isinstance(weight, torch.Tensor) else ""
+    """What the weights are, for an error."""
+    return f" of {type(weight).__name__}, {weight.dtype}" if isinstance(weight, torch.Tensor) else ""

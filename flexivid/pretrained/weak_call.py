@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from flexivid.patching.shapes import Size3
+from flexivid.pretrained.affine import is_plain
 from flexivid.pretrained.family import argument_names, named_call
 from flexivid.pretrained.flexi import NATIVE, Flexi, WeakMode
 from flexivid.pretrained.shadows import Registered, Shadows
@@ -218,7 +219,7 @@ def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     for path, layer in weak.lora_layers.items():
         base = layer.adapt(registered[path])
-        if weak.merged and type(base) is not nn.Linear:
+        if weak.merged and not is_plain(base):
             raise ValueError(
                 f"got a {type(base).__name__} at {path} after merge_lora; expected the linear that was merged; call"
                 " unmerge_lora first"

@@ -130,10 +130,9 @@ class FlexiDistillation(LightningModule):
     def configure_model(self) -> None:
         """Load the transformer and attach the modes, once; with a mesh of devices, shard both (FSDP2)."""
         if self.network is None:
-            dtype = DTYPES[self.weights]
-            network = load_transformer(self.transformer, dtype=dtype, files=self.files)
+            network = load_transformer(self.transformer, dtype=DTYPES[self.weights], files=self.files)
             if self.adapter:
-                load_adapter(network, self.adapter, check=self.files.keep_fingerprint(dtype))
+                load_adapter(network, self.adapter, check=self.files.keep_fingerprint(network))
             else:
                 flexify(network, self.modes, **self.flexify_settings)
             self._adopt(network)

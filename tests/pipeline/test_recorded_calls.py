@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexivid.pipeline.recorded_calls import record_calls, record_texts
+from flexivid.pipeline.recorded_calls import half_rows, record_calls, record_texts
 from flexivid.training.arrays import CallArrays, Rows
 from tests.pretrained.pipelines import PIPELINES
 
@@ -36,6 +36,24 @@ def test_calls_come_back(tmp_path, family) -> None:
     answers = torch.cat([answer for _, answer in heard])
     for answer in outputs:  # half precision on disk
         assert (answers - answer).flatten(1).abs().amax(1).min() < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["hunyuan", "cosmos"])  # whose times come in the dtype of the latent
+def test_calls_in_bfloat16_come_back(tmp_path, family) -> None:
+    pipe = PIPELINES[family][0]().to(torch.bfloat16)
+    record_calls(pipe, tmp_path, ["a cat"], per_prompt=2, **(arguments_of(family) | {"guidance_scale": 1.0}))
+    rows = Rows(tmp_path)
+    assert rows.arrays["timestep"].dtype == "float32"
+    assert rows.arrays["hidden_states"].dtype == "float16"
+
+
+def test_numbers_beyond_half_precision_are_kept_or_refused(tmp_path) -> None:
+    wide = torch.tensor([[1e6, 1.0]]).bfloat16()
+    assert torch.equal(half_rows(wide, torch.float32), wide.float())
+    assert half_rows(wide / 1e6, torch.float32).dtype == torch.float16
+    with pytest.raises(ValueError, match=r"got numbers up to 999424 in a call; expected what float16 holds"):
+        half_rows(wide, None)
 
 
 def test_without_prompts_or_calls(tmp_path) -> None:

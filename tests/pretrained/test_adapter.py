@@ -70,6 +70,8 @@ def test_other_weights_other_families_and_other_modes_are_refused(tmp_path) -> N
     assert mode_of(load_adapter(other, tmp_path, check=False)) == "native"
     with pytest.raises(ValueError, match="an adapter for WanTransformer3DModel; expected one for LTX"):
         load_adapter(build(CASES[1]), tmp_path)
+    with pytest.raises(ValueError, match=r"OptimizedModule around a WanTransformer3DModel; .* flexify it first"):
+        load_adapter(torch.compile(build(WAN)), tmp_path)
     with pytest.raises(ValueError, match="call unflexify first"):
         load_adapter(flexify(build(WAN), ["2x2x2"], rank=2), tmp_path)
     with pytest.raises(ValueError, match=r"with flexivid\.json"):

@@ -177,10 +177,29 @@ def test_the_native_mode_goes_by_its_written_form_too() -> None:
     assert mode_of(set_mode(set_mode(model, "2x2x2"), "1x2x2")) == "native"
 
 
+def part_compiled() -> nn.Module:
+    model = build(WAN)
+    model.blocks[1] = torch.compile(model.blocks[1])
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda: flexify(nn.Linear(2, 2), ["1x4x4"]), "class Linear; expected one of CogVideoX"),
+        (
+            lambda: flexify(torch.compile(build(WAN)), ["1x4x4"]),
+            "OptimizedModule around a Wan.*; flexify it first, then",
+        ),
+        (
+            lambda: flexify(nn.DataParallel(build(WAN)), ["1x4x4"]),
+            "DataParallel around a WanTransformer3DModel; expected",
+        ),
+        (lambda: flexify(part_compiled(), ["1x4x4"]), "with blocks.1 compiled; expected none; flexify it first"),
+        (
+            lambda: flexify(accelerate.cpu_offload(build(WAN), torch.device("cpu")), ["1x4x4"]),
+            "that is offloaded; expected",
+        ),
         (lambda: flexify(build(WAN), ["1x1x1"]), "expected a whole multiple"),
         (lambda: flexify(build(WAN), ["1x3x4"]), "expected a whole multiple"),
         (lambda: flexify(build(WAN), ["1x2x2"]), "expected one weak mode"),
