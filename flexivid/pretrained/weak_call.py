@@ -169,6 +169,13 @@ class WeakBlock(nn.Module):
         self.mode = mode
         self.path = path
 
+    def __getattr__(self, name: str) -> Any:
+        """Attributes of the block, of which some models ask (VideoDiT for ``norm1``)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(vars(self)["block"][0], name)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the block."""
         if self.source[0].active == self.mode:

@@ -18,7 +18,7 @@ from flexivid.pipeline.pretrained_budget import apply_budget
 from flexivid.pipeline.pretrained_model import flexify_and_compare, report
 from flexivid.pretrained.adapter import load_adapter, save_adapter
 from flexivid.pretrained.calls import first_output
-from flexivid.pretrained.flexify import flexify, set_mode
+from flexivid.pretrained.flexify import adapter_parameters, flexify, set_mode
 from flexivid.pretrained.merged import merge_lora
 from tests.pretrained.families import CASES, Case, build, by_family, call, disturb, output
 from tests.pretrained.pipelines import PIPELINES
@@ -151,13 +151,15 @@ def test_casting_layer_by_layer_leaves_an_adapter_as_it_was_trained(name: str, t
     assert list(load_adapter(recipe.change(build(WAN)), tmp_path).flexi.modes) == list(WAN.modes)
 
 
-def test_casting_the_whole_model_as_one_layer_leaves_the_adapter_precise(tmp_path) -> None:
+def test_casting_the_whole_model_leaves_the_adapter_precise_and_a_cast_adapter_is_not_written(tmp_path) -> None:
     model = flexible(WAN, build(WAN, BF16))
-    before = {name: value.clone() for name, value in model.flexi.state_dict().items()}
-    apply_layerwise_casting(model, E4M3, BF16, skip_modules_pattern=None)  # the model as one layer
-    assert next(model.parameters()).dtype == E4M3
-    after = model.flexi.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
+    apply_layerwise_casting(model, E4M3, BF16, skip_modules_pattern=None)  # the model as one layer, without ours
+    assert all(parameter.dtype == torch.float32 for parameter in adapter_parameters(model))
+    model.flexi.to(E4M3)
+    with pytest.raises(
+        ValueError, match=r"stored in torch.float8_e4m3fn, its precision lost; .* before the whole model"
+    ):
+        save_adapter(model, tmp_path)
 
 
 @by_family

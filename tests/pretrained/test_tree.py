@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 import torch
@@ -186,20 +187,28 @@ def test_a_backward_pass_is_that_of_the_modes_of_its_calls(case) -> None:
 
 def test_calls_in_threads_wait_for_each_other() -> None:
     model, arguments = flexible("native"), call(WAN, WAN.even)
-    native, found = output(model, arguments), []
-    weak = threading.Thread(target=lambda: set_mode(model, "native") and found.append(output(model, arguments)))
-    block, went_on = threading.Event(), threading.Event()
-    hook = model.blocks[0].register_forward_pre_hook(
-        lambda *_: (block.set(), went_on.wait(0.3)) if mode_of(model) != "native" else None
-    )
-    first = threading.Thread(target=lambda: output(set_mode(model, "1x4x4"), arguments))
-    first.start()
-    block.wait(10)
-    weak.start()
-    first.join()
-    weak.join()
+    native, weak, found = output(model, arguments), output(flexible(), arguments), {}
+    inside = threading.Event()
+
+    def linger(*_: object) -> None:
+        if mode_of(model) != "native":
+            inside.set()
+            time.sleep(0.3)
+
+    hook = model.blocks[0].register_forward_pre_hook(linger)
+
+    def run(mode: str) -> None:
+        found[mode] = output(set_mode(model, mode), arguments)
+
+    threads = [threading.Thread(target=run, args=(mode,)) for mode in ("1x4x4", "native")]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
     hook.remove()
-    assert torch.equal(found[0], native)
+    assert torch.equal(found["native"], native)
+    assert torch.equal(found["1x4x4"], weak)
 
 
 def test_what_is_merged_follows_a_cast() -> None:
