@@ -44,7 +44,7 @@ class SpectrumMeter:
 
     @torch.no_grad()
     def add(self, latents: Tensor) -> None:
-        """Count the finite clips of a batch, unless the limit is reached. The batch that reaches it is counted whole.
+        """Count a batch, unless the limit is reached. The batch that reaches it is counted whole.
 
         Args:
             latents: (b, c, t, h, w), on any device.
@@ -62,11 +62,6 @@ class SpectrumMeter:
             )
         latents = latents.cpu() if latents.device.type == "mps" else latents  # has no float64
         x = latents.double()
-        finite = x.isfinite().flatten(1).all(1)
-        if not finite.all():
-            x = x[finite]
-        if not len(x):
-            return
         power = [_power_along(x, axis).cpu() for axis in (2, 3, 4)]
         self._power = [old + new for old, new in zip(self._power, power, strict=True)] if before else power
         self._total += float(x.sum())

@@ -147,7 +147,7 @@ def _read(path: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tensor]]:
     if path.is_file():
         return _read_ckpt(path, ema)
     exported = (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
-    ckpt = next((file for file in (path / "checkpoints" / "last.ckpt", path / "last.ckpt") if file.is_file()), None)
+    ckpt = _last_ckpt(path)
     if ckpt is not None and not (exported and ema):
         return _read_ckpt(ckpt, ema)
     if not exported:
@@ -158,6 +158,15 @@ def _read(path: Path, ema: bool) -> tuple[dict, dict, dict[str, torch.Tensor]]:
     if not ema:
         raise ValueError(f"got --no-ema for {path}; expected a .ckpt, which keeps both weights; point to one")
     return _read_exported(path)
+
+
+def _last_ckpt(path: Path) -> Path | None:
+    """``last.ckpt`` of a run or of its ``checkpoints``; ``last-v1.ckpt`` where Lightning had to number a newer one."""
+    for folder in (path / "checkpoints", path):
+        files = [file for pattern in ("last.ckpt", "last-v*.ckpt") for file in folder.glob(pattern) if file.is_file()]
+        if files:
+            return max(files, key=lambda file: file.stat().st_mtime)
+    return None
 
 
 def _read_exported(folder: Path) -> tuple[dict, dict, dict[str, torch.Tensor]]:

@@ -20,7 +20,7 @@ from flexivid.pipeline.estimate import training_report
 from flexivid.pipeline.messages import refuse
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.training.checkpoint_file import refuse_code
-from flexivid.training.last_good import choose_good, fault_of, newest_first
+from flexivid.training.last_good import CUT_OFF, choose_good, fault_of, newest_first
 from flexivid.training.modes import batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion
 
@@ -98,6 +98,7 @@ class FlexiCLI(LightningCLI):
         file = self.config[self.config.subcommand].get("ckpt_path")
         fault = fault_of(Path(file)) if file and file != "last" else ""
         if fault:
+            fault = "is not one" if fault == CUT_OFF else fault
             raise ValueError(
                 f"got --ckpt_path {file}, which {fault}; expected a .ckpt of a run; check the path, or name `last` for"
                 " the last good one"
@@ -167,8 +168,7 @@ def find_last_good(root: Path) -> Path:
         raise FileNotFoundError(
             f"got --ckpt_path last, but no checkpoint below {root}/; expected a run with one; start without it"
         )
-    folders = dict.fromkeys(file.parent for file in every)
-    choice, passed = choose_good(file for folder in folders for file in every if file.parent == folder)
+    choice, passed = choose_good(every)
     told = "; ".join(f"{file}, which {fault}" for file, fault in passed)
     if choice is None:
         raise ValueError(

@@ -24,7 +24,7 @@ from flexivid.model.finite import NotFiniteError
 from flexivid.training.bad_steps import DivergedError, StepRecord, Verdict
 from flexivid.training.last_good import KEY, keep_proven, to_rewind_to
 from flexivid.training.optimizer import OptimizerSettings
-from flexivid.training.resume import renew_optimizers, require_steps_left
+from flexivid.training.resume import renew_optimizers, require_steps_left, require_time_left
 
 TINY = 1e-6  # where there is nothing to predict, any loss is small against this
 TOLD = 10  # bad steps that are told one by one; later ones only in hundreds
@@ -173,7 +173,12 @@ class GuardedModule(LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Note the settings of now before a checkpoint brings those of before; keep skipped steps out of averages."""
+        """Note the settings of now before a checkpoint brings those of before; keep skipped steps out of averages.
+
+        Raises:
+            ValueError: If no time is left.
+        """
+        require_time_left(self.trainer)
         self._fresh_groups = [
             [{k: copy.copy(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             for optimizer in self.trainer.optimizers
@@ -189,12 +194,7 @@ class GuardedModule(LightningModule):
         return decide
 
     def on_train_start(self) -> None:
-        """Go on by the settings of now.
-
-        Raises:
-            ValueError: If they leave nothing to do.
-        """
-        require_steps_left(self.trainer)
+        """Go on by the settings of now, not by those of the checkpoint."""
         renew_optimizers(self.trainer, self._fresh_groups)
 
     def on_train_epoch_end(self) -> None:
@@ -233,7 +233,12 @@ class GuardedModule(LightningModule):
         self._is_unproven = self.record.in_a_row == 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the counters."""
+        """Take over the counters.
+
+        Raises:
+            ValueError: If the run has passed its limits already.
+        """
+        require_steps_left(checkpoint, self._trainer)
         self.record = StepRecord(**checkpoint.get(KEY, {}))
 
 

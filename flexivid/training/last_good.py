@@ -16,6 +16,7 @@ from flexivid.model.finite import first_not_finite
 
 KEY = "bad_steps"  # of the counters of ``bad_steps.StepRecord`` in a checkpoint
 LAST, PROVEN = "last.ckpt", "last_good.ckpt"
+CUT_OFF = "is cut off, or no checkpoint"
 FEW = 3  # bad steps in a row happen to healthy runs; from so many on a checkpoint counts as one of a diverging run
 
 
@@ -43,7 +44,7 @@ def fault_of(file: Path) -> str:
     if not file.is_file():
         return "does not exist"
     if not is_zipfile(file):
-        return "is not one" if file.stat().st_size else "is empty"
+        return CUT_OFF if file.stat().st_size else "is empty"
     try:
         with ZipFile(file) as archive:
             damaged = archive.testzip()
@@ -69,13 +70,25 @@ def _fault_in(content: object) -> str:
 
 
 def newest_first(files: Iterable[Path]) -> list[Path]:
-    """Checkpoints by the time they were written; ``last.ckpt`` before others of the same time.
+    """Checkpoints of each folder, ``last.ckpt`` first and the rest by the time they were written; newest folder first.
+
+    Copied runs have other times, so within a folder names come first, where they say something. Lightning numbers a
+    ``last.ckpt`` that it did not write itself (``last-v1.ckpt``): then the time decides again.
 
     Example:
         >>> newest_first([])
         []
     """
-    return sorted(files, key=lambda file: (_written(file), file.name == LAST, file.name), reverse=True)
+    by_folder: dict[Path, list[Path]] = {}
+    for file in sorted(files, key=_written, reverse=True):
+        by_folder.setdefault(file.parent, []).append(file)
+    return [file for group in by_folder.values() for file in sorted(group, key=_rank)]
+
+
+def _rank(file: Path) -> int:
+    if file.name == PROVEN:
+        return 2
+    return 0 if file.name == LAST or file.name.startswith("last-v") else 1
 
 
 def _written(file: Path) -> float:

@@ -161,8 +161,8 @@ class FlexiDiffusion(GuardedModule):
         mode = self.mode_at(self.global_step)
         stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
         x0, count = self._latents(batch), len(batch["label"])
-        if tuple(x0.shape[2:]) == tuple(self.latent_size):  # of several shapes of clips, the one that is sampled
-            self.spectrum_meter.add(x0)
+        if not self.spectrum_meter.is_full and tuple(x0.shape[2:]) == tuple(self.latent_size):  # the one sampled
+            self.spectrum_meter.add(x0[x0.isfinite().flatten(1).all(1)])
         loss = self._losses(x0, batch["label"], mode, stream, dropout=self.objective.label_dropout).mean()
         self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)

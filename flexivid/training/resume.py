@@ -62,20 +62,42 @@ def renew_optimizers(trainer: Trainer, fresh_groups: Sequence[Sequence[Mapping[s
             group["lr"] = base * factor(scheduler.last_epoch)
 
 
-def require_steps_left(trainer: Trainer) -> None:
-    """Refuse limits that a run has passed before it goes on.
+def require_steps_left(checkpoint: Mapping[str, Any], trainer: Trainer | None) -> None:
+    """Refuse numbers of steps or epochs that a run has passed before it goes on.
+
+    Args:
+        checkpoint: Of the run.
+        trainer: With the limits of now.
 
     Raises:
-        ValueError: If ``max_steps`` or ``max_time`` is below what was done.
+        ValueError: If ``max_steps`` or ``max_epochs`` is below what was done.
 
     Example:
-        >>> require_steps_left(Trainer(logger=False, accelerator="cpu", max_steps=1))
+        >>> require_steps_left({"global_step": 7}, Trainer(logger=False, accelerator="cpu", max_steps=4))
+        Traceback (most recent call last):
+        ...
+        ValueError: got trainer.max_steps=4 for a checkpoint with 7 behind it; expected at least as many; raise it
     """
-    if 0 <= trainer.max_steps < trainer.global_step:
-        raise ValueError(
-            f"got trainer.max_steps={trainer.max_steps} for a checkpoint of step {trainer.global_step}; expected more"
-            " steps than are done; raise it"
-        )
+    if trainer is None or trainer.state.fn not in (None, "fit"):
+        return
+    for name, done in (("max_steps", checkpoint.get("global_step", 0)), ("max_epochs", checkpoint.get("epoch", 0))):
+        limit = getattr(trainer, name)
+        if limit is not None and 0 <= limit < done:
+            raise ValueError(
+                f"got trainer.{name}={limit} for a checkpoint with {done} behind it; expected at least as many; raise"
+                " it"
+            )
+
+
+def require_time_left(trainer: Trainer) -> None:
+    """Refuse a time that a run has taken before it goes on.
+
+    Raises:
+        ValueError: If nothing is left of ``max_time``.
+
+    Example:
+        >>> require_time_left(Trainer(logger=False, accelerator="cpu", max_steps=1))
+    """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         left = callback.time_remaining() if isinstance(callback, Timer) else None
         if left is not None and left <= 0:
