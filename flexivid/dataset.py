@@ -12,7 +12,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import ProgramParser, program_parser, words_of
+from flexivid.files.paths import resolve
+from flexivid.pipeline.command_line import ProgramParser, add_layout, program_parser, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = {
@@ -44,10 +45,16 @@ def build_parser() -> ArgumentParser:
     verbs = {verb: program_parser(f"dataset {verb}", text, EXAMPLES[verb]) for verb, text in VERBS.items()}
     for verb in ("check", "preview"):
         add = verbs[verb].add_argument
-        add("path", nargs="?", help="folder or manifest (default: data.root of the recipe)")
-        add("--config", "-c", action="append", help="a recipe; its data section counts; later ones override")
+        add("path", nargs="?", type=resolve, help="folder or manifest (default: data.root of the recipe)")
+        add(
+            "--config",
+            "-c",
+            action="append",
+            type=resolve,
+            help="a recipe; its data section counts; later ones override",
+        )
     for verb in ("index", "stats", "shard"):
-        verbs[verb].add_argument("path", help="folder or manifest of videos")
+        verbs[verb].add_argument("path", type=resolve, help="folder or manifest of videos")
     for name, kind, text in (
         ("num_frames", int, "frames of a clip"),
         ("stride", int, "distance of its frames in source frames"),
@@ -56,16 +63,20 @@ def build_parser() -> ArgumentParser:
         verbs["check"].add_argument(f"--{name}", type=kind, help=f"{text} (default: the recipe's)")
     verbs["check"].add_argument("--size", type=int, nargs="+", help="side of a clip, or height and width")
     verbs["check"].add_argument("--full", action="store_true", help="decode every frame instead of only looking")
-    verbs["check"].add_argument("--fix_manifest", help="write the files without fault to this .csv, .jsonl or .parquet")
+    verbs["check"].add_argument(
+        "--fix_manifest", type=resolve, help="write the files without fault to this .csv, .jsonl or .parquet"
+    )
     verbs["preview"].add_argument("--num", type=int, default=16, help="clips (default: 16)")
     verbs["stats"].add_argument("--num", type=int, default=256, help="frames for the colours (default: 256)")
     for verb in ("preview", "stats"):
-        verbs[verb].add_argument("--output_dir", default=verb, help=f"where files go (default: {verb})")
+        verbs[verb].add_argument("--output_dir", type=resolve, default=verb, help=f"where files go (default: {verb})")
+    for verb in VERBS:
+        add_layout(verbs[verb].add_argument)
     for verb in ("check", "stats"):
-        verbs[verb].add_argument("--json", help="write everything that was found to this file")
+        verbs[verb].add_argument("--json", type=resolve, help="write everything that was found to this file")
     for verb in ("check", "index", "stats"):
         verbs[verb].add_argument("--num_workers", type=int, help="processes (default: one a core)")
-    verbs["shard"].add_argument("output", help="new folder, or an address such as s3://bucket/name")
+    verbs["shard"].add_argument("output", type=resolve, help="new folder, or an address such as s3://bucket/name")
     verbs["shard"].add_argument("--chunk_mib", type=int, default=64, help="size of the files (default: 64)")
     parser = program_parser("dataset", __doc__.splitlines()[0], EXAMPLES[""])
     subcommands = parser.add_subcommands(dest="verb")
@@ -93,7 +104,7 @@ def check(options: Namespace) -> None:
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
     data = _recipe(options.config, options.path, _given(options))
-    parts = find_parts(data.root, num_workers=options.num_workers, decoder=data.decoder)
+    parts = find_parts(data.collection, num_workers=options.num_workers, decoder=data.decoder)
     workers = (options.num_workers or num_cores()) if options.full else 0
     with progress_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
@@ -116,7 +127,7 @@ def preview(options: Namespace) -> None:
 
     if options.num < 1:
         raise ValueError(f"got --num {options.num}; expected at least 1; raise it")
-    data = _recipe(options.config, options.path, {})
+    data = _recipe(options.config, options.path, _given(options))
     data.setup()
     loader = data.train_dataloader()
     addresses = _first_addresses(loader, options.num)
@@ -138,7 +149,7 @@ def index(options: Namespace) -> None:
     """Look at what is new, and say what is known."""
     from flexivid.data.inspection import find_parts
 
-    for name, (found, num_probed) in find_parts(options.path, num_workers=options.num_workers).items():
+    for name, (found, num_probed) in find_parts(_collection(options), num_workers=options.num_workers).items():
         total = len(found.videos) + len(found.bad)
         print(f"{name}: {len(found.videos)} videos and {len(found.bad)} bad files in {found.path}")
         print(f"  {num_probed} files looked at now, {total - num_probed} rows known before")
@@ -151,7 +162,7 @@ def stats(options: Namespace) -> None:
     from flexivid.data.inspection import find_parts
     from flexivid.data.pool import DecodePool, num_cores
 
-    videos = find_parts(options.path, num_workers=options.num_workers)["train"].found.videos
+    videos = find_parts(_collection(options), num_workers=options.num_workers)["train"].found.videos
     if len(videos) == 0:
         raise ValueError(f"got no video that can be decoded in {options.path}; expected some; run check to see why")
     values = room.quantities(videos)
@@ -172,7 +183,7 @@ def shard(options: Namespace) -> None:
     from flexivid.data.inspection import find_parts
     from flexivid.data.shard_writer import sources_of, write_shards
 
-    parts = find_parts(options.path)
+    parts = find_parts(_collection(options))
     for name, (found, _) in parts.items():
         output = options.output if len(parts) == 1 else f"{options.output.rstrip('/')}/{name.replace(' ', '_')}"
         size = options.chunk_mib << 20
@@ -198,9 +209,17 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
     return VideoDataModule(**parser.parse_object({"data": section}).data.as_dict())
 
 
+def _collection(options: Namespace) -> Any:
+    """The videos that a verb without a recipe is given."""
+    from flexivid.data.layout import Collection
+
+    return Collection(options.path, options.layout or "auto")
+
+
 def _given(options: Namespace) -> dict[str, Any]:
     """The options that override the recipe, under their names there."""
-    given = {name: getattr(options, name) for name in ("num_frames", "stride", "fps", "size")}
+    names = ("num_frames", "stride", "fps", "size", "layout")
+    given = {name: getattr(options, name, None) for name in names}
     if given["size"] is not None and len(given["size"]) == 1:
         given["size"] = given["size"][0]
     return {name: value for name, value in given.items() if value is not None}

@@ -13,7 +13,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_solving, program_parser, sampling_options, words_of
+from flexivid.files.paths import resolve
+from flexivid.pipeline.command_line import add_layout, add_solving, program_parser, sampling_options, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
@@ -34,8 +35,13 @@ def build_parser() -> ArgumentParser:
 
 
 def _add_what(add: Callable[..., Any]) -> None:
-    add("--checkpoint", "--ckpt", help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)")
-    add("--generated", help="folder of videos to measure instead of a checkpoint's; needs --reference")
+    add(
+        "--checkpoint",
+        "--ckpt",
+        type=resolve,
+        help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)",
+    )
+    add("--generated", type=resolve, help="folder of videos to measure instead of a checkpoint's; needs --reference")
     add(
         "--budgets",
         "--budget",
@@ -45,10 +51,13 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
     add("--num_videos", type=int, help="samples a budget, or clips of --generated (default: 2048)")
     add("--metric", help="i3d, motion, r3d_18, mvit_v2_s, swin3d_t or a file (default: i3d if its weights are there)")
-    add("--weights", help="weights of the metric's network (default: where they are usually kept)")
+    add("--weights", type=resolve, help="weights of the metric's network (default: where they are usually kept)")
     add("--compat", help="videogpt: I3D as in most PyTorch ports, for comparison with their numbers")
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
-    add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
+    add(
+        "--reference", type=resolve, help="folder or manifest of real videos (default: the data the run was trained on)"
+    )
+    add_layout(add)
     add("--split", help="train, held_out or all of the reference (default: held_out where it has enough clips)")
     add("--num_reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
@@ -61,7 +70,11 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--batch_size", type=int, default=16, help="videos in one call of the networks")
     add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add("--output_dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
+    add(
+        "--output_dir",
+        type=resolve,
+        help="where files go (default: evaluation/ in the run's folder; here for a shipped model)",
+    )
     add("--dry_run", action="store_true", help="print what would be done and what it costs, and stop")
     add("--json", action="store_true", help="last line of stdout is one JSON object")
 
@@ -147,6 +160,7 @@ def run_pair(options: Namespace) -> None:
         num_videos=options.num_videos,
         num_reference=options.num_reference,
         split=options.split,
+        layout=options.layout,
         seed=options.seed,
         batch_size=options.batch_size,
     )
@@ -184,6 +198,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
         seed=options.seed,
         reference=options.reference,
         split=options.split,
+        layout=options.layout,
         num_reference=options.num_reference,
         rate=_rate(options),
         ema=not options.no_ema,

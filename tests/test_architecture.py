@@ -17,22 +17,23 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 
 MAY_IMPORT = {  # room: the rooms below it that it may use
+    "files": set(),
     "patching": set(),
     "budget": {"patching"},
     "model": {"patching"},
     "diffusion": {"budget", "patching"},
     "latents": {"budget", "patching"},
-    "data": set(),
-    "metrics": set(),
-    "pretrained": {"budget", "patching"},
-    "pipeline": {"pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
-    "training": {"pipeline", "pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
+    "data": {"files"},
+    "metrics": {"files"},
+    "pretrained": {"budget", "patching", "files"},
+    "pipeline": {"pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching", "files"},
 }
+MAY_IMPORT["training"] = {"pipeline", *MAY_IMPORT["pipeline"]}
 NO_TORCH = ["__init__", "__main__", "sample", "train", "patching.shapes", "budget.cost", "budget.schedule"]
 NO_TORCH += ["budget.allowance", "budget.scores"]
 NO_TORCH += ["evaluate", "search", "flexify", "budget.search", "budget.table", "budget.units", "budget.planners"]
 NO_TORCH += ["budget.spectral"]
-NO_TORCH += ["model.config", "pipeline.messages", "pipeline.shipped", "data.clips", "data.manifest"]
+NO_TORCH += ["files.paths", "model.config", "pipeline.messages", "pipeline.shipped", "data.clips", "data.manifest"]
 PUBLIC = {
     "PatchMode", "FlexiDiTConfig", "FlexiDiT", "Condition", "macs", "Step", "Schedule", "weak_first", "constant",
     "for_budget", "budget_of", "generate", "load", "flexify", "set_mode", "apply_budget", "__version__",

@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from flexivid.files.paths import is_hidden
+
 RAR_PROGRAMS = {  # program -> its arguments
     "unrar": ("x", "-o+", "-idq", "{archive}", "{folder}/"),
     "bsdtar": ("-xf", "{archive}", "-C", "{folder}"),
@@ -86,7 +88,7 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
 
 def _unzip(path: Path, folder: Path, progress: bool) -> None:
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+        members = [member for member in archive.infolist() if not is_hidden(member.filename)]
         for member in members:
             _check_name(path, member.filename, is_link=stat.S_ISLNK(member.external_attr >> 16))
         for member in _shown(members, progress):
@@ -95,7 +97,7 @@ def _unzip(path: Path, folder: Path, progress: bool) -> None:
 
 def _untar(path: Path, folder: Path, progress: bool) -> None:
     with tarfile.open(path) as archive:
-        for member in _shown(archive, progress):
+        for member in _shown((member for member in archive if not is_hidden(member.name)), progress):
             _check_name(path, member.name, is_link=not (member.isfile() or member.isdir()))
             archive.extract(member, folder, set_attrs=False)
 

@@ -3,37 +3,38 @@
 Takes and gives Arrow columns.
 """
 
+import unicodedata
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SPLITS = {  # what a list may call its parts; of several that are held out, the first is used
-    "held_out": ("held_out", "heldout", "held-out"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-TRAIN = ("train", "training")
+from flexivid.data.split_names import SPLITS, split_of
+
 MAX_CLASSES = 1_000_000  # larger numbers mean something else
 
 
-def class_folders(folder: str, parents: set[str]) -> tuple[str, ...]:
+def class_folders(folder: str, parents: set[str], *, any_depth: bool = False) -> tuple[str, ...]:
     """Return the names of the folders that are classes, sorted; none if the folders are no classes.
+
+    Names are in the composed unicode form: a training and a held-out folder may be from different systems.
 
     Args:
         folder: The root.
         parents: The folders that hold videos.
+        any_depth: Whether videos may lie deeper, and beside the folders; the folders of the root are the classes.
 
     >>> class_folders("v", {"v/wind", "v/waves"}), class_folders("v", {"v", "v/waves"})
     (('waves', 'wind'), ())
     """
-    if len(parents) < 2 or any(parent.rpartition("/")[0] != folder for parent in parents):
+    if not any_depth and (len(parents) < 2 or any(parent.rpartition("/")[0] != folder for parent in parents)):
         return ()
-    return tuple(sorted(parent.rsplit("/", 1)[1] for parent in parents))
+    below = (parent[len(folder) :].lstrip("/") for parent in parents)
+    return tuple(sorted({unicodedata.normalize("NFC", names.split("/")[0]) for names in below if names}))
 
 
 def number_folders(paths: pa.ChunkedArray, folder: str, class_names: Sequence[str]) -> pa.Array:
-    """Return the class of each video, the folder that it is in, int32; -1 without classes.
+    """Return the class of each video, the folder of the root that it is in, int32; -1 without classes.
 
     Raises:
         ValueError: If a video is in none of the folders.
@@ -44,7 +45,7 @@ def number_folders(paths: pa.ChunkedArray, folder: str, class_names: Sequence[st
     if not class_names:
         return pa.repeat(pa.scalar(-1, pa.int32()), len(paths))
     below = pc.utf8_slice_codeunits(paths, len(folder) + 1)
-    names = pc.struct_field(pc.extract_regex(below, r"^(?P<name>[^/]+)/[^/]+$"), "name")
+    names = pc.utf8_normalize(pc.struct_field(pc.extract_regex(below, r"^(?P<name>[^/]+)/"), "name"), "NFC")
     labels = pc.index_in(names, value_set=pa.array(class_names, names.type), skip_nulls=True)
     if labels.null_count:
         path = paths.filter(pc.is_null(labels))[0]
@@ -107,12 +108,12 @@ def part_by_split(column: pa.ChunkedArray, source: str) -> tuple[pa.ChunkedArray
     >>> train.to_pylist(), held_out.to_pylist()
     ([True, False, False], [False, True, False])
     """
-    words = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(pc.cast(column, pa.large_string()), "")))
-    present = set(pc.unique(words).to_pylist())
-    unknown = sorted(present - set(TRAIN).union(*SPLITS.values()))
-    if unknown or not present & set(TRAIN):
-        wrong = f"split {unknown[0]!r}" if unknown else "no row of the split train"
+    words = pc.fill_null(pc.cast(column, pa.large_string()), "")
+    parts: dict[str | None, list[str]] = {}
+    for word in sorted(pc.unique(words).to_pylist()):
+        parts.setdefault(split_of(word), []).append(word)
+    if None in parts or "train" not in parts:
+        wrong = f"split {parts[None][0]!r}" if None in parts else "no row of the split train"
         raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct the column")
-    held_out = next((names for names in SPLITS.values() if present & set(names)), None)
-    among = pc.is_in(words, value_set=pa.array(TRAIN, words.type))
-    return among, None if held_out is None else pc.is_in(words, value_set=pa.array(held_out, words.type))
+    among = {part: pc.is_in(words, value_set=pa.array(some, words.type)) for part, some in parts.items()}
+    return among["train"], next((among[part] for part in SPLITS if part in among), None)

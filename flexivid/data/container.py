@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import av
 
-from flexivid.data.byte_range import is_byte_range, is_remote, read_bytes
+from flexivid.data.byte_range import is_byte_range, read_bytes
 from flexivid.data.facts import VideoError
+from flexivid.files.paths import is_remote
 
 Source = str | os.PathLike[str] | bytes
 MAX_PIXELS = 1 << 26  # of a frame: more than 8K x 8K is damage, and takes more memory than there is

@@ -23,6 +23,7 @@ from flexivid.data.loader import Batch, described
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.probe import VideoError
 from flexivid.data.run import FollowsRun
+from flexivid.files.paths import resolve
 
 Encode = Callable[[Tensor], Tensor]  # (b, c, t, h, w) uint8 -> (b, c, t, h, w), any floating point
 
@@ -77,7 +78,7 @@ def write_latents(
 data.windows=uniform
     """
     _refuse_drawn(dataset)
-    target = Path(folder)
+    target = Path(resolve(folder))
     target.mkdir(parents=True, exist_ok=True)
     unfinished = target / f"{name}.unfinished.npy"
     array, missing = None, []
@@ -119,7 +120,7 @@ def open_latents(folder: str | os.PathLike[str], dataset: ClipDataset, *, name: 
     FileNotFoundError: got data.latents=nowhere without train.npy; expected latents; write them, or correct the path
     """
     _refuse_drawn(dataset)
-    files = [Path(folder, name + ending) for ending in (".json", ".npy")]
+    files = [Path(resolve(folder), name + ending) for ending in (".json", ".npy")]
     if not all(file.is_file() for file in files):
         missing = f"got data.latents={os.fspath(folder)} without {files[1].name}"
         raise FileNotFoundError(f"{missing}; expected latents; write them, or correct the path")

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flexivid.data.byte_range import is_byte_range, is_remote
+from flexivid.data.byte_range import is_byte_range
 from flexivid.data.cache import runs
 from flexivid.data.clips import ClipRequest, ClipSettings, span_of, step_of
 from flexivid.data.facts import Facts, VideoError
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.videos import Videos
+from flexivid.files.paths import is_remote, resolve
 
 RUN_FRAMES = 256  # frames decoded by one request: a hang is noticed in any film, however long
 SMALL = (32, 32)  # decoded whole, shown to nobody
@@ -43,7 +44,7 @@ class Fault(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What ``survey`` finds; counts are of the videos that can be decoded.
+    """What ``survey`` finds; counts are of the videos that can be decoded; ``notes`` say what lies beside them.
 
     >>> Report(num_videos=0, num_clips=0, num_frames=0, hours=0.0).is_clean
     False
@@ -60,6 +61,7 @@ class Report(NamedTuple):
     durations: dict[str, int] = {}  # noqa: RUF012
     codecs: dict[str, int] = {}  # noqa: RUF012
     decoders: dict[str, int] = {}  # noqa: RUF012
+    notes: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -190,7 +192,7 @@ def write_manifest(
     ['path,text', '/v/b.mp4,wind']
     """
     refuse_ending(path)
-    path, left_out = Path(path), set(leave_out)
+    path, left_out = Path(resolve(path)), set(leave_out)
     rows = [row for row in range(len(videos)) if videos.path(row) not in left_out]
     columns = {"path": [_relative(videos.path(row), path.parent) for row in rows]}
     captions = [videos.caption(row) for row in rows]

@@ -6,19 +6,19 @@ are not looked for: one that is missing turns out bad when it is probed. Lists m
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from flexivid.data.byte_range import is_remote
+from flexivid.data.byte_range import open_binary
+from flexivid.data.row_paths import whole_paths
+from flexivid.files.paths import is_remote, resolve
 
 COLUMNS = {
     "path": ("path", "video", "video_path", "media_path", "file_name"),
@@ -59,8 +59,9 @@ def read_table(path: str) -> pa.Table:
     >>> read_table(path)["caption"].to_pylist()
     ['a dog']
     """
+    path = resolve(path)
     try:
-        with fsspec.open(path, "rb") as file:
+        with open_binary(path) as file:
             table = _READERS[_format(path)](file, path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"got {path}, which does not exist; expected a list of videos; correct it") from error
@@ -72,7 +73,7 @@ def read_table(path: str) -> pa.Table:
     if empty or len(paths) == 0:
         wrong = f"{empty} rows without a path" if empty else "no row"
         raise ValueError(f"got {path}, which has {wrong}; expected a path in each row; repair the list")
-    return table.set_column(table.column_names.index("path"), "path", _joined(path, paths))
+    return table.set_column(table.column_names.index("path"), "path", whole_paths(path, paths))
 
 
 def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
@@ -108,7 +109,7 @@ def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
 
 
 def _format(path: str) -> str:
-    name = path.lower().removesuffix(".gz")
+    name = (path.partition("?")[0] if is_remote(path) else path).lower().removesuffix(".gz")
     return name.rsplit(".", 1)[-1] if "." in name else ""
 
 
@@ -174,17 +175,6 @@ def _unpacked(file: IO[bytes], path: str) -> Any:
     import gzip  # rarely used
 
     return gzip.open(file) if path.lower().endswith(".gz") else file
-
-
-def _joined(path: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Make paths relative to the list whole; urls and absolute paths stay as they are."""
-    folder = path.rsplit("/", 1)[0] if is_remote(path) else os.path.dirname(path) or "."
-    whole = pc.or_(pc.starts_with(paths, "/"), pc.match_substring(paths, "://"))
-    text = pa.large_string()
-    relative = pc.replace_substring_regex(paths, r"^(\./)+", "")
-    return pc.if_else(
-        whole, paths, pc.binary_join_element_wise(pa.scalar(folder, text), relative, pa.scalar("/", text))
-    )
 
 
 _READERS = {

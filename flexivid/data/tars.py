@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from flexivid.data.byte_range import ByteRange, ShardRow, is_remote, remote
-from flexivid.data.folders import EXTENSIONS
+from flexivid.data.byte_range import ByteRange, ShardRow, open_binary, remote
+from flexivid.data.folders import EXTENSIONS, TEXTS
+from flexivid.data.leftovers import Leftovers
+from flexivid.files.paths import is_hidden, is_remote, resolve
 
 CAPTION_FIELDS = ("text", "caption", "cap", "prompt")
 LABEL_FIELDS = ("label", "class", "cls")
@@ -26,7 +28,7 @@ def is_tar(url: str) -> bool:
     >>> is_tar("films.tar"), is_tar("films/*.tar"), is_tar("films.tar.gz"), is_tar("films")
     (True, True, False, False)
     """
-    return url.endswith(".tar") and not os.path.isdir(url)
+    return url.lower().endswith(".tar") and not os.path.isdir(url)
 
 
 def tars_in(url: str) -> list[str]:
@@ -38,8 +40,11 @@ def tars_in(url: str) -> list[str]:
     >>> tars_in("films-{08..10}.tar")
     ['films-08.tar', 'films-09.tar', 'films-10.tar']
     """
+    url = resolve(url)
     if not is_tar(url):
-        return _glob(f"{url.rstrip('/')}/*.tar")
+        return _in_folder(url)
+    if not is_remote(url) and os.path.exists(url):
+        return [url]  # whatever is in its name
     braces = re.search(r"\{(\d+)\.\.(\d+)\}", url)
     if braces:
         first, last = braces.groups()
@@ -53,10 +58,15 @@ def tars_in(url: str) -> list[str]:
     return found
 
 
-def tar_rows(tar: str) -> Iterator[ShardRow]:
-    """List the videos of one tar; samples without a video are passed over.
+def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
+    """List the videos of one tar; hidden files and samples without a video are passed over.
+
+    Args:
+        tar: A file or url.
+        leftovers: Counts the samples that are passed over, and further videos of a sample.
 
     Raises:
+        FileNotFoundError: If there is no such tar.
         ValueError: If the tar is damaged or compressed, or if a label is no number.
 
     >>> import io, tempfile
@@ -70,23 +80,32 @@ def tar_rows(tar: str) -> Iterator[ShardRow]:
     [('waves.mp4', 3, 'the sea', '512+5')]
     """
     tar = tar if is_remote(tar) else os.path.abspath(tar)
+    counted = Leftovers() if leftovers is None else leftovers
     try:
         with _open(tar) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            files = (member for member in archive if member.isfile())
+            files = (member for member in archive if member.isfile() and not is_hidden(member.name))
             for _, members in groupby(files, key=lambda member: _split(member.name)[0]):
-                yield from _sample(tar, archive, {_split(member.name)[1]: member for member in members})
+                yield from _sample(tar, archive, {_split(member.name)[1]: member for member in members}, counted)
                 archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"got {tar}, which does not exist; expected a tar; correct the path") from error
     except tarfile.TarError as error:
         raise ValueError(f"got {tar}: {error}; expected an uncompressed, whole tar; unpack or write it anew") from error
 
 
-def _sample(tar: str, archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> Iterator[ShardRow]:
-    video = next((members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS), None)
-    if video is None:
+def _sample(
+    tar: str, archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], leftovers: Leftovers
+) -> Iterator[ShardRow]:
+    videos = [members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS]
+    if not videos:
+        leftovers.add("sample", f"{tar}/{next(iter(members.values())).name}")
         return
-    texts = {name: _text(archive, members[name]) for name in ("txt", "cls", "json") if name in members}
+    for other in videos[1:]:
+        leftovers.add("second", f"{tar}/{other.name}")
+    video = videos[0]
+    texts = {name: _text(archive, members[name]) for name in (*TEXTS, "cls", "json") if name in members}
     fields = _fields(tar, video.name, texts.get("json", "{}"))
-    caption = texts.get("txt") or _first(fields, CAPTION_FIELDS, "")
+    caption = next((texts[name] for name in TEXTS if texts.get(name)), None) or _first(fields, CAPTION_FIELDS, "")
     label = texts.get("cls") or _first(fields, LABEL_FIELDS, -1)
     try:
         number = int(label)
@@ -124,11 +143,25 @@ def _open(tar: str) -> Any:
     if is_remote(tar):
         filesystem, name = remote(tar)
         return filesystem.open(name, "rb", block_size=1 << 16)  # headers are far apart: long read-ahead is waste
-    return open(tar, "rb")
+    return open_binary(tar)
+
+
+def _in_folder(folder: str) -> list[str]:
+    if is_remote(folder):
+        return _glob(f"{folder}/*.tar")
+    try:
+        names = sorted(name for name in os.listdir(folder) if is_tar(name) and not is_hidden(name))
+    except OSError:
+        return []
+    return [path for name in names if os.path.isfile(path := os.path.join(folder, name))]
 
 
 def _glob(pattern: str) -> list[str]:
+    """Return what fits a pattern; folders in it that exist as they are written are taken so."""
     if is_remote(pattern):
         filesystem, name = remote(pattern)
         return sorted(filesystem.unstrip_protocol(found) for found in filesystem.glob(name))
-    return sorted(glob.glob(pattern))
+    literal = pattern
+    while literal and not os.path.lexists(literal):
+        literal = os.path.dirname(literal)
+    return sorted(glob.glob(glob.escape(literal) + pattern[len(literal) :]))

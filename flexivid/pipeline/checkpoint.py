@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import flexivid
 from flexivid.diffusion.process import Process
+from flexivid.files.paths import resolve_path
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline import shipped
@@ -39,7 +40,7 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
     Returns:
         The folder.
     """
-    folder = Path(folder)
+    folder = resolve_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / (WEIGHTS + ".tmp"), metadata={"format": "pt"})
@@ -100,10 +101,11 @@ def newest_run(root: str | Path = "runs") -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    found = [*Path(root).rglob(WEIGHTS), *Path(root).rglob("*.ckpt")]
+    root = resolve_path(root)
+    found = [*root.rglob(WEIGHTS), *root.rglob("*.ckpt")]
     if not found:
         raise FileNotFoundError(
-            f"got no trained model below {Path(root)}/; expected {WEIGHTS} or a .ckpt file; run `make train-video`"
+            f"got no trained model below {root}/; expected {WEIGHTS} or a .ckpt file; run `make train-video`"
             " or name one with --checkpoint"
         )
     newest = max(found, key=lambda file: file.stat().st_mtime)

@@ -56,6 +56,11 @@ def _underscored(word: str) -> str:
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
+def add_layout(add: Callable[..., Any]) -> None:
+    """How folders of videos are read."""
+    add("--layout", help="folders of videos are splits, classes, or flat: none of both (default: as trained, or auto)")
+
+
 def add_solving(add: Callable[..., Any]) -> None:
     """Solver and guidance."""
     add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")

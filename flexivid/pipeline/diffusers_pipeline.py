@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from flexivid.budget.cost import human
+from flexivid.files.paths import resolve
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
 from flexivid.pipeline.pretrained_budget import apply_budget
@@ -74,7 +75,7 @@ def whole_pipeline(model: str | Path, *, dtype: torch.dtype, **parts: Any) -> An
     from diffusers import DiffusionPipeline
 
     try:
-        pipe = DiffusionPipeline.from_pretrained(str(model), torch_dtype=dtype, **parts)
+        pipe = DiffusionPipeline.from_pretrained(resolve(model), torch_dtype=dtype, **parts)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from flexivid.budget.cost import human
+from flexivid.files.paths import resolve
 from flexivid.patching.shapes import PatchMode, num_tokens
 from flexivid.pipeline.checkpoint import CONFIG, load
 from flexivid.pipeline.pretrained_plan import costs_of, least_budget
@@ -39,6 +40,7 @@ def load_transformer(model: str | Path, *, dtype: torch.dtype | None = None, emp
     """
     from diffusers import AutoModel
 
+    model = resolve(model)
     folder = Path(model)
     if folder.suffix in (".pt", ".pth"):
         plain = load_plain(folder)

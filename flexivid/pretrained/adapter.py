@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from flexivid.files.paths import resolve_path
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.flexify import flexify as attach
@@ -83,7 +84,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
     Returns:
         The folder.
     """
-    flexi, folder = flexi_of(model), Path(folder)
+    flexi, folder = flexi_of(model), resolve_path(folder)
     if write:
         folder.mkdir(parents=True, exist_ok=True)
     for name, mode in flexi.modes.items():
@@ -116,7 +117,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     Raises:
         ValueError: If the folder holds no adapter, or one of another model or with other modes.
     """
-    folder = Path(folder)
+    folder = resolve_path(folder)
     settings = _settings(folder)
     if settings["family"] != type(model).__name__:
         raise ValueError(

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from flexivid.data.run import FollowsRun, Run
 from flexivid.data.sampler import StepBatchSampler
+from flexivid.files.paths import resolve_path
 
 CONSTANTS = "constants.pt"
 
@@ -34,7 +35,8 @@ class Rows(Dataset):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        files = sorted(Path(folder).glob("*.npy"))
+        folder = resolve_path(folder)
+        files = sorted(folder.glob("*.npy"))
         self.arrays = {file.stem: np.load(file, mmap_mode="r") for file in files}
         self.counts = {name: len(array) for name, array in self.arrays.items()}
         if not self.counts or min(self.counts.values()) == 0:
@@ -42,7 +44,7 @@ class Rows(Dataset):
                 f"got folder {folder} without rows in .npy files; expected arrays named as the transformer's arguments"
                 " (encoder_hidden_states.npy, ...), with latent.npy where there are latents; write them first"
             )
-        path = Path(folder) / CONSTANTS
+        path = folder / CONSTANTS
         self.constants: dict[str, Any] = torch.load(path, weights_only=True) if path.is_file() else {}
 
     def __len__(self) -> int:
