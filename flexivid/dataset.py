@@ -6,14 +6,14 @@ Parses, calls the rooms, prints. A recipe's data section is read as the training
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.files.paths import resolve
-from flexivid.pipeline.command_line import ProgramParser, add_layout, program_parser, words_of
+from flexivid.pipeline.command_line import ProgramParser, add_layout, program_parser, resolved, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = {
@@ -45,16 +45,10 @@ def build_parser() -> ArgumentParser:
     verbs = {verb: program_parser(f"dataset {verb}", text, EXAMPLES[verb]) for verb, text in VERBS.items()}
     for verb in ("check", "preview"):
         add = verbs[verb].add_argument
-        add("path", nargs="?", type=resolve, help="folder or manifest (default: data.root of the recipe)")
-        add(
-            "--config",
-            "-c",
-            action="append",
-            type=resolve,
-            help="a recipe; its data section counts; later ones override",
-        )
+        add("path", nargs="?", help="folder or manifest (default: data.root of the recipe)")
+        add("--config", "-c", action="append", help="a recipe; its data section counts; later ones override")
     for verb in ("index", "stats", "shard"):
-        verbs[verb].add_argument("path", type=resolve, help="folder or manifest of videos")
+        verbs[verb].add_argument("path", help="folder or manifest of videos")
     for name, kind, text in (
         ("num_frames", int, "frames of a clip"),
         ("stride", int, "distance of its frames in source frames"),
@@ -63,20 +57,18 @@ def build_parser() -> ArgumentParser:
         verbs["check"].add_argument(f"--{name}", type=kind, help=f"{text} (default: the recipe's)")
     verbs["check"].add_argument("--size", type=int, nargs="+", help="side of a clip, or height and width")
     verbs["check"].add_argument("--full", action="store_true", help="decode every frame instead of only looking")
-    verbs["check"].add_argument(
-        "--fix_manifest", type=resolve, help="write the files without fault to this .csv, .jsonl or .parquet"
-    )
+    verbs["check"].add_argument("--fix_manifest", help="write the files without fault to this .csv, .jsonl or .parquet")
     verbs["preview"].add_argument("--num", type=int, default=16, help="clips (default: 16)")
     verbs["stats"].add_argument("--num", type=int, default=256, help="frames for the colours (default: 256)")
     for verb in ("preview", "stats"):
-        verbs[verb].add_argument("--output_dir", type=resolve, default=verb, help=f"where files go (default: {verb})")
+        verbs[verb].add_argument("--output_dir", default=verb, help=f"where files go (default: {verb})")
     for verb in VERBS:
         add_layout(verbs[verb].add_argument)
     for verb in ("check", "stats"):
-        verbs[verb].add_argument("--json", type=resolve, help="write everything that was found to this file")
+        verbs[verb].add_argument("--json", help="write everything that was found to this file")
     for verb in ("check", "index", "stats"):
         verbs[verb].add_argument("--num_workers", type=int, help="processes (default: one a core)")
-    verbs["shard"].add_argument("output", type=resolve, help="new folder, or an address such as s3://bucket/name")
+    verbs["shard"].add_argument("output", help="new folder, or an address such as s3://bucket/name")
     verbs["shard"].add_argument("--chunk_mib", type=int, default=64, help="size of the files (default: 64)")
     parser = program_parser("dataset", __doc__.splitlines()[0], EXAMPLES[""])
     subcommands = parser.add_subcommands(dest="verb")
@@ -91,20 +83,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(words)
     run = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard}[options.verb]
     with plain_errors():
-        run(options[options.verb])
+        run(resolved(options[options.verb]))
 
 
 def check(options: Namespace) -> None:
     """Print what is wrong and what there is."""
     from flexivid.data.console import print_report, progress_bars
     from flexivid.data.inspection import find_parts, inspect
+    from flexivid.data.leftovers import LeftOutWarning
     from flexivid.data.pool import num_cores
     from flexivid.data.report import refuse_ending, write_manifest
 
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
     data = _recipe(options.config, options.path, _given(options))
-    parts = find_parts(data.collection, num_workers=options.num_workers, decoder=data.decoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeftOutWarning)  # the report has it
+        parts = find_parts(data.collection, num_workers=options.num_workers, decoder=data.decoder)
     workers = (options.num_workers or num_cores()) if options.full else 0
     with progress_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)

@@ -13,8 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.files.paths import resolve
-from flexivid.pipeline.command_line import add_layout, add_solving, program_parser, sampling_options, words_of
+from flexivid.pipeline.command_line import add_layout, add_solving, program_parser, resolved, sampling_options, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
@@ -35,13 +34,8 @@ def build_parser() -> ArgumentParser:
 
 
 def _add_what(add: Callable[..., Any]) -> None:
-    add(
-        "--checkpoint",
-        "--ckpt",
-        type=resolve,
-        help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)",
-    )
-    add("--generated", type=resolve, help="folder of videos to measure instead of a checkpoint's; needs --reference")
+    add("--checkpoint", "--ckpt", help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)")
+    add("--generated", help="folder of videos to measure instead of a checkpoint's; needs --reference")
     add(
         "--budgets",
         "--budget",
@@ -51,12 +45,10 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
     add("--num_videos", type=int, help="samples a budget, or clips of --generated (default: 2048)")
     add("--metric", help="i3d, motion, r3d_18, mvit_v2_s, swin3d_t or a file (default: i3d if its weights are there)")
-    add("--weights", type=resolve, help="weights of the metric's network (default: where they are usually kept)")
+    add("--weights", help="weights of the metric's network (default: where they are usually kept)")
     add("--compat", help="videogpt: I3D as in most PyTorch ports, for comparison with their numbers")
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
-    add(
-        "--reference", type=resolve, help="folder or manifest of real videos (default: the data the run was trained on)"
-    )
+    add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
     add_layout(add)
     add("--split", help="train, held_out or all of the reference (default: held_out where it has enough clips)")
     add("--num_reference", type=int, help="clips of the reference, at most (default: as many as videos)")
@@ -70,11 +62,7 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--batch_size", type=int, default=16, help="videos in one call of the networks")
     add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add(
-        "--output_dir",
-        type=resolve,
-        help="where files go (default: evaluation/ in the run's folder; here for a shipped model)",
-    )
+    add("--output_dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
     add("--dry_run", action="store_true", help="print what would be done and what it costs, and stop")
     add("--json", action="store_true", help="last line of stdout is one JSON object")
 
@@ -92,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     options = build_parser().parse_args(words_of(argv))
     with plain_errors():
+        options = resolved(options)
         if options.generated and options.checkpoint:
             raise ValueError("got --generated and --checkpoint; expected one of them; leave the other out")
         if options.download:

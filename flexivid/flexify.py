@@ -12,8 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.files.paths import resolve
-from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.command_line import program_parser, resolved, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
@@ -32,17 +31,12 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add(
         "model",
-        type=resolve,
         help="diffusers folder (pipeline or transformer), Hugging Face hub id, original .pt of DiT or Latte, or folder"
         " of a trained FlexiDiT",
     )
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
-    add("--output", type=resolve, help="adapter folder to write (default: none is written)")
-    add(
-        "--prompts",
-        type=resolve,
-        help="file of prompts, one a line: what distillation reads is written to OUTPUT/prompts",
-    )
+    add("--output", help="adapter folder to write (default: none is written)")
+    add("--prompts", help="file of prompts, one a line: what distillation reads is written to OUTPUT/prompts")
     add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
     add("--skip", action="store_true", help="add a small network around the transformer, zero at first")
     add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
@@ -60,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     options = build_parser().parse_args(words_of(argv))
     with plain_errors():
-        run(options)
+        run(resolved(options))
 
 
 def run(options: Namespace) -> None:

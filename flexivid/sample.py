@@ -12,8 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.files.paths import resolve
-from flexivid.pipeline.command_line import add_solving, program_parser, sampling_options, words_of
+from flexivid.pipeline.command_line import add_solving, program_parser, resolved, sampling_options, words_of
 from flexivid.pipeline.messages import plain_errors, result_line
 
 EXAMPLES = """examples:
@@ -31,21 +30,10 @@ def build_parser() -> ArgumentParser:
     """All options, named as in diffusers; dashes and underscores are the same."""
     parser = program_parser("sample", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
+    add("--checkpoint", "--ckpt", help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)")
+    add("--pipeline", help="diffusers pipeline instead of a checkpoint: folder or hub id; needs --adapter and --prompt")
     add(
-        "--checkpoint",
-        "--ckpt",
-        type=resolve,
-        help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)",
-    )
-    add(
-        "--pipeline",
-        type=resolve,
-        help="diffusers pipeline instead of a checkpoint: folder or hub id; needs --adapter and --prompt",
-    )
-    add(
-        "--adapter",
-        type=resolve,
-        help="weak modes for the pipeline's transformer: a folder of flexivid.flexify or of a distillation",
+        "--adapter", help="weak modes for the pipeline's transformer: a folder of flexivid.flexify or of a distillation"
     )
     add("--merge_lora", action="store_true", help="copies with the adapter's LoRA merged: faster, takes more memory")
     add("--prompt", nargs="+", help="texts, one video each, or --num-videos of each")
@@ -69,7 +57,7 @@ def build_parser() -> ArgumentParser:
     add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     add("--compile", action="store_true", help="one static graph a mode: a slow start, then faster; for many videos")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add("--output_dir", type=resolve, default="samples", help="where files go (default: samples)")
+    add("--output_dir", default="samples", help="where files go (default: samples)")
     add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
     add("--dry_run", action="store_true", help="print parameters, plan, cost and memory, and stop")
     add("--json", action="store_true", help="last line of stdout is one JSON object")
@@ -88,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     options = build_parser().parse_args(words_of(argv))
     with plain_errors():
-        run(options)
+        run(resolved(options))
 
 
 def run(options: Namespace) -> None:

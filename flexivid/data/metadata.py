@@ -85,7 +85,7 @@ def look_up(paths: pa.ChunkedArray, tables: Sequence[pa.Table], files: Sequence[
     notes = [f"got {len(unlisted)} videos that {source} does not name: {_some(unlisted)}; add them"] * bool(unlisted)
     notes += [f"got {len(missing)} rows of {source} without a video: {_some(missing)}; correct them"] * bool(missing)
     notes += [f"got {repeated} rows of {source} for videos that other rows name; the first is used"] * bool(repeated)
-    return Metadata(*map(columns.get, ("caption", "label", "split")), source, tuple(notes))
+    return Metadata(columns.get("caption"), columns.get("label"), columns.get("split"), source, tuple(notes))
 
 
 def _read(file: str) -> pa.Table:

@@ -181,7 +181,7 @@ def _clips(request: Request, size: Size3) -> ClipSet:
     run = run_folder(request.checkpoint)
     section = data_section(run)
     settings = clip_settings(section, size, **request.rate)
-    trained = "auto" if request.reference else section.get("layout", "auto")
+    trained: Layout = "auto" if request.reference else section.get("layout", "auto")
     root = Collection(request.reference or data_root(run, section), request.layout or trained)
     count = request.num_reference or request.num_videos
     split = request.split or (None if request.reference else "train")
