@@ -8,8 +8,7 @@ from collections import Counter
 NUM_EXAMPLES = 3
 ARCHIVES = ("zip", "tar", "tgz", "gz", "bz2", "xz", "rar", "7z", "zst")
 OTHER_VIDEOS = (  # no container, or one that only its maker's programs read
-    *("rmvb", "rm", "mod", "tod", "h264", "264", "h265", "265", "hevc", "yuv", "swf", "braw", "r3d", "insv"),
-    *("lrv", "360", "dav", "bik", "part", "crdownload"),
+    *("mod", "tod", "yuv", "swf", "braw", "r3d", "lrv", "360", "dav", "bik", "part", "crdownload"),
 )
 LISTS = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 SENTENCES = {
