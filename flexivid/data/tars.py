@@ -43,14 +43,15 @@ def tars_in(url: str) -> list[str]:
     url = resolve(url)
     if not is_tar(url):
         return _in_folder(url)
-    if not is_remote(url) and os.path.exists(url):
-        return [url]  # whatever is in its name
-    braces = re.search(r"\{(\d+)\.\.(\d+)\}", url)
+    literal = _literal(url)
+    pattern = url[len(literal) :]
+    braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if braces:
         first, last = braces.groups()
+        before, after = literal + pattern[: braces.start()], pattern[braces.end() :]
         numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-        return [tar for number in numbers for tar in tars_in(url[: braces.start()] + number + url[braces.end() :])]
-    if not re.search(r"[*?\[]", url):
+        return [tar for number in numbers for tar in tars_in(before + number + after)]
+    if not re.search(r"[*?\[]", pattern):
         return [url]
     found = _glob(url)
     if not found:
@@ -156,12 +157,17 @@ def _in_folder(folder: str) -> list[str]:
     return [path for name in names if os.path.isfile(path := os.path.join(folder, name))]
 
 
+def _literal(pattern: str) -> str:
+    """Return the longest beginning of a local pattern that exists as it is written: its names mean themselves."""
+    path = "" if is_remote(pattern) else pattern
+    while path and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
 def _glob(pattern: str) -> list[str]:
-    """Return what fits a pattern; folders in it that exist as they are written are taken so."""
     if is_remote(pattern):
         filesystem, name = remote(pattern)
         return sorted(filesystem.unstrip_protocol(found) for found in filesystem.glob(name))
-    literal = pattern
-    while literal and not os.path.lexists(literal):
-        literal = os.path.dirname(literal)
+    literal = _literal(pattern)
     return sorted(glob.glob(glob.escape(literal) + pattern[len(literal) :]))
