@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexivid.data.byte_range import is_byte_range
-from flexivid.files.paths import Names, expand, is_remote
+from flexivid.files.paths import Names, expand, is_remote, tidy
 
 _WHOLE = r"^(/|shard:|(?i:(?:[a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]*://))"
-_SPECIAL = r"^~|^(?i:file|local):|[$\\]|//|[^\x00-\x7f]"
+_SPECIAL = r"^~|^(?i:file|local):|[$\\]|/\.?/|[^\x00-\x7f]"
 
 
 def whole_paths(table: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -48,15 +48,14 @@ def whole_paths(table: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
 def _meant(folder: str, path: str, names: Names) -> str:
     if is_byte_range(path):
         return path
-    literal = f"{folder}/{path}"
-    local = not is_remote(folder)
-    if local and "$" in path and os.path.lexists(literal):
-        return names.existing(literal)
+    if "$" in path and not is_remote(folder) and os.path.lexists(literal := f"{folder}/{path}"):
+        return tidy(literal)
     meant = expand(path)
     if not is_remote(meant) and not meant.startswith("/"):
         meant = f"{folder}/{meant.removeprefix('./')}"
     if is_remote(meant):
         return meant
+    meant = tidy(meant)
     if "\\" in meant and not os.path.lexists(meant):
         meant = meant.replace("\\", "/")
     return names.existing(meant)

@@ -100,6 +100,15 @@ def expand(path: str) -> str:
         return scheme + (rest if scheme.startswith("http") else rest.rstrip("/"))  # of a web page, "/" is a part
     if path.startswith("~"):
         path = os.path.expanduser(path)
+    return tidy(path)
+
+
+def tidy(path: str) -> str:
+    """Return a local path without what adds nothing to it; ``..`` stays, for links.
+
+    >>> tidy("a//b/./c/"), tidy("//"), tidy("./a/../b")
+    ('a/b/c', '/', './a/../b')
+    """
     return re.sub(r"/(?:\.?/)+", "/", path).rstrip("/") or "/"
 
 
