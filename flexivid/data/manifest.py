@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from flexivid.data.classes import number_column, part_by_split
 from flexivid.data.folder_manifest import read_folder
+from flexivid.data.folders import find_videos
 from flexivid.data.layout import SETTING, Collection, Layout, collection_of, find_parts
 from flexivid.data.leftovers import LeftOutWarning
 from flexivid.data.rows import Items, Manifest, VideoItem, read_caption, rows_of, text_beside
@@ -66,11 +67,11 @@ def read_manifests(root: str | os.PathLike[str] | Collection) -> Manifests:
         manifests = _by_split(read_table(place), place, None)
     elif layout == "auto" and (train_list := _ucf101_list(place)) is not None:
         table, class_names = read_ucf101(train_list)
-        manifests = _by_split(table, place, class_names)
+        manifests = _by_split(table, place, class_names, notes=_unlisted(table, place))
     else:
         manifests = _read_folders(collection)
     for note in dict.fromkeys(note for part in manifests if part is not None for note in part.notes):
-        warnings.warn(note, LeftOutWarning, stacklevel=2)
+        warnings.warn(note, LeftOutWarning, stacklevel=1)  # from one place: once a run
     return manifests
 
 
@@ -99,7 +100,7 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
     """
     manifest, _ = read_folder(resolve(root), class_names=class_names)
     for note in manifest.notes:
-        warnings.warn(note, LeftOutWarning, stacklevel=2)
+        warnings.warn(note, LeftOutWarning, stacklevel=1)  # from one place: once a run
     return manifest
 
 
@@ -154,8 +155,21 @@ def _ucf101_list(root: str) -> str | None:
     return next((name for name in beside if os.path.isfile(name)), None)
 
 
-def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None) -> Manifests:
-    table, notes = _without_hidden(table, root)
+def _unlisted(table: pa.Table, root: str) -> tuple[str, ...]:
+    """Tell of videos in a folder that its own lists do not name."""
+    if not os.path.isdir(root):
+        return ()
+    paths = find_videos(root).paths
+    rest = paths.filter(
+        pc.invert(pc.is_in(paths, value_set=pc.cast(table["path"], pa.large_string()).combine_chunks()))
+    )
+    named = f"got {len(rest)} videos in {root} that its train and test lists do not name, such as"
+    return (f"{named} {rest[0]}; they are left out; set {SETTING} to classes to read the folders",) if len(rest) else ()
+
+
+def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None, notes: tuple[str, ...] = ()) -> Manifests:
+    table, hidden = _without_hidden(table, root)
+    notes += hidden
     columns = set(table.column_names)
     labels, names = pa.nulls(len(table), pa.int32()), tuple(class_names or ())
     if "label" in columns:

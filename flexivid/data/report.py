@@ -238,7 +238,10 @@ def _relative(path: str, folder: Path) -> str:
         return path
     whole = Path(os.path.abspath(path))
     base = Path(os.path.abspath(folder))
-    return str(whole.relative_to(base) if whole.is_relative_to(base) else whole)
+    if not whole.is_relative_to(base):
+        return str(whole)
+    name = str(whole.relative_to(base))
+    return f"./{name}" if name.startswith("~") or ":" in name.split("/")[0] else name  # no home, no url
 
 
 def _step(videos: Videos, row: int, settings: ClipSettings) -> int | float:

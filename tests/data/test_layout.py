@@ -41,11 +41,10 @@ def read(root, layout="auto"):
         names = manifests.train.class_names
         rows = [] if part is None else part.items
         parts.append([(names[row.label] if row.label >= 0 else "", str(row.path).split(f"{root}/")[1]) for row in rows])
-    assert {str(one.message) for one in told} == {
-        note for part in manifests if part is not None for note in part.notes
-    }  # the report of `check` has what training is warned of
-    assert all(issubclass(one.category, LeftOutWarning) for one in told)
-    return parts[0], parts[1], " ".join(str(one.message) for one in told)
+    messages = [str(one.message) for one in told if issubclass(one.category, LeftOutWarning)]
+    notes = {note for part in manifests if part is not None for note in part.notes}
+    assert set(messages) == notes  # the report of `check` has what training is warned of
+    return parts[0], parts[1], " ".join(messages)
 
 
 def write_tar(path, *names):
@@ -335,7 +334,12 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
 
 
 CONTAINERS = {
-    **{"MTS": ("mpegts", "libx264"), "vob": ("vob", "mpeg2video"), "mxf": ("mxf", "mpeg2video"), "Asf": ("asf", "wmv2")},
+    **{
+        "MTS": ("mpegts", "libx264"),
+        "vob": ("vob", "mpeg2video"),
+        "mxf": ("mxf", "mpeg2video"),
+        "Asf": ("asf", "wmv2"),
+    },
     **{"y4m": ("yuv4mpegpipe", "rawvideo"), "f4v": ("f4v", "libx264"), "3g2": ("3g2", "libx264")},
     **{"DIVX": ("avi", "mpeg4"), "m2v": ("mpeg2video", "mpeg2video"), "h264": ("h264", "libx264")},
     **{"nut": ("nut", "mpeg4"), "rm": ("rm", "rv20"), "m2ts": ("mpegts", "libx264"), "ivf": ("ivf", "libvpx-vp9")},

@@ -161,5 +161,5 @@ def test_random_classes_with_a_name_of_a_part_are_refused():
 
 @pytest.mark.slow
 def test_many_random_folders():
-    run(check, models(), 3000)
-    run(check_trap, models(trap=True), 1000)
+    run(check, models(), 600)
+    run(check_trap, models(trap=True), 200)

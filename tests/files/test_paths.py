@@ -9,7 +9,22 @@ from flexivid.files.paths import Names, cache_folder, expand, is_hidden, is_remo
 
 NFC = unicodedata.normalize("NFC", "cafe\u0301")
 NFD = unicodedata.normalize("NFD", NFC)
-ODD = ["2024::trip", "[set] 1", "50% off", "a#b", "a?b*", "{0..3}", "-f", "it's", 'a"b', "a\nb", "a;b", "a=b", "a:b", "~a"]
+ODD = [
+    "2024::trip",
+    "[set] 1",
+    "50% off",
+    "a#b",
+    "a?b*",
+    "{0..3}",
+    "-f",
+    "it's",
+    'a"b',
+    "a\nb",
+    "a;b",
+    "a=b",
+    "a:b",
+    "~a",
+]
 
 
 @pytest.fixture
