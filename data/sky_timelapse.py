@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flexivid.data.recipe import Row, add_flags, run, unpacked, write_manifest
+from flexivid.files.paths import resolve_path
 
 URL = "https://drive.usercontent.google.com/download?id=1t3g6lBxKgRfXz66BAxNBy225Sr6r09pM&export=download&confirm=t"
 SPLITS = {"train": "sky_train", "test": "sky_test"}
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_flags(parser, Path(__file__).resolve().parent / "sky_timelapse")
     parser.add_argument("--min-frames", type=int, default=16, help="leave out clips that are shorter")
     parser.add_argument("--url", default=URL, help="address of the archive")
-    parser.add_argument("--archive", type=Path, help="the archive, if it is here already")
+    parser.add_argument("--archive", type=resolve_path, help="the archive, if it is here already")
     parser.add_argument("--checksum", default="", help="of the archive: sha256:... or md5:...")
     return run(make, parser.parse_args(arguments))
 

@@ -33,6 +33,7 @@ from rich.progress import track
 from flexivid.data import VideoError, open_video
 from flexivid.data.download import download
 from flexivid.data.recipe import Row, add_flags, run, write_manifest
+from flexivid.files.paths import resolve_path
 
 URL = "https://raw.githubusercontent.com/AliaksandrSiarohin/video-preprocessing/master/taichi-metadata.csv"
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
@@ -183,10 +184,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=show_defaults)
     add_flags(parser, Path(__file__).resolve().parent / "taichi")
     parser.add_argument(
-        "--videos", type=Path, default=None, help="folder of the whole videos; <output>/videos if not given"
+        "--videos", type=resolve_path, default=None, help="folder of the whole videos; <output>/videos if not given"
     )
     parser.add_argument("--fetch", action="store_true", help="ask yt-dlp for videos that are not in --videos")
-    parser.add_argument("--metadata", type=Path, help="the list, if it is here already")
+    parser.add_argument("--metadata", type=resolve_path, help="the list, if it is here already")
     parser.add_argument("--url", default=URL, help="address of the list")
     parser.add_argument("--size", type=int, default=256, help="side of the clips in pixels, even")
     options = parser.parse_args(arguments)

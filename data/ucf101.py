@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flexivid.data.recipe import Row, add_flags, run, unpacked, write_manifest
+from flexivid.files.paths import resolve_path
 
 URL = "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar"
 LISTS_URL = "https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip"
@@ -66,8 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fold", type=int, choices=(1, 2, 3), default=1, help="which train and test lists")
     parser.add_argument("--url", default=URL, help="address of the videos")
     parser.add_argument("--lists-url", default=LISTS_URL, help="address of the lists")
-    parser.add_argument("--archive", type=Path, help="the archive of the videos, if it is here already")
-    parser.add_argument("--lists", type=Path, help="likewise, of the lists")
+    parser.add_argument("--archive", type=resolve_path, help="the archive of the videos, if it is here already")
+    parser.add_argument("--lists", type=resolve_path, help="likewise, of the lists")
     parser.add_argument("--checksum", default="", help="of the archive of the videos: sha256:... or md5:...")
     return run(make, parser.parse_args(arguments))
 

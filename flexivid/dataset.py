@@ -6,6 +6,7 @@ Parses, calls the rooms, prints. A recipe's data section is read as the training
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from flexivid.files.printable import printable
-from flexivid.pipeline.command_line import ProgramParser, program_parser, words_of
+from flexivid.pipeline.command_line import ProgramParser, add_layout, program_parser, resolved, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = {
@@ -65,6 +66,8 @@ def build_parser() -> ArgumentParser:
     verbs["stats"].add_argument("--num", type=int, default=256, help="frames for the colours (default: 256)")
     for verb in ("preview", "stats"):
         verbs[verb].add_argument("--output_dir", default=verb, help=f"where files go (default: {verb})")
+    for verb in VERBS:
+        add_layout(verbs[verb].add_argument)
     for verb in ("check", "stats"):
         verbs[verb].add_argument("--json", help="write everything that was found to this file")
     for verb in ("check", "index", "stats"):
@@ -84,21 +87,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(words)
     run = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard}[options.verb]
     with plain_errors():
-        run(options[options.verb])
+        run(resolved(options[options.verb]))
 
 
 def check(options: Namespace) -> None:
     """Print what is wrong and what there is."""
     from flexivid.data.console import print_report, step_bars
     from flexivid.data.inspection import find_parts, inspect
+    from flexivid.data.leftovers import LeftOutWarning
     from flexivid.data.pool import num_cores
     from flexivid.data.report import refuse_ending, write_manifest
 
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
     data = _recipe(options.config, options.path, _given(options))
-    pixels = data.settings.square_pixels
-    parts = find_parts(data.root, num_workers=options.num_workers, decoder=data.decoder, square_pixels=pixels)
+    pixels, workers = data.settings.square_pixels, options.num_workers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeftOutWarning)  # the report has it
+        parts = find_parts(data.collection, num_workers=workers, decoder=data.decoder, square_pixels=pixels)
     workers = (options.num_workers or num_cores()) if options.full else 0
     with step_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
@@ -121,7 +127,7 @@ def preview(options: Namespace) -> None:
 
     if options.num < 1:
         raise ValueError(f"got --num {options.num}; expected at least 1; raise it")
-    data = _recipe(options.config, options.path, {})
+    data = _recipe(options.config, options.path, _given(options))
     data.setup()
     loader = data.train_dataloader()
     addresses = _first_addresses(loader, options.num)
@@ -141,10 +147,7 @@ def preview(options: Namespace) -> None:
 
 def index(options: Namespace) -> None:
     """Look at what is new, and say what is known."""
-    from flexivid.data.inspection import find_parts
-
-    parts = find_parts(options.path, num_workers=options.num_workers, square_pixels=options.square_pixels is not False)
-    for name, (found, num_probed) in parts.items():
+    for name, (found, num_probed) in _parts(options).items():
         total = len(found.videos) + len(found.bad)
         print(f"{name}: {len(found.videos)} videos and {len(found.bad)} bad files in {found.path}")
         print(f"  {num_probed} files looked at now, {total - num_probed} rows known before")
@@ -154,11 +157,9 @@ def stats(options: Namespace) -> None:
     """Print and draw the numbers of a collection."""
     from flexivid.data import stats as room
     from flexivid.data.console import print_table
-    from flexivid.data.inspection import find_parts
     from flexivid.data.pool import DecodePool, num_cores
 
-    parts = find_parts(options.path, num_workers=options.num_workers, square_pixels=options.square_pixels is not False)
-    videos = parts["train"].found.videos
+    videos = _parts(options)["train"].found.videos
     if len(videos) == 0:
         raise ValueError(f"got no video that can be decoded in {options.path}; expected some; run check to see why")
     values = room.quantities(videos)
@@ -176,10 +177,9 @@ def stats(options: Namespace) -> None:
 
 def shard(options: Namespace) -> None:
     """Copy the videos that can be decoded into shards."""
-    from flexivid.data.inspection import find_parts
     from flexivid.data.shard_writer import sources_of, write_shards
 
-    parts = find_parts(options.path)
+    parts = _parts(options)
     for name, (found, _) in parts.items():
         output = options.output if len(parts) == 1 else f"{options.output.rstrip('/')}/{name.replace(' ', '_')}"
         size = options.chunk_mib << 20
@@ -206,9 +206,20 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
     return VideoDataModule(**parser.parse_object({"data": section}).data.as_dict())
 
 
+def _parts(options: Namespace) -> Any:
+    """The videos that a verb without a recipe is given: their parts, as ``inspection.find_parts`` finds them."""
+    from flexivid.data.inspection import find_parts
+    from flexivid.data.layout import Collection
+
+    collection = Collection(options.path, options.layout or "auto")
+    square_pixels = options.get("square_pixels") is not False
+    return find_parts(collection, num_workers=options.get("num_workers"), square_pixels=square_pixels)
+
+
 def _given(options: Namespace) -> dict[str, Any]:
     """The options that override the recipe, under their names there."""
-    given = {name: getattr(options, name) for name in ("num_frames", "stride", "fps", "size", "square_pixels")}
+    names = ("num_frames", "stride", "fps", "size", "square_pixels", "layout")
+    given = {name: getattr(options, name, None) for name in names}
     if given["size"] is not None and len(given["size"]) == 1:
         given["size"] = given["size"][0]
     return {name: value for name, value in given.items() if value is not None}

@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_solving, program_parser, sampling_options, words_of
+from flexivid.pipeline.command_line import add_layout, add_solving, program_parser, resolved, sampling_options, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
@@ -49,6 +49,7 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--compat", help="videogpt: I3D as in most PyTorch ports, for comparison with their numbers")
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
     add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
+    add_layout(add)
     add("--split", help="train, held_out or all of the reference (default: held_out where it has enough clips)")
     add("--num_reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     options = build_parser().parse_args(words_of(argv))
     with plain_errors():
+        options = resolved(options)
         if options.generated and options.checkpoint:
             raise ValueError("got --generated and --checkpoint; expected one of them; leave the other out")
         if options.download:
@@ -147,6 +149,7 @@ def run_pair(options: Namespace) -> None:
         num_videos=options.num_videos,
         num_reference=options.num_reference,
         split=options.split,
+        layout=options.layout,
         seed=options.seed,
         batch_size=options.batch_size,
     )
@@ -184,6 +187,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
         seed=options.seed,
         reference=options.reference,
         split=options.split,
+        layout=options.layout,
         num_reference=options.num_reference,
         rate=_rate(options),
         ema=not options.no_ema,

@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_files, program_parser, words_of
+from flexivid.pipeline.command_line import add_files, program_parser, resolved, words_of
 from flexivid.pipeline.messages import plain_errors
 
 EXAMPLES = """examples:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     options = build_parser().parse_args(words_of(argv))
     with plain_errors():
-        run(options)
+        run(resolved(options))
 
 
 def run(options: Namespace) -> None:

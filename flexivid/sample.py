@@ -12,7 +12,14 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_files, add_solving, program_parser, sampling_options, words_of
+from flexivid.pipeline.command_line import (
+    add_files,
+    add_solving,
+    program_parser,
+    resolved,
+    sampling_options,
+    words_of,
+)
 from flexivid.pipeline.messages import plain_errors, result_line
 
 EXAMPLES = """examples:
@@ -81,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     options = build_parser().parse_args(words_of(argv))
     with plain_errors():
-        run(options)
+        run(resolved(options))
 
 
 def run(options: Namespace) -> None:

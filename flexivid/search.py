@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import program_parser, words_of
+from flexivid.pipeline.command_line import add_layout, program_parser, resolved, words_of
 from flexivid.pipeline.messages import plain_errors
 
 GOALS = ("fvd", "fidelity")
@@ -39,6 +39,7 @@ def build_parser() -> ArgumentParser:
     )
     add("--num_scored", type=int, default=256, help="goal fvd: videos of each plan in the last round (default: 256)")
     add("--reference", help="goal fvd: folder of real videos (default: those of the training)")
+    add_layout(add)
     add("--num_videos", type=int, default=16, help="goal fidelity: trajectories to measure (default: 16)")
     add("--max_switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
     add("--modes", nargs="+", help="patch modes to search (default: all the model has)")
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     options = build_parser().parse_args(words_of(argv))
     with plain_errors():
-        run(options)
+        run(resolved(options))
 
 
 def run(options: Namespace) -> None:
@@ -100,7 +101,8 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
             " plans of other numbers are tried anyway"
         )
     settings = _settings(options, model, (options.num_inference_steps or [None])[0])._replace(fixed_steps=False)
-    given = {"reference": options.reference, "ema": not options.no_ema, "device": next(model.parameters()).device}
+    given = {"reference": options.reference, "layout": options.layout, "ema": not options.no_ema}
+    given |= {"device": next(model.parameters()).device}
     judge = scoring.find_judge(path, options.num_scored, **given)
     print(f"plans of any number of steps, {options.num_scored} videos in the last round, {len(judge.real)} real clips")
     with _progress("scoring", "samples") as (grow, advance):

@@ -33,7 +33,7 @@ NO_TORCH = ["__init__", "__main__", "sample", "train", "patching.shapes", "budge
 NO_TORCH += ["budget.allowance", "budget.scores"]
 NO_TORCH += ["evaluate", "search", "flexify", "budget.search", "budget.table", "budget.units", "budget.planners"]
 NO_TORCH += ["budget.spectral"]
-NO_TORCH += ["model.config", "pipeline.messages", "pipeline.shipped", "data.clips", "data.manifest"]
+NO_TORCH += ["files.paths", "model.config", "pipeline.messages", "pipeline.shipped", "data.clips", "data.manifest"]
 PUBLIC = {
     "PatchMode", "FlexiDiTConfig", "FlexiDiT", "Condition", "macs", "Step", "Schedule", "weak_first", "constant",
     "for_budget", "budget_of", "generate", "load", "flexify", "set_mode", "apply_budget", "__version__",

@@ -84,3 +84,33 @@ def test_a_misspelt_key_of_a_recipe_names_the_nearest(tmp_path, capsys):
     (tmp_path / "r.yaml").write_text("data: {root: v, num_frmes: 4}\n")
     assert status("preview", "--config", tmp_path / "r.yaml") == 2
     assert "num_frames" in capsys.readouterr().err
+
+
+def test_check_reads_a_home_and_tells_what_is_not_used(videos, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(videos.parent))
+    (videos / "c").mkdir()
+    (videos / "c" / "captions.csv").touch()
+    assert status("check", "~/videos", "--json=~/out/check.json") == 0
+    [note] = json.loads((videos.parent / "out" / "check.json").read_text())["train"]["notes"]
+    assert "1 lists beside the videos" in note
+    printed = capsys.readouterr()
+    assert "c/captions.csv" in "".join(printed.out.replace("│", "").split())
+    assert "Warning" not in printed.err  # said once
+    assert status("check", "") == 2
+    assert "got an empty path" in capsys.readouterr().err
+
+
+def test_layout_is_an_option_of_every_verb_and_a_setting_of_recipes(videos, capsys):
+    write(videos / "train" / "5.mp4", 20, level=100)
+    for words in (["check"], ["index"], ["stats"], ["preview"]):
+        assert status(*words, videos) == 2
+        assert "expected one of two readings" in capsys.readouterr().err
+    assert status("check", videos, "--layout", "classes", "--json", "check.json") == 0
+    assert json.loads((videos.parent / "check.json").read_text())["train"]["classes"] == {"a": 2, "b": 2, "train": 1}
+    (videos.parent / "recipe.yaml").write_text(f"data: {{root: {videos}, layout: splits}}")
+    assert status("check", "--config", "recipe.yaml", "--json", "check.json") == 0
+    report = json.loads((videos.parent / "check.json").read_text())["train"]
+    assert report["num_videos"] == 1
+    assert "a/ (2 videos), b/ (2 videos) beside the parts" in report["notes"][0]
+    main(["index", str(videos), "--layout", "flat"])
+    assert "train: 5 videos" in capsys.readouterr().out

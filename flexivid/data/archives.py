@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from flexivid.files.paths import is_hidden
+
 RAR_PROGRAMS = {  # program -> its arguments
     "unrar": ("x", "-o+", "-idq", "{archive}", "{folder}/"),
     "bsdtar": ("-xf", "{archive}", "-C", "{folder}"),
@@ -93,10 +95,11 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
 
 def _unzip(path: Path, folder: Path, progress: bool) -> None:
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+        members = [member for member in archive.infolist() if not is_hidden(member.filename)]
         room = _Room(path, folder)
-        for member in members:
+        for member in archive.infolist():
             _check_name(path, member.filename, is_link=stat.S_ISLNK(member.external_attr >> 16))
+        for member in members:
             room.take(member.file_size)
         for member in _shown(members, progress):
             archive.extract(member, folder)
@@ -107,6 +110,8 @@ def _untar(path: Path, folder: Path, progress: bool) -> None:
     with tarfile.open(path) as archive:
         for member in _shown(archive, progress):
             _check_name(path, member.name, is_link=not (member.isfile() or member.isdir()))
+            if is_hidden(member.name):
+                continue
             room.take(member.size)
             archive.extract(member, folder, set_attrs=False)
 

@@ -6,9 +6,10 @@ Imports the standard library only; fsspec is loaded for remote addresses.
 """
 
 import os
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from flexivid.data.facts import VideoError
+from flexivid.files.paths import is_remote
 
 PREFIX = "shard:"
 
@@ -83,15 +84,6 @@ def parse_byte_range(path: str) -> ByteRange:
     return ByteRange(file, int(offset), int(size))
 
 
-def is_remote(path: object) -> bool:
-    """Say whether a path is, or a range lies at, a url for fsspec.
-
-    >>> is_remote("s3://films/1.mp4"), is_remote("films/1.mp4"), is_remote(b"://")
-    (True, False, False)
-    """
-    return isinstance(path, str) and "://" in path
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a whole video: a range of a shard, a remote address or a plain file.
 
@@ -141,6 +133,21 @@ def read_range(wanted: ByteRange) -> bytes:
     with open(wanted.file, "rb") as stream:
         stream.seek(wanted.offset)
         return stream.read(wanted.size)
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """Open a local file or a url to read its bytes; a local name is taken as it is, whatever is in it.
+
+    >>> try:
+    ...     open_binary("2024::trip/1.txt")
+    ... except FileNotFoundError as error:
+    ...     error.filename
+    '2024::trip/1.txt'
+    """
+    if not is_remote(path):
+        return open(path, "rb")
+    filesystem, name = remote(path)
+    return filesystem.open(name, "rb")
 
 
 def remote(url: str) -> tuple[Any, str]:

@@ -137,13 +137,23 @@ def class_number(text: str, where: str) -> int:
     Traceback (most recent call last):
     ValueError: got class '0.5' in a.csv; expected a whole number from 0 below 1000000, or -1 for none; correct it
     """
-    value = float(text) if is_number(text) else math.nan
-    if not (value.is_integer() and -1 <= value < MAX_CLASSES):
+    number = class_number_or_none(text)
+    if number is None:
         raise ValueError(
             f"got class {brief(text)} in {where}; expected a whole number from 0 below {MAX_CLASSES}, or -1 for none; "
             f"correct it"
         )
-    return int(value)
+    return number
+
+
+def class_number_or_none(text: str) -> int | None:
+    """Return the number of a class, -1 for none, if a text is one.
+
+    >>> [class_number_or_none(text) for text in ("007", "2.0", "0.5", "20240131", "wind")]
+    [7, 2, None, None, None]
+    """
+    value = float(text) if is_number(text) else math.nan
+    return int(value) if value.is_integer() and -1 <= value < MAX_CLASSES else None
 
 
 def brief(value: Any) -> str:

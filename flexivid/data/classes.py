@@ -1,40 +1,56 @@
 """Numbers for the classes of a data set, and its parts, from folders or from the columns of a list.
 
-Takes and gives Arrow columns.
+Folders and lists follow the same rules, so a list written from folders means what they mean: names are numbered in
+sorted order, and where all of them are whole numbers, these stay what they are. Takes and gives Arrow columns.
 """
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexivid.data.cells import class_number, is_number
-
-SPLITS = {  # what a list may call its parts; of several that are held out, the first is used
-    "held_out": ("held_out", "heldout", "held-out"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-TRAIN = ("train", "training")
+from flexivid.data.cells import class_number, class_number_or_none, is_number
+from flexivid.data.split_names import SPLITS, split_of
 
 
-def class_folders(folder: str, parents: set[str]) -> tuple[str, ...]:
+def class_folders(folder: str, parents: set[str], *, any_depth: bool = False) -> tuple[str, ...]:
     """Return the names of the folders that are classes, sorted; none if the folders are no classes.
+
+    Names are in the composed unicode form: a training and a held-out folder may be from different systems.
 
     Args:
         folder: The root.
         parents: The folders that hold videos.
+        any_depth: Whether videos may lie deeper, and beside the folders; the folders of the root are the classes.
 
     >>> class_folders("v", {"v/wind", "v/waves"}), class_folders("v", {"v", "v/waves"})
     (('waves', 'wind'), ())
     """
-    if len(parents) < 2 or any(parent.rpartition("/")[0] != folder for parent in parents):
+    if not any_depth and (len(parents) < 2 or any(parent.rpartition("/")[0] != folder for parent in parents)):
         return ()
-    return tuple(sorted(parent.rsplit("/", 1)[1] for parent in parents))
+    below = (parent[len(folder) :].lstrip("/") for parent in parents)
+    return tuple(sorted({unicodedata.normalize("NFC", names.split("/")[0]) for names in below if names}))
+
+
+def classes_of_folders(folders: Iterable[str]) -> tuple[str, ...]:
+    """Return the classes that folders stand for, in the order of their labels.
+
+    Args:
+        folders: Their names. Numbers that can be no classes, such as dates, are names.
+
+    >>> classes_of_folders(["wind", "waves"]), classes_of_folders(["10", "007", "1"])[-4:]
+    (('waves', 'wind'), ('7', '8', '9', '10'))
+    >>> classes_of_folders(["20240131", "20240201"])
+    ('20240131', '20240201')
+    """
+    names = sorted(folders)
+    numbers = [number for name in names if (number := class_number_or_none(name)) is not None]
+    return class_numbers(max(numbers)) if names and len(numbers) == len(names) else tuple(names)
 
 
 def number_folders(paths: pa.ChunkedArray, folder: str, class_names: Sequence[str]) -> pa.Array:
-    """Return the class of each video, the folder that it is in, int32; -1 without classes.
+    """Return the class of each video, the folder of the root that it is in, int32; -1 without classes.
 
     Raises:
         ValueError: If a video is in none of the folders.
@@ -45,8 +61,8 @@ def number_folders(paths: pa.ChunkedArray, folder: str, class_names: Sequence[st
     if not class_names:
         return pa.repeat(pa.scalar(-1, pa.int32()), len(paths))
     below = pc.utf8_slice_codeunits(paths, len(folder) + 1)
-    names = pc.struct_field(pc.extract_regex(below, r"^(?P<name>[^/]+)/[^/]+$"), "name")
-    labels = pc.index_in(names, value_set=pa.array(class_names, names.type), skip_nulls=True)
+    names = pc.utf8_normalize(pc.struct_field(pc.extract_regex(below, r"^(?P<name>[^/]+)/"), "name"), "NFC")
+    labels = _labels(names, class_names)
     if labels.null_count:
         path = paths.filter(pc.is_null(labels))[0]
         raise ValueError(
@@ -54,11 +70,16 @@ def number_folders(paths: pa.ChunkedArray, folder: str, class_names: Sequence[st
             f"expected {folder}/<class>/<video> with the classes {', '.join(class_names)[:200]}; "
             f"move the file, or remove the folder"
         )
-    return labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
+    return labels.combine_chunks()
 
 
 def number_column(
-    column: pa.ChunkedArray, class_names: Sequence[str] | None, source: str, *, name: str = "label"
+    column: pa.ChunkedArray,
+    class_names: Sequence[str] | None,
+    source: str,
+    *,
+    name: str = "label",
+    paths: pa.ChunkedArray | None = None,
 ) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
     """Return the class of each row, int32, and the names of the classes.
 
@@ -70,6 +91,7 @@ def number_column(
         class_names: The classes, to be numbered in this order; None takes those of the column.
         source: Where it is from.
         name: What it is called there.
+        paths: The videos of the rows, (n,), where these are not in the order of the list; errors then name the video.
 
     Raises:
         ValueError: If a name is none of the classes, or if the numbers can be no classes.
@@ -84,26 +106,22 @@ def number_column(
     words = pc.utf8_trim_whitespace(pc.cast(column, pa.large_string()))
     words = pc.if_else(pc.equal(words, ""), None, words)
     distinct = sorted(word for word in pc.unique(words).to_pylist() if word is not None)
-    if class_names is None and distinct and all(map(is_number, distinct)):
-        return _numbered(words, distinct, source, name)
-    names = tuple(distinct if class_names is None else class_names)
-    unknown = sorted(set(distinct) - set(names))
-    if unknown:
+    if class_names is not None:
+        names = tuple(class_names)
+    elif distinct and all(map(is_number, distinct)):
+        numbers = [class_number(word, f"{source}, {_place(words, word, name, paths)}") for word in distinct]
+        names = class_numbers(max(numbers))
+    else:
+        names = tuple(distinct)
+    labels = _labels(words, names)
+    unknown = words.filter(pc.and_(pc.is_null(labels), pc.is_valid(words)))
+    if len(unknown):
+        word = min(unknown.to_pylist())
         raise ValueError(
-            f"got class {unknown[0]!r} in {source}; expected one of {', '.join(names)[:200]}; "
-            f"correct row {_row(words, unknown[0])}, column {name!r}"
+            f"got class {word!r} in {source}; expected one of {', '.join(names)[:200]}; "
+            f"correct {_place(words, word, name, paths)}"
         )
-    return pc.fill_null(pc.index_in(words, value_set=pa.array(names, words.type), skip_nulls=True), -1), names
-
-
-def _numbered(
-    words: pa.ChunkedArray, distinct: Sequence[str], source: str, name: str
-) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
-    """Return the numbers that words are."""
-    numbers = [class_number(word, f"{source}, row {_row(words, word)}, column {name!r}") for word in distinct]
-    where = pc.index_in(words, value_set=pa.array(distinct, words.type), skip_nulls=True)
-    labels = pc.take(pa.array(numbers, pa.int32()), where)
-    return pc.fill_null(labels, -1), class_numbers(max(numbers))
+    return pc.fill_null(labels, -1), names
 
 
 def class_numbers(largest: int) -> tuple[str, ...]:
@@ -115,15 +133,14 @@ def class_numbers(largest: int) -> tuple[str, ...]:
     return tuple(map(str, range(largest + 1)))
 
 
-def _row(words: pa.ChunkedArray, word: str) -> int:
-    """Return the first row with a word in it, from 1."""
-    return pc.index(words, pa.scalar(word, words.type)).as_py() + 1
-
-
 def part_by_split(
-    column: pa.ChunkedArray, source: str, *, name: str = "split"
+    column: pa.ChunkedArray, source: str, *, name: str = "split", paths: pa.ChunkedArray | None = None
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """Return which rows are trained on and which are held out, (n,) bool each; None if none are.
+
+    Args:
+        column: A word for the part of each row (see ``split_names``).
+        source: Where it is from. ``name`` and ``paths`` as for ``number_column``.
 
     Raises:
         ValueError: If there is another word in the column, or nothing to train on.
@@ -132,13 +149,33 @@ def part_by_split(
     >>> train.to_pylist(), held_out.to_pylist()
     ([True, False, False], [False, True, False])
     """
-    words = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(pc.cast(column, pa.large_string()), "")))
-    present = set(pc.unique(words).to_pylist())
-    unknown = sorted(present - set(TRAIN).union(*SPLITS.values()))
-    if unknown or not present & set(TRAIN):
-        row = f"row {_row(words, unknown[0])}, column {name!r}" if unknown else "the column"
-        wrong = f"split {unknown[0]!r}" if unknown else "no row of the split train"
-        raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct {row}")
-    held_out = next((names for names in SPLITS.values() if present & set(names)), None)
-    among = pc.is_in(words, value_set=pa.array(TRAIN, words.type))
-    return among, None if held_out is None else pc.is_in(words, value_set=pa.array(held_out, words.type))
+    words = pc.fill_null(pc.cast(column, pa.large_string()), "")
+    parts: dict[str | None, list[str]] = {}
+    for word in sorted(pc.unique(words).to_pylist()):
+        parts.setdefault(split_of(word), []).append(word)
+    if None in parts or "train" not in parts:
+        word = parts[None][0] if None in parts else None
+        wrong = "no row of the split train" if word is None else f"split {word!r}"
+        place = "the column" if word is None else _place(words, word, name, paths)
+        raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct {place}")
+    among = {part: pc.is_in(words, value_set=pa.array(some, words.type)) for part, some in parts.items()}
+    return among["train"], next((among[part] for part in SPLITS if part in among), None)
+
+
+def _labels(words: pa.ChunkedArray, class_names: Sequence[str]) -> pa.ChunkedArray:
+    """Return which class each word names, int32, null for none; where classes are numbers, ``007`` names class 7."""
+    distinct = [word for word in pc.unique(words).to_pylist() if word is not None]
+    if tuple(class_names) == class_numbers(len(class_names) - 1):
+        numbers = (class_number_or_none(word) for word in distinct)
+        found = [None if number is None or number >= len(class_names) else number for number in numbers]
+    else:
+        known = {name: label for label, name in enumerate(class_names)}
+        found = [known.get(word) for word in distinct]
+    where = pc.index_in(words, value_set=pa.array(distinct, words.type), skip_nulls=True)
+    return pc.take(pa.array(found, pa.int32()), where)
+
+
+def _place(words: pa.ChunkedArray, word: str, name: str, paths: pa.ChunkedArray | None) -> str:
+    """Say which is the first row with a word in it, counted from 1."""
+    row = pc.index(words, pa.scalar(word, words.type)).as_py()
+    return f"row {row + 1}, column {name!r}" if paths is None else f"the row of {paths[row]}"

@@ -47,6 +47,7 @@ def print_report(name: str, report: Report) -> None:
     print_table(["file", "what it says about its display"], list(report.displays.items()))
     for title in ("classes", "sizes", "durations", "codecs", "decoders"):
         print_table([title, "videos"], [(key, str(count)) for key, count in getattr(report, title).items()])
+    print_table(["not used"], [[note] for note in report.notes])
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.num_faults.items()) or "none"
     _console().print(
         f"{name}: {report.num_videos} videos that can be decoded, {report.num_frames} frames, {report.hours:g} hours;"

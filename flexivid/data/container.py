@@ -13,8 +13,9 @@ from typing import IO, Any
 import av
 from av.codec.context import Flags
 
-from flexivid.data.byte_range import is_byte_range, is_remote, read_bytes
+from flexivid.data.byte_range import is_byte_range, read_bytes
 from flexivid.data.facts import VideoError
+from flexivid.files.paths import is_remote
 
 Source = str | os.PathLike[str] | bytes
 Pass = Callable[[av.VideoFrame], av.VideoFrame]

@@ -19,6 +19,7 @@ from flexivid.data.decoders import DECODERS, Choice, Decoder, View
 from flexivid.data.display import as_asked
 from flexivid.data.facts import Facts, Size, VideoError
 from flexivid.data.probe import probe
+from flexivid.files.paths import resolve
 
 __all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
 
@@ -65,6 +66,7 @@ def open_video(
     >>> frames.shape, (frames.mean(axis=(1, 2, 3)) / 51).round().tolist()
     ((2, 32, 48, 3), [3.0, 1.0])
     """
+    source = source if isinstance(source, bytes) else resolve(source)
     if facts is None or decoder not in ("auto", facts.decoder):
         facts = probe(source, decoder=decoder)
     return VideoReader(source, size=size, facts=as_asked(source, facts, square_pixels=square_pixels))

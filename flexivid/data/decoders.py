@@ -15,11 +15,11 @@ from typing import Any, Literal, Protocol, get_args
 import av
 import numpy as np
 
-from flexivid.data.byte_range import is_remote
 from flexivid.data.container import Source, name_of, opened
 from flexivid.data.facts import Facts, VideoError
 from flexivid.data.frame_folder import FolderDecoder
 from flexivid.data.seeking import KERNELS, PyavDecoder, Scaler, View, clock_of
+from flexivid.files.paths import is_remote
 
 __all__ = ["CHOICES", "DECODERS", "KERNELS", "Choice", "Decoder", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder"]
 __all__ += ["View", "clock_of", "refuse_decoder"]

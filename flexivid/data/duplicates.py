@@ -9,9 +9,10 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from flexivid.data.byte_range import is_remote
+from flexivid.data.byte_range import open_binary, remote
+from flexivid.files.paths import is_hidden, is_remote
 
 SAMPLE_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 20
@@ -55,15 +56,15 @@ def _alike(paths: list[str], key: Callable[[str], object], tell: Callable[[str],
 def _num_bytes(path: str) -> tuple[int, int]:
     """Number of files, and their bytes."""
     files = _files(path)
-    return len(files), sum(_filesystem(file).size(file) for file in files)
+    return len(files), sum(map(_size, files))
 
 
 def _sample_hash(path: str) -> bytes:
     """Hash of the begin, the middle and the end; of a folder, those of its first, middle and last file."""
     files, digest = _files(path), hashlib.blake2b(digest_size=16)
     for file in (files[0], files[len(files) // 2], files[-1]):
-        num_bytes = _filesystem(file).size(file)
-        with _open(file) as stream:
+        num_bytes = _size(file)
+        with open_binary(file) as stream:
             for start in (0, num_bytes // 2, max(0, num_bytes - SAMPLE_BYTES)):
                 stream.seek(start)
                 digest.update(stream.read(SAMPLE_BYTES))
@@ -73,7 +74,7 @@ def _sample_hash(path: str) -> bytes:
 def _full_hash(path: str) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
     for file in _files(path):
-        with _open(file) as stream:
+        with open_binary(file) as stream:
             while block := stream.read(BLOCK_BYTES):
                 digest.update(block)
     return digest.digest()
@@ -82,27 +83,15 @@ def _full_hash(path: str) -> bytes:
 def _files(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    files = sorted(str(file) for file in Path(path).iterdir() if file.is_file() and not file.name.startswith("."))
+    files = sorted(str(file) for file in Path(path).iterdir() if file.is_file() and not is_hidden(file.name))
     if not files:
         raise OSError(f"no file in {path}")
     return files
 
 
-def _filesystem(path: str) -> "_Local":
+def _size(path: str) -> int:
     if not is_remote(path):
-        return _Local()
-    from fsspec.core import url_to_fs  # remote files are rare, and it takes a while to load
-
-    return url_to_fs(path)[0]
-
-
-class _Local:
-    @staticmethod
-    def size(path: str) -> int:
         return os.stat(path).st_size
-
-
-def _open(path: str) -> IO[bytes]:
-    if not is_remote(path):
-        return open(path, "rb")
-    return _filesystem(path).open(path, "rb")  # type: ignore[attr-defined]
+    filesystem, name = remote(path)
+    size: Any = filesystem.size(name)
+    return size

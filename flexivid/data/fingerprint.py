@@ -15,7 +15,8 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from flexivid.data.byte_range import is_byte_range, is_remote, parse_byte_range
+from flexivid.data.byte_range import is_byte_range, open_binary, parse_byte_range
+from flexivid.files.paths import is_remote
 
 MISSING = (-1, 0)
 VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
@@ -70,7 +71,7 @@ def _contents(path: str) -> tuple[int, int]:
     if is_byte_range(path):
         return _stat(path)
     try:
-        with fsspec.open(path, "rb") as file:
+        with open_binary(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             ends = file.read(ENDS)

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flexivid.data.facts import Display, Facts, Size, VideoError
 from flexivid.data.folders import is_picture
+from flexivid.files.paths import is_hidden
 
 DECODER = "pictures"
 SAME_DENSITY = 0.01  # dots an inch are rounded
@@ -111,7 +112,7 @@ class FolderDecoder:
 def _pictures(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of the pictures in the order of their numbers."""
     try:
-        names = [name for name in os.listdir(path) if is_picture(name) and not name.startswith(".")]
+        names = [name for name in os.listdir(path) if is_picture(name) and not is_hidden(name)]
     except OSError as error:
         raise VideoError(path, f"cannot be opened: {error.strerror}") from error
     if not names:

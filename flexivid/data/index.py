@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import track
 
-from flexivid.data.byte_range import is_remote
 from flexivid.data.display import as_asked
 from flexivid.data.fingerprint import fingerprints
 from flexivid.data.index_file import LOOK, TABLE, Table
@@ -26,6 +25,7 @@ from flexivid.data.index_parts import Parts
 from flexivid.data.manifest import Manifest, read_caption, text_beside
 from flexivid.data.probe import Facts, VideoError, probe
 from flexivid.data.videos import Videos
+from flexivid.files.paths import cache_folder, is_remote
 
 ProbeMany = Callable[[list[str]], Iterator[Facts | VideoError]]
 Check = Literal["stat", "contents", "names"]
@@ -47,7 +47,7 @@ class BadVideo(NamedTuple):
 class VideoIndex(NamedTuple):
     """The videos that can be decoded, and the files that cannot, both in the order of the manifest.
 
-    ``num_probed`` files were looked at for it, the others before.
+    ``num_probed`` files were looked at for it, the others before; ``notes`` say what lies beside the videos.
 
     >>> VideoIndex(Videos.of([]), (BadVideo("a.mp4", "no video stream"),), (), Path("index.arrow")).bad[0].path
     'a.mp4'
@@ -58,6 +58,7 @@ class VideoIndex(NamedTuple):
     class_names: tuple[str, ...]
     path: Path
     num_probed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def index_path(root: str, decoder: str = "auto", *, square_pixels: bool = True) -> Path:
@@ -71,11 +72,10 @@ def index_path(root: str, decoder: str = "auto", *, square_pixels: bool = True) 
     >>> index_path("videos").suffix
     '.arrow'
     """
-    cache = os.environ.get("FLEXIVID_CACHE") or Path.home() / ".cache" / "flexivid"
     name = root if is_remote(root) else os.path.abspath(root)
     name += "" if decoder == "auto" else f"\0{decoder}"
     name += "" if square_pixels else "\0pixels as stored"
-    return Path(cache, "index", hashlib.sha256(name.encode()).hexdigest()[:20] + ".arrow")
+    return cache_folder("index") / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:20]}.arrow"
 
 
 def build_index(
@@ -198,8 +198,8 @@ def _caption_stamps(manifest: Manifest) -> np.ndarray:
     stamps = np.zeros(len(manifest), np.int64)
     rows = manifest.rows_with_text
     if len(rows):
-        beside = map(text_beside, manifest.table["path"].take(pa.array(rows)).to_pylist())
-        sizes = fingerprints(list(beside))
+        some = manifest.table.take(pa.array(rows))
+        sizes = fingerprints(list(map(text_beside, some["path"].to_pylist(), some["text"].to_pylist())))
         stamps[rows] = sizes[:, 1] ^ (sizes[:, 0] << 1)  # an edit within the clock's tick mostly changes the size
     return stamps
 
@@ -210,7 +210,8 @@ def _same_names(old: Table, manifest: Manifest) -> bool:
     number = old.batch.column("number")
     ordered = old.num_good == len(manifest)  # no bad files at the end: the order is the manifest's
     given = manifest.table if ordered else manifest.table.take(number)
-    old_captions = pc.if_else(given["has_text"], given["caption"], pa.chunked_array([old.batch.column("caption")]))
+    has_text = pc.not_equal(given["text"], "")
+    old_captions = pc.if_else(has_text, given["caption"], pa.chunked_array([old.batch.column("caption")]))
     return (
         given["path"].equals(pa.chunked_array([old.batch.column("path")]))
         and given["label"].equals(pa.chunked_array([old.batch.column("label")]))
@@ -231,11 +232,12 @@ def _captions(manifest: Manifest) -> pa.ChunkedArray | pa.Array:
     rows = manifest.rows_with_text
     if len(rows) == 0:
         return manifest.table["caption"]
-    paths = manifest.table["path"].take(pa.array(rows)).to_pylist()
+    some = manifest.table.take(pa.array(rows))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = pa.array(list(pool.map(read_caption, paths)), pa.large_string())
-    given, has_text = (manifest.table[name].combine_chunks() for name in ("caption", "has_text"))
-    return pc.replace_with_mask(given, has_text, read)
+        words = list(pool.map(read_caption, some["path"].to_pylist(), some["text"].to_pylist()))
+    has_text = pc.not_equal(manifest.table["text"], "").combine_chunks()
+    given = manifest.table["caption"].combine_chunks()
+    return pc.replace_with_mask(given, has_text, pa.array(words, pa.large_string()))
 
 
 def _assemble(manifest: Manifest, looks: pa.Table, captions: tuple[Any, np.ndarray], file: Path) -> None:

@@ -12,6 +12,7 @@ from flexivid.data.dataset import ClipDataset
 from flexivid.data.decoders import Choice
 from flexivid.data.duplicates import find_duplicates
 from flexivid.data.index import VideoIndex
+from flexivid.data.layout import Collection
 from flexivid.data.pool import DecodePool, num_cores
 from flexivid.data.report import Fault, Report, decode_whole, repeats, survey, too_short
 from flexivid.data.splits import index_collection
@@ -31,7 +32,7 @@ class Part(NamedTuple):
 
 
 def find_parts(
-    root: str,
+    root: str | Collection,
     *,
     num_workers: int | None = None,
     decoder: Choice = "auto",
@@ -41,7 +42,8 @@ def find_parts(
     """Look at every file that is new, in processes that a file cannot harm.
 
     Args:
-        root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``).
+        root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``), or a
+            ``Collection``, which says how its folders are read.
         num_workers: Processes; one a core by default.
         decoder: As training uses it.
         progress: Whether to show a progress bar.
@@ -100,7 +102,9 @@ def inspect(
     for fault in repeats(find_duplicates(homes, on_read=lambda path: on_step("comparing files of one size", 1, 0))):
         faults[homes[fault.path]].append(fault)
     return {
-        name: survey(part.found.videos, counts[name], faults=faults[name], class_names=part.found.class_names)
+        name: survey(part.found.videos, counts[name], faults=faults[name], class_names=part.found.class_names)._replace(
+            notes=part.found.notes
+        )
         for name, part in parts.items()
     }
 

@@ -23,6 +23,7 @@ from flexivid.data.loader import Batch, described
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.probe import VideoError
 from flexivid.data.run import FollowsRun
+from flexivid.files.paths import resolve
 from flexivid.files.whole_file import whole_file
 
 Encode = Callable[[Tensor], Tensor]  # (b, c, t, h, w) uint8 -> (b, c, t, h, w), any floating point
@@ -78,7 +79,7 @@ def write_latents(
 data.windows=uniform
     """
     _refuse_drawn(dataset)
-    target = Path(folder)
+    target = Path(resolve(folder))
     target.mkdir(parents=True, exist_ok=True)
     with whole_file(target / f"{name}.npy") as part:
         missing = _write(part, dataset, encode, pool=pool, batch_size=batch_size)
@@ -126,7 +127,7 @@ def open_latents(folder: str | os.PathLike[str], dataset: ClipDataset, *, name: 
     FileNotFoundError: got data.latents=nowhere without train.npy; expected latents; write them, or correct the path
     """
     _refuse_drawn(dataset)
-    files = [Path(folder, name + ending) for ending in (".json", ".npy")]
+    files = [Path(resolve(folder), name + ending) for ending in (".json", ".npy")]
     if not all(file.is_file() for file in files):
         state = f"got data.latents={os.fspath(folder)} without {files[1].name}"
         raise FileNotFoundError(f"{state}; expected latents; write them, or correct the path")

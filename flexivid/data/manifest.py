@@ -1,32 +1,33 @@
 """The videos of a data set, their classes and captions, from a folder or a list; no video is opened.
 
-Folders: when every video sits in an immediate sub-folder of the root and there are at least two such folders, the
-folders are the classes, numbered in sorted order. Otherwise the set has no classes and every label is -1. The caption
-is the text beside a video (``x.mp4`` and ``x.txt``), or the name of its class. Lists: see ``tables``. Rows are kept in
-an Arrow table, not as objects.
+Folders: ``layout`` tells which are parts of the data set. In a part, when every video sits in an immediate sub-folder
+and there are at least two such folders, the folders are the classes, numbered in sorted order. Otherwise there are no
+classes and every label is -1. The caption is what ``metadata.csv`` says (see ``metadata``), else the text beside a
+video (``x.mp4`` and ``x.txt``), else the name of its class. Lists: see ``tables``. Rows are kept in an Arrow table, not
+as objects. What is not used is told in the manifest's notes, and as a ``LeftOutWarning``.
 """
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexivid.data.byte_range import is_remote
-from flexivid.data.classes import class_folders, class_numbers, number_column, number_folders, part_by_split
-from flexivid.data.folders import EXTENSIONS, find_videos
-from flexivid.data.rows import ROWS, Items, Manifest, VideoItem, read_caption, text_beside
-from flexivid.data.shards import class_names as shard_classes
-from flexivid.data.shards import is_shards, shard_rows
+from flexivid.data.classes import number_column, part_by_split
+from flexivid.data.folder_manifest import read_folder
+from flexivid.data.folders import find_videos
+from flexivid.data.layout import SETTING, Collection, Layout, collection_of, find_parts
+from flexivid.data.leftovers import LeftOutWarning
+from flexivid.data.rows import Items, Manifest, VideoItem, read_caption, rows_of, text_beside
 from flexivid.data.tables import column_name, is_table, read_table, read_ucf101
+from flexivid.files.paths import is_remote, resolve
+from flexivid.files.printable import printable
 
-__all__ = ["Items", "Manifest", "Manifests", "VideoItem", "find_splits", "read_caption", "read_manifests", "scan"]
-__all__ += ["text_beside"]
-
-HELD_OUT_FOLDERS = ("held_out", "val", "test")
+__all__ = ["Items", "LeftOutWarning", "Manifest", "Manifests", "VideoItem", "find_splits", "read_caption"]
+__all__ += ["read_manifests", "scan", "text_beside"]
 
 
 class Manifests(NamedTuple):
@@ -40,16 +41,17 @@ class Manifests(NamedTuple):
     held_out: Manifest | None
 
 
-def read_manifests(root: str | os.PathLike[str]) -> Manifests:
+def read_manifests(root: str | os.PathLike[str] | Collection) -> Manifests:
     r"""Find the videos of a data set, wherever it is and however it is kept.
 
     Args:
-        root: A folder, with or without training and held-out folders in it (see ``find_splits``); a list (see
-            ``tables``), whose column ``split`` is honoured; a folder or a train list of UCF101; or a url of these.
+        root: A folder, with or without training and held-out folders in it (see ``layout``); a list (see ``tables``),
+            whose column ``split`` is honoured; a folder or a train list of UCF101; or a url of these. A ``Collection``
+            also says how folders are read.
 
     Raises:
         FileNotFoundError: If there is nothing.
-        ValueError: If there is no video, or a list cannot be made sense of.
+        ValueError: If there is no video, if a list cannot be made sense of, or if folders can be read in two ways.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/list.csv"
@@ -58,15 +60,19 @@ def read_manifests(root: str | os.PathLike[str]) -> Manifests:
     >>> manifests.train.items[0].label, manifests.held_out.items[0].label, manifests.train.class_names
     (1, 0, ('waves', 'wind'))
     """
-    place = os.fspath(root)
-    if (train_list := _ucf101_list(place)) is not None:
+    collection = collection_of(root)
+    place, layout = collection
+    if is_table(place) and not os.path.isdir(place):
+        if layout != "auto":
+            warnings.warn(f"got {SETTING}={layout} for the list {place}; it has no effect; leave it out", stacklevel=2)
+        manifests = _by_split(read_table(place), place, None)
+    elif layout == "auto" and (train_list := _ucf101_list(place)) is not None:
         table, class_names = read_ucf101(train_list)
-        return _by_split(table, place, class_names)
-    if is_table(place):
-        return _by_split(read_table(place), place, None)
-    train, held_out = _split_folders(place)
-    manifest = scan(train)
-    return Manifests(manifest, scan(held_out, class_names=manifest.class_names) if held_out is not None else None)
+        manifests = _by_split(table, place, class_names, notes=_unlisted(table, place))
+    else:
+        manifests = _read_folders(collection)
+    _tell(note for part in manifests if part is not None for note in part.notes)
+    return manifests
 
 
 def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> Manifest:
@@ -86,41 +92,19 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
 
     >>> import tempfile
     >>> root = Path(tempfile.mkdtemp())
-    >>> for name in ("wind/a.MP4", "waves/b.webm", "waves/.c.mp4", "waves/notes.txt"):
+    >>> for name in ("wind/a.MP4", "waves/b.webm", "waves/.c.mp4", "waves/notes.md"):
     ...     (root / name).parent.mkdir(exist_ok=True)
     ...     (root / name).touch()
     >>> [(item.path.name, item.label) for item in scan(root).items]
     [('b.webm', 0), ('a.MP4', 1)]
     """
-    folder = os.fspath(root).rstrip("/") or "/"
-    if is_shards(folder):
-        rows = ((row.path, row.label, row.caption) for row in shard_rows(folder))
-        manifest = Manifest.of(rows, class_names=shard_classes(folder), root=folder)
-        largest = -1 if len(manifest) == 0 else pc.max(manifest.table["label"]).as_py()
-        return Manifest(manifest.table, manifest.class_names or class_numbers(largest), folder)
-    system, place = fsspec.core.url_to_fs(folder)
-    if not system.exists(place):
-        raise FileNotFoundError(f"got {folder}, which does not exist; expected a folder of videos; correct the path")
-    if not system.isdir(place):
-        raise ValueError(f"got {folder}, a file; expected a folder of videos; name the folder that holds it")
-    folder = system.unstrip_protocol(place).rstrip("/") if is_remote(folder) else folder
-    found = find_videos(folder)
-    if len(found.paths) == 0:
-        raise ValueError(
-            f"got {folder}, which holds {found.num_others} other files and no video; expected files ending in "
-            f"{', '.join(EXTENSIONS)}, at any depth, or folders of numbered pictures; correct the path, convert the "
-            f"files, or name a list of videos that are elsewhere"
-        )
-    names = class_folders(folder, found.parents) if class_names is None else tuple(class_names)
-    labels = number_folders(found.paths, folder, names)
-    return Manifest(_rows(found.paths, labels, names, has_text=found.has_text), names, folder)
+    manifest, _ = read_folder(resolve(root), class_names=class_names)
+    _tell(manifest.notes)
+    return manifest
 
 
 def find_splits(root: str | os.PathLike[str]) -> tuple[Path, Path | None]:
-    """Return the folder to train on and the held-out folder, if there is one.
-
-    ``root/train`` is trained on where it exists, and the first of ``root/held_out``, ``root/val`` and ``root/test`` is
-    held out. Without ``root/train`` the root itself is trained on.
+    """Return the folder to train on and the held-out folder, if there is one (see ``layout.find_parts``).
 
     Raises:
         ValueError: If there is a held-out folder but no training folder: it would be trained on.
@@ -132,22 +116,37 @@ def find_splits(root: str | os.PathLike[str]) -> tuple[Path, Path | None]:
     >>> [folder.name for folder in find_splits(root)]
     ['train', 'val']
     """
-    train, held_out = _split_folders(os.fspath(root))
-    return Path(train), None if held_out is None else Path(held_out)
+    parts = find_parts(resolve(root))
+    return Path(parts.train), None if parts.held_out is None else Path(parts.held_out)
 
 
-def _split_folders(root: str) -> tuple[str, str | None]:
-    system, place = fsspec.core.url_to_fs(root)
-    place, folder = place.rstrip("/"), root.rstrip("/") or "/"
-    held_out = next((f"{folder}/{name}" for name in HELD_OUT_FOLDERS if system.isdir(f"{place}/{name}")), None)
-    if system.isdir(f"{place}/train"):
-        return f"{folder}/train", held_out
-    if held_out is not None:
-        raise ValueError(
-            f"got {held_out} but no {folder}/train; expected both or neither; "
-            f"move the training videos into {folder}/train, or the held-out ones elsewhere"
-        )
-    return folder, None
+def _tell(notes: Iterable[str]) -> None:
+    for note in dict.fromkeys(notes):
+        warnings.warn(printable(note), LeftOutWarning, stacklevel=1)  # from one place: once a run
+
+
+def _read_folders(collection: Collection) -> Manifests:
+    place, layout = collection
+    parts = find_parts(place, layout)
+    inner: Layout = "auto" if layout == "splits" else layout
+    if parts.train == place:
+        manifest, split = read_folder(place, layout=inner, is_root=True)
+        return Manifests(manifest, None) if split is None else _parted(manifest, split)
+    train, _ = read_folder(parts.train, layout=inner, above=parts.metadata)
+    train = Manifest(train.table, train.class_names, train.root, parts.notes + train.notes)
+    if parts.held_out is None:
+        return Manifests(train, None)
+    return Manifests(train, read_folder(parts.held_out, class_names=train.class_names, above=parts.metadata)[0])
+
+
+def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
+    """Part a folder by what its list says; videos that it does not name are in no part."""
+    known = pc.is_valid(split)
+    rows, names, root, notes = manifest
+    rows = rows.filter(known)
+    train, held_out = part_by_split(split.filter(known), f"the metadata of {root}", paths=rows["path"])
+    part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
+    return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
 
 
 def _ucf101_list(root: str) -> str | None:
@@ -160,37 +159,41 @@ def _ucf101_list(root: str) -> str | None:
     return next((name for name in beside if os.path.isfile(name)), None)
 
 
-def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None) -> Manifests:
+def _unlisted(table: pa.Table, root: str) -> tuple[str, ...]:
+    """Tell of videos in a folder that its own lists do not name."""
+    if not os.path.isdir(root):
+        return ()
+    paths = find_videos(root).paths
+    rest = paths.filter(
+        pc.invert(pc.is_in(paths, value_set=pc.cast(table["path"], pa.large_string()).combine_chunks()))
+    )
+    named = f"got {len(rest)} videos in {root} that its train and test lists do not name, such as"
+    return (f"{named} {rest[0]}; they are left out; set {SETTING} to classes to read the folders",) if len(rest) else ()
+
+
+def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None, notes: tuple[str, ...] = ()) -> Manifests:
+    table, hidden = _without_hidden(table, root)
+    notes += hidden
     columns = set(table.column_names)
     labels, names = pa.nulls(len(table), pa.int32()), tuple(class_names or ())
     if "label" in columns:
         labels, names = number_column(table["label"], class_names, root, name=column_name(table, "label"))
     words = table["caption"] if "caption" in columns else None
-    rows = _rows(table["path"], labels, names if words is None else (), caption=words)
+    rows = rows_of(table["path"], labels, names if words is None else (), caption=words)
     if "split" not in columns:
-        return Manifests(Manifest(rows, names, root), None)
+        return Manifests(Manifest(rows, names, root, notes), None)
     train, held_out = part_by_split(table["split"], root, name=column_name(table, "split"))
     part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
-    return Manifests(Manifest(rows.filter(train), names, f"{root}#train"), part)
+    return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
 
 
-def _rows(
-    paths: pa.ChunkedArray,
-    labels: pa.Array,
-    names: Sequence[str],
-    *,
-    caption: pa.ChunkedArray | None = None,
-    has_text: pa.ChunkedArray | None = None,
-) -> pa.Table:
-    """Put columns together; without captions, they are the names of the classes, unless these are numbers."""
-    number = len(paths)
-    if caption is None:
-        spoken = pa.array(["" if name.isdecimal() else name for name in names], pa.large_string())
-        caption = spoken.take(pc.if_else(pc.less(labels, 0), None, labels)) if len(names) else pa.nulls(number)
-    columns = {
-        "path": paths,
-        "label": pc.fill_null(labels, -1),
-        "caption": pc.fill_null(pc.cast(caption, pa.large_string()), ""),
-        "has_text": pa.repeat(pa.scalar(False), number) if has_text is None else has_text,
-    }
-    return pa.table(columns, schema=ROWS)
+def _without_hidden(table: pa.Table, root: str) -> tuple[pa.Table, tuple[str, ...]]:
+    """Leave out what macOS puts beside files, which whoever lists a folder takes for videos."""
+    hidden = pc.match_substring_regex(table["path"], r"(^|/)(\._[^/]*$|__MACOSX/)")
+    number = pc.sum(hidden).as_py()
+    if not number:
+        return table, ()
+    first = table["path"].filter(hidden)[0]
+    return table.filter(pc.invert(hidden)), (
+        f"got {number} hidden files in {root}, such as {first}; they are left out; remove the rows",
+    )

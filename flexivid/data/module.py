@@ -22,6 +22,7 @@ from flexivid.data.dataset import Address
 from flexivid.data.decoders import Choice
 from flexivid.data.index import BadVideo
 from flexivid.data.latent_cache import LatentCache, LatentLoader, open_latents
+from flexivid.data.layout import Collection, Layout, collection_of
 from flexivid.data.loader import ClipLoader
 from flexivid.data.pool import DecodePool, num_cores
 from flexivid.data.run import Run
@@ -33,11 +34,12 @@ class VideoDataModule(LightningDataModule):
     """Clips of a collection of videos.
 
     ``root/train`` is trained on, or ``root`` if it has no such folder; the folders in it may be classes (see
-    ``manifest``). ``root/held_out``, ``root/val`` or ``root/test`` is validated on; without one, one training video in
-    twenty is held out, or the end of a single one (see ``footage.hold_out``). Long videos count for several clips.
+    ``manifest``). ``root/held_out``, ``root/val`` or ``root/test`` is validated on, each by any of its usual names (see
+    ``split_names``); without one, one training video in twenty is held out, or the end of a single one (see
+    ``footage.hold_out``). Long videos count for several clips.
 
     Args:
-        root: The folder, or what else ``manifest`` reads.
+        root: The folder, or what else ``manifest`` reads; ``~`` and variables are expanded (see ``files.paths``).
         num_frames: Frames of a clip.
         size: Side of a square clip in pixels, or (height, width); the picture is resized to cover it and cut.
         stride: Take every so-many-th frame of the source.
@@ -65,6 +67,8 @@ class VideoDataModule(LightningDataModule):
         latents: Folder of ``latent_cache.write_latents``; batches are latents instead of pixels.
         square_pixels: Show pictures as video players do where the file says that its pixels are not square (DVDs, much
             of television, anamorphic lenses); False takes rows and columns as they are stored, which look distorted.
+        layout: What the folders of ``root`` are: "splits" (parts, as train and val), "classes", "flat" (folders mean
+            nothing), or "auto": by their names, and an error where these can be read in two ways.
 
     >>> VideoDataModule("videos", size=48).settings.size
     (48, 48)
@@ -96,6 +100,7 @@ class VideoDataModule(LightningDataModule):
         decoder: Choice = "auto",
         latents: str | None = None,
         square_pixels: bool = True,
+        layout: Layout = "auto",
     ) -> None:
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
@@ -103,7 +108,8 @@ class VideoDataModule(LightningDataModule):
             *(num_frames, (height, width), stride, seed, fps, windows, clips_per_video, short, flip, crop, kernel),
             square_pixels=square_pixels,
         )
-        self.root, self.batch_size, self.num_workers = root, batch_size, num_workers
+        self.collection = collection_of(Collection(root, layout))
+        self.root, self.batch_size, self.num_workers = self.collection.root, batch_size, num_workers
         self.cache_gib, self.max_bad_fraction, self.val_clips = cache_gib, max_bad_fraction, val_clips
         self.buckets, self.trust_index = parse_buckets(buckets or []), trust_index
         self.max_seconds_per_file, self.max_gib_per_file = max_seconds_per_file, max_gib_per_file
@@ -244,7 +250,7 @@ class VideoDataModule(LightningDataModule):
         with self._new_pool(num_cores()) as pool:
             check: Literal["names", "stat"] = "names" if self.trust_index else "stat"
             options: dict[str, Any] = {"buckets": self.buckets, "check": check, "decoder": self.decoder}
-            return load_splits(self.root, self.settings, pool=pool, progress=self._run.rank == 0, **options)
+            return load_splits(self.collection, self.settings, pool=pool, progress=self._run.rank == 0, **options)
 
     def _loader(
         self, name: Literal["train", "val"], batches: StepBatchSampler | list[list[Address]]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flexivid.data.archives import extract
 from flexivid.data.download import DownloadError, download
+from flexivid.files.paths import resolve_path
 from flexivid.files.printable import printable
 from flexivid.files.whole_file import whole_file
 
@@ -28,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser, output: Path) -> None:
     >>> parser.parse_args(["--limit", "5"]).limit
     5
     """
-    parser.add_argument("--output", type=Path, default=output, help="folder to make")
+    parser.add_argument("--output", type=resolve_path, default=output, help="folder to make")
     parser.add_argument("--limit", type=int, default=None, help="list so many videos of each split only")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 

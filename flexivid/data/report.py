@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flexivid.data.byte_range import is_byte_range, is_remote
+from flexivid.data.byte_range import is_byte_range
 from flexivid.data.cache import runs
 from flexivid.data.cells import is_missing, written
 from flexivid.data.clips import ClipRequest, ClipSettings, span_of, step_of
 from flexivid.data.facts import Facts, VideoError
 from flexivid.data.pool import DecodePool, outcomes
 from flexivid.data.videos import Videos
+from flexivid.files.paths import is_remote, resolve
 from flexivid.files.whole_file import whole_file
 
 RUN_FRAMES = 256  # frames decoded by one request: a hang is noticed in any film, however long
@@ -46,7 +47,7 @@ class Fault(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What ``survey`` finds; counts are of the videos that can be decoded.
+    """What ``survey`` finds; counts are of the videos that can be decoded; ``notes`` say what lies beside them.
 
     >>> Report(num_videos=0, num_clips=0, num_frames=0, hours=0.0).is_clean
     False
@@ -64,6 +65,7 @@ class Report(NamedTuple):
     durations: dict[str, int] = {}  # noqa: RUF012
     codecs: dict[str, int] = {}  # noqa: RUF012
     decoders: dict[str, int] = {}  # noqa: RUF012
+    notes: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -195,7 +197,7 @@ def write_manifest(
     ['path,text', '/v/b.mp4,wind']
     """
     refuse_ending(path)
-    path, left_out = Path(path), set(leave_out)
+    path, left_out = Path(resolve(path)), set(leave_out)
     rows = [row for row in range(len(videos)) if videos.path(row) not in left_out]
     columns = {"path": [_relative(videos.path(row), path.parent) for row in rows]}
     captions = [written(videos.captions(row)) for row in rows]
@@ -246,7 +248,10 @@ def _relative(path: str, folder: Path) -> str:
         return path
     whole = Path(os.path.abspath(path))
     base = Path(os.path.abspath(folder))
-    return str(whole.relative_to(base) if whole.is_relative_to(base) else whole)
+    if not whole.is_relative_to(base):
+        return str(whole)
+    name = str(whole.relative_to(base))
+    return f"./{name}" if name.startswith("~") or ":" in name.split("/")[0] else name  # no home, no url
 
 
 def _step(videos: Videos, row: int, settings: ClipSettings) -> int | float:

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from flexivid.data.byte_range import is_remote
 from flexivid.data.cells import captions_of, unpack
 from flexivid.data.folders import EXTENSIONS
 from flexivid.data.text import read_text
+from flexivid.files.paths import is_remote
 
 ROWS = pa.schema(
-    [("path", pa.large_string()), ("label", pa.int32()), ("caption", pa.large_string()), ("has_text", pa.bool_())]
+    [("path", pa.large_string()), ("label", pa.int32()), ("caption", pa.large_string()), ("text", pa.large_string())]
 )
 
 
@@ -43,9 +44,11 @@ class Manifest(NamedTuple):
     """The videos of a data set in a fixed order, and the names of the classes (empty: no classes).
 
     Args:
-        table: One row a video: path, label, captions, and whether a text beside the video is its caption.
+        table: One row a video: path, label, captions, and which text beside the video holds them instead (see
+            ``text_beside``); empty: none.
         class_names: The classes in the order of their labels.
         root: The folder or list that it was read from; tells one data set from another.
+        notes: What lies beside the videos and is not used, a sentence each.
 
     >>> manifest = Manifest.of([("videos/waves/1.mp4", 0, "waves")], class_names=("waves", "wind"))
     >>> manifest.items[0].caption, len(manifest)
@@ -55,15 +58,14 @@ class Manifest(NamedTuple):
     table: pa.Table
     class_names: tuple[str, ...]
     root: str
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def of(
         items: Iterable[tuple[str | Path, int, str]], *, class_names: Sequence[str] = (), root: str = ""
     ) -> "Manifest":
         """Make a manifest of (path, label, caption)."""
-        rows = [
-            {"path": str(path), "label": label, "caption": words, "has_text": False} for path, label, words in items
-        ]
+        rows = [{"path": str(path), "label": label, "caption": words, "text": ""} for path, label, words in items]
         return Manifest(pa.Table.from_pylist(rows, ROWS), tuple(class_names), root)
 
     @property
@@ -74,7 +76,7 @@ class Manifest(NamedTuple):
     @property
     def rows_with_text(self) -> np.ndarray:
         """Rows whose caption is the text beside the video, int64."""
-        return np.flatnonzero(self.table["has_text"].to_numpy())
+        return np.flatnonzero(pc.not_equal(self.table["text"], "").to_numpy())
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -107,23 +109,64 @@ class Items(Sequence[VideoItem]):
             yield from self._items(pa.Table.from_batches([batch]))
 
     def _items(self, table: pa.Table) -> Iterator[VideoItem]:
-        for path, label, caption, has_text in zip(*(table[name].to_pylist() for name in ROWS.names), strict=True):
-            words = unpack(read_caption(path) if has_text else caption)
+        for path, label, caption, text in zip(*(table[name].to_pylist() for name in ROWS.names), strict=True):
+            words = unpack(read_caption(path, text) if text else caption)
             yield VideoItem(path if is_remote(path) else Path(path), label, words[0])
 
 
-def text_beside(path: str) -> str:
-    """Return where the caption of a video would be: ``x.txt`` for ``x.mp4``, or for the folder of pictures ``x``.
+def rows_of(
+    paths: pa.ChunkedArray,
+    labels: pa.Array,
+    names: Sequence[str],
+    *,
+    caption: pa.ChunkedArray | None = None,
+    text: pa.ChunkedArray | None = None,
+) -> pa.Table:
+    """Put columns together; where there is no caption, it is the name of the class, unless that is a number.
 
-    >>> text_beside("videos/a.mp4"), text_beside("videos/a")
-    ('videos/a.txt', 'videos/a.txt')
+    Args:
+        paths: The videos, (n,) strings.
+        labels: Their classes, (n,) int32.
+        names: The classes in the order of their labels.
+        caption: Captions, (n,) strings, several of a video packed.
+        text: Where captions are that have yet to be read, (n,) strings (see ``text_beside``).
+
+    >>> rows_of(pa.chunked_array([["a/1.mp4"]]), pa.array([0], pa.int32()), ["wind"])["caption"].to_pylist()
+    ['wind']
     """
+    number, kind = len(paths), pa.large_string()
+    captions = pa.nulls(number, kind) if caption is None else pc.cast(caption, kind)
+    captions = pc.if_else(pc.equal(captions, ""), None, captions)
+    texts = pa.repeat(pa.scalar("", kind), number) if text is None else text
+    spoken = pa.array(["" if name.isdecimal() else name for name in names], kind)
+    named = spoken.take(pc.if_else(pc.less(labels, 0), None, labels)) if len(names) else pa.nulls(number, kind)
+    columns = {
+        "path": paths,
+        "label": pc.fill_null(labels, -1),
+        "caption": pc.fill_null(pc.coalesce(captions, named), ""),
+        "text": pc.if_else(pc.is_valid(captions), "", texts),
+    }
+    return pa.table(columns, schema=ROWS)
+
+
+def text_beside(path: str, text: str = ".txt") -> str:
+    """Return where the caption of a video is.
+
+    Args:
+        path: The video, or the folder of pictures.
+        text: What stands in place of the ending of the video, or the whole name of another file in its folder.
+
+    >>> text_beside("videos/a.mp4"), text_beside("videos/a", ".TXT"), text_beside("videos/a.mp4", "A.caption")
+    ('videos/a.txt', 'videos/a.TXT', 'videos/A.caption')
+    """
+    if not text.startswith("."):
+        return f"{os.path.dirname(path)}/{text}"
     stem, extension = os.path.splitext(path)
-    return (stem if extension.lower().lstrip(".") in EXTENSIONS else path) + ".txt"
+    return (stem if extension.lower().lstrip(".") in EXTENSIONS else path) + text
 
 
-def read_caption(path: str) -> str:
-    """Return the text beside a video; empty if it is gone, or says ``nan``, ``None`` and the like.
+def read_caption(path: str, text: str = ".txt") -> str:
+    """Return the text beside a video (see ``text_beside``); empty if it is gone, or says ``nan`` and the like.
 
     Raises:
         ValueError: If it is no text, see ``text.decode``.
@@ -132,6 +175,6 @@ def read_caption(path: str) -> str:
     ''
     """
     try:
-        return captions_of(read_text(text_beside(path))) or ""
+        return captions_of(read_text(text_beside(path, text))) or ""
     except FileNotFoundError:
         return ""

@@ -14,10 +14,11 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
-from flexivid.data.byte_range import is_remote, parse_byte_range, read_bytes, remote
+from flexivid.data.byte_range import parse_byte_range, read_bytes, remote
 from flexivid.data.cells import pack
 from flexivid.data.facts import VideoError
 from flexivid.data.shards import CLASSES, INDEX, ROWS, chunk_rows, to_record
+from flexivid.files.paths import is_remote, resolve
 
 Source = tuple[str, int, str, bytes]  # path, label, caption, facts
 MAX_VIDEO_BYTES = (1 << 32) - (1 << 24)  # litdata counts the bytes of a chunk with 32 bits
@@ -87,7 +88,7 @@ def write_shards(
         raise ValueError(
             f"got chunk_bytes {chunk_bytes}; expected 1 to {MAX_VIDEO_BYTES}; {64 << 20} suits most collections"
         )
-    target = _Target(os.fspath(output))
+    target = _Target(resolve(output))
     with tempfile.TemporaryDirectory(dir=target.near) as folder:
         bad: list[tuple[str, str]] = []
         with gzip.open(os.path.join(folder, ROWS), "wt", encoding="utf-8") as listing:
@@ -107,7 +108,7 @@ class _Target:
     """Where finished files go: moved into a folder of this machine, or uploaded."""
 
     def __init__(self, output: str) -> None:
-        self.output, self._filesystem = output.rstrip("/"), None
+        self.output, self._filesystem = output, None
         self.near: str | None = None
         if is_remote(output):
             self._filesystem, self._name = remote(self.output)

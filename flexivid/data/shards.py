@@ -19,8 +19,10 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from flexivid.data.byte_range import ByteRange, ShardRow, is_remote, read_range, remote
+from flexivid.data.byte_range import ByteRange, ShardRow, read_range
+from flexivid.data.leftovers import Leftovers
 from flexivid.data.tars import is_tar, tar_rows, tars_in
+from flexivid.files.paths import is_remote, resolve
 
 INDEX = "index.json"  # litdata's name
 ROWS = "rows.jsonl.gz"
@@ -34,20 +36,16 @@ def is_shards(url: str | os.PathLike[str]) -> bool:
     >>> is_shards("films-{0000..0099}.tar"), is_shards("nowhere")
     (True, False)
     """
-    name = os.fspath(url)
-    if is_tar(name):
-        return True
-    if is_remote(name):
-        filesystem, folder = remote(name)
-        return filesystem.exists(f"{folder}/{INDEX}") or bool(tars_in(name))
-    return os.path.isfile(os.path.join(name, INDEX)) or (os.path.isdir(name) and bool(tars_in(name)))
+    name = resolve(url)
+    return is_tar(name) or _is_store(name) or bool(tars_in(name))
 
 
-def shard_rows(url: str | os.PathLike[str]) -> Iterator[ShardRow]:
+def shard_rows(url: str | os.PathLike[str], leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
     """List a store, in the order in which it is stored; neighbours lie in the same shard.
 
     Args:
         url: What ``is_shards`` accepts.
+        leftovers: Counts what tars hold besides.
 
     Raises:
         ValueError: If there is no store, or one of another form.
@@ -58,16 +56,15 @@ def shard_rows(url: str | os.PathLike[str]) -> Iterator[ShardRow]:
     ...     print(str(error)[:33])
     got nowhere, which holds no shard
     """
-    name = os.fspath(url)
+    name = resolve(url)
     if not is_shards(name):
         raise ValueError(f"got {name}, which holds no shards; expected {INDEX} or *.tar there; correct the path")
     tars = tars_in(name)
     if is_tar(name) or tars:
         for tar in tars:
-            yield from tar_rows(tar)
+            yield from tar_rows(tar, leftovers)
     else:
-        name = name if is_remote(name) else os.path.abspath(name)
-        yield from _listed(name.rstrip("/"))
+        yield from _listed(name if is_remote(name) else os.path.abspath(name))
 
 
 def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -76,8 +73,18 @@ def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
     >>> class_names("nowhere")
     ()
     """
-    content = _optional(f"{os.fspath(url)}/{CLASSES}")
+    content = _optional(f"{resolve(url)}/{CLASSES}")
     return tuple(json.loads(content)) if content else ()
+
+
+def _is_store(folder: str) -> bool:
+    """Say whether a folder has litdata's index; others call files so, too."""
+    content = _optional(f"{folder}/{INDEX}")
+    try:
+        index = json.loads(content or b"null")
+    except ValueError:
+        return False
+    return isinstance(index, dict) and {"config", "chunks"} <= index.keys()
 
 
 def _listed(store: str) -> Iterator[ShardRow]:

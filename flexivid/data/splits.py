@@ -20,6 +20,7 @@ from flexivid.data.dataset import ClipDataset
 from flexivid.data.decoders import Choice, refuse_decoder
 from flexivid.data.footage import hold_out
 from flexivid.data.index import BadVideo, Check, VideoIndex, build_index, index_path
+from flexivid.data.layout import Collection
 from flexivid.data.manifest import Manifest, read_manifests
 from flexivid.data.pool import DecodePool, num_cores, probe_many
 from flexivid.data.videos import Videos
@@ -72,7 +73,7 @@ class Splits(NamedTuple):
 
 
 def load_splits(
-    root: str,
+    root: str | Collection,
     settings: ClipSettings,
     *,
     buckets: Sequence[Bucket] = (),
@@ -84,8 +85,8 @@ def load_splits(
     """Find the videos of a folder or manifest and what is known of each; nothing is decoded but what is new.
 
     Args:
-        root: The collection, with or without ``train`` and held-out folders (see ``manifest.find_splits``). Without
-            held-out videos, some of the training ones are held out (see ``footage.hold_out``).
+        root: The collection, with or without training and held-out folders (see ``layout``). Without held-out videos,
+            some of the training ones are held out (see ``footage.hold_out``).
         settings: How clips are cut out of them.
         buckets: Shapes of clips, in place of the one in ``settings``.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
@@ -107,7 +108,7 @@ def load_splits(
     found, other = index_collection(root, pool=pool, progress=progress, **options)
     whole = ClipDataset(found.videos, settings, buckets=buckets)
     if len(whole) == 0:
-        raise ValueError(explain_nothing(root, found, settings))
+        raise ValueError(explain_nothing(str(root), found, settings))
     fixed = settings._replace(windows="uniform", flip=False, crop="centre")
     if other is not None:
         held_out = ClipDataset(other.videos, fixed, buckets=buckets)
@@ -120,7 +121,7 @@ def load_splits(
 
 
 def index_collection(
-    root: str,
+    root: str | Collection,
     *,
     pool: DecodePool | None = None,
     decoder: Choice = "auto",
@@ -150,7 +151,8 @@ def index_collection(
             looks = partial(probe_many, pool=looking, decoder=decoder)
             path = index_path(manifest.root, decoder, square_pixels=square_pixels)
             options: dict[str, Any] = {"path": path, "check": check, "square_pixels": square_pixels}
-            return build_index(manifest, probe_many=looks, progress=progress, **options)
+            known = build_index(manifest, probe_many=looks, progress=progress, **options)
+            return known._replace(notes=manifest.notes)
 
         return index(train), None if held_out is None else index(held_out)
 

@@ -7,7 +7,6 @@ be anywhere that fsspec reaches.
 """
 
 import gzip
-import os
 import re
 import warnings
 import zlib
@@ -15,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from flexivid.data.byte_range import is_remote
+from flexivid.data.byte_range import open_binary
 from flexivid.data.cells import brief, captions_of, text_of, word_of
 from flexivid.data.records import Record, csv_records, json_records, jsonl_records, parquet_records
+from flexivid.data.row_paths import whole_paths
 from flexivid.data.text import read_lines, trimmed
+from flexivid.files.paths import is_remote, resolve
 
 COLUMNS = {
     "path": ("path", "video", "video_path", "media_path", "file_name"),
@@ -62,9 +61,10 @@ def read_table(path: str) -> pa.Table:
     >>> read_table(path)["caption"].to_pylist()
     ['a dog']
     """
+    path = resolve(path)
     columns = _Columns(path)
     try:
-        with fsspec.open(path, "rb") as file:
+        with open_binary(path) as file:
             for record in _READERS[_format(path)](_unpacked(file, path), path, _pick):
                 columns.add(record)
     except FileNotFoundError as error:
@@ -75,7 +75,7 @@ def read_table(path: str) -> pa.Table:
     table = columns.table()
     if len(table) == 0:
         raise ValueError(f"got {path}, which has no row; expected a path in each row; repair the list")
-    return table.set_column(0, "path", _joined(path, table["path"]))
+    return table.set_column(0, "path", whole_paths(path, table["path"]))
 
 
 def column_name(table: pa.Table, ours: str) -> str:
@@ -194,7 +194,7 @@ class _Columns:
 
 
 def _format(path: str) -> str:
-    name = path.lower().removesuffix(".gz")
+    name = (path.partition("?")[0] if is_remote(path) else path).lower().removesuffix(".gz")
     return name.rsplit(".", 1)[-1] if "." in name else ""
 
 
@@ -216,17 +216,6 @@ def _pick(columns: Sequence[str], place: str) -> dict[str, str]:
 
 def _unpacked(file: IO[bytes], path: str) -> Any:
     return gzip.open(file) if path.lower().endswith(".gz") else file
-
-
-def _joined(path: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Make paths relative to the list whole; urls and absolute paths stay as they are."""
-    folder = path.rsplit("/", 1)[0] if is_remote(path) else os.path.dirname(path) or "."
-    whole = pc.or_(pc.starts_with(paths, "/"), pc.match_substring(paths, "://"))
-    text = pa.large_string()
-    relative = pc.replace_substring_regex(paths, r"^(\./)+", "")
-    return pc.if_else(
-        whole, paths, pc.binary_join_element_wise(pa.scalar(folder, text), relative, pa.scalar("/", text))
-    )
 
 
 _READERS: dict[str, Callable[..., Iterator[Record]]] = {

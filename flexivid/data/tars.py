@@ -10,19 +10,20 @@ import json
 import os
 import re
 import tarfile
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from flexivid.data.byte_range import ByteRange, ShardRow, is_remote, remote
+from flexivid.data.byte_range import ByteRange, ShardRow, open_binary, remote
 from flexivid.data.cells import captions_of, class_number, word_of
-from flexivid.data.folders import EXTENSIONS
+from flexivid.data.folders import EXTENSIONS, TEXTS
+from flexivid.data.leftovers import Leftovers
 from flexivid.data.text import decode
+from flexivid.files.paths import is_hidden, is_remote, resolve
 
 CAPTION_FIELDS = ("text", "caption", "cap", "prompt")
 LABEL_FIELDS = ("label", "class", "cls")
-TEXTS = ("txt", "cls", "json")
+WORDS = (*TEXTS, "cls", "json")  # members that say something of a video
 MAX_TEXT = 1 << 20  # bytes of a caption, label or JSON
 
 
@@ -32,7 +33,7 @@ def is_tar(url: str) -> bool:
     >>> is_tar("films.tar"), is_tar("films/*.tar"), is_tar("films.tar.gz"), is_tar("films")
     (True, True, False, False)
     """
-    return url.endswith(".tar") and not os.path.isdir(url)
+    return url.lower().endswith(".tar") and not os.path.isdir(url)
 
 
 def tars_in(url: str) -> list[str]:
@@ -44,14 +45,18 @@ def tars_in(url: str) -> list[str]:
     >>> tars_in("films-{08..10}.tar")
     ['films-08.tar', 'films-09.tar', 'films-10.tar']
     """
+    url = resolve(url)
     if not is_tar(url):
-        return _glob(f"{url.rstrip('/')}/*.tar")
-    braces = re.search(r"\{(\d+)\.\.(\d+)\}", url)
+        return _in_folder(url)
+    literal = _literal(url)
+    pattern = url[len(literal) :]
+    braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if braces:
         first, last = braces.groups()
+        before, after = literal + pattern[: braces.start()], pattern[braces.end() :]
         numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-        return [tar for number in numbers for tar in tars_in(url[: braces.start()] + number + url[braces.end() :])]
-    if not re.search(r"[*?\[]", url):
+        return [tar for number in numbers for tar in tars_in(before + number + after)]
+    if not re.search(r"[*?\[]", pattern):
         return [url]
     found = _glob(url)
     if not found:
@@ -59,10 +64,16 @@ def tars_in(url: str) -> list[str]:
     return found
 
 
-def tar_rows(tar: str) -> Iterator[ShardRow]:
-    """List the videos of one tar; samples without a video are passed over.
+def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
+    """List the videos of one tar; hidden files and samples without a video are passed over.
+
+    Args:
+        tar: A file or url.
+        leftovers: Counts the samples that are passed over, texts that do not follow their video, and further videos of
+            a sample.
 
     Raises:
+        FileNotFoundError: If there is no such tar.
         ValueError: If the tar is damaged or compressed, a text in it cannot be decoded, or a label is no number.
 
     >>> import io, tempfile
@@ -76,37 +87,41 @@ def tar_rows(tar: str) -> Iterator[ShardRow]:
     [('waves.mp4', 3, 'the sea', '512+5')]
     """
     tar = tar if is_remote(tar) else os.path.abspath(tar)
+    counted = Leftovers() if leftovers is None else leftovers
     bare: set[str] = set()  # videos without a text beside them
-    apart: list[str] = []  # their texts
     try:
         with _open(tar) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            files = (member for member in archive if member.isfile() and not _is_hidden(member.name))
+            files = (member for member in archive if member.isfile() and not is_hidden(member.name))
             for stem, group in groupby(files, key=lambda member: _split(member.name)[0]):
                 members = {_split(member.name)[1]: member for member in group}
-                rows = list(_sample(tar, archive, members))
-                texts = [member.name for name, member in members.items() if name in TEXTS]
+                texts = [member.name for name, member in members.items() if name in WORDS]
+                rows = list(_sample(tar, archive, members, counted))
                 bare |= {stem} if rows and not texts else set()
-                apart += texts if not rows and stem in bare else []
+                if not rows:
+                    kind = "apart" if texts and stem in bare else "sample"
+                    counted.add(kind, f"{tar}/{(texts or [next(iter(members.values())).name])[0]}")
                 yield from rows
                 archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"got {tar}, which does not exist; expected a tar; correct the path") from error
     except tarfile.TarError as error:
         raise ValueError(f"got {tar}: {error}; expected an uncompressed, whole tar; unpack or write it anew") from error
-    if apart:
-        warnings.warn(
-            f"got {len(apart)} texts in {tar} that do not follow their videos, such as {apart[0]}; they are left out; "
-            f"write the tar anew with the files of a sample one after the other",
-            stacklevel=2,
-        )
 
 
-def _sample(tar: str, archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> Iterator[ShardRow]:
-    video = next((members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS), None)
-    if video is None:
+def _sample(
+    tar: str, archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], leftovers: Leftovers
+) -> Iterator[ShardRow]:
+    videos = [members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS]
+    if not videos:
         return
-    texts = {name: _text(tar, archive, members[name]) for name in TEXTS if name in members}
+        return
+    for other in videos[1:]:
+        leftovers.add("second", f"{tar}/{other.name}")
+    video = videos[0]
+    texts = {name: _text(tar, archive, members[name]) for name in WORDS if name in members}
     fields = _fields(tar, video.name, texts.get("json", "{}"))
     try:
-        captions = (captions_of(value) for value in (texts.get("txt"), *map(fields.get, CAPTION_FIELDS)))
+        captions = (captions_of(value) for value in (*map(texts.get, TEXTS), *map(fields.get, CAPTION_FIELDS)))
         labels = (word_of(value) for value in (texts.get("cls"), *map(fields.get, LABEL_FIELDS)))
         caption, label = _first(captions) or "", _first(labels)
     except ValueError as error:
@@ -138,10 +153,6 @@ def _text(tar: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     return decode(content.read(), f"{member.name} in {tar}") if content else ""
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-
-
 def _split(name: str) -> tuple[str, str]:
     folder, _, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
@@ -152,12 +163,31 @@ def _open(tar: str) -> Any:
     if is_remote(tar):
         filesystem, name = remote(tar)
         return filesystem.open(name, "rb", block_size=1 << 16)  # headers are far apart: long read-ahead is waste
-    return open(tar, "rb")
+    return open_binary(tar)
+
+
+def _in_folder(folder: str) -> list[str]:
+    if is_remote(folder):
+        return _glob(f"{folder}/*.tar")
+    try:
+        names = sorted(name for name in os.listdir(folder) if is_tar(name) and not is_hidden(name))
+    except OSError:
+        return []
+    return [path for name in names if os.path.isfile(path := os.path.join(folder, name))]
+
+
+def _literal(pattern: str) -> str:
+    """Return the longest beginning of a local pattern that exists as it is written: its names mean themselves."""
+    path = "" if is_remote(pattern) else pattern
+    while path and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _glob(pattern: str) -> list[str]:
     if is_remote(pattern):
         filesystem, name = remote(pattern)
-        found = [path for path in filesystem.glob(name) if not path.rpartition("/")[2].startswith(".")]
+        found = [path for path in filesystem.glob(name) if not is_hidden(path.rpartition("/")[2])]
         return sorted(map(filesystem.unstrip_protocol, found))
-    return sorted(glob.glob(pattern))
+    literal = _literal(pattern)
+    return sorted(glob.glob(glob.escape(literal) + pattern[len(literal) :]))

@@ -1,1 +1,1 @@
-"""What every room needs to know of files: written whole or not at all, one writer at a time, names fit to be shown."""
+"""What every room needs to know of files: how paths are read, who writes, whole or not at all, how names are shown."""

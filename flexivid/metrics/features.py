@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flexivid.files.paths import resolve_path
 from flexivid.metrics.networks import (
     TORCHVISION,
     Network,
@@ -129,7 +130,7 @@ def build_extractor(
         >>> build_extractor("motion").num_features
         96
     """
-    name, path = str(name), Path(name)
+    name, path = str(name), resolve_path(name)
     unused: dict[str, Any] = {} if name == "i3d" else {"compat": compat, "resize": resize}
     unused |= {} if name == "i3d" or name in TORCHVISION else {"weights": weights}
     for option, value in unused.items():

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flexivid.files.paths import cache_folder, resolve_path
 from flexivid.metrics.i3d import EPS, I3D
 from flexivid.metrics.i3d_checkpoint import DATA_FILE, read_checkpoint
 
@@ -24,7 +25,7 @@ def i3d_folder() -> Path:
     >>> i3d_folder().name
     'i3d'
     """
-    return Path(os.environ.get("FLEXIVID_CACHE") or Path.home() / ".cache" / "flexivid", "i3d")
+    return cache_folder("i3d")
 
 
 def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
@@ -42,7 +43,8 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
     """
     named, origin = path or os.environ.get("FLEXIVID_I3D"), "" if path else " in FLEXIVID_I3D"
     if named:
-        file = Path(named, DATA_FILE) if Path(named).is_dir() else Path(named)
+        file = resolve_path(named)
+        file = file / DATA_FILE if file.is_dir() else file
         if not file.exists():
             raise FileNotFoundError(
                 f"got I3D weights {file}, which do not exist; expected a file; correct the path{origin}"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flexivid.files.paths import resolve_path
 from flexivid.metrics.i3d import MIN_FRAMES, NUM_CLASSES, SIDE
 from flexivid.metrics.i3d_weights import load_i3d
 from flexivid.metrics.preprocess import RESIZES
@@ -85,7 +86,7 @@ def torchvision_network(name: str, weights: str | Path | None = None) -> Network
     head, num_features, min_frames, num_frames = TORCHVISION[name]
     published: Any = get_model_weights(name).DEFAULT
     network = get_model(name)
-    state = _fetch(name, published.url, published) if weights is None else _read(name, weights)
+    state = _fetch(name, published.url, published) if weights is None else _read(name, resolve_path(weights))
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:

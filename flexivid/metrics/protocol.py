@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
+from flexivid.files.paths import cache_folder
 from flexivid.files.whole_file import whole_file
 
 NOT_OF_REFERENCE = ("num_videos", "sampling")  # all else tells which reference features are meant
@@ -146,7 +147,7 @@ def reference_folder() -> Path:
         >>> reference_folder().name
         'reference'
     """
-    return Path(os.environ.get("FLEXIVID_CACHE") or Path.home() / ".cache" / "flexivid", "reference")
+    return cache_folder("reference")
 
 
 def reference_features(

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import flexivid
 from flexivid.diffusion.process import Process
+from flexivid.files.paths import is_hidden, resolve_path
 from flexivid.files.whole_file import whole_file
 from flexivid.metrics.weights_file import reason_of
 from flexivid.model.config import FlexiDiTConfig
@@ -45,7 +46,7 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
     Raises:
         NotFiniteError: If a weight holds NaN or infinity; then nothing is written.
     """
-    folder = Path(folder)
+    folder = resolve_path(folder)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     require_finite_weights(weights, f"a model for {folder}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,11 +108,12 @@ def newest_run(root: str | Path = "runs") -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    checkpoints = [file for file in Path(root).rglob("*.ckpt") if not file.name.startswith(".")]
-    found = [*Path(root).rglob(WEIGHTS), *checkpoints]
+    root = resolve_path(root)
+    checkpoints = [file for file in root.rglob("*.ckpt") if not is_hidden(file.name)]
+    found = [*root.rglob(WEIGHTS), *checkpoints]
     if not found:
         raise FileNotFoundError(
-            f"got no trained model below {Path(root)}/; expected {WEIGHTS} or a .ckpt file; run `make train-video`"
+            f"got no trained model below {root}/; expected {WEIGHTS} or a .ckpt file; run `make train-video`"
             " or name one with --checkpoint"
         )
     newest = max(found, key=lambda file: file.stat().st_mtime)

@@ -9,7 +9,13 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from flexivid.files.paths import resolve
 from flexivid.pipeline.messages import refuse
+
+PATHS = {  # options that name files or folders; resolved, whatever program has them
+    *("checkpoint", "pipeline", "adapter", "model", "weights", "reference", "generated", "path", "config", "prompts"),
+    *("output", "output_dir", "json", "fix_manifest"),
+}
 
 
 class ProgramParser(ArgumentParser):
@@ -51,9 +57,33 @@ def words_of(argv: Sequence[str] | None) -> list[str]:
     return [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
 
 
+def resolved(options: Namespace) -> Namespace:
+    """The same options, their paths read by the rules of ``flexivid.files.paths``.
+
+    Raises:
+        ValueError: If a path is empty, or names a variable that is not set.
+
+    Example:
+        >>> resolved(Namespace(output_dir="./2024::trip//", prompt=["a  //  b"])).output_dir
+        './2024::trip'
+    """
+    for name in sorted(PATHS.intersection(options.keys())):
+        value = options[name]
+        if isinstance(value, list):
+            options[name] = [resolve(path) for path in value]
+        elif isinstance(value, str):
+            options[name] = resolve(value)
+    return options
+
+
 def _underscored(word: str) -> str:
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def add_layout(add: Callable[..., Any]) -> None:
+    """How folders of videos are read."""
+    add("--layout", help="folders of videos are splits, classes, or flat: none of both (default: as trained, or auto)")
 
 
 def add_solving(add: Callable[..., Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from flexivid.budget.cost import human
 from flexivid.data.cells import text_of
+from flexivid.files.paths import resolve
 from flexivid.model.finite import require_finite_samples, require_finite_weights
 from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.precision import fast_dtype
@@ -84,9 +85,10 @@ def whole_pipeline(model: str | Path, *, dtype: torch.dtype, files: ModelFiles =
     """
     from diffusers import DiffusionPipeline
 
+    model = resolve(model)
     files.check_folder(Path(model) / TRANSFORMER)
     with plain_loading(f"pipeline {model}", "a folder of a whole pipeline or a hub id"):
-        pipe = DiffusionPipeline.from_pretrained(str(model), dtype=dtype, **parts, **files.settings)
+        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, **parts, **files.settings)
     for part in ("transformer", "text_encoder"):
         if part in pipe.config and getattr(pipe, part, None) is None:
             raise ValueError(f"got a pipeline without its {part}; expected all parts; download the whole pipeline")

@@ -23,11 +23,13 @@ from flexivid.data.clips import ClipRequest, ClipSettings, refuse_settings, span
 from flexivid.data.dataset import ClipDataset
 from flexivid.data.fingerprint import fingerprints
 from flexivid.data.index import BadVideo, VideoIndex, build_index
+from flexivid.data.layout import Collection
 from flexivid.data.manifest import Manifests, read_manifests
 from flexivid.data.pool import DecodePool, num_cores, outcomes, probe_many
 from flexivid.data.probe import VideoError
 from flexivid.data.splits import load_splits, name_some
 from flexivid.data.text import read_text
+from flexivid.files.paths import is_remote, resolve
 from flexivid.pipeline.shipped import is_shipped
 
 SPLITS = ("train", "held_out", "all")
@@ -141,18 +143,21 @@ def data_root(run: Path, section: Mapping[str, Any]) -> str:
             f"got no reference for {run}, which has no config.yaml with data.root; expected real videos; name a folder"
             " with --reference"
         )
+    root = resolve(root)
+    if is_remote(root):
+        return root
     places = [Path(root), *(parent / root for parent in run.resolve().parents)]
     found = next((place for place in places if place.exists()), None)
-    if found is None and "://" not in root:
+    if found is None:
         raise ValueError(
             f"got data.root={root} in {run / 'config.yaml'}, which does not exist; expected the videos trained on; name"
             " their folder with --reference"
         )
-    return str(found or root)
+    return str(found)
 
 
 def find_clips(
-    root: str,
+    root: str | Collection,
     settings: ClipSettings,
     *,
     split: str | None = None,
@@ -162,7 +167,8 @@ def find_clips(
     """The clips of a collection, or some of them spread evenly over it.
 
     Args:
-        root: A folder or a manifest (see ``flexivid.data.manifest``).
+        root: A folder or a manifest (see ``flexivid.data.manifest``), or a ``Collection``, which says how its folders
+            are read.
         settings: From :func:`clip_settings`.
         split: Parted as for training; by default ``train`` where something is held out, else ``all``.
         num_clips: At most so many.
@@ -185,11 +191,11 @@ def find_clips(
             f"got {len(dataset)} clips in {root} ({split}); expected at least 2 for a distance; name a larger folder"
         )
     count = min(num_clips or len(dataset), len(dataset))
-    return ClipSet(root, split, dataset, np.arange(count) * len(dataset) // count, bad)
+    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad)
 
 
 def _dataset(
-    root: str, manifests: Manifests, settings: ClipSettings, *, split: str, pool: DecodePool
+    root: str | Collection, manifests: Manifests, settings: ClipSettings, *, split: str, pool: DecodePool
 ) -> tuple[ClipDataset, tuple[BadVideo, ...]]:
     if split == "all":
         if manifests.held_out is not None:
@@ -198,7 +204,7 @@ def _dataset(
         found = build_index(manifests.train, probe_many=looks, square_pixels=settings.square_pixels)
         dataset = ClipDataset(found.videos, settings)
         if len(dataset) == 0:
-            raise ValueError(_explain(root, found, settings))
+            raise ValueError(_explain(str(root), found, settings))
         return dataset, found.bad
     if split not in SPLITS:
         raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLITS)}; choose one")

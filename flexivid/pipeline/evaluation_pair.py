@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from flexivid.data.index import build_index
+from flexivid.data.layout import Collection, Layout
 from flexivid.data.manifest import read_manifests
 from flexivid.metrics.features import build_extractor
 from flexivid.metrics.protocol import Protocol
@@ -34,6 +35,7 @@ class PairRequest:
         rate: ``stride`` or ``fps`` of the clips, on both sides.
         num_videos: Clips of the generated videos, at most; ``None`` = all.
         num_reference: Likewise of the real ones.
+        layout: How folders are read (see ``flexivid.data.layout``); ``None`` = by their names.
         split: Which part of the reference; ``None`` = its held-out part where that has as many clips as asked for.
         seed: Of the bootstrap.
         batch_size: Clips in one call of the extractor.
@@ -49,6 +51,7 @@ class PairRequest:
     num_videos: int | None = None
     num_reference: int | None = None
     split: str | None = None
+    layout: Layout | None = None
     seed: int = 0
     batch_size: int = 16
 
@@ -61,7 +64,7 @@ class Pair(NamedTuple):
     protocol: Protocol
 
 
-def common_size(root: str) -> tuple[int, int]:
+def common_size(root: Collection) -> tuple[int, int]:
     """Height and width of all videos of a folder.
 
     Raises:
@@ -86,12 +89,13 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     """
     extractor = build_extractor(**request.metric, device=device)
     check_frames(extractor, request.num_frames)
-    height, width = request.size or common_size(request.generated)
+    sources = [Collection(root, request.layout or "auto") for root in (request.generated, request.reference)]
+    height, width = request.size or common_size(sources[0])
     settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
-    made = find_clips(request.generated, settings, num_clips=request.num_videos)
+    made = find_clips(sources[0], settings, num_clips=request.num_videos)
     count = request.num_reference
     held_out_from = None if request.split else count or len(made)
-    clips = find_clips(request.reference, settings, split=request.split, num_clips=count, held_out_from=held_out_from)
+    clips = find_clips(sources[1], settings, split=request.split, num_clips=count, held_out_from=held_out_from)
     sides = (made, clips)
     root = Path(request.output) / "features"
     generated, real = (ClipFeatures(extractor, side, root, batch_size=request.batch_size) for side in sides)

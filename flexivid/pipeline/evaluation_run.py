@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables
+from flexivid.data.layout import Collection, Layout
 from flexivid.metrics.features import build_extractor
 from flexivid.metrics.protocol import Protocol, reference_features, reference_folder
 from flexivid.patching.shapes import Size3
@@ -53,6 +54,7 @@ class Request:
         num_videos: Samples a budget.
         seed: Sample i starts from the noise of seed + i.
         reference: Folder of real videos.
+        layout: How its folders are read (see ``flexivid.data.layout``); ``None`` = as in training, or by their names.
         split: Which part of it; ``None`` = held-out clips where there are as many as asked for, else those trained on.
         num_reference: Clips of it, at most.
         rate: ``stride`` or ``fps`` of the clips.
@@ -73,6 +75,7 @@ class Request:
     seed: int = 0
     reference: str | None = None
     split: str | None = None
+    layout: Layout | None = None
     num_reference: int | None = None
     rate: dict[str, float] = field(default_factory=dict)
     ema: bool = True
@@ -178,7 +181,8 @@ def _clips(request: Request, size: Size3) -> ClipSet:
     run = run_folder(request.checkpoint)
     section = data_section(run)
     settings = clip_settings(section, size, **request.rate)
-    root = request.reference or data_root(run, section)
+    trained: Layout = "auto" if request.reference else section.get("layout", "auto")
+    root = Collection(request.reference or data_root(run, section), request.layout or trained)
     count = request.num_reference or request.num_videos
     split = request.split or (None if request.reference else "train")
     held_out_from = count if request.held_out and request.split is None else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from flexivid.files.paths import cache_folder
 from flexivid.files.whole_file import whole_file
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
@@ -30,8 +30,7 @@ REPEATS = 5
 
 def latency_folder() -> Path:
     """Where measurements are kept: ``$FLEXIVID_CACHE/latency`` or ``~/.cache/flexivid/latency``."""
-    cache = os.environ.get("FLEXIVID_CACHE") or Path.home() / ".cache" / "flexivid"
-    return Path(cache) / "latency"
+    return cache_folder("latency")
 
 
 def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, float]:

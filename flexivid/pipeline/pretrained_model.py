@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from flexivid.budget.cost import human
+from flexivid.files.paths import resolve
 from flexivid.patching.shapes import PatchMode, num_tokens
 from flexivid.pipeline.checkpoint import CONFIG, load
 from flexivid.pipeline.pretrained_plan import costs_of, least_budget
@@ -41,7 +42,8 @@ def load_transformer(
     Raises:
         ValueError: If there is no such model, or it has no such files.
     """
-    folder, dtype = Path(model), dtype or torch.float32
+    model, dtype = resolve(model), dtype or torch.float32
+    folder = Path(model)
     is_original = folder.suffix in (".pt", ".pth")
     if is_original or "flexivid_version" in _config(folder):
         files.refuse_for(model)

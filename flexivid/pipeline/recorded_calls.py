@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flexivid.files.paths import resolve_path
 from flexivid.pretrained.family import argument_names, named_call
 
 SHARED = ("image_rotary_emb", "padding_mask", "ofs")  # tensors without a batch axis, or with one of length 1
@@ -42,7 +43,7 @@ def record_calls(
     Raises:
         ValueError: If there is no prompt, or a run makes fewer calls.
     """
-    folder = Path(folder)
+    folder = resolve_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     writer: _Writer | None = None
     for number, prompt in enumerate(prompts):
@@ -105,7 +106,7 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     shapes = [{name: tuple(value.shape[1:]) for name, value in call.items()} for call in calls]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"got texts of shapes {shapes}; expected one length; set max_sequence_length of the pipeline")
-    folder = Path(folder)
+    folder = resolve_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in calls[0]:
         rows = torch.cat([call[name] for call in calls])

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from flexivid.budget.schedule import schedule_macs
+from flexivid.files.paths import resolve_path
 from flexivid.files.whole_file import locked, whole_file
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.checkpoint import fingerprint
@@ -44,7 +45,7 @@ def prepare_folder(folder: str | Path) -> Path:
     Raises:
         OSError: If it cannot; the message says what to do.
     """
-    folder = Path(folder)
+    folder = resolve_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.scores import ScoredPlan, ScoreTable
+from flexivid.data.layout import Layout
 from flexivid.latents.codec import to_bytes
 from flexivid.metrics.features import Extractor
 from flexivid.metrics.frechet import Gaussian, distance
@@ -59,7 +60,13 @@ class Judge(NamedTuple):
 
 
 def find_judge(
-    checkpoint: str | Path, num_videos: int, *, reference: str | None, ema: bool, device: torch.device
+    checkpoint: str | Path,
+    num_videos: int,
+    *,
+    reference: str | None,
+    ema: bool,
+    device: torch.device,
+    layout: Layout | None = None,
 ) -> Judge:
     """The motion network, and clips of the videos that a run was trained on, or of others.
 
@@ -69,6 +76,7 @@ def find_judge(
         reference: Folder of real videos; ``None`` = those of the run.
         ema: Averaged weights.
         device: Where to compute.
+        layout: How the folders of the videos are read.
 
     Raises:
         FileNotFoundError: If there are no such videos.
@@ -76,7 +84,11 @@ def find_judge(
     """
     output = run_folder(checkpoint) / "evaluation"
     common: dict[str, Any] = {"num_videos": num_videos, "num_reference": NUM_REAL, "reference": reference, "ema": ema}
-    common |= {"rivals": False, "held_out": False}  # what a search has seen is no test of what it found
+    common |= {
+        "layout": layout,
+        "rivals": False,
+        "held_out": False,
+    }  # what a search has seen is no test of what it found
     request = Request(str(checkpoint), str(output), [1.0], sampling={"planner": "weak_first"}, **common)
     job = prepare(request, device)
     return Judge(job.task.extractor, job.real.all(), job.task.labels, job.task.extractor.metric_name)

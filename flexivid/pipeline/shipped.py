@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flexivid.files.paths import resolve_path
+
 FOLDER = Path(__file__).resolve().parents[1] / "models"
 DEFAULT = "moving_digits"  # what programs use where there is no run
 WEIGHTS = "model.safetensors"
@@ -35,7 +37,7 @@ def locate(checkpoint: str | Path) -> Path:
         >>> locate("runs/digits/last.ckpt").as_posix()
         'runs/digits/last.ckpt'
     """
-    path = Path(checkpoint)
+    path = resolve_path(checkpoint) if str(checkpoint) else Path()  # whoever loads it says that nothing is there
     return FOLDER / path if str(checkpoint) in shipped_models() and not path.exists() else path
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from flexivid.files.paths import resolve_path
 from flexivid.files.whole_file import whole_file
 from flexivid.latents.codec import to_bytes
 
@@ -34,7 +35,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
     Returns:
         The path.
     """
-    path = Path(path)
+    path = resolve_path(path)
     odd = [(0, side % 2) for side in frames.shape[1:3]]
     frames = np.pad(frames, ((0, 0), *odd, (0, 0)), mode="edge")
     with whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from flexivid.files.paths import resolve_path
 from flexivid.files.whole_file import whole_file
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.affine import LEAST_BYTES, stored_values
@@ -91,7 +92,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
     Returns:
         The folder.
     """
-    flexi, folder = flexi_of(model), Path(folder)
+    flexi, folder = flexi_of(model), resolve_path(folder)
     if write:
         folder.mkdir(parents=True, exist_ok=True)
     for name, mode in flexi.modes.items():
@@ -126,7 +127,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     Raises:
         ValueError: If the folder holds no adapter, or one of another model or with other modes.
     """
-    folder = Path(folder)
+    folder = resolve_path(folder)
     settings = _settings(folder)
     refuse_wrapped(model)
     if settings["family"] != type(model).__name__:

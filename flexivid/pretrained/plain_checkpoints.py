@@ -18,6 +18,7 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
 from torch import Tensor, nn
 
+from flexivid.files.paths import resolve_path
 from flexivid.pretrained.video_dit import VideoDiT, set_time_shift
 
 ONCE = {  # theirs: ours
@@ -57,7 +58,7 @@ def load_plain(path: str | Path, *, num_heads: int | None = None) -> nn.Module:
     Raises:
         ValueError: If the file is none of these.
     """
-    weights = _read(Path(path))
+    weights = _read(resolve_path(path))
     for prefix in ("module.", "_orig_mod."):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     if "x_embedder.proj.weight" in weights:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from flexivid.data.latent_cache import open_array
 from flexivid.data.run import FollowsRun, Run
 from flexivid.data.sampler import StepBatchSampler
+from flexivid.files.paths import is_hidden, resolve_path
 from flexivid.metrics.weights_file import reason_of
 
 CONSTANTS = "constants.pt"
@@ -36,7 +37,8 @@ class Rows(Dataset):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        files = sorted(file for file in Path(folder).glob("*.npy") if not file.name.startswith("."))
+        folder = resolve_path(folder)
+        files = sorted(file for file in folder.glob("*.npy") if not is_hidden(file.name))
         self.arrays = {file.stem: open_array(file) for file in files}
         self.counts = {name: len(array) for name, array in self.arrays.items()}
         if not self.counts or min(self.counts.values()) == 0:
@@ -44,7 +46,7 @@ class Rows(Dataset):
                 f"got folder {folder} without rows in .npy files; expected arrays named as the transformer's arguments"
                 " (encoder_hidden_states.npy, ...), with latent.npy where there are latents; write them first"
             )
-        path = Path(folder) / CONSTANTS
+        path = folder / CONSTANTS
         self.constants: dict[str, Any] = _constants(path) if path.is_file() else {}
 
     def __len__(self) -> int:

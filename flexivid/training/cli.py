@@ -13,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from flexivid.data.manifest import read_manifests
 from flexivid.data.module import VideoDataModule
+from flexivid.files.paths import resolve
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.devices import pick_device
@@ -34,7 +35,7 @@ def clips_of(data: VideoDataModule) -> Clips:
     settings = data.settings
     return Clips(
         size=(settings.num_frames, *settings.size),
-        num_classes=len(read_manifests(data.root).train.class_names),
+        num_classes=len(read_manifests(data.collection).train.class_names),
         batch_size=data.batch_size,
     )
 
@@ -95,6 +96,7 @@ class FlexiCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and look at the checkpoint before Lightning does."""
         super().parse_arguments(parser, args)
+        _resolve_paths(self.config[self.config.subcommand])
         file = self.config[self.config.subcommand].get("ckpt_path")
         fault = fault_of(Path(file)) if file and file != "last" else ""
         if fault:
@@ -148,6 +150,19 @@ class FlexiCLI(LightningCLI):
             raise
 
 
+def _resolve_paths(config: Any) -> None:
+    """Read the paths of Lightning's own settings by the rules of all others, so that every rank and a resume agree."""
+    if config.get("ckpt_path") not in (None, "last"):
+        config.ckpt_path = resolve(config.ckpt_path)
+    for section, name in ((config.trainer, "default_root_dir"), (_logger_settings(config), "save_dir")):
+        if section is not None and section.get(name):
+            section[name] = resolve(section[name])
+
+
+def _logger_settings(config: Any) -> Any:
+    return getattr(config.trainer.logger, "init_args", None)
+
+
 def _fast_precision(accelerator: str) -> str:
     """bf16 autocast where the hardware multiplies it fast, else float32."""
     device = pick_device("cpu" if accelerator == "cpu" else None)
@@ -180,8 +195,7 @@ def find_last_good(root: Path) -> Path:
 
 
 def _run_root(config: Any) -> tuple[Path]:
-    logger = config.trainer.logger
-    settings = getattr(logger, "init_args", None)
+    settings = _logger_settings(config)
     if settings is None or "save_dir" not in settings:
         raise ValueError(
             "got --ckpt_path last with a logger that keeps no folder of its own; expected trainer.logger to be one with"

@@ -13,7 +13,7 @@ from flexivid.data.dataset import ClipDataset
 from flexivid.data.facts import Facts
 from flexivid.data.index import build_index
 from flexivid.data.loader import described
-from flexivid.data.manifest import Manifest, read_manifests, scan
+from flexivid.data.manifest import LeftOutWarning, Manifest, read_manifests, scan
 from flexivid.data.report import write_manifest
 from flexivid.data.shard_writer import sources_of
 from flexivid.data.shards import shard_rows
@@ -186,5 +186,5 @@ def test_bad_texts_in_tars_are_refused_by_name(tmp_path, name, content, message)
 
 def test_texts_that_do_not_follow_their_videos_are_told(tmp_path):
     tar = fill_tar(tmp_path / "a.tar", [("a.mp4", b"1"), ("b.mp4", b"2"), ("a.txt", b"a dog"), ("b.txt", b"a cat")])
-    with pytest.warns(UserWarning, match=r"got 2 texts in .*a\.tar that do not follow their videos, such as a\.txt"):
-        assert [row.caption for row in shard_rows(tar)] == ["", ""]
+    with pytest.warns(LeftOutWarning, match=r"got 2 texts of tars that do not follow.*a\.tar: a\.txt, b\.txt"):
+        assert [item.caption for item in scan(tar).items] == ["", ""]

@@ -99,6 +99,9 @@ def test_ucf101(tmp_path):
         assert train.items[0] == (tmp_path / "UCF-101/BabyCrawling/v_BabyCrawling_g09_c01.avi", 1, "BabyCrawling")
         assert [(item.label, item.path.exists()) for item in held_out.items] == [(0, True)]
         assert train.root != held_out.root
+    touch(tmp_path, "UCF-101/Archery/v_Archery_g99_c01.avi")
+    with pytest.warns(UserWarning, match=r"1 videos in .* that its train and test lists do not name, such as .*g99"):
+        read_manifests(tmp_path)
 
 
 def test_remote_folders():
