@@ -28,8 +28,7 @@ from flexivid.pretrained.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, register, set_mode
 from flexivid.training.arrays import read_arrays
 from flexivid.training.guarded import GuardedModule
-from flexivid.training.modes import ModeChoice, Phase, mode_at
-from flexivid.training.module import _generator as generator_of
+from flexivid.training.modes import ModeChoice, Phase, generator_of, mode_at
 from flexivid.training.objective import DistillationTimes, Walk
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
 from flexivid.training.replay import Answer, Replay

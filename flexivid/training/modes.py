@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from flexivid.patching.shapes import PatchMode, num_tokens
 
@@ -167,3 +168,18 @@ def batch_size_of(mode: PatchMode, size: tuple[int, int, int], native: PatchMode
         256
     """
     return max(1, base * num_tokens(size, native) // num_tokens(size, mode))
+
+
+def generator_of(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on the numbers alone, such as (seed, global step, rank).
+
+    Args:
+        stream: Whole numbers, of any sign.
+        device: Of what is drawn.
+
+    Example:
+        >>> torch.rand(1, generator=generator_of((0, 7))).equal(torch.rand(1, generator=generator_of((0, 7))))
+        True
+    """
+    words = np.random.SeedSequence([number % 2**32 for number in stream]).generate_state(2)
+    return torch.Generator(device).manual_seed(int(words[0]) << 16 ^ int(words[1]))

@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -31,7 +30,7 @@ from flexivid.pipeline.spectrum import RECIPE_KEY
 from flexivid.training import resume
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.matching import discrepancy
-from flexivid.training.modes import ModeChoice, batch_size_of, mode_at
+from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mode_at
 from flexivid.training.objective import Objective, SamplingDefaults
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
 
@@ -189,7 +188,7 @@ class FlexiDiffusion(GuardedModule):
         self, x0: Tensor, labels: Tensor, mode: PatchMode, stream: tuple[int, ...], *, dropout: float
     ) -> Tensor:
         """Loss of each sample, (b,)."""
-        goal, source = self.objective, _generator(stream)
+        goal, source = self.objective, generator_of(stream)
         drawn = draw_times(
             len(x0),
             distribution=goal.times,
@@ -202,7 +201,7 @@ class FlexiDiffusion(GuardedModule):
         dropped = torch.rand(len(x0), generator=source) < dropout
         time, noise = (
             drawn.to(x0.device),
-            torch.randn(x0.shape, device=x0.device, generator=_generator(stream, x0.device)),
+            torch.randn(x0.shape, device=x0.device, generator=generator_of(stream, x0.device)),
         )
         labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
         output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
@@ -219,7 +218,7 @@ class FlexiDiffusion(GuardedModule):
 
     def _discrepancy(self, x0: Tensor, labels: Tensor, start: tuple[PatchMode, int], stream: tuple[int, ...]) -> Tensor:
         (weak, first), condition = start, Condition(torch.where(labels < 0, self.clips.num_classes, labels))
-        source = _generator(stream, x0.device)
+        source = generator_of(stream, x0.device)
         noises = [torch.randn(x0.shape, device=x0.device, generator=source) for _ in range(2)]
         return discrepancy(
             lambda x, time, mode: self.network(x, time, condition, mode), self.process, self.matching, x0,
@@ -268,14 +267,13 @@ class FlexiDiffusion(GuardedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what ``flexivid.load`` and a resumed run need."""
         super().on_save_checkpoint(checkpoint)
-        entry = {
+        checkpoint[KEY] = {
             "model": self.network.config.to_dict(),
             "recipe": self.recipe(),
             "plans": [list(p) for p in self.plans],
             "asked_steps": self.asked_steps,
             "spectrum_meter": self.spectrum_meter.state_dict(),
         }
-        checkpoint[KEY] = entry
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the plan of the run that goes on, and change it if another number of steps is asked for now.
@@ -296,9 +294,3 @@ class FlexiDiffusion(GuardedModule):
         before = entry.get("asked_steps", self.plans[0][1])
         if self.asked_steps not in (0, before, self.total_steps):
             self.plans.append((checkpoint["global_step"], self.asked_steps))
-
-
-def _generator(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that depends on the numbers alone."""
-    words = np.random.SeedSequence([number % 2**32 for number in stream]).generate_state(2)
-    return torch.Generator(device).manual_seed(int(words[0]) << 16 ^ int(words[1]))

@@ -18,8 +18,8 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.pipeline.checkpoint import KEY, load
 from flexivid.pipeline.spectrum import required_spectrum, spectrum_of
 from flexivid.training.callbacks import ExportModel
-from flexivid.training.modes import ModeChoice
-from flexivid.training.module import Clips, _generator
+from flexivid.training.modes import ModeChoice, generator_of
+from flexivid.training.module import Clips
 from flexivid.training.objective import Objective
 
 
@@ -154,9 +154,9 @@ def test_every_objective_gives_a_finite_loss_and_gradient(path, target, make_mod
 
 
 def test_randomness_differs_between_steps_and_ranks():
-    draws = [torch.rand(4, generator=_generator((0, step, rank, 0))) for step in range(3) for rank in range(3)]
+    draws = [torch.rand(4, generator=generator_of((0, step, rank, 0))) for step in range(3) for rank in range(3)]
     assert len({tuple(draw.tolist()) for draw in draws}) == 9
-    assert torch.equal(draws[4], torch.rand(4, generator=_generator((0, 1, 1, 0))))
+    assert torch.equal(draws[4], torch.rand(4, generator=generator_of((0, 1, 1, 0))))
 
 
 def test_a_shortened_run_keeps_its_past(make_module):
