@@ -1,9 +1,10 @@
 """Lightning's own paths are read as all others are."""
 
 import pytest
+import torch
 from jsonargparse import Namespace
 
-from flexivid.training.cli import _resolve_paths, _run_root, find_last
+from flexivid.training.cli import _resolve_paths, _run_root, find_last_good
 
 
 def test_paths_of_the_trainer(tmp_path, monkeypatch):
@@ -18,8 +19,8 @@ def test_paths_of_the_trainer(tmp_path, monkeypatch):
     assert logger.init_args.save_dir == f"{tmp_path}/2024::runs"
     checkpoint = tmp_path / "2024::runs" / "digits" / "version_3" / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
-    checkpoint.touch()
-    assert find_last(*_run_root(config)) == ("version_3", checkpoint)
+    torch.save({"state_dict": {}}, checkpoint)
+    assert find_last_good(*_run_root(config)) == checkpoint
 
 
 @pytest.mark.parametrize("logger", [None, True, False])
