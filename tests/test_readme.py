@@ -34,7 +34,7 @@ def test_the_flags_it_names_exist() -> None:
 
 
 def test_numbers_it_quotes_have_a_file() -> None:
-    files = re.findall(r"benchmarks/results/[a-z_]+\.json", README)
+    files = re.findall(r"benchmarks/results/[a-z_0-9]+\.json", README)
     root = Path(__file__).resolve().parents[1]
     assert files
     assert all((root / file).is_file() for file in files)
