@@ -109,6 +109,55 @@ def test_from_videos_to_a_model_and_on(videos, tmp_path):
     assert max(last["lr_schedulers"][0]["_last_lr"]) < 1e-6
 
 
+def test_the_last_good_checkpoint_is_found_and_the_saved_settings_start_a_fresh_run(capsys, videos, tmp_path):
+    save_often = yaml_with(tmp_path, "every_n_train_steps: 500", "every_n_train_steps: 2")[1]
+    few = yaml.safe_load(save_often.read_text())
+    few["trainer"]["callbacks"] = [c for c in few["trainer"]["callbacks"] if "Find" not in c["class_path"]][:6]
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(few))
+    fit(videos, "--trainer.max_steps=5")
+    run = tmp_path / "runs" / "moving_digits" / "version_0"
+    last, good = (run / "checkpoints" / name for name in ("last.ckpt", "last_good.ckpt"))
+    content = last.read_bytes()
+    last.unlink()  # in its place, not in that of its second name
+    last.write_bytes(content[: len(content) // 2])
+    capsys.readouterr()
+    fit(videos, "--trainer.max_steps=7", "--ckpt_path", "last")
+    where = "runs/moving_digits/version_0/checkpoints"
+    assert f"passes over {where}/last.ckpt, which is cut off, or no checkpoint; going on" in capsys.readouterr().err
+    assert (torch.load(last, weights_only=True)["global_step"], load(run).recipe["global_step"]) == (6, 7)
+
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert (saved["ckpt_path"], saved["trainer"]["logger"]["init_args"]["version"]) == (None, None)
+    assert saved["trainer"]["max_steps"] == 7
+    main(["fit", "--config", str(run / "config.yaml")])
+    fresh = run.parent / "version_1"
+    assert load(fresh).recipe["global_step"] == 7
+    again = yaml.safe_load((fresh / "config.yaml").read_text())
+    assert again == saved
+
+    for file in run.parent.rglob("*.ckpt"):
+        file.unlink()
+    last.write_bytes(content[:1000])
+    good.write_bytes(b"")
+    arguments = ["fit", "--config", "few.yaml", "--data.root", videos, *SMALL, "--ckpt_path", "last"]
+    message = refused(capsys, *arguments)
+    assert (
+        f"got --ckpt_path last, but no good checkpoint below runs/moving_digits/ ({where}/last.ckpt, which is cut"
+        in (message)
+    )
+
+
+@pytest.mark.parametrize("rate", ["1000 times", "infinite"])
+def test_a_diverging_run_ends_with_a_line_and_a_status(capsys, videos, tmp_path, rate):
+    learning = {"1000 times": ("2.0", "5.0"), "infinite": ("1e36", "1e36")}[rate]
+    names = ("learning_rate", "muon_learning_rate")
+    rates = [f"--model.optimizer.{name}={value}" for name, value in zip(names, learning, strict=True)]
+    words = ["--trainer.max_steps=40", "--model.optimizer.warmup_steps=2", *rates]
+    message = refused(capsys, "fit", "--config", "few.yaml", "--data.root", videos, *SMALL, *words)
+    assert "; expected finite losses and gradients that fall; lower model.optimizer.learning_rate" in message
+    assert not (tmp_path / "runs" / "moving_digits" / "version_0" / "model.safetensors").exists()
+
+
 def test_validate_reads_a_checkpoint(capsys, videos, tmp_path):
     fit(videos, "--trainer.max_steps=2")
     last = tmp_path / "runs" / "moving_digits" / "version_0" / "checkpoints" / "last.ckpt"

@@ -21,6 +21,7 @@ from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.calls import random_call
 from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode
 from flexivid.training.arrays import CallArrays, Rows
+from flexivid.training.bad_steps import BadSteps, DivergedError
 from flexivid.training.callbacks.adapter import AdapterEMA
 from flexivid.training.distill import DistillationTimes, FlexiDistillation, Walk, distance
 from flexivid.training.modes import Phase
@@ -382,3 +383,57 @@ def test_the_recipe_runs_and_goes_on(tmp_path) -> None:
         assert last["global_step"] == steps
         assert f"{steps}/{steps}" in done.stdout + done.stderr  # the bar
     assert "UserWarning" not in done.stderr
+
+
+@pytest.mark.parametrize(("latents", "reuse", "accumulate"), [(True, 1, 1), (True, 3, 1), (False, 1, 1), (True, 1, 2)])
+def test_bad_rows_cost_their_steps_alone(tmp_path, latents, reuse, accumulate) -> None:
+    """Their answers are used no more, their paths begin anew, and what is averaged stays finite."""
+    folder = arrays(tmp_path / "rows", latents=latents, rows=40)
+    name = folder / ("latent.npy" if latents else "encoder_hidden_states.npy")
+    values = np.load(name)
+    for row in range(0, 40, 8):
+        values[row].flat[3] = np.nan
+    np.save(name, values)
+    seed_everything(0)
+    patient = OptimizerSettings(learning_rate=3e-3, warmup_steps=1, bad_steps=BadSteps(in_a_row=20, share=1.0))
+    distillation, average = module(reuse=reuse, optimizer=patient), AdapterEMA(0.5)
+    fit(distillation, CallArrays(str(folder), batch_size=2), tmp_path, 20 // accumulate, average,
+        accumulate_grad_batches=accumulate)  # fmt: skip
+    assert distillation.record.bad
+    assert distillation.record.good >= 10 // accumulate
+    assert average.count == distillation.record.good
+    assert all(weight.isfinite().all() for weight in (*adapter_parameters(distillation.network), *average.average))
+    assert (tmp_path / "adapter" / "flexivid.json").is_file()
+
+
+def test_rows_that_are_never_finite_stop_the_run(tmp_path) -> None:
+    folder = arrays(tmp_path / "rows", rows=40)
+    np.save(folder / "latent.npy", np.full((40, 4, 2, 4, 4), np.inf, np.float32))
+    with pytest.raises(DivergedError, match=r"got 10 bad steps in a row until step 10; expected finite losses"):
+        fit(module(), CallArrays(str(folder), batch_size=2), tmp_path, 30, AdapterEMA(0.5))
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modes": ["1x4x4"]}, r"got a checkpoint with modes=\['1x4x4', '2x2x2'\] for a run with modes=\['1x4x4'\]"),
+        ({"case": CASES[1]}, "got a checkpoint with native_sha256=.*; change model.transformer or --ckpt_path"),
+    ],
+)
+def test_new_weights_of_something_else_are_not_gone_on_with(tmp_path, changes, message) -> None:
+    saves = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
+    fit(module(), CallArrays(str(arrays(tmp_path / "rows")), batch_size=2), tmp_path, 2, saves)
+    rows = arrays(tmp_path / "others", case=changes.get("case", WAN))
+    with pytest.raises(ValueError, match=message):
+        fit(module(**changes), CallArrays(str(rows), batch_size=2), tmp_path, 4, ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_the_rate_of_now_takes_effect(tmp_path) -> None:
+    saves = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
+    rows = CallArrays(str(arrays(tmp_path / "rows")), batch_size=2)
+    fit(module(), rows, tmp_path, 2, saves)
+    slow = OptimizerSettings(learning_rate=1e-5, betas=(0.5, 0.6), warmup_steps=1, final_fraction=1.0)
+    trainer = fit(module(optimizer=slow), rows, tmp_path, 4, ckpt_path=tmp_path / "last.ckpt")
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 1e-5
+    assert trainer.optimizers[0].param_groups[0]["betas"] == (0.5, 0.6)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
+
+from flexivid.training.guarded import GuardedModule
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -16,6 +19,20 @@ def run_folder(trainer: Trainer) -> Path:
         'runs'
     """
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def is_waiting(module: GuardedModule) -> bool:
+    """Whether the latest steps were bad, so that samples would say nothing; warns. The run will recover or stop.
+
+    Example:
+        >>> from flexivid.training.optimizer import OptimizerSettings
+        >>> is_waiting(GuardedModule(OptimizerSettings()))
+        False
+    """
+    count = module.record.in_a_row
+    if count:
+        rank_zero_warn(f"no samples while steps are bad ({count} in a row)")
+    return count > 0
 
 
 def refuse_raw_weights(trainer: Trainer, callback: Callback) -> None:

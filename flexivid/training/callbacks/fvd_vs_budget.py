@@ -22,7 +22,7 @@ from flexivid.files.whole_file import whole_file
 from flexivid.metrics.features import build_extractor
 from flexivid.pipeline.curve import curve_figure
 from flexivid.pipeline.evaluation import Evaluation, Made, check_frames
-from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
+from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
 from flexivid.training.callbacks.fvd_shares import Question, Shares
 from flexivid.training.callbacks.ranks import FailedRankError, on_all_ranks
 from flexivid.training.callbacks.samples import SampleVideos
@@ -111,7 +111,9 @@ class FVDVsBudget(Callback):
         """The averaged weights are in place from here to the end of the validation."""
         last = self._evaluation.global_step or 0 if self._evaluation else 0
         due = self.every_n_steps is None or 0 < self.every_n_steps <= trainer.global_step - last
-        if due and not trainer.sanity_checking and self._evaluate(trainer, pl_module):
+        assert isinstance(pl_module, FlexiDiffusion)
+        wanted = due and not trainer.sanity_checking and not is_waiting(pl_module)
+        if wanted and self._evaluate(trainer, pl_module):
             assert self._evaluation is not None
             pl_module.log_dict(curve_scalars(self._evaluation), logger=False, sync_dist=True)  # for ModelCheckpoint
 

@@ -18,7 +18,7 @@ from flexivid.pipeline.generate import generate_batches
 from flexivid.pipeline.plan import Plan
 from flexivid.pipeline.sampling import Sampling, Settings, labels_for
 from flexivid.pipeline.video_io import to_frames, write_grid
-from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
+from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
 from flexivid.training.callbacks.possible_plans import possible_plans
 from flexivid.training.callbacks.ranks import gathered, on_all_ranks
 from flexivid.training.callbacks.tensorboard import log_samples
@@ -62,7 +62,8 @@ class SampleVideos(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The averaged weights are in place from here to the end of the validation."""
-        if not trainer.sanity_checking:
+        assert isinstance(pl_module, FlexiDiffusion)
+        if not trainer.sanity_checking and not is_waiting(pl_module):
             self._sample(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
