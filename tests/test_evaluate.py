@@ -269,8 +269,10 @@ def test_samples_that_are_not_finite_are_told(capsys, run):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(run / "model.safetensors")
-    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}, run / "model.safetensors")
-    assert "got values that are not finite in sample 0 at budget 1" in refused(capsys, *QUICK)
+    for value, told in ((1e30, "in sample 0 at budget 1"), (torch.nan, "in weight ")):  # the first overflows in use
+        filled = {name: torch.full_like(tensor, value) for name, tensor in weights.items()}
+        save_file(filled, run / "model.safetensors")
+        assert f"got values that are not finite {told}" in refused(capsys, *QUICK)
 
 
 def test_different_frame_counts_are_no_matter_but_short_videos_are_told(capsys, write_videos):

@@ -152,7 +152,7 @@ def test_caches_count_as_damaged(tmp_path, payload):
 def test_training_refuses_a_checkpoint_with_code_or_settings(tmp_path, payload, capsys):
     """Lightning takes classes to import from a checkpoint's hyper-parameters."""
     settings = {"state_dict": {}, "hyper_parameters": {"_class_path": "os.system", "command": "true"}}
-    for content, words in ((payload, "which is no data"), (settings, "brings settings of its own")):
+    for content, words in ((payload, "cannot be read without running code"), (settings, "brings settings of its own")):
         torch.save({"state_dict": content} if content is payload else content, tmp_path / "evil.ckpt")
         with pytest.raises(SystemExit) as caught:
             train.main(["fit", "--data.root", str(tmp_path), "--ckpt_path", str(tmp_path / "evil.ckpt")])

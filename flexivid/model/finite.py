@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -37,7 +38,7 @@ def first_not_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]
     for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         if tensor.is_floating_point() and not tensor.is_meta:
             values = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no isfinite
-            if not values.isfinite().all():
+            if not torch.isfinite(values).all():
                 return name
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_a_rate_a_thousand_times_too_high_does_not_end_well(tmp_path, make_modul
     torch.manual_seed(0)
     optimizer = OptimizerSettings(name=name, learning_rate=2.0, muon_learning_rate=5.0, warmup_steps=warmup)
     message = stopped(tmp_path, make_module(optimizer=optimizer), Latents(), 40)
-    assert message.startswith(("got 10 bad steps in a row", "got 11 bad steps among", "got predictions that are worse"))
+    assert re.match(r"got (1\d|2\d) bad steps (in a row|among)|got predictions that are worse", message)
     assert "; lower model.optimizer.learning_rate, or look at the clips of these steps; " in message
     told = [str(warning.message) for warning in recwarn]
     assert any("times that of predicting nothing (" in line for line in told)
