@@ -1,10 +1,11 @@
 """The videos of a data set, their classes and captions, from a folder or a list; no video is opened.
 
 Folders: ``layout`` tells which are parts of the data set. In a part, when every video sits in an immediate sub-folder
-and there are at least two such folders, the folders are the classes, numbered in sorted order. Otherwise there are no
-classes and every label is -1. The caption is what ``metadata.csv`` says (see ``metadata``), else the text beside a
-video (``x.mp4`` and ``x.txt``), else the name of its class. Lists: see ``tables``. Rows are kept in an Arrow table, not
-as objects. What is not used is told in the manifest's notes, and as a ``LeftOutWarning``.
+and there are at least two such folders, the folders are the classes, numbered in sorted order, or as they say where all
+of them are numbers. Otherwise there are no classes and every label is -1. The caption is what ``metadata.csv`` says
+(see ``metadata``), else the text beside a video (``x.mp4`` and ``x.txt``), else the name of its class. Lists: see
+``tables``. Rows are kept in an Arrow table, not as objects. What is not used is told in the manifest's notes, and as a
+``LeftOutWarning``.
 """
 
 import os

@@ -17,7 +17,8 @@ import numpy as np
 
 from flexivid.data.byte_range import is_byte_range
 from flexivid.data.cache import runs
-from flexivid.data.cells import is_missing, written
+from flexivid.data.cells import MAX_CLASSES, is_missing, is_number, written
+from flexivid.data.classes import class_numbers
 from flexivid.data.clips import ClipRequest, ClipSettings, span_of, step_of
 from flexivid.data.facts import Facts, VideoError
 from flexivid.data.pool import DecodePool, outcomes
@@ -187,7 +188,7 @@ def write_manifest(
         The number of rows.
 
     Raises:
-        ValueError: If the ending is another one, or a class has a name that means none in a list.
+        ValueError: If the ending is another one, or a list would not give back the names of the classes.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "good.csv")
@@ -205,10 +206,7 @@ def write_manifest(
         columns["text"] = captions
     if class_names:
         columns["label"] = [class_names[label] if label >= 0 else "" for label in videos.label[rows].tolist()]
-        if lost := sorted(name for name in set(columns["label"]) if name and is_missing(name)):
-            raise ValueError(
-                f"got a class named {lost[0]!r}, which means none in a list; expected another name; rename its folder"
-            )
+        _refuse_classes(set(columns["label"]) - {""}, class_names)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         _write_columns(part, columns, path.suffix)
@@ -224,6 +222,19 @@ def refuse_ending(path: str | os.PathLike[str]) -> None:
     """
     if Path(path).suffix not in (".csv", ".jsonl", ".parquet"):
         raise ValueError(f"got {os.fspath(path)}; expected a name ending in .csv, .jsonl or .parquet; rename it")
+
+
+def _refuse_classes(words: set[str], class_names: Sequence[str]) -> None:
+    """Refuse names of classes that a list would not give back."""
+    if lost := sorted(filter(is_missing, words)):
+        raise ValueError(
+            f"got a class named {lost[0]!r}, which means none in a list; expected another name; rename its folder"
+        )
+    if words and all(map(is_number, words)) and tuple(class_names) != class_numbers(len(class_names) - 1):
+        raise ValueError(
+            f"got classes named {', '.join(sorted(words)[:5])}, which a list takes for numbers; expected names, or "
+            f"whole numbers from 0 below {MAX_CLASSES}; rename their folders"
+        )
 
 
 def _write_columns(path: Path, columns: dict[str, list[str]], kind: str) -> None:

@@ -252,6 +252,27 @@ def test_metadata_of_parts(tmp_path, above):
     assert [part.notes for part in manifests] == [(), ()]
 
 
+def test_faults_of_metadata_name_the_video(tmp_path):
+    touch(tmp_path, "v/1.mp4", "v/2.mp4")
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,split\nv/2.mp4,trial\nv/1.mp4,train\n")
+    with pytest.raises(ValueError, match=r"got split 'trial' in .*; expected train.*; correct the row of .*v/2\.mp4"):
+        read(tmp_path)
+    table.write_text("file_name,label\nv/2.mp4,0.5\nv/1.mp4,1\n")
+    with pytest.raises(
+        ValueError, match=r"got class '0\.5' in .*metadata\.csv, the row of .*v/2\.mp4; expected a whole"
+    ):
+        read(tmp_path)
+
+
+def test_numbers_in_metadata_mean_the_same_in_both_parts(tmp_path):
+    touch(tmp_path, "train/1.mp4", "train/2.mp4", "val/3.mp4")
+    for part, rows in (("train", "1.mp4,2\n2.mp4,0\n"), ("val", "3.mp4,2.0\n")):
+        (tmp_path / part / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    train, held_out, _ = read(tmp_path)
+    assert (train, held_out) == ([("2", "train/1.mp4"), ("0", "train/2.mp4")], [("2", "val/3.mp4")])
+
+
 def test_metadata_with_parts(tmp_path):
     touch(tmp_path, "v/1.mp4", "v/2.mp4", "v/3.mp4")
     (tmp_path / "metadata.csv").write_text("file_name,split\nv/1.mp4,train\nv/2.mp4,validation\n")

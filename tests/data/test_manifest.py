@@ -26,6 +26,26 @@ def test_class_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("folders", "labels"),
+    [
+        (["1", "2", "10"], [1, 2, 10]),
+        (["0", "01", "002"], [0, 1, 2]),
+        (["-1", "3"], [-1, 3]),
+        (["10", "9", "a"], [0, 1, 2]),
+        (["0.5", "10", "9"], [0, 1, 2]),
+        (["20240101", "20231231"], [1, 0]),
+    ],
+)
+def test_class_folders_that_are_numbers_are_numbered_as_in_lists(tmp_path, folders, labels):
+    touch(tmp_path, *(f"train/{name}/{i}.mp4" for i, name in enumerate(folders)), f"val/{folders[-1]}/a.mp4")
+    train, held_out = read_manifests(tmp_path)
+    assert {item.path.parent.name: item.label for item in train.items} == dict(zip(folders, labels, strict=True))
+    assert held_out.items[0].label == labels[-1]
+    assert held_out.class_names == train.class_names
+    assert len(train.class_names) == max(labels) + 1
+
+
+@pytest.mark.parametrize(
     "names", [("a/1.mp4", "a/2.mp4"), ("a/1.mp4", "b/2.mp4", "3.mp4"), ("a/1.mp4", "b/deep/2.mp4")]
 )
 def test_no_classes(tmp_path, names):

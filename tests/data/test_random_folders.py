@@ -5,6 +5,7 @@ parts, letter case, unicode forms, endings, side-cars or ``metadata.csv``, and f
 """
 
 import csv
+import re
 import tempfile
 import unicodedata
 import warnings
@@ -25,6 +26,7 @@ WORDS = st.text("abc XYZ \u00e9\u65e5.,\"'\t#$", min_size=1, max_size=12).map(st
 STEMS = st.text("abXY 019\u00e9\u65e5_-#%[]{}:;$'&=~()!", min_size=1, max_size=6).filter(
     lambda name: name == name.strip() and not is_hidden(name) and resembles_split(name) is None
 )
+NUMBERS = st.integers(0, 120).flatmap(lambda number: st.sampled_from([str(number), f"{number:03}"]))
 FORMS = st.sampled_from(["NFC", "NFD"])
 ENDINGS = st.sampled_from(["mp4", "MOV", "mts", "y4m", "WebM", "3GP"])
 CASES = st.sampled_from([str.lower, str.upper, str.title, lambda name: name.replace("_", "-")])
@@ -71,7 +73,8 @@ def models(draw, *, trap=False):
     if has_parts:
         held_out = draw(st.sampled_from([name for names in SPLITS.values() for name in names]))
         parts = {"train": draw(CASES)(draw(st.sampled_from(TRAIN))), "held_out": draw(CASES)(held_out)}
-    classes = draw(st.lists(STEMS, min_size=2, max_size=3, unique_by=plain)) if trap or draw(st.booleans()) else []
+    kind = draw(st.sampled_from([STEMS, NUMBERS]))
+    classes = draw(st.lists(kind, min_size=2, max_size=3, unique_by=plain)) if trap or draw(st.booleans()) else []
     classes += [draw(CASES)(draw(st.sampled_from(TRAIN)))] * trap
     depth = draw(st.lists(STEMS, max_size=2, unique_by=plain))
     videos = []
@@ -109,10 +112,12 @@ def write(model, root, form):
 
 
 def meant(model, *, labelled=True):
-    """Path -> (class, caption) of each part, as the model has it."""
+    """Path -> (class, caption) of each part, as the model has it; where all classes are numbers, ``007`` is class 7."""
     parts = {}
+    numbers = all(re.fullmatch("-1|[0-9]+", video.label or "") for video in model.videos)
     for video in model.videos:
         label = video.label if labelled else None
+        label = {"-1": None}.get(label, str(int(label))) if labelled and numbers else label
         caption = video.caption or ("" if label is None or label.isdecimal() else label)
         parts.setdefault(video.part or "train", {})[path_of(model, video)] = (label, caption)
     return [parts["train"], parts.get("held_out")]
@@ -123,7 +128,8 @@ def found(root, layout):
         warnings.simplefilter("ignore")
         train, held_out = read_manifests(Collection(str(root), layout))
     names = dict(enumerate(train.class_names))
-    assert sorted(names.values()) == list(names.values())
+    numbers = [str(label) for label in names]
+    assert list(names.values()) in (sorted(names.values()), numbers)
     return [
         part and {str(row.path).split(f"{root}/")[1]: (names.get(row.label), row.caption) for row in part.items}
         for part in (train, held_out)

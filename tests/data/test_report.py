@@ -9,6 +9,7 @@ from pyarrow import parquet
 
 from flexivid.data.clips import ClipSettings
 from flexivid.data.duplicates import find_duplicates
+from flexivid.data.manifest import read_manifests, scan
 from flexivid.data.report import Fault, repeats, survey, too_short, write_manifest
 from flexivid.data.videos import Videos
 
@@ -65,3 +66,32 @@ def test_the_manifest_keeps_path_caption_and_class(tmp_path, ending):
     assert [row["path"] for row in rows] == ["v/a,1.mp4", "/elsewhere/b.mp4", "s3://bucket/c.mp4"]
     assert [row["text"] for row in rows] == ["one, two", "", "three"]
     assert [row["label"] for row in rows] == ["y", "x", "y"]
+
+
+def labelled(root, names):
+    """A folder of class folders as an index has it, and its classes."""
+    for i, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        (root / name / f"{i}.mp4").touch()
+    manifest = scan(root)
+    return Videos.of([str(item.path) for item in manifest.items], label=manifest.table["label"].to_pylist()), manifest
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("names", [("1", "2", "10"), ("007", "0"), ("9", "10", "a"), ("wind", "waves")])
+def test_a_manifest_written_from_folders_reads_back_the_same_classes(tmp_path, names, ending):
+    videos, manifest = labelled(tmp_path / "v", names)
+    file = tmp_path / f"l.{ending}"
+    write_manifest(file, videos, class_names=manifest.class_names)
+    again = read_manifests(file).train
+    assert again.class_names == manifest.class_names
+    assert [item[:2] for item in again.items] == [item[:2] for item in manifest.items]
+
+
+def test_classes_that_a_list_would_take_for_other_numbers_are_refused(tmp_path):
+    videos, manifest = labelled(tmp_path / "v", ("20240101", "20231231"))
+    with pytest.raises(
+        ValueError, match=r"got classes named 20231231, 20240101, which a list takes for numbers; expected"
+    ):
+        write_manifest(tmp_path / "l.csv", videos, class_names=manifest.class_names)
+    assert not (tmp_path / "l.csv").exists()
