@@ -26,7 +26,7 @@ from flexivid.pipeline.evaluation_store import BlockFolder
 from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.plain_checkpoints import load_plain
 from flexivid.training.arrays import Rows
-from flexivid.training.checkpoint_file import refuse_code
+from flexivid.training.cli import refuse_fault
 from tests.pretrained.families import CASES, build
 
 
@@ -73,7 +73,7 @@ def check(read, file, content=None, form="bare"):
     ("name", "read"),
     [
         ("last.ckpt", checkpoint.load),
-        ("last.ckpt", refuse_code),
+        ("last.ckpt", refuse_fault),
         ("i3d.pt", load_i3d),
         ("r3d.pth", lambda file: torchvision_network("r3d_18", file)),
         ("module.pt", module_in_file),

@@ -20,7 +20,6 @@ from flexivid.pipeline.devices import pick_device
 from flexivid.pipeline.estimate import training_report
 from flexivid.pipeline.messages import refuse
 from flexivid.pipeline.precision import fast_dtype
-from flexivid.training.checkpoint_file import refuse_code
 from flexivid.training.last_good import CUT_OFF, choose_good, fault_of, newest_first
 from flexivid.training.modes import batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion
@@ -98,15 +97,8 @@ class FlexiCLI(LightningCLI):
         super().parse_arguments(parser, args)
         _resolve_paths(self.config[self.config.subcommand])
         file = self.config[self.config.subcommand].get("ckpt_path")
-        fault = fault_of(Path(file)) if file and file != "last" else ""
-        if fault:
-            fault = "is not one" if fault == CUT_OFF else fault
-            raise ValueError(
-                f"got --ckpt_path {file}, which {fault}; expected a .ckpt of a run; check the path, or name `last` for"
-                " the last good one"
-            )
-        if file and file != "last" and Path(file).is_file():
-            refuse_code(file)
+        if file and file != "last":
+            refuse_fault(file)
 
     def before_instantiate_classes(self) -> None:
         """Choose the precision, and turn ``--ckpt_path last`` into the newest run of this name and its folder."""
@@ -122,8 +114,6 @@ class FlexiCLI(LightningCLI):
         if config.get("ckpt_path") == "last":
             file = find_last_good(*_run_root(config))
             config.ckpt_path = str(file)
-            if file.is_file():
-                refuse_code(file)
             config.trainer.logger.init_args.version = file.parent.parent.name
 
     def instantiate_classes(self) -> None:
@@ -169,6 +159,28 @@ def _fast_precision(accelerator: str) -> str:
     return "bf16-mixed" if fast_dtype(device) == torch.bfloat16 else "32-true"
 
 
+def refuse_fault(file: str | Path) -> None:
+    """Look at a checkpoint that was named before Lightning does.
+
+    Raises:
+        ValueError: If it cannot be gone on from.
+
+    Example:
+        >>> refuse_fault("nowhere.ckpt")
+        Traceback (most recent call last):
+        ...
+        ValueError: got --ckpt_path nowhere.ckpt, which does not exist; expected a .ckpt of a run; check the path, or \
+name `last` for the last good one
+    """
+    fault = fault_of(Path(file))
+    if fault:
+        fault = "is not one" if fault == CUT_OFF else fault
+        raise ValueError(
+            f"got --ckpt_path {file}, which {fault}; expected a .ckpt of a run; check the path, or name `last` for"
+            " the last good one"
+        )
+
+
 def find_last_good(root: Path) -> Path:
     """The newest checkpoint among the runs below ``root`` that can be gone on from; newer ones are told on stderr.
 
@@ -183,15 +195,15 @@ def find_last_good(root: Path) -> Path:
         raise FileNotFoundError(
             f"got --ckpt_path last, but no checkpoint below {root}/; expected a run with one; start without it"
         )
-    choice, passed = choose_good(every)
+    good, passed = choose_good(every)
     told = "; ".join(f"{file}, which {fault}" for file, fault in passed)
-    if choice is None:
+    if good is None:
         raise ValueError(
             f"got --ckpt_path last, but no good checkpoint below {root}/ ({told}); expected one; start without it"
         )
     if passed:
-        sys.stderr.write(f"--ckpt_path last passes over {told}; going on from {choice.file}\n")
-    return choice.file
+        sys.stderr.write(f"--ckpt_path last passes over {told}; going on from {good}\n")
+    return good
 
 
 def _run_root(config: Any) -> tuple[Path]:

@@ -7,7 +7,6 @@ import shutil
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
@@ -18,18 +17,6 @@ KEY = "bad_steps"  # of the counters of ``bad_steps.StepRecord`` in a checkpoint
 LAST, PROVEN = "last.ckpt", "last_good.ckpt"
 CUT_OFF = "is cut off, or no checkpoint"
 FEW = 3  # bad steps in a row happen to healthy runs; from so many on a checkpoint counts as one of a diverging run
-
-
-class Choice(NamedTuple):
-    """A checkpoint, and the newer ones that were passed over.
-
-    Args:
-        file: To go on from.
-        passed: Newer files, with what is wrong with each.
-    """
-
-    file: Path
-    passed: tuple[tuple[Path, str], ...]
 
 
 def fault_of(file: Path) -> str:
@@ -61,6 +48,8 @@ def fault_of(file: Path) -> str:
 def _fault_in(content: object) -> str:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         return "holds no weights"
+    if content.get("hyper_parameters"):  # Lightning's command line would take them over, classes to import among them
+        return "brings settings of its own"
     for key in ("state_dict", "current_model_state"):
         name = first_not_finite(content.get(key, {}))
         if name is not None:
@@ -95,7 +84,7 @@ def _written(file: Path) -> float:
     return os.path.getmtime(file) if file.exists() else 0.0  # a link that leads nowhere
 
 
-def choose_good(files: Iterable[Path]) -> tuple[Choice | None, tuple[tuple[Path, str], ...]]:
+def choose_good(files: Iterable[Path]) -> tuple[Path | None, tuple[tuple[Path, str], ...]]:
     """The first file that can be gone on from, and what is wrong with those before it.
 
     Args:
@@ -109,7 +98,7 @@ def choose_good(files: Iterable[Path]) -> tuple[Choice | None, tuple[tuple[Path,
     for file in files:
         fault = fault_of(file)
         if not fault:
-            return Choice(file, tuple(passed)), tuple(passed)
+            return file, tuple(passed)
         passed.append((file, fault))
     return None, tuple(passed)
 
@@ -124,8 +113,7 @@ def to_rewind_to(folders: Iterable[Path]) -> Path | None:
     folders = list(folders)
     proven = newest_first(folder / PROVEN for folder in folders if (folder / PROVEN).exists())
     others = newest_first(file for folder in folders for file in folder.glob("*.ckpt") if file not in proven)
-    choice, _ = choose_good([*proven, *others])
-    return choice.file if choice else None
+    return choose_good([*proven, *others])[0]
 
 
 def keep_proven(folder: Path) -> None:
