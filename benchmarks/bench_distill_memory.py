@@ -24,11 +24,11 @@ import torch
 from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 
-from flexivid.pipeline.pretrained_model import needs_of
-from flexivid.pretrained.calls import random_call
+from flexivid.pipelines.report import needs_of
+from flexivid.pretrained.families.registry import family_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexify, set_mode
-from flexivid.pretrained.registry import family_of
-from flexivid.training.distill import distance
+from flexivid.pretrained.signature import random_call
+from flexivid.training.distillation.module import distance
 
 WAN_13B = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
 WAN_02B = {"num_attention_heads": 8, "attention_head_dim": 96, "ffn_dim": 3072, "num_layers": 20}

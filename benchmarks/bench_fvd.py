@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flexivid.metrics import I3D, FrechetVideoDistance, frechet_distance
-from flexivid.metrics.features import Extractor
-from flexivid.metrics.networks import Network
-from flexivid.metrics.preprocess import bilinear
+from flexivid.metrics.extractors.extractor import Extractor
+from flexivid.metrics.extractors.networks import Network
+from flexivid.metrics.extractors.preprocess import bilinear
 
 FRAMES, LAST = 16, torch.channels_last_3d
 NUM_VIDEOS, NUM_FEATURES = 2048, 400

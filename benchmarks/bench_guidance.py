@@ -27,14 +27,14 @@ from torch import Tensor
 from flexivid import Condition, FlexiDiT, Step
 from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.diffusion.guidance import Guidance, guided_output
+from flexivid.evaluation.run import Job, Request, prepare
+from flexivid.evaluation.samples import extract
 from flexivid.latents.codec import to_bytes
 from flexivid.metrics.scores import score
-from flexivid.pipeline.branches import branch_network
-from flexivid.pipeline.compiling import compile_forward
-from flexivid.pipeline.evaluation import extract
-from flexivid.pipeline.evaluation_run import Job, Request, prepare
-from flexivid.pipeline.generate import generate_batches
-from flexivid.pipeline.precision import autocast
+from flexivid.runtime.precision import autocast
+from flexivid.sampling.branches import branch_network
+from flexivid.sampling.compiling import compile_forward
+from flexivid.sampling.generate import generate_batches
 
 
 class Way(NamedTuple):

@@ -30,15 +30,15 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from flexivid.data.index import Check, build_index
-from flexivid.data.index_file import TABLE, Table
-from flexivid.data.manifest import read_manifests
-from flexivid.data.probe import Facts, probe
+from flexivid.data.decoding.probe import Facts, probe
+from flexivid.data.index.build import Check, build_index
+from flexivid.data.index.table import TABLE, Table
+from flexivid.data.sources.manifest import read_manifests
 
 TOUCH = """
 import sys, numpy as np
-from flexivid.data.index_file import Table
-from flexivid.data.videos import Videos
+from flexivid.data.index.table import Table
+from flexivid.data.index.videos import Videos
 def resident():
     lines = open("/proc/self/status").read().splitlines()
     return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith(("VmRSS", "RssAnon"))}
@@ -56,13 +56,13 @@ import json, os, sys, time
 began, marks = float(sys.argv.pop(1)), []
 def mark(stage):
     marks.append((stage, time.time() - began, time.process_time()))
-from flexivid.pipeline.start import swift_imports
+from flexivid.runtime.start import swift_imports
 with swift_imports():
     import torch, lightning.pytorch.cli
     mark("libraries")
     import flexivid.training.cli
     from flexivid.data import module
-    from flexivid.data.loader import ClipLoader
+    from flexivid.data.clips.loader import ClipLoader
     from flexivid.training.module import FlexiDiffusion
 mark("own modules")
 setup, load, batches = module.VideoDataModule.setup, module.load_splits, ClipLoader.__iter__

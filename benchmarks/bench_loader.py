@@ -26,12 +26,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-from flexivid.data.clips import ClipRequest
-from flexivid.data.decode import read_clip
-from flexivid.data.loader import ClipLoader
-from flexivid.data.pool import DecodePool
-from flexivid.data.pool_worker import resident_bytes
-from flexivid.data.probe import VideoError, probe
+from flexivid.data.clips.loader import ClipLoader
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.probe import VideoError, probe
+from flexivid.data.decoding.reader import read_clip
+from flexivid.data.workers.pool import DecodePool
+from flexivid.data.workers.worker import resident_bytes
 
 NUM_FRAMES, BATCH = 16, 8
 

@@ -25,14 +25,14 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from flexivid.data.module import VideoDataModule
+from flexivid.evaluation.run import Job, Request, prepare
+from flexivid.evaluation.samples import extract
 from flexivid.latents.codec import to_bytes
 from flexivid.metrics.scores import score
-from flexivid.pipeline.evaluation import extract
-from flexivid.pipeline.evaluation_run import Job, Request, prepare
-from flexivid.pipeline.generate import generate_batches
-from flexivid.pipeline.planning import Amount, plan_within
-from flexivid.pipeline.precision import fast_dtype
-from flexivid.training.matching import Matching
+from flexivid.runtime.precision import fast_dtype
+from flexivid.sampling.generate import generate_batches
+from flexivid.sampling.planning import Amount, plan_within
+from flexivid.training.distribution_matching import Matching
 from flexivid.training.modes import ModeChoice, Phase
 from flexivid.training.module import Clips, FlexiDiffusion
 from flexivid.training.objective import Objective, SamplingDefaults

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig, generate, macs
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pipeline.branches import batch_of
-from flexivid.pipeline.compiling import compile_forward
-from flexivid.pipeline.generate import start_noise
+from flexivid.sampling.branches import batch_of
+from flexivid.sampling.compiling import compile_forward
+from flexivid.sampling.generate import start_noise
 
 CHANNELS, CLASSES, GUIDANCE = 4, 101, 4.0
 MODES = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")

@@ -26,7 +26,7 @@ from numpy.random import Generator
 from scipy.ndimage import gaussian_filter
 
 from flexivid.data import open_video
-from flexivid.metrics.features import Extractor, build_extractor
+from flexivid.metrics.extractors.extractor import Extractor, build_extractor
 from flexivid.metrics.frechet import frechet_distance
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -43,16 +43,16 @@ from flexivid.data import open_video
 from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import build_scheduler, solve
 from flexivid.diffusion.times import draw_times
-from flexivid.metrics.features import build_extractor
+from flexivid.media.write import film_strip, tile, to_frames
+from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.patching.shapes import PatchMode
-from flexivid.pipeline.precision import fast_dtype
-from flexivid.pipeline.pretrained_plan import costs_of
-from flexivid.pipeline.video_io import film_strip, tile, to_frames
+from flexivid.pipelines.plan import costs_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexify, set_mode
-from flexivid.training.callbacks.adapter import AdapterEMA
-from flexivid.training.distill import DistillationTimes, FlexiDistillation, distance
+from flexivid.runtime.precision import fast_dtype
+from flexivid.training.distillation.ema import AdapterEMA
+from flexivid.training.distillation.module import DistillationTimes, FlexiDistillation, distance
 from flexivid.training.modes import Phase
 from flexivid.training.optimizer import OptimizerSettings
 

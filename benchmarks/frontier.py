@@ -30,19 +30,19 @@ from torch import Tensor
 from flexivid.budget.schedule import REUSE, Schedule, affordable_cost, schedule_macs
 from flexivid.budget.table import read_tables
 from flexivid.diffusion.solver import solvers_of
+from flexivid.evaluation.rivals import native_plan
+from flexivid.evaluation.run import Job, Request, prepare
+from flexivid.evaluation.samples import blocks_of, extract
+from flexivid.evaluation.store import BlockFolder
 from flexivid.latents.codec import to_bytes, to_unit
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
-from flexivid.pipeline.checkpoint import fingerprint, process_of
-from flexivid.pipeline.evaluation import blocks_of, extract
-from flexivid.pipeline.evaluation_run import Job, Request, prepare
-from flexivid.pipeline.evaluation_store import BlockFolder
-from flexivid.pipeline.generate import generate_batches, schedule_of
-from flexivid.pipeline.plan import Plan, plan_of
-from flexivid.pipeline.planners import runnable
-from flexivid.pipeline.planning import Amount, plan_within, tables_folder
-from flexivid.pipeline.rivals import native_plan
-from flexivid.pipeline.sampling import Settings, fraction_of
+from flexivid.model.checkpoint import fingerprint, process_of
+from flexivid.sampling.generate import generate_batches, schedule_of
+from flexivid.sampling.plan import Plan, plan_of
+from flexivid.sampling.planners import runnable
+from flexivid.sampling.planning import Amount, plan_within, tables_folder
+from flexivid.sampling.settings import Settings, fraction_of
 
 BUDGETS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 PLANNERS = ("staged", "searched_fvd", "spectral", "weak_first", "searched", "adaptive")

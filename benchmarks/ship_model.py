@@ -24,12 +24,12 @@ import torch
 
 from flexivid import FlexiDiT, load
 from flexivid.budget.table import FILE, read_tables, write_tables
+from flexivid.evaluation.clips import data_root, data_section
+from flexivid.evaluation.run import run_folder
+from flexivid.model import shipped
+from flexivid.model.checkpoint import fingerprint, save
 from flexivid.model.conditioning import Condition
-from flexivid.pipeline import shipped
-from flexivid.pipeline.checkpoint import fingerprint, save
-from flexivid.pipeline.evaluation_clips import data_root, data_section
-from flexivid.pipeline.evaluation_run import run_folder
-from flexivid.pipeline.planning import tables_folder
+from flexivid.sampling.planning import tables_folder
 
 MOST_MB = 16  # 10^6 bytes, of all files of a model
 LARGEST = torch.finfo(torch.float16).max

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from flexivid import FlexiDiT, generate, load
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables
-from flexivid.pipeline.plan import Plan
-from flexivid.pipeline.planning import Amount, plan_within, tables_folder
-from flexivid.pipeline.rivals import native_plan, rival_plan
-from flexivid.pipeline.sampling import Sampling, Settings, full_macs
-from flexivid.pipeline.video_io import to_frames
+from flexivid.evaluation.rivals import native_plan, rival_plan
+from flexivid.media.write import to_frames
+from flexivid.sampling.plan import Plan
+from flexivid.sampling.planning import Amount, plan_within, tables_folder
+from flexivid.sampling.settings import Sampling, Settings, full_macs
 
 GAP = 2  # pixels between samples
 

@@ -24,7 +24,7 @@ from motion_clips import LABELS, Clip, digits, draw_clip
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flexivid.metrics.motion import MotionNet
+from flexivid.metrics.extractors.motion import MotionNet
 
 LENGTHS = (4, 6, 8, 8, 8, 8, 12, 16)  # frames of a batch, most often those of the main job
 SIZES = (32, 32, 32, 64)

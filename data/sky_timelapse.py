@@ -17,8 +17,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from flexivid.data.recipe import Row, add_flags, run, unpacked, write_manifest
-from flexivid.files.paths import resolve_path
+from flexivid.data.storage.dataset_script import Row, add_flags, run, unpacked, write_manifest
+from flexivid.runtime.paths import resolve_path
 
 URL = "https://drive.usercontent.google.com/download?id=1t3g6lBxKgRfXz66BAxNBy225Sr6r09pM&export=download&confirm=t"
 SPLITS = {"train": "sky_train", "test": "sky_test"}

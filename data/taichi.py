@@ -31,9 +31,9 @@ from rich.console import Console
 from rich.progress import track
 
 from flexivid.data import VideoError, open_video
-from flexivid.data.download import download
-from flexivid.data.recipe import Row, add_flags, run, write_manifest
-from flexivid.files.paths import resolve_path
+from flexivid.data.storage.dataset_script import Row, add_flags, run, write_manifest
+from flexivid.data.storage.download import download
+from flexivid.runtime.paths import resolve_path
 
 URL = "https://raw.githubusercontent.com/AliaksandrSiarohin/video-preprocessing/master/taichi-metadata.csv"
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi")

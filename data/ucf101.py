@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from flexivid.data.recipe import Row, add_flags, run, unpacked, write_manifest
-from flexivid.files.paths import resolve_path
+from flexivid.data.storage.dataset_script import Row, add_flags, run, unpacked, write_manifest
+from flexivid.runtime.paths import resolve_path
 
 URL = "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar"
 LISTS_URL = "https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip"

@@ -28,11 +28,11 @@ _PLACES = {
     "constant": "flexivid.budget.schedule",
     "for_budget": "flexivid.budget.schedule",
     "budget_of": "flexivid.budget.schedule",
-    "generate": "flexivid.pipeline.generate",
-    "load": "flexivid.pipeline.checkpoint",
+    "generate": "flexivid.sampling.generate",
+    "load": "flexivid.model.checkpoint",
     "flexify": "flexivid.pretrained.adapter",
     "set_mode": "flexivid.pretrained.flexify",
-    "apply_budget": "flexivid.pipeline.pretrained_budget",
+    "apply_budget": "flexivid.pipelines.budget",
 }
 __all__ = [*_PLACES, "__version__"]
 
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
     from flexivid.budget.schedule import constant as constant
     from flexivid.budget.schedule import for_budget as for_budget
     from flexivid.budget.schedule import weak_first as weak_first
+    from flexivid.model.checkpoint import load as load
     from flexivid.model.conditioning import Condition as Condition
     from flexivid.model.config import FlexiDiTConfig as FlexiDiTConfig
     from flexivid.model.flexidit import FlexiDiT as FlexiDiT
     from flexivid.patching.shapes import PatchMode as PatchMode
-    from flexivid.pipeline.checkpoint import load as load
-    from flexivid.pipeline.generate import generate as generate
-    from flexivid.pipeline.pretrained_budget import apply_budget as apply_budget
+    from flexivid.pipelines.budget import apply_budget as apply_budget
     from flexivid.pretrained.adapter import flexify as flexify
     from flexivid.pretrained.flexify import set_mode as set_mode
+    from flexivid.sampling.generate import generate as generate
 
 
 def __getattr__(name: str) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.files.printable import printable
-from flexivid.pipeline.command_line import ProgramParser, add_layout, program_parser, resolved, words_of
-from flexivid.pipeline.messages import plain_errors
+from flexivid.runtime.printable import printable
+from flexivid.runtime.program import ProgramParser, add_layout, program_parser, resolved, words_of
+from flexivid.sampling.messages import plain_errors
 
 EXAMPLES = {
     "": """examples:
@@ -92,11 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check(options: Namespace) -> None:
     """Print what is wrong and what there is."""
-    from flexivid.data.console import print_report, step_bars
-    from flexivid.data.inspection import find_parts, inspect
-    from flexivid.data.leftovers import LeftOutWarning
-    from flexivid.data.pool import num_cores
-    from flexivid.data.report import refuse_ending, write_manifest
+    from flexivid.data.inspection.console import print_report, step_bars
+    from flexivid.data.inspection.inspect import find_parts, inspect
+    from flexivid.data.inspection.report import refuse_ending, write_manifest
+    from flexivid.data.sources.leftovers import LeftOutWarning
+    from flexivid.data.workers.pool import num_cores
 
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
@@ -123,7 +123,7 @@ def check(options: Namespace) -> None:
 
 def preview(options: Namespace) -> None:
     """Draw the first clips of the training batches."""
-    from flexivid.data.preview import contact_sheet, look, page
+    from flexivid.data.inspection.preview import contact_sheet, look, page
 
     if options.num < 1:
         raise ValueError(f"got --num {options.num}; expected at least 1; raise it")
@@ -155,9 +155,9 @@ def index(options: Namespace) -> None:
 
 def stats(options: Namespace) -> None:
     """Print and draw the numbers of a collection."""
-    from flexivid.data import stats as room
-    from flexivid.data.console import print_table
-    from flexivid.data.pool import DecodePool, num_cores
+    from flexivid.data.inspection import stats as room
+    from flexivid.data.inspection.console import print_table
+    from flexivid.data.workers.pool import DecodePool, num_cores
 
     videos = _parts(options)["train"].found.videos
     if len(videos) == 0:
@@ -177,7 +177,7 @@ def stats(options: Namespace) -> None:
 
 def shard(options: Namespace) -> None:
     """Copy the videos that can be decoded into shards."""
-    from flexivid.data.shard_writer import sources_of, write_shards
+    from flexivid.data.sources.shard_writer import sources_of, write_shards
 
     parts = _parts(options)
     for name, (found, _) in parts.items():
@@ -193,8 +193,8 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
     """The data module of a recipe, made by the rules of the training program."""
     import yaml
 
+    from flexivid.data.lists.text import read_text
     from flexivid.data.module import VideoDataModule
-    from flexivid.data.text import read_text
 
     section: dict[str, Any] = {}
     for file in files or ():
@@ -208,8 +208,8 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
 
 def _parts(options: Namespace) -> Any:
     """The videos that a verb without a recipe is given: their parts, as ``inspection.find_parts`` finds them."""
-    from flexivid.data.inspection import find_parts
-    from flexivid.data.layout import Collection
+    from flexivid.data.inspection.inspect import find_parts
+    from flexivid.data.sources.layout import Collection
 
     collection = Collection(options.path, options.layout or "auto")
     square_pixels = options.get("square_pixels") is not False

@@ -13,8 +13,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_layout, add_solving, program_parser, resolved, sampling_options, words_of
-from flexivid.pipeline.messages import plain_errors
+from flexivid.runtime.program import add_layout, add_solving, program_parser, resolved, sampling_options, words_of
+from flexivid.sampling.messages import plain_errors
 
 EXAMPLES = """examples:
   python -m flexivid.evaluate --num-videos 256                          the newest run at three budgets
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Evaluate a checkpoint: say what will be done, do a share or all of it, report."""
-    from flexivid.pipeline import evaluation_ranks as at
-    from flexivid.pipeline.evaluation_run import finish, prepare, progress, work
+    from flexivid.evaluation import ranks as at
+    from flexivid.evaluation.run import finish, prepare, progress, work
 
     ranks, devices = at.from_environment(), at.devices_of(options.devices, options.device)
     if ranks.size > 1 and len(devices) > 1:
@@ -118,18 +118,18 @@ def run(options: Namespace) -> None:
 
 def download() -> None:
     """Fetch the weights of I3D, or say where they are."""
-    from flexivid.data.download import download as fetch
-    from flexivid.metrics.i3d_weights import fetch_weights
+    from flexivid.data.storage.download import download as fetch
+    from flexivid.metrics.extractors.i3d_weights import fetch_weights
 
     print(f"weights of i3d: {fetch_weights(fetch)}")
 
 
 def run_pair(options: Namespace) -> None:
     """Compare two folders of videos."""
-    from flexivid.pipeline.devices import pick_device
-    from flexivid.pipeline.evaluation_pair import PairRequest, compare_pair, pair_progress, prepare_pair
-    from flexivid.pipeline.evaluation_report import aligned, pair_table, write_pair
-    from flexivid.pipeline.evaluation_result import plain_scores
+    from flexivid.evaluation.compare import PairRequest, compare_pair, pair_progress, prepare_pair
+    from flexivid.evaluation.report import aligned, pair_table, write_pair
+    from flexivid.evaluation.result import plain_scores
+    from flexivid.runtime.devices import pick_device
 
     if not options.reference:
         raise ValueError("got --generated without --reference; expected two folders; name the real videos")
@@ -166,9 +166,9 @@ def run_pair(options: Namespace) -> None:
 
 def _request(options: Namespace, *, quiet: bool) -> Any:
     from flexivid.budget.units import number_or_preset
-    from flexivid.pipeline.checkpoint import choose
-    from flexivid.pipeline.evaluation_run import Request, run_folder
-    from flexivid.pipeline.shipped import is_shipped
+    from flexivid.evaluation.run import Request, run_folder
+    from flexivid.model.checkpoint import choose
+    from flexivid.model.shipped import is_shipped
 
     path, note = choose(options.checkpoint)
     if note and not quiet:
@@ -196,7 +196,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
 
 
 def _metric(options: Namespace, *, quiet: bool = False) -> dict[str, Any]:
-    from flexivid.pipeline.evaluation_metric import choose_metric
+    from flexivid.evaluation.metric import choose_metric
 
     metric, note = choose_metric(options.metric, options.weights, options.compat)
     if note and not quiet:
@@ -214,7 +214,7 @@ def _rate(options: Namespace) -> dict[str, float]:
 def _print_plan(job: Any, num_devices: int) -> None:
     from flexivid.budget.cost import human
     from flexivid.budget.schedule import schedule_macs
-    from flexivid.pipeline.planning import describe
+    from flexivid.sampling.planning import describe
 
     task, total = job.task, 0
     device = next(task.model.parameters()).device
@@ -233,7 +233,7 @@ def _print_plan(job: Any, num_devices: int) -> None:
 
 
 def _report(options: Namespace, job: Any, evaluation: Any, made: Any) -> None:
-    from flexivid.pipeline.evaluation_report import aligned, legend, table, write_evaluation
+    from flexivid.evaluation.report import aligned, legend, table, write_evaluation
 
     files = write_evaluation(job, evaluation, made)
     print("\n".join([*aligned(table(evaluation)), legend(evaluation)]))
@@ -250,7 +250,7 @@ def _say(options: Namespace, files: dict[str, Path], result: dict[str, Any]) -> 
 @contextmanager
 def _kept(folder: str) -> Iterator[None]:
     """Prove that a folder can be written to, and on Ctrl-C say what has become of the work."""
-    from flexivid.pipeline.sample_folder import Interrupted, prepare_folder
+    from flexivid.sampling.sample_folder import Interrupted, prepare_folder
 
     prepare_folder(folder)
     try:
@@ -265,7 +265,7 @@ def _bars(look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = 
     """Progress bars on stderr; gives the function that brings them up to date."""
     from rich.progress import TaskProgressColumn
 
-    from flexivid.data.bars import progress_bars
+    from flexivid.runtime.bars import progress_bars
 
     with progress_bars(TaskProgressColumn(), hidden=hidden) as progress:
         tasks = {name: progress.add_task(name, total=total) for name, (_, total) in look().items()}

@@ -12,8 +12,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_files, program_parser, resolved, words_of
-from flexivid.pipeline.messages import plain_errors
+from flexivid.runtime.program import add_files, program_parser, resolved, words_of
+from flexivid.sampling.messages import plain_errors
 
 EXAMPLES = """examples:
   python -m flexivid.flexify Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output wan_modes
@@ -63,12 +63,12 @@ def run(options: Namespace) -> None:
     """Load, compare, say so, write."""
     import torch
 
-    from flexivid.data.text import read_lines
-    from flexivid.pipeline import pretrained_model as pretrained
-    from flexivid.pipeline.devices import pick_device
-    from flexivid.pipeline.pretrained_source import files_of
+    from flexivid.data.lists.text import read_lines
+    from flexivid.pipelines import report as pretrained
     from flexivid.pretrained.adapter import save_adapter
     from flexivid.pretrained.flexify import flexify
+    from flexivid.pretrained.model_files import files_of
+    from flexivid.runtime.devices import pick_device
 
     _check(options)
     prompts = read_lines(options.prompts) if options.prompts else []
@@ -114,10 +114,10 @@ def _check(options: Namespace) -> None:
 
 def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype: Any) -> None:
     """Text embeddings where distillation walks the paths itself, recorded calls elsewhere."""
-    from flexivid.pipeline.diffusers_pipeline import whole_pipeline
-    from flexivid.pipeline.pretrained_source import files_of
-    from flexivid.pipeline.recorded_calls import record_calls, record_texts
-    from flexivid.pretrained.calls import form_of
+    from flexivid.pipelines.record import record_calls, record_texts
+    from flexivid.pipelines.sample import whole_pipeline
+    from flexivid.pretrained.model_files import files_of
+    from flexivid.pretrained.signature import form_of
 
     pipe = whole_pipeline(options.model, dtype=dtype, files=files_of(options), transformer=model)
     pipe.to(next(model.parameters()).device)
@@ -128,10 +128,10 @@ def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype
 def _summary(
     options: Namespace, model: Any, size: Any, difference: float | None, written: str | None
 ) -> dict[str, Any]:
-    from flexivid.pipeline.pretrained_model import needs_of
-    from flexivid.pipeline.pretrained_plan import costs_of, least_budget
-    from flexivid.pretrained.calls import form_of
-    from flexivid.pretrained.family import config_of
+    from flexivid.pipelines.plan import costs_of, least_budget
+    from flexivid.pipelines.report import needs_of
+    from flexivid.pretrained.families.family import config_of
+    from flexivid.pretrained.signature import form_of
 
     size = size or form_of(model).size(config_of(model))
     costs = costs_of(model, size, options.text_tokens)

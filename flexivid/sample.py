@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import (
+from flexivid.runtime.program import (
     add_files,
     add_solving,
     program_parser,
@@ -20,7 +20,7 @@ from flexivid.pipeline.command_line import (
     sampling_options,
     words_of,
 )
-from flexivid.pipeline.messages import plain_errors, result_line
+from flexivid.sampling.messages import plain_errors, result_line
 
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
@@ -93,11 +93,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Load, plan, say so, sample, report."""
-    from flexivid.pipeline.start import swift_imports
+    from flexivid.runtime.start import swift_imports
 
     with swift_imports():
-        from flexivid.pipeline import checkpoint, compiling, planning, sampling
-        from flexivid.pipeline.devices import pick_device
+        from flexivid.model import checkpoint
+        from flexivid.runtime.devices import pick_device
+        from flexivid.sampling import compiling, planning
+        from flexivid.sampling import settings as sampling
 
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
@@ -131,7 +133,7 @@ def run(options: Namespace) -> None:
 
 def _sample(options: Namespace, model: Any, plans: Sequence[Any], settings: Any, labels: Any) -> None:
     """Make the files and say what they cost."""
-    from flexivid.pipeline import sample_folder
+    from flexivid.sampling import sample_folder
 
     folder = sample_folder.prepare_folder(options.output_dir)
     if options.compile:
@@ -149,7 +151,7 @@ def _sample(options: Namespace, model: Any, plans: Sequence[Any], settings: Any,
 
 def _run_pipeline(options: Namespace) -> None:
     """A diffusers pipeline as shipped."""
-    from flexivid.pipeline.diffusers_pipeline import run_pipeline
+    from flexivid.pipelines.sample import run_pipeline
 
     summary = run_pipeline(options)
     if options.json:
@@ -166,8 +168,8 @@ def _refuse_pipeline_options(options: Namespace) -> None:
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
     """One plan a budget, or a schedule where those are given."""
     from flexivid.budget.table import read_tables
-    from flexivid.pipeline.planners import plan_for
-    from flexivid.pipeline.planning import plan_within
+    from flexivid.sampling.planners import plan_for
+    from flexivid.sampling.planning import plan_within
 
     amounts = budget_amounts(options)
     if options.schedule:
@@ -187,7 +189,7 @@ def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, 
 def budget_amounts(options: Namespace) -> list[Any]:
     """The budgets that are asked for, in the one unit that is used."""
     from flexivid.budget.units import number_or_preset
-    from flexivid.pipeline.planning import Amount
+    from flexivid.sampling.planning import Amount
 
     given = {
         "--schedule": options.schedule,
@@ -209,20 +211,20 @@ def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> 
     """Measured seconds of a call by mode, where a budget is in seconds."""
     if not options.budget_seconds:
         return None
-    from flexivid.pipeline.latency import known_latency
+    from flexivid.sampling.latency import known_latency
 
     return known_latency(model, settings, num_videos)
 
 
 def _build_graphs(model: Any, plans: Sequence[Any], settings: Any, num_videos: int) -> None:
-    from flexivid.pipeline.warm_up import warm_up_plans
+    from flexivid.sampling.warm_up import warm_up_plans
 
     seconds = warm_up_plans(model, [plan.followed for plan in plans], settings, num_videos)
     print(f"compiled {len(set().union(*(plan.modes for plan in plans)))} modes in {seconds:.1f} s")
 
 
 def _print_needs(model: Any, settings: Any) -> None:
-    from flexivid.pipeline.estimate import sampling_report
+    from flexivid.model.memory import sampling_report
 
     for line in sampling_report(model.config, settings.size, settings.batch_size):
         print(line)
@@ -234,7 +236,7 @@ def _progress(plans: Sequence[Any], num_videos: int) -> Any:
 
     from rich.progress import MofNCompleteColumn
 
-    from flexivid.data.bars import progress_bars
+    from flexivid.runtime.bars import progress_bars
 
     @contextmanager
     def bar() -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.pipeline.command_line import add_layout, program_parser, resolved, words_of
-from flexivid.pipeline.messages import plain_errors
+from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
+from flexivid.sampling.messages import plain_errors
 
 GOALS = ("fvd", "fidelity")
 EXAMPLES = """examples:
@@ -73,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(options: Namespace) -> None:
     """Load, search for the goal, write, report."""
     from flexivid.budget.table import FILE
-    from flexivid.pipeline import checkpoint
-    from flexivid.pipeline.devices import pick_device
-    from flexivid.pipeline.planning import tables_folder
-    from flexivid.pipeline.shipped import refuse_shipped
+    from flexivid.model import checkpoint
+    from flexivid.model.shipped import refuse_shipped
+    from flexivid.runtime.devices import pick_device
+    from flexivid.sampling.planning import tables_folder
 
     if options.goal not in GOALS:
         raise ValueError(f"got goal {options.goal!r}; expected one of {', '.join(GOALS)}; choose one")
@@ -92,8 +92,8 @@ def run(options: Namespace) -> None:
 def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
     """Sample plans, hold them against real videos, keep what came of it; returns the picture."""
     from flexivid.budget.table import FILE, write_tables
-    from flexivid.pipeline import plan_search, scoring
-    from flexivid.pipeline.searched import draw_scores, score_lines
+    from flexivid.calibration import plan_search, scoring
+    from flexivid.calibration.searched import draw_scores, score_lines
 
     if options.num_inference_steps and len(options.num_inference_steps) > 1:
         raise ValueError(
@@ -118,8 +118,8 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
 def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     """Measure errors against full compute; returns the picture."""
     from flexivid.budget.units import USUAL_BUDGETS
-    from flexivid.pipeline import calibration
-    from flexivid.pipeline.searched import draw_schedules, searched_lines
+    from flexivid.calibration import calibrate as calibration
+    from flexivid.calibration.searched import draw_schedules, searched_lines
 
     whole = _settings(options, model, None)
     counts = options.num_inference_steps or calibration.fewer_steps(whole.num_inference_steps)
@@ -135,7 +135,7 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
 def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list:
     """Measure the errors of every option at every call, and keep them."""
     from flexivid.budget.table import FILE, write_tables
-    from flexivid.pipeline import calibration
+    from flexivid.calibration import calibrate as calibration
 
     chosen = calibration.measured_options(model, every[0])
     counts = [settings.num_inference_steps for settings in every]
@@ -154,7 +154,7 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
 
 
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
-    from flexivid.pipeline.sampling import settings_from
+    from flexivid.sampling.settings import settings_from
 
     names = ("guidance_scale", "guidance", "guide_mode", "solver", "shift", "batch_size", "precision")
     given = {name: getattr(options, name) for name in names}
@@ -169,7 +169,7 @@ def _progress(what: str, unit: str) -> Iterator[tuple[Callable[[int], None], Cal
     """A progress bar on stderr; gives functions that add to its length and to what is done."""
     from rich.progress import MofNCompleteColumn
 
-    from flexivid.data.bars import progress_bars
+    from flexivid.runtime.bars import progress_bars
 
     with progress_bars(MofNCompleteColumn(), unit) as progress:
         task = progress.add_task(what, total=0)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from flexivid.pipeline.messages import plain_errors
-from flexivid.pipeline.start import swift_imports
+from flexivid.runtime.start import swift_imports
+from flexivid.sampling.messages import plain_errors
 
 HELP = """usage: python -m flexivid.train fit --config conf/train_video.yaml [--dry-run] [--section.key value ...]
 
@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with plain_errors():
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
         with swift_imports():
-            from flexivid.training.callbacks.ranks import leave_group
+            from flexivid.runtime.distributed import leave_group
             from flexivid.training.recipes import is_distillation
 
             if is_distillation(words):
-                start = import_module("flexivid.training.distill_cli").DistillCLI
+                start = import_module("flexivid.training.distillation.cli").DistillCLI
             else:
                 start = import_module("flexivid.training.cli").FlexiCLI
         start(dry_run=bool(dry))

@@ -20,7 +20,7 @@ def keep_random_state():
 @pytest.fixture
 def models_folder(tmp_path, monkeypatch):
     """Where shipped models are looked for in this test, instead of in the package; empty at first."""
-    from flexivid.pipeline import shipped
+    from flexivid.model import shipped
 
     folder = tmp_path / "package" / "models"
     folder.mkdir(parents=True)

@@ -9,8 +9,8 @@ import yaml
 from diffusers import WanTransformer3DModel
 
 from flexivid.budget.cost import macs
+from flexivid.media.write import write_video
 from flexivid.model.config import PRESETS, FlexiDiTConfig
-from flexivid.pipeline.video_io import write_video
 from flexivid.train import main
 from flexivid.training.modes import Phase, batch_size_of
 

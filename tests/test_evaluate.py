@@ -15,9 +15,9 @@ import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig
 from flexivid.evaluate import main
-from flexivid.pipeline.checkpoint import save
-from flexivid.pipeline.evaluation_result import Evaluation
-from flexivid.pipeline.video_io import write_video
+from flexivid.evaluation.result import Evaluation
+from flexivid.media.write import write_video
+from flexivid.model.checkpoint import save
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")  # distances of few are rough
 RECIPE = {
@@ -189,9 +189,9 @@ def test_dashes_and_underscores_are_the_same(capsys, run):
 
 def test_a_second_call_makes_nothing_anew(capsys, run, monkeypatch):
     first = evaluate(capsys, *QUICK, "--budgets", 1, 0.5, "--json")
-    monkeypatch.setattr("flexivid.pipeline.evaluation.generate_batches", None)
-    monkeypatch.setattr("flexivid.pipeline.evaluation_clips.outcomes", lambda requests, pool: iter(()))
-    monkeypatch.setattr("flexivid.pipeline.evaluation_report._films_of_clips", lambda clips, count: [])
+    monkeypatch.setattr("flexivid.evaluation.samples.generate_batches", None)
+    monkeypatch.setattr("flexivid.evaluation.clips.outcomes", lambda requests, pool: iter(()))
+    monkeypatch.setattr("flexivid.evaluation.report._films_of_clips", lambda clips, count: [])
     assert evaluate(capsys, *QUICK, "--budgets", 1, 0.5, "--json")[-1] == first[-1]
 
 

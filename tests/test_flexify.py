@@ -10,11 +10,11 @@ import torch
 from diffusers import WanTransformer3DModel
 
 import flexivid
-from flexivid.pipeline.checkpoint import save
-from flexivid.pipeline.pretrained_model import load_transformer
-from flexivid.pretrained import plain_checkpoints
+from flexivid.model.checkpoint import save
+from flexivid.pipelines.report import load_transformer
+from flexivid.pretrained import original_checkpoints as plain_checkpoints
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.training.arrays import Rows
+from flexivid.training.distillation.recorded_data import Rows
 from tests.pretrained.families import CASES, build
 from tests.pretrained.pipelines import PIPELINES
 from tests.pretrained.test_plain_checkpoints import published
@@ -133,7 +133,7 @@ def test_mistakes_are_one_line(model, capsys, words, says) -> None:
 
 
 def test_a_model_that_changed_is_not_written(model, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("flexivid.pipeline.pretrained_model.flexify_and_compare", _spoilt)
+    monkeypatch.setattr("flexivid.pipelines.report.flexify_and_compare", _spoilt)
     with pytest.raises(SystemExit):
         program.main([model, "--modes", "1x4x4", "--output", str(tmp_path / "none"), "--device", "cpu"])
     assert "differs by 0.5; expected 0; nothing is written" in capsys.readouterr().err

@@ -13,20 +13,20 @@ import torch
 
 from flexivid import train
 from flexivid.budget.table import read_tables
-from flexivid.data.clips import ClipSettings
-from flexivid.data.dataset import ClipDataset
-from flexivid.data.index_file import Table
-from flexivid.data.latent_cache import fingerprint, open_latents
-from flexivid.data.videos import Videos
-from flexivid.metrics.i3d_weights import load_i3d
-from flexivid.metrics.networks import module_in_file, torchvision_network
+from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.latent_cache import fingerprint, open_latents
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.index.table import Table
+from flexivid.data.index.videos import Videos
+from flexivid.evaluation.store import BlockFolder
+from flexivid.metrics.extractors.i3d_weights import load_i3d
+from flexivid.metrics.extractors.networks import module_in_file, torchvision_network
 from flexivid.metrics.protocol import Protocol, reference_features
-from flexivid.pipeline import checkpoint
-from flexivid.pipeline.evaluation_store import BlockFolder
+from flexivid.model import checkpoint
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.pretrained.plain_checkpoints import load_plain
-from flexivid.training.arrays import Rows
+from flexivid.pretrained.original_checkpoints import load_plain
 from flexivid.training.cli import refuse_fault
+from flexivid.training.distillation.recorded_data import Rows
 from tests.pretrained.families import CASES, build
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig
-from flexivid.pipeline.checkpoint import save
+from flexivid.model.checkpoint import save
 from flexivid.sample import main
 from flexivid.search import main as run_search
 

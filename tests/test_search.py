@@ -10,9 +10,10 @@ import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, Schedule, sample
 from flexivid.budget.table import read_tables
-from flexivid.pipeline import calibration, plan_search
-from flexivid.pipeline.checkpoint import load, save
-from flexivid.pipeline.video_io import write_video
+from flexivid.calibration import calibrate as calibration
+from flexivid.calibration import plan_search
+from flexivid.media.write import write_video
+from flexivid.model.checkpoint import load, save
 from flexivid.search import main
 
 RECIPE = {"process": {"path": "flow", "target": "x0"}, "size": [4, 8, 8], "sampling": {"num_inference_steps": 6}}

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from flexivid.pipeline.start import swift_imports
+from flexivid.runtime.start import swift_imports
 
 FIRST_IMPORT = """
 import gc, sys
-from flexivid.pipeline.start import swift_imports
+from flexivid.runtime.start import swift_imports
 collections = []
 gc.callbacks.append(lambda phase, facts: collections.append(phase))
 try:

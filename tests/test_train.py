@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from flexivid import load
-from flexivid.pipeline.checkpoint import KEY
-from flexivid.pipeline.video_io import write_video
+from flexivid.media.write import write_video
+from flexivid.model.checkpoint import KEY
 from flexivid.train import main
 
 RECIPE = Path(__file__).resolve().parents[1] / "conf" / "train_video.yaml"

@@ -17,7 +17,7 @@ import numpy as np
 
 from flexivid.budget.schedule import REUSE, Schedule, Step
 from flexivid.budget.scores import ScoredPlan, ScoreTable
-from flexivid.files.whole_file import locked, whole_file
+from flexivid.runtime.whole_file import locked, whole_file
 
 FILE = "schedules.json"
 FORMAT = 1

@@ -11,13 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flexivid.data.decode import VideoError, open_video
+    from flexivid.data.decoding.reader import VideoError, open_video
     from flexivid.data.module import VideoDataModule
 
 _HOMES = {
     "VideoDataModule": "flexivid.data.module",
-    "VideoError": "flexivid.data.decode",
-    "open_video": "flexivid.data.decode",
+    "VideoError": "flexivid.data.decoding.reader",
+    "open_video": "flexivid.data.decoding.reader",
 }
 
 __all__ = ["VideoDataModule", "VideoError", "open_video"]

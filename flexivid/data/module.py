@@ -15,19 +15,19 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from flexivid.data.account import BadFiles, agree, gather, open_account, remarks
-from flexivid.data.buckets import parse_buckets
-from flexivid.data.clips import ClipSettings, Short, Windows, refuse_settings
-from flexivid.data.dataset import Address
-from flexivid.data.decoders import Choice
-from flexivid.data.index import BadVideo
-from flexivid.data.latent_cache import LatentCache, LatentLoader, open_latents
-from flexivid.data.layout import Collection, Layout, collection_of
-from flexivid.data.loader import ClipLoader
-from flexivid.data.pool import DecodePool, num_cores
-from flexivid.data.run import Run
-from flexivid.data.sampler import StepBatchSampler, fixed_batches
+from flexivid.data.bad_files import BadFiles, agree, gather, open_account, remarks
+from flexivid.data.clips.buckets import parse_buckets
+from flexivid.data.clips.dataset import Address
+from flexivid.data.clips.latent_cache import LatentCache, LatentLoader, open_latents
+from flexivid.data.clips.loader import ClipLoader
+from flexivid.data.clips.sampler import StepBatchSampler, fixed_batches
+from flexivid.data.clips.trainer_state import Run
+from flexivid.data.clips.windows import ClipSettings, Short, Windows, refuse_settings
+from flexivid.data.decoding.backends import Choice
+from flexivid.data.index.build import BadVideo
+from flexivid.data.sources.layout import Collection, Layout, collection_of
 from flexivid.data.splits import Splits, keep_in_memory, load_splits
+from flexivid.data.workers.pool import DecodePool, num_cores
 
 
 class VideoDataModule(LightningDataModule):

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flexivid.data.buckets import Bucket
-from flexivid.data.cache import FrameCache, fill, seconds_to_read
-from flexivid.data.clips import ClipSettings, span_of, step_of
-from flexivid.data.dataset import ClipDataset
-from flexivid.data.decoders import Choice, refuse_decoder
-from flexivid.data.footage import hold_out
-from flexivid.data.index import BadVideo, Check, VideoIndex, build_index, index_path
-from flexivid.data.layout import Collection
-from flexivid.data.manifest import Manifest, read_manifests
-from flexivid.data.pool import DecodePool, num_cores, probe_many
-from flexivid.data.videos import Videos
-from flexivid.files.printable import printable
+from flexivid.data.clips.buckets import Bucket
+from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.footage import hold_out
+from flexivid.data.clips.frame_cache import FrameCache, fill, seconds_to_read
+from flexivid.data.clips.windows import ClipSettings, span_of, step_of
+from flexivid.data.decoding.backends import Choice, refuse_decoder
+from flexivid.data.index.build import BadVideo, Check, VideoIndex, build_index, index_path
+from flexivid.data.index.videos import Videos
+from flexivid.data.sources.layout import Collection
+from flexivid.data.sources.manifest import Manifest, read_manifests
+from flexivid.data.workers.pool import DecodePool, num_cores, probe_many
+from flexivid.runtime.printable import printable
 
 QUICK_SECONDS = 60.0  # of decoding on one core: what is read before training unless told otherwise
 QUICK_BYTES = 4 << 30

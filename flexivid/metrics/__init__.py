@@ -11,13 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flexivid.metrics.extractors.i3d import I3D
     from flexivid.metrics.frechet import frechet_distance
     from flexivid.metrics.fvd import FrechetVideoDistance
-    from flexivid.metrics.i3d import I3D
 
 _HOMES = {
     "FrechetVideoDistance": "flexivid.metrics.fvd",
-    "I3D": "flexivid.metrics.i3d",
+    "I3D": "flexivid.metrics.extractors.i3d",
     "frechet_distance": "flexivid.metrics.frechet",
 }
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flexivid.metrics.feature_sets import feature_pair
 from flexivid.metrics.frechet import Gaussian, distance
-from flexivid.metrics.pairs import feature_pair
 
 QUANTILE = 1.96  # of the normal distribution, two-sided 95 %
 

@@ -18,8 +18,8 @@ import math
 import torch
 from torch import Tensor
 
+from flexivid.metrics.feature_sets import feature_pair
 from flexivid.metrics.frechet import Gaussian, distance
-from flexivid.metrics.pairs import feature_pair
 
 
 def frechet_floor(real: Tensor, num_generated: int, *, seed: int = 0, splits: int = 20) -> float:

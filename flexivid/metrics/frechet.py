@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from flexivid.metrics.pairs import check_counts, feature_pair, warn_if_few
+from flexivid.metrics.feature_sets import check_counts, feature_pair, warn_if_few
 
 
 class Gaussian(NamedTuple):

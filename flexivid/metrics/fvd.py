@@ -16,7 +16,7 @@ from flexivid.metrics.frechet import Moments, frechet_distance, frechet_from_mom
 from flexivid.metrics.scores import Scores, score
 
 if TYPE_CHECKING:
-    from flexivid.metrics.features import Extractor
+    from flexivid.metrics.extractors.extractor import Extractor
 
 SIDES = {True: "real", False: "generated"}
 FAR_OUTSIDE = 1.5  # no video in [-1, 1] reaches this, also after a resize that overshoots
@@ -32,7 +32,7 @@ class FrechetVideoDistance(Metric):
         **options: Those of every ``torchmetrics.Metric``, e.g. ``process_group``.
 
     Example:
-        >>> from flexivid.metrics.features import build_extractor
+        >>> from flexivid.metrics.extractors.extractor import build_extractor
         >>> fvd = FrechetVideoDistance(build_extractor("motion"))
         >>> features = torch.randn(600, fvd.extractor.num_features, generator=torch.Generator().manual_seed(0))
         >>> fvd.update_features(features, real=True)
@@ -49,7 +49,7 @@ class FrechetVideoDistance(Metric):
     def __init__(self, extractor: Extractor | str = "i3d", *, keep_features: bool = True, **options: Any) -> None:
         super().__init__(**options)
         if isinstance(extractor, str):
-            from flexivid.metrics.features import build_extractor
+            from flexivid.metrics.extractors.extractor import build_extractor
 
             extractor = build_extractor(extractor)
         self.extractor, self.keep_features = extractor, keep_features

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from flexivid.metrics.bootstrap import QUANTILE
+from flexivid.metrics.feature_sets import feature_pair
 from flexivid.metrics.frechet import Gaussian, distance
-from flexivid.metrics.pairs import feature_pair
 
 
 class Paired(NamedTuple):

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
-from flexivid.files.paths import cache_folder
-from flexivid.files.whole_file import whole_file
+from flexivid.runtime.paths import cache_folder
+from flexivid.runtime.whole_file import whole_file
 
 NOT_OF_REFERENCE = ("num_videos", "sampling")  # all else tells which reference features are meant
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from flexivid.metrics.bootstrap import bootstrap
-from flexivid.metrics.coverage import prdc
+from flexivid.metrics.feature_sets import feature_pair, warn_if_few
 from flexivid.metrics.floor import frechet_floor
-from flexivid.metrics.kernel import kernel_distance
-from flexivid.metrics.pairs import feature_pair, warn_if_few
+from flexivid.metrics.kvd import kernel_distance
+from flexivid.metrics.prdc import prdc
 
 
 class Scores(NamedTuple):

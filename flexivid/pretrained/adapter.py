@@ -18,15 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from flexivid.files.paths import resolve_path
-from flexivid.files.whole_file import whole_file
 from flexivid.patching.shapes import PatchMode
-from flexivid.pretrained.affine import LEAST_BYTES, stored_values
+from flexivid.pretrained.families.registry import refuse_wrapped
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
 from flexivid.pretrained.flexify import flexify as attach
-from flexivid.pretrained.lora import native_names
 from flexivid.pretrained.merged import unmerge_lora
-from flexivid.pretrained.registry import refuse_wrapped
+from flexivid.pretrained.weak_modes.affine import LEAST_BYTES, stored_values
+from flexivid.pretrained.weak_modes.lora import native_names
+from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.whole_file import whole_file
 
 SETTINGS = "flexivid.json"
 SAMPLES = 4096  # values of each weight that the fingerprint reads

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from flexivid.patching.shapes import PatchMode, grid_of
-from flexivid.pretrained.family import Work, config_of
+from flexivid.pretrained.families.family import Work, config_of
+from flexivid.pretrained.families.registry import family_of
 from flexivid.pretrained.flexify import NATIVE
-from flexivid.pretrained.registry import family_of
-from flexivid.pretrained.skip import TIME_FEATURES, hidden_width
+from flexivid.pretrained.weak_modes.skip import TIME_FEATURES, hidden_width
 
 
 def transformer_macs(

@@ -14,13 +14,13 @@ from typing import TypeVar
 from torch import nn
 
 from flexivid.patching.shapes import PatchMode
-from flexivid.pretrained.derived import derive, restore
-from flexivid.pretrained.family import config_of
-from flexivid.pretrained.flexi import NATIVE, Flexi, WeakMode
-from flexivid.pretrained.lora import has_peft, native_names
-from flexivid.pretrained.registry import family_of, refuse_wrapped
-from flexivid.pretrained.shadows import Registered
-from flexivid.pretrained.weak_call import block_paths, call_methods, has_chooser, refuse
+from flexivid.pretrained.families.family import config_of
+from flexivid.pretrained.families.registry import family_of, refuse_wrapped
+from flexivid.pretrained.weak_modes.derived import derive, restore
+from flexivid.pretrained.weak_modes.flexi import NATIVE, Flexi, WeakMode
+from flexivid.pretrained.weak_modes.lora import has_peft, native_names
+from flexivid.pretrained.weak_modes.shadows import Registered
+from flexivid.pretrained.weak_modes.weak_call import block_paths, call_methods, has_chooser, refuse
 
 Model = TypeVar("Model", bound=nn.Module)
 

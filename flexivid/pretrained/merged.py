@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from flexivid.pretrained.affine import LEAST_BYTES, Affine, compute_dtype, is_plain, new_dtype
 from flexivid.pretrained.flexify import Model, WeakMode, flexi_of
-from flexivid.pretrained.lora import LoraLinear
-from flexivid.pretrained.shadows import Registered
+from flexivid.pretrained.weak_modes.affine import LEAST_BYTES, Affine, compute_dtype, is_plain, new_dtype
+from flexivid.pretrained.weak_modes.lora import LoraLinear
+from flexivid.pretrained.weak_modes.shadows import Registered
 
 
 def merge_lora(model: nn.Module) -> int:

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from flexivid.model.finite import NotFiniteError
+from flexivid.runtime.finite import NotFiniteError
 
 MEMORY = 10  # steps
 ENOUGH, WORSE = 20, 1.1  # steps, and a ratio that no network that learns has after them

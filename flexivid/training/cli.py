@@ -11,15 +11,15 @@ from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from flexivid.data.manifest import read_manifests
 from flexivid.data.module import VideoDataModule
-from flexivid.files.paths import resolve
+from flexivid.data.sources.manifest import read_manifests
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.memory import training_report
 from flexivid.patching.shapes import PatchMode
-from flexivid.pipeline.devices import pick_device
-from flexivid.pipeline.estimate import training_report
-from flexivid.pipeline.messages import refuse
-from flexivid.pipeline.precision import fast_dtype
+from flexivid.runtime.devices import pick_device
+from flexivid.runtime.paths import resolve
+from flexivid.runtime.precision import fast_dtype
+from flexivid.sampling.messages import refuse
 from flexivid.training.last_good import CUT_OFF, choose_good, fault_of, newest_first
 from flexivid.training.modes import batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion

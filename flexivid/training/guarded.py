@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from flexivid.model.finite import NotFiniteError
+from flexivid.runtime.finite import NotFiniteError
 from flexivid.training.bad_steps import DivergedError, StepRecord, Verdict
 from flexivid.training.last_good import KEY, keep_proven, to_rewind_to
 from flexivid.training.optimizer import OptimizerSettings

@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 
-from flexivid.model.finite import first_not_finite
+from flexivid.runtime.finite import first_not_finite
 
 KEY = "bad_steps"  # of the counters of ``bad_steps.StepRecord`` in a checkpoint
 LAST, PROVEN = "last.ckpt", "last_good.ckpt"

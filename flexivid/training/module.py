@@ -21,15 +21,15 @@ from flexivid.diffusion.solver import call_times, solvers_of
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec, to_unit
 from flexivid.latents.spectrum import SpectrumMeter
+from flexivid.model.checkpoint import KEY
 from flexivid.model.conditioning import Condition
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
-from flexivid.pipeline.checkpoint import KEY
-from flexivid.pipeline.spectrum import RECIPE_KEY
+from flexivid.sampling.spectrum import RECIPE_KEY
 from flexivid.training import resume
+from flexivid.training.distribution_matching import discrepancy
 from flexivid.training.guarded import GuardedModule
-from flexivid.training.matching import discrepancy
 from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mode_at
 from flexivid.training.objective import Objective, SamplingDefaults
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor

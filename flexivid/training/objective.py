@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flexivid.training.matching import Matching
+from flexivid.training.distribution_matching import Matching
 
 
 @dataclass(frozen=True)

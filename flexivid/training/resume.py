@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer, WeightAveraging
 
 from flexivid.model.config import BEFORE
-from flexivid.model.finite import require_finite_weights
+from flexivid.runtime.finite import require_finite_weights
 from flexivid.training.optimizer import OptimizerSettings
 
 CURRENT = "current_model_state"  # of the weights themselves, where averages are kept beside them

@@ -4,7 +4,7 @@ import ctypes
 import os
 import time
 
-from flexivid.data.decode import read_clip
+from flexivid.data.decoding.reader import read_clip
 
 
 def read(request):

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from flexivid.data.probe import VideoError
+from flexivid.data.decoding.probe import VideoError
 
 
 def read(request):

@@ -11,8 +11,8 @@ import zlib
 
 import numpy as np
 
-from flexivid.data.facts import Facts
-from flexivid.data.pool_message import HEAD, KINDS, REPLY
+from flexivid.data.decoding.facts import Facts
+from flexivid.data.workers.message import HEAD, KINDS, REPLY
 
 FACTS = Facts("h264", "mp4", "yuv420p", (48, 64), 0, np.arange(5), 5, (1, 10), np.zeros((1, 2), np.int64))
 

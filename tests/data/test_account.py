@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from flexivid.data.account import BATCHES_APART, BadFiles
-from flexivid.data.index import BadVideo
+from flexivid.data.bad_files import BATCHES_APART, BadFiles
+from flexivid.data.index.build import BadVideo
 
 ROOT = Path(__file__).resolve().parents[2]
 
 RANK = """
     import json, sys, torch.distributed as distributed
-    from flexivid.data.account import BATCHES_APART, BadFiles
-    from flexivid.data.index import BadVideo
+    from flexivid.data.bad_files import BATCHES_APART, BadFiles
+    from flexivid.data.index.build import BadVideo
     folder, rank = sys.argv[1], int(sys.argv[2])
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     bad = BadFiles("v", num_files=8, max_fraction=0.4, folder=folder)

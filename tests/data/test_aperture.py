@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from flexivid.data.aperture import Aperture, aperture_of
-from flexivid.data.container import video_stream
-from flexivid.data.decode import open_video
-from flexivid.data.facts import VideoError
+from flexivid.data.decoding.aperture import Aperture, aperture_of
+from flexivid.data.decoding.container import video_stream
+from flexivid.data.decoding.facts import VideoError
+from flexivid.data.decoding.reader import open_video
 
 from . import crafted
 

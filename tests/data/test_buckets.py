@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from flexivid.data.buckets import assign, parse_buckets
-from flexivid.data.clips import ClipSettings
-from flexivid.data.dataset import ClipDataset
-from flexivid.data.sampler import BucketBatchSampler
-from flexivid.data.videos import Videos
+from flexivid.data.clips.buckets import assign, parse_buckets
+from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.sampler import BucketBatchSampler
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.index.videos import Videos
 
 BUCKETS = parse_buckets([[8, 32, 32], [8, 32, 56], [32, 32, 56], [8, 56, 32]])
 

@@ -8,16 +8,16 @@ import fsspec
 import numpy as np
 import pytest
 
-from flexivid.data.clips import ClipSettings
-from flexivid.data.dataset import ClipDataset
-from flexivid.data.facts import Facts
-from flexivid.data.index import build_index
-from flexivid.data.loader import described
-from flexivid.data.manifest import LeftOutWarning, Manifest, read_manifests, scan
-from flexivid.data.report import write_manifest
-from flexivid.data.shard_writer import sources_of
-from flexivid.data.shards import shard_rows
-from flexivid.data.videos import Videos
+from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.loader import described
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.decoding.facts import Facts
+from flexivid.data.index.build import build_index
+from flexivid.data.index.videos import Videos
+from flexivid.data.inspection.report import write_manifest
+from flexivid.data.sources.manifest import LeftOutWarning, Manifest, read_manifests, scan
+from flexivid.data.sources.shard_writer import sources_of
+from flexivid.data.sources.shards import shard_rows
 
 SEVERAL = ["a dog", "a hound", "an animal"]
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from flexivid.data.clips import (
+from flexivid.data.clips.windows import (
     ClipSettings,
     Clock,
     by_step,

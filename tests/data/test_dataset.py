@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from flexivid.data.cache import FrameCache, fill
-from flexivid.data.dataset import ClipDataset, ClipSettings
-from flexivid.data.decode import read_clip
-from flexivid.data.pool import DecodePool
-from flexivid.data.probe import probe
-from flexivid.data.sampler import StepBatchSampler
-from flexivid.data.videos import Videos
+from flexivid.data.clips.dataset import ClipDataset, ClipSettings
+from flexivid.data.clips.frame_cache import FrameCache, fill
+from flexivid.data.clips.sampler import StepBatchSampler
+from flexivid.data.decoding.probe import probe
+from flexivid.data.decoding.reader import read_clip
+from flexivid.data.index.videos import Videos
+from flexivid.data.workers.pool import DecodePool
 
 
 def table(*numbers, **columns):
@@ -87,7 +87,7 @@ def test_flip_and_crop_are_drawn():
 
 @pytest.mark.parametrize("options", [{}, {"crop": "random", "flip": True}, {"kernel": "area", "fps": 4}])
 def test_memory_changes_no_pixel(tmp_path, make_video, monkeypatch, options):
-    monkeypatch.setattr("flexivid.data.cache.CHUNK_FRAMES", 7)
+    monkeypatch.setattr("flexivid.data.clips.frame_cache.CHUNK_FRAMES", 7)
     paths = [make_video(tmp_path / f"{i}.mp4", 20, size=(48, 80), first=i, step=9) for i in range(3)]
     dataset = ClipDataset(probed(paths), ClipSettings(4, (24, 20), **options))
     assert dataset.cached((0, 0)) is None

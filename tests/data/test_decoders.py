@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from flexivid.data import decoders, seeking
-from flexivid.data.clips import ClipSettings
-from flexivid.data.decode import VideoReader, open_video
-from flexivid.data.decoders import DecordDecoder, PyavDecoder, View
-from flexivid.data.facts import VideoError
-from flexivid.data.probe import probe
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.decoding import backends as decoders
+from flexivid.data.decoding import pyav as seeking
+from flexivid.data.decoding.backends import DecordDecoder, PyavDecoder, View
+from flexivid.data.decoding.facts import VideoError
+from flexivid.data.decoding.probe import probe
+from flexivid.data.decoding.reader import VideoReader, open_video
 from flexivid.data.splits import load_splits
 
 

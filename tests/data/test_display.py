@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexivid.data.clips import ClipRequest
-from flexivid.data.decode import open_video, read_clip
-from flexivid.data.decoders import DecordDecoder, View
-from flexivid.data.facts import Facts, VideoError
-from flexivid.data.probe import probe
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.backends import DecordDecoder, View
+from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.probe import probe
+from flexivid.data.decoding.reader import open_video, read_clip
 
 from . import crafted
 from .crafted import SIZE, picture, refilter, write, write_parts
@@ -229,8 +229,8 @@ def test_pictures_that_are_turned_from_the_middle_of_the_file_on_are_refused(tmp
 
 def test_a_change_in_a_file_that_was_not_decoded_whole_is_refused_when_it_is_reached(tmp_path, monkeypatch):
     path = write_parts(tmp_path / "a.mkv", [((48, 64), (1, 1), 30), ((48, 96), (1, 1), 30)])
-    monkeypatch.setattr("flexivid.data.probe.WHOLE_PIXELS", 0)
-    monkeypatch.setattr("flexivid.data.probe._seeks", lambda source, facts, entry: True)
+    monkeypatch.setattr("flexivid.data.decoding.probe.WHOLE_PIXELS", 0)
+    monkeypatch.setattr("flexivid.data.decoding.probe._seeks", lambda source, facts, entry: True)
     with open_video(path) as reader:
         assert reader.frames([3, 9]).shape == (2, 48, 64, 3)
         with pytest.raises(VideoError, match="the shape of the picture changes"):

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexivid.data import archives
-from flexivid.data.archives import archive_kind, extract
-from flexivid.data.download import DownloadError, digest, download
+from flexivid.data.storage import archives
+from flexivid.data.storage.archives import archive_kind, extract
+from flexivid.data.storage.download import DownloadError, digest, download
 
 spec = importlib.util.spec_from_file_location("serving", Path(__file__).with_name("serving.py"))
 serving = importlib.util.module_from_spec(spec)

@@ -12,7 +12,7 @@ import torch
 
 import flexivid.data.module
 from flexivid.data import VideoDataModule
-from flexivid.data.pool import DecodePool
+from flexivid.data.workers.pool import DecodePool
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos that do not fit")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flexivid.data.footage import hold_out
-from flexivid.data.videos import Videos
+from flexivid.data.clips.footage import hold_out
+from flexivid.data.index.videos import Videos
 
 
 @pytest.mark.parametrize("number", [2, 3, 19, 40, 2000])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexivid.data.facts import Facts, VideoError
-from flexivid.data.frame_folder import FolderDecoder, probe_folder
+from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.frame_folder import FolderDecoder, probe_folder
 
 
 def make(folder, numbers, *, size=(12, 16), name="{}.png"):

@@ -10,10 +10,10 @@ import fsspec
 import numpy as np
 import pytest
 
-from flexivid.data.facts import Facts, VideoError
-from flexivid.data.index import build_index, index_path
-from flexivid.data.manifest import Manifest, scan
-from flexivid.data.videos import Videos, _reopen
+from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.index.build import build_index, index_path
+from flexivid.data.index.videos import Videos, _reopen
+from flexivid.data.sources.manifest import Manifest, scan
 
 
 class Probe:
@@ -139,9 +139,9 @@ def test_a_killed_build_goes_on(tmp_path):
     script = f"""
 import itertools, time
 from flexivid.data import index_parts
-from flexivid.data.index import build_index
-from flexivid.data.manifest import scan
-from flexivid.data.probe import VideoError
+from flexivid.data.index.build import build_index
+from flexivid.data.sources.manifest import scan
+from flexivid.data.decoding.probe import VideoError
 index_parts.MAX_ROWS = 5
 def slow(paths):
     for number, path in enumerate(paths):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from flexivid.data import VideoDataModule
-from flexivid.data.latent_cache import open_latents, write_latents
-from flexivid.data.pool import DecodePool
+from flexivid.data.clips.latent_cache import open_latents, write_latents
+from flexivid.data.workers.pool import DecodePool
 
 CODEC = "halves 1"
 

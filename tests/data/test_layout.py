@@ -12,13 +12,13 @@ import fsspec
 import numpy as np
 import pytest
 
-from flexivid.data.archives import extract
-from flexivid.data.decode import open_video
-from flexivid.data.folders import EXTENSIONS, find_videos
-from flexivid.data.layout import Collection, find_parts
-from flexivid.data.leftovers import LeftOutWarning
-from flexivid.data.manifest import read_manifests
-from flexivid.data.split_names import SPLITS, TRAIN
+from flexivid.data.decoding.reader import open_video
+from flexivid.data.lists.split_names import SPLITS, TRAIN
+from flexivid.data.sources.folders import EXTENSIONS, find_videos
+from flexivid.data.sources.layout import Collection, find_parts
+from flexivid.data.sources.leftovers import LeftOutWarning
+from flexivid.data.sources.manifest import read_manifests
+from flexivid.data.storage.archives import extract
 
 NFC = unicodedata.normalize("NFC", "cafe\u0301")
 NFD = unicodedata.normalize("NFD", NFC)

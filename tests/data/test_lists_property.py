@@ -17,8 +17,8 @@ hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from flexivid.data.cells import captions_of, is_missing, is_number, unpack, written  # noqa: E402
-from flexivid.data.manifest import read_manifests, scan  # noqa: E402
+from flexivid.data.lists.cells import captions_of, is_missing, is_number, unpack, written  # noqa: E402
+from flexivid.data.sources.manifest import read_manifests, scan  # noqa: E402
 
 NOTHING = ["", "nan", "NaN", "NA", "N/A", "<NA>", "null", "NULL", "None"]  # what pandas and others write
 MARKED = {

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from flexivid.data.clips import ClipRequest
-from flexivid.data.loader import ClipLoader
-from flexivid.data.pool import DecodePool
-from flexivid.data.probe import VideoError
-from flexivid.data.sampler import StepBatchSampler
+from flexivid.data.clips.loader import ClipLoader
+from flexivid.data.clips.sampler import StepBatchSampler
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.probe import VideoError
+from flexivid.data.workers.pool import DecodePool
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import fsspec
 import pytest
 
-from flexivid.data.manifest import find_splits, read_manifests, scan
+from flexivid.data.sources.manifest import find_splits, read_manifests, scan
 
 
 def touch(root, *names):

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexivid.data.clips import ClipRequest
-from flexivid.data.pool import DecodePool, DecoderDiedError, probe_many
-from flexivid.data.pool_worker import resident_bytes
-from flexivid.data.probe import Facts, VideoError
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.probe import Facts, VideoError
+from flexivid.data.workers.pool import DecodePool, DecoderDiedError, probe_many
+from flexivid.data.workers.worker import resident_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -170,7 +170,7 @@ def test_a_cancelled_request_is_not_done(stubs):
 def run_script(tmp_path, code, **options):
     script = tmp_path / "script.py"  # without a main guard
     head = f"import sys, time; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT)!r}]\n"
-    head += "import decoder_stubs as stubs\nfrom flexivid.data.pool import DecodePool\n"
+    head += "import decoder_stubs as stubs\nfrom flexivid.data.workers.pool import DecodePool\n"
     head += "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells' & and nohup ignore it
     script.write_text(head + textwrap.dedent(code))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexivid.data.clips import ClipRequest
-from flexivid.data.facts import Facts
-from flexivid.data.pool import DecodePool
-from flexivid.data.pool_message import (
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.facts import Facts
+from flexivid.data.decoding.probe import Look, VideoError
+from flexivid.data.workers.message import (
     MessageError,
     Reply,
     pack,
@@ -23,7 +23,7 @@ from flexivid.data.pool_message import (
     unpack,
     unpack_request,
 )
-from flexivid.data.probe import Look, VideoError
+from flexivid.data.workers.pool import DecodePool
 
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="looks into /proc")
 
@@ -167,8 +167,8 @@ def test_requests_travel_whole():
     request = ClipRequest(
         "a\udcff\n.mp4", b"\0\1", np.array([3, 1, -1]), (np.int64(8), 12), (0.0, np.float32(0.5)), True
     )
-    work, found = unpack_request(pack_request("flexivid.data.decode:read_clip", request))
-    assert work == "flexivid.data.decode:read_clip"
+    work, found = unpack_request(pack_request("flexivid.data.decoding.reader:read_clip", request))
+    assert work == "flexivid.data.decoding.reader:read_clip"
     assert found._replace(indices=None) == request._replace(indices=None)
     assert found.indices.tolist() == [3, 1, -1]
     assert (type(found.size), type(found.size[0]), found.indices.dtype) == (tuple, int, np.int64)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexivid.data.clips import ClipRequest
-from flexivid.data.loader import ClipLoader
-from flexivid.data.pool import DecodePool
-from flexivid.data.preview import Clip, animation, contact_sheet, look, page
+from flexivid.data.clips.loader import ClipLoader
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.inspection.preview import Clip, animation, contact_sheet, look, page
+from flexivid.data.workers.pool import DecodePool
 
 
 class Dataset:

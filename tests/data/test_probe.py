@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-import flexivid.data.probe as probe_module
-from flexivid.data.probe import Facts, VideoError, decode_all, probe
+import flexivid.data.decoding.probe as probe_module
+from flexivid.data.decoding.probe import Facts, VideoError, decode_all, probe
 
 
 def test_facts_of_a_plain_file(tmp_path, make_video):

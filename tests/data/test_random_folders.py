@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import pytest
 
-from flexivid.data.layout import Collection
-from flexivid.data.manifest import read_manifests
-from flexivid.data.split_names import SPLITS, TRAIN, resembles_split
-from flexivid.files.paths import is_hidden
+from flexivid.data.lists.split_names import SPLITS, TRAIN, resembles_split
+from flexivid.data.sources.layout import Collection
+from flexivid.data.sources.manifest import read_manifests
+from flexivid.runtime.paths import is_hidden
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies

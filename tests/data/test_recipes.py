@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from flexivid.data import open_video
-from flexivid.data.manifest import read_manifests
-from flexivid.data.recipe import write_manifest
+from flexivid.data.sources.manifest import read_manifests
+from flexivid.data.storage.dataset_script import write_manifest
 
 
 def load(path):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from flexivid.data.clips import ClipSettings
-from flexivid.data.duplicates import find_duplicates
-from flexivid.data.manifest import read_manifests, scan
-from flexivid.data.report import Fault, repeats, survey, too_short, write_manifest
-from flexivid.data.videos import Videos
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.index.videos import Videos
+from flexivid.data.inspection.duplicates import find_duplicates
+from flexivid.data.inspection.report import Fault, repeats, survey, too_short, write_manifest
+from flexivid.data.sources.manifest import read_manifests, scan
 
 
 def test_files_differ_in_one_byte_that_no_sample_sees(tmp_path):

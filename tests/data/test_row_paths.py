@@ -5,9 +5,9 @@ import unicodedata
 
 import pytest
 
-from flexivid.data.manifest import read_manifests
-from flexivid.data.report import write_manifest
-from flexivid.data.videos import Videos
+from flexivid.data.index.videos import Videos
+from flexivid.data.inspection.report import write_manifest
+from flexivid.data.sources.manifest import read_manifests
 
 NFC = unicodedata.normalize("NFC", "cafe\u0301")
 NFD = unicodedata.normalize("NFD", NFC)

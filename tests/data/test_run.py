@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flexivid.data.run import Run
+from flexivid.data.clips.trainer_state import Run
 
 
 def trainer(**changes):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from flexivid.data.sampler import StepBatchSampler
+from flexivid.data.clips.sampler import StepBatchSampler
 
 
 def sizes(step):

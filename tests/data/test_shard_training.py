@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flexivid.data import VideoDataModule
-from flexivid.data.shard_writer import write_shards
+from flexivid.data.sources.shard_writer import write_shards
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from flexivid.data.byte_range import ByteRange, is_byte_range, parse_byte_range, read_bytes
-from flexivid.data.facts import VideoError
-from flexivid.data.sampler import StepBatchSampler
-from flexivid.data.shard_writer import sources_of, write_shards
-from flexivid.data.shards import chunk_rows, class_names, is_shards, shard_rows
+from flexivid.data.clips.sampler import StepBatchSampler
+from flexivid.data.decoding.facts import VideoError
+from flexivid.data.sources.shard_writer import sources_of, write_shards
+from flexivid.data.sources.shards import chunk_rows, class_names, is_shards, shard_rows
+from flexivid.data.storage.byte_range import ByteRange, is_byte_range, parse_byte_range, read_bytes
 
 needs_litdata = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import litdata"], capture_output=True).returncode != 0,
@@ -283,7 +283,7 @@ def test_ranks_share_an_epoch_of_shards_exactly_and_resume_in_its_middle(sources
 
 
 def test_who_decodes_loads_neither_litdata_nor_torch():
-    code = "import flexivid.data.byte_range, sys; print({'torch', 'litdata', 'pyarrow'} & set(sys.modules))"
+    code = "import flexivid.data.storage.byte_range, sys; print({'torch', 'litdata', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

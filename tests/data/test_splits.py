@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flexivid.data.clips import ClipSettings
-from flexivid.data.index import BadVideo
-from flexivid.data.pool import DecodePool
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.index.build import BadVideo
 from flexivid.data.splits import keep_in_memory, load_splits, write_bad
+from flexivid.data.workers.pool import DecodePool
 
 
 def load(root, **settings):

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from flexivid.data import VideoDataModule, open_video
-from flexivid.data.buckets import parse_buckets
-from flexivid.data.cache import cut
-from flexivid.data.clips import ClipSettings
-from flexivid.data.dataset import ClipDataset
-from flexivid.data.decode import cover
-from flexivid.data.index import build_index, index_path
-from flexivid.data.latent_cache import fingerprint
-from flexivid.data.manifest import Manifest
-from flexivid.data.shard_writer import sources_of, write_shards
+from flexivid.data.clips.buckets import parse_buckets
+from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.frame_cache import cut
+from flexivid.data.clips.latent_cache import fingerprint
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.decoding.reader import cover
+from flexivid.data.index.build import build_index, index_path
+from flexivid.data.sources.manifest import Manifest
+from flexivid.data.sources.shard_writer import sources_of, write_shards
 from flexivid.data.splits import index_collection
 from flexivid.dataset import main
-from flexivid.pipeline.evaluation_clips import clip_settings, find_clips
+from flexivid.evaluation.clips import clip_settings, find_clips
 
 from .crafted import SIZE, write
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from flexivid.data.manifest import read_manifests
+from flexivid.data.sources.manifest import read_manifests
 
 ROWS = [
     {"video_path": "a/1.mp4", "cap": 'a "red", big dog', "class": "wind", "split": "train", "other": 1},

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from flexivid.data import text
-from flexivid.data.text import decode, read_lines, read_text, text_lines
+from flexivid.data.lists import text
+from flexivid.data.lists.text import decode, read_lines, read_text, text_lines
 
 WORDS = "a \u7ea2\u8272 caf\xe9 \U0001f600\r\nsecond\rthird\u2028same\nlast"
 MARKS = {

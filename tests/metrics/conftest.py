@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexivid.metrics.i3d_checkpoint import tensor_table
+from flexivid.metrics.extractors.i3d_checkpoint import tensor_table
 
 SHARED = Path(os.environ.get("FLEXIVID_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flexivid.metrics.crc32c import POLYNOMIAL, crc32c, masked
+from flexivid.metrics.extractors.crc32c import POLYNOMIAL, crc32c, masked
 
 
 def bit_by_bit(content):

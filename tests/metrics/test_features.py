@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flexivid.metrics import features
-from flexivid.metrics.features import EXTRACTORS, Extractor, build_extractor, full_precision
-from flexivid.metrics.networks import Network, as_it_is
+from flexivid.metrics.extractors import extractor as features
+from flexivid.metrics.extractors.extractor import EXTRACTORS, Extractor, build_extractor, full_precision
+from flexivid.metrics.extractors.networks import Network, as_it_is
 
 
 class Mean(nn.Module):

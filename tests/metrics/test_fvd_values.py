@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flexivid.metrics.features import build_extractor
+from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.fvd import FrechetVideoDistance
 
 SHARED = Path(os.environ.get("FLEXIVID_SHARED", Path(__file__).resolve().parents[2].parent / "shared")) / "fvd"

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flexivid.metrics import i3d
-from flexivid.metrics.i3d import I3D, Unit, largest_neighbour, max_pool, same_padding
-from flexivid.metrics.i3d_checkpoint import tensor_table
+from flexivid.metrics.extractors import i3d
+from flexivid.metrics.extractors.i3d import I3D, Unit, largest_neighbour, max_pool, same_padding
+from flexivid.metrics.extractors.i3d_checkpoint import tensor_table
 
 
 @pytest.fixture(scope="module")

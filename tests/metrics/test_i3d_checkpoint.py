@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flexivid.metrics.crc32c import crc32c, masked
-from flexivid.metrics.i3d import I3D
-from flexivid.metrics.i3d_checkpoint import DATA_FILE, read_checkpoint, tensor_table
+from flexivid.metrics.extractors.crc32c import crc32c, masked
+from flexivid.metrics.extractors.i3d import I3D
+from flexivid.metrics.extractors.i3d_checkpoint import DATA_FILE, read_checkpoint, tensor_table
 
 FEW = tensor_table()[:8]
 

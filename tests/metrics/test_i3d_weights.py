@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from flexivid.metrics import i3d_weights
-from flexivid.metrics.i3d_checkpoint import DATA_FILE
-from flexivid.metrics.i3d_weights import URL, fetch_weights, find_weights, i3d_folder, load_i3d
+from flexivid.metrics.extractors import i3d_weights
+from flexivid.metrics.extractors.i3d_checkpoint import DATA_FILE
+from flexivid.metrics.extractors.i3d_weights import URL, fetch_weights, find_weights, i3d_folder, load_i3d
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from flexivid.metrics.extractors.motion import NUM_FEATURES, WEIGHTS, MotionNet, fit_frames, load_motion_net
 from flexivid.metrics.frechet import frechet_distance
-from flexivid.metrics.motion import NUM_FEATURES, WEIGHTS, MotionNet, fit_frames, load_motion_net
 
 SCRIPT = Path(__file__).resolve().parents[2] / "data" / "moving_digits.py"
 NUM_CLIPS = 120  # of each half

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from flexivid.metrics.features import build_extractor
-from flexivid.metrics.networks import TORCHVISION
+from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.metrics.extractors.networks import TORCHVISION
 
 
 class Colours(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flexivid.metrics.preprocess import RESIZES, bilinear, crop, tf1
+from flexivid.metrics.extractors.preprocess import RESIZES, bilinear, crop, tf1
 
 
 def videos(*shape):

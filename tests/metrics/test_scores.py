@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from flexivid.metrics.coverage import prdc
 from flexivid.metrics.floor import frechet_floor
 from flexivid.metrics.frechet import frechet_distance
-from flexivid.metrics.kernel import kernel_distance
+from flexivid.metrics.kvd import kernel_distance
+from flexivid.metrics.prdc import prdc
 from flexivid.metrics.scores import score
 
 

@@ -21,8 +21,8 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor, nn
 
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig
-from flexivid.pretrained.calls import first_output
-from flexivid.pretrained.video_dit import VideoDiT
+from flexivid.pretrained.families.video_dit import VideoDiT
+from flexivid.pretrained.signature import first_output
 
 TEXT = 6
 Size = tuple[int, int, int]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flexivid.pretrained.affine import Affine, compute_dtype, stored_values, values_of
+from flexivid.pretrained.weak_modes.affine import Affine, compute_dtype, stored_values, values_of
 from tests.pretrained.families import CASES, build
 from tests.pretrained.quantised import Int8Linear, ScaledLinear
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from flexivid.pretrained.calls import FORMS, flow_call, random_call
-from flexivid.pretrained.registry import FAMILIES
+from flexivid.pretrained.families.registry import FAMILIES
+from flexivid.pretrained.signature import FORMS, flow_call, random_call
 from tests.pretrained.families import CASES, build, by_family, output
 
 by_name = {case.name: case for case in CASES}

@@ -14,12 +14,12 @@ from diffusers.hooks import apply_layerwise_casting
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from flexivid.pipeline.pretrained_budget import apply_budget
-from flexivid.pipeline.pretrained_model import flexify_and_compare, report
+from flexivid.pipelines.budget import apply_budget
+from flexivid.pipelines.report import flexify_and_compare, report
 from flexivid.pretrained.adapter import load_adapter, save_adapter
-from flexivid.pretrained.calls import first_output
 from flexivid.pretrained.flexify import adapter_parameters, flexify, set_mode
 from flexivid.pretrained.merged import merge_lora
+from flexivid.pretrained.signature import first_output
 from tests.pretrained.families import CASES, Case, build, by_family, call, disturb, output
 from tests.pretrained.pipelines import PIPELINES
 from tests.pretrained.quantised import Int8Linear, ScaledLinear, quantise, quantise_weights

@@ -10,8 +10,8 @@ from diffusers import FirstBlockCacheConfig
 from torch import nn
 
 from flexivid import FlexiDiT, FlexiDiTConfig
-from flexivid.pretrained.calls import first_output
 from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode, unflexify
+from flexivid.pretrained.signature import first_output
 from tests.pretrained.families import CASES, VARIANTS, build, by_family, call, disturb, output
 
 WAN = CASES[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.folding import fold, growth_of, pool_times, unfold
+from flexivid.pretrained.families.folding import fold, growth_of, pool_times, unfold
 
 NATIVE = PatchMode("1x2x2")
 

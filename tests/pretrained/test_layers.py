@@ -7,9 +7,9 @@ from einops import rearrange
 from torch import nn
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.family import Fold
-from flexivid.pretrained.folding import fold, unfold
-from flexivid.pretrained.layers import Embedding, Unembedding, grow_output
+from flexivid.pretrained.families.family import Fold
+from flexivid.pretrained.families.folding import fold, unfold
+from flexivid.pretrained.weak_modes.layers import Embedding, Unembedding, grow_output
 
 NATIVE = PatchMode("1x2x2")
 

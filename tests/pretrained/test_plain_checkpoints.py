@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 
-from flexivid.pretrained.plain_checkpoints import load_plain
+from flexivid.pretrained.original_checkpoints import load_plain
 from tests.pretrained.families import CASES, build, output
 from tests.reference.dit import published_forward, sinusoids, table_of
 

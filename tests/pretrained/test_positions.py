@@ -5,16 +5,16 @@ import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.cogvideox import CogVideoXEmbedding
-from flexivid.pretrained.cosmos import CosmosPositions, CosmosTable
-from flexivid.pretrained.dit import CentredPatchEmbed
-from flexivid.pretrained.family import Fold
+from flexivid.pretrained.families.cogvideox import CogVideoXEmbedding
+from flexivid.pretrained.families.cosmos import CosmosPositions, CosmosTable
+from flexivid.pretrained.families.dit import CentredPatchEmbed
+from flexivid.pretrained.families.family import Fold
+from flexivid.pretrained.families.hunyuan import HunyuanPositions
+from flexivid.pretrained.families.latte import CentredFramePositions, FrameTable
+from flexivid.pretrained.families.ltx import LTX
+from flexivid.pretrained.families.rotary import centre_rotary
+from flexivid.pretrained.families.wan import WanPositions
 from flexivid.pretrained.flexify import flexify, set_mode
-from flexivid.pretrained.hunyuan import HunyuanPositions
-from flexivid.pretrained.latte import CentredFramePositions, FrameTable
-from flexivid.pretrained.ltx import LTX
-from flexivid.pretrained.rotary import centre_rotary
-from flexivid.pretrained.wan import WanPositions
 from tests.pretrained.families import CASES, VARIANTS, build, call
 
 NATIVE = PatchMode("1x2x2")

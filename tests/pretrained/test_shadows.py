@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flexivid.pretrained.shadows import Registered, Shadows
+from flexivid.pretrained.weak_modes.shadows import Registered, Shadows
 
 
 class Net(nn.Module):

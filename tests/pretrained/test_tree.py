@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from flexivid.pretrained.adapter import fingerprint, load_adapter, save_adapter
-from flexivid.pretrained.calls import first_output
 from flexivid.pretrained.flexify import adapter_parameters, conceal, flexify, mode_of, register, set_mode, unflexify
 from flexivid.pretrained.merged import merge_lora
+from flexivid.pretrained.signature import first_output
 from tests.pretrained.families import CASES, build, by_family, call, disturb, output
 
 WAN = CASES[0]

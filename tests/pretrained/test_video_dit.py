@@ -2,7 +2,7 @@
 
 import torch
 
-from flexivid.pretrained.video_dit import VideoDiT, inflate
+from flexivid.pretrained.families.video_dit import VideoDiT, inflate
 from tests.pretrained.families import CASES, build, output
 
 

@@ -21,7 +21,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from flexivid.pipeline.pretrained_budget import apply_budget
+from flexivid.pipelines.budget import apply_budget
 from flexivid.pretrained.adapter import fingerprint, load_adapter, save_adapter
 from flexivid.pretrained.flexify import flexi_of, flexify, mode_of, set_mode
 from flexivid.pretrained.merged import merge_lora, unmerge_lora

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
 from flexivid.training.callbacks import ExportModel, SampleVideos, Speed
-from flexivid.training.callbacks.ranks import leave_group
+from flexivid.runtime.distributed import leave_group
 from flexivid.training.module import Clips, FlexiDiffusion
 from flexivid.training.optimizer import OptimizerSettings
 

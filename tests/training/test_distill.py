@@ -16,14 +16,14 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 
 from flexivid.patching.shapes import PatchMode
-from flexivid.pipeline.recorded_calls import record_calls
+from flexivid.pipelines.record import record_calls
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.pretrained.calls import random_call
 from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode
-from flexivid.training.arrays import CallArrays, Rows
+from flexivid.pretrained.signature import random_call
 from flexivid.training.bad_steps import BadSteps, DivergedError
-from flexivid.training.callbacks.adapter import AdapterEMA
-from flexivid.training.distill import DistillationTimes, FlexiDistillation, Walk, distance
+from flexivid.training.distillation.ema import AdapterEMA
+from flexivid.training.distillation.module import DistillationTimes, FlexiDistillation, Walk, distance
+from flexivid.training.distillation.recorded_data import CallArrays, Rows
 from flexivid.training.modes import Phase
 from flexivid.training.optimizer import OptimizerSettings
 from tests.pretrained.families import CASES, build, call, output
@@ -266,8 +266,8 @@ import hashlib, json, sys
 from pathlib import Path
 import torch
 from tests.training.test_distill import arrays, fit, module
-from flexivid.training.arrays import CallArrays
-from flexivid.training.callbacks.ranks import leave_group
+from flexivid.training.distillation.recorded_data import CallArrays
+from flexivid.runtime.distributed import leave_group
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 distillation = module()
@@ -302,10 +302,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 from flexivid.pretrained.flexify import flexify
-from flexivid.training.arrays import CallArrays
-from flexivid.training.callbacks.adapter import AdapterEMA
-from flexivid.training.callbacks.ranks import leave_group
-from flexivid.training.distill import FlexiDistillation
+from flexivid.training.distillation.recorded_data import CallArrays
+from flexivid.training.distillation.ema import AdapterEMA
+from flexivid.runtime.distributed import leave_group
+from flexivid.training.distillation.module import FlexiDistillation
 from tests.pretrained.families import build
 from tests.training.test_distill import FAST, MODES, WAN, fit
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import torch
 from flexivid import PatchMode
 from flexivid.budget.cost import macs
 from flexivid.diffusion.process import Process
-from flexivid.training.matching import Matching, discrepancy
+from flexivid.training.distribution_matching import Matching, discrepancy
 from flexivid.training.objective import Objective
 
 MODES = (PatchMode("1x2x2"), PatchMode("2x2x2"), PatchMode("2x4x4"))

@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flexivid.data.latent_cache import write_latents
-from flexivid.data.pool import DecodePool
+from flexivid.data.clips.latent_cache import write_latents
+from flexivid.data.workers.pool import DecodePool
 from flexivid.latents.codec import build_codec, to_unit
 from flexivid.latents.spectrum import measure_spectrum
+from flexivid.model.checkpoint import KEY, load
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.pipeline.checkpoint import KEY, load
-from flexivid.pipeline.spectrum import required_spectrum, spectrum_of
+from flexivid.sampling.spectrum import required_spectrum, spectrum_of
 from flexivid.training.callbacks import ExportModel
 from flexivid.training.modes import ModeChoice, generator_of
 from flexivid.training.module import Clips

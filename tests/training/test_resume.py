@@ -12,9 +12,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from flexivid import FlexiDiTConfig
-from flexivid.pipeline.checkpoint import KEY
+from flexivid.model.checkpoint import KEY
 from flexivid.training.callbacks import FitMinutes
-from flexivid.training.matching import Matching
+from flexivid.training.distribution_matching import Matching
 from flexivid.training.modes import ModeChoice, Phase
 from flexivid.training.objective import Objective
 from flexivid.training.optimizer import OptimizerSettings, rate_factor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from flexivid.pipeline.checkpoint import save
+from flexivid.model.checkpoint import save
 from flexivid.training.callbacks.folder import run_folder
 from flexivid.training.module import FlexiDiffusion
 

@@ -18,20 +18,20 @@ from torch import Tensor
 
 from flexivid.budget.scores import ScoreTable
 from flexivid.budget.table import FILE, write_tables
-from flexivid.metrics.features import build_extractor
-from flexivid.model.finite import NotFiniteError
+from flexivid.calibration.plan_search import SHORT, search_with
+from flexivid.calibration.scoring import NUM_REAL, Judge, Scorer, step_floor
+from flexivid.calibration.searched import score_lines
+from flexivid.evaluation.rivals import native_plan
+from flexivid.evaluation.samples import blocks_of
+from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.model.checkpoint import CONFIG, WEIGHTS, write_config
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.pipeline.checkpoint import CONFIG, WEIGHTS, write_config
-from flexivid.pipeline.evaluation import blocks_of
-from flexivid.pipeline.plan import Plan
-from flexivid.pipeline.plan_search import SHORT, search_with
-from flexivid.pipeline.rivals import native_plan
-from flexivid.pipeline.sampling import Sampling, Settings, labels_for
-from flexivid.pipeline.scoring import NUM_REAL, Judge, Scorer, step_floor
-from flexivid.pipeline.searched import score_lines
+from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
+from flexivid.runtime.finite import NotFiniteError
+from flexivid.sampling.plan import Plan
+from flexivid.sampling.settings import Sampling, Settings, labels_for
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
 from flexivid.training.callbacks.fvd_shares import Question, Shares
-from flexivid.training.callbacks.ranks import FailedRankError, gathered, on_all_ranks
 from flexivid.training.module import FlexiDiffusion
 
 FEWEST_STEPS = 4  # of full compute: budgets of fewer native steps could hardly be told apart

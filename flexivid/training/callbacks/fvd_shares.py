@@ -16,18 +16,18 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from flexivid.data.module import VideoDataModule
-from flexivid.data.pool import num_cores
-from flexivid.metrics.features import Extractor
+from flexivid.data.workers.pool import num_cores
+from flexivid.evaluation.clips import ClipSet, clip_settings, find_clips, read_blocks
+from flexivid.evaluation.rivals import with_rivals
+from flexivid.evaluation.run import protocol_of
+from flexivid.evaluation.samples import Evaluation, Made, Task, blocks_of, evaluate_features, extract, score_budgets
+from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.metrics.protocol import Protocol, reference_features, reference_folder
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.pipeline.evaluation import Evaluation, Made, Task, blocks_of, evaluate_features, extract, score_budgets
-from flexivid.pipeline.evaluation_clips import ClipSet, clip_settings, find_clips, read_blocks
-from flexivid.pipeline.evaluation_run import protocol_of
-from flexivid.pipeline.generate import warm_up
-from flexivid.pipeline.rivals import with_rivals
-from flexivid.pipeline.sampling import labels_for, settings_from
+from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
+from flexivid.sampling.generate import warm_up
+from flexivid.sampling.settings import labels_for, settings_from
 from flexivid.training.callbacks.possible_plans import possible_plans
-from flexivid.training.callbacks.ranks import FailedRankError, gathered, on_all_ranks
 
 Blocks = list[list[int]]
 

@@ -18,13 +18,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
-from flexivid.files.whole_file import whole_file
-from flexivid.metrics.features import build_extractor
-from flexivid.pipeline.curve import curve_figure
-from flexivid.pipeline.evaluation import Evaluation, Made, check_frames
+from flexivid.evaluation.curve import curve_figure
+from flexivid.evaluation.samples import Evaluation, Made, check_frames
+from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.runtime.distributed import FailedRankError, on_all_ranks
+from flexivid.runtime.whole_file import whole_file
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
 from flexivid.training.callbacks.fvd_shares import Question, Shares
-from flexivid.training.callbacks.ranks import FailedRankError, on_all_ranks
 from flexivid.training.callbacks.samples import SampleVideos
 from flexivid.training.callbacks.table import curve_table
 from flexivid.training.callbacks.tensorboard import curve_scalars, log_curve, log_layout, log_samples, log_settings

@@ -8,11 +8,11 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_warn
 
 from flexivid.budget.table import read_tables
+from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.pipeline.checkpoint import fingerprint
-from flexivid.pipeline.plan import Plan
-from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.sampling import Settings
+from flexivid.sampling.plan import Plan
+from flexivid.sampling.planners import plan_for
+from flexivid.sampling.settings import Settings
 
 
 def possible_plans(

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from flexivid.pipeline.evaluation import BudgetScores, Evaluation
+from flexivid.evaluation.samples import BudgetScores, Evaluation
 
 COST = ("budget", "GMACs", "seconds", "FVD", "95 %")
 RIVAL = ("fewer\nsteps", "difference\n95 %", "plan\nis")

@@ -13,8 +13,8 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
-from flexivid.pipeline.evaluation import Evaluation
-from flexivid.pipeline.video_io import enlarge, tile
+from flexivid.evaluation.samples import Evaluation
+from flexivid.media.write import enlarge, tile
 
 AUC = "val/fvd_auc"
 

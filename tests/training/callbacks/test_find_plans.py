@@ -11,10 +11,10 @@ import torch
 from flexivid import Schedule, load
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables, write_tables
-from flexivid.pipeline.checkpoint import fingerprint
-from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.rivals import native_plan
-from flexivid.pipeline.sampling import Sampling, full_macs, labels_for
+from flexivid.evaluation.rivals import native_plan
+from flexivid.model.checkpoint import fingerprint
+from flexivid.sampling.planners import plan_for
+from flexivid.sampling.settings import Sampling, full_macs, labels_for
 from flexivid.training.callbacks import ExportModel, FindPlans, FVDVsBudget, SampleVideos, find_plans
 from flexivid.training.callbacks.find_plans import SharedScorer
 from flexivid.training.callbacks.possible_plans import possible_plans
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least
 def few(monkeypatch):
     """So few videos and steps that a search takes a second."""
     monkeypatch.setattr(find_plans, "FEWEST_VIDEOS", 4)
-    monkeypatch.setattr("flexivid.pipeline.plan_search.FEWEST_VIDEOS", 4)
+    monkeypatch.setattr("flexivid.calibration.plan_search.FEWEST_VIDEOS", 4)
     monkeypatch.setattr(find_plans, "ENOUGH_STEPS", 5)
 
 
@@ -72,8 +72,8 @@ def test_failure_is_a_warning_and_costs_nothing_else(noisy_module, make_data, ma
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_make_the_samples_of_one_process(noisy_module, monkeypatch, world_size):
-    from flexivid.metrics.features import build_extractor
-    from flexivid.pipeline.scoring import Judge
+    from flexivid.calibration.scoring import Judge
+    from flexivid.metrics.extractors.extractor import build_extractor
 
     network = noisy_module.network.eval()
     network.recipe = {**noisy_module.recipe(), "size": [4, 16, 16]}

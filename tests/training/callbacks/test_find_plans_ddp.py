@@ -20,7 +20,7 @@ from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
 from flexivid.pipeline import plan_search
 from flexivid.training.callbacks import ExportModel, FindPlans, find_plans
-from flexivid.training.callbacks.ranks import leave_group
+from flexivid.runtime.distributed import leave_group
 from flexivid.training.module import Clips, FlexiDiffusion
 from flexivid.training.optimizer import OptimizerSettings
 

@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer, seed_everything
 from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
 from flexivid.training.callbacks import FVDVsBudget, SampleVideos, fvd_shares
-from flexivid.training.callbacks.ranks import leave_group
+from flexivid.runtime.distributed import leave_group
 from flexivid.training.module import Clips, FlexiDiffusion
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from flexivid import load
-from flexivid.pipeline.evaluation import Evaluation
+from flexivid.evaluation.samples import Evaluation
 from flexivid.training.callbacks import FVDVsBudget, SampleVideos, fvd_shares
 
 VALIDATE = {"limit_val_batches": 1, "val_check_interval": 3, "check_val_every_n_epoch": None}
@@ -177,7 +177,7 @@ def test_a_resumed_run_draws_the_earlier_lines_too(
         "flexivid.training.callbacks.fvd_vs_budget.curve_figure",
         lambda evaluations: drawn.append([one.global_step for one in evaluations]) or real(evaluations),
     )
-    from flexivid.pipeline.curve import curve_figure as real
+    from flexivid.evaluation.curve import curve_figure as real
 
     make_trainer(tmp_path, 2, make_fvd()).fit(make_module(), make_data())
     last = tmp_path / "checkpoints" / "last.ckpt"

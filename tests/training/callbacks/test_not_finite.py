@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback
 
 from flexivid import load
-from flexivid.model.finite import NotFiniteError
+from flexivid.runtime.finite import NotFiniteError
 from flexivid.training.callbacks import ExportModel, FindPlans, FVDVsBudget, SampleVideos
 
 CALLBACKS = {

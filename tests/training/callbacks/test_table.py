@@ -7,11 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
+from flexivid.evaluation.samples import BudgetScores, Evaluation
 from flexivid.metrics.fidelity import Fidelity
 from flexivid.metrics.paired import Paired
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
-from flexivid.pipeline.evaluation import BudgetScores, Evaluation
 from flexivid.training.callbacks.table import curve_table
 
 PROTOCOL = Protocol("fvd[motion]", "0f", "whole frame", 8, 32, 32, 1, 8.0, 128, 128, "9c")

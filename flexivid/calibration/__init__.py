@@ -1,0 +1,1 @@
+"""Measure a model so that budgets are spent well: errors of modes, plans held against real videos."""

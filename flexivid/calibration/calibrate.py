@@ -1,0 +1,290 @@
+"""Measures what each option costs in error at each call: one call replaced, native ones after it, compared at the end.
+
+The error of an option is thus weighted by all that later native steps repair or amplify. All samples are guided
+trajectories under the sampler's own settings. What single errors add up to is then tried: the schedules they suggest
+for the usual budgets are sampled too, and held against the native samples with the most steps. So at these budgets
+numbers of steps are compared by what was measured, not by a forecast. To use the last output again is measured as one
+more option. All of it fills an ``ErrorTable``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flexivid.budget.adaptive import HISTORY, patch_change, third_change
+from flexivid.budget.planners import error_front, searchable
+from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
+from flexivid.budget.search import Point, check_switches, winners
+from flexivid.budget.table import ErrorTable
+from flexivid.budget.units import USUAL_BUDGETS
+from flexivid.diffusion.guidance import Guidance, at_call, guided_output
+from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
+from flexivid.model.checkpoint import fingerprint, process_of
+from flexivid.model.conditioning import Condition
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.runtime.precision import autocast
+from flexivid.sampling.branches import branch_network
+from flexivid.sampling.generate import start_noise
+from flexivid.sampling.planners import table_settings
+from flexivid.sampling.settings import Settings, fraction_of, labels_for, options_for, plain_calls
+
+SEED = 1_000_000  # far from the seeds people sample with
+DIGITS = 6  # kept of a measured number
+TRIALS = 1 + len(USUAL_BUDGETS)  # schedules that are sampled, at most: those of these budgets and the cheapest
+STEP_SHARES = (1.0, 0.8, 0.6, 0.4, 0.25, 0.15)  # numbers of steps that are measured, of the full one
+
+OnCalls = Callable[[int], Any]  # (sample steps that are done)
+
+
+class Calibration(NamedTuple):
+    """What :func:`calibrate` measured.
+
+    Args:
+        table: Errors and changes.
+        samples: All-native final latents, (n, c, t, h, w), float32, on the CPU.
+        trials: Searched schedules by the sum of their calls' errors, and their final latents.
+    """
+
+    table: ErrorTable
+    samples: Tensor
+    trials: tuple[tuple[float, Tensor], ...] = ()
+
+
+def fewer_steps(num_inference_steps: int) -> list[int]:
+    """Numbers of steps that a search measures, the given one first.
+
+    Example:
+        >>> fewer_steps(20), fewer_steps(4)
+        ([20, 16, 12, 8, 5, 3], [4, 3, 2, 1])
+    """
+    wanted = (max(1, math.floor(share * num_inference_steps + 1e-9)) for share in STEP_SHARES)
+    return list(dict.fromkeys(wanted))
+
+
+@torch.no_grad()
+def calibrate(
+    model: FlexiDiT,
+    settings: Settings,
+    *,
+    num_videos: int = 16,
+    seed: int = SEED,
+    max_switches: int | None = None,
+    most_steps: int | None = None,
+    on_calls: OnCalls | None = None,
+) -> Calibration:
+    """Measure the errors of every option at every call.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
+        num_videos: How many trajectories, classes in turn.
+        seed: Trajectory i starts from the noise of seed + i.
+        max_switches: Kept in the table, for the planner.
+        most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
+        on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
+
+    Raises:
+        ValueError: If a sample comes out as NaN or infinite.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.sampling.settings import Sampling
+        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=4, precision="fp32").filled(model)
+        >>> table = calibrate(model, settings, num_videos=2).table
+        >>> [str(step) for step in table.options], len(table.errors), table.errors[0][0]
+        (['1x2x2', '2x4x4', 'reuse'], 4, 0.0)
+    """
+    check_switches(max_switches)
+    options = measured_options(model, settings)
+    calls = num_calls(settings.solver, settings.num_inference_steps)
+    errors = torch.zeros(calls, len(options), dtype=torch.float64)
+    changes: list[list[Tensor]] = [[] for _ in range(calls)]
+    samples = []
+    for batch in _batches(model, settings, num_videos, seed, on_calls):
+        samples.append(batch.follow_native(options[0]).cpu())
+        for call in range(calls):
+            changes[call].append(batch.changes(call, options))
+            for place, step in enumerate(options[1:], 1):
+                errors[call, place] += batch.deviation(call, step).sum().item() if call or step != REUSE else math.inf
+    table = ErrorTable(
+        model=fingerprint(model),
+        settings=table_settings(settings),
+        options=tuple(options),
+        errors=_rounded(errors / num_videos),
+        changes=[_rounded(torch.cat(parts, dim=1).mean(1)) if parts[0].numel() else [] for parts in changes],
+        protocol={"num_videos": num_videos, "seed": seed, "precision": settings.precision, "torch": torch.__version__},
+        max_switches=max_switches,
+    )
+    trials = []
+    most = settings._replace(num_inference_steps=most_steps or settings.num_inference_steps)
+    for point, schedule in _trial_schedules(model, settings, table.check(), fraction_of(model, most, 1.0).full):
+        batches = _batches(model, settings, num_videos, seed, on_calls)
+        trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
+    if on_calls is not None:  # schedules alike are tried once, the native one not at all
+        on_calls(num_videos * calls * (TRIALS - len(trials)))
+    return Calibration(table, torch.cat(samples), tuple(trials))
+
+
+def measured_options(model: FlexiDiT, settings: Settings) -> list[Step]:
+    """What a call may be: the sampler's options, and the last output again."""
+    return [*options_for(model, settings), REUSE]
+
+
+def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> int:
+    """Steps that :func:`calibrate` takes, all trajectories together.
+
+    Args:
+        settings: Of the sampler.
+        num_options: Of a call, reuse among them.
+        num_videos: Trajectories.
+
+    Example:
+        >>> from flexivid import FlexiDiT, FlexiDiTConfig
+        >>> from flexivid.sampling.settings import Sampling
+        >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=20).filled(FlexiDiT(FlexiDiTConfig()))
+        >>> num_sample_steps(settings, num_options=5, num_videos=32)
+        30720
+    """
+    calls = num_calls(settings.solver, settings.num_inference_steps)
+    others = (num_options - 2) * calls * (calls + 1) // 2 + calls * (calls - 1) // 2  # the first call reuses nothing
+    return num_videos * (calls + others + TRIALS * calls)
+
+
+def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
+    """Tables whose errors can be compared: each told how far its native samples are from those with the most calls.
+
+    Args:
+        calibrations: Of the same model, videos and seed, with different numbers of steps.
+    """
+    finest = max(calibrations, key=lambda calibration: len(calibration.table.errors))
+    steps = finest.table.settings["num_inference_steps"]
+
+    def away(samples: Tensor) -> float:
+        return _rounded(_distance(samples, finest.samples).mean())
+
+    return [
+        table._replace(
+            distance=away(samples),
+            finest=steps,
+            trials=tuple(sorted((_map(error), away(made)) for error, made in ((0.0, samples), *trials))),
+        )
+        for table, samples, trials in calibrations
+    ]
+
+
+def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
+    """The cheapest schedule and those of the usual budgets of ``full``; the native one, which is known, is left out."""
+    whole = fraction_of(model, settings, 1.0)
+    allowance, front = searchable(whole, table), error_front(whole, table)
+    limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
+    points = [point for point in winners(front, limits) if point != front[-1]]
+    return [(point, allowance.schedule(point.choice)) for point in points]
+
+
+def _batches(
+    model: FlexiDiT, settings: Settings, num_videos: int, seed: int, on_calls: OnCalls | None
+) -> Iterator[_Batch]:
+    """All trajectories, batch by batch."""
+    labels = labels_for(model, num_videos, None)
+    for first in range(0, num_videos, settings.batch_size):
+        seeds = range(seed + first, seed + min(num_videos, first + settings.batch_size))
+        yield _Batch(model, settings, list(seeds), labels[first : first + settings.batch_size], on_calls)
+
+
+class _Batch:
+    """Trajectories of some seeds: native ones, what becomes of them when one call is another, and any schedule."""
+
+    def __init__(
+        self, model: FlexiDiT, settings: Settings, seeds: list[int], labels: Tensor, on_calls: OnCalls | None
+    ) -> None:
+        self._model, self._settings, self._seeds = model, settings, seeds
+        self._device = next(model.parameters()).device
+        self._network, self._plain = branch_network(model, settings.packing), plain_calls(model, settings)
+        self._guidance = Guidance(settings.guidance_scale, settings.guidance)
+        self._condition = Condition(labels.to(self._device))
+        self._on_calls = on_calls
+        self._outputs: list[Tensor] = []
+        self._latents: list[Tensor] = []
+
+    def follow(self, schedule: Schedule) -> Tensor:
+        """Final latents under a schedule."""
+        last: list[Tensor] = []
+
+        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
+            last[:] = [self._again(last[0]) if schedule[i] == REUSE else self._call(i, x, at, schedule[i])]
+            return last[0]
+
+        return self._solve(predict)
+
+    def follow_native(self, step: Step) -> Tensor:
+        """Final latents with the native step throughout; what happens on the way is kept."""
+        self._step = step
+        self._native = self._solve(self._first)
+        return self._native
+
+    def deviation(self, call: int, step: Step) -> Tensor:
+        """Distance of the final latents from the native ones if one call is another step, (b,)."""
+
+        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
+            if i < call:  # as in the native trajectory, which is known
+                return self._outputs[i]
+            if i == call and step == REUSE:
+                return self._again(self._outputs[i - 1])
+            return self._call(i, x, at, step if i == call else self._step)
+
+        return _distance(self._solve(predict), self._native).cpu()
+
+    def changes(self, call: int, options: Sequence[Step]) -> Tensor:
+        """Third-order change at a call, (options, b); nothing in the first calls."""
+        if call < HISTORY:
+            return torch.empty(0)
+        change = third_change(self._latents[call - HISTORY : call + 1])
+        none = torch.zeros(len(self._seeds))
+        return torch.stack([patch_change(change, step).cpu() if step.modes else none for step in options])
+
+    def _first(self, i: int, x: Tensor, at: Tensor) -> Tensor:
+        self._latents.append(x.float())
+        self._outputs.append(self._call(i, x, at, self._step))
+        return self._outputs[-1]
+
+    def _call(self, call: int, x: Tensor, at: Tensor, step: Step) -> Tensor:
+        step, guidance = at_call(step, call, self._plain), self._guidance
+        output = guided_output(
+            self._network, x, at, step, condition=self._condition, null=Condition(), guidance=guidance
+        )
+        if self._on_calls is not None:
+            self._on_calls(len(x))
+        return output
+
+    def _again(self, output: Tensor) -> Tensor:
+        """The last output once more, told as a step."""
+        if self._on_calls is not None:
+            self._on_calls(len(output))
+        return output
+
+    def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        process, settings = process_of(self._model.recipe), self._settings
+        scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
+        noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
+        with autocast(self._device, settings.precision):
+            return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square difference of each sample, (b,)."""
+    return (a - b).float().square().flatten(1).mean(1).sqrt()
+
+
+def _rounded(values: Tensor) -> Any:
+    """Numbers, or nested lists of them, to some digits."""
+    return _map(values.tolist())
+
+
+def _map(values: Any) -> Any:
+    return [_map(value) for value in values] if isinstance(values, list) else float(f"{values:.{DIGITS}g}")

@@ -1,0 +1,100 @@
+"""Which plans are worth sampling: what a search begins with, and what it tries around the best it has seen.
+
+Every plan has large patches first and fine ones last, with a number of steps of its own. How much of a budget goes
+to the first stage, and in which modes, is what the candidates differ in; solver, spacing of times and guidance are then
+varied around the leaders only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from flexivid.budget.allowance import Allowance
+from flexivid.budget.planners import staged
+from flexivid.budget.schedule import REUSE, Step, affordable_cost, schedule_macs
+from flexivid.calibration.scoring import plan_from
+from flexivid.diffusion.solver import solvers_of
+from flexivid.model.checkpoint import process_of
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.sampling.plan import Plan
+from flexivid.sampling.settings import Settings, fraction_of
+
+SHARES = (0.15, 0.3, 0.5)  # of a budget that goes to the first stage
+MOST_STEPS = 24  # of a stage in one weak mode
+SHIFTS = (0.5, 2.0)  # times the sampler's
+GUIDANCE = (0.75, 1.25)  # times the sampler's, where it has any
+
+
+def first_candidates(
+    model: FlexiDiT, settings: Settings, budgets: Iterable[float], *, shares: Sequence[float] = SHARES
+) -> list[Plan]:
+    """Plans for every budget: each weak mode alone and before native steps, two weak modes, native steps, the default.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``.
+        budgets: Fractions of the all-native compute.
+        shares: Of a budget that goes to the first stage.
+    """
+    whole = fraction_of(model, settings, 1.0, keep_steps=False)
+    found: dict[str, Plan] = {}
+    for budget in budgets:
+        allowance = whole._replace(affordable=affordable_cost(budget, whole.full))
+        for steps in filter(None, _mixtures(allowance, shares)):
+            plan = plan_from(steps, model, settings)
+            found.setdefault(str(plan.schedule), plan)
+    return list(found.values())
+
+
+def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[Step]]:
+    """Steps that an allowance pays for."""
+    native, limit = allowance.costs[0], allowance.affordable
+    yield [allowance.options[0]] * (limit // native)
+    if limit >= allowance.costs[-1]:
+        yield list(staged(allowance))
+    for step, cost in zip(allowance.options[1:], allowance.costs[1:], strict=True):
+        yield [step] * min(MOST_STEPS, limit // cost)
+        for share in shares:
+            weak = min(MOST_STEPS, round(share * limit / cost))
+            late = (limit - weak * cost) // native
+            if weak > 0 and late > 0:
+                weak = min(MOST_STEPS, (limit - late * native) // cost)
+                yield [step] * weak + [allowance.options[0]] * late
+    for share in shares if len(allowance.options) > 2 else ():  # weak modes alone, the finest of them last
+        early = max(1, round(share * limit / allowance.costs[-1]))
+        late = (limit - early * allowance.costs[-1]) // allowance.costs[1]
+        if 0 < late <= MOST_STEPS and early <= MOST_STEPS:
+            yield [allowance.options[-1]] * early + [allowance.options[1]] * late
+
+
+def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
+    """A plan with another solver, spacing of times or guidance, or with outputs reused; never at a higher cost.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``.
+        plan: One that has done well.
+    """
+    known, process = dict(plan.sampling), process_of(model.recipe)
+    skipped = {settings.solver, "heun", "ddpm"}  # two calls a step; noise of its own in every step
+    others: list[dict[str, Any]] = [{"solver": name} for name in solvers_of(process) if name not in skipped]
+    if process.path == "flow":  # the only one whose times can be shifted
+        others += [{"shift": factor * settings.shift} for factor in SHIFTS]
+    if settings.guidance_scale > 1:
+        others += [{"guidance_scale": max(1.0, 1 + factor * (settings.guidance_scale - 1))} for factor in GUIDANCE]
+    varied = [plan._replace(sampling={**known, **other}) for other in others if not other.keys() & known.keys()]
+    return varied + _with_reuse(model, settings, plan)
+
+
+def _with_reuse(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
+    """Twice as many times in the last stage, every other one without a call of the network."""
+    native = model.config.native
+    late = [step for step in plan.schedule if step.mode == native]
+    first = [step for step in plan.schedule if step.mode != native]
+    if not late or REUSE in plan.schedule or settings.solver == "heun":
+        return []
+    between = [part for step in late for part in (step, REUSE)]
+    made = plan_from([*first, *between], model, settings, dict(plan.sampling))
+    cost = [schedule_macs(one.schedule, model.config, settings.size) for one in (made, plan)]
+    return [made] if cost[0] <= cost[1] else []

@@ -1,0 +1,132 @@
+"""The search for the plans closest to real videos: step floor, candidates, rounds, variations around the leaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from flexivid.budget.schedule import affordable_cost, schedule_macs
+from flexivid.budget.scores import ScoreTable
+from flexivid.calibration.candidates import SHARES, first_candidates, variations
+from flexivid.calibration.scoring import Judge, Scorer, halve, score_table, step_floor
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.sampling.plan import Plan
+from flexivid.sampling.settings import Settings, full_macs
+
+SEARCHED_BUDGETS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+
+
+class Effort(NamedTuple):
+    """How much a search does.
+
+    Args:
+        budgets: Price ranges, as fractions of the all-native compute.
+        rounds: Shares of the videos that the rounds of successive halving see, rising to 1.
+        shares: Of a budget that candidates spend on their first stage.
+        vary: Whether solver, spacing of times, guidance and reuse are tried around the leaders.
+        measure_floor: Whether the step floor is measured.
+    """
+
+    budgets: Sequence[float] = SEARCHED_BUDGETS
+    rounds: Sequence[float] = (0.125, 0.25, 0.5, 1.0)
+    shares: Sequence[float] = SHARES
+    vary: bool = True
+    measure_floor: bool = True
+
+
+THOROUGH = Effort()
+SHORT = Effort(budgets=(1.0, 0.5, 0.25, 0.1), rounds=(0.25, 1.0), shares=(0.3,), vary=False, measure_floor=False)
+FLOOR_VIDEOS = 128  # that the step floor is measured on, at most
+FEWEST_VIDEOS = 16  # of a round
+
+
+def search_plans(
+    model: FlexiDiT,
+    settings: Settings,
+    judge: Judge,
+    *,
+    effort: Effort = THOROUGH,
+    grow: Callable[[int], object] = lambda count: None,
+    on_samples: Callable[[int], object] = lambda count: None,
+) -> ScoreTable:
+    """Score plans of every price against real videos.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``; their number of steps is that of full compute.
+        judge: From ``find_judge``; as many samples as it has labels are made of the plans in the last round.
+        effort: How much to do.
+        grow: Called with numbers of samples that will be made.
+        on_samples: Called with numbers of samples that are made.
+
+    Raises:
+        ValueError: If a distance is not finite.
+    """
+    scorer = Scorer(model, settings, judge, on_samples)
+    floor = None
+    if effort.measure_floor:
+        videos = min(FLOOR_VIDEOS, len(judge.labels))
+        grow(videos)  # how many numbers of steps will be tried is not known
+        floor = step_floor(scorer, videos, grow)
+    return search_with(scorer, effort, len(judge.labels), floor, grow=grow)
+
+
+def search_with(
+    scorer: Scorer,
+    effort: Effort,
+    count: int,
+    floor: int | None = None,
+    *,
+    grow: Callable[[int], object] = lambda count: None,
+) -> ScoreTable:
+    """The search proper, by a scorer that may have samples already.
+
+    Args:
+        scorer: Samples the plans.
+        effort: How much to do.
+        count: Videos of the plans in the last round.
+        floor: The step floor, where it is known; kept in the table.
+        grow: Called with numbers of samples that will be made.
+    """
+    model, settings = scorer.model, scorer.settings
+    full = full_macs(model, settings)
+    limits = [affordable_cost(budget, full) for budget in effort.budgets]
+    plans = first_candidates(model, settings, effort.budgets, shares=effort.shares)
+    natives = [plan for plan in plans if {step.mode for step in plan.schedule} == {model.config.native}]
+    rounds = [min(count, max(FEWEST_VIDEOS, round(share * count))) for share in effort.rounds]
+    for number, videos in enumerate(rounds[:-1]):
+        plans = _round(scorer, plans, limits, videos, grow)
+        if effort.vary and number == len(rounds) - 2:
+            leaders = _leaders(scorer, plans, limits, videos)
+            others = [varied for leader in leaders for varied in variations(model, settings, leader)]
+            plans = _round(scorer, [*plans, *others], limits, videos, grow)
+    plans += [plan for plan in natives if plan not in plans]  # what plans have to be better than stays to the end
+    _announce(scorer, plans, rounds[-1], grow)
+    return score_table(scorer, [scorer.row(plan, rounds[-1]) for plan in plans], floor)
+
+
+def _round(
+    scorer: Scorer, plans: Sequence[Plan], limits: Sequence[int], videos: int, grow: Callable[[int], object]
+) -> list[Plan]:
+    """The better half of each price range on so many videos."""
+    _announce(scorer, plans, videos, grow)
+    return halve(plans, _costs(scorer, plans), limits, [scorer.distance(plan, videos) for plan in plans])
+
+
+def _announce(scorer: Scorer, plans: Sequence[Plan], videos: int, grow: Callable[[int], object]) -> None:
+    different = {str((plan.schedule, plan.sampling)): plan for plan in plans}  # one of a kind is sampled
+    grow(sum(max(0, videos - scorer.num_made(plan)) for plan in different.values()))
+
+
+def _leaders(scorer: Scorer, plans: Sequence[Plan], limits: Sequence[int], videos: int) -> list[Plan]:
+    """The best plan that each limit pays for, each once."""
+    rows = [(scorer.distance(plan, videos), number) for number, plan in enumerate(plans)]
+    costs, best = _costs(scorer, plans), []
+    for limit in limits:
+        best += [min((row for row in rows if costs[row[1]] <= limit), default=(0.0, -1))[1]]
+    return [plans[number] for number in dict.fromkeys(best) if number >= 0]
+
+
+def _costs(scorer: Scorer, plans: Sequence[Plan]) -> list[int]:
+    """MACs of one video of each plan."""
+    return [schedule_macs(plan.schedule, scorer.model.config, scorer.settings.size) for plan in plans]

@@ -1,0 +1,222 @@
+"""Plans held against real videos: what an error cannot tell, where full compute is not what is best.
+
+Distance to real videos is known for samples only, not for single calls, so plans are sampled, all from the same noises
+and classes. Most of them need few samples to be seen to lose: those that lead go on to the next round (successive
+halving), and only the last ones are measured on all videos. Which plans there are, and in which rounds they meet, is
+in ``candidates`` and ``plan_search``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flexivid.budget.schedule import Schedule, Step
+from flexivid.budget.scores import ScoredPlan, ScoreTable
+from flexivid.data.sources.layout import Layout
+from flexivid.evaluation.rivals import native_plan
+from flexivid.evaluation.run import Request, prepare, run_folder
+from flexivid.evaluation.samples import extract
+from flexivid.latents.codec import to_bytes
+from flexivid.metrics.extractors.extractor import Extractor
+from flexivid.metrics.frechet import Gaussian, distance
+from flexivid.metrics.scores import Scores, score
+from flexivid.model.checkpoint import fingerprint
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.sampling.generate import generate_batches
+from flexivid.sampling.plan import Plan, plan_of
+from flexivid.sampling.planners import runnable, table_settings
+from flexivid.sampling.settings import Settings
+
+SEED = 1_000_000  # far from the seeds people sample with
+NUM_REAL = 512  # real clips, at most
+DIGITS = 6  # kept of a measured number
+MANY_STEPS = 50  # native steps that the step floor is held against
+FLOOR_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)  # numbers of native steps that it may be
+
+OnSamples = Callable[[int], Any]  # (samples that are done)
+
+
+class Judge(NamedTuple):
+    """What samples are held against.
+
+    Args:
+        extractor: Turns videos into features.
+        real: Features of real clips, (m, d).
+        labels: Classes of the samples, int64 (n,).
+        metric: The distance in one word, with what it depends on.
+    """
+
+    extractor: Extractor
+    real: Tensor
+    labels: Tensor
+    metric: str
+
+
+def find_judge(
+    checkpoint: str | Path,
+    num_videos: int,
+    *,
+    reference: str | None,
+    ema: bool,
+    device: torch.device,
+    layout: Layout | None = None,
+) -> Judge:
+    """The motion network, and clips of the videos that a run was trained on, or of others.
+
+    Args:
+        checkpoint: Run folder, ``.ckpt`` or exported folder.
+        num_videos: Samples of a plan, at most.
+        reference: Folder of real videos; ``None`` = those of the run.
+        ema: Averaged weights.
+        device: Where to compute.
+        layout: How the folders of the videos are read.
+
+    Raises:
+        FileNotFoundError: If there are no such videos.
+        ValueError: If they do not fit.
+    """
+    output = run_folder(checkpoint) / "evaluation"
+    common: dict[str, Any] = {"num_videos": num_videos, "num_reference": NUM_REAL, "reference": reference, "ema": ema}
+    common |= {
+        "layout": layout,
+        "rivals": False,
+        "held_out": False,
+    }  # what a search has seen is no test of what it found
+    request = Request(str(checkpoint), str(output), [1.0], sampling={"planner": "weak_first"}, **common)
+    job = prepare(request, device)
+    return Judge(job.task.extractor, job.real.all(), job.task.labels, job.task.extractor.metric_name)
+
+
+class Scorer:
+    """Samples plans, as many videos as are asked for, and keeps the features: no sample is made twice.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``.
+        judge: What samples are held against.
+        on_samples: Called with the number of samples just made.
+    """
+
+    def __init__(
+        self, model: FlexiDiT, settings: Settings, judge: Judge, on_samples: OnSamples = lambda count: None
+    ) -> None:
+        self.model, self.settings, self.judge, self._on_samples = model, settings, judge, on_samples
+        self._features: dict[str, Tensor] = {}
+
+    def features(self, plan: Plan, count: int) -> Tensor:
+        """Features of a plan's first samples, (count, d)."""
+        known = self._features.get(_name(plan), torch.empty(0, self.judge.real.shape[1]))
+        if len(known) < count:
+            known = torch.cat([known, self.make(plan, range(len(known), count))])
+            self._features[_name(plan)] = known
+        return known[:count]
+
+    def make(self, plan: Plan, indices: Sequence[int]) -> Tensor:
+        """Sample a plan and look at the samples: features of these global indices, (len(indices), d)."""
+        batches = generate_batches(
+            self.model,
+            plan.followed,
+            plan.settings(self.settings),
+            labels=self.judge.labels,
+            seed=SEED,
+            indices=indices,
+        )
+        return torch.cat(
+            [torch.empty(0, self.judge.real.shape[1]), *(self._looked_at(videos) for _, videos in batches)]
+        )
+
+    def num_made(self, plan: Plan) -> int:
+        """Samples of a plan so far."""
+        return len(self._features.get(_name(plan), ()))
+
+    def _looked_at(self, videos: Tensor) -> Tensor:
+        features = extract(self.judge.extractor, to_bytes(videos))
+        self._on_samples(len(videos))
+        return features
+
+    def distance(self, plan: Plan, count: int) -> float:
+        """Frechet distance of the first samples to the real videos."""
+        return distance(Gaussian.of(self.features(plan, count).double()), Gaussian.of(self.judge.real.double()))
+
+    def score(self, plan: Plan, count: int) -> Scores:
+        """The same with its interval and the other measures."""
+        with warnings.catch_warnings():  # of few videos: all plans have as many, and only they are compared
+            warnings.filterwarnings("ignore", "got .* videos; expected at least", UserWarning)
+            return score(self.features(plan, count), self.judge.real)
+
+    def row(self, plan: Plan, count: int) -> ScoredPlan:
+        """A plan as it is kept."""
+        found = self.score(plan, count)
+        value, low, high = (round(number, DIGITS) for number in (found.fvd, found.low, found.high))
+        return ScoredPlan(str(plan.schedule), dict(plan.sampling), value, low, high, count)
+
+
+def _name(plan: Plan) -> str:
+    return f"{plan.schedule} {sorted(plan.sampling.items())}"
+
+
+def plan_from(
+    steps: Sequence[Step], model: FlexiDiT, settings: Settings, sampling: dict[str, Any] | None = None
+) -> Plan:
+    """A plan of these steps, as the solver can run it."""
+    own = settings._replace(**(sampling or {}))
+    return plan_of(runnable(Schedule(steps), model, own), model, settings)._replace(sampling=sampling or {})
+
+
+def step_floor(scorer: Scorer, count: int, grow: OnSamples = lambda count: None, *, many: int | None = None) -> int:
+    """The fewest native steps whose distance to real videos is within the interval of many.
+
+    More steps than that buy nothing that so many videos can show: full compute should be about as many.
+
+    Args:
+        scorer: Samples the plans.
+        count: Videos of each.
+        grow: Called with numbers of samples that will be made.
+        many: Native steps that are enough for sure; ``None`` = :data:`MANY_STEPS`.
+    """
+    many = many or MANY_STEPS
+    highest = scorer.score(native_plan(scorer.model, scorer.settings, many), count).high
+    for steps in FLOOR_STEPS:
+        grow(count)
+        if scorer.distance(native_plan(scorer.model, scorer.settings, steps), count) <= highest:
+            return steps
+    return many
+
+
+def halve(
+    plans: Sequence[Plan], costs: Sequence[int], limits: Sequence[float], distances: Sequence[float]
+) -> list[Plan]:
+    """The better half of the plans between each limit and the next lower one, at least two of them.
+
+    Args:
+        plans: Plans.
+        costs: Of each.
+        limits: Costs that divide them into groups; what is above the highest is dropped.
+        distances: Of each, lower is better.
+    """
+    kept = []
+    edges = [0.0, *sorted(limits)]
+    for low, high in pairwise(edges):
+        rows = zip(distances, plans, costs, strict=True)
+        group = sorted(((far, plan) for far, plan, cost in rows if low < cost <= high), key=lambda row: row[0])
+        kept += [plan for _, plan in group[: max(2, -(-len(group) // 2))]]
+    return kept
+
+
+def score_table(scorer: Scorer, rows: Sequence[ScoredPlan], floor: int | None = None) -> ScoreTable:
+    """What was scored, as it is kept beside the model.
+
+    Raises:
+        ValueError: If a distance is not finite.
+    """
+    judge = scorer.judge
+    by = {"metric": judge.metric, "num_real": len(judge.real), "seed": SEED}
+    settings = table_settings(scorer.settings)
+    return ScoreTable(fingerprint(scorer.model), settings, tuple(rows), by, floor).check()

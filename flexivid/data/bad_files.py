@@ -1,0 +1,214 @@
+"""An account of what a run leaves out: files that cannot be decoded, videos that are too short, what is slow.
+
+Ranks find bad files each for itself, and tell each other every ``BATCHES_APART`` training batches: a message at every
+batch would cost more than it is worth. Imports no Lightning; says what to say, and where it is written, not how it
+reaches the user.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from torch import distributed
+
+from flexivid.data.clips.trainer_state import Run
+from flexivid.data.clips.windows import span_of
+from flexivid.data.index.build import BadVideo
+from flexivid.data.splits import Splits, name_some, write_bad
+from flexivid.runtime.printable import printable
+
+T = TypeVar("T")
+
+BATCHES_APART = 50
+
+
+def gather(mine: T) -> list[T]:
+    """Return what every rank has, in the order of the ranks; all of them must ask at the same time.
+
+    >>> gather("alone")
+    ['alone']
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [mine]
+    everyones: list[T] = [mine] * distributed.get_world_size()
+    distributed.all_gather_object(everyones, mine)
+    return everyones
+
+
+def agree(failed: Iterable[BadVideo]) -> list[BadVideo]:
+    """Return the files that fail on any rank, each once and in the same order on all.
+
+    >>> agree([BadVideo("a.mp4", "no video stream")] * 2)
+    [BadVideo(path='a.mp4', reason='no video stream')]
+    """
+    return list({bad.path: bad for bads in gather(list(failed)) for bad in bads}.values())
+
+
+class BadFiles:
+    """Files of a collection that cannot be decoded, found before a run or during it, and a limit to their share.
+
+    The share is that of all ranks. Those that one of them finds count when ranks meet, so that all of them stop
+    together; alone, a rank stops at once.
+
+    Args:
+        root: The collection.
+        num_files: Files in it, good and bad ones.
+        max_fraction: Largest share that may be bad.
+        folder: Where ``bad_videos.jsonl`` is written; None: nowhere.
+
+    >>> bad = BadFiles("v", num_files=4, max_fraction=0.25)
+    >>> bad.add(BadVideo("v/a.mp4", "no video stream"))
+    >>> bad.message()
+    'got 1 of 4 files in v that cannot be decoded and are skipped: v/a.mp4: no video stream'
+    >>> bad.add(BadVideo("v/b.mp4", "no video stream"))
+    Traceback (most recent call last):
+    ...
+    ValueError: got 2 of 4 files in v that cannot be decoded (v/a.mp4: no video stream; v/b.mp4: no video stream); \
+expected a share of at most 0.25; repair or remove them, or raise data.max_bad_fraction
+    """
+
+    def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
+        self.root, self.num_files, self.max_fraction, self.folder = root, num_files, max_fraction, folder
+        self.found: dict[str, BadVideo] = {}
+        self._untold: dict[str, BadVideo] = {}
+        self._num_batches, self._has_grown = 0, False
+
+    def add(self, *bad: BadVideo, write: bool = True) -> None:
+        """Take note of files; each counts once.
+
+        Args:
+            bad: The files.
+            write: Whether to append them to the list on disk.
+
+        Raises:
+            ValueError: If they are now too many.
+        """
+        new = [video for video in bad if video.path not in self.found]
+        self.found |= {video.path: video for video in new}
+        if new and write and self.folder is not None:
+            write_bad(new, self.folder, append=True)
+        if len(self.found) > self.max_fraction * self.num_files:
+            raise ValueError(
+                f"{self._share()} ({name_some(list(self.found.values()))}); expected a share of at most "
+                f"{self.max_fraction}; repair or remove them, or raise data.max_bad_fraction"
+            )
+
+    def report(self, bad: BadVideo) -> bool:
+        """Take note of a file that fails during the run, on this rank, and return whether that is news.
+
+        Raises:
+            ValueError: If they are now too many, and there is no other rank.
+        """
+        if bad.path in self.found or bad.path in self._untold:
+            return False
+        if not (distributed.is_available() and distributed.is_initialized()):
+            self.add(bad)
+            return True
+        self._untold[bad.path] = bad
+        if self.folder is not None:
+            write_bad([bad], self.folder, append=True)  # at once: who knows how the run ends
+        return True
+
+    def count_batch(self) -> None:
+        """Meet the other ranks every so many training batches."""
+        self._num_batches += 1
+        if self._num_batches % BATCHES_APART == 0:
+            self.meet()
+
+    def meet(self) -> None:
+        """Tell the other ranks what this one has found; all of them must come.
+
+        Raises:
+            ValueError: If there are now too many, on all ranks alike.
+        """
+        news, self._untold = agree(self._untold.values()), {}
+        self._has_grown |= bool(news)
+        self.add(*news, write=False)
+
+    def end(self, *, is_first: bool) -> None:
+        """Meet once more, and let the first rank write the list anew if several may have written to it."""
+        self.meet()
+        if self._has_grown and is_first and self.folder is not None:
+            write_bad(list(self.found.values()), self.folder)
+
+    def message(self) -> str:
+        """Name the first of them."""
+        listed = "" if self.folder is None else f", all listed in {self.folder}/bad_videos.jsonl"
+        return f"{self._share()} and are skipped{listed}: {name_some([*self.found.values(), *self._untold.values()])}"
+
+    def _share(self) -> str:
+        number = len(self.found.keys() | self._untold.keys())
+        return f"got {number} of {self.num_files} files in {self.root} that cannot be decoded"
+
+
+def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) -> BadFiles:
+    """Begin with the files that were found bad before the run; the first rank lists them.
+
+    Args:
+        splits: The clips.
+        root: The collection.
+        max_fraction: Largest share that may be bad.
+        run: The run; its folder takes the list.
+
+    Raises:
+        ValueError: If there are too many already.
+
+    >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings
+    >>> from flexivid.data.index.videos import Videos
+    >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"]), ClipSettings()), None, (), (BadVideo("b.mp4", "damaged"),))
+    >>> list(open_account(splits, "v", max_fraction=0.5, run=Run(None)).found)
+    ['b.mp4']
+    """
+    folder = run.folder
+    bad = BadFiles(root, num_files=splits.num_files, max_fraction=max_fraction, folder=folder)
+    bad.add(*splits.bad, write=False)
+    if splits.bad and folder is not None and run.rank == 0:
+        write_bad(splits.bad, folder)
+    return bad
+
+
+def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: int) -> Iterator[str]:
+    """Say what else is left out, changed or slow, one message at a time.
+
+    Args:
+        splits: The clips.
+        root: The collection.
+        cache_gib: Memory that decoded frames may take; None if that was left open.
+        num_workers: Processes that decode clips.
+
+    >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings
+    >>> from flexivid.data.index.videos import Videos
+    >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"] * 9, num_frames=8), ClipSettings()), None, (), ())
+    >>> print(*remarks(splits, "v", cache_gib=0, num_workers=0), sep=chr(10))
+    got 9 videos that do not fit into data.cache_gib=0; they are decoded clip by clip, which is slow; raise \
+data.cache_gib or data.num_workers
+    got too little footage in v to hold any out; there is no validation
+    """
+    settings = splits.train.settings
+    if splits.num_too_short:
+        span = span_of(settings.num_frames, settings.stride)
+        length = (
+            f"the {span} frames" if settings.fps is None else f"the {settings.num_frames / settings.fps:.3g} seconds"
+        )
+        fate = {"skip": "skipped; set data.short=loop or data.short=pad to use them", "loop": "looped", "pad": "padded"}
+        yield (
+            f"got {splits.num_too_short} videos shorter than {length} of a clip, such as "
+            f"{printable(splits.too_short[0])}; they are {fate[settings.short]}"
+        )
+    untimed = sum(int((dataset.videos.fps <= 0).sum()) for dataset in splits.datasets)
+    if settings.fps is not None and untimed:
+        yield (
+            f"got {untimed} videos that do not say how fast they run, with data.fps={settings.fps}; "
+            f"expected times in each file; all of their frames are taken, as if they ran at {settings.fps}"
+        )
+    kept = sum(0 if dataset.cache is None else len(dataset.cache.rows) for dataset in splits.datasets)
+    outside = sum(int((dataset.counts > 0).sum()) for dataset in splits.datasets) - kept
+    if outside > 0 and num_workers == 0:
+        limit = "would take minutes to read into memory" if cache_gib is None else "do not fit"
+        limit += f" into data.cache_gib={cache_gib}" * (cache_gib is not None)
+        yield (
+            f"got {outside} videos that {limit}; they are decoded clip by clip, which is slow; "
+            f"raise data.cache_gib or data.num_workers"
+        )
+    if splits.val is None or len(splits.val) == 0:
+        yield f"got too little footage in {root} to hold any out; there is no validation"

@@ -1,0 +1,1 @@
+"""Which frames make a clip, in which order clips come, and how they are loaded."""

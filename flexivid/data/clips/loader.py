@@ -1,0 +1,262 @@
+"""Batches in the order asked for, out of a data set that plans clips and a pool that decodes them.
+
+What an address (clip, epoch) gives depends neither on the number of processes nor on who is done first. Where a clip's
+file fails, the next clip of the same epoch that can be decoded takes its place. Imports no Lightning.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexivid.data.clips.trainer_state import FollowsRun
+from flexivid.data.clips.windows import MAX_TRIES, ClipRequest
+from flexivid.data.decoding.probe import VideoError
+from flexivid.data.workers.pool import DecodePool, DecoderDiedError, Ticket
+
+BATCHES_AHEAD = 2  # for each process
+
+Address = tuple[int, int]  # (clip, epoch)
+Batch = dict[str, Tensor | list[str]]
+
+
+class Plans(Protocol):
+    """What the loader needs of a data set: pure functions of an address.
+
+    >>> issubclass(Plans, Protocol)
+    True
+    """
+
+    has_captions: bool
+
+    def __len__(self) -> int: ...
+
+    def plan(self, address: Address) -> ClipRequest:
+        """Return what is to be decoded."""
+        ...
+
+    def label(self, clip: int) -> int:
+        """Return the class, or -1."""
+        ...
+
+    def caption(self, clip: int, epoch: int = 0) -> str:
+        """Return the words for a clip in an epoch, if there are any."""
+        ...
+
+    def cached(self, address: Address) -> np.ndarray | None:
+        """Return the frames, (t, h, w, c) uint8, if they are in memory."""
+        ...
+
+
+class ClipLoader(FollowsRun):
+    """An iterable of batches: ``video``, (b, c, t, h, w) uint8, and ``label``, (b,) int64. Iterating again starts anew.
+
+    Where the data set has captions, ``caption`` is a list of b strings.
+
+    A file whose decoder hangs, crashes or takes too much memory costs time, so its other clips, too, are replaced
+    without another try: those that come after it in the order of the batches, which no timing can change. Any other
+    failure is found again for each clip. So what a clip gives does not depend on what was read before it.
+
+    Args:
+        dataset: Plans clips.
+        batches: The addresses of each batch.
+        pool: Decodes clips; several loaders may share it.
+        on_bad: Called with path and reason when a file fails for the first time, in the order of the batches.
+        prefetch: Batches that are decoded ahead; by default two for each process.
+        on_batch: Called for each batch before it is handed out.
+        died: Files that killed their decoders before, by path; those that do so later are added.
+        max_bytes: Stop decoding ahead at so much memory.
+        pin_memory: Whether batches lie in pinned memory; by default where there is CUDA.
+        substitute: Gives the ``number``-th clip that takes the place of a clip, from 1; by default those after it.
+            None instead of a clip leaves the place empty: the batch is smaller, or left out.
+
+    >>> class Grey:
+    ...     has_captions = False
+    ...     def __len__(self): return 3
+    ...     def label(self, clip): return clip
+    ...     def cached(self, address): return np.full((2, 4, 4, 3), address[0], np.uint8)
+    ...     def plan(self, address): raise NotImplementedError
+    >>> loader = ClipLoader(Grey(), [[(2, 0), (1, 0)], [(0, 0)]], pool=DecodePool(0))
+    >>> [(tuple(batch["video"].shape), batch["label"].tolist()) for batch in loader]
+    [((2, 3, 2, 4, 4), [2, 1]), ((1, 3, 2, 4, 4), [0])]
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        dataset: Plans,
+        batches: Iterable[list[Address]],
+        *,
+        pool: DecodePool,
+        on_bad: Callable[[str, str], None] | None = None,
+        on_batch: Callable[[], None] | None = None,
+        died: dict[str, str] | None = None,
+        prefetch: int | None = None,
+        max_bytes: int = 1 << 30,
+        pin_memory: bool | None = None,
+        substitute: Callable[[int, int], int | None] | None = None,
+    ) -> None:
+        self.dataset, self.batches, self.pool, self.on_bad = dataset, batches, pool, on_bad
+        self.on_batch = on_batch or (lambda: None)
+        self.prefetch = BATCHES_AHEAD * max(1, pool.num_workers) if prefetch is None else max(1, prefetch)
+        self.max_bytes = max_bytes
+        self.substitute = substitute or (lambda clip, number: (clip + number) % len(dataset))
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.num_substituted = 0
+        self._reported: set[str] = set()
+        self._died = {} if died is None else died
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        source = iter(self.batches)  # all of this runs at the first ``next``: Lightning calls iter() just to look
+        ahead: deque[list[_Place]] = deque()
+        try:
+            self._look_ahead(ahead, source)
+            while ahead:
+                batch = self._collate(ahead.popleft())
+                self._look_ahead(ahead, source)
+                self.on_batch()
+                if batch is not None:
+                    yield batch
+        finally:
+            for places in ahead:
+                for place in places:
+                    place.cancel()
+
+    def one_by_one(self, addresses: Iterable[Address]) -> Iterator[tuple[int, np.ndarray] | None]:
+        """Give what stands in a batch at each of some addresses: which clip it is, and its frames, (t, h, w, c) uint8.
+
+        Frames may be shared memory that is used again. None where nothing takes the place of a clip that fails.
+        """
+        for address in addresses:
+            yield self._take(_Place(address))
+
+    def _look_ahead(self, ahead: "deque[list[_Place]]", source: Iterator[list[Address]]) -> None:
+        """Ask for the next batches, and for substitutes of what has failed meanwhile."""
+        for places in ahead:
+            for place in places:
+                if place.has_failed:
+                    self._ask(place, place.num_asked)
+        num_bytes = sum(place.num_bytes for places in ahead for place in places)
+        while len(ahead) < self.prefetch and (not ahead or num_bytes < self.max_bytes):
+            addresses = next(source, None)
+            if addresses is None:
+                return
+            ahead.append([_Place(address) for address in addresses])
+            for place in ahead[-1]:
+                self._ask(place, 0)
+                num_bytes += place.num_bytes
+
+    def _ask(self, place: "_Place", number: int) -> None:
+        """Ask for the clip itself, or for a substitute, unless that was done before."""
+        if number < place.num_asked or number >= min(MAX_TRIES, len(self.dataset)):
+            return
+        address = self._address(place, number)
+        if address is None:
+            return
+        frames = self.dataset.cached(address)
+        if frames is not None:
+            place.answers.append(frames)
+            place.num_bytes = frames.nbytes
+            return
+        request = self.dataset.plan(address)
+        ticket = None if request.path in self._died else self.pool.submit(request)
+        place.answers.append((request.path, ticket))
+        place.num_bytes = len(request.indices) * request.size[0] * request.size[1] * 3
+
+    def _address(self, place: "_Place", number: int) -> Address | None:
+        clip, epoch = place.address
+        other = self.substitute(clip, number) if number else clip
+        return None if other is None else (other, epoch)
+
+    def _take(self, place: "_Place") -> tuple[int, np.ndarray] | None:
+        """Wait for the clip of a place or its first substitute that can be had, and return which clip it is."""
+        for number in range(min(MAX_TRIES, len(self.dataset))):
+            address = self._address(place, number)
+            if address is None:
+                return None
+            self._ask(place, number)
+            answer = place.answers[number]
+            try:
+                frames = answer if isinstance(answer, np.ndarray) else self._result(*answer)
+            except VideoError as error:
+                failure = error
+                continue
+            self.num_substituted += number > 0
+            place.cancel()
+            return address[0], frames
+        raise failure
+
+    def _result(self, path: str, ticket: Ticket | None) -> np.ndarray:
+        if path in self._died or ticket is None:
+            raise VideoError(path, self._died[path])
+        try:
+            return self.pool.result(ticket)
+        except VideoError as error:
+            if isinstance(error, DecoderDiedError):
+                self._died[path] = error.reason
+            if path not in self._reported and self.on_bad is not None:
+                self._reported.add(path)
+                self.on_bad(path, error.reason)
+            raise
+
+    def _collate(self, places: "list[_Place]") -> Batch | None:
+        addresses: list[Address] = []
+        video = None
+        for place in places:
+            taken = self._take(place)
+            if taken is None:
+                continue
+            planes = taken[1].transpose(3, 0, 1, 2)  # t h w c -> c t h w, which is how the pool lays them out
+            if video is None:
+                video = torch.empty((len(places), *planes.shape), dtype=torch.uint8, pin_memory=self.pin_memory)
+            if planes.shape != video.shape[1:]:
+                raise ValueError(
+                    f"got a clip of (c, t, h, w) = {planes.shape} in a batch of {tuple(video.shape[1:])}; "
+                    f"expected clips of one shape; give each batch clips of one bucket"
+                )
+            video.numpy()[len(addresses)] = planes
+            addresses.append((taken[0], place.address[1]))
+            place.answers.clear()  # the frames' memory is used again
+        return None if video is None else {"video": video[: len(addresses)], **described(self.dataset, addresses)}
+
+
+def described(dataset: Plans, addresses: list[Address]) -> Batch:
+    """Return ``label`` and, if there are captions, ``caption`` of the clips at some addresses.
+
+    >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings, Videos
+    >>> dataset = ClipDataset(Videos.of(["a.mp4"], num_frames=8, label=3, caption="a dog"), ClipSettings())
+    >>> described(dataset, [(0, 0), (0, 1)])
+    {'label': tensor([3, 3]), 'caption': ['a dog', 'a dog']}
+    """
+    batch: Batch = {"label": torch.tensor([dataset.label(clip) for clip, _ in addresses])}
+    return batch | {"caption": [dataset.caption(*address) for address in addresses]} if dataset.has_captions else batch
+
+
+class _Place:
+    """A place in a batch: its address, and what has come or will come for its clip and for substitutes, in turn."""
+
+    def __init__(self, address: Address) -> None:
+        self.address, self.num_bytes = address, 0
+        self.answers: list[np.ndarray | tuple[str, Ticket | None]] = []
+
+    @property
+    def num_asked(self) -> int:
+        return len(self.answers)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last answer is known to be a failure."""
+        if isinstance(self.answers[-1], np.ndarray):
+            return False
+        ticket = self.answers[-1][1]
+        return ticket is None or (ticket.done() and ticket.exception() is not None)
+
+    def cancel(self) -> None:
+        for answer in self.answers:
+            if not isinstance(answer, np.ndarray) and answer[1] is not None:
+                answer[1].cancel()

@@ -1,0 +1,112 @@
+"""What the data must know of a training run: which rank this is, where the run stands, and so which clips come next.
+
+Takes any object with the attributes of a Lightning trainer, or None where there is no run; imports no Lightning.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flexivid.data.clips.sampler import BucketBatchSampler, StepBatchSampler
+
+
+class Run:
+    """A trainer as the data sees it.
+
+    Args:
+        trainer: The trainer; None outside a run.
+
+    >>> run = Run(None)
+    >>> run.rank, run.world_size, run.num_steps(10, batch_size=4)
+    (0, 1, 3)
+    """
+
+    def __init__(self, trainer: Any | None) -> None:
+        self.trainer = trainer
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def accumulate(self) -> int:
+        """Batches of an optimizer step."""
+        # fixed for a whole fit: GradientAccumulationScheduler would break the exact resume
+        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps done."""
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # which means the same batches again and again
+        return 0 if self.trainer is None or overfit else self.trainer.global_step
+
+    @property
+    def folder(self) -> str | None:
+        """Where the run keeps its files; every rank has to ask."""
+        return None if self.trainer is None else self.trainer.log_dir
+
+    def num_steps(self, num_clips: int, *, batch_size: int) -> int:
+        """Return the batches of a Lightning epoch: the whole run if its steps are set, else one pass over the clips.
+
+        The pass is reckoned with ``batch_size``, whatever the batches of single steps are: an epoch must be as long
+        after a resume as before.
+
+        Args:
+            num_clips: Clips of an epoch.
+            batch_size: Clips of a batch on each rank.
+        """
+        trainer = self.trainer
+        if trainer is not None and trainer.max_steps > 0 and trainer.max_epochs in (None, -1):
+            interval = trainer.val_check_interval  # Lightning refuses one longer than the epoch
+            return max(trainer.max_steps * self.accumulate, interval if isinstance(interval, int) else 0)
+        return -(-num_clips // (batch_size * self.world_size * self.accumulate)) * self.accumulate
+
+    def batches(
+        self,
+        clips_by_bucket: Sequence[np.ndarray],
+        batch_size_at: Callable[[int], int],
+        *,
+        seed: int,
+        epoch_size: int,
+    ) -> StepBatchSampler:
+        """Return the training batches of this rank, from the next global step on.
+
+        Args:
+            clips_by_bucket: The clips, in groups of one shape.
+            batch_size_at: Clips per rank of a global step.
+            seed: Decides the order.
+            epoch_size: Clips per rank of a batch, by which a Lightning epoch is reckoned.
+        """
+        number, accumulate = sum(map(len, clips_by_bucket)), self.accumulate
+        options: dict[str, Any] = {
+            "seed": seed,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "start_step": lambda: accumulate * self.global_step,
+            "num_steps": self.num_steps(number, batch_size=epoch_size),
+        }
+
+        def batch_size_of(step: int) -> int:
+            return batch_size_at(step // accumulate)
+
+        if len(clips_by_bucket) > 1:
+            return BucketBatchSampler(clips_by_bucket, batch_size_of, **options)
+        return StepBatchSampler(number, batch_size_of, **options)
+
+
+class FollowsRun:
+    """A loader that goes on where the run stands, and so has no state. Lightning warns of loaders without this."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: where to go on follows from the global step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the nothing that ``state_dict`` returns."""

@@ -1,0 +1,1 @@
+"""One video file: what it is, and its frames, exact or refused."""

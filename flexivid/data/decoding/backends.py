@@ -1,0 +1,189 @@
+"""Three decoders behind one interface: frames of a file by number, resized.
+
+``PyavDecoder`` (see ``seeking``) is exact for every file that was looked at with ``probe``, and the fastest.
+``DecordDecoder`` and ``TorchcodecDecoder`` serve those who ask for them, on files where ``probe`` finds them exact.
+
+Imports PyAV, numpy and, on first use, decord or torchcodec. Decoders cannot be pickled.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal, Protocol, get_args
+
+import av
+import numpy as np
+
+from flexivid.data.decoding.container import Source, name_of, opened
+from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.frame_folder import FolderDecoder
+from flexivid.data.decoding.pyav import KERNELS, PyavDecoder, Scaler, View, clock_of
+from flexivid.runtime.paths import is_remote
+
+__all__ = ["CHOICES", "DECODERS", "KERNELS", "Choice", "Decoder", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder"]
+__all__ += ["View", "clock_of", "refuse_decoder"]
+
+Choice = Literal["auto", "pyav", "decord", "torchcodec"]
+CHOICES = get_args(Choice)
+
+
+class Decoder(Protocol):
+    """What decoders have in common."""
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, picture) for each of some frames, given in increasing order; (h, w, 3) uint8."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class DecordDecoder:
+    """Frames by decord, which resizes while decoding and always with the bicubic filter.
+
+    Args:
+        source: A local file, or the bytes of one.
+        facts: What ``probe`` found.
+        view: How pictures come out.
+
+    Raises:
+        VideoError: If decord cannot open the file, counts other frames than there are, or would have to turn, mirror or
+            cut them.
+    """
+
+    def __init__(self, source: Source, facts: Facts, view: View) -> None:
+        self._height, self._width = view.size or facts.size
+        self._name, self._next = name_of(source), 0
+        if is_remote(source) or view.kernel != "bicubic":
+            raise VideoError(self._name, "not for decord")
+        _refuse_display(self._name, facts, "decord")
+        decord = _module("decord")
+        decord.logging.set_level(decord.logging.QUIET)
+        self._errors = (decord.DECORDError, RuntimeError, StopIteration, IndexError, AssertionError)
+        try:
+            with opened(source) as file:
+                # without a tolerance for faults, decord repeats frames in place of damaged ones
+                size = {"width": self._width, "height": self._height}
+                self._reader = decord.VideoReader(file, num_threads=1, fault_tol=1e-9, **size)
+        except self._errors as error:
+            raise VideoError(self._name, f"decord: {error}") from error
+        if len(self._reader) != facts.num_frames:
+            self.close()
+            raise VideoError(self._name, "decord counts other frames")
+
+    def timestamps(self) -> np.ndarray:
+        """When each frame is shown according to decord, in seconds."""
+        return np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))))[:, 0]
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, picture) for each of some frames, given in increasing order."""
+        for number in wanted:
+            try:
+                if number != self._next:
+                    self._reader.seek_accurate(number)
+                # decord leaves padding at the end of rows of some narrow widths (32, 48, 96) and calls it channels
+                rows = self._reader.next().asnumpy().reshape(self._height, -1)
+            except self._errors as error:
+                raise VideoError(self._name, f"decord: {error}") from error
+            self._next = number + 1
+            yield number, rows[:, : 3 * self._width].reshape(self._height, self._width, 3)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader = None
+
+
+class TorchcodecDecoder:
+    """Frames by torchcodec in its exact mode, if it is installed and finds the libraries of FFmpeg.
+
+    Args:
+        source: A local file, or the bytes of one.
+        facts: What ``probe`` found.
+        view: How pictures come out.
+
+    Raises:
+        VideoError: If torchcodec is not there, cannot open the file, counts other frames than there are, or would have
+            to turn, mirror or cut them.
+    """
+
+    def __init__(self, source: Source, facts: Facts, view: View) -> None:
+        self._name, self._scaler = name_of(source), Scaler(0, view._replace(size=view.size or facts.size))
+        if is_remote(source):
+            raise VideoError(self._name, "not for torchcodec")
+        _refuse_display(self._name, facts, "torchcodec")
+        self._stored = facts.display.stored
+        try:
+            reader = _module("torchcodec.decoders").VideoDecoder
+            self._reader = reader(source, seek_mode="exact", num_ffmpeg_threads=1)
+        except Exception as error:  # it has no class of errors of its own
+            raise VideoError(self._name, f"torchcodec: {error}") from error
+        if len(self._reader) != facts.num_frames:
+            raise VideoError(self._name, "torchcodec counts other frames")
+
+    def timestamps(self) -> np.ndarray:
+        """When each frame is shown according to torchcodec, in seconds."""
+        return np.array([self._frame(number).pts_seconds for number in range(len(self._reader))])
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, picture) for each of some frames, given in increasing order."""
+        for number in wanted:
+            picture = self._frame(number).data.permute(1, 2, 0).contiguous().numpy()
+            if self._stored is not None and picture.shape[:2] != self._stored:
+                raise VideoError(self._name, f"torchcodec gives pictures of {picture.shape[1]}x{picture.shape[0]}")
+            yield number, self._scaler(av.VideoFrame.from_ndarray(picture))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader = None
+
+    def _frame(self, number: int) -> Any:
+        try:
+            return self._reader.get_frame_at(number)
+        except Exception as error:
+            raise VideoError(self._name, f"torchcodec: {error}") from error
+
+
+def _refuse_display(name: str, facts: Facts, decoder: str) -> None:
+    """Refuse what only ``PyavDecoder`` does to pictures; the others turn them in some versions and not in others."""
+    if facts.rotation or facts.display.mirrored or any(facts.display.cut):
+        raise VideoError(name, f"{decoder} does not turn, mirror or cut pictures as the file asks")
+
+
+DECODERS: dict[str, type[Any]] = {
+    "pyav": PyavDecoder,
+    "decord": DecordDecoder,
+    "torchcodec": TorchcodecDecoder,
+    "pictures": FolderDecoder,  # the only one for a folder, and for nothing else
+}
+MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
+
+
+def refuse_decoder(name: str, *, kernel: str = "bicubic") -> None:
+    """Refuse a decoder that does not exist, cannot be imported, or cannot resize with a filter.
+
+    Raises:
+        ValueError: If that is so.
+
+    >>> refuse_decoder("ffmpeg")
+    Traceback (most recent call last):
+    ...
+    ValueError: got decoder=ffmpeg; expected one of auto, pyav, decord, torchcodec; choose one of them
+    """
+    if name not in CHOICES:
+        raise ValueError(f"got decoder={name}; expected one of {', '.join(CHOICES)}; choose one of them")
+    if name == "decord" and kernel != "bicubic":
+        raise ValueError(f"got data.kernel={kernel} for decoder=decord; expected bicubic; change one of them")
+    try:
+        if name in MODULES:
+            _module(MODULES[name])
+    except Exception as error:  # torchcodec raises RuntimeError where it finds no libraries of FFmpeg
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"got decoder={name}, which cannot be imported ({reason}); expected it to be installed, with all it needs; "
+            f"install it, or take decoder=auto"
+        ) from error
+
+
+@cache
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(name)

@@ -1,0 +1,203 @@
+"""Opening files for PyAV: a path, an address that fsspec knows, or the bytes of a whole file.
+
+Imports PyAV and, for addresses, fsspec. One thread decodes: threads within a frame hide damage in another way every
+time, and workers are many. Every failure is a ``VideoError`` that names the file.
+"""
+
+import io
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import IO, Any
+
+import av
+from av.codec.context import Flags
+
+from flexivid.data.decoding.facts import VideoError
+from flexivid.data.storage.byte_range import is_byte_range, read_bytes
+from flexivid.runtime.paths import is_remote
+
+Source = str | os.PathLike[str] | bytes
+Pass = Callable[[av.VideoFrame], av.VideoFrame]
+MAX_PIXELS = 1 << 26  # of a frame: more than 8K x 8K is damage, and takes more memory than there is
+CONTAINERS_WITH_INDEX = "mp4"
+
+
+def name_of(source: Source) -> str:
+    """Return what to call a source in messages.
+
+    >>> name_of(b"12345"), name_of("a.mp4")
+    ('<5 bytes>', 'a.mp4')
+    """
+    return f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[str | IO[bytes]]:
+    """Give the name of a local file, or a file-like object for anything else, open meanwhile.
+
+    >>> with opened(b"12345") as file:
+    ...     file.read(2)
+    b'12'
+    """
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif is_byte_range(source):
+        yield io.BytesIO(read_bytes(source))
+    elif is_remote(source):
+        import fsspec
+
+        try:
+            file = fsspec.open(os.fspath(source), "rb").open()
+        except (OSError, ValueError) as error:
+            raise VideoError(name_of(source), f"cannot be opened: {error}") from error
+        with file:
+            yield file
+    else:
+        yield os.fspath(source)
+
+
+@contextmanager
+def video_stream(source: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open the main video stream of a file, to be decoded by one thread.
+
+    Raises:
+        VideoError: If the file cannot be opened, has no video, or lacks its end.
+
+    >>> try:
+    ...     with video_stream("nowhere.mp4"):
+    ...         pass
+    ... except VideoError as error:
+    ...     print(error.reason)
+    cannot be opened: No such file or directory
+    """
+    name = name_of(source)
+    with opened(source) as file:
+        try:
+            container = av.open(file, metadata_errors="ignore")
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(name, f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        with container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream):
+                raise VideoError(name, "no video stream")
+            if stream.codec_context is None:
+                raise VideoError(name, "no decoder for its codec")
+            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+                raise VideoError(name, f"frames of {stream.codec_context.width}x{stream.codec_context.height}")
+            stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+            stream.codec_context.flags |= Flags.unaligned  # else columns that are cut off at the left are rounded
+            yield container, stream  # type: ignore[misc]
+
+
+def packets(container: Any, stream: av.VideoStream, name: str) -> Generator[av.Packet, None, None]:
+    """Yield the packets of a stream and the empty one that ends it."""
+    try:
+        yield from container.demux(stream)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(name, f"reading fails: {getattr(error, 'strerror', None) or error}") from error
+
+
+def decode(packet: av.Packet, name: str) -> list[av.VideoFrame]:
+    """Return the frames that a packet completes; ``VideoError`` where decoding fails."""
+    try:
+        frames = packet.decode()
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise VideoError(name, f"decoding fails: {getattr(error, 'strerror', None) or error}") from error
+    for frame in frames:
+        if frame.width * frame.height > MAX_PIXELS:
+            raise VideoError(name, f"frames of {frame.width}x{frame.height}")
+    return frames
+
+
+def decode_all(
+    source: Source, *, watch: Callable[[str, av.VideoStream], Pass] | None = None
+) -> Iterator[av.VideoFrame]:
+    """Decode a file from its first frame to its last; slow to reach a late frame, but exact.
+
+    Args:
+        source: The file.
+        watch: Makes, of the name and the stream, what each frame is passed through, such as ``display.Watch``.
+
+    Raises:
+        VideoError: At the frame where decoding fails or only part of the picture is there, or if there is no video.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> path = tempfile.mkdtemp() + "/grey.gif"
+    >>> with av.open(path, "w") as container:
+    ...     stream = container.add_stream("gif", rate=10)
+    ...     stream.width, stream.height, stream.pix_fmt = 8, 6, "gray"
+    ...     for level in (0, 128, 255):
+    ...         frame = av.VideoFrame.from_ndarray(np.full((6, 8), level, np.uint8), "gray")
+    ...         container.mux(stream.encode(frame))
+    ...     container.mux(stream.encode())
+    >>> [int(frame.to_ndarray(format="gray").mean()) for frame in decode_all(path)]
+    [0, 128, 255]
+    """
+    number, name = -1, name_of(source)
+    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as some:
+        passed = (lambda frame: frame) if watch is None else watch(name, stream)
+        for packet in some:
+            try:
+                frames = decode(packet, name)
+            except VideoError as error:
+                raise VideoError(name, f"{error.reason} after {number + 1} frames") from error
+            for frame in frames:
+                number += 1
+                if frame.is_corrupt:
+                    raise VideoError(name, f"frame {number} is damaged")
+                yield passed(frame)
+    if number < 0:
+        raise VideoError(name, "no frame can be decoded")
+
+
+def refuse_if_cut_off(source: Source, container: Any, stream: av.VideoStream) -> None:
+    """Raise ``VideoError`` if a container says that it goes on beyond the end of the file.
+
+    Such a file decodes without an error to where it was cut, which would pass for a shorter video.
+    """
+    stated = 0
+    if "matroska" in container.format.name:
+        with raw_bytes(source, container) as file:
+            stated = _matroska_bytes(file.read(128))
+    elif CONTAINERS_WITH_INDEX in container.format.name.split(","):
+        stated = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if 0 < container.size < stated:
+        raise VideoError(name_of(source), f"ends after {container.size} of {stated} bytes")
+
+
+@contextmanager
+def raw_bytes(source: Source, container: Any) -> Iterator[IO[bytes]]:
+    """Give a file that is open for decoding as bytes; its place is afterwards as it was.
+
+    >>> with raw_bytes(b"12345", None) as file:
+    ...     file.read(2)
+    b'12'
+    """
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif is_remote(source) or is_byte_range(source):
+        file = getattr(container.file, "file", container.file)  # PyAV wraps it
+        place = file.tell()
+        file.seek(0)
+        yield file
+        file.seek(place)
+    else:
+        with open(source, "rb") as local:
+            yield local
+
+
+def _matroska_bytes(head: bytes) -> int:
+    """Return the size of a Matroska file as its first two elements state it; 0 where they do not."""
+    place = 0
+    for element in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, segment
+        if head[place : place + 4] != element or len(head) <= place + 12:
+            return 0
+        first = head[place + 4]
+        width = 9 - first.bit_length()  # leading zeros of the first byte say how many bytes the size has
+        size = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << (7 * width)) - 1)
+        if width > 8 or size == (1 << (7 * width)) - 1:  # unknown, as in a live stream
+            return 0
+        place += 4 + width + size
+    return place

@@ -1,0 +1,241 @@
+"""How a file wants its pictures displayed: the shape of its pixels, turned, mirrored, cut; and whether that changes.
+
+What players agree on is done: pixels are made square, pictures are turned by right angles, mirrored and cut. What they
+do not agree on is refused: odd angles, shear, a shape that changes in the middle of the file. Imports PyAV.
+
+Source:
+    ``av_guess_sample_aspect_ratio`` (what the container says goes first) and ``ffplay`` of FFmpeg 8.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from flexivid.data.decoding.aperture import aperture_of
+from flexivid.data.decoding.container import MAX_PIXELS, Source, name_of
+from flexivid.data.decoding.facts import Display, Facts, Size, VideoError
+
+# degrees counter-clockwise, and whether it is mirrored before that, by the signs of a, b, c, d: a matrix moves a pixel
+# from (column, row) to (a column + c row, b column + d row)
+TURNS: dict[tuple[int, ...], tuple[int, bool]] = {
+    (1, 0, 0, 1): (0, False),
+    (-1, 0, 0, 1): (0, True),
+    (0, -1, 1, 0): (90, False),
+    (0, 1, 1, 0): (90, True),
+    (-1, 0, 0, -1): (180, False),
+    (1, 0, 0, -1): (180, True),
+    (0, 1, -1, 0): (-90, False),
+    (0, -1, -1, 0): (-90, True),
+}
+SLACK = math.sin(math.radians(1))  # players take angles that are off by no more than a degree for right ones
+SAME_SHAPE = 0.01  # widths to heights that differ by less are of one shape: sizes are whole numbers
+SILENT_CONTAINERS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "vvc", "m4v", "vc1", "obu", "flv")  # on pixels
+NO_CUT = (0, 0, 0, 0)
+MAX_ASPECT = 10  # lenses and broadcasts reach 2; beyond this it is damage
+
+Matrix = tuple[int, ...]
+
+
+def matrix_of(frame: av.VideoFrame) -> Matrix | None:
+    """Return the display matrix of a frame, nine numbers as FFmpeg stores them, or None.
+
+    >>> matrix_of(av.VideoFrame(8, 6)) is None
+    True
+    """
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else struct.unpack_from("=9i", data)
+
+
+def turn_of(matrix: Matrix | None, aspect: Fraction | None = None, *, name: str = "the video") -> tuple[int, bool]:
+    """Return the degrees that a picture is turned by, counter-clockwise, and whether it is mirrored before that.
+
+    Args:
+        matrix: The display matrix, as ``matrix_of`` gives it; a matrix of zeros says nothing.
+        aspect: Width of a pixel to its height: FFmpeg includes the scale of a matrix in it.
+        name: What to call the file.
+
+    Raises:
+        VideoError: If the matrix does anything else: odd angles, shear, perspective, a scale that is not in ``aspect``.
+
+    >>> turn_of((0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30))
+    (-90, False)
+    >>> turn_of((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30))
+    Traceback (most recent call last):
+    ...
+    flexivid.data.decoding.facts.VideoError: got the video: its display matrix turns pictures by 45 degrees, which players show \
+in different ways; expected a video that decodes to its end; re-encode or remove the file
+    """
+    if matrix is None or not any(matrix[i] for i in (0, 1, 3, 4)):
+        return 0, False
+    a, b, u, c, d, v = matrix[:6]
+    scale_x, scale_y = math.hypot(a, c), math.hypot(b, d)
+    if u or v or not (scale_x and scale_y):
+        raise VideoError(name, "its display matrix projects pictures in perspective, or onto a line")
+    unit = (a / scale_x, b / scale_y, c / scale_x, d / scale_y)
+    turn = TURNS.get(tuple(0 if abs(x) < SLACK else round(math.copysign(1, x)) for x in unit))
+    stretch = scale_x / scale_y
+    is_even = abs(stretch - 1) <= SAME_SHAPE
+    if turn is None:
+        does = f"turns pictures by {abs(math.degrees(math.atan2(b, a))):.3g} degrees" if is_even else "shears pictures"
+        raise VideoError(name, f"its display matrix {does}, which players show in different ways")
+    is_known = turn[0] % 180 == 0 and aspect is not None and abs(stretch / float(aspect) - 1) <= SAME_SHAPE
+    if not (is_even or is_known):
+        raise VideoError(name, f"its display matrix stretches pictures by {stretch:.3g}, which players do not agree on")
+    return turn
+
+
+def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> tuple[int, Display]:
+    """Return how the pictures of a file are turned, and what else it says about their display.
+
+    Args:
+        source: The file.
+        stream: Its video, open.
+        frames: The first ones, at least one; the decoder has just given them.
+
+    Raises:
+        VideoError: If it is something that players do not agree on.
+
+    >>> import tempfile
+    >>> from flexivid.data.decoding.container import video_stream
+    >>> path = tempfile.mkdtemp() + "/a.mp4"
+    >>> with av.open(path, "w") as container:
+    ...     stream = container.add_stream("mpeg4", rate=8)
+    ...     stream.width, stream.height, stream.pix_fmt = 90, 72, "yuv420p"
+    ...     stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
+    ...     stream.set_display_rotation(90)
+    ...     container.mux(stream.encode(av.VideoFrame(90, 72, "yuv420p")))
+    ...     container.mux(stream.encode())
+    >>> with video_stream(path) as (container, stream):
+    ...     rotation, display = display_of(path, stream, [next(container.decode(stream))])
+    >>> rotation, display.aspect, display.shown_size(rotation)
+    (90, (64, 45), (128, 72))
+    """
+    name, stored = name_of(source), (frames[0].height, frames[0].width)
+    said, codec_aspect = _said(stream), stream.codec_context.sample_aspect_ratio
+    aspect = said or codec_aspect or Fraction(1)
+    rotation, mirrored = turn_of(matrix_of(frames[0]), aspect, name=name)
+    aperture = aperture_of(source, stream, stored)
+    if aperture.is_shape_of_whole and said not in (
+        None,
+        codec_aspect,
+    ):  # the display size over that of the uncut picture
+        aspect *= Fraction(stored[1] - sum(aperture.cut[2:]), stored[1]) ** -1
+        aspect *= Fraction(stored[0] - sum(aperture.cut[:2]), stored[0])
+    interlaced = any(frame.interlaced_frame for frame in frames)
+    return rotation, Display(stored, aperture.cut, _pair(aspect), _pair(codec_aspect), mirrored, interlaced)
+
+
+def as_asked(source: Source, facts: Facts, *, square_pixels: bool) -> Facts:
+    """Return facts with the size that pictures are to have.
+
+    Args:
+        source: The file.
+        facts: What ``probe`` found.
+        square_pixels: Whether pixels are made square; otherwise pictures keep the file's own.
+
+    Raises:
+        VideoError: If the shape that the file states for its pixels cannot be meant.
+
+    >>> import numpy as np
+    >>> facts = Facts("h264", "mp4", "yuv420p", (72, 90), 0, np.arange(5), 5, (1, 8), np.zeros((1, 2), int))
+    >>> facts = facts._replace(display=Display((72, 90), aspect=(64, 45)))
+    >>> as_asked("a.mp4", facts, square_pixels=True).size, as_asked("a.mp4", facts, square_pixels=False).size
+    ((72, 128), (72, 90))
+    """
+    facts = facts.with_pixels(square=square_pixels)
+    width, height = facts.display.aspect
+    if square_pixels and not (width <= MAX_ASPECT * height and height <= MAX_ASPECT * width):
+        reason = f"states pixels of {width}:{height}; data.square_pixels=false takes them as they are"
+        raise VideoError(name_of(source), reason)
+    if facts.size[0] * facts.size[1] > MAX_PIXELS:
+        raise VideoError(name_of(source), f"frames of {facts.size[1]}x{facts.size[0]} as displayed")
+    return facts
+
+
+class Watch:
+    """Passes frames on that are displayed as the first one is, and refuses others.
+
+    A frame of another size is passed on if it has the same shape: recordings of streams change between sizes.
+
+    Args:
+        name: What to call the file.
+        stream: Its video, open.
+        facts: What is known of it; without any, the first frame that comes is the measure.
+    """
+
+    def __init__(self, name: str, stream: av.VideoStream, facts: Facts | None = None) -> None:
+        self.name, self._codec, self._said = name, stream.codec_context, _said(stream)
+        self._turn, self._display = (0, Display()) if facts is None else (facts.rotation, facts.display)
+        self._matrix: Matrix | None = None
+        self._shape: tuple[int, int, Fraction | None] | None = None
+        if self._display.stored is not None:  # as it is meant to be, so that ordinary files cost next to nothing
+            codec_aspect = Fraction(*self._display.codec_aspect) or None
+            self._shape = self._display.stored[1], self._display.stored[0], codec_aspect
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Return the frame, which the decoder has just given.
+
+        Raises:
+            VideoError: If it is displayed in another way.
+        """
+        shape = (frame.width, frame.height, self._codec.sample_aspect_ratio)
+        matrix = matrix_of(frame) if frame.key_frame or frame.rotation else None  # frames without one keep the last
+        if self._display.stored is None:
+            self._measure(frame)
+        if shape != self._shape:
+            self._compare_shape(frame)
+            self._shape = shape
+        if matrix is not None and matrix != self._matrix:
+            self._compare_turn(matrix)
+            self._matrix = matrix
+        return frame
+
+    def _measure(self, frame: av.VideoFrame) -> None:
+        codec_aspect = self._codec.sample_aspect_ratio
+        aspect = self._said or codec_aspect or Fraction(1)
+        self._turn, mirrored = turn_of(matrix_of(frame), aspect, name=self.name)
+        size = (frame.height, frame.width)
+        self._display = Display(size, NO_CUT, _pair(aspect), _pair(codec_aspect), mirrored)
+
+    def _compare_turn(self, matrix: Matrix) -> None:
+        turn = turn_of(matrix, self._said or self._codec.sample_aspect_ratio, name=self.name)
+        if turn != (self._turn, self._display.mirrored):
+            raise VideoError(self.name, "pictures are turned or mirrored in another way from the middle of the file on")
+
+    def _compare_shape(self, frame: av.VideoFrame) -> None:
+        size, display = (frame.height, frame.width), self._display
+        pixel = self._aspect(display)
+        before, after = _shape(display.stored, Fraction(*display.aspect)), _shape(size, pixel)
+        if abs(after / before - 1) > SAME_SHAPE or (any(display.cut) and size != display.stored):
+            was, now = _described(display.stored, Fraction(*display.aspect)), _described(size, pixel)
+            raise VideoError(self.name, f"the shape of the picture changes from {was} to {now}: cut the file there")
+
+    def _aspect(self, display: Display) -> Fraction:
+        """Return the shape of the pixels of the current frame: the codec's word, unless the container overrules it."""
+        current = self._codec.sample_aspect_ratio
+        overruled = self._said is not None and display.codec_aspect != _pair(self._said)
+        is_unchanged = overruled or _pair(current) == display.codec_aspect
+        return Fraction(*display.aspect) if is_unchanged else current or Fraction(1)
+
+
+def _said(stream: av.VideoStream) -> Fraction | None:
+    """Return the shape of pixels that the container states, or that FFmpeg found in the codec where it states none."""
+    return None if stream.container.format.name in SILENT_CONTAINERS else stream.sample_aspect_ratio
+
+
+def _shape(size: Size | None, pixel: Fraction) -> float:
+    assert size is not None
+    return float(pixel) * size[1] / size[0]
+
+
+def _described(size: Size | None, pixel: Fraction) -> str:
+    assert size is not None
+    return f"{size[1]}x{size[0]} with pixels of {pixel.numerator}:{pixel.denominator}"
+
+
+def _pair(aspect: Fraction | None) -> tuple[int, int]:
+    return (0, 1) if aspect is None else (aspect.numerator, aspect.denominator)

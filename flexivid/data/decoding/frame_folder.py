@@ -1,0 +1,155 @@
+"""Videos that are folders of numbered pictures: "walk/0001.png", "walk/0002.png", ...
+
+The numbers give the order; they follow each other in equal steps, or a picture is missing and the folder is refused.
+Nothing says how fast they follow: all times are 0, and so are frames a second. Pictures whose pixels are not square, as
+FFmpeg writes them out of a video that has such pixels, are resized like that video. Imports Pillow and numpy.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from flexivid.data.decoding.facts import Display, Facts, Size, VideoError
+from flexivid.data.sources.folders import is_picture
+from flexivid.runtime.paths import is_hidden
+
+DECODER = "pictures"
+SAME_DENSITY = 0.01  # dots an inch are rounded
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def is_frame_folder(source: object) -> bool:
+    """Return whether this is a folder on a local disk, and so to be read as pictures.
+
+    >>> is_frame_folder("nowhere.mp4"), is_frame_folder(b"content")
+    (False, False)
+    """
+    return isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
+
+
+def probe_folder(path: str | os.PathLike[str]) -> Facts:
+    """Look at the names and heads of all pictures of a folder.
+
+    Raises:
+        VideoError: If there are none, one is missing or cannot be read, or they differ in size or shape of pixels.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for number in (1, 2, 3):
+    ...     Image.new("RGB", (8, 6)).save(f"{folder}/{number:04d}.png")
+    >>> facts = probe_folder(folder)
+    >>> facts.num_frames, facts.size, facts.fps
+    (3, (6, 8), 0.0)
+    """
+    names = _pictures(path)
+    looks = [_look(path, name) for name in names]
+    size, aspect = looks[0]
+    for name, (other, other_aspect) in zip(names, looks, strict=True):
+        if other != size:
+            raise VideoError(path, f"{name} has {other[0]}x{other[1]} pixels, {names[0]} {size[0]}x{size[1]}")
+        if other_aspect != aspect:
+            raise VideoError(path, f"{name} has pixels of {other_aspect}, {names[0]} of {aspect} (width / height)")
+    display = Display(size, aspect=(aspect.numerator, aspect.denominator))
+    codec = names[0].rsplit(".", 1)[-1].lower()
+    zeros = np.zeros(len(names), np.int64)
+    nowhere = np.zeros((0, 2), np.int64)
+    facts = Facts(codec, DECODER, "rgb24", size, 0, zeros, 0, (1, 1), nowhere, timed=False, decoder=DECODER)
+    return facts._replace(display=display).with_pixels(square=True)
+
+
+class FolderDecoder:
+    """Frames of a folder of pictures.
+
+    Args:
+        source: The folder.
+        facts: What ``probe_folder`` found.
+        view: (height, width) that each picture is resized to, None for its own; and the filter.
+    """
+
+    def __init__(self, source: str | os.PathLike[str], facts: Facts, view: tuple[Size | None, str]) -> None:
+        self._folder, self._size, self._kernel = source, view[0] or facts.size, view[1]
+        self._stored = facts.display.stored or facts.size
+        self._names = _pictures(source)
+        if len(self._names) != facts.num_frames:
+            raise VideoError(source, f"there are {len(self._names)} pictures, not {facts.num_frames} as before")
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, picture) for each of some frames; (h, w, 3) uint8."""
+        for number in wanted:
+            yield number, self._read(self._names[number])
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def _read(self, name: str) -> np.ndarray:
+        try:
+            with Image.open(os.path.join(self._folder, name)) as opened:
+                if opened.mode.startswith("I"):  # 16 bits of grey
+                    picture = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
+                else:
+                    picture = ImageOps.exif_transpose(opened)
+                picture = picture.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG
+            raise VideoError(self._folder, f"{name} cannot be read: {error}") from error
+        if (picture.height, picture.width) != self._stored:
+            raise VideoError(self._folder, f"{name} has another size than before")
+        if self._size != self._stored:
+            picture = picture.resize(self._size[::-1], _FILTERS[self._kernel])
+        return np.asarray(picture)
+
+
+def _pictures(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the pictures in the order of their numbers."""
+    try:
+        names = [name for name in os.listdir(path) if is_picture(name) and not is_hidden(name)]
+    except OSError as error:
+        raise VideoError(path, f"cannot be opened: {error.strerror}") from error
+    if not names:
+        raise VideoError(path, "a folder without numbered pictures")
+    numbered = sorted((int(re.findall(r"\d+", name.rsplit(".", 1)[0])[-1]), name) for name in names)
+    step = numbered[1][0] - numbered[0][0] if len(numbered) > 1 else 1
+    for (number, name), (following, other) in itertools.pairwise(numbered):
+        if following == number:
+            raise VideoError(path, f"{name} and {other} have the same number")
+        if following - number != step:
+            raise VideoError(path, f"between {name} and {other}, pictures are missing")
+    return [name for _, name in numbered]
+
+
+def _look(path: str | os.PathLike[str], name: str) -> tuple[Size, Fraction]:
+    """Return (height, width) of a picture, upright, and the width of its pixels to their height."""
+    try:
+        with Image.open(os.path.join(path, name)) as picture:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # the orientations that swap rows and columns
+            size, aspect = (picture.height, picture.width), _aspect(picture.info)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise VideoError(path, f"{name} cannot be read: {error}") from error
+    if aspect is None:
+        raise VideoError(path, f"{name} has other dots an inch across than down, which programs read in different ways")
+    return (size[::-1], 1 / aspect) if turned else (size, aspect)
+
+
+def _aspect(info: dict[Any, Any]) -> Fraction | None:
+    """Return the width of a picture's pixels to their height; None where programs do not agree on it.
+
+    FFmpeg writes it into PNG and JPEG as two numbers without a unit, width first. Two densities *with* a unit are the
+    other way round by the standards, but FFmpeg takes them like those without; only for TIFF all agree.
+    """
+    if "aspect" in info or (info.get("jfif_unit") == 0 and all(info.get("jfif_density", (0,)))):
+        width, height = info.get("aspect") or info["jfif_density"]
+        return Fraction(width, height) if width and height else Fraction(1)
+    across, down = map(float, info.get("dpi", (1, 1)))
+    if not (across > 0 and down > 0) or abs(across / down - 1) <= SAME_DENSITY:
+        return Fraction(1)
+    return Fraction(down / across).limit_denominator(1000) if "compression" in info else None

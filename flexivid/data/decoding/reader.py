@@ -1,0 +1,206 @@
+"""Frames of a video file, by number, by time, or all of them.
+
+Every file is looked at once (``probe``), which settles how many frames it has, when each is shown, where decoding may
+start and which decoder is exact for it. Frames are right, or ``VideoError`` says why they cannot be had.
+
+Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), as a video player displays them (``display``).
+Readers cannot be pickled: open them in the process that uses them.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+
+import numpy as np
+
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.backends import DECODERS, Choice, Decoder, View
+from flexivid.data.decoding.container import Source, name_of
+from flexivid.data.decoding.display import as_asked
+from flexivid.data.decoding.facts import Facts, Size, VideoError
+from flexivid.data.decoding.probe import probe
+from flexivid.runtime.paths import resolve
+
+__all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
+
+
+def open_video(
+    source: Source,
+    *,
+    size: Size | None = None,
+    facts: Facts | None = None,
+    decoder: Choice = "auto",
+    square_pixels: bool = True,
+) -> "VideoReader":
+    """Open a video file to read frames by number or time.
+
+    Args:
+        source: Path of the file, an address that fsspec knows ("s3://...", "https://..."), or a file's bytes.
+        size: (height, width) of the frames: the picture is resized until it covers this, and cut to it around its
+            centre. None keeps the picture as it is displayed.
+        facts: What ``probe`` found before, to save another look.
+        decoder: "pyav", "decord" or "torchcodec"; "auto" takes the one in ``facts``, or the fastest that is exact.
+        square_pixels: Whether a picture whose pixels are not square is resized so that they are, as video players do;
+            False keeps its rows and columns as they are stored, so that it looks distorted.
+
+    Returns:
+        A reader; close it, or use it in a ``with`` block.
+
+    Raises:
+        VideoError: If the file is no video, or ``decoder`` is not exact for it.
+        ValueError: If there is no such decoder, or it is not installed.
+
+    >>> import av, tempfile
+    >>> path = tempfile.mkdtemp() + "/grey.mp4"
+    >>> with av.open(path, "w") as container:
+    ...     stream = container.add_stream("libx264", rate=4, options={"crf": "0"})
+    ...     stream.width = stream.height = 64
+    ...     for level in (0, 51, 102, 153):
+    ...         picture = np.full((64, 64, 3), level, np.uint8)
+    ...         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+    ...     container.mux(stream.encode())
+    >>> with open_video(path, size=(32, 48)) as reader:
+    ...     print(reader.num_frames, reader.timestamps.tolist())
+    ...     frames = reader.frames([3, 1])
+    4 [0.0, 0.25, 0.5, 0.75]
+    >>> frames.shape, (frames.mean(axis=(1, 2, 3)) / 51).round().tolist()
+    ((2, 32, 48, 3), [3.0, 1.0])
+    """
+    source = source if isinstance(source, bytes) else resolve(source)
+    if facts is None or decoder not in ("auto", facts.decoder):
+        facts = probe(source, decoder=decoder)
+    return VideoReader(source, size=size, facts=as_asked(source, facts, square_pixels=square_pixels))
+
+
+def read_clip(request: ClipRequest) -> np.ndarray:
+    """Decode the frames of one clip.
+
+    Args:
+        request: Which frames of which file, and how they come out.
+
+    Returns:
+        The frames, (t, height, width, 3) uint8.
+
+    Raises:
+        VideoError: If one of them cannot be had.
+
+    >>> try:
+    ...     read_clip(ClipRequest("nowhere.mp4", b"", np.arange(4), (32, 32)))
+    ... except VideoError as error:
+    ...     print(error.reason)
+    cannot be opened: No such file or directory
+    """
+    facts = Facts.from_bytes(request.facts) if request.facts else probe(request.path)
+    view = {"size": request.size, "crop": request.crop, "kernel": request.kernel}
+    with VideoReader(request.path, facts=facts, **view) as reader:  # type: ignore[arg-type]
+        if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < reader.num_frames:
+            raise VideoError(request.path, f"no frame {max(request.indices)} among {reader.num_frames}")
+        frames = reader.frames(request.indices)
+    return np.ascontiguousarray(frames[:, :, ::-1]) if request.flip else frames
+
+
+def cover(source: Size, target: Size) -> Size:
+    """Return the smallest size of the shape of ``source`` that covers ``target``, both (height, width).
+
+    >>> cover((252, 448), (32, 32))
+    (32, 57)
+    """
+    scale = max(target[0] / source[0], target[1] / source[1])
+    return max(target[0], round(source[0] * scale)), max(target[1], round(source[1] * scale))
+
+
+class VideoReader:
+    """An open video. Made by ``open_video``.
+
+    Args:
+        source: The file.
+        facts: What ``probe`` found.
+        size: (height, width) of the frames, or None for the picture's own.
+        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 bottom or right.
+        kernel: Filter to resize with: "bicubic", "bilinear", "area" or "lanczos".
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        facts: Facts,
+        size: Size | None = None,
+        crop: tuple[float, float] = (0.5, 0.5),
+        kernel: str = "bicubic",
+    ) -> None:
+        self.path, self.facts = name_of(source), facts
+        self.size = size or facts.size
+        self._source = source if isinstance(source, bytes) else os.fspath(source)
+        scaled = cover(facts.size, self.size)
+        self._top, self._left = (
+            int((have - want) * at) for have, want, at in zip(scaled, self.size, crop, strict=True)
+        )
+        self._view = View(scaled, kernel)
+        self._decoder: Decoder | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """The exact number of frames."""
+        return self.facts.num_frames
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        """When each frame is shown, in seconds as the file states them, (num_frames,) float64."""
+        return self.facts.timestamps
+
+    def frames(self, indices: Iterable[int]) -> np.ndarray:
+        """Return frames by number, in the order asked for, (t, h, w, 3) uint8.
+
+        Raises:
+            VideoError: If decoding fails on the way to one of them.
+            ValueError: If there is no such frame.
+        """
+        wanted = [int(index) for index in indices]
+        for index in wanted:
+            if not 0 <= index < self.num_frames:
+                raise ValueError(
+                    f"got frame {index} of {self.path}; expected 0 to {self.num_frames - 1}; ask for frames that it has"
+                )
+        images = np.empty((len(wanted), *self.size, 3), np.uint8)
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(wanted):
+            places.setdefault(index, []).append(place)
+        height, width = self.size
+        for index, picture in self._pictures(sorted(places)):
+            images[places[index]] = picture[self._top : self._top + height, self._left : self._left + width]
+        return images
+
+    def frames_at(self, seconds: Iterable[float]) -> np.ndarray:
+        """Return the frame that is shown at each time, (t, h, w, 3) uint8.
+
+        Times count as in ``timestamps``; before the first frame it is the first, after the last the last.
+
+        Raises:
+            VideoError: If decoding fails on the way to one of them.
+        """
+        half_tick = self.facts.time_base[0] / self.facts.time_base[1] / 2  # containers round times to ticks
+        times = np.asarray(list(seconds), np.float64) + half_tick
+        return self.frames(np.maximum(np.searchsorted(self.timestamps, times, side="right") - 1, 0))
+
+    def read(self, max_frames: int | None = None) -> np.ndarray:
+        """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one cannot be had."""
+        return self.frames(range(self.num_frames if max_frames is None else min(self.num_frames, max_frames)))
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = None
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        self._decoder = self._decoder or DECODERS[self.facts.decoder](self._source, self.facts, self._view)
+        yield from self._decoder.pictures(wanted)

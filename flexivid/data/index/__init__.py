@@ -1,0 +1,1 @@
+"""Every video of a collection looked at once, one memory-mapped row each."""

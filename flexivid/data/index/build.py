@@ -1,0 +1,262 @@
+"""What is known about every video of a collection, kept in a file so that nothing is found out twice.
+
+Each file of a manifest is probed once; what was found is one row of an Arrow file in a cache folder (the folder of the
+videos may be read-only). The next start compares names, sizes and times of change, and probes only what is new. Files
+that cannot be decoded have rows as well, with a reason. A build that is interrupted goes on where it stopped.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.progress import track
+
+from flexivid.data.decoding.display import as_asked
+from flexivid.data.decoding.probe import Facts, VideoError, probe
+from flexivid.data.index.journal import Parts
+from flexivid.data.index.table import LOOK, TABLE, Table
+from flexivid.data.index.videos import Videos
+from flexivid.data.sources.manifest import Manifest, read_caption, text_beside
+from flexivid.data.storage.changes import fingerprints
+from flexivid.runtime.paths import cache_folder, is_remote
+
+ProbeMany = Callable[[list[str]], Iterator[Facts | VideoError]]
+Check = Literal["stat", "contents", "names"]
+
+CHUNK = 1 << 17  # names looked up together
+
+
+class BadVideo(NamedTuple):
+    """A file that cannot be decoded, and why.
+
+    >>> BadVideo("a.mp4", "no video stream").reason
+    'no video stream'
+    """
+
+    path: str
+    reason: str
+
+
+class VideoIndex(NamedTuple):
+    """The videos that can be decoded, and the files that cannot, both in the order of the manifest.
+
+    ``num_probed`` files were looked at for it, the others before; ``notes`` say what lies beside the videos.
+
+    >>> VideoIndex(Videos.of([]), (BadVideo("a.mp4", "no video stream"),), (), Path("index.arrow")).bad[0].path
+    'a.mp4'
+    """
+
+    videos: Videos
+    bad: tuple[BadVideo, ...]
+    class_names: tuple[str, ...]
+    path: Path
+    num_probed: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def index_path(root: str, decoder: str = "auto", *, square_pixels: bool = True) -> Path:
+    """Return where the index of a collection is kept: ``$FLEXIVID_CACHE/index`` or ``~/.cache/flexivid/index``.
+
+    Args:
+        root: The collection.
+        decoder: The one that must be exact for its files, which refuses others than another would.
+        square_pixels: Whether sizes are those of pictures whose pixels are made square.
+
+    >>> index_path("videos").suffix
+    '.arrow'
+    """
+    name = root if is_remote(root) else os.path.abspath(root)
+    name += "" if decoder == "auto" else f"\0{decoder}"
+    name += "" if square_pixels else "\0pixels as stored"
+    return cache_folder("index") / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:20]}.arrow"
+
+
+def build_index(
+    manifest: Manifest,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    num_workers: int | None = None,
+    progress: bool = True,
+    probe_many: ProbeMany | None = None,
+    check: Check = "stat",
+    square_pixels: bool = True,
+) -> VideoIndex:
+    """Return what is known of the videos of a manifest; probe those that are new or have changed.
+
+    Args:
+        manifest: The videos.
+        path: File of the index; None for the one in the cache folder that belongs to the manifest's root.
+        num_workers: Files probed at the same time, by threads; one a core by default. Of no use with ``probe_many``.
+        progress: Whether to show a progress bar while files are probed.
+        probe_many: Takes paths and yields, in their order, what ``probe`` finds or the error that it raises.
+        check: How to tell that a file has changed: "stat" by size and time; "contents" by size and its first and last
+            64 KiB; "names" trusts an index that has the names of the manifest.
+        square_pixels: Whether pictures are resized so that their pixels are square; False keeps the file's own.
+
+    Raises:
+        OSError: If the index cannot be written.
+
+    >>> import tempfile
+    >>> manifest = Manifest.of([("nowhere.mp4", -1, "")])
+    >>> build_index(manifest, path=tempfile.mkdtemp() + "/index.arrow", progress=False).bad
+    (BadVideo(path='nowhere.mp4', reason='cannot be opened: No such file or directory'),)
+    """
+    file = Path(path) if path is not None else index_path(manifest.root, square_pixels=square_pixels)
+    old = Table.open(file)
+    if check == "names" and old is not None and _same_names(old, manifest):
+        return _as_index(old, file)
+    prints = _prints(manifest.table["path"], contents=check == "contents")
+    stamps = _caption_stamps(manifest)
+    if old is not None and _is_fresh(old, manifest, prints, stamps):
+        return _as_index(old, file)
+    captions = _captions(manifest)  # before hours of probing: a text that cannot be read is an error
+    parts = Parts(file)
+    known = _known(parts, old)
+    missing = np.flatnonzero(_match(manifest, prints, known) < 0)
+    new = dict(zip(manifest.table["path"].take(pa.array(missing)).to_pylist(), missing, strict=True))  # each path once
+    looks = probe_many or _threads(num_workers)
+    with parts:
+        found = looks(list(new))
+        shown = track(found, "probing videos", total=len(new), disable=not progress or len(new) == 0)
+        for (name, row), look in zip(new.items(), shown, strict=True):
+            parts.add(_row(name, prints[row], look, square_pixels=square_pixels))
+    known = _known(parts, old)
+    _assemble(manifest, known.take(_match(manifest, prints, known)), (captions, stamps), file)
+    parts.clear()
+    table = Table.open(file)
+    assert table is not None
+    return _as_index(table, file)._replace(num_probed=len(new))
+
+
+def _threads(num_workers: int | None) -> ProbeMany:
+    def look(path: str) -> Facts | VideoError:
+        try:
+            return probe(path)
+        except VideoError as error:
+            return error
+
+    def probe_many(paths: list[str]) -> Iterator[Facts | VideoError]:
+        pool, rest = ThreadPoolExecutor(num_workers or os.cpu_count()), iter(paths)
+        try:
+            while some := list(islice(rest, 1024)):
+                yield from pool.map(look, some)
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+
+    return probe_many
+
+
+def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square_pixels: bool) -> dict[str, object]:
+    if isinstance(look, Facts):
+        try:
+            look = as_asked(path, look, square_pixels=square_pixels)
+        except VideoError as error:
+            look = error
+    row: dict[str, object] = dict.fromkeys(LOOK.names, 0)
+    row |= {"path": path, "size": int(fingerprint[0]), "stamp": int(fingerprint[1])}
+    if isinstance(look, VideoError):
+        row |= {"decoder": "", "is_variable_rate": False, "display": "", "facts": b""}
+        return row | {"reason": look.reason or "unknown"}
+    row |= {"num_frames": int(look.num_frames), "fps": float(look.fps), "duration": float(look.duration)}
+    row |= {"height": int(look.size[0]), "width": int(look.size[1]), "decoder": look.decoder}
+    row |= {"display": look.display_words}
+    return row | {"is_variable_rate": bool(look.is_variable_rate), "facts": look.to_bytes(), "reason": ""}
+
+
+def _known(parts: Parts, old: Table | None) -> pa.Table:
+    """What was found before, the latest first."""
+    tables = parts.read()
+    if old is not None:
+        tables.append(pa.Table.from_batches([old.batch]).select(LOOK.names).replace_schema_metadata(None))
+    return pa.concat_tables(tables) if tables else LOOK.empty_table()
+
+
+def _match(manifest: Manifest, prints: np.ndarray, known: pa.Table) -> np.ndarray:
+    """Return for each row of the manifest which row of ``known`` holds for it, -1 for none, (n,) int64."""
+    if len(known) == 0:
+        return np.full(len(manifest), -1, np.int64)
+    where = pc.index_in(manifest.table["path"], value_set=known["path"].combine_chunks())
+    rows = pc.fill_null(where, -1).to_numpy().astype(np.int64)
+    same = (known["size"].to_numpy()[rows] == prints[:, 0]) & (known["stamp"].to_numpy()[rows] == prints[:, 1])
+    return np.where((rows >= 0) & same, rows, -1)
+
+
+def _prints(paths: pa.ChunkedArray, *, contents: bool = False) -> np.ndarray:
+    """Return the fingerprints of many files, (n, 2) int64, with few of their names as objects at a time."""
+    parts = (paths.slice(begin, CHUNK).to_pylist() for begin in range(0, len(paths), CHUNK))
+    return np.concatenate([np.empty((0, 2), np.int64), *(fingerprints(part, contents=contents) for part in parts)])
+
+
+def _caption_stamps(manifest: Manifest) -> np.ndarray:
+    stamps = np.zeros(len(manifest), np.int64)
+    rows = manifest.rows_with_text
+    if len(rows):
+        some = manifest.table.take(pa.array(rows))
+        sizes = fingerprints(list(map(text_beside, some["path"].to_pylist(), some["text"].to_pylist())))
+        stamps[rows] = sizes[:, 1] ^ (sizes[:, 0] << 1)  # an edit within the clock's tick mostly changes the size
+    return stamps
+
+
+def _same_names(old: Table, manifest: Manifest) -> bool:
+    if old.batch.num_rows != len(manifest) or old.class_names != manifest.class_names:
+        return False
+    number = old.batch.column("number")
+    ordered = old.num_good == len(manifest)  # no bad files at the end: the order is the manifest's
+    given = manifest.table if ordered else manifest.table.take(number)
+    has_text = pc.not_equal(given["text"], "")
+    old_captions = pc.if_else(has_text, given["caption"], pa.chunked_array([old.batch.column("caption")]))
+    return (
+        given["path"].equals(pa.chunked_array([old.batch.column("path")]))
+        and given["label"].equals(pa.chunked_array([old.batch.column("label")]))
+        and given["caption"].equals(old_captions)
+    )
+
+
+def _is_fresh(old: Table, manifest: Manifest, prints: np.ndarray, stamps: np.ndarray) -> bool:
+    if not _same_names(old, manifest):
+        return False
+    number = old.batch.column("number").to_numpy()
+    now = {"size": prints[:, 0], "stamp": prints[:, 1], "caption_stamp": stamps}
+    return all(np.array_equal(old.batch.column(name).to_numpy(), column[number]) for name, column in now.items())
+
+
+def _captions(manifest: Manifest) -> pa.ChunkedArray | pa.Array:
+    """Return the captions, those beside the videos too."""
+    rows = manifest.rows_with_text
+    if len(rows) == 0:
+        return manifest.table["caption"]
+    some = manifest.table.take(pa.array(rows))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        words = list(pool.map(read_caption, some["path"].to_pylist(), some["text"].to_pylist()))
+    has_text = pc.not_equal(manifest.table["text"], "").combine_chunks()
+    given = manifest.table["caption"].combine_chunks()
+    return pc.replace_with_mask(given, has_text, pa.array(words, pa.large_string()))
+
+
+def _assemble(manifest: Manifest, looks: pa.Table, captions: tuple[Any, np.ndarray], file: Path) -> None:
+    """Write the index, the files that can be decoded first: their columns are then in one piece.
+
+    ``captions``: the words, and the stamps of the files that they are from.
+    """
+    columns = {name: looks[name] for name in LOOK.names}
+    columns |= {"label": manifest.table["label"], "caption": captions[0], "caption_stamp": captions[1]}
+    columns["number"] = np.arange(len(manifest))
+    table = pa.table(columns, schema=TABLE)
+    good = pc.equal(table["reason"], "").to_numpy()
+    if not good.all():
+        table = table.take(pa.array(np.concatenate([np.flatnonzero(good), np.flatnonzero(~good)])))
+    Table.write(table, file, class_names=manifest.class_names, num_good=int(good.sum()))
+
+
+def _as_index(table: Table, file: Path) -> VideoIndex:
+    bad = table.batch.slice(table.num_good).select(["path", "reason"])
+    named: Iterable[dict[str, str]] = bad.to_pylist()
+    videos = Videos(table, slice(0, table.num_good))
+    return VideoIndex(videos, tuple(BadVideo(**row) for row in named), table.class_names, file)

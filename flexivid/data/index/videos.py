@@ -1,0 +1,227 @@
+"""Videos as rows of a table: what data sets are made of, whether there are ten of them or ten million.
+
+The table is an Arrow file that is mapped into memory, not read: the columns of numbers are views of it, and words are
+fetched row by row. A pickle carries the file's name and the rows, not their contents. Imports numpy and Arrow.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from flexivid.data.index.table import TABLE, Table
+from flexivid.data.lists.cells import unpack
+
+
+class Videos:
+    """Rows of an index: videos that can be decoded, or runs of their frames.
+
+    The columns are arrays with one number a video; without a selection they are views of the file.
+
+    Args:
+        table: The rows of an index.
+        rows: Which of them, (n,) integers, or a slice.
+        first: Number of the first frame of each run in its file, (n,) int32; None for whole videos.
+        num_frames: Frames of each run, (n,) int32; None for whole videos.
+
+    >>> videos = Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 16], fps=25.0)
+    >>> videos.num_frames.tolist(), videos.path(1), videos.label.tolist()
+    ([250, 16], 'b.mp4', [-1, -1])
+    >>> tail = videos.cut(0, 200, 50)
+    >>> tail.path(0), tail.first.tolist(), tail.num_frames.tolist()
+    ('a.mp4', [200], [50])
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        rows: np.ndarray | slice,
+        *,
+        first: np.ndarray | None = None,
+        num_frames: np.ndarray | None = None,
+    ) -> None:
+        self._table, self._rows, self._first, self._num_frames = table, rows, first, num_frames
+        self._length = len(range(table.batch.num_rows)[rows]) if isinstance(rows, slice) else len(rows)
+
+    @staticmethod
+    def of(paths: Sequence[str], **columns: Any) -> "Videos":
+        """Make videos out of what is at hand, without a file behind them.
+
+        Args:
+            paths: The files.
+            columns: Any of num_frames, fps, label, caption, width, height, duration, facts: one value for each
+                video, or one for all of them.
+
+        Raises:
+            ValueError: If there is no such column.
+
+        >>> Videos.of(["a.mp4", "b.mp4"], num_frames=16, height=[240, 480], width=320).heights.tolist()
+        [240, 480]
+        """
+        unknown = sorted(set(columns) - set(TABLE.names))
+        if unknown:
+            raise ValueError(f"got {', '.join(unknown)}; expected {', '.join(TABLE.names)}; correct the name")
+        values: dict[str, Any] = dict.fromkeys(TABLE.names, 0) | {"label": -1, "is_variable_rate": False}
+        values |= (
+            dict.fromkeys(("caption", "decoder", "display", "reason"), "")
+            | {"facts": b""}
+            | columns
+            | {"path": list(paths)}
+        )
+        arrays = [_array(values[field.name], field.type, len(paths)) for field in TABLE]
+        return Videos(Table(pa.RecordBatch.from_arrays(arrays, schema=TABLE)), slice(0, len(paths)))
+
+    def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def num_frames(self) -> np.ndarray:
+        """Frames of each run, (n,) int32."""
+        return self._column("num_frames") if self._num_frames is None else self._num_frames
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """Number of the first frame of each run in its file, (n,) int32."""
+        return np.broadcast_to(np.int32(0), len(self)) if self._first is None else self._first
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        """Number of the class of each, (n,) int32, -1 without classes."""
+        return self._column("label")
+
+    @cached_property
+    def fps(self) -> np.ndarray:
+        """Mean frames a second, (n,) float32, 0 where unknown."""
+        return self._column("fps")
+
+    @cached_property
+    def heights(self) -> np.ndarray:
+        """Rows of the picture as displayed, (n,) int32."""
+        return self._column("height")
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """Columns of the picture as displayed, (n,) int32."""
+        return self._column("width")
+
+    @cached_property
+    def durations(self) -> np.ndarray:
+        """Seconds that each whole file lasts, (n,) float64."""
+        return self._column("duration")
+
+    @cached_property
+    def is_variable_rate(self) -> np.ndarray:
+        """Whether the frames of each file follow each other unevenly, (n,) bool."""
+        return self._column("is_variable_rate")
+
+    @cached_property
+    def num_bytes(self) -> np.ndarray:
+        """Size of each file, (n,) int64; -1 or 0 where unknown."""
+        return self._column("size")
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether there are words for any video of the table."""
+        return self._table.has_words("caption")
+
+    @cached_property
+    def has_displays(self) -> bool:
+        """Whether any video of the table is displayed otherwise than as stored, or just turned."""
+        return self._table.has_words("display")
+
+    def path(self, row: int) -> str:
+        """Return where a video is: a file, a folder of pictures, or a url."""
+        return self._value("path", row)
+
+    def caption(self, row: int) -> str:
+        """Return the words for a video, the first of several captions; empty without captions."""
+        return self.captions(row)[0]
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """Return all captions of a video, at least one, which is empty where there is none."""
+        return unpack(self._value("caption", row))
+
+    def facts(self, row: int) -> bytes:
+        """Return what ``probe`` found, for ``Facts.from_bytes``."""
+        return self._value("facts", row)
+
+    def decoder(self, row: int) -> str:
+        """Return the name of the decoder that is exact for a video."""
+        return self._value("decoder", row)
+
+    def display(self, row: int) -> str:
+        """Return what the file says about its display, in words; empty for most (see ``Facts.display_words``)."""
+        return self._value("display", row) if self.has_displays else ""
+
+    def select(self, rows: np.ndarray) -> "Videos":
+        """Return some of the videos, in the order given; numbers that are taken from here are copies.
+
+        >>> Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 16]).select(np.array([1])).num_frames.tolist()
+        [16]
+        """
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        if len(rows) and not (-len(self) <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"got rows {rows.min()} to {rows.max()}; expected 0 to {len(self) - 1}; correct the rows")
+        first = None if self._first is None else self._first[rows]
+        num_frames = None if self._num_frames is None else self._num_frames[rows]
+        return Videos(self._table, self._table_rows(rows % max(1, len(self))), first=first, num_frames=num_frames)
+
+    def cut(self, row: int, first: int, num_frames: int) -> "Videos":
+        """Return a run of the frames of one video.
+
+        Args:
+            row: Which video.
+            first: Number of the run's first frame, counted from where this run of the video begins.
+            num_frames: Frames of the run.
+        """
+        whole = int(self.num_frames[row])
+        if not 0 <= first <= first + num_frames <= whole:
+            wanted = f"frames {first} to {first + num_frames} of {self.path(row)}"
+            raise ValueError(f"got {wanted}; expected at most {whole}; ask for frames that it has")
+        begin = int(self.first[row]) + first
+        rows = self._table_rows(np.array([row], np.int64))
+        return Videos(self._table, rows, first=np.array([begin], np.int32), num_frames=np.array([num_frames], np.int32))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        table = self._table
+        where = table.batch if table.path is None else (str(table.path), table.token)
+        return _restore, (where, self._rows, self._first, self._num_frames)
+
+    def _table_rows(self, rows: np.ndarray) -> np.ndarray:
+        return rows + self._rows.start if isinstance(self._rows, slice) else self._rows[rows]
+
+    def _column(self, name: str) -> np.ndarray:
+        column = self._table.batch.column(name)
+        return column.to_numpy(zero_copy_only=not pa.types.is_boolean(column.type))[self._rows]
+
+    def _value(self, name: str, row: int) -> Any:
+        row = range(len(self))[row]
+        at = row + self._rows.start if isinstance(self._rows, slice) else int(self._rows[row])
+        return self._table.word(name, at)
+
+
+def _array(value: Any, kind: pa.DataType, length: int) -> pa.Array:
+    each = isinstance(value, (list, tuple, np.ndarray))
+    return pa.array(value, kind) if each else pa.repeat(pa.scalar(value, kind), length)
+
+
+@lru_cache(maxsize=16)
+def _reopen(path: str, token: str) -> Table:
+    table = Table.open(path)
+    if table is None or table.token != token:
+        state = "is gone" if table is None else "was built anew since"
+        raise ValueError(f"got the index {path}, which {state}; expected it unchanged during a run; start again")
+    return table
+
+
+def _restore(
+    where: pa.RecordBatch | tuple[str, str],
+    rows: np.ndarray | slice,
+    first: np.ndarray | None,
+    num_frames: np.ndarray | None,
+) -> Videos:
+    table = _reopen(*where) if isinstance(where, tuple) else Table(where)
+    return Videos(table, rows, first=first, num_frames=num_frames)

@@ -1,0 +1,1 @@
+"""Look at a collection: check, statistics, duplicates, preview."""

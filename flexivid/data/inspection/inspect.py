@@ -1,0 +1,113 @@
+"""A collection from its name to reports on it: the training part, and the held-out part where there is one.
+
+Uses the index that training uses, so what was found here is not looked for again. Imports no Lightning.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from flexivid.data.clips.buckets import Bucket
+from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.decoding.backends import Choice
+from flexivid.data.index.build import VideoIndex
+from flexivid.data.inspection.duplicates import find_duplicates
+from flexivid.data.inspection.report import Fault, Report, decode_whole, repeats, survey, too_short
+from flexivid.data.sources.layout import Collection
+from flexivid.data.splits import index_collection
+from flexivid.data.workers.pool import DecodePool, num_cores
+
+OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
+
+
+class Part(NamedTuple):
+    """An index, and how much of it was known before.
+
+    >>> Part._fields
+    ('found', 'num_probed')
+    """
+
+    found: VideoIndex
+    num_probed: int
+
+
+def find_parts(
+    root: str | Collection,
+    *,
+    num_workers: int | None = None,
+    decoder: Choice = "auto",
+    progress: bool = True,
+    square_pixels: bool = True,
+) -> dict[str, Part]:
+    """Look at every file that is new, in processes that a file cannot harm.
+
+    Args:
+        root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``), or a
+            ``Collection``, which says how its folders are read.
+        num_workers: Processes; one a core by default.
+        decoder: As training uses it.
+        progress: Whether to show a progress bar.
+        square_pixels: As training uses it.
+
+    Returns:
+        ``train``, and ``held out`` if there are held-out videos.
+
+    Raises:
+        FileNotFoundError: If there is no such collection.
+        ValueError: If it holds no video.
+
+    >>> find_parts("nowhere")
+    Traceback (most recent call last):
+    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
+    """
+    with DecodePool(num_workers or num_cores()) as pool:
+        options: dict[str, Any] = {"decoder": decoder, "square_pixels": square_pixels, "progress": progress}
+        train, held_out = index_collection(root, pool=pool, **options)
+    parts = {"train": Part(train, train.num_probed)}
+    return parts if held_out is None else parts | {"held out": Part(held_out, held_out.num_probed)}
+
+
+def inspect(
+    parts: dict[str, Part],
+    settings: ClipSettings,
+    *,
+    buckets: Sequence[Bucket] = (),
+    full_workers: int = 0,
+    on_step: OnStep = lambda what, done, total: None,
+) -> dict[str, Report]:
+    """Return a report on each part; a file that repeats one of another part is a fault of the later part.
+
+    Args:
+        parts: From ``find_parts``.
+        settings: How clips are cut out.
+        buckets: Shapes of clips, in place of the one in ``settings``.
+        full_workers: Processes that decode every frame; 0 leaves it at what the index knows.
+        on_step: Told what is done.
+    """
+    faults = {name: [Fault(path, "bad", reason) for path, reason in part.found.bad] for name, part in parts.items()}
+    counts = {}
+    for name, (index, _) in parts.items():
+        dataset = ClipDataset(index.videos, settings, buckets=buckets)
+        counts[name] = dataset.counts
+        if settings.short == "skip":
+            faults[name] += too_short(index.videos, dataset.too_short, settings)
+        if full_workers:
+            total = int(index.videos.num_frames.sum(dtype="int64"))
+
+            def step(done: int, name: str = name, total: int = total) -> None:
+                on_step(f"decoding every frame ({name})", done, total)
+
+            faults[name] += decode_whole(index.videos, num_workers=full_workers, on_frames=step)
+    homes = {path: name for name, part in parts.items() for path in _paths(part.found)}  # the last part that has it
+    for fault in repeats(find_duplicates(homes, on_read=lambda path: on_step("comparing files of one size", 1, 0))):
+        faults[homes[fault.path]].append(fault)
+    return {
+        name: survey(part.found.videos, counts[name], faults=faults[name], class_names=part.found.class_names)._replace(
+            notes=part.found.notes
+        )
+        for name, part in parts.items()
+    }
+
+
+def _paths(index: VideoIndex) -> list[str]:
+    return [index.videos.path(row) for row in range(len(index.videos))]

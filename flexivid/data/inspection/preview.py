@@ -1,0 +1,217 @@
+"""Clips for people to look at: a contact sheet, and a page that works without a network.
+
+Pixels are those that a model gets: nothing is resized but by whole factors. The page embeds WebP animations, which are
+lossless unless a clip is large. Frames are uint8 (t, h, w, 3). Imports Pillow, no torch.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.facts import Facts
+from flexivid.runtime.printable import printable
+
+LARGE_BYTES = 8 << 20  # of raw frames; beyond it an animation is compressed with loss
+LEAST_SIDE = 64  # pixels that the shorter side of a picture has on the sheet, by repeating pixels
+GAP, LINE, MARGIN = 2, 22, 8
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#222}
+h1{font-size:1.3rem}table{border-collapse:collapse;margin:1rem 0}td{padding:.1rem 1rem .1rem 0}
+td:first-child{color:#777}
+main{display:grid;grid-template-columns:repeat(auto-fill,minmax(220px,1fr));gap:1.2rem}figure{margin:0}
+img{width:100%;image-rendering:pixelated;border-radius:4px}figcaption{font-size:13px;overflow-wrap:anywhere}
+small{color:#777}@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}}"""
+
+
+class Clip(NamedTuple):
+    """A clip, and where it is from.
+
+    Args:
+        frames: uint8 (t, h, w, 3).
+        path: The file.
+        start_seconds: When its first frame is shown, from the begin of the file; None where unknown.
+        fps: Frames a second of the clip; 0 where unknown.
+        indices: Numbers of its frames in the file.
+        class_name: Empty without classes.
+        caption: Empty without captions.
+        note: Anything else, such as that it is mirrored.
+
+    >>> Clip(np.zeros((8, 32, 32, 3), np.uint8), "v/a.mp4", 1.5, 8.0, (12, 13), class_name="waves").title
+    'a.mp4, waves, from 1.50 s, frames 12 to 13'
+    """
+
+    frames: np.ndarray
+    path: str
+    start_seconds: float | None
+    fps: float
+    indices: Sequence[int]
+    class_name: str = ""
+    caption: str = ""
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """File, class, and which frames, in one line."""
+        frames = f"frames {self.indices[0]} to {self.indices[-1]}"
+        start = "" if self.start_seconds is None else f"from {self.start_seconds:.2f} s"
+        words = (Path(self.path).name, self.class_name, start, frames, self.note)
+        return ", ".join(word for word in words if word)
+
+
+def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequence[str] = ()) -> Iterator[Clip]:
+    """Give clips as the loader does: where a file fails, the next clip takes its place, and its note says so.
+
+    Args:
+        loader: The loader of training: a ``ClipLoader`` over a ``ClipDataset``.
+        addresses: (clip, epoch) of each, as a sampler gives them.
+        class_names: The classes in the order of their labels.
+
+    Raises:
+        VideoError: If neither a clip nor one of those after it can be decoded.
+
+    >>> from flexivid.data.clips.loader import ClipLoader
+    >>> from flexivid.data.workers.pool import DecodePool
+    >>> class Grey:
+    ...     has_captions = False
+    ...     caption, label, __len__ = lambda self, clip, epoch: "", lambda self, clip: -1, lambda self: 9
+    ...     def cached(self, address): return np.zeros((2, 4, 4, 3), np.uint8)
+    ...     def plan(self, address): return ClipRequest("a.mp4", b"", np.arange(2) + address[0], (4, 4))
+    >>> [clip.title for clip in look(ClipLoader(Grey(), [], pool=DecodePool(0)), [(3, 0)])]
+    ['a.mp4, frames 3 to 4']
+    """
+    dataset = loader.dataset
+    for (wanted, epoch), taken in zip(addresses, loader.one_by_one(addresses), strict=True):
+        if taken is None:
+            continue
+        clip, frames = taken
+        label = dataset.label(clip)
+        found = _described(dataset.plan((clip, epoch)), np.array(frames))
+        note = [found.note] * bool(found.note) + ["in place of a clip that cannot be decoded"] * (clip != wanted)
+        name = class_names[label] if 0 <= label < len(class_names) else ""
+        yield found._replace(class_name=name, caption=dataset.caption(clip, epoch), note=", ".join(note))
+
+
+def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
+    """A clip with its times, where its file states them."""
+    indices, note = request.indices.tolist(), "mirrored" if request.flip else ""
+    if not request.facts:
+        return Clip(frames, request.path, None, 0.0, indices, note=note)
+    facts = Facts.from_bytes(request.facts)
+    note = ", ".join(filter(None, (f"the file: {facts.display_words}" * bool(facts.display_words), note)))
+    times = facts.timestamps
+    seconds = float(times[indices[-1]] - times[indices[0]])
+    fps = (len(indices) - 1) / seconds if seconds > 0 else 0.0
+    return Clip(frames, request.path, float(times[indices[0]] - times[0]), fps, indices, note=note)
+
+
+def contact_sheet(clips: Sequence[Clip], *, columns: int = 8) -> Image.Image:
+    """Draw a row of frames for each clip, spread evenly over it, under a line that says where it is from.
+
+    Args:
+        clips: The clips; sizes may differ.
+        columns: Frames of a clip; fewer if it has fewer.
+
+    >>> contact_sheet([Clip(np.zeros((8, 64, 80, 3), np.uint8), "a.mp4", 0.0, 8.0, range(8))]).size
+    (672, 104)
+    """
+    strips = [_strip(clip.frames, columns) for clip in clips]
+    font = ImageFont.load_default(size=14)
+    width = max([strip.shape[1] for strip in strips], default=0) + 2 * MARGIN
+    height = sum(strip.shape[0] + LINE for strip in strips) + 2 * MARGIN
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, top = ImageDraw.Draw(sheet), MARGIN
+    for clip, strip in zip(clips, strips, strict=True):
+        title = _fit(printable(clip.title), font, width - 2 * MARGIN)
+        draw.text((MARGIN, top + 1), title, fill="black", font=font)
+        sheet.paste(Image.fromarray(strip), (MARGIN, top + LINE))
+        top += strip.shape[0] + LINE
+    return sheet
+
+
+def page(clips: Sequence[Clip], *, title: str, facts: dict[str, Any]) -> str:
+    """Write one HTML page with everything in it: animations, where each is from, and a table of facts.
+
+    Args:
+        clips: The clips.
+        title: Heading.
+        facts: What to say of all of them, such as the settings.
+
+    >>> clip = Clip(np.zeros((2, 8, 8, 3), np.uint8), "a&b.mp4", 0.0, 8.0, range(2))
+    >>> text = page([clip], title="Clips", facts={"size": "8x8"})
+    >>> text.count("<figure>"), "a&amp;b.mp4" in text, "http" in text
+    (1, True, False)
+    """
+    rows = "".join(f"<tr><td>{_escape(name)}</td><td>{_escape(value)}</td></tr>" for name, value in facts.items())
+    figures = "\n".join(_figure(clip) for clip in clips)
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{_escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>\n'
+        f"<h1>{_escape(title)}</h1>\n<table>{rows}</table>\n<main>\n{figures}\n</main></html>\n"
+    )
+
+
+def animation(frames: np.ndarray, fps: float) -> bytes:
+    """Encode frames as an animated WebP that starts again at its end; lossless unless it is large.
+
+    >>> clip = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    >>> shown = Image.open(io.BytesIO(animation(clip, 8.0)))
+    >>> shown.n_frames, bool((np.asarray(shown.convert("RGB")) == clip[0]).all())
+    (3, True)
+    """
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    file = io.BytesIO()
+    first.save(
+        file,
+        "webp",
+        save_all=True,
+        append_images=others,
+        duration=round(1000 / (fps or 8)),
+        loop=0,
+        minimize_size=False,
+        method=2,
+        lossless=frames.nbytes <= LARGE_BYTES,
+        quality=90 if frames.nbytes > LARGE_BYTES else 50,
+    )
+    return file.getvalue()
+
+
+def _figure(clip: Clip) -> str:
+    picture = base64.b64encode(animation(clip.frames, clip.fps)).decode()
+    height, width = clip.frames.shape[1:3]
+    rate = f"{clip.fps:.4g} fps" if clip.fps else "rate unknown"
+    caption = f"<br>{_escape(clip.caption)}" if clip.caption not in ("", clip.class_name) else ""
+    return (
+        f'<figure><img src="data:image/webp;base64,{picture}" alt="" width="{width}" height="{height}">'
+        f"<figcaption><b>{_escape(clip.title)}</b>{caption}<br>"
+        f"<small>{len(clip.frames)} frames of {width}x{height}, {rate}; {_escape(clip.path)}</small>"
+        "</figcaption></figure>"
+    )
+
+
+def _strip(frames: np.ndarray, columns: int) -> np.ndarray:
+    """Frames side by side, uint8 (h, w, 3)."""
+    factor = -(-LEAST_SIDE // min(frames.shape[1:3]))
+    chosen = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
+    tiles = np.pad(frames[chosen].repeat(factor, 1).repeat(factor, 2), ((0, 0), (0, GAP), (0, GAP), (0, 0)))
+    tiles[:, -GAP:], tiles[:, :, -GAP:] = 255, 255
+    return np.concatenate(list(tiles), axis=1)
+
+
+def _fit(text: str, font: Any, width: int) -> str:
+    """Cut the begin of a line that is too long; its end says more."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength("..." + text) > width:
+        text = text[1:]
+    return "..." + text
+
+
+def _escape(value: object) -> str:
+    return html.escape(printable(str(value)))

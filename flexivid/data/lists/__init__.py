@@ -1,0 +1,1 @@
+"""What lists and side-cars of users say: text, rows, cells, classes."""

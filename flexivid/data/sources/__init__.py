@@ -1,0 +1,1 @@
+"""Which videos a collection holds: folders, lists, shards, tars, classes."""

@@ -1,0 +1,126 @@
+"""The manifest of one folder, of all videos below it: a part of a collection, or the whole of one without parts.
+
+Classes and captions: see ``manifest``. Knows nothing of parts but that lists above may speak of this one.
+"""
+
+import os
+from collections.abc import Sequence
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexivid.data.lists.classes import class_folders, class_numbers, classes_of_folders, number_column, number_folders
+from flexivid.data.sources.folders import EXTENSIONS, Found, find_videos
+from flexivid.data.sources.layout import SETTING, Layout, refuse_deep_parts
+from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.sources.manifest_rows import Manifest, rows_of
+from flexivid.data.sources.metadata import look_up, read_metadata
+from flexivid.data.sources.shards import class_names as shard_classes
+from flexivid.data.sources.shards import is_shards, shard_rows
+from flexivid.data.sources.tars import is_tar
+from flexivid.runtime.paths import is_remote
+
+
+def read_folder(
+    folder: str,
+    *,
+    class_names: Sequence[str] | None = None,
+    layout: Layout = "auto",
+    above: tuple[str, ...] = (),
+    is_root: bool = False,
+) -> tuple[Manifest, pa.ChunkedArray | None]:
+    """Read a folder or shards; also the part of each video, where a list beside the videos says it.
+
+    Args:
+        folder: Where.
+        class_names: Those of the training part.
+        layout: How folders are read.
+        above: Lists in the folder above, which name videos in this one, too.
+        is_root: Whether it is a whole collection.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is a file or holds no video, or if it can be read in two ways.
+
+    >>> read_folder("nowhere")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
+    """
+    if is_shards(folder) and not _refuse_mixed(folder, layout):
+        leftovers = Leftovers()
+        rows = ((row.path, row.label, row.caption) for row in shard_rows(folder, leftovers))
+        table = Manifest.of(rows).table
+        if len(table) == 0:
+            raise ValueError(f"got {folder}, shards without any video; expected some; look into the files")
+        names = shard_classes(folder) or class_numbers(pc.max(table["label"]).as_py())
+        return Manifest(table, names, folder, leftovers.notes(folder)), None
+    folder, found = _find(folder)
+    if is_root and layout == "auto":
+        refuse_deep_parts(folder, found.parents)
+    files = (*above, *found.metadata)
+    metadata = look_up(found.paths, read_metadata(files), files, below=folder)
+    notes = found.leftovers.notes(folder) + metadata.notes
+    if metadata.labels is not None and layout != "classes":
+        labels, names = number_column(metadata.labels, class_names, metadata.source, paths=found.paths)
+    else:
+        names, more = _class_names(folder, found, layout) if class_names is None else (tuple(class_names), ())
+        labels, notes = number_folders(found.paths, folder, names), notes + more
+    table = rows_of(found.paths, labels, names, caption=metadata.captions, text=found.texts)
+    return Manifest(table, names, folder, notes), metadata.splits
+
+
+def _find(folder: str) -> tuple[str, Found]:
+    """List a folder, or say why there is nothing to list."""
+    remote = is_remote(folder)
+    if remote:
+        system, place = fsspec.core.url_to_fs(folder)
+        exists, is_folder = system.exists(place), system.isdir(place)
+    else:
+        exists, is_folder = os.path.exists(folder), os.path.isdir(folder)
+    if not exists:
+        raise FileNotFoundError(f"got {folder}, which does not exist; expected a folder of videos; correct the path")
+    if not is_folder:
+        raise ValueError(
+            f"got {folder}, a file; expected a folder of videos; name the folder that holds it, or unpack an archive"
+        )
+    folder = system.unstrip_protocol(place).rstrip("/") if remote else folder
+    found = find_videos(folder)
+    if len(found.paths) == 0:
+        listed = f"; there are {found.leftovers.described()}" if found.leftovers.num_files else ""
+        told = found.leftovers.notes(folder, without=frozenset(("text",)))
+        raise ValueError(
+            f"got {folder}, which holds {found.leftovers.num_files} other files and no video; expected files "
+            f"ending in {', '.join(EXTENSIONS)}, at any depth, or folders of numbered pictures; correct the path, "
+            f"convert the files, or name a list of videos that are elsewhere" + "; ".join((listed, *told))
+        )
+    return folder, found
+
+
+def _refuse_mixed(folder: str, layout: Layout) -> bool:
+    """Say whether shards are to be passed over, for the videos beside them."""
+    if is_tar(folder) or not (beside := len(find_videos(folder).paths)):
+        return False
+    if layout == "auto":
+        raise ValueError(
+            f"got {folder}, which holds shards, and {beside} videos in files beside them; expected one of two "
+            f"readings; name {folder}/*.tar for tars, or set {SETTING} to classes or flat for the files"
+        )
+    return True
+
+
+def _class_names(folder: str, found: Found, layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the classes, and a note if folders are nearly classes."""
+    if layout == "flat":
+        return (), ()
+    names = class_folders(folder, found.parents, any_depth=layout == "classes")
+    tops = class_folders(folder, found.parents - {folder}, any_depth=True)
+    nearly = any(parent.rpartition("/")[0] == folder for parent in found.parents) and len(tops) > 1
+    if names or layout == "classes" or not nearly:
+        return classes_of_folders(names), ()
+    odd = min(p for p in found.parents if p.rpartition("/")[0] != folder)
+    return (), (
+        f"got folders that are not taken for classes ({', '.join(tops[:5])} in {folder}), since there are videos in "
+        f"{odd} itself; set {SETTING} to classes, for the folders of {folder}, or to flat, for none",
+    )

@@ -1,0 +1,222 @@
+"""Which videos lie below a folder, here or in a store; by name alone.
+
+A video is a file with one of ``EXTENSIONS``, in any letter case, or a folder of numbered pictures ("frames/0001.png").
+Pictures beside video files are taken for previews and left out. Hidden files and folders are skipped; all else that is
+not used is counted (see ``leftovers``). The order: the files of a folder by name, then its sub-folders by name.
+Standard library, Arrow and fsspec.
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import fsspec
+import pyarrow as pa
+
+from flexivid.data.sources.leftovers import Leftovers
+from flexivid.runtime.paths import is_hidden, is_remote
+
+EXTENSIONS = (
+    *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg"),
+    *("ts", "m2ts", "wmv", "flv", "3gp", "gif", "ogv"),
+    *("mts", "m2t", "vob", "mxf", "asf", "y4m", "f4v", "divx", "xvid", "3g2", "ogm", "m2v", "m1v", "mpe", "mpv"),
+    *("qt", "nut", "wtv", "dv", "gxf", "amv", "ivf", "rm", "rmvb", "insv", "mjpeg", "mjpg"),
+    *("h264", "264", "h265", "265", "hevc"),
+)
+PICTURES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
+TEXTS = ("txt", "caption")  # beside a video; of several, the first is used
+_VIDEO = re.compile(rf".+\.({'|'.join(EXTENSIONS)})", re.IGNORECASE | re.DOTALL)
+_PICTURE = re.compile(rf".*\d\.({'|'.join(PICTURES)})", re.IGNORECASE | re.DOTALL)
+_METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|ndjson|parquet)", re.IGNORECASE)
+
+Folder = tuple[str, Sequence[str], Sequence[str]]  # its path, its sub-folders, its files; no hidden ones
+
+
+class Found(NamedTuple):
+    """What lies below a folder.
+
+    Args:
+        paths: The videos, (n,) strings.
+        texts: Where the caption of each is, (n,) strings, as ``rows.text_beside`` reads them; empty: nowhere.
+        parents: The folders that hold them.
+        metadata: Lists called ``metadata.csv`` and the like, which say more about the videos in their folders.
+        leftovers: Everything else.
+
+    >>> find_videos.__annotations__["return"].__name__
+    'Found'
+    """
+
+    paths: pa.ChunkedArray
+    texts: pa.ChunkedArray
+    parents: set[str]
+    metadata: tuple[str, ...]
+    leftovers: Leftovers
+
+
+def is_video(name: str) -> bool:
+    """Return whether a file is a video, by its name.
+
+    >>> is_video("00001.MTS"), is_video("mp4")
+    (True, False)
+    """
+    return _VIDEO.fullmatch(name) is not None
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file is a numbered picture, by its name.
+
+    >>> is_picture("0001.PNG"), is_picture("cover.png")
+    (True, False)
+    """
+    return _PICTURE.fullmatch(name) is not None
+
+
+def is_metadata(name: str) -> bool:
+    """Return whether a file is a list that says more about the videos in its folder, by its name.
+
+    >>> is_metadata("metadata.csv"), is_metadata("captions.csv")
+    (True, False)
+    """
+    return _METADATA.fullmatch(name) is not None
+
+
+def find_videos(root: str) -> Found:
+    """List the videos below a folder; links are followed, each folder once.
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> for name in ("b.MP4", "b.TXT", ".c.mp4", "notes.md"):
+    ...     open(os.path.join(root, name), "w").close()
+    >>> found = find_videos(root)
+    >>> [os.path.basename(path.as_py()) for path in found.paths], found.texts.to_pylist()
+    (['b.MP4'], ['.TXT'])
+    >>> found.leftovers.described()
+    '1 .txt, 1 .md'
+    """
+    finder = _Finder(root)
+    for folder in _remote_folders(root) if is_remote(root) else _local_folders(root, finder.leftovers):
+        finder.look_at(*folder)
+    return finder.found()
+
+
+class _Finder:
+    """Takes folders one after the other."""
+
+    def __init__(self, root: str) -> None:
+        self.leftovers = Leftovers()
+        self._videos, self._parents, self._metadata = _Column(), set[str](), list[str]()
+        self._reels: list[str] = []
+        self._reel_texts: dict[str, str] = {}  # of all folders that have a text beside them
+        self._takes_pictures = not is_remote(root)
+
+    def look_at(self, folder: str, folders: Sequence[str], names: Sequence[str]) -> None:
+        videos = [name for name in names if is_video(name)]
+        others = [name for name in names if not is_video(name)]
+        texts = _texts(others)
+        captions = [_text_of(name.rsplit(".", 1)[0], texts) or _text_of(name, texts) for name in videos]
+        self._reel_texts |= {f"{folder}/{name}": text for name in folders if (text := _text_of(name, texts))}
+        if videos:
+            endings = [_shortened(text, name.rsplit(".", 1)[0]) for text, name in zip(captions, videos, strict=True)]
+            self._videos.add([f"{folder}/{name}" for name in videos], endings)
+            self._parents.add(folder)
+        elif self._takes_pictures and sum(map(is_picture, names)) > 1:
+            self._reels.append(folder)
+            others = [name for name in others if not is_picture(name)]
+        used = {*captions, *(text for name in folders if (text := _text_of(name, texts)))}
+        for name in others:
+            if is_metadata(name):
+                self._metadata.append(f"{folder}/{name}")
+            else:
+                self.leftovers.add_file(folder, name, is_caption=name in used)
+
+    def found(self) -> Found:
+        if self._parents:
+            for folder in self._reels:
+                self.leftovers.add("pictures", folder)
+        else:
+            texts = (_shortened(self._reel_texts.get(reel, ""), os.path.basename(reel)) for reel in self._reels)
+            self._videos.add(self._reels, texts)
+            self._parents = {os.path.dirname(reel) for reel in self._reels}
+        return Found(*self._videos.arrays(), self._parents, tuple(self._metadata), self.leftovers)
+
+
+class _Column:
+    """Grows by pieces, without an object for each path."""
+
+    def __init__(self) -> None:
+        self._paths: list[pa.Array] = []
+        self._texts: list[pa.Array] = []
+        self._pending: tuple[list[str], list[str]] = ([], [])
+
+    def add(self, paths: Iterable[str], texts: Iterable[str]) -> None:
+        self._pending[0].extend(paths)
+        self._pending[1].extend(texts)
+        if len(self._pending[0]) > 1 << 16:
+            self._flush()
+
+    def arrays(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        self._flush()
+        text = pa.large_string()
+        return pa.chunked_array(self._paths, text), pa.chunked_array(self._texts, text)
+
+    def _flush(self) -> None:
+        self._paths.append(pa.array(self._pending[0], pa.large_string()))
+        self._texts.append(pa.array(self._pending[1], pa.large_string()))
+        self._pending = ([], [])
+
+
+def _texts(names: Iterable[str]) -> dict[str, str]:
+    """Return the texts among files by what they are called before their ending; lower-case endings come first."""
+    endings = {name: name.rpartition(".")[2] for name in names}
+    texts = [name for name, ending in endings.items() if ending.lower() in TEXTS]
+    texts.sort(key=lambda name: (TEXTS.index(endings[name].lower()), endings[name] != endings[name].lower()))
+    return {_form(name.rpartition(".")[0]): name for name in reversed(texts)}
+
+
+def _text_of(stem: str, texts: dict[str, str]) -> str:
+    return texts.get(_form(stem), "") if texts else ""
+
+
+def _shortened(text: str, stem: str) -> str:
+    """Return the name of a text as what it adds to the name of its video, which is the same for most."""
+    return text.removeprefix(stem) if text.startswith(f"{stem}.") else text
+
+
+def _form(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _local_folders(root: str, leftovers: Leftovers) -> Iterator[Folder]:
+    seen: dict[tuple[int, int], str] = {}  # links may lead back up
+
+    def note_unreadable(error: OSError) -> None:
+        leftovers.add("unreadable", str(error.filename))
+
+    for parent, folders, names in os.walk(root, followlinks=True, onerror=note_unreadable):
+        status = os.stat(parent)
+        first = seen.setdefault((status.st_dev, status.st_ino), parent)
+        if first != parent:
+            folders.clear()
+            if not parent.startswith(f"{first.rstrip('/')}/"):
+                leftovers.add("link", parent)
+            continue
+        for name in (name for name in (*folders, *names) if not _is_utf8(name)):
+            leftovers.add("encoding", f"{parent}/{name}")
+        folders[:] = sorted(name for name in folders if _is_utf8(name) and not is_hidden(name))
+        yield parent, folders, sorted(name for name in names if _is_utf8(name) and not is_hidden(name))
+
+
+def _is_utf8(name: str) -> bool:
+    """Say whether a name can be written as text; Linux takes any bytes for names."""
+    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def _remote_folders(root: str) -> Iterator[Folder]:
+    system, place = fsspec.core.url_to_fs(root)
+    below = [path for path in system.find(place) if not is_hidden(path[len(place) :])]
+    split = sorted(path.rsplit("/", 1) for path in below)
+    for folder, files in groupby(split, key=lambda parts: parts[0]):
+        yield system.unstrip_protocol(folder), (), [name for _, name in files]

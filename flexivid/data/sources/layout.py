@@ -1,0 +1,248 @@
+"""What the folders of a collection are: its parts, its classes, or neither. Their names decide, or the user.
+
+``auto`` takes a training folder and a held-out one, by any of their names (see ``split_names``), for parts; then
+folders that all hold videos for classes. Where the names allow two readings it refuses, and names both. What lies
+beside the parts is counted and told. Standard library and fsspec.
+"""
+
+import os
+from typing import Literal, NamedTuple
+
+import fsspec
+
+from flexivid.data.lists.split_names import SPLITS, resembles_split, split_of
+from flexivid.data.sources.folders import find_videos, is_metadata, is_video
+from flexivid.data.sources.shards import is_shards, shard_rows
+from flexivid.runtime.paths import is_hidden, is_remote, resolve
+
+Layout = Literal["auto", "splits", "classes", "flat"]
+LAYOUTS = ("auto", "splits", "classes", "flat")
+SETTING = "data.layout (or --layout)"
+MAX_NAMED = 5
+
+
+class Collection(NamedTuple):
+    """Where videos are, and how their folders are to be read.
+
+    Args:
+        root: A folder, a list of videos, shards, or a url of these.
+        layout: "splits": folders are parts, as train and val; "classes": folders of ``root`` are classes, whatever they
+            are called; "flat": folders mean nothing; "auto": by the names of the folders.
+
+    >>> str(Collection("videos", "flat"))
+    'videos'
+    """
+
+    root: str
+    layout: Layout = "auto"
+
+    def __str__(self) -> str:
+        return self.root
+
+
+class Parts(NamedTuple):
+    """The folders that a collection has for training and for validation, and what lies beside them.
+
+    Args:
+        train: The folder to train on.
+        held_out: The folder to validate on, if there is one.
+        notes: What is left out, a sentence each.
+        metadata: Lists in the collection itself that say more about the videos of its parts.
+
+    >>> Parts("videos", None).notes
+    ()
+    """
+
+    train: str
+    held_out: str | None
+    notes: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
+
+
+def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
+    """Return a collection whose root is resolved (see ``files.paths``).
+
+    Raises:
+        ValueError: If there is no such layout.
+
+    >>> collection_of("videos/")
+    Collection(root='videos', layout='auto')
+    """
+    given = root if isinstance(root, Collection) else Collection(os.fspath(root))
+    if given.layout not in LAYOUTS:
+        raise ValueError(f"got data.layout={given.layout}; expected one of {', '.join(LAYOUTS)}; change it")
+    return Collection(resolve(given.root), given.layout)
+
+
+def find_parts(folder: str, layout: Layout = "auto") -> Parts:
+    """Tell the folders of a collection that are its parts.
+
+    Args:
+        folder: The root, resolved.
+        layout: See ``Collection``.
+
+    Raises:
+        ValueError: If the names of the folders can be read in two ways, or if there is nothing to train on.
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> for name in ("Training", "DEV"):
+    ...     os.mkdir(f"{root}/{name}")
+    >>> [part.removeprefix(root) for part in find_parts(root)[:2]]
+    ['/Training', '/DEV']
+    """
+    if layout in ("classes", "flat"):
+        return Parts(folder, None)
+    folders, num_loose, metadata = _look(folder)
+    means = split_of if layout == "auto" else resembles_split
+    parts: dict[str, list[str]] = {}
+    for name in folders:
+        parts.setdefault(means(name) or "", []).append(name)
+    others = _Beside(folder, parts.pop("", []), num_loose)
+    if not parts:
+        _refuse_resemblance(folder, folders, layout)
+        return Parts(folder, None)
+    chosen = {part: _only(folder, part, names) for part, names in parts.items()}
+    held_out = next((chosen[part] for part in SPLITS if part in chosen), None)
+    if "train" not in chosen:
+        raise ValueError(
+            f"got {folder}/{held_out} but no {folder}/train; expected both or neither; move the training videos into "
+            f"{folder}/train, name {folder}/{held_out} itself to read nothing else, or set {SETTING} to classes or flat"
+        )
+    if held_out is None and layout == "auto" and others.count():
+        raise ValueError(others.ambiguity(chosen["train"]))
+    unused = [name for part, name in chosen.items() if part != "train" and name != held_out]
+    notes = [
+        f"got {name}/ beside {held_out}/ in {folder}, with {_count(folder, name)} videos, which are left out: one part "
+        f"is held out; name {folder}/{name} itself to read it"
+        for name in unused
+    ]
+    held_out_folder = None if held_out is None else f"{folder}/{held_out}"
+    return Parts(f"{folder}/{chosen['train']}", held_out_folder, (*notes, *others.notes()), metadata)
+
+
+class _Beside:
+    """The folders and videos beside the parts; counted when they are asked for, since a store may be large."""
+
+    def __init__(self, folder: str, names: list[str], num_loose: int) -> None:
+        self._folder, self._names, self._num_loose = folder, names, num_loose
+        self._counts: dict[str, int] | None = None
+
+    def count(self) -> int:
+        if self._counts is None:
+            counts = {name: _count(self._folder, name) for name in self._names}
+            self._counts = {name: count for name, count in counts.items() if count}
+        return sum(self._counts.values()) + self._num_loose
+
+    def ambiguity(self, train: str) -> str:
+        choice = "classes, or flat," if self._counts else "flat"
+        return (
+            f"got {train}/ in {self._folder} beside {self._listed()}; expected one of two readings: parts of a data "
+            f"set ({train}/ alone is trained on, the rest is left out) or {self._second(train)}; "
+            f"set {SETTING} to splits for the first, {choice} for the second"
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        number = self.count()
+        if not number:
+            return ()
+        return (
+            f"got {self._listed()} beside the parts of {self._folder}, which are left out; move them into a part, or "
+            f"set {SETTING} to classes or flat",
+        )
+
+    def _second(self, train: str) -> str:
+        if not self._counts:
+            return "videos at any depth (all are trained on)"
+        return f"classes ({', '.join(sorted([train, *self._counts], key=str.lower)[:MAX_NAMED])}: all are trained on)"
+
+    def _listed(self) -> str:
+        counts = self._counts or {}
+        named = [f"{name}/ ({count} videos)" for name, count in list(counts.items())[:MAX_NAMED]]
+        named += [f"{len(counts) - MAX_NAMED} other folders"] * (len(counts) > MAX_NAMED)
+        return ", ".join(named + [f"{self._num_loose} videos in no folder"] * bool(self._num_loose))
+
+
+def refuse_deep_parts(folder: str, parents: set[str]) -> None:
+    """Refuse parts that lie deeper than they are looked for, which would be mixed without a word.
+
+    Args:
+        folder: The root.
+        parents: The folders below it that hold videos.
+
+    Raises:
+        ValueError: If folders below the root hold a training and a held-out folder.
+
+    >>> refuse_deep_parts("v", {"v/sky/train", "v/sea/test"})
+    >>> refuse_deep_parts("v", {"v/sky/train", "v/sky/test"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: got test, train in v/sky; expected parts of a data set in v itself; name v/sky, or set data.layout ...
+    """
+    parts: dict[str, dict[str, str]] = {}
+    for parent in parents:
+        names = parent.removeprefix(folder).strip("/").split("/")
+        for depth, name in enumerate(names[1:], 1):
+            if (part := split_of(name)) is not None:
+                parts.setdefault("/".join(names[:depth]), {})[part] = name
+    home = min((home for home, found in parts.items() if "train" in found and len(found) > 1), default=None)
+    if home is not None:
+        raise ValueError(
+            f"got {', '.join(sorted(parts[home].values()))} in {folder}/{home}; expected parts of a data set in "
+            f"{folder} itself; name {folder}/{home}, or set {SETTING} to classes, for the folders of {folder}, or to "
+            f"flat, to train on all of it"
+        )
+
+
+def _look(folder: str) -> tuple[list[str], int, tuple[str, ...]]:
+    """Return the sub-folders of a folder, sorted, how many videos and tars lie in it itself, and its metadata."""
+    try:
+        if is_remote(folder):
+            system, place = fsspec.core.url_to_fs(folder)
+            entries = [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry["type"]) for entry in system.ls(place)]
+        else:
+            with os.scandir(folder) as found:
+                entries = [(entry.name, "directory" if entry.is_dir() else "file") for entry in found]
+    except (OSError, KeyError):
+        return [], 0, ()  # whoever lists the videos says what is wrong
+    seen = [(name, kind) for name, kind in entries if not is_hidden(name)]
+    files = sorted(name for name, kind in seen if kind != "directory")
+    metadata = tuple(f"{folder}/{name}" for name in files if is_metadata(name))
+    return sorted(name for name, kind in seen if kind == "directory"), sum(map(_is_footage, files)), metadata
+
+
+def _is_footage(name: str) -> bool:
+    return is_video(name) or name.lower().endswith(".tar")
+
+
+def _count(folder: str, name: str) -> int:
+    """Return how many videos lie in a sub-folder, which may be shards."""
+    path = f"{folder}/{name}"
+    return sum(1 for _ in shard_rows(path)) if is_shards(path) else len(find_videos(path).paths)
+
+
+def _only(folder: str, part: str, names: list[str]) -> str:
+    """Return the one folder for a part; empty ones do not count where there are several."""
+    full = names if len(names) == 1 else [name for name in names if _count(folder, name)]
+    if len(full) > 1:
+        raise ValueError(
+            f"got {' and '.join(full)} in {folder}, which all mean {part}; expected one folder for each part; merge or "
+            f"rename them, or set {SETTING} to classes or flat"
+        )
+    return (full or names)[0]
+
+
+def _refuse_resemblance(folder: str, names: list[str], layout: Layout) -> None:
+    """Refuse what can be parts with longer names, and a wish for parts where there are none."""
+    if layout == "splits":
+        raise ValueError(
+            f"got {SETTING}=splits for {folder} with the folders {', '.join(names[:MAX_NAMED]) or '(none)'}; expected "
+            f"train, and held_out, val or test; rename them, or leave the setting out"
+        )
+    parts = {part: name for name in names if (part := resembles_split(name)) is not None}
+    if "train" in parts and len(parts) > 1:
+        raise ValueError(
+            f"got the folders {', '.join(sorted(parts.values()))} in {folder}; expected one of two readings: "
+            f"parts of a data set, or classes (all are trained on); set {SETTING} to splits for the first, to classes "
+            f"for the second"
+        )

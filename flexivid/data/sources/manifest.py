@@ -1,0 +1,200 @@
+"""The videos of a data set, their classes and captions, from a folder or a list; no video is opened.
+
+Folders: ``layout`` tells which are parts of the data set. In a part, when every video sits in an immediate sub-folder
+and there are at least two such folders, the folders are the classes, numbered in sorted order, or as they say where all
+of them are numbers. Otherwise there are no classes and every label is -1. The caption is what ``metadata.csv`` says
+(see ``metadata``), else the text beside a video (``x.mp4`` and ``x.txt``), else the name of its class. Lists: see
+``tables``. Rows are kept in an Arrow table, not as objects. What is not used is told in the manifest's notes, and as a
+``LeftOutWarning``.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexivid.data.lists.classes import number_column, part_by_split
+from flexivid.data.lists.tables import column_name, is_table, read_table, read_ucf101
+from flexivid.data.sources.folder_manifest import read_folder
+from flexivid.data.sources.folders import find_videos
+from flexivid.data.sources.layout import SETTING, Collection, Layout, collection_of, find_parts
+from flexivid.data.sources.leftovers import LeftOutWarning
+from flexivid.data.sources.manifest_rows import Items, Manifest, VideoItem, read_caption, rows_of, text_beside
+from flexivid.runtime.paths import is_remote, resolve
+from flexivid.runtime.printable import printable
+
+__all__ = ["Items", "LeftOutWarning", "Manifest", "Manifests", "VideoItem", "find_splits", "read_caption"]
+__all__ += ["read_manifests", "scan", "text_beside"]
+
+
+class Manifests(NamedTuple):
+    """What to train on, and what is held out, if anything is; classes have the same numbers in both.
+
+    >>> Manifests(Manifest.of([]), None).held_out is None
+    True
+    """
+
+    train: Manifest
+    held_out: Manifest | None
+
+
+def read_manifests(root: str | os.PathLike[str] | Collection) -> Manifests:
+    r"""Find the videos of a data set, wherever it is and however it is kept.
+
+    Args:
+        root: A folder, with or without training and held-out folders in it (see ``layout``); a list (see ``tables``),
+            whose column ``split`` is honoured; a folder or a train list of UCF101; or a url of these. A ``Collection``
+            also says how folders are read.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If there is no video, if a list cannot be made sense of, or if folders can be read in two ways.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/list.csv"
+    >>> _ = open(path, "w").write("path,class,split\na.mp4,wind,train\nb.mp4,waves,val\n")
+    >>> manifests = read_manifests(path)
+    >>> manifests.train.items[0].label, manifests.held_out.items[0].label, manifests.train.class_names
+    (1, 0, ('waves', 'wind'))
+    """
+    collection = collection_of(root)
+    place, layout = collection
+    if is_table(place) and not os.path.isdir(place):
+        if layout != "auto":
+            warnings.warn(f"got {SETTING}={layout} for the list {place}; it has no effect; leave it out", stacklevel=2)
+        manifests = _by_split(read_table(place), place, None)
+    elif layout == "auto" and (train_list := _ucf101_list(place)) is not None:
+        table, class_names = read_ucf101(train_list)
+        manifests = _by_split(table, place, class_names, notes=_unlisted(table, place))
+    else:
+        manifests = _read_folders(collection)
+    _tell(note for part in manifests if part is not None for note in part.notes)
+    return manifests
+
+
+def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> Manifest:
+    """Find every video below a folder, at any depth, in any letter case; hidden files and folders are skipped.
+
+    Args:
+        root: The folder, or its url; links are followed. Or shards (see ``shards``), which name their own classes.
+        class_names: The classes to use, so that a held-out folder gets the numbers of its training folder;
+            None lets the folders decide.
+
+    Returns:
+        The videos and their classes.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is a file, holds no video, or holds a class that ``class_names`` lacks.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("wind/a.MP4", "waves/b.webm", "waves/.c.mp4", "waves/notes.md"):
+    ...     (root / name).parent.mkdir(exist_ok=True)
+    ...     (root / name).touch()
+    >>> [(item.path.name, item.label) for item in scan(root).items]
+    [('b.webm', 0), ('a.MP4', 1)]
+    """
+    manifest, _ = read_folder(resolve(root), class_names=class_names)
+    _tell(manifest.notes)
+    return manifest
+
+
+def find_splits(root: str | os.PathLike[str]) -> tuple[Path, Path | None]:
+    """Return the folder to train on and the held-out folder, if there is one (see ``layout.find_parts``).
+
+    Raises:
+        ValueError: If there is a held-out folder but no training folder: it would be trained on.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for split in ("train", "val"):
+    ...     (root / split).mkdir()
+    >>> [folder.name for folder in find_splits(root)]
+    ['train', 'val']
+    """
+    parts = find_parts(resolve(root))
+    return Path(parts.train), None if parts.held_out is None else Path(parts.held_out)
+
+
+def _tell(notes: Iterable[str]) -> None:
+    for note in dict.fromkeys(notes):
+        warnings.warn(printable(note), LeftOutWarning, stacklevel=1)  # from one place: once a run
+
+
+def _read_folders(collection: Collection) -> Manifests:
+    place, layout = collection
+    parts = find_parts(place, layout)
+    inner: Layout = "auto" if layout == "splits" else layout
+    if parts.train == place:
+        manifest, split = read_folder(place, layout=inner, is_root=True)
+        return Manifests(manifest, None) if split is None else _parted(manifest, split)
+    train, _ = read_folder(parts.train, layout=inner, above=parts.metadata)
+    train = Manifest(train.table, train.class_names, train.root, parts.notes + train.notes)
+    if parts.held_out is None:
+        return Manifests(train, None)
+    return Manifests(train, read_folder(parts.held_out, class_names=train.class_names, above=parts.metadata)[0])
+
+
+def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
+    """Part a folder by what its list says; videos that it does not name are in no part."""
+    known = pc.is_valid(split)
+    rows, names, root, notes = manifest
+    rows = rows.filter(known)
+    train, held_out = part_by_split(split.filter(known), f"the metadata of {root}", paths=rows["path"])
+    part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
+    return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
+
+
+def _ucf101_list(root: str) -> str | None:
+    """Return the train list of UCF101 that a path means, if it does."""
+    if is_remote(root):
+        return None
+    names = [root] if os.path.basename(root).startswith("trainlist") else []
+    names += [f"{root}/{folder}trainlist01.txt" for folder in ("", "ucfTrainTestlist/")]
+    beside = (name for name in names if os.path.isfile(os.path.join(os.path.dirname(name), "classInd.txt")))
+    return next((name for name in beside if os.path.isfile(name)), None)
+
+
+def _unlisted(table: pa.Table, root: str) -> tuple[str, ...]:
+    """Tell of videos in a folder that its own lists do not name."""
+    if not os.path.isdir(root):
+        return ()
+    paths = find_videos(root).paths
+    rest = paths.filter(
+        pc.invert(pc.is_in(paths, value_set=pc.cast(table["path"], pa.large_string()).combine_chunks()))
+    )
+    named = f"got {len(rest)} videos in {root} that its train and test lists do not name, such as"
+    return (f"{named} {rest[0]}; they are left out; set {SETTING} to classes to read the folders",) if len(rest) else ()
+
+
+def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None, notes: tuple[str, ...] = ()) -> Manifests:
+    table, hidden = _without_hidden(table, root)
+    notes += hidden
+    columns = set(table.column_names)
+    labels, names = pa.nulls(len(table), pa.int32()), tuple(class_names or ())
+    if "label" in columns:
+        labels, names = number_column(table["label"], class_names, root, name=column_name(table, "label"))
+    words = table["caption"] if "caption" in columns else None
+    rows = rows_of(table["path"], labels, names if words is None else (), caption=words)
+    if "split" not in columns:
+        return Manifests(Manifest(rows, names, root, notes), None)
+    train, held_out = part_by_split(table["split"], root, name=column_name(table, "split"))
+    part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
+    return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
+
+
+def _without_hidden(table: pa.Table, root: str) -> tuple[pa.Table, tuple[str, ...]]:
+    """Leave out what macOS puts beside files, which whoever lists a folder takes for videos."""
+    hidden = pc.match_substring_regex(table["path"], r"(^|/)(\._[^/]*$|__MACOSX/)")
+    number = pc.sum(hidden).as_py()
+    if not number:
+        return table, ()
+    first = table["path"].filter(hidden)[0]
+    return table.filter(pc.invert(hidden)), (
+        f"got {number} hidden files in {root}, such as {first}; they are left out; remove the rows",
+    )

@@ -1,0 +1,183 @@
+"""Write a litdata store out of any list of videos, into a folder or to a remote address.
+
+A sample is a list of three byte strings: a JSON record (key, label, caption), the facts of the video, its file. litdata
+writes the chunks and their index; ``rows.jsonl.gz`` (see ``shards``) is taken from the finished chunks. ``index.json``
+comes last, so a store that was cut short is not mistaken for a whole one. Memory: one chunk; disk, for a remote store:
+one chunk as well. Needs the extra ``shards``.
+"""
+
+import gzip
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any, NamedTuple
+
+from flexivid.data.decoding.facts import VideoError
+from flexivid.data.lists.cells import pack
+from flexivid.data.sources.shards import CLASSES, INDEX, ROWS, chunk_rows, to_record
+from flexivid.data.storage.byte_range import parse_byte_range, read_bytes, remote
+from flexivid.runtime.paths import is_remote, resolve
+
+Source = tuple[str, int, str, bytes]  # path, label, caption, facts
+MAX_VIDEO_BYTES = (1 << 32) - (1 << 24)  # litdata counts the bytes of a chunk with 32 bits
+
+
+class ShardReport(NamedTuple):
+    """What was written.
+
+    Args:
+        num_videos: Videos in the store.
+        num_chunks: Files that hold them.
+        num_bytes: Their size.
+        bad: (path, reason) of each video that could not be read and was left out.
+
+    >>> ShardReport(num_videos=2, num_chunks=1, num_bytes=2048, bad=()).bad
+    ()
+    """
+
+    num_videos: int
+    num_chunks: int
+    num_bytes: int
+    bad: tuple[tuple[str, str], ...]
+
+
+def sources_of(videos: Any) -> Iterator[Source]:
+    r"""Go through an index (``Videos``): path, label, captions (see ``cells.pack``), facts of each row.
+
+    >>> class Two:
+    ...     label, facts, captions = [0, 1], lambda self, row: b"", [("waves",), ("wind", "air")].__getitem__
+    ...     path, __len__ = "1.mp4 2.mp4".split().__getitem__, lambda self: 2
+    >>> list(sources_of(Two()))
+    [('1.mp4', 0, 'waves', b''), ('2.mp4', 1, 'wind\x00air', b'')]
+    """
+    for row in range(len(videos)):
+        yield videos.path(row), int(videos.label[row]), pack(videos.captions(row)), videos.facts(row)
+
+
+def write_shards(
+    videos: Iterable[Source],
+    output: str | os.PathLike[str],
+    *,
+    chunk_bytes: int = 64 << 20,
+    class_names: Sequence[str] = (),
+    progress: bool = True,
+) -> ShardReport:
+    """Copy videos into a new store, in the order given; sort or shuffle them before.
+
+    Args:
+        videos: (path, label, caption, facts) of each; paths may be remote or byte ranges of other shards.
+        output: A folder, or an address for fsspec (``s3://...`` needs s3fs).
+        chunk_bytes: Size of the files to aim for.
+        class_names: What the labels stand for, to be kept in the store.
+        progress: Show a progress bar.
+
+    Returns:
+        What was written, and what had to be left out.
+
+    Raises:
+        ValueError: If ``output`` is in use, if no video can be read, or if ``chunk_bytes`` is out of range.
+        ImportError: If litdata is not installed.
+
+    >>> write_shards([], "store", chunk_bytes=0)
+    Traceback (most recent call last):
+    ValueError: got chunk_bytes 0; expected 1 to 4278190080; 67108864 suits most collections
+    """
+    if not 1 <= chunk_bytes <= MAX_VIDEO_BYTES:
+        raise ValueError(
+            f"got chunk_bytes {chunk_bytes}; expected 1 to {MAX_VIDEO_BYTES}; {64 << 20} suits most collections"
+        )
+    target = _Target(resolve(output))
+    with tempfile.TemporaryDirectory(dir=target.near) as folder:
+        bad: list[tuple[str, str]] = []
+        with gzip.open(os.path.join(folder, ROWS), "wt", encoding="utf-8") as listing:
+            chunks = _write_chunks(_shown(videos, progress), folder, chunk_bytes=chunk_bytes, bad=bad)
+            counts = [_finish(chunk, listing, target) for chunk in chunks]
+        if not counts:
+            first = f"{bad[0][0]}: {bad[0][1]}" if bad else "an empty list"
+            raise ValueError(f"got no video that can be read ({first}); expected at least one; correct the list")
+        with open(os.path.join(folder, CLASSES), "w", encoding="utf-8") as stream:
+            json.dump(list(class_names), stream)
+        for name in (ROWS, CLASSES, INDEX):
+            target.take(os.path.join(folder, name))
+    return ShardReport(sum(n for n, _ in counts), len(counts), sum(size for _, size in counts), tuple(bad))
+
+
+class _Target:
+    """Where finished files go: moved into a folder of this machine, or uploaded."""
+
+    def __init__(self, output: str) -> None:
+        self.output, self._filesystem = output, None
+        self.near: str | None = None
+        if is_remote(output):
+            self._filesystem, self._name = remote(self.output)
+            used = self._filesystem.exists(f"{self._name}/{INDEX}")
+        else:
+            used = os.path.exists(output) and (not os.path.isdir(output) or bool(os.listdir(output)))
+        if used:
+            raise ValueError(f"got {output}, which is in use; expected a new folder; name another, or remove it")
+        if self._filesystem is None:
+            os.makedirs(output, exist_ok=True)
+            self.near = os.path.dirname(os.path.abspath(output))  # the same disk: moving costs nothing
+
+    def take(self, file: str) -> None:
+        name = os.path.basename(file)
+        if self._filesystem is None:
+            os.replace(file, os.path.join(self.output, name))
+        else:
+            self._filesystem.put_file(file, f"{self._name}/{name}")
+            os.remove(file)
+
+
+def _write_chunks(
+    videos: Iterable[Source], folder: str, *, chunk_bytes: int, bad: list[tuple[str, str]]
+) -> Iterator[str]:
+    """Yield the path of each chunk once it is on disk; it may be moved away then."""
+    writer = _writer(folder, chunk_bytes)
+    number = 0
+    for path, label, caption, facts in videos:
+        try:
+            content = read_bytes(path)
+            if len(content) > MAX_VIDEO_BYTES:
+                raise VideoError(path, f"has {len(content)} bytes, more than the {MAX_VIDEO_BYTES} a chunk can hold")
+        except VideoError as error:
+            bad.append((error.path, error.reason))
+            continue
+        record = json.dumps({"key": path, "label": label, "caption": caption}).encode()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="An item was larger than the target chunk size")
+            chunk = writer.add_item(number, [record, facts, content])
+        number += 1
+        if chunk is not None:
+            yield chunk
+    if number:
+        yield from (os.path.join(folder, os.path.basename(chunk)) for chunk in writer.done())
+        writer.merge(1)
+
+
+def _writer(folder: str, chunk_bytes: int) -> Any:
+    try:
+        from litdata.streaming.writer import BinaryWriter
+    except ImportError as error:
+        raise ImportError("got no package litdata; expected it for writing; pip install 'flexivid[shards]'") from error
+    return BinaryWriter(folder, chunk_bytes=chunk_bytes)
+
+
+def _finish(chunk: str, listing: IO[str], target: _Target) -> tuple[int, int]:
+    number, size = 0, os.path.getsize(chunk)
+    for row in chunk_rows(chunk):
+        listing.write(json.dumps(to_record(row, parse_byte_range(row.path))) + "\n")
+        number += 1
+    target.take(chunk)
+    return number, size
+
+
+def _shown(videos: Iterable[Source], progress: bool) -> Iterable[Source]:
+    if not progress:
+        return videos
+    from rich.console import Console
+    from rich.progress import track
+
+    total = len(videos) if isinstance(videos, Sequence) else None
+    return track(videos, description="shards", total=total, console=Console(stderr=True))

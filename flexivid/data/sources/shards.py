@@ -1,0 +1,169 @@
+"""Collections that outgrow a file system: many videos in few large files, addressed by byte range.
+
+Two forms are read. A **litdata** store, as ``write_shards`` makes it: ``index.json``, ``chunk-*.bin``, and
+``rows.jsonl.gz`` beside them, which repeats the small fields so that a remote store is listed without reading it all.
+**webdataset** tars: ``1.mp4`` with ``1.txt`` (caption), ``1.cls`` (class number) or ``1.json`` beside it.
+
+A store is listed once, into rows; from there on each video is a byte range with random access, and the plan of an
+epoch, its order, its division among ranks and its state are the same as for files. So nothing here streams, shuffles
+or keeps a position. The price, next to litdata's own reader: one request for each clip instead of one for each chunk.
+Reading needs neither litdata nor torch, which keeps the processes that decode small.
+"""
+
+import base64
+import gzip
+import io
+import json
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.sources.tars import is_tar, tar_rows, tars_in
+from flexivid.data.storage.byte_range import ByteRange, ShardRow, read_range
+from flexivid.runtime.paths import is_remote, resolve
+
+INDEX = "index.json"  # litdata's name
+ROWS = "rows.jsonl.gz"
+CLASSES = "classes.json"
+NUM_LEAVES = 3  # of a sample: JSON record, facts, video
+
+
+def is_shards(url: str | os.PathLike[str]) -> bool:
+    """Say whether a folder or address holds shards: a litdata store, a tar, or a folder or pattern of tars.
+
+    >>> is_shards("films-{0000..0099}.tar"), is_shards("nowhere")
+    (True, False)
+    """
+    name = resolve(url)
+    return is_tar(name) or _is_store(name) or bool(tars_in(name))
+
+
+def shard_rows(url: str | os.PathLike[str], leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
+    """List a store, in the order in which it is stored; neighbours lie in the same shard.
+
+    Args:
+        url: What ``is_shards`` accepts.
+        leftovers: Counts what tars hold besides.
+
+    Raises:
+        ValueError: If there is no store, or one of another form.
+
+    >>> try:
+    ...     next(shard_rows("nowhere"))
+    ... except ValueError as error:
+    ...     print(str(error)[:33])
+    got nowhere, which holds no shard
+    """
+    name = resolve(url)
+    if not is_shards(name):
+        raise ValueError(f"got {name}, which holds no shards; expected {INDEX} or *.tar there; correct the path")
+    tars = tars_in(name)
+    if is_tar(name) or tars:
+        for tar in tars:
+            yield from tar_rows(tar, leftovers)
+    else:
+        yield from _listed(name if is_remote(name) else os.path.abspath(name))
+
+
+def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the names of the classes that ``write_shards`` was given; empty: none.
+
+    >>> class_names("nowhere")
+    ()
+    """
+    content = _optional(f"{resolve(url)}/{CLASSES}")
+    return tuple(json.loads(content)) if content else ()
+
+
+def _is_store(folder: str) -> bool:
+    """Say whether a folder has litdata's index; others call files so, too."""
+    content = _optional(f"{folder}/{INDEX}")
+    try:
+        index = json.loads(content or b"null")
+    except ValueError:
+        return False
+    return isinstance(index, dict) and {"config", "chunks"} <= index.keys()
+
+
+def _listed(store: str) -> Iterator[ShardRow]:
+    index = json.loads(read_range(ByteRange(f"{store}/{INDEX}", 0, -1)))
+    _check(store, index["config"])
+    listing = _optional(f"{store}/{ROWS}")
+    if listing is None:
+        for chunk in index["chunks"]:
+            yield from chunk_rows(f"{store}/{chunk['filename']}")
+        return
+    with gzip.open(io.BytesIO(listing), "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield from_record(json.loads(line), store)
+
+
+def _check(store: str, config: dict[str, Any]) -> None:
+    wanted = {"data_format": ["bytes"] * NUM_LEAVES, "compression": None, "encryption": None}
+    found = {name: config.get(name) for name in wanted}
+    if found != wanted:
+        raise ValueError(
+            f"got {store}, a litdata store of {found}; expected {wanted}; write it with flexivid.data.sources.shard_writer"
+        )
+
+
+def chunk_rows(file: str) -> Iterator[ShardRow]:
+    """List one chunk of a litdata store from the chunk itself.
+
+    Layout, uint32 little endian: number of samples n, n + 1 offsets, samples; a sample is the sizes of its leaves and
+    then the leaves.
+
+    >>> import tempfile
+    >>> file = tempfile.mkdtemp() + "/chunk-0-0.bin"
+    >>> sample = struct.pack("<3I", 12, 0, 5) + b'{"key": "a"}' + b"" + b"video"
+    >>> with open(file, "wb") as stream:
+    ...     print(stream.write(struct.pack("<3I", 1, 12, 12 + len(sample)) + sample))
+    41
+    >>> [(row.key, row.path.split("#")[1]) for row in chunk_rows(file)]
+    [('a', '36+5')]
+    """
+    (number,) = struct.unpack("<I", read_range(ByteRange(file, 0, 4)))
+    offsets = struct.unpack(f"<{number + 1}I", read_range(ByteRange(file, 4, 4 * (number + 1))))
+    for offset in offsets[:-1]:
+        begin = offset + 4 * NUM_LEAVES
+        sizes = struct.unpack(f"<{NUM_LEAVES}I", read_range(ByteRange(file, offset, 4 * NUM_LEAVES)))
+        record = json.loads(read_range(ByteRange(file, begin, sizes[0])))
+        facts = read_range(ByteRange(file, begin + sizes[0], sizes[1]))
+        video = ByteRange(file, begin + sizes[0] + sizes[1], sizes[2])
+        yield ShardRow(video.path, record["key"], record.get("label", -1), record.get("caption", ""), facts)
+
+
+def to_record(row: ShardRow, video: ByteRange) -> dict[str, Any]:
+    """Return a row as a line of ``rows.jsonl.gz``; the file is named relative to the store, which may move.
+
+    >>> row = ShardRow("shard:store/chunk-0-0.bin#36+5", "a", -1, "", b"")
+    >>> to_record(row, ByteRange("store/chunk-0-0.bin", 36, 5))["file"]
+    'chunk-0-0.bin'
+    """
+    file = video.file.rpartition("/")[2]
+    facts = base64.b64encode(row.facts).decode()
+    place = {"file": file, "offset": video.offset, "size": video.size}
+    return {**place, "key": row.key, "label": row.label, "caption": row.caption, "facts": facts}
+
+
+def from_record(record: dict[str, Any], store: str) -> ShardRow:
+    """Read a line of ``rows.jsonl.gz`` back.
+
+    >>> row = ShardRow("shard:store/chunk-0-0.bin#36+5", "a", -1, "", b"facts")
+    >>> from_record(to_record(row, ByteRange("store/chunk-0-0.bin", 36, 5)), "store") == row
+    True
+    """
+    if "/" in record["file"] or record["file"] in ("", "..") or min(record["offset"], record["size"]) < 0:
+        raise ValueError(f"got {record['file']!r} in {store}/{ROWS}; expected a file of that store; write it anew")
+    video = ByteRange(f"{store}/{record['file']}", record["offset"], record["size"])
+    facts = base64.b64decode(record["facts"])
+    return ShardRow(video.path, record["key"], record["label"], record["caption"], facts)
+
+
+def _optional(file: str) -> bytes | None:
+    try:
+        return read_range(ByteRange(file, 0, -1))
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,1 @@
+"""Bytes: files, remote addresses, ranges inside shards, downloads, archives."""

@@ -1,0 +1,167 @@
+"""Where the bytes of a video are: a file, a remote address, or a range of bytes inside a shard.
+
+A range is written as a path, ``shard:<file or url>#<offset>+<size>``, so that it travels wherever a path does: through
+manifests, indices and requests. Whoever decodes needs nothing but that path: no library, no open store, no state.
+Imports the standard library only; fsspec is loaded for remote addresses.
+"""
+
+import os
+from typing import IO, Any, NamedTuple
+
+from flexivid.data.decoding.facts import VideoError
+from flexivid.runtime.paths import is_remote
+
+PREFIX = "shard:"
+
+
+class ByteRange(NamedTuple):
+    """Bytes inside a file.
+
+    Args:
+        file: The file or url that holds them.
+        offset: Where they begin.
+        size: How many there are.
+
+    >>> ByteRange("s3://films/chunk-0-0.bin", 32, 1000).path
+    'shard:s3://films/chunk-0-0.bin#32+1000'
+    """
+
+    file: str
+    offset: int
+    size: int
+
+    @property
+    def path(self) -> str:
+        """The range, written as a path."""
+        return f"{PREFIX}{self.file}#{self.offset}+{self.size}"
+
+
+class ShardRow(NamedTuple):
+    """One video of a store.
+
+    Args:
+        path: Its byte range, as a path.
+        key: Its name in the store.
+        label: Number of its class, or -1.
+        caption: Words for it, or empty.
+        facts: What ``probe`` found when it was stored, as bytes; empty: not known.
+
+    >>> ShardRow("shard:films.tar#512+1000", "waves/1.mp4", 3, "waves", b"").label
+    3
+    """
+
+    path: str
+    key: str
+    label: int
+    caption: str
+    facts: bytes
+
+
+def is_byte_range(path: object) -> bool:
+    """Say whether a path stands for bytes inside a shard.
+
+    >>> is_byte_range("shard:films.tar#512+1000"), is_byte_range("films/1.mp4"), is_byte_range(b"shard:")
+    (True, False, False)
+    """
+    return isinstance(path, str) and path.startswith(PREFIX)
+
+
+def parse_byte_range(path: str) -> ByteRange:
+    """Read a range back from its path.
+
+    Raises:
+        ValueError: If the path has another form.
+
+    >>> parse_byte_range("shard:films #1.tar#512+1000")
+    ByteRange(file='films #1.tar', offset=512, size=1000)
+    """
+    file, _, numbers = path.removeprefix(PREFIX).rpartition("#")
+    offset, _, size = numbers.partition("+")
+    if not (path.startswith(PREFIX) and file and offset.isdecimal() and size.isdecimal()):
+        raise ValueError(
+            f"got {path}; expected {PREFIX}<file>#<offset>+<size>; take the path from an index of the shards"
+        )
+    return ByteRange(file, int(offset), int(size))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a whole video: a range of a shard, a remote address or a plain file.
+
+    Args:
+        path: Any of the three. Remote addresses need the package of their protocol (s3fs for ``s3://``).
+
+    Returns:
+        The bytes of the video file.
+
+    Raises:
+        VideoError: If they cannot be read, or if the shard ends too early.
+
+    >>> import tempfile
+    >>> file = tempfile.mkdtemp() + "/shard.bin"
+    >>> with open(file, "wb") as stream:
+    ...     print(stream.write(b"0123456789"))
+    10
+    >>> read_bytes(ByteRange(file, 3, 4).path), read_bytes(file)
+    (b'3456', b'0123456789')
+    """
+    name = os.fspath(path)
+    wanted = parse_byte_range(name) if is_byte_range(name) else ByteRange(name, 0, -1)
+    try:
+        content = read_range(wanted)
+    except Exception as error:  # each remote protocol has errors of its own
+        raise VideoError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if wanted.size >= 0 and len(content) != wanted.size:
+        raise VideoError(name, f"the shard ends early: {len(content)} of {wanted.size} bytes are there")
+    return content
+
+
+def read_range(wanted: ByteRange) -> bytes:
+    """Read as many of the bytes as there are; a size of -1 means up to the end. Errors are those of the file system.
+
+    >>> import tempfile
+    >>> file = tempfile.mkdtemp() + "/shard.bin"
+    >>> with open(file, "wb") as stream:
+    ...     print(stream.write(b"0123456789"))
+    10
+    >>> read_range(ByteRange(file, 8, 100))
+    b'89'
+    """
+    if is_remote(wanted.file):
+        filesystem, name = remote(wanted.file)
+        end = None if wanted.size < 0 else wanted.offset + wanted.size
+        return filesystem.cat_file(name, start=wanted.offset, end=end) if wanted.size else b""
+    with open(wanted.file, "rb") as stream:
+        stream.seek(wanted.offset)
+        return stream.read(wanted.size)
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """Open a local file or a url to read its bytes; a local name is taken as it is, whatever is in it.
+
+    >>> try:
+    ...     open_binary("2024::trip/1.txt")
+    ... except FileNotFoundError as error:
+    ...     error.filename
+    '2024::trip/1.txt'
+    """
+    if not is_remote(path):
+        return open(path, "rb")
+    filesystem, name = remote(path)
+    return filesystem.open(name, "rb")
+
+
+def remote(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a url, and the name of the file in it.
+
+    Raises:
+        ValueError: If the protocol is unknown, or if its package is not installed.
+
+    >>> remote("memory://films/1.mp4")[1]
+    '/films/1.mp4'
+    """
+    from fsspec.core import url_to_fs  # a tenth of a second, and local files do without
+
+    try:
+        return url_to_fs(url)
+    except ImportError as error:
+        raise ValueError(f"got {url}; expected a protocol whose package is installed; {error}") from error

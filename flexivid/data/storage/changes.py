@@ -1,0 +1,115 @@
+"""Has a file changed? Answered for many files at once, without opening them.
+
+A fingerprint is two numbers: the size in bytes, and a stamp, which is the time of the last change in nanoseconds; for
+files elsewhere, the version that their store reports. Standard library and fsspec.
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import fsspec
+import numpy as np
+
+from flexivid.data.storage.byte_range import is_byte_range, open_binary, parse_byte_range
+from flexivid.runtime.paths import is_remote
+
+MISSING = (-1, 0)
+VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+ENDS = 1 << 16  # bytes at either end of a file that stand for its contents
+NUM_THREADS = 16  # looking up names waits for a disk or a network, not for the processor
+CHUNK = 4096
+
+
+def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
+    """Return the size and the stamp of every file, (n, 2) int64; -1 and 0 where there is none.
+
+    Args:
+        paths: Files, folders of pictures, urls.
+        contents: Stamp a file with a hash of its two ends, for stores that do not keep the time of a change.
+
+    >>> fingerprints(["nowhere.mp4"]).tolist()
+    [[-1, 0]]
+    """
+    result = np.empty((len(paths), 2), np.int64)
+    remote = [row for row, path in enumerate(paths) if is_remote(path) and not is_byte_range(path)]
+    look = _contents if contents else _stat
+    local: Iterable[int] = range(len(paths)) if not remote else sorted(set(range(len(paths))) - set(remote))
+    _fill(result, paths, list(local), look)
+    if contents:
+        _fill(result, paths, remote, look)
+    elif remote:
+        known = _listed([paths[row] for row in remote])
+        for row in remote:
+            result[row] = known.get(paths[row], MISSING)
+    return result
+
+
+def _fill(result: np.ndarray, paths: Sequence[str], rows: list[int], look: Callable[[str], tuple[int, int]]) -> None:
+    chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        found = pool.map(lambda chunk: [look(paths[row]) for row in chunk], chunks)
+        for chunk, prints in zip(chunks, found, strict=True):
+            result[chunk] = prints
+
+
+def _stat(path: str) -> tuple[int, int]:
+    if is_byte_range(path):  # shards are written once: a changed one has other ranges
+        return parse_byte_range(path).size, 1
+    try:
+        status = os.stat(path)
+    except OSError:
+        return MISSING
+    return status.st_size, status.st_mtime_ns
+
+
+def _contents(path: str) -> tuple[int, int]:
+    if is_byte_range(path):
+        return _stat(path)
+    try:
+        with open_binary(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            ends = file.read(ENDS)
+            file.seek(max(0, size - ENDS))
+            return size, _number(ends + file.read(ENDS))
+    except OSError:  # a folder of pictures is one, too
+        return _stat(path)
+
+
+def _listed(urls: list[str]) -> dict[str, tuple[int, int]]:
+    """Look files up folder by folder: a store lists a thousand files as fast as it describes one."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for url in urls:
+        folders[url.rsplit("/", 1)[0]].append(url)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        parts = pool.map(lambda folder: _one_folder(folder, folders[folder]), folders)
+        return {url: found for part in parts for url, found in part.items()}
+
+
+def _one_folder(folder: str, urls: list[str]) -> dict[str, tuple[int, int]]:
+    system, place = fsspec.core.url_to_fs(folder)
+    if folder.startswith(("http://", "https://")):  # which have no folders
+        return {url: _described(partial(system.info, url)) for url in urls}
+    try:
+        entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in system.ls(place, detail=True)}
+    except OSError:
+        return {}
+    return {url: _described(partial(entries.__getitem__, url.rsplit("/", 1)[-1])) for url in urls}
+
+
+def _described(find: Callable[[], dict[str, Any]]) -> tuple[int, int]:
+    try:
+        entry = find()
+    except (OSError, KeyError):
+        return MISSING
+    version = next((entry[name] for name in VERSIONS if entry.get(name)), "")
+    return int(entry.get("size") or 0), _number(str(version).encode())
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)

@@ -1,0 +1,117 @@
+"""What the programs that make a data set share: an archive fetched and unpacked once, and the list of its videos.
+
+Downloads lie in ``<output>/downloads``; they may be removed once the data set is made. The list, ``manifest.csv``, is
+written last: a data set without it is not finished.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from flexivid.data.storage.archives import extract
+from flexivid.data.storage.download import DownloadError, download
+from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.printable import printable
+from flexivid.runtime.whole_file import whole_file
+
+Row = tuple[str, str, str]  # path relative to the output, class or empty, split
+MANIFEST = "manifest.csv"
+
+
+def add_flags(parser: argparse.ArgumentParser, output: Path) -> None:
+    """Add what every recipe takes: ``--output``, ``--limit``, ``--quiet``.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_flags(parser, Path("data/films"))
+    >>> parser.parse_args(["--limit", "5"]).limit
+    5
+    """
+    parser.add_argument("--output", type=resolve_path, default=output, help="folder to make")
+    parser.add_argument("--limit", type=int, default=None, help="list so many videos of each split only")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def run(make: Callable[[argparse.Namespace], dict[str, int]], options: argparse.Namespace) -> int:
+    """Make a data set and say so, or say what is wrong; return the exit status.
+
+    >>> run(lambda options: {"train": 3}, argparse.Namespace(output=Path("films")))
+    0
+    """
+    try:
+        counts = make(options)
+    except (DownloadError, ValueError, OSError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return 2
+    print(f"{options.output / MANIFEST}: {counts}", file=sys.stderr)
+    return 0
+
+
+def unpacked(
+    url: str, folder: Path, *, archive: Path | None = None, name: str = "", checksum: str = "", progress: bool = True
+) -> Path:
+    """Return a folder with the contents of an archive, which is fetched and unpacked if it is not there.
+
+    Args:
+        url: Address of the archive.
+        folder: The folder to make.
+        archive: The archive, if it is here already; nothing is fetched then.
+        name: What to call the download; the last part of the url by default.
+        checksum: As in ``download``.
+        progress: Show progress bars.
+
+    >>> import tempfile, zipfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> with zipfile.ZipFile(root / "films.zip", "w") as content:
+    ...     content.writestr("1.mp4", "video")
+    >>> [path.name for path in unpacked((root / "films.zip").as_uri(), root / "films", progress=False).iterdir()]
+    ['1.mp4']
+    """
+    if folder.is_dir():
+        return folder
+    if archive is None:
+        archive = folder.parent / "downloads" / (name or url.rstrip("/").rpartition("/")[2])
+        download(url, archive, checksum=checksum, progress=progress)
+    elif not archive.is_file():
+        raise FileNotFoundError(f"got --archive {archive}, which does not exist; expected a file; correct the path")
+    extract(archive, folder, progress=progress)
+    return folder
+
+
+def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = None) -> dict[str, int]:
+    """Write ``manifest.csv`` with the columns path, class, split; return how many videos each split has.
+
+    Args:
+        rows: (path relative to ``output``, class, split) of each video.
+        output: The data set.
+        limit: Take so many of each split: spread evenly over it, so that each class keeps its share.
+
+    Raises:
+        ValueError: If there is no video.
+
+    >>> import tempfile
+    >>> rows = [(f"{number}.mp4", "", "train") for number in range(10)]
+    >>> write_manifest(rows, Path(tempfile.mkdtemp()), limit=3)
+    {'train': 3}
+    """
+    splits: dict[str, list[Row]] = {}
+    for row in rows:
+        splits.setdefault(row[2], []).append(row)
+    if not splits:
+        raise ValueError(f"got no video for {output}; expected at least one; see whether the archive is the right one")
+    kept = {split: list(_spread(found, limit)) for split, found in splits.items()}
+    output.mkdir(parents=True, exist_ok=True)
+    with whole_file(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("path", "class", "split"))
+        for found in kept.values():
+            writer.writerows(found)
+    return {split: len(found) for split, found in kept.items()}
+
+
+def _spread(rows: list[Row], limit: int | None) -> Iterator[Row]:
+    if limit is None or limit >= len(rows):
+        return iter(rows)
+    return islice((rows[number * len(rows) // limit] for number in range(limit)), limit)

@@ -1,0 +1,1 @@
+"""How good generated videos are, budget by budget: real clips, samples, scores, tables, pages."""

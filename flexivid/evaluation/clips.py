@@ -1,0 +1,257 @@
+"""The videos of a folder as clips to be measured: which windows, which split, which pixels.
+
+Windows are laid as for validation: spread evenly, never mirrored, cut around the centre; as many of each video as fit
+without a common frame, so that a second of footage counts the same in a short video and in a film.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.windows import ClipRequest, ClipSettings, refuse_settings, span_of, step_of
+from flexivid.data.decoding.probe import VideoError
+from flexivid.data.index.build import BadVideo, VideoIndex, build_index
+from flexivid.data.lists.text import read_text
+from flexivid.data.sources.layout import Collection
+from flexivid.data.sources.manifest import Manifests, read_manifests
+from flexivid.data.splits import load_splits, name_some
+from flexivid.data.storage.changes import fingerprints
+from flexivid.data.workers.pool import DecodePool, num_cores, outcomes, probe_many
+from flexivid.model.shipped import is_shipped
+from flexivid.runtime.paths import is_remote, resolve
+
+SPLITS = ("train", "held_out", "all")
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of a collection, numbered from 0.
+
+    Args:
+        root: The folder or manifest.
+        split: ``train``, ``held_out``, or ``all`` where nothing is held out.
+        dataset: Plans clips.
+        numbers: Which of its clips, int64 (n,).
+        bad: Files that cannot be decoded.
+    """
+
+    root: str
+    split: str
+    dataset: ClipDataset
+    numbers: np.ndarray
+    bad: tuple[BadVideo, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of the files' contents (size and both ends), and of what is taken from each and how."""
+        requests = [self.plan(number) for number in range(len(self))]
+        digest = hashlib.sha256(fingerprints([request.path for request in requests], contents=True).tobytes())
+        for request in requests:
+            digest.update(f"{request.indices.tolist()} {request.size} {request.kernel}".encode())
+        videos = self.dataset.videos
+        for row in {self.dataset.row(int(clip)): None for clip in self.numbers} if videos.has_displays else ():
+            if videos.display(row):
+                digest.update(f"{row} {videos.display(row)} {videos.widths[row]}x{videos.heights[row]}".encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clips: as asked for, or the median over the videos; 8 where unknown."""
+        settings = self.dataset.settings
+        return settings.fps or float(np.median(self.dataset.videos.fps)) / settings.stride or 8.0
+
+    def plan(self, number: int) -> ClipRequest:
+        """What is to be decoded for a clip."""
+        return self.dataset.plan((int(self.numbers[number]), 0))
+
+    def __str__(self) -> str:
+        left_out = [f"{len(self.bad)} files that cannot be decoded"] * bool(self.bad)
+        short = len(self.dataset.too_short) if self.dataset.settings.short == "skip" else 0
+        left_out += [f"{short} videos shorter than a clip"] * bool(short)
+        return (
+            f"{self.root} ({self.split}): {len(self.numbers)} of {len(self.dataset)} clips of"
+            f" {len(self.dataset.videos)} videos" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+        )
+
+
+def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **changes: Any) -> ClipSettings:
+    """How clips are cut for measuring, as near to training as fixed windows allow.
+
+    Args:
+        section: The ``data`` section of a run's config; its stride, fps, kernel and the like are taken over.
+        size: Frames, height, width.
+        **changes: What is to be different; ``None`` changes nothing.
+
+    Raises:
+        ValueError: If settings contradict each other.
+
+    Example:
+        >>> settings = clip_settings({"stride": 2, "flip": True, "root": "videos"}, (8, 32, 32), fps=None)
+        >>> settings.stride, settings.flip, settings.windows
+        (2, False, 'uniform')
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    names = ("stride", "fps", "clips_per_video", "short", "kernel", "square_pixels")
+    kept = {key: section[key] for key in names if key in section}
+    if given.keys() & {"stride", "fps"}:  # one rate replaces the other
+        kept = {key: value for key, value in kept.items() if key not in ("stride", "fps")}
+    settings = ClipSettings(num_frames=size[0], size=(size[1], size[2]), windows="uniform")._replace(
+        **{**kept, **given}
+    )
+    refuse_settings(settings)
+    return settings
+
+
+def data_section(run: Path) -> dict[str, Any]:
+    """The ``data`` section of ``config.yaml`` in a run's folder; empty if there is none."""
+    try:
+        section = (yaml.safe_load(read_text(run / "config.yaml")) or {}).get("data") or {}
+    except OSError:
+        return {}
+    return dict(section.get("init_args", section))
+
+
+def data_root(run: Path, section: Mapping[str, Any]) -> str:
+    """Where the videos are that a run was trained on, from here or from a folder above the run.
+
+    Raises:
+        ValueError: If that is not known, or they are gone.
+    """
+    root = section.get("root")
+    if is_shipped(run):
+        raise ValueError(
+            f"got no --reference for the shipped model {run.name}, whose training videos are not shipped; expected real"
+            f" videos; make them as {run / 'card.md'} says, or name a folder with --reference"
+        )
+    if not root:
+        raise ValueError(
+            f"got no reference for {run}, which has no config.yaml with data.root; expected real videos; name a folder"
+            " with --reference"
+        )
+    root = resolve(root)
+    if is_remote(root):
+        return root
+    places = [Path(root), *(parent / root for parent in run.resolve().parents)]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise ValueError(
+            f"got data.root={root} in {run / 'config.yaml'}, which does not exist; expected the videos trained on; name"
+            " their folder with --reference"
+        )
+    return str(found)
+
+
+def find_clips(
+    root: str | Collection,
+    settings: ClipSettings,
+    *,
+    split: str | None = None,
+    num_clips: int | None = None,
+    held_out_from: int | None = None,
+) -> ClipSet:
+    """The clips of a collection, or some of them spread evenly over it.
+
+    Args:
+        root: A folder or a manifest (see ``flexivid.data.sources.manifest``), or a ``Collection``, which says how its folders
+            are read.
+        settings: From :func:`clip_settings`.
+        split: Parted as for training; by default ``train`` where something is held out, else ``all``.
+        num_clips: At most so many.
+        held_out_from: Held-out clips instead of training ones where there are at least so many: what was trained on
+            says little of what is new.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there are fewer than two clips.
+    """
+    manifests = read_manifests(root)
+    split = split or ("all" if manifests.held_out is None else "train")
+    with DecodePool(num_cores()) as pool:
+        if split == "train" and held_out_from is not None:
+            splits = load_splits(root, settings, pool=pool)
+            split = "train" if splits.val is None or len(splits.val) < held_out_from else "held_out"
+        dataset, bad = _dataset(root, manifests, settings, split=split, pool=pool)
+    if len(dataset) < 2:
+        raise ValueError(
+            f"got {len(dataset)} clips in {root} ({split}); expected at least 2 for a distance; name a larger folder"
+        )
+    count = min(num_clips or len(dataset), len(dataset))
+    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad)
+
+
+def _dataset(
+    root: str | Collection, manifests: Manifests, settings: ClipSettings, *, split: str, pool: DecodePool
+) -> tuple[ClipDataset, tuple[BadVideo, ...]]:
+    if split == "all":
+        if manifests.held_out is not None:
+            raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
+        looks = partial(probe_many, pool=pool)
+        found = build_index(manifests.train, probe_many=looks, square_pixels=settings.square_pixels)
+        dataset = ClipDataset(found.videos, settings)
+        if len(dataset) == 0:
+            raise ValueError(_explain(str(root), found, settings))
+        return dataset, found.bad
+    if split not in SPLITS:
+        raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLITS)}; choose one")
+    splits = load_splits(root, settings, pool=pool)
+    if split == "train":
+        return splits.train, splits.bad
+    if splits.val is None:
+        raise ValueError(f"got split held_out of {root}, which has too few videos for one; expected train; change it")
+    return splits.val, splits.bad
+
+
+def _explain(root: str, found: VideoIndex, settings: ClipSettings) -> str:
+    if len(found.videos) == 0:
+        return (
+            f"got {root}, where all {len(found.bad)} videos fail to decode ({name_some(found.bad)}); expected videos;"
+            " convert them or name another folder"
+        )
+    longest = int(np.argmax(found.videos.num_frames))
+    step = step_of(found.videos.fps[longest : longest + 1], settings)
+    span = int(np.max(span_of(settings.num_frames, step)))
+    return (
+        f"got {root}, whose longest video, {found.videos.path(longest)}, has {found.videos.num_frames[longest]} frames;"
+        f" expected at least {span} for clips of {settings.num_frames}; lower num_frames or take frames closer together"
+    )
+
+
+def read_blocks(
+    clips: ClipSet, blocks: Sequence[Sequence[int]], *, num_workers: int | None = None
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Decode clips, some ahead of what is asked for.
+
+    Args:
+        clips: The set.
+        blocks: Numbers of clips, those of a block together.
+        num_workers: Decoding processes; one a core by default.
+
+    Yields:
+        A block, and its videos, uint8 (b, 3, t, h, w); those that fail are left out, with a warning.
+    """
+    wanted = ((i, clips.plan(i)) for block in blocks for i in block)
+    with DecodePool(num_workers or num_cores()) as pool:
+        found = outcomes(wanted, pool)
+        for block in blocks:
+            decoded = [next(found)[1] for _ in block]
+            for error in (one for one in decoded if isinstance(one, VideoError)):
+                warnings.warn(f"{error}; its clip is left out of the reference", stacklevel=2)
+            frames = [torch.from_numpy(np.array(one)) for one in decoded if not isinstance(one, VideoError)]
+            shape = (0, *clips.dataset.buckets[0], 3)
+            videos = torch.stack(frames) if frames else torch.empty(shape, dtype=torch.uint8)
+            yield block, videos.permute(0, 4, 1, 2, 3)

@@ -1,0 +1,135 @@
+"""The distance between two folders of videos, made by anything: the same windows, size and rate on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from flexivid.data.index.build import build_index
+from flexivid.data.sources.layout import Collection, Layout
+from flexivid.data.sources.manifest import read_manifests
+from flexivid.evaluation.clips import clip_settings, find_clips
+from flexivid.evaluation.features import ClipFeatures
+from flexivid.evaluation.samples import check_frames
+from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.metrics.protocol import Protocol
+from flexivid.metrics.scores import Scores, score
+
+
+@dataclass(frozen=True)
+class PairRequest:
+    """What to compare, in plain data.
+
+    Args:
+        generated: Folder of videos.
+        reference: Folder of real ones.
+        output: Folder for the results.
+        metric: Keywords of ``build_extractor``; ``name`` among them.
+        num_frames: Frames of a clip.
+        size: (height, width); ``None`` = that of the generated videos.
+        rate: ``stride`` or ``fps`` of the clips, on both sides.
+        num_videos: Clips of the generated videos, at most; ``None`` = all.
+        num_reference: Likewise of the real ones.
+        layout: How folders are read (see ``flexivid.data.sources.layout``); ``None`` = by their names.
+        split: Which part of the reference; ``None`` = its held-out part where that has as many clips as asked for.
+        seed: Of the bootstrap.
+        batch_size: Clips in one call of the extractor.
+    """
+
+    generated: str
+    reference: str
+    output: str
+    metric: dict[str, Any]
+    num_frames: int = 16
+    size: tuple[int, int] | None = None
+    rate: dict[str, float] = field(default_factory=dict)
+    num_videos: int | None = None
+    num_reference: int | None = None
+    split: str | None = None
+    layout: Layout | None = None
+    seed: int = 0
+    batch_size: int = 16
+
+
+class Pair(NamedTuple):
+    """Both sides, found, and how they are compared."""
+
+    generated: ClipFeatures
+    real: ClipFeatures
+    protocol: Protocol
+
+
+def common_size(root: Collection) -> tuple[int, int]:
+    """Height and width of all videos of a folder.
+
+    Raises:
+        ValueError: If they differ, or no video can be decoded.
+    """
+    found = build_index(read_manifests(root).train)
+    sizes = np.unique(np.stack([found.videos.heights, found.videos.widths], axis=1), axis=0)
+    if len(sizes) > 1:
+        some = ", ".join(f"{height}x{width}" for height, width in sizes[:5].tolist())
+        raise ValueError(
+            f"got videos of {len(sizes)} sizes in {root} ({some}); expected one; choose with --height, --width"
+        )
+    return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) else (1, 1)  # without videos, finding clips says why
+
+
+def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
+    """Find the clips, load the extractor.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If something does not fit.
+    """
+    extractor = build_extractor(**request.metric, device=device)
+    check_frames(extractor, request.num_frames)
+    sources = [Collection(root, request.layout or "auto") for root in (request.generated, request.reference)]
+    height, width = request.size or common_size(sources[0])
+    settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
+    made = find_clips(sources[0], settings, num_clips=request.num_videos)
+    count = request.num_reference
+    held_out_from = None if request.split else count or len(made)
+    clips = find_clips(sources[1], settings, split=request.split, num_clips=count, held_out_from=held_out_from)
+    sides = (made, clips)
+    root = Path(request.output) / "features"
+    generated, real = (ClipFeatures(extractor, side, root, batch_size=request.batch_size) for side in sides)
+    protocol = Protocol(
+        metric=extractor.metric_name,
+        extractor_fingerprint=extractor.fingerprint,
+        preprocessing=extractor.preprocessing,
+        num_frames=request.num_frames,
+        height=height,
+        width=width,
+        stride=settings.stride,
+        fps=sides[1].fps,
+        num_videos=len(sides[0]),
+        num_reference=len(sides[1]),
+        reference=sides[1].fingerprint,
+        reference_split=sides[1].split,
+        seed=request.seed,
+    )
+    return Pair(generated, real, protocol)
+
+
+def compare_pair(pair: Pair, *, on_block: Callable[[], None] = lambda: None) -> Scores:
+    """Features of both sides, and the scores they come to; what is in files is not made again."""
+
+    def told(side: ClipFeatures) -> Iterator[torch.Tensor]:
+        for some in side.each(side.blocks()):
+            on_block()
+            yield some
+
+    real, generated = (torch.cat(list(told(side))) for side in (pair.real, pair.generated))
+    return score(generated, real, seed=pair.protocol.seed)
+
+
+def pair_progress(pair: Pair) -> dict[str, tuple[float, float]]:
+    """What is done of how much, by side."""
+    sides = {"real clips": pair.real, "generated clips": pair.generated}
+    return {name: (side.num_done, len(side.clips)) for name, side in sides.items()}

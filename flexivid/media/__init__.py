@@ -1,0 +1,1 @@
+"""Pixels, and files that people look at: videos, grids, pages."""

@@ -1,0 +1,117 @@
+"""Writing videos and pictures of them. Frames are uint8 (t, h, w, 3); a file appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from flexivid.latents.codec import to_bytes
+from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.whole_file import whole_file
+
+GAP = 2  # pixels between the tiles of a grid
+CRF = 10  # near lossless: samples are also measured from their files
+
+
+def to_frames(video: Tensor) -> np.ndarray:
+    """(3, t, h, w) in [-1, 1] -> uint8 (t, h, w, 3)."""
+    return to_bytes(video).permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
+    """Write an H.264 mp4.
+
+    Args:
+        path: Where to; the folder must exist.
+        frames: uint8 (t, h, w, 3). An odd side gets one more row or column, since H.264's 4:2:0 needs even ones.
+        fps: Frames a second, > 0.
+
+    Returns:
+        The path.
+    """
+    path = resolve_path(path)
+    odd = [(0, side % 2) for side in frames.shape[1:3]]
+    frames = np.pad(frames, ((0, 0), *odd, (0, 0)), mode="edge")
+    with whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": str(CRF)}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def enlarge(frames: np.ndarray, least: int = 128) -> np.ndarray:
+    """Repeat pixels by a whole factor until the shorter side has at least ``least`` pixels, for people to look at."""
+    factor = max(1, -(-least // min(frames.shape[1:3])))
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def tile(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Put videos (or pictures with one frame) of equal size side by side: a list of rows -> uint8 (t, h, w, 3).
+
+    Example:
+        >>> tile([[np.zeros((8, 32, 32, 3), np.uint8)] * 3] * 2).shape
+        (8, 66, 100, 3)
+    """
+    height, width = rows[0][0].shape[1:3]
+    columns = max(len(row) for row in rows)
+    shape = (rows[0][0].shape[0], len(rows) * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3)
+    canvas = np.full(shape, 40, dtype=np.uint8)
+    for i, row in enumerate(rows):
+        for j, frames in enumerate(row):
+            top, left = i * (height + GAP), j * (width + GAP)
+            canvas[:, top : top + height, left : left + width] = frames
+    return canvas
+
+
+def film_strip(frames: np.ndarray, count: int) -> np.ndarray:
+    """``count`` frames of a video spread evenly over it, side by side: uint8 (1, h, w', 3)."""
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    return tile([[frames[i : i + 1] for i in chosen]])
+
+
+def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]], fps: float) -> tuple[Path, Path]:
+    """Write a grid as a video, and as a picture of film strips.
+
+    Args:
+        path: Without suffix; ``.mp4`` and ``.png`` are added.
+        rows: Title of each row, and its videos, uint8 (t, h, w, 3), all of one size.
+        fps: Frames a second.
+
+    Returns:
+        Paths of the video and the picture.
+    """
+    path = Path(path)
+    big = [[enlarge(frames) for frames in videos] for _, videos in rows]
+    video = write_video(path.with_suffix(".mp4"), tile(big), fps)
+    picture = _titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
+    with whole_file(path.with_suffix(".png")) as part:
+        picture.save(part, format="png")
+    return video, path.with_suffix(".png")
+
+
+def _strips(videos: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
+    """Film strips of videos, in two columns so that the picture stays handy: uint8 (h, w, 3)."""
+    strips = [film_strip(enlarge(frames, 48), 8) for frames in videos]
+    return tile([strips[i : i + columns] for i in range(0, len(strips), columns)])[0]
+
+
+def _titled(titles: Sequence[str], pictures: Sequence[np.ndarray], line: int = 24) -> Image.Image:
+    """Pictures below each other, each under its title."""
+    font = ImageFont.load_default(size=15)
+    width = max([picture.shape[1] for picture in pictures] + [int(font.getlength(title)) + 12 for title in titles])
+    canvas = Image.new("RGB", (width, sum(picture.shape[0] + line for picture in pictures)), "white")
+    draw, top = ImageDraw.Draw(canvas), 0
+    for title, picture in zip(titles, pictures, strict=True):
+        draw.text((6, top + 3), title, fill="black", font=font)
+        canvas.paste(Image.fromarray(picture), (0, top + line))
+        top += picture.shape[0] + line
+    return canvas

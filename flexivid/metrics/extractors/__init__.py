@@ -1,0 +1,1 @@
+"""Networks that turn videos into features, and the weights they need."""

@@ -1,0 +1,160 @@
+"""Videos in, features out: any network under one roof, frozen and in full float32, with a name and a fingerprint.
+
+``i3d`` gives FVD proper, ``motion`` comes with the package, the others are torchvision's, and a file holds any module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexivid.metrics.extractors.networks import (
+    TORCHVISION,
+    Network,
+    i3d_network,
+    module_in_file,
+    motion_network,
+    torchvision_network,
+)
+from flexivid.runtime.paths import resolve_path
+
+EXTRACTORS = ("i3d", "motion", *TORCHVISION)
+CLIPS = 16  # at a time: memory does not grow with the batch
+
+
+class Extractor(nn.Module):
+    """A frozen network with what happens to videos before it.
+
+    Args:
+        name: What to call it; part of the metric's name.
+        found: The network, and what there is to know about it.
+
+    Example:
+        >>> extractor = build_extractor("motion")
+        >>> extractor(torch.zeros(2, 3, 8, 40, 50)).shape, extractor.metric_name
+        (torch.Size([2, 96]), 'fvd[motion]')
+    """
+
+    def __init__(self, name: str, found: Network) -> None:
+        super().__init__()
+        self.name = name
+        self.network, self.prepare, self.num_features, self.min_frames, self.preprocessing = found
+        self.fingerprint = _fingerprint(self.network, name, self.preprocessing)
+        self.training = False
+        self.requires_grad_(False)
+
+    @property
+    def metric_name(self) -> str:
+        """``fvd`` for I3D only, ``fvd[name]`` for others."""
+        return "fvd" if self.name == "i3d" else f"fvd[{self.name}]"
+
+    def train(self, mode: bool = True) -> Extractor:
+        """Stay in evaluation mode, whatever a module around it does."""
+        return self
+
+    @torch.no_grad()
+    def forward(self, videos: Tensor) -> Tensor:
+        """Return features, float32.
+
+        Args:
+            videos: (b, 3, t, h, w), float in [-1, 1].
+
+        Raises:
+            ValueError: If they are no videos, or too short.
+        """
+        if videos.ndim != 5 or videos.shape[1] != 3 or not videos.is_floating_point():
+            raise ValueError(
+                f"got videos {tuple(videos.shape)} of {videos.dtype}; expected float (b, 3, t, h, w) in [-1, 1];"
+                " permute or convert them"
+            )
+        if videos.shape[2] < self.min_frames:
+            raise ValueError(
+                f"got videos of {videos.shape[2]} frames; expected at least {self.min_frames} for {self.name}; take"
+                " longer videos, or another extractor"
+            )
+        with full_precision(videos.device.type):
+            parts = [self.network(self.prepare(part.float())) for part in videos.split(CLIPS) if len(part)]
+        return torch.cat([part.float() for part in parts]) if parts else videos.new_empty(0, self.num_features).float()
+
+
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """Keep float32 float32: no autocast, no TF32, no bfloat16 in products, whatever the program around asks for.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), full_precision("cpu"):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    cudnn, cuda, mkldnn = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
+    backends: list[Any] = [cudnn.conv, cuda.matmul, mkldnn.conv, mkldnn.matmul]  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def build_extractor(
+    name: str | Path = "motion",
+    *,
+    weights: str | Path | None = None,
+    compat: str | None = None,
+    resize: str | None = None,
+    device: str | torch.device = "cpu",
+) -> Extractor:
+    """Make an extractor.
+
+    Args:
+        name: One of ``EXTRACTORS``, or a file with a module, see ``networks.module_in_file``. Trust it: to open a file
+            may run what is in it.
+        weights: File of the network's weights; ``None`` = where they usually are. Not for ``motion`` and files.
+        compat: For ``i3d``: ``"videogpt"`` for the numbers of most PyTorch ports.
+        resize: For ``i3d``: kernel, one of ``preprocess.RESIZES``; ``None`` = bilinear.
+        device: Where to put it.
+
+    Raises:
+        ValueError: If the name or an option is not known, or has no effect, or the weights are not usable.
+        FileNotFoundError: If there are no weights.
+
+    Example:
+        >>> build_extractor("motion").num_features
+        96
+    """
+    name, path = str(name), resolve_path(name)
+    unused: dict[str, Any] = {} if name == "i3d" else {"compat": compat, "resize": resize}
+    unused |= {} if name == "i3d" or name in TORCHVISION else {"weights": weights}
+    for option, value in unused.items():
+        if value is not None:
+            raise ValueError(f"got {option} {value} for {name}; expected none, for it has no effect; leave it out")
+    if name == "i3d":
+        found = i3d_network(weights, compat, resize)
+    elif name == "motion":
+        found = motion_network()
+    elif name in TORCHVISION:
+        found = torchvision_network(name, weights)
+    elif path.is_file():
+        name, found = path.stem, module_in_file(path)
+    else:
+        raise ValueError(
+            f"got extractor {name}; expected one of {', '.join(EXTRACTORS)}, or a file made by torch.export.save or"
+            " torch.jit.save; correct it"
+        )
+    return Extractor(f"{name}-{compat}" if compat else name, found).to(device)
+
+
+def _fingerprint(network: nn.Module, *words: str) -> str:
+    digest = hashlib.sha256("\0".join(words).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,182 @@
+"""Reading I3D weights from a file, whoever wrote it, and telling by checksum which weights they are.
+
+Knows files and tensors; the network and the places to look are others' business. Layouts: DeepMind's own data file of a
+TensorFlow checkpoint, by numpy alone; a PyTorch state dict with the names of the usual ports; safetensors with either's
+names. What DeepMind's index file keeps of every tensor lies in ``i3d_tensors.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flexivid.metrics.extractors.crc32c import crc32c, masked
+from flexivid.runtime.weights_file import reason_of
+
+CHECKPOINTS = ("rgb_scratch", "rgb_imagenet")  # the first is the one that FVD is defined with
+DATA_FILE = "model.ckpt.data-00000-of-00001"
+LAYOUTS = (
+    f"DeepMind's {DATA_FILE}, a PyTorch state dict (.pt) with names like Mixed_3b.b0.conv3d.weight, or .safetensors"
+)
+
+
+class TensorEntry(NamedTuple):
+    """One tensor of DeepMind's file.
+
+    Args:
+        source: Its name there.
+        name: Its name in the state dict of ``I3D``.
+        shape: There; convolutions are (t, h, w, in, out).
+        offset: Its first byte.
+        num_bytes: Its length.
+        crc32c: Its checksum, masked as TensorFlow does or not.
+
+    >>> tensor_table()[3].name, tensor_table()[3].shape
+    ('Conv3d_1a_7x7.conv3d.weight', (7, 7, 7, 3, 64))
+    """
+
+    source: str
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    num_bytes: int
+    crc32c: int
+
+
+Tables = Mapping[str, Sequence[TensorEntry]]
+
+
+@cache
+def tensor_table(checkpoint: str = CHECKPOINTS[0]) -> tuple[TensorEntry, ...]:
+    """All tensors of one of DeepMind's checkpoints, in the order of its file.
+
+    >>> sum(entry.num_bytes for entry in tensor_table())
+    50818176
+    """
+    rows = json.loads(Path(__file__).with_name("i3d_tensors.json").read_text())["rows"]
+    column = 5 + CHECKPOINTS.index(checkpoint)
+    return tuple(TensorEntry(row[0], row[1], tuple(row[2]), row[3], row[4], row[column]) for row in rows)
+
+
+def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tensor]:
+    """Read weights, and say so if they are not the ones of FVD.
+
+    Args:
+        path: The file; its ending tells the layout.
+        tables: Known checkpoints by name, the right one first; ``None`` = DeepMind's.
+
+    Returns:
+        A state dict of ``I3D``.
+
+    Warns:
+        UserWarning: If they are known to be others, or not known.
+
+    Raises:
+        ValueError: If the file is damaged, or holds something else.
+    """
+    tables = tables or {checkpoint: tensor_table(checkpoint) for checkpoint in CHECKPOINTS}
+    right, *_ = tables
+    table = tables[right]
+    is_port = path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+    state = _read_port(path, table) if is_port else _read_data_file(path, table)
+    found = identify(state, tables, path)
+    if found is None and not is_port:
+        raise ValueError(
+            f"got {path}, in which no tensor has its checksum; expected the checkpoint {right}; fetch the file again"
+        )
+    if found != right:
+        warnings.warn(
+            f"got {path} with {f'the weights {found}' if found else 'weights that are not known'}: published FVD is"
+            f" computed with {right}, numbers with these cannot be compared with it",
+            stacklevel=2,
+        )
+    return state
+
+
+def identify(state: Mapping[str, Tensor], tables: Tables, path: str | Path) -> str | None:
+    """Name of the checkpoint whose checksums all tensors have; ``None`` if no tensor has that of any.
+
+    Raises:
+        ValueError: If some have it and others do not: the file is damaged.
+    """
+    any_table = next(iter(tables.values()))
+    crcs = {entry.name: crc32c(_to_tensorflow(state[entry.name]).numpy()) for entry in any_table}
+    for checkpoint, table in tables.items():
+        wrong = [e.name for e in table if e.crc32c not in (crcs[e.name], masked(crcs[e.name]))]
+        if not wrong:
+            return checkpoint
+        if len(wrong) < len(table):
+            raise ValueError(
+                f"got {path}, in which {len(wrong)} of {len(table)} tensors have a wrong checksum (first {wrong[0]});"
+                f" expected the checkpoint {checkpoint}; fetch the file again"
+            )
+    return None
+
+
+def _read_data_file(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
+    """DeepMind's layout: raw float32 numbers, one tensor after the other."""
+    expected = table[-1].offset + table[-1].num_bytes
+    size = path.stat().st_size
+    if size != expected:
+        raise ValueError(
+            f"got {path} of {size} bytes; expected {expected} of {DATA_FILE}, or {LAYOUTS}; fetch it again"
+        )
+    data = np.fromfile(path, np.uint8)
+    return {
+        entry.name: _to_torch(
+            torch.from_numpy(data[entry.offset : entry.offset + entry.num_bytes].view("<f4").reshape(entry.shape))
+        )
+        for entry in table
+    }
+
+
+def _read_port(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the damaged bytes lead to
+        raise ValueError(
+            f"got {path}, which cannot be read ({reason_of(error)}); expected {LAYOUTS}; fetch it again"
+        ) from error
+    return _rename(content, path, table)
+
+
+def _rename(content: Any, path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
+    """The tensors of the table, by the names that ``I3D`` has for them, float32."""
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if table[0].source in state:
+        state = {entry.name: _to_torch(state[entry.source]) for entry in table if entry.source in state}
+    first = next((name for name in state if name.endswith(table[0].name)), "")
+    prefix = first.removesuffix(table[0].name)  # of wrappers: "module.", "i3d."
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    shapes = {entry.name: _to_torch(torch.empty(entry.shape, device="meta")).shape for entry in table}
+    wrong = [name for name, shape in shapes.items() if name not in state or state[name].shape != shape]
+    gammas = [name for name, tensor in state.items() if name.endswith(".bn.weight") and not (tensor == 1).all()]
+    if wrong or gammas:
+        reason = f"{wrong[0]} is not there, or has another shape" if wrong else f"{gammas[0]} is not 1"
+        raise ValueError(
+            f"got {path}, which is no I3D with 400 classes as DeepMind published it ({reason}, and so for"
+            f" {len(wrong or gammas)} tensors); expected {LAYOUTS}; choose another file"
+        )
+    return {name: state[name].float().contiguous() for name in shapes}
+
+
+def _to_torch(tensor: Tensor) -> Tensor:
+    """Weights of a convolution from (t, h, w, in, out) to (out, in, t, h, w)."""
+    return tensor.permute(4, 3, 0, 1, 2).contiguous() if tensor.ndim == 5 else tensor
+
+
+def _to_tensorflow(tensor: Tensor) -> Tensor:
+    return tensor.permute(2, 3, 4, 1, 0).contiguous() if tensor.ndim == 5 else tensor

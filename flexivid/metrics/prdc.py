@@ -1,0 +1,84 @@
+"""Are generated videos like real ones, and do they show all that real ones do? Two questions that FVD mixes. Pure.
+
+Each video's ball reaches to its k-th nearest neighbour within its own set, in feature space.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from flexivid.metrics.feature_sets import feature_pair
+
+ROWS = 1024  # of a distance matrix that are in memory at once
+SAME = 1e-12  # squared distance, over squared lengths, below which two videos count as one: rounding of float32
+
+
+class Prdc(NamedTuple):
+    """Quality and variety apart.
+
+    Args:
+        precision: Fraction of generated videos inside a real one's ball: quality.
+        recall: Fraction of real videos inside a generated one's ball: variety.
+        density: How many real balls hold a generated video, over k; may exceed 1. Outliers move it less than precision.
+        coverage: Fraction of real videos with a generated one inside their ball. Outliers do not raise it.
+
+    Example:
+        >>> Prdc._fields
+        ('precision', 'recall', 'density', 'coverage')
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def prdc(generated: Tensor | ArrayLike, real: Tensor | ArrayLike, *, neighbours: int = 5) -> Prdc:
+    """Precision, recall, density and coverage.
+
+    Args:
+        generated: Features, (n, d). Likewise ``real``, (m, d).
+        neighbours: k; fewer where a set has no more than k videos.
+
+    Raises:
+        ValueError: If a set has fewer than 2 videos or numbers that are not finite, or if they differ in d.
+
+    Source:
+        Precision and recall arXiv:1904.06991; density and coverage arXiv:2002.09797, whose k = 5 serves all four.
+
+    Example:
+        >>> real = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
+        >>> prdc(torch.tensor([[0.5], [1.5]]), real, neighbours=1)
+        Prdc(precision=1.0, recall=0.75, density=2.0, coverage=0.75)
+    """
+    generated, real = feature_pair(generated, real)
+    k = min(neighbours, len(generated) - 1, len(real) - 1)
+    centre = real.mean(0)  # distances stay, squares of lengths shrink, and with them the rounding
+    generated, real = generated - centre, real - centre
+    reach, reach_real = _reach(generated, k), _reach(real, k)
+    balls = torch.zeros(len(generated))  # how many real ones hold each generated video
+    recalled = covered = 0
+    for rows, own_reach in zip(real.split(ROWS), reach_real.split(ROWS), strict=True):
+        gaps = _gaps(rows, generated)
+        inside = gaps <= own_reach[:, None]
+        balls += inside.sum(0)
+        covered += int(inside.any(1).sum())
+        recalled += int((gaps <= reach).any(1).sum())
+    precision, density = (balls > 0).double().mean().item(), balls.double().mean().item() / k
+    return Prdc(precision, recalled / len(real), density, covered / len(real))
+
+
+def _reach(x: Tensor, k: int) -> Tensor:
+    """Squared distance of each row to its k-th nearest other row."""
+    return torch.cat([_gaps(rows, x).kthvalue(k + 1).values for rows in x.split(ROWS)])
+
+
+def _gaps(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances (n, m); exactly 0 between equal rows."""
+    lengths = x.square().sum(1)[:, None] + y.square().sum(1)
+    gaps = lengths - 2 * x @ y.T
+    return gaps.masked_fill_(gaps < SAME * lengths, 0)

@@ -1,0 +1,82 @@
+"""Trained models that come with the package: their names and where they lie. Imports no torch.
+
+A shipped model is a folder below ``flexivid/models/`` with ``config.json``, ``model.safetensors`` (in float16, to halve
+the download), ``schedules.json``, and ``card.md``, which says how it was made and what it can do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flexivid.runtime.paths import resolve_path
+
+FOLDER = Path(__file__).resolve().parents[1] / "models"
+DEFAULT = "moving_digits"  # what programs use where there is no run
+WEIGHTS = "model.safetensors"
+
+
+def shipped_models() -> list[str]:
+    """Names of the shipped models, sorted.
+
+    Example:
+        >>> set(shipped_models()) <= {"moving_digits"}
+        True
+    """
+    return sorted(file.parent.name for file in FOLDER.glob(f"*/{WEIGHTS}"))
+
+
+def locate(checkpoint: str | Path) -> Path:
+    """The path that a user means: the folder of a shipped model for its name, any other path as it is.
+
+    A file or folder of that name in the current folder comes first.
+
+    Args:
+        checkpoint: A path, or the name of a shipped model.
+
+    Example:
+        >>> locate("runs/digits/last.ckpt").as_posix()
+        'runs/digits/last.ckpt'
+    """
+    path = resolve_path(checkpoint) if str(checkpoint) else Path()  # whoever loads it says that nothing is there
+    return FOLDER / path if str(checkpoint) in shipped_models() and not path.exists() else path
+
+
+def is_shipped(path: str | Path) -> bool:
+    """Whether a path lies in the folder of the shipped models, where nothing must be written.
+
+    Example:
+        >>> is_shipped(FOLDER / "moving_digits"), is_shipped("moving_digits")
+        (True, False)
+    """
+    return Path(path).resolve().is_relative_to(FOLDER.resolve())
+
+
+def names_line() -> str:
+    """What error messages say about shipped models; nothing if there are none.
+
+    Example:
+        >>> names_line().startswith(", or a shipped model: ") if shipped_models() else names_line() == ""
+        True
+    """
+    names = shipped_models()
+    return f", or a shipped model: {', '.join(names)}" if names else ""
+
+
+def refuse_shipped(path: Path, purpose: str) -> None:
+    """Refuse to write beside a shipped model, and say how to get a copy.
+
+    Args:
+        path: Folder of a model.
+        purpose: What would be written, e.g. ``measured schedules``.
+
+    Raises:
+        ValueError: If the model is a shipped one.
+
+    Example:
+        >>> refuse_shipped(Path("runs/digits"), "measured schedules")
+    """
+    if is_shipped(path):
+        raise ValueError(
+            f"got the shipped model {path.name}, beside which nothing is written; expected a model of your own for"
+            f" {purpose}; copy it first: mkdir -p runs && cp -r {path} runs/{path.name}"
+        )

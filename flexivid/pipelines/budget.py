@@ -1,0 +1,203 @@
+"""A diffusers pipeline under a compute budget: its own solver, guidance and callbacks, a patch mode for each step.
+
+The budget belongs to the pipeline, and holds while the pipeline runs: calls of its transformer by others, by pipelines
+that share it too, are native. Nothing is put into the transformer or the scheduler beyond a run (budgeted_run.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from flexivid.pipelines.budgeted_run import BudgetedRun
+from flexivid.pipelines.plan import PretrainedPlan, check_fraction, check_planner, explicit_plan
+from flexivid.pretrained.flexify import NATIVE, flexi_of, switch
+from flexivid.pretrained.weak_modes.derived import derive, restore
+
+
+class AppliedBudget:
+    """A budget in force.
+
+    ``remove()`` gives the pipeline back as it was without any; the end of a ``with`` block, as it was before the block,
+    under the budget that this one took the place of.
+
+    Attributes:
+        budget: Fraction of the all-native cost; ``None`` under an explicit schedule.
+        guide_mode: Mode of guidance's second call, or ``None``.
+        plan: Of the latest run; ``None`` before the first call of the network.
+    """
+
+    def __init__(
+        self, pipe: Any, budget: float | None, how: dict[str, Any], on_plan: Callable[[PretrainedPlan], None] | None
+    ) -> None:
+        self.pipe, self.budget, self.how, self.on_plan = pipe, budget, how, on_plan
+        self.guide_mode: str | None = how.get("guide_mode")
+        self.flexi = flexi_of(pipe.transformer)
+        self.plan: PretrainedPlan | None = None
+        self._is_removed = False
+        self._replaced: AppliedBudget | None = vars(pipe).get("_flexivid_budget")
+        if self._replaced is not None:
+            self._replaced._take_off()
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        self._mode_before = flexi_of(self.pipe.transformer).mode
+        switch(self.pipe.transformer, NATIVE)
+        self.pipe._flexivid_budget = self
+        derive(self.pipe, _run_methods)
+
+    def remove(self) -> None:
+        """Take it off: the pipeline, and the mode of its transformer, are what they were."""
+        self._is_removed = True
+        self._take_off()
+
+    def _take_off(self) -> None:
+        if vars(self.pipe).get("_flexivid_budget") is not self:
+            return
+        del self.pipe._flexivid_budget
+        restore(self.pipe, _run_methods)
+        transformer = self.pipe.transformer
+        if getattr(transformer, "flexi", None) is self.flexi and flexi_of(transformer).mode == NATIVE:
+            switch(transformer, self._mode_before)
+
+    def __enter__(self) -> AppliedBudget:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if vars(self.pipe).get("_flexivid_budget") is self:
+            self.remove()
+            if self._replaced is not None and not self._replaced._is_removed:
+                self._replaced._put_in_force()
+
+    def begin(self) -> BudgetedRun:
+        """A run of the pipeline.
+
+        Raises:
+            ValueError: If its transformer is not the one that the budget was applied to, compiled or not.
+        """
+        self.plan = None
+        run = BudgetedRun(self.pipe, self.flexi, self._plan_made, budget=self.budget, how=self.how)
+        run.check_parts()
+        switch(self.pipe.transformer, NATIVE)
+        return run
+
+    def _plan_made(self, plan: PretrainedPlan) -> None:
+        self.plan = plan
+        if self.on_plan is not None:
+            self.on_plan(plan)
+
+
+def _run_methods(base: type) -> dict[str, Any]:
+    """What a pipeline under a budget has in the place of the method of its class (derived.py)."""
+
+    @functools.wraps(base.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        applied: AppliedBudget | None = vars(self).get("_flexivid_budget")
+        if applied is None:
+            return base.__call__(self, *args, **kwargs)
+        with applied.begin() as run:
+            result = base.__call__(self, *args, **kwargs)
+        run.check_end()
+        return result
+
+    @functools.wraps(base.__call__)
+    def stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        applied: AppliedBudget | None = vars(self).get("_flexivid_budget")
+        if applied is None:
+            yield from base.__call__(self, *args, **kwargs)
+            return
+        run = applied.begin()
+        with closing(base.__call__(self, *args, **kwargs)) as source:
+            while True:  # between two results the run rests: whoever takes them may use the transformer
+                with run:
+                    result = next(source, _END)
+                if result is _END:
+                    return
+                yield result
+
+    return {"__call__": stream if inspect.isgeneratorfunction(base.__call__) else call}
+
+
+_END = object()
+
+
+def apply_budget(
+    pipe: Any,
+    budget: float,
+    *,
+    guide_mode: str | None = None,
+    planner: str = "weak_first",
+    on_plan: Callable[[PretrainedPlan], None] | None = None,
+) -> AppliedBudget:
+    """Run a diffusers pipeline at a fraction of its compute: weak modes in some steps, native ones in the rest.
+
+    Each run plans anew, for its own size, text length and number of steps, so nothing has to be said twice. Cost is
+    counted exactly, one call a step and branch of guidance. It holds for what ``pipe(...)`` does, also after the
+    transformer was compiled or another scheduler put in; in a loop of your own, call ``set_mode`` before each step.
+
+    Args:
+        pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
+        budget: Fraction of the all-native cost of the network, in (0, 1]; 1 is the pipeline as shipped, bit for bit.
+        guide_mode: Mode of the call without the prompt, in all steps that are not cheaper: saved there, the compute
+            buys more native steps. For pipelines that call with the prompt first and without it next (Wan,
+            HunyuanVideo, Cosmos). ``None`` = the mode of the step, and then 1 is the pipeline as shipped.
+        planner: Where the weak steps are: ``weak_first`` as in FlexiDiT's paper (2502.20126), ``weak_last``, or
+            ``three_phase`` with native steps at both ends. All keep the number of steps that the pipeline is
+            called with; ``flexivid.sample --pipeline`` plans that too, see ``apply_schedule``.
+        on_plan: Called with the plan of each run, before the network is.
+
+    Returns:
+        A handle with ``plan`` and ``remove()``; also a context manager. A new budget takes the place of an old one.
+        The transformer is native between runs, however they end.
+
+    Raises:
+        ValueError: If the budget is not in (0, 1], there is no such planner, or the pipeline is not one that can take
+            it. A budget below the least possible is refused in the run, at the first call of the network, with the
+            least one.
+
+    Example:
+        >>> apply_budget(None, 1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: got budget 1.5; expected a fraction in (0, 1]; 1 is every step at full compute
+    """
+    check_fraction(budget)
+    check_planner(planner)
+    _check_pipeline(pipe)
+    return AppliedBudget(pipe, budget, {"guide_mode": guide_mode, "planner": planner}, on_plan)
+
+
+def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str] = ()) -> AppliedBudget:
+    """Run a diffusers pipeline with the mode of every solver step given.
+
+    A run must have as many steps: ``pipe(..., num_inference_steps=len(modes))``.
+
+    Args:
+        pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
+        modes: One a step, ``"native"`` or a weak mode, e.g. those of ``plan_steps(..., planner="staged")``.
+        guide_modes: The same for the call without the prompt; empty = those of the steps.
+
+    Returns:
+        A handle as of :func:`apply_budget`.
+
+    Raises:
+        ValueError: If a mode is unknown, or the pipeline is not one that can take a schedule; a run of another number
+            of steps is refused at the first call of the network.
+    """
+    _check_pipeline(pipe)
+    known = (NATIVE, *flexi_of(pipe.transformer).modes)
+    explicit_plan(modes, dict.fromkeys(known, 1), len(modes), guide_modes)
+    return AppliedBudget(pipe, None, {"modes": tuple(modes), "guide_modes": tuple(guide_modes)}, None)
+
+
+def _check_pipeline(pipe: Any) -> None:
+    if getattr(pipe, "transformer", None) is None or getattr(pipe, "scheduler", None) is None:
+        raise ValueError(
+            f"got a {type(pipe).__name__}; expected a diffusers pipeline with a transformer and a scheduler; pass one"
+        )
+    if getattr(pipe, "transformer_2", None) is not None:
+        raise ValueError("got a pipeline with two transformers; expected one; call set_mode on each between steps")
+    flexi_of(pipe.transformer)

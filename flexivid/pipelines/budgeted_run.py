@@ -1,0 +1,162 @@
+"""One run of a diffusers pipeline under a budget: counts its steps, and chooses the mode of each call of its network.
+
+The number of steps is the pipeline's, counted by the scheduler: guidance's second call of the network falls into the
+same step (and may have a mode of its own), a second-order solver's second evaluation is a step of its own, as diffusers
+counts them. Size and text length are those of the first call, in which the plan is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from typing import Any
+
+from torch import nn
+
+from flexivid.patching.shapes import Size3
+from flexivid.pipelines.plan import PretrainedPlan, costs_of, explicit_plan, plan_steps
+from flexivid.pretrained.families.family import Fold, argument_names, config_of, named_call
+from flexivid.pretrained.flexify import flexi_of
+from flexivid.pretrained.weak_modes.flexi import Flexi
+from flexivid.pretrained.weak_modes.weak_call import modes_from
+
+
+class BudgetedRun:
+    """Chooses modes in a ``with`` block around the run, in which it also hears of the scheduler's steps.
+
+    Args:
+        pipe: Pipeline of diffusers.
+        flexi: Of the transformer that the budget is for.
+        on_plan: Called with the plan, before the network is.
+        budget: Fraction of the all-native cost; ``None`` with an explicit schedule.
+        how: ``guide_mode`` and ``planner`` of ``plan_steps``, or ``modes`` and ``guide_modes`` of ``explicit_plan``.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        flexi: Flexi,
+        on_plan: Callable[[PretrainedPlan], None],
+        *,
+        budget: float | None,
+        how: dict[str, Any],
+    ) -> None:
+        self.pipe, self.flexi, self.on_plan, self.budget, self.how = pipe, flexi, on_plan, budget, how
+        self.scheduler = pipe.scheduler
+        self.plan: PretrainedPlan | None = None
+        self.steps_done, self._first_index, self._calls, self._all_calls = 0, 0, 0, 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> BudgetedRun:
+        with ExitStack() as stack:  # undone where one of them fails
+            for name, then in (("set_timesteps", self._plan_anew), ("step", self._advance)):
+                stack.callback(_follow(self.scheduler, name, then))
+            stack.enter_context(modes_from(self))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def check_parts(self) -> None:
+        """Refuse parts that the run did not begin with.
+
+        Raises:
+            ValueError: If the pipeline has another transformer or scheduler now.
+        """
+        if getattr(self.pipe.transformer, "flexi", None) is not self.flexi:
+            raise ValueError(
+                f"got another transformer in the {type(self.pipe).__name__} than the one under a budget (or one without"
+                " its weak modes); expected the same; flexify it and apply_budget again, or remove() the budget"
+            )
+        if self.pipe.scheduler is not self.scheduler:
+            raise ValueError(
+                "got another scheduler in the middle of a run under a budget; expected the same; set it before the run"
+            )
+
+    def check_end(self) -> None:
+        """Refuse a run that was not what it was planned for.
+
+        Raises:
+            ValueError: If the network was called again and again, and no step was heard of.
+        """
+        if self.steps_done == 0 and self._all_calls > 2:
+            raise ValueError(
+                f"got {self._all_calls} calls of the transformer and no step of the scheduler of this"
+                f" {type(self.pipe).__name__}; expected steps, by which modes are chosen; remove() the budget"
+            )
+
+    def mode_of_call(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
+        """The mode of the next call, by the plan.
+
+        Raises:
+            ValueError: If parts were replaced, diffusers caches steps, or the budget cannot be kept.
+        """
+        self.check_parts()
+        plan = self.plan or self._make_plan(model, args, kwargs)
+        mode = plan.mode_of(self.steps_done, self._calls)
+        self._calls += 1
+        self._all_calls += 1
+        return mode
+
+    def _make_plan(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> PretrainedPlan:
+        if getattr(model, "is_cache_enabled", False):
+            raise ValueError("got a cache of diffusers with a budget; expected one of them; call disable_cache")
+        size, text_tokens = measure_call(model, args, kwargs)
+        num_steps = getattr(self.pipe, "num_timesteps", None) or len(self.scheduler.timesteps)
+        costs = costs_of(model, size, text_tokens)
+        if self.budget is None:
+            self.plan = explicit_plan(costs=costs, num_steps=num_steps, **self.how)
+        else:
+            self.plan = plan_steps(self.budget, costs, num_steps, **self.how)
+        self.on_plan(self.plan)
+        return self.plan
+
+    def _plan_anew(self) -> None:
+        self.plan, self.steps_done, self._calls = None, 0, 0
+
+    def _advance(self) -> None:
+        self.check_parts()
+        index = getattr(self.scheduler, "step_index", None)
+        if index is not None:  # Cosmos calls ``step`` twice and sets the index back between
+            self._first_index = index - 1 if self.steps_done == 0 else self._first_index
+        self.steps_done = self.steps_done + 1 if index is None else index - self._first_index
+        if self.plan is not None and self.plan.guide_modes and self._calls == 1:
+            raise ValueError(
+                f"got guide mode {self.plan.guide_modes[0]} for a {type(self.pipe).__name__} that makes one call"
+                " a step; expected one call with and one without the prompt; guide it (guidance_scale), or leave"
+                " guide_mode out if it makes both in one call"
+            )
+        self._calls = 0
+
+
+def measure_call(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Size3, int]:
+    """Latent size (t, h, w) and text length of a call of a flexified transformer."""
+    family = flexi_of(model).family
+    call = named_call(argument_names(model), args, kwargs)
+    text = call.get("encoder_hidden_states")
+    native = family.patch(config_of(model))
+    return family.fold_call(call, Fold(Size3(1, 1, 1), native)), 0 if text is None else text.shape[1]
+
+
+def _follow(scheduler: Any, name: str, then: Callable[[], None]) -> Callable[[], None]:
+    """Do something after each call of a method of this scheduler; returns what ends that."""
+    function, before = getattr(scheduler, name), vars(scheduler).get(name)
+
+    @wraps(function)  # diffusers looks at signatures
+    def both(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        then()
+        return result
+
+    def end() -> None:
+        if vars(scheduler).get(name) is not both:  # somebody's own, put there in the run
+            return
+        if before is None:
+            delattr(scheduler, name)
+        else:
+            setattr(scheduler, name, before)
+
+    setattr(scheduler, name, both)
+    return end

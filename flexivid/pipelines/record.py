@@ -1,0 +1,210 @@
+"""The calls that a diffusers pipeline makes of its transformer, kept on disk: data-free distillation for any family.
+
+Text encoder, solver and guidance are as shipped, so latents and times are those of use. One row a sample of a call;
+``training/distillation/recorded_data.py`` reads the folder. Arguments that are the same for all samples lie in ``constants.pt``. For
+rectified flows the text embeddings are enough (``record_texts``): distillation walks the paths itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flexivid.pretrained.families.family import argument_names, named_call
+from flexivid.runtime.paths import resolve_path
+
+SHARED = ("image_rotary_emb", "padding_mask", "ofs")  # tensors without a batch axis, or with one of length 1
+LEFT_OUT = ("return_dict", "attention_kwargs")
+CONSTANTS = "constants.pt"
+
+
+def record_calls(
+    pipe: Any, folder: str | Path, prompts: Sequence[str], *, per_prompt: int = 2, seed: int = 0, **settings: Any
+) -> Path:
+    """Run a pipeline once a prompt, and keep some calls of each run, drawn at random.
+
+    Args:
+        pipe: Pipeline of diffusers with a transformer in its native mode.
+        folder: Where; made if it is not there.
+        prompts: One run each.
+        per_prompt: Calls to keep of a run, guidance's counted too.
+        seed: Of noise and of the choice of calls.
+        settings: For the pipeline: ``num_inference_steps``, ``height``, ...
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If there is no prompt, or a run makes fewer calls.
+    """
+    folder = resolve_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    writer: _Writer | None = None
+    for number, prompt in enumerate(prompts):
+        kept = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
+        hook = pipe.transformer.register_forward_pre_hook(_taken(kept), with_kwargs=True)
+        try:
+            source = torch.Generator().manual_seed(seed + number)
+            pipe(prompt, generator=source, **{"output_type": "latent", **settings})
+        finally:
+            hook.remove()
+        if len(kept.calls) < per_prompt:
+            raise ValueError(f"got {len(kept.calls)} calls in a run; expected {per_prompt}; lower per_prompt")
+        writer = writer or _Writer(folder, len(prompts), kept.calls)
+        writer.write(number, kept.calls)
+    if writer is None:
+        raise ValueError("got no prompts; expected at least one; pass some")
+    writer.close()
+    return folder
+
+
+class NetworkReachedError(Exception):
+    """Ends a run of a pipeline at the first call of its network."""
+
+
+def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settings: Any) -> Path:
+    """Keep what a pipeline gives its transformer beside the latent and the time; the network itself is never called.
+
+    Args:
+        pipe: Pipeline of diffusers with a transformer in its native mode.
+        folder: Where; made if it is not there.
+        prompts: One row each, more where the pipeline puts both branches of guidance into one call.
+        settings: For the pipeline.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If there is no prompt, or the texts differ in length.
+    """
+    if not prompts:
+        raise ValueError("got no prompts; expected at least one; pass some")
+    model, calls = pipe.transformer, list[dict[str, Any]]()
+
+    def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        call = named_call(argument_names(module), args, kwargs)
+        count = len(call["hidden_states"])
+        kept = {
+            k: v for k, v in call.items() if isinstance(v, Tensor) and k not in (*SHARED, "hidden_states", "timestep")
+        }
+        calls.append({k: _on_cpu(v) for k, v in kept.items() if v.ndim and len(v) == count})
+        raise NetworkReachedError
+
+    hook = model.register_forward_pre_hook(take, with_kwargs=True)
+    try:
+        for prompt in prompts:
+            with suppress(NetworkReachedError):
+                pipe(prompt, **{"output_type": "latent", **settings})
+    finally:
+        hook.remove()
+    shapes = [{name: tuple(value.shape[1:]) for name, value in call.items()} for call in calls]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"got texts of shapes {shapes}; expected one length; set max_sequence_length of the pipeline")
+    folder = resolve_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in calls[0]:
+        rows = torch.cat([call[name] for call in calls])
+        np.save(folder / f"{name}.npy", half_rows(rows, torch.float32).numpy())
+    return folder
+
+
+class _Reservoir:
+    """Some of a stream of calls, each with the same chance."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.size, self.rng, self.seen, self.calls = size, rng, 0, list[dict[str, Any]]()
+
+    def place(self) -> int | None:
+        """Where the next call goes; ``None`` = nowhere."""
+        self.seen += 1
+        at = len(self.calls) if len(self.calls) < self.size else int(self.rng.integers(self.seen))
+        return at if at < self.size else None
+
+
+def _taken(kept: _Reservoir) -> Any:
+    def hook(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        at = kept.place()
+        if at is not None:
+            call = named_call(argument_names(model), args, kwargs)
+            call = {k: _on_cpu(v) for k, v in call.items() if v is not None and k not in LEFT_OUT}
+            kept.calls[at : at + 1] = [call]
+
+    return hook
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_on_cpu(part) for part in value)
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+
+class _Writer:
+    """Arrays on disk with room for all rows; floating point in half precision but for times."""
+
+    def __init__(self, folder: Path, num_runs: int, calls: list[dict[str, Any]]) -> None:
+        first, rows = calls[0], len(calls) * len(calls[0]["hidden_states"])
+        self.arrays = {}
+        for name in _row_names(first):
+            row = _rows(first, name)
+            shape = (num_runs * rows, *row.shape[1:])
+            self.arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", row.dtype, shape)
+        constants = {name: value for name, value in first.items() if name not in self.arrays}
+        torch.save(constants, folder / CONSTANTS)
+
+    def write(self, number: int, calls: list[dict[str, Any]]) -> None:
+        """The rows of one run."""
+        for name, array in self.arrays.items():
+            rows = np.concatenate([_rows(call, name) for call in calls])
+            array[number * len(rows) : (number + 1) * len(rows)] = rows
+
+    def close(self) -> None:
+        """Everything is on disk."""
+        for array in self.arrays.values():
+            array.flush()
+
+
+def _row_names(call: dict[str, Any]) -> list[str]:
+    return [name for name, value in call.items() if isinstance(value, Tensor) and name not in SHARED]
+
+
+def _rows(call: dict[str, Any], name: str) -> np.ndarray:
+    """(b, ...): a time for all samples is repeated for each."""
+    value, count = call[name], len(call["hidden_states"])
+    value = value.expand(count) if value.ndim == 0 else value
+    value = value.expand(count, *value.shape[1:]) if len(value) == 1 else value
+    if name == "timestep":  # of which bfloat16 and float16 would keep three digits
+        return (value.float() if value.is_floating_point() else value).numpy()
+    return half_rows(value, None).numpy()
+
+
+def half_rows(value: Tensor, wider: torch.dtype | None) -> Tensor:
+    """Numbers as they are kept on disk, in float16: NumPy has no bfloat16.
+
+    Args:
+        value: Any tensor; integers stay.
+        wider: Dtype for what float16 cannot hold; ``None`` = refuse that.
+
+    Raises:
+        ValueError: If float16 cannot hold the numbers, and there is no ``wider``.
+
+    Example:
+        >>> half_rows(torch.tensor([1e6]).bfloat16(), torch.float32)
+        tensor([999424.])
+    """
+    if not value.is_floating_point():
+        return value
+    half = value.to(torch.float16)
+    if torch.equal(half.isfinite(), value.isfinite()):
+        return half
+    if wider is None:
+        raise ValueError(
+            f"got numbers up to {value.abs().max().item():g} in a call; expected what float16 holds (65504), in which"
+            " calls are kept; record with another model"
+        )
+    return value.to(wider)

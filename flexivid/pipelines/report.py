@@ -1,0 +1,194 @@
+"""Find a pre-trained transformer, prove that ``flexify`` leaves it alone, and say what its modes cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from flexivid.budget.cost import human
+from flexivid.model.checkpoint import CONFIG, load
+from flexivid.patching.shapes import PatchMode, num_tokens
+from flexivid.pipelines.plan import costs_of, least_budget
+from flexivid.pretrained.families.family import config_of
+from flexivid.pretrained.families.registry import family_of
+from flexivid.pretrained.families.video_dit import VideoDiT
+from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode
+from flexivid.pretrained.model_files import ANY_FILES, ModelFiles, plain_loading
+from flexivid.pretrained.original_checkpoints import load_plain
+from flexivid.pretrained.signature import Size, first_output, form_of, random_call
+from flexivid.pretrained.weak_modes.affine import compute_dtype
+from flexivid.runtime.paths import resolve
+
+TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient, Adam's two moments, its average
+
+
+def load_transformer(
+    model: str | Path, *, dtype: torch.dtype | None = None, empty: bool = False, files: ModelFiles = ANY_FILES
+) -> nn.Module:
+    """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte.
+
+    Args:
+        model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, a
+            ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT.
+        dtype: Precision of its weights, but for those that its class keeps in float32; ``None`` = float32.
+        empty: Read the configuration only: the model is on the meta device.
+        files: Which files of a diffusers model to read.
+
+    Raises:
+        ValueError: If there is no such model, or it has no such files.
+    """
+    model, dtype = resolve(model), dtype or torch.float32
+    folder = Path(model)
+    is_original = folder.suffix in (".pt", ".pth")
+    if is_original or "flexivid_version" in _config(folder):
+        files.refuse_for(model)
+        plain = load_plain(folder) if is_original else load(folder, device="meta" if empty else "cpu")
+        return plain.to("meta" if empty else "cpu").to(dtype)
+    source, where = files.place(model)
+    with plain_loading(f"model {model}", "a diffusers model"):
+        kind = _class_of(Path(source))
+        if empty:
+            return nn.Module.to(_empty(kind, source, where, files), dtype)  # their own warns of what stays float32
+        return kind.from_pretrained(source, dtype=dtype, **where, **files.settings).eval()
+
+
+def _class_of(folder: Path) -> Any:
+    from diffusers import AutoModel
+
+    return VideoDiT if _config(folder).get("_class_name") == VideoDiT.__name__ else AutoModel
+
+
+def _empty(kind: Any, source: str, where: dict[str, str], files: ModelFiles) -> nn.Module:
+    """A model on the meta device; its configuration is the same for all variants."""
+    hub = {name: value for name, value in files.settings.items() if name in ("revision", "local_files_only")}
+    with torch.device("meta"):
+        if kind is VideoDiT:
+            return kind.from_config(kind.load_config(source))
+        return kind.from_config(source, **where, **hub)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The configuration in a folder; nothing for a hub id."""
+    file = folder / CONFIG
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+@torch.no_grad()
+def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **settings: Any) -> float:
+    """Attach weak modes; the largest absolute difference of native outputs over random inputs, before and after.
+
+    After means after each weak mode was in use. 0 is the only right answer.
+
+    Args:
+        model: Transformer of diffusers.
+        modes: As for ``flexify``. Likewise ``settings``.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> flexify_and_compare(wan, ["1x4x4"], rank=2)
+        0.0
+    """
+    sizes = _sizes(model)  # of an unknown family: refused here
+    calls = [random_call(model, size, batch=number + 1, seed=number) for number, size in enumerate(sizes)]
+
+    def outputs() -> list[torch.Tensor]:
+        return [first_output(model, call) for call in calls]
+
+    before, largest = outputs(), 0.0
+    flexify(model, modes, **settings)
+    for mode in flexi_of(model).modes:
+        set_mode(model, mode)
+        outputs()
+        set_mode(model, NATIVE)
+        for now, then in zip(outputs(), before, strict=True):
+            largest = max(largest, (now - then).abs().max().item())
+    return largest
+
+
+class Needs(NamedTuple):
+    """What a flexified transformer needs, in numbers.
+
+    Args:
+        native: Parameters of the model as it came.
+        added: New parameters.
+        inference_bytes: Weights, all modes loaded.
+        training_bytes: The same, with gradients, Adam's moments and averages of the new parameters.
+        activation_bytes: Of a sample in the dearest mode with gradient checkpointing: the tokens that enter each block.
+
+    Example:
+        >>> Needs(1000, 20, 4080, 4400, 0).share
+        0.02
+    """
+
+    native: int
+    added: int
+    inference_bytes: int
+    training_bytes: int
+    activation_bytes: int
+
+    @property
+    def share(self) -> float:
+        """New parameters over native ones."""
+        return self.added / self.native
+
+
+def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
+    """Count; the model may be on the meta device."""
+    flexi = flexi_of(model)
+    new = adapter_parameters(model)
+    ours = set(map(id, new))
+    native = [parameter for parameter in model.parameters() if id(parameter) not in ours]
+    added = sum(parameter.numel() for parameter in new)
+    weights = sum(parameter.nbytes for parameter in native)
+    tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
+    kept = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * compute_dtype(model).itemsize
+    return Needs(
+        sum(parameter.numel() for parameter in native),
+        added,
+        weights + 4 * added,
+        weights + TRAINING_BYTES * added,
+        kept,
+    )
+
+
+def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512) -> list[str]:
+    """Lines for people: parameters, cost of each mode, least budget, memory.
+
+    Args:
+        model: Flexified, on any device.
+        size: Latent size; ``None`` = what such models are mostly used at.
+        text_tokens: Length of the text.
+    """
+    flexi, size = flexi_of(model), size or form_of(model).size(config_of(model))
+    costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)
+    native = flexi.family.patch(config_of(model))
+    lines = [
+        f"{type(model).__name__}: {needs.native / 1e6:.4g} M parameters, native mode {native}",
+        f"added: {needs.added / 1e6:.2f} M parameters ({needs.share:.2%}), rank {flexi.rank}",
+        f"latent {'x'.join(map(str, size))}, text of {text_tokens}:",
+    ]
+    for name, cost in costs.items():
+        tokens = num_tokens(size, native if name == NATIVE else PatchMode(name))
+        lines.append(f"  {name:<8} {tokens:>7} tokens  {human(cost):>11} a call  {cost / costs[NATIVE]:.3f} of native")
+    cheapest = min(costs, key=lambda name: costs[name])
+    lines.append(f"least budget {least_budget(costs)} (every step in {cheapest})")
+    lines.append(
+        f"memory: {needs.inference_bytes / 1e9:.2f} GB of weights; training {needs.training_bytes / 1e9:.2f} GB and"
+        f" about {needs.activation_bytes / 1e9:.2f} GB a sample with gradient checkpointing"
+    )
+    return lines
+
+
+def _sizes(model: nn.Module) -> list[Size]:
+    """Small sizes that the native patch divides, or the only one that the model takes."""
+    form, config = form_of(model), config_of(model)
+    if form.is_fixed(config):
+        return [form.size(config)]
+    patch = family_of(type(model).__name__).patch(config)
+    return [(patch.t * t, patch.h * h, patch.w * w) for t, h, w in ((1, 4, 4), (3, 3, 5))]

@@ -1,0 +1,276 @@
+"""Sampling with a diffusers pipeline as shipped (text encoder, solver, autoencoder) under compute budgets."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from flexivid.budget.cost import human
+from flexivid.data.lists.cells import text_of
+from flexivid.media.write import write_grid, write_video
+from flexivid.pipelines.budget import apply_budget, apply_schedule
+from flexivid.pipelines.plan import STAGED, PretrainedPlan, plan_steps
+from flexivid.pipelines.record import NetworkReachedError
+from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.flexify import flexi_of
+from flexivid.pretrained.merged import merge_lora
+from flexivid.pretrained.model_files import ANY_FILES, TRANSFORMER, ModelFiles, files_of, plain_loading
+from flexivid.runtime.devices import pick_device
+from flexivid.runtime.finite import require_finite_samples, require_finite_weights
+from flexivid.runtime.paths import resolve
+from flexivid.runtime.precision import fast_dtype
+from flexivid.sampling.sample_folder import file_name, prepare_folder
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "schedule", "modes")
+NO_EFFECT += ("label", "solver", "shift", "no_ema")
+ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
+
+
+class PipelineOutcome(NamedTuple):
+    """What one budget made and cost.
+
+    Args:
+        budget: As asked for.
+        plan: Of the latest video, one call a step.
+        files: One a video.
+        seconds: Of everything, text encoder and autoencoder included.
+    """
+
+    budget: float
+    plan: PretrainedPlan
+    files: list[Path]
+    seconds: float
+
+
+def load_pipeline(
+    model: str | Path,
+    adapter: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    files: ModelFiles = ANY_FILES,
+) -> Any:
+    """Load a diffusers pipeline, and give its transformer the modes of an adapter.
+
+    Args:
+        model: Folder or hub id.
+        adapter: What ``save_adapter``, ``flexivid.flexify`` or a distillation wrote.
+        dtype: Precision of the pipeline.
+        device: Where to put it.
+        files: Which of its files to read.
+
+    Raises:
+        ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
+        NotFiniteError: If a weight of the adapter holds NaN or infinity.
+    """
+    pipe = whole_pipeline(model, dtype=dtype, files=files)
+    load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(pipe.transformer))
+    require_finite_weights(flexi_of(pipe.transformer).state_dict(), adapter)
+    return pipe.to(device)
+
+
+def whole_pipeline(model: str | Path, *, dtype: torch.dtype, files: ModelFiles = ANY_FILES, **parts: Any) -> Any:
+    """Load a diffusers pipeline with all its parts; ``parts`` are those that are in memory already.
+
+    Raises:
+        ValueError: If there is no such pipeline, it has no text encoder or no transformer, or no such ``files``.
+    """
+    from diffusers import DiffusionPipeline
+
+    model = resolve(model)
+    files.check_folder(Path(model) / TRANSFORMER)
+    with plain_loading(f"pipeline {model}", "a folder of a whole pipeline or a hub id"):
+        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, **parts, **files.settings)
+    for part in ("transformer", "text_encoder"):
+        if part in pipe.config and getattr(pipe, part, None) is None:
+            raise ValueError(f"got a pipeline without its {part}; expected all parts; download the whole pipeline")
+    if getattr(pipe, "transformer", None) is None:
+        raise ValueError(f"got a {type(pipe).__name__} without a transformer; expected one; choose another pipeline")
+    return pipe
+
+
+def sample_pipeline(
+    pipe: Any,
+    prompts: Sequence[str],
+    budget: float,
+    plan: PretrainedPlan,
+    *,
+    folder: Path,
+    fps: float,
+    seed: int = 0,
+    **settings: Any,
+) -> tuple[PipelineOutcome, list[np.ndarray]]:
+    """Make and write one video a prompt at one budget; video i starts from the noise of seed + i.
+
+    Args:
+        pipe: From ``load_pipeline``.
+        prompts: One video each.
+        budget: What the plan is called by.
+        plan: Mode of every step.
+        folder: Where to; it must exist.
+        fps: Frames a second.
+        seed: Base seed.
+        settings: For the pipeline, ``num_inference_steps`` among them where the plan has another number than its own.
+
+    Raises:
+        NotFiniteSampleError: If a video holds NaN; it is not written.
+    """
+    started, files, videos = time.perf_counter(), [], []
+    with apply_schedule(pipe, plan.modes, guide_modes=plan.guide_modes):
+        for number, prompt in enumerate(prompts):
+            source = torch.Generator().manual_seed(seed + number)
+            frames = pipe(prompt, generator=source, output_type="np", **settings)[0][0]  # (t, h, w, 3) in [0, 1]
+            require_finite_samples(torch.as_tensor(frames)[None], [number])
+            videos.append((frames * 255).round().clip(0, 255).astype(np.uint8))
+            files.append(write_video(folder / file_name(number, seed, budget), videos[-1], fps))
+    return PipelineOutcome(budget, plan, files, time.perf_counter() - started), videos
+
+
+def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
+    """The plan of one video at full compute: the pipeline runs to the first call of its network, and stops."""
+    plans: list[PretrainedPlan] = []
+
+    def stop(plan: PretrainedPlan) -> None:
+        plans.append(plan)
+        raise NetworkReachedError
+
+    with suppress(NetworkReachedError), apply_budget(pipe, 1.0, on_plan=stop):
+        pipe(prompt, output_type="latent", **settings)
+    return plans[0]
+
+
+def default_planner(pipe: Any, settings: Mapping[str, Any], full: PretrainedPlan) -> str:
+    """``staged`` where the number of steps can be planned: a step is one call of the solver. Else ``weak_first``.
+
+    Args:
+        pipe: The pipeline.
+        settings: What it will be called with.
+        full: From :func:`full_plan`.
+    """
+    parameter = inspect.signature(type(pipe).__call__).parameters.get("num_inference_steps")
+    steps = settings.get("num_inference_steps", None if parameter is None else parameter.default)
+    return STAGED if steps == len(full.modes) else "weak_first"
+
+
+def run_pipeline(options: Any) -> dict[str, Any]:
+    """What ``flexivid.sample --pipeline`` does; returns the summary for ``--json``.
+
+    Args:
+        options: Those of the program.
+
+    Raises:
+        ValueError: If options are missing or have no effect with a pipeline.
+    """
+    _check(options)
+    device = pick_device(options.device)
+    dtype = fast_dtype(device) if options.precision == "auto" else DTYPES[options.precision]
+    budgets = [_fraction(word) for word in options.budget or ["1"]]
+    pipe = load_pipeline(options.pipeline, options.adapter, dtype=dtype, device=device, files=files_of(options))
+    if options.merge_lora:
+        print(f"LoRA merged into copies: {merge_lora(pipe.transformer) / 2**20:.1f} MiB more")
+    prompts = list(options.prompt) * (options.num_videos or 1)
+    settings = _settings(pipe, options)
+    full = full_plan(pipe, prompts[0], **settings)
+    planner = options.planner or default_planner(pipe, settings, full)
+    how = {"guide_mode": options.guide_mode, "planner": planner}
+    plans = [plan_steps(budget, full.costs, len(full.modes), **how) for budget in budgets]
+    for budget, plan in zip(budgets, plans, strict=True):
+        print(plan_line(budget, plan, len(prompts)))
+    if options.dry_run:
+        pairs = zip(budgets, plans, strict=True)
+        return {"plans": [{"budget": b, "plan": str(plan), "predicted_macs": plan.macs} for b, plan in pairs]}
+    folder = prepare_folder(options.output_dir)
+    rows, outcomes, fps = [], [], options.fps or 16
+    for budget, plan in zip(budgets, plans, strict=True):
+        steps = {"num_inference_steps": len(plan.modes)} if planner == STAGED else {}
+        common = {"folder": folder, "fps": fps, "seed": options.seed, **settings, **steps}
+        outcome, videos = sample_pipeline(pipe, prompts, budget, plan, **common)
+        print(result_line(outcome))
+        outcomes.append(outcome)
+        rows.append((f"budget {outcome.budget:g}", videos[:8]))
+    movie, picture = write_grid(folder / "grid", rows, fps)
+    print(f"look at {picture} and {movie}")
+    return {"samples": [_row(outcome) for outcome in outcomes], "grid": [str(movie), str(picture)]}
+
+
+def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
+    """One line before the work.
+
+    Example:
+        >>> plan = PretrainedPlan(("1x4x4", "native"), {"native": 3_000_000, "1x4x4": 1_000_000})
+        >>> plan_line(0.7, plan, 2)
+        'budget 0.7: 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance (66.7%), 2 videos'
+    """
+    return f"budget {budget:g}: {plan}; {_cost(plan)} ({plan.budget:.1%}), {videos} videos"
+
+
+def result_line(outcome: PipelineOutcome) -> str:
+    """One line after a budget's work: seconds of everything, text encoder and autoencoder included.
+
+    Example:
+        >>> plan = PretrainedPlan(("native",), {"native": 3_000_000})
+        >>> result_line(PipelineOutcome(1.0, plan, [], 2.0))
+        'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
+    """
+    cost, count = _cost(outcome.plan), len(outcome.files)
+    return f"budget {outcome.budget:g}: {cost}, {outcome.seconds:.2f} s for {count} videos"
+
+
+def _cost(plan: PretrainedPlan) -> str:
+    return human(plan.macs) + (" a video" if plan.guide_modes else " a video and branch of guidance")
+
+
+def _check(options: Any) -> None:
+    for name in NO_EFFECT:
+        if getattr(options, name):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} with --pipeline; expected it without, for it has no effect; leave one out")
+    for name in ("adapter", "prompt"):
+        if not getattr(options, name):
+            raise ValueError(f"got --pipeline without --{name}; expected both; give --{name}")
+    for prompt in (*options.prompt, options.negative_prompt):
+        try:
+            text_of(prompt)
+        except ValueError as error:  # a terminal with another encoding than Python expects
+            raise ValueError(f"got a prompt, which holds {error}; give it as UTF-8") from error
+    if options.precision != "auto" and options.precision not in DTYPES:
+        raise ValueError(f"got --precision {options.precision}; expected auto, fp32, bf16 or fp16; change it")
+
+
+def _fraction(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"got --budget {word} with --pipeline; expected a fraction in (0, 1]; write it so") from None
+
+
+def _settings(pipe: Any, options: Any) -> dict[str, Any]:
+    """What was asked for, under the names that diffusers has for it."""
+    known = inspect.signature(type(pipe).__call__).parameters
+    given = {name: getattr(options, name) for name in ASKED if getattr(options, name) is not None}
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"got --{name.replace('_', '-')} for {type(pipe).__name__}; expected no such option, which it does not"
+                " take; leave it out"
+            )
+    return given
+
+
+def _row(outcome: PipelineOutcome) -> dict[str, Any]:
+    return {
+        "budget": outcome.budget,
+        "plan": str(outcome.plan),
+        "predicted_macs": outcome.plan.macs,
+        "cost": outcome.plan.budget,
+        "seconds": outcome.seconds,
+        "files": [str(file) for file in outcome.files],
+    }

@@ -1,0 +1,138 @@
+"""Our own ``FlexiDiT``: modes that it was not trained with, added by adapters, its own ones untouched.
+
+Weak modes of a FlexiDiT are trained with it, all in one set of weights. What is added here is beside them: the native
+mode is what new patch layers start from, and every mode that the model has stays bit for bit what it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexivid.budget.cost import TIME_FEATURES
+from flexivid.patching.embed import patchify, unpatchify
+from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.families.family import Config, Family, Fold, Work, config_of, fold_cells
+from flexivid.pretrained.families.rotary import native_centres
+
+
+class FoldedEmbed(nn.Module):
+    """Embedding of a folded latent, in the place of ``FlexiPatchEmbed``."""
+
+    def __init__(self, embedding: nn.Module, in_channels: int) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.in_channels = in_channels
+
+    def forward(self, latent: Tensor, native: PatchMode) -> Tensor:
+        """(b, c gt gh gw, t', h', w') -> tokens (b, n, d)."""
+        return self.embedding(patchify(latent, native))
+
+
+class FoldedOutput(nn.Module):
+    """De-embedding into a folded latent, in the place of ``FlexiPatchOutput``."""
+
+    def __init__(self, unembedding: nn.Module) -> None:
+        super().__init__()
+        self.unembedding = unembedding
+
+    def forward(self, tokens: Tensor, native: PatchMode, size: Size3) -> Tensor:
+        """Tokens (b, n, d) -> (b, c gt gh gw, t', h', w')."""
+        return unpatchify(self.unembedding(tokens), native, size)
+
+
+class Centres(nn.Module):
+    """Centres of weak patches, in the place of the method that gives those of native ones."""
+
+    def __init__(self, how: Fold) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, grid: Size3, native: PatchMode, device: torch.device) -> Tensor:
+        """(n, 3)."""
+        return native_centres(grid, self.how.growth, device)
+
+
+def _native(config: Config) -> PatchMode:
+    return PatchMode(config["modes"][0])
+
+
+def _refuse(config: Config, mode: PatchMode) -> None:
+    if config.get("output_conv"):
+        raise ValueError(
+            f"got mode {mode} for a FlexiDiT with output_conv, which cannot see a folded latent; expected one without;"
+            " train the network with the modes you want"
+        )
+    if str(mode) in [str(known) for known in config["modes"][1:]]:
+        raise ValueError(
+            f"got mode {mode} for a FlexiDiT that was trained with it; expected another; leave it out, and call the"
+            f' model with mode="{mode}"'
+        )
+
+
+def _patch_layers(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+    """The native mode's patch layers, resized from the underlying kernels, as linears of features (c, pt, ph, pw)."""
+    native = _native(config_of(model))
+    embed: Any = model.get_submodule("embed")
+    out: Any = model.get_submodule("out")
+    weight, (out_weight, out_bias) = embed.kernel(native), out.kernel(native)
+    return _linear(weight.flatten(1), embed.bias), _linear(out_weight.flatten(1).T, out_bias.flatten())
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], device=weight.device, dtype=weight.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def _answers(embed: Any, unembed: Any, how: Fold) -> tuple[nn.Module, nn.Module]:
+    channels = embed.layer.in_features // how.native.volume
+    return FoldedEmbed(embed, channels), FoldedOutput(unembed)
+
+
+def _fold_call(call: dict[str, Any], how: Fold) -> Size3:
+    mode = call.get("mode")
+    if mode is not None and str(mode) not in ("native", str(how.native)):
+        raise ValueError(
+            f"got mode {mode} while a mode of flexify is set; expected none; call set_mode(model, 'native') first"
+        )
+    call["x"], size = fold_cells(call["x"], how)
+    return size
+
+
+def _work(config: Config, grid: Size3, text: int) -> list[Work]:
+    n, d, depth = grid.volume, config["width"], config["depth"]
+    hidden = int(d * config["mlp_ratio"])
+    work = [
+        Work(1, 1, TIME_FEATURES, d),
+        Work(1, 1, d, d + 2 * d),  # second layer of the time embedding; last modulation
+        Work(depth, 1, d, 6 * d),
+        Work(depth * 4, n, d, d, adapted=True),  # q k v out
+        Work(depth * 2, n, d, hidden, adapted=True),
+    ]
+    if config["attention"] == "joint":
+        return [*work, Work(depth * 2, n, d, n)]  # scores, weighted sums
+    spatial, temporal = (depth + 1) // 2, depth // 2
+    return [*work, Work(spatial * 2, n, d, grid.h * grid.w), Work(temporal * 2, n, d, grid.t)]
+
+
+FLEXIDIT = Family(
+    class_name="FlexiDiT",
+    patch=_native,
+    width=lambda config: config["width"],
+    embed="embed",
+    unembed="out",
+    output_order="c pt ph pw",
+    lora=r"blocks\.\d+\.(attention\.(q|k|v|out)|mlp_in|mlp_out)",
+    work=_work,
+    refuse=_refuse,
+    patch_layers=_patch_layers,
+    answers=_answers,
+    positions=lambda model, how: {"_centres": Centres(how)},
+    fold_call=_fold_call,
+    time_of=lambda call: 1000 * call["time"],
+)

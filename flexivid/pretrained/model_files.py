@@ -1,0 +1,145 @@
+"""Which files of a pre-trained model are read, and what is said where they are not there. Loads nothing.
+
+Private models: the hub's own library reads the token that ``hf auth login`` or ``HF_TOKEN`` gave it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flexivid.model.checkpoint import CONFIG
+
+HUB_ID = r"[\w.-]+/[\w.-]+"
+TRANSFORMER = "transformer"  # its folder in a pipeline
+WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.(safetensors|bin)")
+SINGLE_FILES = (".safetensors", ".sft", ".gguf", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Which files of a diffusers model to read, named as in diffusers.
+
+    Args:
+        variant: Of its weights: ``fp16`` reads ``diffusion_pytorch_model.fp16.safetensors``.
+        revision: Branch, tag or commit on the hub.
+        subfolder: Folder of the transformer, where it is not ``transformer``: ``transformer_2`` of Wan 2.2.
+        local_files_only: Read what is on this machine only.
+        use_safetensors: Read safetensors only, no other format, whatever there is.
+
+    Example:
+        >>> ModelFiles(variant="fp16", local_files_only=True).settings
+        {'variant': 'fp16', 'local_files_only': True}
+    """
+
+    variant: str | None = None
+    revision: str | None = None
+    subfolder: str | None = None
+    local_files_only: bool = False
+    use_safetensors: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of diffusers for what was asked, but for the subfolder: a whole pipeline has none."""
+        return {name: value for name, value in vars(self).items() if value and name != "subfolder"}
+
+    def refuse_for(self, model: str | Path) -> None:
+        """Refuse all of this for a model that is not one of diffusers.
+
+        Raises:
+            ValueError: If anything was asked for.
+        """
+        asked = [name for name, value in vars(self).items() if value]
+        if asked:
+            raise ValueError(
+                f"got {' and '.join(asked)} for {model}; expected a diffusers model with it, which this is not; leave"
+                " it out"
+            )
+
+    def place(self, model: str | Path) -> tuple[str, dict[str, str]]:
+        """Where the transformer is: a folder, or a hub id and the folder in it as an argument of diffusers.
+
+        Raises:
+            ValueError: If there is no such model, or it has no such variant.
+        """
+        folder = Path(model)
+        if folder.is_file() or folder.suffix in SINGLE_FILES:
+            raise ValueError(
+                f"got model {model}, a single file; expected a diffusers folder or hub id, or an original .pt of DiT or"
+                " Latte; load it with from_single_file of its class in diffusers, and write it with save_pretrained"
+            )
+        if not folder.is_dir():
+            if re.fullmatch(HUB_ID, str(model)):
+                return str(model), {"subfolder": self.subfolder or TRANSFORMER}
+            raise ValueError(f"got model {model}, which does not exist; expected a folder or a hub id like org/name")
+        is_pipeline = (folder / "model_index.json").is_file()
+        inner = folder / (self.subfolder or (TRANSFORMER if is_pipeline else ""))
+        if not (inner / CONFIG).is_file():
+            raise ValueError(
+                f"got model {model} without {(inner / CONFIG).relative_to(folder)}; expected a diffusers folder, of a"
+                " pipeline or of its transformer; check the path"
+            )
+        self.check_folder(inner)
+        return str(inner), {}
+
+    def check_folder(self, folder: Path) -> None:
+        """Refuse what a folder of a transformer does not have, and diffusers reads over in silence.
+
+        Raises:
+            ValueError: If none of its weights are of the variant, or all are of others; if a revision is asked for.
+        """
+        matches = [match for file in folder.glob("*") if (match := WEIGHTS.fullmatch(file.name))]
+        variants = {match["variant"] for match in matches}
+        if variants and self.variant not in variants:
+            known = ", ".join(sorted(variant or "none" for variant in variants))
+            raise ValueError(
+                f"got variant {self.variant or 'none'} for {folder}; expected one of those there: {known}; name it"
+                " (--variant, or files.variant of a distillation), or download other files"
+            )
+        if self.revision and folder.is_dir():
+            raise ValueError(
+                f"got revision {self.revision} for {folder}; expected a hub id with it, since a folder has one only;"
+                " leave it out"
+            )
+
+    def keep_fingerprint(self, model: nn.Module) -> bool:
+        """Whether a model that was read so has the fingerprint of its weights in float32.
+
+        bfloat16 keeps it; float16 rounds otherwise, and float8 or quantised weights are others.
+        """
+        dtypes = {weight.dtype for weight in model.parameters()}
+        return self.variant != "fp16" and dtypes <= {torch.float64, torch.float32, torch.bfloat16}
+
+
+ANY_FILES = ModelFiles()
+
+
+def files_of(options: Any) -> ModelFiles:
+    """What the options of a command line ask for."""
+    known = {name: getattr(options, name) for name in vars(ANY_FILES) if hasattr(options, name)}
+    return ModelFiles(**known)
+
+
+@contextmanager
+def plain_loading(model: str, expected: str) -> Iterator[None]:
+    """Say in one line why a model cannot be loaded.
+
+    Example:
+        >>> with plain_loading("model a/b", "a diffusers model"):
+        ...     raise ImportError("no bitsandbytes")
+        Traceback (most recent call last):
+        ...
+        ValueError: got model a/b, which cannot be loaded (no bitsandbytes); expected a diffusers model; check it
+    """
+    try:
+        yield
+    except Exception as error:  # of many kinds: no file, a broken one, no library or no device for a quantised model
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"got {model}, which cannot be loaded ({reason}); expected {expected}; check it") from error

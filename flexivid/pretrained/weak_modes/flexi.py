@@ -1,0 +1,114 @@
+"""What ``flexify`` adds to a model: the layers of each weak mode, and which mode is in use. Calls no model.
+
+Nothing of it is registered in the model: whoever walks over its modules, parameters or state finds what it came with.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import nn
+
+from flexivid.patching.shapes import PatchMode
+from flexivid.pretrained.families.family import Family, Fold, config_of
+from flexivid.pretrained.families.registry import family_of
+from flexivid.pretrained.weak_modes.affine import compute_dtype
+from flexivid.pretrained.weak_modes.layers import Embedding, Unembedding
+from flexivid.pretrained.weak_modes.lora import attach_lora
+from flexivid.pretrained.weak_modes.shadows import Registered
+
+NATIVE = "native"
+
+
+class WeakMode(nn.Module):
+    """What one weak mode adds to a model: patch layers and LoRA (registered), positions (not)."""
+
+    def __init__(self, model: nn.Module, family: Family, mode: PatchMode, *, rank: int, skip: bool) -> None:
+        super().__init__()
+        native = family.patch(config_of(model))
+        self.how = Fold(family.growth(config_of(model), mode), native)
+        channels, out_channels = family.channels(config_of(model))
+        width = out_channels * mode.volume if skip else 0
+        embed, unembed = _patch_layers(model, family)
+        dtype = compute_dtype(model)
+        self.embed = Embedding.grow(embed, channels, self.how, dtype=dtype, skip_features=width)
+        self.unembed = Unembedding.grow(unembed, self.embed, self.how, family.output_order, dtype=dtype)
+        self.lora_layers = attach_lora(model, family.lora, rank, dtype) if rank else {}
+        self.lora = nn.ModuleDict({path.replace(".", "-"): layer for path, layer in self.lora_layers.items()})
+        self.merged = nn.ModuleDict()  # see merged.py; their paths with "-" for "."
+        self.lists: dict[str, nn.ModuleList] = {}  # see shadows.py
+        self.blocks: dict[str, nn.Module] = {}  # see weak_call.py
+        embed_answer, unembed_answer = family.answers(self.embed, self.unembed, self.how)
+        self.shadows = {
+            family.embed: embed_answer,
+            family.unembed: unembed_answer,
+            **family.positions(model, self.how),
+            **self.lora_layers,
+        }
+
+
+def _patch_layers(model: nn.Module, family: Family) -> tuple[nn.Module, nn.Module]:
+    if family.patch_layers is not None:
+        return family.patch_layers(model)
+    registered = Registered(model)
+    return registered[family.embed], registered[family.unembed]
+
+
+class CallLock:
+    """One call of a model at a time: in a weak mode its layers are in the place of native ones. Copies are new."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[type[CallLock], tuple]:
+        return CallLock, ()
+
+
+class Flexi(nn.Module):
+    """All that flexivid adds to a model.
+
+    Attributes:
+        modes: The weak modes by their written form.
+        mode: The mode that was set, ``"native"`` or a written form.
+        active: The mode of the call that is running; ``None`` between calls.
+        rank: Rank of the LoRA; 0 = none.
+        skip: Whether modes have a skip around the transformer.
+        trainable: Names of the native parameters that were trainable before.
+        native_sha256: Fingerprint of the native weights, where an adapter folder told it.
+    """
+
+    def __init__(self, family: Family, trainable: frozenset[str], *, rank: int, skip: bool) -> None:
+        super().__init__()
+        self.class_name = family.class_name
+        self.modes = nn.ModuleDict()
+        self.mode = NATIVE
+        self.active: str | None = None
+        self.rank = rank
+        self.skip = skip
+        self.trainable = trainable
+        self.native_sha256: str | None = None
+        self.calls = CallLock()
+        self.device: torch.device | None = None
+
+    @property
+    def family(self) -> Family:
+        """Description of the model's class."""
+        return family_of(self.class_name)
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether weak modes use copies with LoRA merged (merged.py)."""
+        return any(mode.merged for mode in self.modes.values())
+
+    def follow(self, model: nn.Module) -> None:
+        """Go to the device that the model was moved to since the last call: nobody else moves what is new.
+
+        Layers of a model on several devices go on from there, each to its own input (affine.py).
+        """
+        device = next((parameter.device for parameter in model.parameters()), None)
+        if device in (None, self.device, torch.device("meta")):
+            return
+        with torch.inference_mode(False):
+            self.to(device)
+        self.device = device

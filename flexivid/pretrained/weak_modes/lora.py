@@ -1,0 +1,146 @@
+"""LoRA of one mode, kept outside the model's own tree. Knows linears of any kind; no family.
+
+A layer calls the linear that it adapts, as it is registered, and adds its low-rank products: so that may be quantised,
+cast layer by layer, offloaded, or carry an adapter of somebody else. Names are those of peft.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+
+from flexivid.pretrained.weak_modes.affine import Affine, device_of, new_dtype
+
+
+def has_peft(model: nn.Module) -> bool:
+    """Whether peft layers stand in the model's own tree."""
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
+INNER = {
+    True: "base_layer",
+    False: "original_module",
+}  # where peft keeps a native module: of an adapted one, or a copied
+
+
+def native_names(model: nn.Module) -> dict[str, str]:
+    """Names of native weights by those that they have now: peft's layers rename what they adapt, and add their own.
+
+    Returns:
+        For every entry of the state dict that is neither an adapter's nor what ``flexify`` added.
+
+    Raises:
+        ValueError: If an adapter is fused: native weights are not what they were.
+
+    Example:
+        >>> from peft import LoraConfig, inject_adapter_in_model
+        >>> net = inject_adapter_in_model(LoraConfig(r=1, target_modules="0"), nn.Sequential(nn.Linear(4, 6)))
+        >>> native_names(net)
+        {'0.base_layer.weight': '0.weight', '0.base_layer.bias': '0.bias'}
+    """
+    names = {name: name for name in model.state_dict() if not name.startswith("flexi.")}
+    for path, module in model.named_modules():
+        if not isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+            continue
+        if getattr(module, "merged", False):
+            raise ValueError(
+                f"got an adapter fused into {path}; expected native weights; unfuse it first (unfuse_lora of the"
+                " pipeline), then save or load weak modes, and fuse it again"
+            )
+        inside, start = f"{path}.", f"{path}.{INNER[isinstance(module, BaseTunerLayer)]}."
+        names = {
+            now: name.replace(start[len(inside) :], "", 1) if now.startswith(start) else name
+            for now, name in names.items()
+            if now.startswith(start) or not now.startswith(inside)
+        }
+    return names
+
+
+class LoraLinear(nn.Module):
+    """A linear and low-rank products beside it, of no effect at first; the scale is 1.
+
+    Args:
+        base: What it adapts: anything with ``in_features`` and ``out_features``.
+        rank: Rank r.
+        dtype: Of the new weights.
+
+    Example:
+        >>> layer = LoraLinear(nn.Linear(4, 6), rank=2)
+        >>> layer.delta().shape, sum(p.numel() for p in layer.parameters())
+        (torch.Size([6, 4]), 20)
+    """
+
+    def __init__(self, base: nn.Module, rank: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.base = [base]  # in a list: it is registered in the model
+        empty = torch.empty(0, device=device_of(base), dtype=dtype)
+        self.lora_A = Affine.drawn((rank, int(base.in_features)), like=empty, bias=False)  # type: ignore[arg-type]
+        self.lora_B = Affine(empty.new_zeros(int(base.out_features), rank))  # type: ignore[arg-type]
+
+    @property
+    def base_layer(self) -> nn.Module:
+        """What it adapts, an adapter of somebody else included."""
+        return self.base[0]
+
+    def adapt(self, base: nn.Module) -> nn.Module:
+        """Adapt what is registered now; returns it."""
+        self.base[0] = base
+        return base
+
+    @property
+    def weight(self) -> Tensor:
+        """That of the base, for code that asks a linear for its dtype or device."""
+        return self.base[0].weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """That of the base."""
+        return self.base[0].bias  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """(..., inputs) -> (..., outputs); arguments beside x are for the base."""
+        result = self.base[0](x, *args, **kwargs)
+        own = x.to(self.lora_A.weight.dtype)
+        return (result + self.lora_B(self.lora_A(own))).to(result.dtype)
+
+    def delta(self) -> Tensor:
+        """What is added to the weights, (outputs, inputs)."""
+        return self.lora_B.weight @ self.lora_A.weight
+
+
+def attach_lora(model: nn.Module, targets: str, rank: int, dtype: torch.dtype) -> dict[str, LoraLinear]:
+    """Make the LoRA layers of one mode.
+
+    Args:
+        model: Transformer, without peft layers.
+        targets: Regular expression of the paths of linears to adapt.
+        rank: Rank r.
+        dtype: What the model computes in.
+
+    Returns:
+        A layer for each path. None is registered in the model.
+
+    Raises:
+        ValueError: If something at such a path is no linear, or nothing is.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 6))
+        >>> layer = attach_lora(net, "0", 2, torch.float32)["0"]
+        >>> sum(p.numel() for p in layer.lora_A.parameters()), list(net.state_dict())
+        (8, ['0.weight', '0.bias'])
+    """
+    bases = {path: module for path, module in model.named_modules() if re.fullmatch(targets, path)}
+    wrong = [
+        path for path, base in bases.items() if not (hasattr(base, "in_features") and hasattr(base, "out_features"))
+    ]
+    if wrong or not bases:
+        what = f"a {type(bases[wrong[0]]).__name__} at {wrong[0]}" if wrong else f"no layer at {targets}"
+        raise ValueError(
+            f"got {what}; expected linears to adapt; flexify the model before others put layers of their own there, or"
+            " compile parts of it"
+        )
+    return {path: LoraLinear(base, rank, new_dtype(dtype)) for path, base in bases.items()}

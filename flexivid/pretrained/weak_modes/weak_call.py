@@ -1,0 +1,229 @@
+"""A call of a flexified model: native, or with the layers of a weak mode in place until it ends, however it does.
+
+The latent is folded before the model's own ``forward``, and the output is unfolded after it. Between calls the model is
+the native one: whatever anybody does to it then (load, fuse, add, quantise, cast, save) acts on native modules alone.
+
+``torch.compile`` leaves the functions here out and compiles what they call: one graph a mode. Gradient checkpointing
+runs blocks again when the call is long over: a block remembers the mode that it ran in.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flexivid.patching.shapes import Size3
+from flexivid.pretrained.families.family import argument_names, named_call
+from flexivid.pretrained.weak_modes.affine import is_plain
+from flexivid.pretrained.weak_modes.flexi import NATIVE, Flexi, WeakMode
+from flexivid.pretrained.weak_modes.shadows import Registered, Shadows
+
+REASON = "flexivid puts the layers of a mode in place outside of compiled graphs; compile the transformer itself"
+
+
+class ModeChooser(Protocol):
+    """Who chooses the mode of each call of a model, in the place of ``set_mode``."""
+
+    flexi: Flexi
+
+    def mode_of_call(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
+        """``"native"`` or a weak mode."""
+        ...
+
+
+_CHOOSER: ContextVar[ModeChooser | None] = ContextVar("mode_chooser", default=None)
+
+
+@contextmanager
+def modes_from(chooser: ModeChooser) -> Iterator[None]:
+    """Let somebody choose the modes of a model in this thread, while the ``with`` block lasts."""
+    token = _CHOOSER.set(chooser)
+    try:
+        yield
+    finally:
+        _CHOOSER.reset(token)
+
+
+def has_chooser(flexi: Flexi) -> bool:
+    """Whether somebody chooses the modes of a model now."""
+    chooser = _CHOOSER.get()
+    return chooser is not None and chooser.flexi is flexi
+
+
+def call_methods(base: type) -> dict[str, Any]:
+    """What a flexified model has in the place of the methods of its class (derived.py)."""
+    native_call, native_forward = base.__call__, base.forward  # type: ignore[attr-defined]
+
+    @torch.compiler.disable(recursive=False, reason=REASON)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _dispatch(self, native_call, args, kwargs)
+
+    @functools.wraps(native_forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        flexi = getattr(self, "flexi", None)
+        if flexi is None or flexi.active is not None:
+            return native_forward(self, *args, **kwargs)
+        return _dispatch(self, native_forward, args, kwargs)
+
+    return {"__call__": call, "forward": forward}
+
+
+@torch.compiler.disable(recursive=False, reason=REASON)
+def _dispatch(model: Any, native_call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    flexi: Flexi | None = getattr(model, "flexi", None)
+    if flexi is None:
+        return native_call(model, *args, **kwargs)
+    with flexi.calls.lock:
+        before = flexi.active
+        try:
+            flexi.active = _mode_of_call(flexi, model, args, kwargs)
+            if flexi.active == NATIVE:
+                return native_call(model, *args, **kwargs)
+            call = _Call(model, flexi, args, kwargs)
+            with call:
+                output = native_call(model, *call.args, **call.kwargs)
+            return call.unfolded(output)
+        finally:
+            flexi.active = before
+
+
+@torch.compiler.disable
+def _mode_of_call(flexi: Flexi, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
+    chooser = _CHOOSER.get()
+    if chooser is None or chooser.flexi is not flexi:
+        return flexi.mode
+    return chooser.mode_of_call(model, args, kwargs)
+
+
+class _Call:
+    """One call in a weak mode: arguments folded, layers that answer, output unfolded."""
+
+    @torch.compiler.disable
+    def __init__(self, model: nn.Module, flexi: Flexi, args: tuple, kwargs: dict[str, Any]) -> None:
+        assert flexi.active is not None
+        self.weak: WeakMode = flexi.modes[flexi.active]  # type: ignore[assignment]
+        self.family = flexi.family
+        flexi.follow(model)
+        registered = Registered(model)
+        refuse(registered, flexi, flexi.active)
+        self.shadows = Shadows(registered, _layers(registered, flexi, flexi.active), self.weak.lists)
+        names = argument_names(model)
+        call = named_call(names, args, kwargs)
+        self.size: Size3 = self.family.fold_call(call, self.weak.how)
+        self.weak.embed.begin(self.family.time_of(call))
+        self.args = tuple(call.pop(name) for name in names[: len(args)])
+        self.kwargs = call
+
+    @torch.compiler.disable
+    def __enter__(self) -> None:
+        self.shadows.__enter__()
+
+    @torch.compiler.disable
+    def __exit__(self, *error: object) -> None:
+        self.shadows.__exit__(*error)
+        self.weak.embed.begin(None)
+
+    @torch.compiler.disable
+    def unfolded(self, output: Any) -> Any:
+        """What the model gave, in the size of the native output."""
+        first = output if isinstance(output, Tensor) else output[0]
+        sample: Tensor = self.family.unfold_output(first, self.weak.how, self.size)
+        if isinstance(output, Tensor):
+            return sample
+        if isinstance(output, tuple):
+            return (sample, *output[1:])
+        output.sample = sample
+        return output
+
+
+def _layers(registered: Registered, flexi: Flexi, name: str) -> dict[str, nn.Module]:
+    """All that answers in a mode, by path."""
+    weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
+    layers = weak.shadows | _merged(weak)
+    if torch.is_grad_enabled():
+        for path in block_paths(weak.lora_layers):
+            block = weak.blocks.get(path) or weak.blocks.setdefault(path, WeakBlock(flexi, name, path))
+            block.block = [registered[path]]  # type: ignore[assignment]
+            layers[path] = block
+    return layers
+
+
+def _merged(weak: WeakMode) -> dict[str, nn.Module]:
+    return {path: weak.merged[path.replace(".", "-")] for path in weak.lora_layers if weak.merged}
+
+
+class WeakBlock(nn.Module):
+    """A block of a model that runs in one mode, also when gradient checkpointing runs it again after the call."""
+
+    def __init__(self, flexi: Flexi, mode: str, path: str) -> None:
+        super().__init__()
+        self.source = [flexi]  # in lists: registered elsewhere
+        self.block: list[nn.Module] = []
+        self.mode = mode
+        self.path = path
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes of the block, of which some models ask (VideoDiT for ``norm1``)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(vars(self)["block"][0], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the block."""
+        if self.source[0].active == self.mode:
+            return self.block[0](*args, **kwargs)
+        return self._again(*args, **kwargs)
+
+    @torch.compiler.disable(recursive=False, reason=REASON)
+    def _again(self, *args: Any, **kwargs: Any) -> Any:
+        flexi = self.source[0]
+        weak: WeakMode = flexi.modes[self.mode]  # type: ignore[assignment]
+        start = f"{self.path}."
+        layers = {path: layer for path, layer in (weak.lora_layers | _merged(weak)).items() if path.startswith(start)}
+        inside = {path.removeprefix(start): layer for path, layer in layers.items()}
+        with flexi.calls.lock, Shadows(Registered(self.block[0]), inside, {}):
+            before, flexi.active = flexi.active, self.mode
+            try:
+                return self.block[0](*args, **kwargs)
+            finally:
+                flexi.active = before
+
+
+def block_paths(paths: Iterable[str]) -> list[str]:
+    """Where the repeated parts of a transformer are: paths inside of them, up to the first number.
+
+    Example:
+        >>> block_paths(["blocks.0.attn1.to_q", "blocks.0.ffn.net.2", "blocks.1.attn1.to_q"])
+        ['blocks.0', 'blocks.1']
+    """
+    return list(dict.fromkeys(re.split(r"(?<=\d)\.", path)[0] for path in paths))
+
+
+def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
+    """Refuse a weak mode where it would not be what it says; let LoRA adapt what is registered now.
+
+    Raises:
+        ValueError: If diffusers runs the model over several devices or with fused projections, modules that LoRA
+            adapts are gone, or others stand where it was merged.
+    """
+    if getattr(registered[""], "_parallel_config", None) is not None:
+        raise ValueError("got context or tensor parallelism of diffusers; expected none in weak modes; stay in native")
+    weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
+    for path, layer in weak.lora_layers.items():
+        base = layer.adapt(registered[path])
+        if weak.merged and not is_plain(base):
+            raise ValueError(
+                f"got a {type(base).__name__} at {path} after merge_lora; expected the linear that was merged; call"
+                " unmerge_lora first"
+            )
+    for path in {path.rpartition(".")[0] for path in weak.lora_layers}:
+        if vars(registered[path]).get("fused_projections"):
+            raise ValueError("got fused projections; expected q, k, v apart in weak modes; call unfuse_qkv_projections")

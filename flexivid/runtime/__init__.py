@@ -1,0 +1,1 @@
+"""What programs need whatever they are about: options, errors, devices, whole files, work on all ranks."""

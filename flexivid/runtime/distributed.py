@@ -1,0 +1,75 @@
+"""Work that all ranks do together: what fails on one of them fails on all alike, so that none waits for another.
+
+Knows torch.distributed and nothing of training. Without a process group there is one rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import distributed
+
+from flexivid.runtime.finite import NotFiniteError
+
+T = TypeVar("T")
+
+
+class FailedRankError(Exception):
+    """Work failed on some rank; raised on every rank with the same words."""
+
+
+def gathered(value: T) -> list[T]:
+    """The values of all ranks, in their order; any object that pickles.
+
+    Example:
+        >>> gathered(3)
+        [3]
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    values: list[T] = [value] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def on_all_ranks(work: Callable[[], T]) -> T:
+    """Do a rank's share of some work, which itself must not wait for other ranks.
+
+    Args:
+        work: The share.
+
+    Returns:
+        What it gives.
+
+    Raises:
+        NotFiniteError: On every rank, if that is the reason on any of them.
+        FailedRankError: On every rank, if the work fails on any of them.
+
+    Example:
+        >>> on_all_ranks(lambda: 1 + 1)
+        2
+        >>> on_all_ranks(lambda: int("two"))
+        Traceback (most recent call last):
+        ...
+        flexivid.runtime.distributed.FailedRankError: invalid literal for int() with base 10: 'two'
+    """
+    result, cause, failure = None, None, None
+    try:
+        result = work()
+    except Exception as error:  # whatever it is, the other ranks must hear of it
+        cause, failure = error, (str(error) or repr(error), isinstance(error, NotFiniteError))
+    failures = list(dict.fromkeys(filter(None, gathered(failure))))
+    if failures:
+        kind = NotFiniteError if any(not_finite for _, not_finite in failures) else FailedRankError
+        raise kind("; ".join(reason for reason, _ in failures)) from cause
+    return result  # type: ignore[return-value]
+
+
+def leave_group() -> None:
+    """End this process's part in the group, if there is one; the last thing that a program of several ranks does.
+
+    Lightning does so for NCCL only. The threads of gloo that are left then can abort the process while Python exits.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

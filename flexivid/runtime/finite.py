@@ -1,0 +1,88 @@
+"""Refuses numbers that are not finite where they would leave a run: weights that are saved or loaded, and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+class NotFiniteError(ValueError):
+    """Something holds NaN or infinity. Callbacks that turn other errors into warnings let this one pass."""
+
+
+class NotFiniteSampleError(NotFiniteError):
+    """A sample is not finite.
+
+    Args:
+        sample: Its number.
+        place: More about where, such as ``at budget 0.5``.
+    """
+
+    def __init__(self, sample: int, place: str = "") -> None:
+        self.sample = sample
+        super().__init__(
+            f"got values that are not finite in sample {sample}{place and ' '}{place}; expected numbers; try precision"
+            " fp32, or a checkpoint from before the training diverged"
+        )
+
+
+def first_not_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the first floating-point tensor with NaN or infinity; ``None`` if all are finite.
+
+    Example:
+        >>> first_not_finite({"a": torch.zeros(2), "b": torch.tensor([1.0, torch.inf])})
+        'b'
+    """
+    for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
+        if tensor.is_floating_point() and not tensor.is_meta:
+            values = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no isfinite
+            if not torch.isfinite(values).all():
+                return name
+    return None
+
+
+def require_finite_weights(weights: Mapping[str, Tensor], place: object) -> None:
+    """Refuse weights that are not finite.
+
+    Args:
+        weights: By name.
+        place: Where they are, or were going to, for the message.
+
+    Raises:
+        NotFiniteError: If one holds NaN or infinity.
+
+    Example:
+        >>> require_finite_weights({"bias": torch.tensor([torch.nan])}, "runs/a")
+        Traceback (most recent call last):
+        ...
+        flexivid.runtime.finite.NotFiniteError: got values that are not finite in weight bias of runs/a; expected \
+numbers; take a checkpoint from before the training diverged
+    """
+    name = first_not_finite(weights)
+    if name is not None:
+        raise NotFiniteError(
+            f"got values that are not finite in weight {name} of {place}; expected numbers; take a checkpoint from"
+            " before the training diverged"
+        )
+
+
+def require_finite_samples(samples: Tensor, indices: Sequence[int]) -> Tensor:
+    """Return the samples, if all of them are finite.
+
+    Args:
+        samples: (b, ...).
+        indices: Number of each, for the message.
+
+    Raises:
+        NotFiniteSampleError: If one holds NaN or infinity.
+
+    Example:
+        >>> require_finite_samples(torch.zeros(2, 3), [4, 5]).shape
+        torch.Size([2, 3])
+    """
+    finite = samples.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise NotFiniteSampleError(indices[int(finite.int().argmin())])
+    return samples

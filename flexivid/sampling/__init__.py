@@ -1,0 +1,1 @@
+"""From a budget to videos: settings, plans, the loop over a solver's steps."""

@@ -1,0 +1,134 @@
+"""Seconds of one call of a network for one video, by mode: measured once a machine and setting, kept in the cache.
+
+What a figure holds for is its key: network, latent size, batches, precision, device, threads, compile state and torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
+from flexivid.runtime.paths import cache_folder
+from flexivid.runtime.precision import autocast
+from flexivid.runtime.whole_file import whole_file
+from flexivid.sampling.branches import batch_of
+from flexivid.sampling.compiling import is_compiled
+from flexivid.sampling.settings import Settings
+
+REPEATS = 5
+
+
+def latency_folder() -> Path:
+    """Where measurements are kept: ``$FLEXIVID_CACHE/latency`` or ``~/.cache/flexivid/latency``."""
+    return cache_folder("latency")
+
+
+def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, float]:
+    """Seconds of one call for one video, of every mode, from the cache or measured now.
+
+    Args:
+        model: The network, where and how it will run.
+        settings: From ``Sampling(...).filled(model)``.
+        num_videos: A call takes as many of them as a batch of its mode holds.
+
+    Returns:
+        Seconds by mode; a call of a whole batch takes that many times as long.
+    """
+    batches = batches_of(model, settings, num_videos)
+    key = latency_key(model, settings, batches)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    file = latency_folder() / f"{digest}.json"
+    seconds = _read(file, model)
+    if seconds is None:
+        seconds = measure_latency(model, settings, batches)
+        content = {"key": key, "seconds": {str(mode): value for mode, value in seconds.items()}}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n")
+    return seconds
+
+
+def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, int]:
+    """Videos in one call of each mode, as sampling has them.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.sampling.settings import Sampling
+        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> list(batches_of(model, Sampling(size=(2, 8, 8), batch_size=4).filled(model), 20).values())
+        [4, 20]
+    """
+    modes: Sequence[PatchMode] = [PatchMode(mode) for mode in model.config.modes]
+    whole = {mode: batch_of(mode, settings.size, model.config.native, settings.batch_size) for mode in modes}
+    return {mode: min(num_videos, batch) for mode, batch in whole.items()}
+
+
+def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int]) -> dict[str, Any]:
+    """All that a measurement depends on, as plain data."""
+    device = next(model.parameters()).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "model": model.config.to_dict(),
+        "size": list(settings.size),
+        "batches": {str(mode): batch for mode, batch in batches.items()},
+        "precision": settings.precision,
+        "device": f"{device.type} {name}",
+        "threads": torch.get_num_threads(),
+        "compiled": is_compiled(model),
+        "torch": torch.__version__,
+    }
+
+
+@torch.no_grad()
+def measure_latency(
+    model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int], *, repeats: int = REPEATS
+) -> dict[PatchMode, float]:
+    """Median seconds of one call for one video, of every mode; modes take turns, so that a slow moment hits all.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> from flexivid.sampling.settings import Sampling
+        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> settings = Sampling(size=(2, 8, 8)).filled(model)
+        >>> seconds = measure_latency(model, settings, batches_of(model, settings, 2), repeats=1)
+        >>> len(seconds), min(seconds.values()) > 0
+        (2, True)
+    """
+    device = next(model.parameters()).device
+    x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.size, device=device)
+    at = torch.ones(len(x), device=device)
+    times: dict[PatchMode, list[float]] = {mode: [] for mode in batches}
+    with autocast(device, settings.precision):
+        for turn in range(repeats + 1):
+            for mode, batch in batches.items():
+                _wait(device)
+                started = time.perf_counter()
+                model(x[:batch], at[:batch], None, mode)
+                _wait(device)
+                if turn:  # the first one warms up
+                    times[mode].append((time.perf_counter() - started) / batch)
+    return {mode: statistics.median(values) for mode, values in times.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _read(file: Path, model: FlexiDiT) -> dict[PatchMode, float] | None:
+    """What the cache holds; a damaged file is as good as none."""
+    try:
+        seconds = json.loads(file.read_text())["seconds"]
+        return {PatchMode(mode): float(seconds[str(mode)]) for mode in model.config.modes}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

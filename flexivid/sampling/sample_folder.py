@@ -1,0 +1,174 @@
+"""A folder of samples: one mp4 each, ``manifest.jsonl``, a grid. What is finished survives an interruption."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from flexivid.budget.schedule import schedule_macs
+from flexivid.media.write import to_frames, write_grid, write_video
+from flexivid.model.checkpoint import fingerprint
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.flops import CallCounter
+from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.whole_file import locked, whole_file
+from flexivid.sampling.generate import OnStep, generate_batches, schedule_of, warm_up
+from flexivid.sampling.plan import Plan
+from flexivid.sampling.settings import Settings
+
+GRID_COLUMNS = 8
+
+
+class Outcome(NamedTuple):
+    """What one plan made and cost, all samples together."""
+
+    plan: Plan
+    files: list[Path]
+    predicted_macs: int
+    measured_macs: int
+    seconds: float
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while sampling: says what is finished and what is missing."""
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make the folder and prove that it can be written to.
+
+    Raises:
+        OSError: If it cannot; the message says what to do.
+    """
+    folder = resolve_path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"got output folder {folder}, which cannot be written ({error.strerror}); expected a folder of yours;"
+            " choose another with --output-dir"
+        ) from error
+    return folder
+
+
+def write_samples(
+    model: FlexiDiT,
+    plans: Sequence[Plan],
+    folder: Path,
+    *,
+    settings: Settings,
+    labels: Tensor,
+    seed: int = 0,
+    on_step: Callable[[Plan], OnStep] | None = None,
+) -> list[Outcome]:
+    """Make and write the same samples (noises and labels) under every plan.
+
+    Args:
+        model: From ``load``.
+        plans: One for each budget.
+        folder: From :func:`prepare_folder`.
+        settings: From ``Sampling(...).filled(model)``.
+        labels: Class of each sample, int64 (n,).
+        seed: Base seed.
+        on_step: Gives the callback for the steps of a plan.
+
+    Returns:
+        An outcome for each plan.
+
+    Raises:
+        Interrupted: On Ctrl-C; finished files are whole and listed in the manifest.
+    """
+    names = [[file_name(i, seed, plan.budget) for i in range(len(labels))] for plan in plans]
+    weights = fingerprint(model)
+    outcomes, grid = [], []
+    lines: dict[str, dict[str, Any]] = {}  # of the manifest; those of this run
+    try:
+        warm_up(model, set().union(*(plan.modes for plan in plans)), settings, len(labels))
+        for plan, files in zip(plans, names, strict=True):
+            callback = on_step(plan) if on_step else None
+            own = plan.settings(settings)
+            facts = {"checkpoint": weights, "sampling": own._asdict()}
+            shown: list[np.ndarray] = []
+            with CallCounter(model) as counter:
+                started, writing = time.perf_counter(), 0.0
+                made = generate_batches(model, plan.followed, own, labels=labels, seed=seed, on_step=callback)
+                for indices, videos in made:
+                    pause = time.perf_counter()
+                    share = {"seconds": (pause - started - writing) / (indices[-1] + 1), **facts}
+                    shown += _write_batch(model, plan, folder, labels, (indices, videos, files, seed, share), lines)
+                    _update_manifest(folder / "manifest.jsonl", lines)
+                    writing += time.perf_counter() - pause
+                seconds = time.perf_counter() - started - writing
+            schedules = [schedule_of(plan.followed, i) for i in range(len(labels))]
+            predicted = sum(schedule_macs(schedule, model.config, settings.size) for schedule in schedules)
+            outcomes.append(Outcome(plan, [folder / file for file in files], predicted, counter.macs, seconds))
+            grid.append((f"budget {plan.budget:g}   {plan.followed}   {seconds:.1f} s", shown[:GRID_COLUMNS]))
+    except KeyboardInterrupt:
+        _update_manifest(folder / "manifest.jsonl", lines)
+        raise Interrupted(_missing(folder, [file for files in names for file in files], lines)) from None
+    write_grid(folder / "grid", grid, _fps(model))
+    return outcomes
+
+
+def file_name(index: int, seed: int, budget: float) -> str:
+    """Name of a sample's file.
+
+    Example:
+        >>> file_name(3, 7, 0.25)
+        '000003_seed10_b0.25.mp4'
+    """
+    return f"{index:06d}_seed{seed + index}_b{budget:g}.mp4"
+
+
+def _write_batch(
+    model: FlexiDiT, plan: Plan, folder: Path, labels: Tensor, batch: tuple, lines: dict[str, dict[str, Any]]
+) -> list[np.ndarray]:
+    """Write a batch's videos, add their manifest lines; returns the frames."""
+    indices, videos, files, seed, facts = batch
+    names = model.recipe.get("class_names") or []
+    shown = []
+    for i, video in zip(indices, videos, strict=True):
+        frames = to_frames(video)
+        label, schedule = int(labels[i]) if model.config.num_classes else None, schedule_of(plan.followed, i)
+        line = {
+            "file": files[i],
+            "index": i,
+            "seed": seed + i,
+            "label": label,
+            "class": names[label] if label is not None and label < len(names) else None,
+            "budget": plan.budget,
+            "plan": str(schedule),
+            "macs": schedule_macs(schedule, model.config, facts["sampling"]["size"]),
+            **facts,
+        }
+        write_video(folder / files[i], frames, _fps(model))
+        lines[files[i]] = line  # at once: an interruption between the two would leave a file out
+        shown.append(frames)
+    return shown
+
+
+def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
+    """Add lines, replacing those of the same file; others who do so at the same time wait."""
+    with locked(path):
+        old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        kept = {line["file"]: line for line in old} | lines
+        with whole_file(path) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(kept.items())))
+
+
+def _missing(folder: Path, files: Sequence[str], done: Container[str]) -> str:
+    missing = [file for file in files if file not in done]
+    listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+    return f"interrupted: {len(files) - len(missing)} of {len(files)} files are finished in {folder}; missing: {listed}"
+
+
+def _fps(model: FlexiDiT) -> float:
+    return float(model.recipe.get("fps", 8))

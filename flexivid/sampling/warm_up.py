@@ -1,0 +1,55 @@
+"""Making every call of a plan once before time counts: compiled networks build their graphs then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from flexivid.budget.adaptive import AdaptivePlan
+from flexivid.budget.schedule import Schedule
+from flexivid.diffusion.guidance import guided_output
+from flexivid.model.conditioning import Condition
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.runtime.precision import autocast
+from flexivid.sampling.branches import batch_of, branch_network
+from flexivid.sampling.generate import guidance_of, samples_together
+from flexivid.sampling.settings import Settings
+
+
+@torch.no_grad()
+def warm_up_plans(
+    model: FlexiDiT, plans: Sequence[Schedule | AdaptivePlan], settings: Settings, num_videos: int
+) -> float:
+    """Make every call that plans will make once, so that graphs are built before time counts; returns seconds.
+
+    Samples that choose their own schedules come in batches of any size: of these the full ones are built.
+
+    Args:
+        model: From :func:`compile_forward`.
+        plans: What samples will follow.
+        settings: From ``Sampling(...).filled(model)``.
+        num_videos: How many will be made under each plan.
+    """
+    started, device = time.perf_counter(), next(model.parameters()).device
+    network = branch_network(model, settings.packing)
+    labels = torch.zeros(num_videos, dtype=torch.long, device=device)
+    with autocast(device, settings.precision):
+        for plan in plans:
+            steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
+            together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
+            for step in dict.fromkeys(step for step in steps if step.modes):
+                for count in _calls(
+                    num_videos, together, batch_of(step, settings.size, model.config.native, settings.batch_size)
+                ):
+                    x = torch.zeros(count, model.config.in_channels, *settings.size, device=device)
+                    at, shown, null = torch.ones(count, device=device), Condition(labels[:count]), Condition()
+                    guided_output(network, x, at, step, condition=shown, null=null, guidance=guidance)
+    return time.perf_counter() - started
+
+
+def _calls(num_videos: int, together: int, batch: int) -> set[int]:
+    """Sizes of the calls of one step, for all batches."""
+    batches = {min(together, num_videos), num_videos % together or together}
+    return {size for whole in batches for size in (min(batch, whole), whole % batch or batch) if size <= whole}

@@ -1,0 +1,48 @@
+"""The command line of distillation: a recipe whose ``model`` names a ``transformer``."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from flexivid.pipelines.report import load_transformer, report
+from flexivid.pretrained.flexify import flexify
+from flexivid.pretrained.model_files import ModelFiles
+from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser, SaveFreshConfig
+from flexivid.training.distillation.module import DTYPES, FlexiDistillation
+
+
+class DistillCLI(FlexiCLI):
+    """Like ``FlexiCLI``, for ``FlexiDistillation`` and any data module, named by its ``class_path``."""
+
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self.dry_run = dry_run
+        LightningCLI.__init__(
+            self,
+            FlexiDistillation,
+            LightningDataModule,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=SaveFreshConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=Parser,
+            parser_kwargs={"prog": "python -m flexivid.train"},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Nothing is linked: a pre-trained model knows its own shapes."""
+
+    def instantiate_classes(self) -> None:
+        """Build everything, or only say what it would need."""
+        if not self.dry_run:
+            super().instantiate_classes()
+            return
+        settings = self.config[self.subcommand].model
+        files = ModelFiles(**settings.files.as_dict())
+        network = load_transformer(settings.transformer, dtype=DTYPES[settings.weights], empty=True, files=files)
+        flexify(network, settings.modes, rank=settings.rank, skip=settings.skip)
+        sys.stdout.write("\n".join(report(network, tuple(settings.walk.size))) + "\n")
+        raise SystemExit(0)

@@ -1,0 +1,298 @@
+"""FlexiDistillation: weak modes of a pre-trained transformer learn to answer as its native mode does.
+
+The teacher is the same network in its native mode, without gradient; the student is the mode of the global step, drawn
+from (seed, global step). Loss: mean squared difference of what they predict (velocity, noise or whatever the model was
+trained for). Only adapters and new layers are trained, averaged and kept in checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from flexivid.diffusion.times import draw_times
+from flexivid.latents.codec import build_codec, to_unit
+from flexivid.model.checkpoint import KEY
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
+from flexivid.pipelines.report import load_transformer
+from flexivid.pretrained.adapter import fingerprint, load_adapter
+from flexivid.pretrained.families.family import config_of
+from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, register, set_mode
+from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
+from flexivid.pretrained.signature import JOINED, first_output, flow_call
+from flexivid.training.distillation.fsdp import average_gradients, refuse_shards, shard
+from flexivid.training.distillation.recorded_data import read_arrays
+from flexivid.training.distillation.replay import Answer, Replay
+from flexivid.training.distillation.teacher_walk import TeacherWalk
+from flexivid.training.guarded import GuardedModule
+from flexivid.training.modes import ModeChoice, Phase, generator_of, mode_at
+from flexivid.training.objective import DistillationTimes, Walk
+from flexivid.training.optimizer import OptimizerSettings, rate_factor
+from flexivid.training.resume import require_same_adapter, steps_of, weights_to_go_on_from
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class FlexiDistillation(GuardedModule):
+    """Trains the weak modes of a pre-trained transformer.
+
+    A batch holds, by what it has: ``hidden_states``, then it is a recorded call, used as it is; ``latent`` or
+    ``video``, then noise is added; neither, then the teacher's own paths are walked.
+
+    Args:
+        transformer: Diffusers folder, of a pipeline or of its transformer, or hub id.
+        modes: Weak modes.
+        rank: Rank of the LoRA.
+        skip: Add a small network around the transformer, for times with little noise.
+        adapter: Folder of an adapter to go on from; its modes, rank and skip count.
+        weights: Precision of the native weights: ``bf16``, ``fp32``, or ``fp16`` with ``trainer.precision: 16-mixed``,
+            which scales gradients; new ones are float32.
+        files: Which files of the transformer to read.
+        gradient_checkpointing: Keep the input of each block only.
+        reuse: Steps that an answer of the teacher serves, at once and later, drawn from the latest ones. The teacher's
+            pass is most of a step's work: 4 saves half of the MACs of a step of 1x4x4, for inputs seen four times.
+        phases: Probabilities of weak modes over the run; none = all alike.
+        seed: Of modes, times and noise.
+        times: Distribution of times for latents and videos.
+        walk: Settings for training without data.
+        texts: Folder of arrays named as arguments of ``forward``, for videos: one row a class, or one for all.
+        codec: What turns videos into latents.
+        optimizer: Optimizer and learning rate; as the paper has it.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        transformer: str,
+        modes: list[str],
+        *,
+        rank: int = 16,
+        skip: bool = False,
+        adapter: str | None = None,
+        weights: Literal["bf16", "fp32", "fp16"] = "bf16",
+        files: ModelFiles = ANY_FILES,
+        gradient_checkpointing: bool = True,
+        reuse: int = 1,
+        phases: list[Phase] | None = None,
+        seed: int = 0,
+        times: DistillationTimes = DistillationTimes(),
+        walk: Walk = Walk(),
+        texts: str | None = None,
+        codec: str = "pixel",
+        optimizer: OptimizerSettings = OptimizerSettings(
+            learning_rate=8e-4, weight_decay=1e-2, betas=(0.9, 0.999), warmup_steps=50, final_fraction=1.0
+        ),
+    ) -> None:
+        super().__init__(optimizer)
+        self.replay = Replay(reuse)
+        self.transformer, self.modes, self.adapter, self.weights = transformer, modes, adapter, weights
+        self.files = files
+        self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip}
+        self.gradient_checkpointing = gradient_checkpointing
+        self.weak_modes = tuple(dict.fromkeys(PatchMode(mode) for mode in modes))
+        self.mode_choice = ModeChoice(phases or [], equal_tokens=False, seed=seed).check(self.weak_modes, groups=False)
+        self.times, self.codec = times, build_codec(codec)
+        self.texts = read_arrays(texts) if texts else {}
+        self.walk = TeacherWalk(tuple(walk.size), num_steps=walk.num_steps, shift=walk.shift)  # type: ignore[arg-type]
+        self.network: Any = None
+        self.is_sharded = False
+        self._sha256: str | None = None  # of the native weights
+        self.total_steps, self.strict_loading = 1, False  # checkpoints hold new weights only
+
+    @classmethod
+    def of(cls, network: nn.Module, **settings: Any) -> FlexiDistillation:
+        """Around a transformer in memory that went through ``flexify``; ``settings`` as above."""
+        module = cls("in memory", list(flexi_of(network).modes), **settings)
+        module._adopt(network)
+        return module
+
+    def configure_model(self) -> None:
+        """Load the transformer and attach the modes, once; with a mesh of devices, shard both (FSDP2)."""
+        if self.network is None:
+            network = load_transformer(self.transformer, dtype=DTYPES[self.weights], files=self.files)
+            if self.adapter:
+                load_adapter(network, self.adapter, check=self.files.keep_fingerprint(network))
+            else:
+                flexify(network, self.modes, **self.flexify_settings)
+            self._adopt(network)
+        if self.device_mesh is not None and not self.is_sharded:
+            shard(self.network, self.device_mesh["data_parallel"], self.trainer.strategy.root_device)
+            self.is_sharded = True
+
+    def _adopt(self, network: nn.Module) -> None:
+        if isinstance(network, FlexiDiT):
+            raise ValueError(
+                "got a FlexiDiT; expected a transformer of diffusers; train a FlexiDiT with the modes you want"
+                " (model.network.modes of python -m flexivid.train fit), or distil added ones in a loop of your own"
+            )
+        flexi = flexi_of(network)
+        native = flexi.family.patch(config_of(network))
+        self.weak_modes = tuple(mode for mode in self.weak_modes if mode != native)
+        for mode in self.weak_modes:
+            set_mode(network, mode)  # refuses one that it does not have
+        set_mode(network, NATIVE)
+        if self.gradient_checkpointing:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
+        self.network = register(network).eval()  # no dropout, in teacher and student
+
+    def setup(self, stage: str) -> None:
+        """Learn how long the run is."""
+        refuse_shards(self.trainer.strategy)
+        if stage == "fit":
+            self.total_steps = steps_of(self.trainer)
+
+    def on_fit_start(self) -> None:
+        """Say what is trained."""
+        super().on_fit_start()
+        new = sum(parameter.numel() for parameter in adapter_parameters(self.network)) / 1e6
+        old = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6 - new
+        rank_zero_info(f"training {new:.2f} M new parameters, {new / old:.2%} of {old:.1f} M native ones")
+
+    def mode_at(self, global_step: int) -> PatchMode:
+        """The mode of a step, the same on every rank."""
+        return mode_at(global_step, min(1.0, global_step / self.total_steps), self.mode_choice, self.weak_modes)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One mode's distance from the native one."""
+        mode = self.mode_at(self.global_step)
+        stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
+        call, target = self.replay.answer(
+            partial(self._ask_teacher, batch, stream), partial(generator_of, (*stream, 2))
+        )
+        error, scale = distance(self.network, mode, call, target)
+        self.nothing, count = scale.detach(), len(target)
+        self.log("train/loss", error.detach(), batch_size=count, prog_bar=True)
+        self.log(f"train/relative_error/{mode}", error.detach() / scale, batch_size=count)
+        return error
+
+    def on_after_backward(self) -> None:
+        """Whoever comes next, checkpoints of shards above all, finds the network as it came."""
+        set_mode(self.network, NATIVE)
+        if self.is_sharded and self.device_mesh is not None:
+            average_gradients(self.network, self.device_mesh["data_parallel"])
+
+    def forget_bad_step(self) -> None:
+        """Neither answers nor paths that are not finite may spoil later steps."""
+        self.replay.forget_bad()
+        self.walk.restart_bad()
+
+    def _ask_teacher(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:
+        """A call and what the teacher says to it."""
+        call, is_walk = self.call_of(batch, stream)
+        with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
+            target = first_output(set_mode(self.network, NATIVE), call)
+        if is_walk:
+            self.walk.advance(target, call["hidden_states"], generator_of((*stream, 1), target.device))
+        return call, target
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Relative error of every mode on the same noise at every validation."""
+        call, is_walk = self.call_of(batch, (-1, self.global_rank, batch_idx))
+        if is_walk:
+            return
+        target = first_output(set_mode(self.network, NATIVE), call)
+        for mode in self.weak_modes:
+            error, scale = distance(self.network, mode, call, target)
+            self.log(f"val/relative_error/{mode}", error / scale, batch_size=len(target), sync_dist=True)
+        set_mode(self.network, NATIVE)
+
+    def call_of(self, batch: dict[str, Any], stream: Sequence[int]) -> tuple[dict[str, Any], bool]:
+        """Arguments of the network's call for a batch, and whether they lie on the teacher's own path."""
+        batch = {**batch, **batch.get("constants", {})}
+        batch.pop("constants", None)
+        if "hidden_states" in batch:
+            return self._in_own_precision(batch), False
+        latent, inputs = self._latent_and_inputs(batch)
+        noises = generator_of(tuple(stream), self.device)
+        if latent is None:
+            return self._in_own_precision(self.walk.call(self.network, inputs, noises)), True
+        goal = self.times
+        drawn = draw_times(
+            len(latent),
+            distribution=goal.distribution,
+            mean=goal.mean,
+            std=goal.std,
+            shift=goal.shift,
+            generator=generator_of(tuple(stream)),
+        )
+        noise = torch.randn(latent.shape, device=latent.device, generator=noises)
+        call = flow_call(self.network, latent.float(), noise, drawn.to(latent.device), inputs)
+        return self._in_own_precision(call), False
+
+    def _in_own_precision(self, call: dict[str, Any]) -> dict[str, Any]:
+        """Latents and texts in the precision of the native weights; times and tables as they are."""
+        dtype, batch = self.network.dtype, len(call["hidden_states"])
+        floats = [name for name, v in call.items() if isinstance(v, Tensor) and v.is_floating_point()]
+        wide = [name for name in floats if name in JOINED or (len(call[name]) == batch and name != "timestep")]
+        return {**call, **{name: call[name].to(dtype) for name in wide}}
+
+    def _latent_and_inputs(self, batch: dict[str, Any]) -> tuple[Tensor | None, dict[str, Tensor]]:
+        label, video, latent = batch.pop("label", None), batch.pop("video", None), batch.pop("latent", None)
+        batch.pop("caption", None)  # words; the network wants their embeddings
+        if video is not None:
+            latent = self.codec.encode(to_unit(video))
+        if label is None:
+            return latent, batch
+        if not self.texts:
+            raise ValueError(
+                "got videos or latents without text embeddings; expected model.texts; name a folder of arrays"
+            )
+        rows = len(next(iter(self.texts.values())))
+        chosen = label.cpu().clamp_min(0) if rows > 1 else torch.zeros_like(label, device="cpu")
+        return latent, {name: value[chosen].to(label.device) for name, value in self.texts.items()}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on what is new, and a learning rate that follows the run's progress."""
+        settings = self.optimizer_settings
+        optimizer = torch.optim.AdamW(  # not fused: Lightning clips none of those under mixed precision
+            adapter_parameters(self.network),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(step, min(1.0, step / self.total_steps), settings)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the native weights out."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY] = self._identity()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.flexi.")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            ValueError: If the new weights are of another transformer or other modes, or not finite.
+        """
+        super().on_load_checkpoint(checkpoint)
+        require_same_adapter(checkpoint.get(KEY, {}), self._identity())
+        weights_to_go_on_from(checkpoint, self._trainer)
+
+    def _identity(self) -> dict[str, Any]:
+        """What new weights are made for; a fingerprint of native ones that are in shards would take all ranks."""
+        flexi = flexi_of(self.network)
+        if not self.is_sharded and self._sha256 is None:
+            self._sha256 = fingerprint(self.network)
+        identity = {"modes": list(flexi.modes), "rank": flexi.rank, "skip": flexi.skip}
+        return identity if self._sha256 is None else {**identity, "native_sha256": self._sha256}
+
+
+def distance(network: nn.Module, mode: PatchMode, call: dict[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared difference of a mode's prediction from the native one's, and the mean square of the latter.
+
+    Where a model also predicts a variance (as many channels again), it is left out.
+    """
+    output = first_output(set_mode(network, mode), call)
+    channels = call["hidden_states"].shape[1]
+    if target.shape[1] == 2 * channels:
+        output, target = output[:, :channels], target[:, :channels]
+    error = (output.float() - target.float()).square().mean()
+    return error, target.float().square().mean()

@@ -1,0 +1,134 @@
+"""What distillation reads from disk: a folder of arrays, one row a sample, named as the network's arguments.
+
+latent.npy + encoder_hidden_states.npy ...                   noise is added to latents in training
+encoder_hidden_states.npy ...                                no data: the teacher's own samples of these texts
+hidden_states.npy + timestep.npy + encoder_... + constants.pt    recorded calls (pipelines/record.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from flexivid.data.clips.latent_cache import open_array
+from flexivid.data.clips.sampler import StepBatchSampler
+from flexivid.data.clips.trainer_state import FollowsRun, Run
+from flexivid.runtime.paths import is_hidden, resolve_path
+from flexivid.runtime.weights_file import reason_of
+
+CONSTANTS = "constants.pt"
+
+
+class Rows(Dataset):
+    """Rows of arrays that are mapped into memory; a shorter array is read in turns.
+
+    Args:
+        folder: With at least one ``.npy``.
+
+    Raises:
+        ValueError: If there is none, or one is empty.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = resolve_path(folder)
+        files = sorted(file for file in folder.glob("*.npy") if not is_hidden(file.name))
+        self.arrays = {file.stem: open_array(file) for file in files}
+        self.counts = {name: len(array) for name, array in self.arrays.items()}
+        if not self.counts or min(self.counts.values()) == 0:
+            raise ValueError(
+                f"got folder {folder} without rows in .npy files; expected arrays named as the transformer's arguments"
+                " (encoder_hidden_states.npy, ...), with latent.npy where there are latents; write them first"
+            )
+        path = folder / CONSTANTS
+        self.constants: dict[str, Any] = _constants(path) if path.is_file() else {}
+
+    def __len__(self) -> int:
+        return max(self.counts.values())
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.array(array[row % len(array)])) for name, array in self.arrays.items()}
+
+    def collate(self, rows: list[dict[str, Tensor]]) -> dict[str, Any]:
+        """A batch, with what is the same for all."""
+        batch = default_collate(rows)
+        return {**batch, "constants": self.constants} if self.constants else batch
+
+
+class RowLoader(FollowsRun):
+    """Batches of rows, from where the run stands on.
+
+    Args:
+        rows: What to read.
+        batches: Gives (row, epoch) of every sample of a batch.
+        num_workers: Processes that read.
+    """
+
+    def __init__(self, rows: Rows, batches: StepBatchSampler, num_workers: int = 0) -> None:
+        self.rows, self.batches, self.num_workers = rows, batches, num_workers
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        numbers = ([row for row, _ in batch] for batch in self.batches)
+        # all of this runs at the first ``next``: Lightning calls iter() just to look
+        yield from DataLoader(
+            self.rows, batch_sampler=numbers, num_workers=self.num_workers, collate_fn=self.rows.collate
+        )
+
+
+class CallArrays(LightningDataModule):
+    """Batches for ``FlexiDistillation`` from a folder of arrays, in random order; each rank its share.
+
+    Which rows a step takes follows from the seed and the step: a resumed run goes on exactly.
+
+    Args:
+        folder: See ``Rows``.
+        batch_size: Rows of a batch on each rank.
+        val_folder: Another one to validate on.
+        num_workers: Processes that read.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, folder: str, batch_size: int = 8, val_folder: str | None = None, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.folder, self.batch_size, self.val_folder, self.num_workers = folder, batch_size, val_folder, num_workers
+        self.seed = seed
+
+    def train_dataloader(self) -> RowLoader:
+        """Shuffled anew in every epoch; a batch may cross from one into the next."""
+        rows = Rows(self.folder)
+        size = min(self.batch_size, len(rows))
+        batches = Run(self.trainer).batches([np.arange(len(rows))], lambda step: size, seed=self.seed, epoch_size=size)
+        return RowLoader(rows, batches, self.num_workers)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """In order."""
+        if self.val_folder is None:
+            return []
+        rows = Rows(self.val_folder)
+        return DataLoader(rows, self.batch_size, num_workers=self.num_workers, collate_fn=rows.collate)
+
+
+def _constants(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:  # whatever the damaged bytes lead to
+        raise ValueError(
+            f"got {path}, which cannot be read ({reason_of(error)}); expected what flexivid.flexify --prompts wrote;"
+            " run it again"
+        ) from error
+
+
+def read_arrays(folder: str | Path) -> dict[str, Tensor]:
+    """All arrays of a folder, in memory."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in Rows(folder).arrays.items()}

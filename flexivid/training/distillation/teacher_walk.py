@@ -1,0 +1,95 @@
+"""Points on a rectified flow's own paths, without any data: the teacher's answer, which distillation needs anyway, is
+also what moves a sample one solver step on, so they cost nothing.
+
+Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread evenly, and
+then begins anew with other noise and another text. Knows how transformers are called; no Lightning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexivid.diffusion.times import shift_time
+from flexivid.pretrained.families.family import config_of
+from flexivid.pretrained.signature import Size, flow_call
+
+
+class TeacherWalk:
+    """Where each slot of the batch stands. Not part of a checkpoint: a resumed run begins with noise.
+
+    Args:
+        size: Latent size (t, h, w).
+        num_steps: Solver steps of a path, on average.
+        shift: Time shift of the solver, see ``shift_time``.
+
+    Example:
+        >>> TeacherWalk((2, 4, 4), num_steps=8).position is None
+        True
+    """
+
+    def __init__(self, size: Size, *, num_steps: int = 8, shift: float = 3.0) -> None:
+        self.size, self.num_steps, self.shift = size, num_steps, shift
+        self.position: Tensor | None = None  # (b,) in [0, 1] before the shift, 1 = noise
+        self.latent = torch.empty(0)
+        self.inputs: dict[str, Tensor] = {}
+
+    @property
+    def time(self) -> Tensor:
+        """Time of each slot, (b,)."""
+        assert self.position is not None
+        return shift_time(self.position, self.shift)
+
+    def call(self, model: nn.Module, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
+        """Arguments of the next call; slots whose path has ended take new noise and the inputs given here.
+
+        Args:
+            model: Transformer, text to video.
+            inputs: What comes beside the latent, one row a slot.
+            generator: Source of the noise, on the inputs' device.
+        """
+        first = next(iter(inputs.values()))
+        count, device = len(first), first.device
+        shape = (count, config_of(model)["in_channels"], *self.size)
+        if self.position is None or len(self.position) != count:
+            self.position, self.latent = torch.zeros(count, device=device), torch.zeros(shape, device=device)
+            self.inputs = {name: value.clone() for name, value in inputs.items()}
+        ended = self.position <= 0
+        noise = torch.randn(shape, device=device, generator=generator)
+        self.latent = torch.where(_like(ended, noise), noise, self.latent)
+        self.inputs = {name: torch.where(_like(ended, new), new, self.inputs[name]) for name, new in inputs.items()}
+        self.position = torch.where(ended, 1.0, self.position)
+        return flow_call(model, self.latent, self.latent, self.time, self.inputs)
+
+    def advance(self, velocity: Tensor, hidden: Tensor, generator: torch.Generator) -> None:
+        """Take one solver step.
+
+        Args:
+            velocity: The teacher's output for the latest call.
+            hidden: ``hidden_states`` of that call, whose layout it has.
+            generator: Source of the steps' lengths, on the same device.
+        """
+        assert self.position is not None
+        time = self.time
+        lengths = torch.rand(len(time), device=time.device, generator=generator) * 2 / self.num_steps
+        self.position = (self.position - lengths).clamp_min(0)
+        step = velocity.float() * _like(self.time - time, hidden)
+        self.latent = self.latent + _unpacked(step, self.latent)
+
+    def restart_bad(self) -> None:
+        """Slots whose latent is not finite begin anew with the next call."""
+        if self.position is not None:
+            finite = self.latent.isfinite().flatten(1).all(1)
+            self.position = torch.where(finite, self.position, 0.0)
+
+
+def _like(values: Tensor, other: Tensor) -> Tensor:
+    """(b,) -> (b, 1, ...), as many axes as ``other``."""
+    return values.view(-1, *[1] * (other.ndim - 1))
+
+
+def _unpacked(step: Tensor, latent: Tensor) -> Tensor:
+    """Tokens (b, t h w, c) back to (b, c, t, h, w), where a family packs them."""
+    return step.transpose(1, 2).reshape(latent.shape) if step.ndim == 3 else step

@@ -1,0 +1,112 @@
+"""The native mode learns to repair what weak steps leave: bootstrapped distribution matching (2502.20126).
+
+A noised clip is taken a few solver steps towards data, weak steps first and native ones after, as schedules do, and the
+outcome is held against really noised clips of the time it arrived at. The gradient runs through the native steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexivid.diffusion.mmd import maximum_mean_discrepancy
+from flexivid.diffusion.process import Process
+from flexivid.patching.shapes import PatchMode
+
+Call = Callable[[Tensor, Tensor, PatchMode], Tensor]  # (x, time (b,), mode) -> network output
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Bootstrapped distribution matching, beside the denoising loss of native steps.
+
+    Args:
+        weight: Of the squared discrepancy in the loss, >= 0; 0 = off.
+        share: Fraction of the native training steps that have it, in (0, 1].
+        weak_steps: Solver steps in a weak mode, without gradient, >= 1.
+        native_steps: Solver steps in the native mode after them, >= 1.
+        seed: Decides which steps have it, in which weak mode and from which time.
+    """
+
+    weight: float = 0.0
+    share: float = 0.5
+    weak_steps: int = 1
+    native_steps: int = 1
+    seed: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Solver steps from the start to the goal."""
+        return self.weak_steps + self.native_steps
+
+    def check(self, modes: Sequence[PatchMode], num_inference_steps: int) -> Matching:
+        """Return itself.
+
+        Raises:
+            ValueError: If a number is out of range, there is no weak mode, or more solver steps are asked for than a
+                sample takes.
+        """
+        if self.weight < 0 or not 0 < self.share <= 1 or min(self.weak_steps, self.native_steps) < 1:
+            raise ValueError(
+                f"got {self}; expected weight >= 0, share in (0, 1] and steps >= 1; change objective.matching"
+            )
+        if self.weight and len(modes) < 2:
+            raise ValueError("got matching for a network of one mode; expected a weak mode; set weight=0")
+        if self.weight and self.num_steps > num_inference_steps:
+            raise ValueError(
+                f"got {self.weak_steps} weak and {self.native_steps} native steps to match; expected at most the"
+                f" {num_inference_steps} of a sample; change objective.matching or sampling"
+            )
+        return self
+
+    def start(self, global_step: int, modes: Sequence[PatchMode], calls: int) -> tuple[PatchMode, int] | None:
+        """Weak mode and first call of a native training step, the same on every rank; ``None`` = not in this step.
+
+        Args:
+            global_step: Optimizer step.
+            modes: The network's, native first.
+            calls: Solver steps of a whole sample.
+
+        Example:
+            >>> modes = (PatchMode("1x2x2"), PatchMode("2x4x4"))
+            >>> Matching().start(0, modes, 20) is None, Matching(1.0, share=1.0).start(0, modes, 2)
+            (True, (PatchMode('2x4x4'), 0))
+        """
+        if not self.weight:
+            return None
+        draw = np.random.default_rng((self.seed, global_step, 1))
+        if draw.random() >= self.share:
+            return None
+        first = draw.integers(calls - self.num_steps + 1)
+        return modes[1 + draw.integers(len(modes) - 1)], int(first)
+
+
+def discrepancy(
+    call: Call, process: Process, matching: Matching, x0: Tensor, noises: tuple[Tensor, Tensor], times: Sequence[float],
+    modes: tuple[PatchMode, PatchMode],
+) -> Tensor:  # fmt: skip
+    """Squared discrepancy between clips after weak and native steps, and clips noised to the same time.
+
+    Args:
+        call: The network.
+        process: What its output means.
+        matching: How many steps.
+        x0: Clean latents, (b, c, t, h, w), b >= 2.
+        noises: Of the start and of the goal, each like ``x0``.
+        times: Of the calls, and where the last one ends: weak_steps + native_steps + 1 falling times.
+        modes: Weak and native.
+    """
+    weak, native = modes
+    x = process.add_noise(x0, noises[0], x0.new_full((len(x0),), times[0]))
+    for index, (now, following) in enumerate(pairwise(times)):
+        is_native = index >= matching.weak_steps
+        with torch.set_grad_enabled(is_native):
+            time, after = x0.new_full((len(x0),), now), x0.new_full((len(x0),), following)
+            output = call(x, time, native if is_native else weak)
+            x = process.add_noise(*process.split(output, x, time), after)  # Euler on the flow path, DDIM on the others
+    return maximum_mean_discrepancy(x, process.add_noise(x0, noises[1], x0.new_full((len(x0),), times[-1])))

@@ -1,0 +1,156 @@
+"""Plans are scored by the samples that they really make, and no sample is made twice."""
+
+import pytest
+import torch
+
+from flexivid.budget.schedule import REUSE, Schedule, schedule_macs
+from flexivid.budget.scores import ScoredPlan
+from flexivid.calibration import plan_search, scoring
+from flexivid.calibration.candidates import first_candidates, variations
+from flexivid.calibration.plan_search import SEARCHED_BUDGETS, Effort, search_plans
+from flexivid.calibration.scoring import SEED, Judge, Scorer, halve, step_floor
+from flexivid.calibration.searched import draw_scores, score_lines
+from flexivid.diffusion.solver import num_calls
+from flexivid.evaluation.rivals import native_plan
+from flexivid.evaluation.samples import extract
+from flexivid.latents.codec import to_bytes
+from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.metrics.scores import score
+from flexivid.model.checkpoint import fingerprint
+from flexivid.sampling.generate import generate
+from flexivid.sampling.planners import plan_for, table_settings
+from flexivid.sampling.settings import Sampling, full_macs, labels_for
+
+pytestmark = pytest.mark.filterwarnings(r"ignore:got \d+ videos")
+
+
+@pytest.fixture(params=[{}, {"guidance_scale": 2.0, "guidance_interval": (0.4, 0.8)}], ids=["plain", "interval"])
+def settings(model, request):
+    return Sampling(precision="fp32", **request.param).filled(model)._replace(num_inference_steps=5)
+
+
+@pytest.fixture
+def judge(model):
+    extractor = build_extractor("motion")
+    real = extract(extractor, to_bytes(torch.rand(12, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1))))
+    return Judge(extractor, real, labels_for(model, 6, None), "fvd[motion]")
+
+
+def test_candidates_cost_at_most_their_budget_and_are_of_every_kind(model, settings):
+    full = full_macs(model, settings)
+    for budget in SEARCHED_BUDGETS:
+        plans = first_candidates(model, settings, [budget])
+        costs = [schedule_macs(plan.schedule, model.config, settings.size) for plan in plans]
+        assert max(costs) <= budget * full
+        assert len({str(plan.schedule) for plan in plans}) == len(plans)
+    plans = first_candidates(model, settings, SEARCHED_BUDGETS)
+    kinds = [[step.mode for step in plan.schedule] for plan in plans]
+    native, weak = model.config.modes
+    assert {len(kind) for kind in kinds if set(kind) == {native}} == {1, 2, 3, 5}
+    assert any(set(kind) == {weak} for kind in kinds)
+    for kind in kinds:  # large patches first
+        assert kind == sorted(kind, key=lambda mode: mode == native)
+    assert len({len(kind) for kind in kinds if set(kind) == {native, weak}}) > 3
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_variations_cost_no_more_and_can_be_run(model, settings, judge, solver):
+    settings = settings._replace(solver=solver)
+    scorer = Scorer(model, settings, judge)
+    for plan in first_candidates(model, settings, [0.6]):
+        cost = schedule_macs(plan.schedule, model.config, settings.size)
+        for varied in [plan, *variations(model, settings, plan)]:
+            assert schedule_macs(varied.schedule, model.config, settings.size) <= cost
+            own = varied.settings(settings)
+            assert num_calls(own.solver, own.num_inference_steps) == len(varied.schedule)
+        scorer.features(plan, 2)
+    others = variations(model, settings, native_plan(model, settings, 2))
+    assert {name for plan in others for name in plan.sampling} >= {"shift", "solver"}
+    assert any(REUSE in plan.schedule for plan in others) or solver == "heun"
+
+
+def test_scores_are_those_of_the_samples(model, settings, judge):
+    made, plan = [], plan_for(model, settings, 1.0, "2x2x4x4,1xreuse,1x1x2x2")
+    plan = plan._replace(sampling={"shift": 5.0, "solver": "unipc"})
+    scorer = Scorer(model, settings, judge, made.append)
+    row = scorer.row(plan, 6)
+    names = ("guidance_scale", "guidance_interval", "precision")
+    known = {name: getattr(settings, name) for name in names}
+    samples = generate(model, schedule=plan.schedule, num_videos=6, seed=SEED, shift=5.0, solver="unipc", **known)
+    again = score(extract(judge.extractor, to_bytes(samples.videos)), judge.real)
+    assert row == ScoredPlan(str(plan.schedule), {"shift": 5.0, "solver": "unipc"}, *row[2:5], 6)
+    assert row[2:5] == pytest.approx((again.fvd, again.low, again.high), rel=1e-3)
+    assert sum(made) == 6
+
+
+def test_no_sample_is_made_twice(model, settings, judge):
+    made = []
+    scorer = Scorer(model, settings, judge, made.append)
+    plan = native_plan(model, settings, 2)
+    few, all_at_once = scorer.features(plan, 2), Scorer(model, settings, judge).features(plan, 6)
+    assert torch.equal(scorer.features(plan, 2), few)
+    torch.testing.assert_close(scorer.features(plan, 6), all_at_once, rtol=1e-4, atol=1e-4)
+    assert sum(made) == 6
+    assert scorer.num_made(plan) == 6
+
+
+def test_the_better_half_of_each_price_range_stays():
+    distances = {"a": 5.0, "b": 4.0, "c": 3.0, "d": 2.0, "e": 9.0, "f": 8.0, "g": 7.0, "h": 1.0}
+    costs = [1, 1, 2, 2, 3, 4, 4, 9]
+    kept = halve(list(distances), costs, [2, 4], list(distances.values()))  # type: ignore[arg-type]
+    assert kept == ["d", "c", "g", "f"]
+
+
+def test_step_floor_is_the_fewest_steps_within_the_interval_of_many(model, settings, judge, monkeypatch):
+    values = {50: 5.0, 1: 40.0, 2: 20.0, 3: 6.6, 4: 5.9}
+
+    class Fixed(Scorer):
+        def distance(self, plan, count):
+            return values[len(plan.schedule)]
+
+        def score(self, plan, count):
+            return super().score(native_plan(model, settings, 1), count)._replace(high=values[50] + 1.0)
+
+    assert step_floor(Fixed(model, settings, judge), 4) == 4
+    assert step_floor(Fixed(model, settings, judge), 4, many=4) == 4
+    monkeypatch.setattr(scoring, "FLOOR_STEPS", (1, 2))
+    assert step_floor(Fixed(model, settings, judge), 4) == scoring.MANY_STEPS
+
+
+def test_a_search_ends_with_plans_for_every_budget_and_sampling_follows(model, settings, judge, monkeypatch, tmp_path):
+    monkeypatch.setattr(plan_search, "FEWEST_VIDEOS", 2)
+    monkeypatch.setattr(scoring, "MANY_STEPS", 6)
+    planned, made = [], []
+    table = search_plans(
+        model, settings, judge, effort=Effort(rounds=(0.5, 1.0)), grow=planned.append, on_samples=made.append
+    )
+    assert sum(made) <= sum(planned)
+    assert (table.model, table.settings) == (fingerprint(model), table_settings(settings))
+    assert 1 <= table.step_floor <= 6
+    assert {row.num_videos for row in table.rows} == {6}
+    full = full_macs(model, settings)
+    for budget in (1.0, 0.5, 0.2):
+        plan = plan_for(model, settings, budget, tables=[table])
+        assert plan.planner == "searched_fvd"
+        paid = [
+            row.fvd
+            for row in table.rows
+            if schedule_macs(Schedule.parse(row.steps), model.config, settings.size) <= budget * full
+        ]
+        best = min(paid)
+        assert (str(plan.schedule), dict(plan.sampling)) in [
+            (row.steps, dict(row.sampling)) for row in table.rows if row.fvd == best
+        ]
+    native = {row.steps for row in table.rows if not row.sampling and "2x4x4" not in row.steps}
+    assert {len(Schedule.parse(steps)) for steps in native} >= {1, 2, 3, 5}
+    lines = score_lines(model, settings, table)
+    assert lines[0].startswith(f"step floor {table.step_floor}: ")
+    assert f" {min(row.fvd for row in table.rows):.4g} (" in lines[1]
+    draw_scores(model, settings, table, tmp_path / "plans.png")
+    assert (tmp_path / "plans.png").stat().st_size > 10_000
+
+
+def test_a_distance_that_is_not_finite_is_refused(model, settings, judge):
+    broken = judge._replace(real=torch.full_like(judge.real, torch.nan))
+    with pytest.raises(ValueError, match="finite"):
+        search_plans(model, settings, broken, effort=Effort(rounds=(1.0,), measure_floor=False))

@@ -1,0 +1,175 @@
+"""Which clips of a folder are measured: fixed windows, known by their contents, each mistake in three parts."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from flexivid.data.decoding.probe import VideoError
+from flexivid.evaluation import clips as evaluation_clips
+from flexivid.evaluation.clips import clip_settings, data_root, data_section, find_clips, read_blocks
+from flexivid.media.write import write_video
+
+SIZE = (4, 16, 16)
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """A function that writes videos of frames that get brighter; returns their folder."""
+
+    def make(name, lengths, *, size=(16, 16)):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for i, length in enumerate(lengths):
+            frames = (
+                np.zeros((length, *size, 3), np.uint8) + 10 * np.arange(length, dtype=np.uint8)[:, None, None, None]
+            )
+            write_video(folder / f"{i:03d}.mp4", frames + np.uint8(i), 8)
+        return folder
+
+    return make
+
+
+def frame_numbers(clips):
+    return [(request.path[-7:-4], request.indices.tolist()) for request in map(clips.plan, range(len(clips)))]
+
+
+def test_windows_are_spread_over_each_video_and_always_the_same(make_folder):
+    folder = make_folder("videos", [4, 9])
+    settings = clip_settings({"windows": "random", "flip": True, "crop": "random", "seed": 5}, SIZE)
+    clips = find_clips(str(folder), settings)
+    assert frame_numbers(clips) == [("000", [0, 1, 2, 3]), ("001", [1, 2, 3, 4]), ("001", [4, 5, 6, 7])]
+    assert not any(clips.plan(i).flip for i in range(3))
+    assert clips.split == "all"
+
+
+def test_the_rate_of_training_is_kept_unless_another_is_asked_for(make_folder):
+    folder = make_folder("videos", [9, 9])
+    section = {"stride": 2, "fps": None, "root": "videos", "batch_size": 3}
+    clips = find_clips(str(folder), clip_settings(section, SIZE))
+    assert frame_numbers(clips)[0][1] == [1, 3, 5, 7]
+    assert clips.fps == 4
+    assert clip_settings(section, SIZE, fps=4.0)[2:5:2] == (1, 4.0)
+
+
+def test_some_clips_are_spread_evenly(make_folder):
+    folder = make_folder("videos", [4] * 6)
+    clips = find_clips(str(folder), clip_settings({}, SIZE), num_clips=3)
+    assert [name for name, _ in frame_numbers(clips)] == ["000", "002", "004"]
+    assert len(find_clips(str(folder), clip_settings({}, SIZE), num_clips=99)) == 6
+
+
+def test_parts_are_those_of_training(tmp_path, make_folder):
+    make_folder("set/train", [4, 4, 4])
+    make_folder("set/val", [4, 4])
+    settings, root = clip_settings({}, SIZE), str(tmp_path / "set")
+    sizes = {split: len(find_clips(root, settings, split=split)) for split in (None, "train", "held_out")}
+    assert sizes == {None: 3, "train": 3, "held_out": 2}
+    assert find_clips(root, settings).split == "train"
+    with pytest.raises(ValueError, match=r"got split all of .*, which has a held-out part; expected"):
+        find_clips(root, settings, split="all")
+    with pytest.raises(ValueError, match=r"got split 'test'; expected one of train, held_out, all"):
+        find_clips(root, settings, split="test")
+
+
+@pytest.mark.parametrize(("held_out_from", "split"), [(None, "train"), (2, "held_out"), (3, "train")])
+def test_held_out_clips_are_taken_where_there_are_enough(tmp_path, make_folder, held_out_from, split):
+    make_folder("set/train", [4, 4, 4])
+    make_folder("set/val", [4, 4])
+    settings, root = clip_settings({}, SIZE), str(tmp_path / "set")
+    for asked in (None, "train"):
+        assert find_clips(root, settings, split=asked, held_out_from=held_out_from).split == split
+    assert find_clips(root, settings, split="held_out", held_out_from=held_out_from).split == "held_out"
+
+
+def test_nothing_is_held_out_of_a_folder_that_nobody_trained_on(make_folder):
+    root, settings = str(make_folder("videos", [4] * 40)), clip_settings({}, SIZE)
+    parted = find_clips(root, settings, split="held_out")
+    assert len(parted) >= 2
+    assert find_clips(root, settings, held_out_from=2).split == "all"
+    assert find_clips(root, settings, split="train", held_out_from=len(parted)).split == "held_out"
+    assert find_clips(root, settings, split="train", held_out_from=len(parted) + 1).split == "train"
+
+
+def test_a_fingerprint_tells_contents_and_frames_and_not_places(tmp_path, make_folder):
+    folder = make_folder("videos", [5, 5])
+    settings = clip_settings({}, SIZE)
+    before = find_clips(str(folder), settings).fingerprint
+    moved = shutil.move(folder, tmp_path / "elsewhere")
+    os.utime(moved / "000.mp4", (1, 1))
+    assert find_clips(str(moved), settings).fingerprint == before
+    assert find_clips(str(moved), settings, num_clips=1).fingerprint != before
+    assert find_clips(str(moved), settings._replace(num_frames=3)).fingerprint != before
+    assert find_clips(str(moved), settings._replace(kernel="area")).fingerprint != before
+    shutil.copy(moved / "001.mp4", moved / "000.mp4")
+    assert find_clips(str(moved), settings).fingerprint != before
+
+
+def test_blocks_hold_the_pixels_of_the_files(make_folder):
+    clips = find_clips(str(make_folder("videos", [4, 4, 4])), clip_settings({}, SIZE))
+    found = list(read_blocks(clips, [[0, 1], [2]], num_workers=1))
+    assert [(block, tuple(videos.shape)) for block, videos in found] == [([0, 1], (2, 3, *SIZE)), ([2], (1, 3, *SIZE))]
+    levels = found[0][1].double().mean((1, 3, 4))
+    assert torch.allclose(levels[0], torch.tensor([0.0, 10, 20, 30], dtype=torch.float64), atol=2)
+    assert (levels[1] - levels[0]).mean().item() == pytest.approx(1, abs=0.5)
+
+
+def test_a_clip_that_fails_is_left_out_with_a_warning(make_folder, monkeypatch):
+    clips = find_clips(str(make_folder("videos", [4, 4, 4])), clip_settings({}, SIZE))
+    real = evaluation_clips.outcomes
+
+    def broken(requests, pool):
+        for number, frames in real(requests, pool):
+            yield number, VideoError(clips.plan(1).path, "ends too early") if number == 1 else frames
+
+    monkeypatch.setattr(evaluation_clips, "outcomes", broken)
+    with pytest.warns(UserWarning, match=r"001.mp4: ends too early; .*; its clip is left out of the reference"):
+        found = list(read_blocks(clips, [[0], [1], [2]], num_workers=1))
+    assert [len(videos) for _, videos in found] == [1, 0, 1]
+
+
+def test_each_mistake_is_told_in_three_parts(tmp_path, make_folder):
+    settings = clip_settings({}, SIZE)
+    with pytest.raises(FileNotFoundError, match=r"got .*nowhere, which does not exist; expected"):
+        find_clips(str(tmp_path / "nowhere"), settings)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"got .*empty, which holds 0 other files and no video; expected .*; correct"):
+        find_clips(str(tmp_path / "empty"), settings)
+    (tmp_path / "broken").mkdir()
+    for name in "ab":
+        (tmp_path / "broken" / f"{name}.mp4").write_bytes(b"no video at all")
+    with pytest.raises(
+        ValueError, match=r"got .*broken, where all 2 videos fail to decode \(.*; expected videos; conv"
+    ):
+        find_clips(str(tmp_path / "broken"), settings)
+    with pytest.raises(ValueError, match=r"has 3 frames; expected at least 4 for clips of 4; lower num_frames"):
+        find_clips(str(make_folder("short", [3, 2])), settings)
+    with pytest.raises(ValueError, match=r"got 1 clips in .* \(all\); expected at least 2 for a distance; name"):
+        find_clips(str(make_folder("single", [4])), settings)
+
+
+def test_what_is_left_out_is_counted(make_folder):
+    folder = make_folder("videos", [4, 4, 2])
+    (folder / "bad.mp4").write_bytes(b"no video at all")
+    clips = find_clips(str(folder), clip_settings({}, SIZE))
+    text = "2 of 2 clips of 3 videos; left out: 1 files that cannot be decoded, 1 videos shorter than a clip"
+    assert str(clips).endswith(text)
+
+
+def test_the_data_of_a_run_is_found_from_anywhere(tmp_path, monkeypatch):
+    run = tmp_path / "runs" / "digits"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("data:\n  root: data/digits\n  stride: 2\n")
+    (tmp_path / "data" / "digits").mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    section = data_section(run)
+    assert section == {"root": "data/digits", "stride": 2}
+    assert data_root(run, section) == str(tmp_path / "data" / "digits")
+    (tmp_path / "data" / "digits").rmdir()
+    with pytest.raises(ValueError, match=r"got data.root=data/digits in .*config.yaml, which does not exist; .* --ref"):
+        data_root(run, section)
+    with pytest.raises(ValueError, match=r"got no reference for .*away, .*; expected real videos; .* --reference"):
+        data_root(tmp_path / "away", data_section(tmp_path / "away"))

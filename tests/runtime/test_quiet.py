@@ -1,0 +1,47 @@
+"""Programs leave out what nobody who runs them can mend, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import pytest
+
+from flexivid.runtime.quiet import LOGS, quiet_libraries
+from flexivid.sampling.messages import plain_errors
+
+SAID = {  # by whom: what
+    "lightning.pytorch.utilities._pytree": "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(",
+    "lightning.pytorch.utilities.model_summary": "Precision bf16-mixed is not supported by the model summary.",
+    "diffusers.utils.deprecation_utils": "`torch_dtype` is deprecated and will be removed in version 1.0.0.",
+    "torch._weights_only_unpickler": "Detected pickle protocol 4 in the checkpoint, which was not",
+}
+
+
+def warn(module, message):
+    warnings.warn_explicit(message, UserWarning, "file.py", 1, module=module)
+
+
+def test_warnings_are_left_out_by_message_and_module():
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with plain_errors():
+            for module, message in SAID.items():
+                warn(module, message)
+                warn(module, f"something else: {message}")
+                warn("flexivid.data.module", message)
+        warn("lightning.pytorch.utilities._pytree", "`isinstance(treespec, LeafSpec)` is deprecated")  # as before
+    assert len(heard) == 2 * len(SAID) + 1
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_logs_are_left_out_by_message_and_only_meanwhile(name, caplog):
+    logger = logging.getLogger(name)
+    with caplog.at_level("INFO", logger=name):
+        with quiet_libraries():
+            logger.warning("anything: %s", LOGS[name][0])
+            logger.warning("something else")
+        with pytest.raises(ZeroDivisionError), quiet_libraries():
+            1 / 0  # noqa: B018
+        logger.warning(LOGS[name][0])
+    assert [record.getMessage() for record in caplog.records] == ["something else", LOGS[name][0]]

@@ -1,0 +1,48 @@
+"""A compiled network makes the same samples, is still counted, and has one graph for each kind of call."""
+
+import pytest
+import torch
+
+from flexivid.sampling.compiling import compile_forward, is_compiled
+from flexivid.sampling.generate import generate
+from flexivid.sampling.planners import plan_for
+from flexivid.sampling.settings import Sampling
+from flexivid.sampling.warm_up import _calls, warm_up_plans
+
+
+def test_sizes_of_calls_are_those_of_all_batches():
+    assert _calls(num_videos=40, together=16, batch=4) == {4}
+    assert _calls(num_videos=40, together=16, batch=16) == {16, 8}
+    assert _calls(num_videos=3, together=16, batch=2) == {2, 1}
+    assert _calls(num_videos=19, together=16, batch=2) == {2, 1}
+
+
+def test_graphs_are_built_by_the_warm_up_and_none_later(model, monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: real(function, backend=backend, **options))
+    options = {"precision": "fp32", "guidance_scale": 2.0, "guidance": "weak", "batch_size": 2}
+    plain = generate(model, 0.6, num_videos=3, **options)
+    settings = Sampling(**options).filled(model)
+    compiled = compile_forward(model)
+    assert compile_forward(compiled) is model
+    assert is_compiled(model)
+    assert warm_up_plans(model, [plan_for(model, settings, 0.6).schedule], settings, 3) > 0
+    built = len(graphs)
+    made = generate(model, 0.6, num_videos=3, **options)
+    assert len(graphs) == built
+    assert made.measured_macs == plain.measured_macs
+    torch.testing.assert_close(made.videos, plain.videos, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_inductor(model):
+    options = {"precision": "fp32", "guidance_scale": 2.0, "num_videos": 2}
+    plain = generate(model, 0.6, **options)
+    made = generate(compile_forward(model), 0.6, **options)
+    torch.testing.assert_close(made.videos, plain.videos, atol=1e-3, rtol=0)

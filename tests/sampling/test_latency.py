@@ -1,0 +1,66 @@
+"""Seconds are measured once for all they depend on, then read from the cache."""
+
+import json
+
+import pytest
+
+from flexivid import PatchMode
+from flexivid.sampling import latency
+from flexivid.sampling.latency import batches_of, known_latency, latency_folder, latency_key, measure_latency
+from flexivid.sampling.settings import Sampling
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLEXIVID_CACHE", str(tmp_path))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Batches of the measurements that are made, of every mode."""
+    made, real = [], measure_latency
+
+    def counted(model, settings, batches):
+        made.append(list(batches.values()))
+        return real(model, settings, batches, repeats=1)
+
+    monkeypatch.setattr(latency, "measure_latency", counted)
+    return made
+
+
+def test_measured_once(model, measured):
+    settings = Sampling(batch_size=4).filled(model)
+    first = known_latency(model, settings, 100)
+    assert set(first) == {PatchMode("1x2x2"), PatchMode("2x4x4")}
+    assert min(first.values()) > 0
+    assert known_latency(model, settings, 50) == first
+    assert measured == [[4, 32]]  # as many tokens, as sampling has it
+
+
+def test_measured_again_for_what_it_depends_on(model, build_model, measured):
+    settings = Sampling().filled(model)
+    known_latency(model, settings, 2)
+    known_latency(model, settings, 3)
+    known_latency(model, settings._replace(size=(2, 8, 8)), 2)
+    known_latency(build_model(depth=1), settings, 2)
+    assert measured == [[2, 2], [3, 3], [2, 2], [2, 2]]
+    assert len(list(latency_folder().glob("*.json"))) == 4
+
+
+def test_key_tells_compiled_from_eager(model):
+    settings = Sampling().filled(model)
+    batches = batches_of(model, settings, 2)
+    plain = latency_key(model, settings, batches)
+    model.compile()
+    assert (plain["compiled"], latency_key(model, settings, batches)["compiled"]) == (False, True)
+
+
+def test_damaged_cache_is_measured_again(model, measured):
+    settings = Sampling().filled(model)
+    known_latency(model, settings, 1)
+    (file,) = latency_folder().iterdir()
+    for damage in ("{", json.dumps({"seconds": {"1x2x2": 1.0}})):
+        file.write_text(damage)
+        known_latency(model, settings, 1)
+    assert measured == [[1, 1]] * 3
+    assert not list(latency_folder().glob("*.part"))
