@@ -19,9 +19,10 @@ import av
 import numpy as np
 
 from flexivid.data.decoding.backends import DecordDecoder, TorchcodecDecoder, View
-from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.probe import probe
 from flexivid.data.decoding.reader import cover, open_video
+from flexivid.data.storage.errors import VideoError
 
 Read = Callable[[Path, Facts, Sequence[int], tuple[int, int] | None], tuple[int, list[np.ndarray]]]
 CLIP, SIZE, SEEKS, LEVELS = 16, (64, 64), 20, 4

@@ -29,7 +29,7 @@ from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.diffusion.guidance import Guidance, guided_output
 from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.evaluation.samples import extract
-from flexivid.latents.codec import to_bytes
+from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.runtime.precision import autocast
 from flexivid.sampling.branches import branch_network

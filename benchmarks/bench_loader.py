@@ -27,9 +27,8 @@ import av
 import numpy as np
 
 from flexivid.data.clips.loader import ClipLoader
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.probe import VideoError, probe
-from flexivid.data.decoding.reader import read_clip
+from flexivid.data.decoding.reader import ClipRequest, read_clip
 from flexivid.data.workers.pool import DecodePool
 from flexivid.data.workers.worker import resident_bytes
 

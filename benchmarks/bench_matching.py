@@ -27,7 +27,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from flexivid.data.module import VideoDataModule
 from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.evaluation.samples import extract
-from flexivid.latents.codec import to_bytes
+from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.runtime.precision import fast_dtype
 from flexivid.sampling.generate import generate_batches

@@ -29,15 +29,16 @@ from torch import Tensor
 
 from flexivid.budget.schedule import REUSE, Schedule, affordable_cost, schedule_macs
 from flexivid.budget.table import read_tables
+from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import solvers_of
 from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.evaluation.samples import blocks_of, extract
 from flexivid.evaluation.store import BlockFolder
-from flexivid.latents.codec import to_bytes, to_unit
+from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
-from flexivid.model.checkpoint import fingerprint, process_of
+from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate_batches, schedule_of
 from flexivid.sampling.plan import Plan, plan_of
 from flexivid.sampling.planners import runnable

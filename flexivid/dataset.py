@@ -13,9 +13,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.printable import printable
 from flexivid.runtime.program import ProgramParser, add_layout, program_parser, resolved, words_of
-from flexivid.sampling.messages import plain_errors
 
 EXAMPLES = {
     "": """examples:

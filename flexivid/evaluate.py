@@ -13,8 +13,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.runtime.program import add_layout, add_solving, program_parser, resolved, sampling_options, words_of
-from flexivid.sampling.messages import plain_errors
+from flexivid.runtime.errors import plain_errors
+from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
+from flexivid.sampling.options import add_solving, sampling_options
 
 EXAMPLES = """examples:
   python -m flexivid.evaluate --num-videos 256                          the newest run at three budgets

@@ -12,8 +12,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_files, program_parser, resolved, words_of
-from flexivid.sampling.messages import plain_errors
 
 EXAMPLES = """examples:
   python -m flexivid.flexify Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output wan_modes
@@ -67,6 +67,7 @@ def run(options: Namespace) -> None:
     from flexivid.pipelines import report as pretrained
     from flexivid.pretrained.adapter import save_adapter
     from flexivid.pretrained.flexify import flexify
+    from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
     from flexivid.runtime.devices import pick_device
 
@@ -76,7 +77,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
     dtype = getattr(torch, DTYPES[options.precision])
     settings, files = {"rank": options.rank, "skip": options.skip}, files_of(options)
-    model = pretrained.load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
+    model = load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
     difference = None
     if options.dry_run:
         flexify(model, options.modes, **settings)

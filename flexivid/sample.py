@@ -12,15 +12,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.runtime.program import (
-    add_files,
-    add_solving,
-    program_parser,
-    resolved,
-    sampling_options,
-    words_of,
-)
-from flexivid.sampling.messages import plain_errors, result_line
+from flexivid.runtime.errors import plain_errors
+from flexivid.runtime.program import add_files, program_parser, resolved, words_of
+from flexivid.sampling.messages import result_line
+from flexivid.sampling.options import add_solving, sampling_options
 
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute

@@ -13,8 +13,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
-from flexivid.sampling.messages import plain_errors
 
 GOALS = ("fvd", "fidelity")
 EXAMPLES = """examples:

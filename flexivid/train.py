@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.start import swift_imports
-from flexivid.sampling.messages import plain_errors
 
 HELP = """usage: python -m flexivid.train fit --config conf/train_video.yaml [--dry-run] [--section.key value ...]
 

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+
 
 @pytest.fixture(autouse=True)
 def keep_random_state():
@@ -36,3 +39,65 @@ def own_cache_folder(tmp_path_factory):
     os.environ.pop("FLEXIVID_CACHE")
     if before is not None:
         os.environ["FLEXIVID_CACHE"] = before
+
+
+RECIPE = {
+    "process": {"path": "flow", "target": "x0"},
+    "codec": "pixel",
+    "size": [4, 8, 8],
+    "fps": 8.0,
+    "class_names": ["cat", "dog", "7"],
+    "sampling": {"num_inference_steps": 4, "guidance_scale": 1.0, "shift": 2.0},
+}
+
+
+def build(**changes):
+    shape = {"width": 32, "depth": 2, "num_heads": 2, "modes": ("1x2x2", "2x4x4"), "num_classes": 3}
+    model = FlexiDiT(FlexiDiTConfig(**{**shape, **changes}))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # fresh networks start as functions of little: zero gates, zero output
+        for parameter in model.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    model.recipe = dict(RECIPE)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small products only wait for each other in several threads; on a busy machine that costs 100x."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def build_model():
+    """A function that makes a network; its arguments are fields of the config."""
+    return build
+
+
+@pytest.fixture
+def model():
+    return build()
+
+
+class FakeExtractor(torch.nn.Module):
+    """A fixed random map of colours and of their changes; has what an extractor must have."""
+
+    name, metric_name, fingerprint, preprocessing = "fake", "fvd[fake]", "0" * 16, "none"
+    num_features, min_frames = 6, 2
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, videos):
+        change = videos.diff(dim=2).abs()
+        return torch.cat([videos.mean((2, 3, 4)), change.mean((2, 3, 4))], dim=1) @ self.weight
+
+
+@pytest.fixture
+def extractor():
+    return FakeExtractor()

@@ -1,10 +1,11 @@
-"""The floor plan of docs/architecture.md held against the code: who imports whom, lengths, public names."""
+"""The floor plan of docs/architecture.md held against the code: who imports whom, doors, lengths, public names."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,38 +14,81 @@ import flexivid
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "flexivid"
-FILES = sorted(PACKAGE.rglob("*.py"))
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 
-MAY_IMPORT = {  # room: the rooms below it that it may use
-    "patching": set(),
-    "budget": {"patching"},
-    "model": {"patching"},
-    "diffusion": {"budget", "patching"},
-    "latents": {"budget", "patching"},
-    "data": set(),
-    "metrics": set(),
-    "pretrained": {"budget", "patching"},
-    "pipeline": {"pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
-    "training": {"pipeline", "pretrained", "metrics", "data", "latents", "diffusion", "model", "budget", "patching"},
+MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and the rooms within it
+    "runtime": "",
+    "media": "",
+    "patching": "",
+    "budget": "patching",
+    "diffusion": "budget patching",
+    "latents": "budget patching",
+    "model": "budget patching",
+    "metrics.extractors": "",
+    "metrics": "",
+    "data.storage": "",
+    "data.lists": "data.storage",
+    "data.sources": "data.lists data.storage",
+    "data.decoding": "data.sources data.storage",
+    "data.workers": "data.decoding data.storage",
+    "data.index": "data.decoding data.lists data.sources data.storage",
+    "data.clips": "data.index data.workers data.decoding data.sources data.storage",
+    "data": "",
+    "data.inspection": "data media",
+    "sampling": "model latents diffusion budget patching media",
+    "pretrained.families": "budget patching",
+    "pretrained.weak_modes": "pretrained.families budget patching",
+    "pretrained": "model budget patching",
+    "pipelines": "pretrained sampling data.lists model budget patching media",
+    "evaluation": "sampling data metrics model budget patching media",
+    "calibration": "evaluation sampling data metrics model diffusion budget patching media",
+    "training": "sampling data metrics model latents diffusion budget patching media",
+    "training.callbacks": "training calibration evaluation sampling data metrics model budget media",
+    "training.distillation": "training training.callbacks pipelines pretrained sampling data model latents diffusion "
+    "patching media",
 }
-MAY_IMPORT = {"files": set(), **{name: {"files", *below} for name, below in MAY_IMPORT.items()}}
-NO_TORCH = ["__init__", "__main__", "sample", "train", "patching.shapes", "budget.cost", "budget.schedule"]
-NO_TORCH += ["budget.allowance", "budget.scores"]
-NO_TORCH += ["evaluate", "search", "flexify", "budget.search", "budget.table", "budget.units", "budget.planners"]
-NO_TORCH += ["budget.spectral"]
-NO_TORCH += ["files.paths", "model.config", "pipeline.messages", "pipeline.shipped", "data.clips", "data.manifest"]
+NO_TORCH = [
+    *(
+        "__init__",
+        "__main__",
+        "train",
+        "sample",
+        "search",
+        "evaluate",
+        "flexify",
+        "patching.shapes",
+        "model.config",
+        "model.shipped",
+    ),
+    *(
+        "budget.cost",
+        "budget.schedule",
+        "budget.allowance",
+        "budget.scores",
+        "budget.search",
+        "budget.table",
+        "budget.units",
+    ),
+    *("budget.planners", "budget.spectral", "runtime.paths", "runtime.errors", "sampling.options", "sampling.messages"),
+    *("data.clips.windows", "data.sources.manifest"),
+]
+STANDARD_LIBRARY_ONLY = ["patching.shapes", "runtime.paths", "runtime.printable", "runtime.whole_file"]
+FILES_IN_A_ROOM = 13
 PUBLIC = {
     "PatchMode", "FlexiDiTConfig", "FlexiDiT", "Condition", "macs", "Step", "Schedule", "weak_first", "constant",
     "for_budget", "budget_of", "generate", "load", "flexify", "set_mode", "apply_budget", "__version__",
 }  # fmt: skip
 
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(nodes: list[ast.stmt] | ast.Module) -> set[str]:
+PATHS = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TEXTS = {name: path.read_text() for name, path in PATHS.items()}
+TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
+
+
+def names_in(nodes: list[ast.stmt] | ast.Module) -> set[str]:
     """Full names of what is imported, inside functions too when a whole module is given."""
     walk = ast.walk(nodes) if isinstance(nodes, ast.Module) else iter(nodes)
     names: set[str] = set()
@@ -56,73 +100,107 @@ def imported(nodes: list[ast.stmt] | ast.Module) -> set[str]:
     return names
 
 
-def room(name: str) -> str | None:
-    parts = name.split(".")
-    return parts[1] if len(parts) > 1 and parts[0] == "flexivid" and parts[1] in MAY_IMPORT else None
+IMPORTS = {name: names_in(tree) for name, tree in TREES.items()}
 
 
-def functions(path: Path) -> list[ast.FunctionDef]:
-    return [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+def room(name: str) -> str:
+    """Room of a module: "" for programs at the root, the room itself for its ``__init__``."""
+    parent = name if PATHS[name].name == "__init__.py" else name.rpartition(".")[0]
+    return parent.removeprefix("flexivid").removeprefix(".")
+
+
+ROOMS = sorted({room(name) for name in PATHS} - {""})
+FILES = {r: sorted(n for n in PATHS if room(n) == r and PATHS[n].name != "__init__.py") for r in ROOMS}
+MODULES_USED = {name: {other for other in IMPORTS[name] if other in PATHS and other != "flexivid"} for name in PATHS}
+
+
+def doors(name: str) -> tuple[str, ...]:
+    for node in TREES[f"flexivid.{name}"].body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOORS":
+            return tuple(ast.literal_eval(node.value))
+    raise AssertionError(f"flexivid/{name.replace('.', '/')}/__init__.py names no DOORS")
 
 
 def test_every_room_has_a_place() -> None:
-    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(MAY_IMPORT)
+    assert set(ROOMS) == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ROOMS)
 def test_a_room_imports_only_rooms_below_it(name: str) -> None:
-    own = room(name)
-    used = {room(other) for other in imported(tree(MODULES[name]))} - {None, own}
-    assert own is None or used <= MAY_IMPORT[own], f"{name} uses {used - MAY_IMPORT[own]}"
+    allowed = {name, "runtime", *MAY_IMPORT[name].split()}
+    for module in FILES[name]:
+        for used in {room(other) for other in MODULES_USED[module]}:
+            above = {used, used.rpartition(".")[0]} - {
+                ""
+            }  # a room that may be used may be used with the rooms within it
+            assert above & allowed, f"{module} uses {used or 'a program'}"
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_room_imports_no_program_and_nothing_by_its_public_name(name: str) -> None:
-    outside = {other for other in imported(tree(MODULES[name])) if other.startswith("flexivid.") and not room(other)}
-    assert room(name) is None or not outside
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_the_floor_plan_has_no_circle(name: str) -> None:
+    below: set[str] = set()
+    pending = MAY_IMPORT[name].split()
+    while pending:
+        other = pending.pop()
+        if other not in below:
+            below.add(other)
+            pending += MAY_IMPORT[other].split()
+    assert name not in below
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_only_doors_are_imported_from_outside(name: str) -> None:
+    outside = {
+        other.rpartition(".")[2]
+        for module in PATHS
+        if room(module) != name
+        for other in MODULES_USED[module] & {*FILES[name]}
+    }
+    assert sorted(outside) == sorted(doors(name)), f"doors of {name}"
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_is_small_and_its_files_share_no_prefix(name: str) -> None:
+    assert len(FILES[name]) <= FILES_IN_A_ROOM
+    prefixes = Counter(module.rpartition(".")[2].split("_")[0] for module in FILES[name])
+    assert [prefix for prefix, count in prefixes.items() if count > 2 and prefix != "i3d"] == []
 
 
 def test_diffusion_knows_steps_and_no_costs() -> None:
-    used = {other for name in MODULES if room(name) == "diffusion" for other in imported(tree(MODULES[name]))}
-    assert {other for other in used if room(other) == "budget" and other in MODULES} == {"flexivid.budget.schedule"}
+    used = {other for name in FILES["diffusion"] for other in MODULES_USED[name]}
+    assert {other for other in used if room(other) == "budget"} == {"flexivid.budget.schedule"}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "files"])
-def test_files_use_the_standard_library_only(name: str) -> None:
-    assert {other.split(".")[0] for other in imported(tree(MODULES[name]))} <= set(sys.stdlib_module_names)
+@pytest.mark.parametrize("name", STANDARD_LIBRARY_ONLY)
+def test_standard_library_only(name: str) -> None:
+    assert {other.split(".")[0] for other in IMPORTS[f"flexivid.{name}"]} <= set(sys.stdlib_module_names)
 
 
 def test_no_circles_inside_a_room() -> None:
-    edges = {name: {n for n in imported(tree(path)) if n in MODULES and n != name} for name, path in MODULES.items()}
     done: set[str] = {"flexivid"}  # the public names are loaded on first use
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         assert name not in trail, f"circle: {' -> '.join((*trail, name))}"
         if name not in done:
-            for other in edges[name]:
+            for other in MODULES_USED[name] - {name}:
                 visit(other, (*trail, name))
             done.add(name)
 
-    for name in MODULES:
+    for name in PATHS:
         visit(name, ())
-    assert done >= set(MODULES)
+    assert done >= set(PATHS)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", PATHS)
 def test_lightning_only_at_the_edge(name: str) -> None:
-    uses = any(other.split(".")[0] in ("lightning", "pytorch_lightning") for other in imported(tree(MODULES[name])))
-    assert not uses or room(name) == "training" or name == "flexivid.data.module"
+    uses = any(other.split(".")[0] in ("lightning", "pytorch_lightning") for other in IMPORTS[name])
+    assert not uses or room(name).split(".")[0] == "training" or name == "flexivid.data.module"
 
 
 @pytest.mark.parametrize("name", NO_TORCH)
 def test_no_torch_at_module_level(name: str) -> None:
-    top = imported(tree(PACKAGE / (name.replace(".", "/") + ".py")).body)
+    top = names_in(TREES[f"flexivid.{name}".removesuffix(".__init__")].body)
     assert not {other for other in top if other.split(".")[0] in ("torch", "lightning", "diffusers", "einops")}
-
-
-def test_shapes_use_the_standard_library_only() -> None:
-    top = {other.split(".")[0] for other in imported(tree(PACKAGE / "patching/shapes.py"))}
-    assert top <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize(
@@ -138,28 +216,28 @@ def test_planning_and_help_load_no_torch(code: str) -> None:
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_limits(path: Path) -> None:
-    text = path.read_text()
-    assert text.isascii()
-    assert len(text.splitlines()) <= 300
-    assert path.stem not in ("utils", "common", "helpers", "misc")
-    for function in functions(path):
+@pytest.mark.parametrize("name", PATHS)
+def test_limits(name: str) -> None:
+    lines = TEXTS[name].splitlines()
+    assert TEXTS[name].isascii()
+    assert len(lines) <= 300
+    assert PATHS[name].stem not in ("utils", "common", "helpers", "misc")
+    for function in (node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef)):
         documented = ast.get_docstring(function) is not None
         first = function.body[1].lineno if documented and len(function.body) > 1 else function.body[0].lineno
         assert (function.end_lineno or 0) - first < 40, f"{function.name} is too long"
-        header = "\n".join(text.splitlines()[function.lineno - 1 : function.body[0].lineno])
+        header = "\n".join(lines[function.lineno - 1 : function.body[0].lineno])
         arguments = [*function.args.args, *function.args.kwonlyargs]
         count = len([a for a in arguments if a.arg not in ("self", "cls")])
         assert count <= 7 or "noqa: PLR0913" in header, f"{function.name} takes {count}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_everything_public_says_what_it_is(path: Path) -> None:
-    module = tree(path)
-    assert ast.get_docstring(module)
-    named = [n for n in module.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
-    assert [node.name for node in named if not ast.get_docstring(node)] == []
+@pytest.mark.parametrize("name", PATHS)
+def test_everything_public_says_what_it_is(name: str) -> None:
+    assert ast.get_docstring(TREES[name])
+    body = TREES[name].body
+    public = [n for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
 
 
 def test_public_names() -> None:

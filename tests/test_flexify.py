@@ -11,9 +11,9 @@ from diffusers import WanTransformer3DModel
 
 import flexivid
 from flexivid.model.checkpoint import save
-from flexivid.pipelines.report import load_transformer
 from flexivid.pretrained import original_checkpoints as plain_checkpoints
 from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.load import load_transformer
 from flexivid.training.distillation.recorded_data import Rows
 from tests.pretrained.families import CASES, build
 from tests.pretrained.pipelines import PIPELINES

@@ -23,8 +23,9 @@ from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import USUAL_BUDGETS
 from flexivid.diffusion.guidance import Guidance, at_call, guided_output
+from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
-from flexivid.model.checkpoint import fingerprint, process_of
+from flexivid.model.checkpoint import fingerprint
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.precision import autocast

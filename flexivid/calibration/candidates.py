@@ -14,8 +14,8 @@ from flexivid.budget.allowance import Allowance
 from flexivid.budget.planners import staged
 from flexivid.budget.schedule import REUSE, Step, affordable_cost, schedule_macs
 from flexivid.calibration.scoring import plan_from
+from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import solvers_of
-from flexivid.model.checkpoint import process_of
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Settings, fraction_of

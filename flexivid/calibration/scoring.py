@@ -23,7 +23,7 @@ from flexivid.data.sources.layout import Layout
 from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import Request, prepare, run_folder
 from flexivid.evaluation.samples import extract
-from flexivid.latents.codec import to_bytes
+from flexivid.media.pixels import to_bytes
 from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.metrics.frechet import Gaussian, distance
 from flexivid.metrics.scores import Scores, score

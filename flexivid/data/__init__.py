@@ -11,15 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flexivid.data.decoding.reader import VideoError, open_video
+    from flexivid.data.decoding.reader import open_video
     from flexivid.data.module import VideoDataModule
+    from flexivid.data.storage.errors import VideoError
 
 _HOMES = {
     "VideoDataModule": "flexivid.data.module",
-    "VideoError": "flexivid.data.decoding.reader",
+    "VideoError": "flexivid.data.storage.errors",
     "open_video": "flexivid.data.decoding.reader",
 }
 
+DOORS = ("module", "splits")
 __all__ = ["VideoDataModule", "VideoError", "open_video"]
 
 

@@ -20,8 +20,9 @@ import yaml
 from torch import Tensor
 
 from flexivid.data.clips.dataset import ClipDataset
-from flexivid.data.clips.windows import ClipRequest, ClipSettings, refuse_settings, span_of, step_of
+from flexivid.data.clips.windows import ClipSettings, refuse_settings, span_of, step_of
 from flexivid.data.decoding.probe import VideoError
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.build import BadVideo, VideoIndex, build_index
 from flexivid.data.lists.text import read_text
 from flexivid.data.sources.layout import Collection
@@ -167,8 +168,8 @@ def find_clips(
     """The clips of a collection, or some of them spread evenly over it.
 
     Args:
-        root: A folder or a manifest (see ``flexivid.data.sources.manifest``), or a ``Collection``, which says how its folders
-            are read.
+        root: A folder or a manifest (see ``flexivid.data.sources.manifest``), or a ``Collection``, which says how its
+            folders are read.
         settings: From :func:`clip_settings`.
         split: Parted as for training; by default ``train`` where something is held out, else ``all``.
         num_clips: At most so many.

@@ -54,7 +54,8 @@ class Request:
         num_videos: Samples a budget.
         seed: Sample i starts from the noise of seed + i.
         reference: Folder of real videos.
-        layout: How its folders are read (see ``flexivid.data.sources.layout``); ``None`` = as in training, or by their names.
+        layout: How its folders are read (see ``flexivid.data.sources.layout``); ``None`` = as in training, or by their
+            names.
         split: Which part of it; ``None`` = held-out clips where there are as many as asked for, else those trained on.
         num_reference: Clips of it, at most.
         rate: ``stride`` or ``fps`` of the clips.

@@ -20,7 +20,7 @@ from torch import Tensor
 from flexivid.budget.schedule import schedule_macs
 from flexivid.evaluation.result import BudgetScores, Evaluation
 from flexivid.evaluation.rivals import FEWER_STEPS, find_plan, native_plan, rival_plan
-from flexivid.latents.codec import to_bytes, to_unit
+from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.metrics.fidelity import Fidelity, fidelity
 from flexivid.metrics.paired import paired_difference

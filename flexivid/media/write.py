@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from flexivid.latents.codec import to_bytes
+from flexivid.media.pixels import to_bytes
 from flexivid.runtime.paths import resolve_path
 from flexivid.runtime.whole_file import whole_file
 

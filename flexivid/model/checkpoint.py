@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import flexivid
-from flexivid.diffusion.process import Process
 from flexivid.model import shipped
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
@@ -86,11 +85,6 @@ def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cp
     _load_weights(model, weights, path)
     model.recipe = recipe
     return model.eval().to(device)
-
-
-def process_of(recipe: Mapping[str, Any]) -> Process:
-    """The process a model was trained with."""
-    return Process(**recipe.get("process", {})).check()
 
 
 def fingerprint(model: FlexiDiT) -> str:

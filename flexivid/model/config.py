@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from flexivid.patching.shapes import PatchMode, axis_split, shrinks_far, underlying_patch, whole_number
+from flexivid.runtime.errors import nearest
 
 PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and two for laptops
     "nano": {"width": 128, "depth": 4, "num_heads": 2},
@@ -211,14 +211,3 @@ def check_keys(values: Iterable[str], known: list[str], *, what: str) -> None:
     for key in values:
         if key not in known:
             raise ValueError(f"got {what} {key!r}; expected one of {', '.join(known)}; {nearest(key, known)}")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of such a message.
-
-    Example:
-        >>> nearest("widht", ["width", "depth"]), nearest("x", ["width"])
-        ("did you mean 'width'?", 'remove it')
-    """
-    near = get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else "remove it"

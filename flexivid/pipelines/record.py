@@ -1,8 +1,9 @@
 """The calls that a diffusers pipeline makes of its transformer, kept on disk: data-free distillation for any family.
 
 Text encoder, solver and guidance are as shipped, so latents and times are those of use. One row a sample of a call;
-``training/distillation/recorded_data.py`` reads the folder. Arguments that are the same for all samples lie in ``constants.pt``. For
-rectified flows the text embeddings are enough (``record_texts``): distillation walks the paths itself.
+``training/distillation/recorded_data.py`` reads the folder. Arguments that are the same for all samples lie in
+``constants.pt``. For rectified flows the text embeddings are enough (``record_texts``): distillation walks the paths
+itself.
 """
 
 from __future__ import annotations

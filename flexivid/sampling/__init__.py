@@ -1,1 +1,17 @@
 """From a budget to videos: settings, plans, the loop over a solver's steps."""
+
+DOORS = (
+    "branches",
+    "compiling",
+    "generate",
+    "latency",
+    "messages",
+    "options",
+    "plan",
+    "planners",
+    "planning",
+    "sample_folder",
+    "settings",
+    "spectrum",
+    "warm_up",
+)

@@ -17,9 +17,9 @@ from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.schedule import REUSE, Schedule, Step, budget_of, schedule_macs
 from flexivid.budget.table import Table
 from flexivid.diffusion.guidance import Guidance, compensated_scale, guided_output
+from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import Predict, build_scheduler, noise_generators, solve
 from flexivid.latents.codec import build_codec
-from flexivid.model.checkpoint import process_of
 from flexivid.model.conditioning import Condition, check_labels
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter

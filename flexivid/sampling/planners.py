@@ -12,8 +12,9 @@ from flexivid.budget.schedule import Schedule
 from flexivid.budget.scores import ScoreTable, affordable_rows
 from flexivid.budget.table import ErrorTable, Table, find_scores, find_table
 from flexivid.diffusion.guidance import at_call
+from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
-from flexivid.model.checkpoint import fingerprint, process_of
+from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.plan import Plan, plan_of
 from flexivid.sampling.settings import Settings, fraction_of, plain_calls, with_steps_of

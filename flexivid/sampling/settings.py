@@ -16,8 +16,8 @@ from flexivid.budget.planners import check_planner
 from flexivid.budget.schedule import Step
 from flexivid.budget.units import fraction_allowance, native_macs
 from flexivid.diffusion.guidance import calls_outside, check_kind
+from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import call_times, check_solver, num_calls, solvers_of, steps_of_calls
-from flexivid.model.checkpoint import process_of
 from flexivid.model.config import check_keys
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3

@@ -19,8 +19,9 @@ from flexivid.diffusion.loss import denoising_loss
 from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times, solvers_of
 from flexivid.diffusion.times import draw_times
-from flexivid.latents.codec import build_codec, to_unit
+from flexivid.latents.codec import build_codec
 from flexivid.latents.spectrum import SpectrumMeter
+from flexivid.media.pixels import to_unit
 from flexivid.model.checkpoint import KEY
 from flexivid.model.conditioning import Condition
 from flexivid.model.config import FlexiDiTConfig

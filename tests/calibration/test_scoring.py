@@ -13,7 +13,7 @@ from flexivid.calibration.searched import draw_scores, score_lines
 from flexivid.diffusion.solver import num_calls
 from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.samples import extract
-from flexivid.latents.codec import to_bytes
+from flexivid.media.pixels import to_bytes
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint

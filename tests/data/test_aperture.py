@@ -5,8 +5,8 @@ import pytest
 
 from flexivid.data.decoding.aperture import Aperture, aperture_of
 from flexivid.data.decoding.container import video_stream
-from flexivid.data.decoding.facts import VideoError
 from flexivid.data.decoding.reader import open_video
+from flexivid.data.storage.errors import VideoError
 
 from . import crafted
 

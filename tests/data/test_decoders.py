@@ -15,10 +15,10 @@ from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.decoding import backends as decoders
 from flexivid.data.decoding import pyav as seeking
 from flexivid.data.decoding.backends import DecordDecoder, PyavDecoder, View
-from flexivid.data.decoding.facts import VideoError
 from flexivid.data.decoding.probe import probe
 from flexivid.data.decoding.reader import VideoReader, open_video
 from flexivid.data.splits import load_splits
+from flexivid.data.storage.errors import VideoError
 
 
 def levels(frames):

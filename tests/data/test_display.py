@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.backends import DecordDecoder, View
-from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.probe import probe
-from flexivid.data.decoding.reader import open_video, read_clip
+from flexivid.data.decoding.reader import ClipRequest, open_video, read_clip
+from flexivid.data.storage.errors import VideoError
 
 from . import crafted
 from .crafted import SIZE, picture, refilter, write, write_parts

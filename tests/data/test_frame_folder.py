@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.frame_folder import FolderDecoder, probe_folder
+from flexivid.data.storage.errors import VideoError
 
 
 def make(folder, numbers, *, size=(12, 16), name="{}.png"):

@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from flexivid.data.decoding.facts import VideoError
 from flexivid.data.decoding.reader import open_video
+from flexivid.data.storage.errors import VideoError
 
 MAX_SECONDS = 10  # for one file
 MAX_BYTES = 2 << 30  # of the process that decodes them all

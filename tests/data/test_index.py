@@ -10,10 +10,11 @@ import fsspec
 import numpy as np
 import pytest
 
-from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.facts import Facts
 from flexivid.data.index.build import build_index, index_path
 from flexivid.data.index.videos import Videos, _reopen
 from flexivid.data.sources.manifest import Manifest, scan
+from flexivid.data.storage.errors import VideoError
 
 
 class Probe:

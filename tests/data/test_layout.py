@@ -14,11 +14,12 @@ import pytest
 
 from flexivid.data.decoding.reader import open_video
 from flexivid.data.lists.split_names import SPLITS, TRAIN
-from flexivid.data.sources.folders import EXTENSIONS, find_videos
+from flexivid.data.sources.folders import find_videos
 from flexivid.data.sources.layout import Collection, find_parts
 from flexivid.data.sources.leftovers import LeftOutWarning
 from flexivid.data.sources.manifest import read_manifests
 from flexivid.data.storage.archives import extract
+from flexivid.data.storage.video_names import EXTENSIONS
 
 NFC = unicodedata.normalize("NFC", "cafe\u0301")
 NFD = unicodedata.normalize("NFD", NFC)

@@ -11,8 +11,8 @@ import torch
 
 from flexivid.data.clips.loader import ClipLoader
 from flexivid.data.clips.sampler import StepBatchSampler
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.probe import VideoError
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.workers.pool import DecodePool
 
 

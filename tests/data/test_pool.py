@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.probe import Facts, VideoError
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.workers.pool import DecodePool, DecoderDiedError, probe_many
 from flexivid.data.workers.worker import resident_bytes
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.probe import Look, VideoError
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.workers.message import (
     MessageError,
     Reply,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from flexivid.data.clips.loader import ClipLoader
-from flexivid.data.clips.windows import ClipRequest
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.inspection.preview import Clip, animation, contact_sheet, look, page
 from flexivid.data.workers.pool import DecodePool
 

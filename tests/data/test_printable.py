@@ -12,8 +12,8 @@ from flexivid.data.decoding.probe import VideoError
 from flexivid.data.inspection.preview import Clip, contact_sheet, page
 from flexivid.evaluation.page import Films, Row
 from flexivid.evaluation.page import page as evaluation_page
+from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.printable import printable
-from flexivid.sampling.messages import plain_errors
 
 NAME = "\x1b[2J\x1b]0;title\x07\r\b\x9b31m\u202egp4.mp4\n\udcff<img src=x onerror=alert(1)>\"'.mp4"
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

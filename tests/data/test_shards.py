@@ -15,10 +15,10 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from flexivid.data.clips.sampler import StepBatchSampler
-from flexivid.data.decoding.facts import VideoError
 from flexivid.data.sources.shard_writer import sources_of, write_shards
 from flexivid.data.sources.shards import chunk_rows, class_names, is_shards, shard_rows
 from flexivid.data.storage.byte_range import ByteRange, is_byte_range, parse_byte_range, read_bytes
+from flexivid.data.storage.errors import VideoError
 
 needs_litdata = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import litdata"], capture_output=True).returncode != 0,

@@ -11,7 +11,7 @@ from flexivid.evaluation import samples as evaluation
 from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.samples import Task, blocks_of, evaluate_features, extract, score_budgets
 from flexivid.evaluation.store import SampleStore
-from flexivid.latents.codec import to_bytes, to_unit
+from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint

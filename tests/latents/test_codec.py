@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flexivid.latents.codec import PixelCodec, build_codec, to_bytes, to_unit
+from flexivid.latents.codec import PixelCodec, build_codec
+from flexivid.media.pixels import to_bytes, to_unit
 
 
 def test_pixel_codec_is_the_identity():

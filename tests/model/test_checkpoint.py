@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from flexivid import load
-from flexivid.model.checkpoint import fingerprint, newest_run, process_of, save
+from flexivid.diffusion.process import process_of
+from flexivid.model.checkpoint import fingerprint, newest_run, save
 
 
 def same(first, second):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flexivid.pipelines.report import load_transformer
 from flexivid.pipelines.sample import load_pipeline, whole_pipeline
 from flexivid.pretrained.adapter import save_adapter
 from flexivid.pretrained.flexify import flexify
+from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ModelFiles
 from flexivid.training.distillation.module import FlexiDistillation
 from tests.pretrained.families import CASES, build

@@ -5,8 +5,8 @@ import torch
 
 from flexivid.budget.schedule import Schedule
 from flexivid.calibration.calibrate import calibrate
+from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import call_times
-from flexivid.model.checkpoint import process_of
 from flexivid.model.conditioning import Condition
 from flexivid.model.flops import CallCounter
 from flexivid.sampling.generate import generate, generate_batches, guidance_of, start_noise

@@ -5,7 +5,8 @@ from collections import namedtuple
 import pytest
 
 from flexivid.budget.schedule import Schedule
-from flexivid.sampling.messages import explain, plain_errors, plan_line, result_line
+from flexivid.runtime.errors import explain, plain_errors
+from flexivid.sampling.messages import plan_line, result_line
 from flexivid.sampling.sample_folder import Interrupted
 
 KEYS = ["data.root", "data.batch_size", "model.network.width", "trainer.max_steps", "budget", "num_videos"]

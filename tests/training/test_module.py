@@ -12,8 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from flexivid.data.clips.latent_cache import write_latents
 from flexivid.data.workers.pool import DecodePool
-from flexivid.latents.codec import build_codec, to_unit
+from flexivid.latents.codec import build_codec
 from flexivid.latents.spectrum import measure_spectrum
+from flexivid.media.pixels import to_unit
 from flexivid.model.checkpoint import KEY, load
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.sampling.spectrum import required_spectrum, spectrum_of

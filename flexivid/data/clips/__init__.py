@@ -1,1 +1,13 @@
 """Which frames make a clip, in which order clips come, and how they are loaded."""
+
+DOORS = (
+    "buckets",
+    "dataset",
+    "footage",
+    "frame_cache",
+    "latent_cache",
+    "loader",
+    "sampler",
+    "trainer_state",
+    "windows",
+)

@@ -17,7 +17,6 @@ from flexivid.data.clips.buckets import Bucket, assign
 from flexivid.data.clips.frame_cache import FrameCache, cut
 from flexivid.data.clips.windows import (
     MAX_TRIES,
-    ClipRequest,
     ClipSettings,
     Clock,
     by_step,
@@ -27,7 +26,7 @@ from flexivid.data.clips.windows import (
     step_of,
 )
 from flexivid.data.decoding.probe import Facts, VideoError
-from flexivid.data.decoding.reader import cover, read_clip
+from flexivid.data.decoding.reader import ClipRequest, cover, read_clip
 from flexivid.data.index.videos import Videos
 
 Address = tuple[int, int]  # (clip, epoch)

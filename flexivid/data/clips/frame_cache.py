@@ -10,8 +10,8 @@ from copy import copy
 import numpy as np
 from rich.progress import track
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.probe import VideoError
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.videos import Videos
 from flexivid.data.workers.pool import DecodePool, outcomes
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from flexivid.data.clips.trainer_state import FollowsRun
-from flexivid.data.clips.windows import MAX_TRIES, ClipRequest
+from flexivid.data.clips.windows import MAX_TRIES
 from flexivid.data.decoding.probe import VideoError
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.workers.pool import DecodePool, DecoderDiedError, Ticket
 
 BATCHES_AHEAD = 2  # for each process

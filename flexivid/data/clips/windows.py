@@ -18,31 +18,6 @@ SLACK_FRAMES = 1e-3  # mean rates are stored in single precision
 SLACK_SECONDS = 1e-3  # some containers (Matroska, FLV) round times to milliseconds
 
 
-class ClipRequest(NamedTuple):
-    """All that is needed to decode one clip.
-
-    Args:
-        path: The file.
-        facts: What is known of it, ``Facts.to_bytes()``; empty if nothing is.
-        indices: Numbers of the frames in the file, (t,) int64; they may repeat.
-        size: (height, width) of the clip: the picture is resized to cover it, and cut.
-        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 is bottom or right.
-        flip: Whether the clip is mirrored left to right.
-        kernel: How pictures are resized: "bicubic", "bilinear", "area" or "lanczos".
-
-    >>> ClipRequest("a.mp4", b"", np.arange(8), (32, 32)).crop
-    (0.5, 0.5)
-    """
-
-    path: str
-    facts: bytes
-    indices: np.ndarray
-    size: tuple[int, int]
-    crop: tuple[float, float] = (0.5, 0.5)
-    flip: bool = False
-    kernel: str = "bicubic"
-
-
 class ClipSettings(NamedTuple):
     """How clips are cut out of videos.
 

@@ -16,9 +16,10 @@ import av
 import numpy as np
 
 from flexivid.data.decoding.container import Source, name_of, opened
-from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.frame_folder import FolderDecoder
 from flexivid.data.decoding.pyav import KERNELS, PyavDecoder, Scaler, View, clock_of
+from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_remote
 
 __all__ = ["CHOICES", "DECODERS", "KERNELS", "Choice", "Decoder", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder"]

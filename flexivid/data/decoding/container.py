@@ -13,8 +13,8 @@ from typing import IO, Any
 import av
 from av.codec.context import Flags
 
-from flexivid.data.decoding.facts import VideoError
 from flexivid.data.storage.byte_range import is_byte_range, read_bytes
+from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_remote
 
 Source = str | os.PathLike[str] | bytes

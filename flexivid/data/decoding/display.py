@@ -17,7 +17,8 @@ import av
 
 from flexivid.data.decoding.aperture import aperture_of
 from flexivid.data.decoding.container import MAX_PIXELS, Source, name_of
-from flexivid.data.decoding.facts import Display, Facts, Size, VideoError
+from flexivid.data.decoding.facts import Display, Facts, Size
+from flexivid.data.storage.errors import VideoError
 
 # degrees counter-clockwise, and whether it is mirrored before that, by the signs of a, b, c, d: a matrix moves a pixel
 # from (column, row) to (a column + c row, b column + d row)
@@ -66,8 +67,8 @@ def turn_of(matrix: Matrix | None, aspect: Fraction | None = None, *, name: str 
     >>> turn_of((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30))
     Traceback (most recent call last):
     ...
-    flexivid.data.decoding.facts.VideoError: got the video: its display matrix turns pictures by 45 degrees, which players show \
-in different ways; expected a video that decodes to its end; re-encode or remove the file
+    flexivid.data.storage.errors.VideoError: got the video: its display matrix turns pictures by 45 degrees, which \
+players show in different ways; expected a video that decodes to its end; re-encode or remove the file
     """
     if matrix is None or not any(matrix[i] for i in (0, 1, 3, 4)):
         return 0, False

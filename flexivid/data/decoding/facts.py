@@ -7,14 +7,11 @@ looked at twice.
 
 import json
 import math
-import os
 import zlib
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from flexivid.runtime.printable import printable
 
 Size = tuple[int, int]
 
@@ -22,26 +19,6 @@ MAX_BYTES = 128 << 20  # of facts when unpacked: a day of 60 frames a second, ea
 MAX_ASPECT = 1 << 31  # of a side, or of a pixel: a number of the file formats
 MAX_PIXELS = 1 << 28  # of a picture, as in FFmpeg
 MAX_TICKS = 1 << 62  # either way: differences fit into int64
-
-
-class VideoError(ValueError):
-    """A file that cannot be decoded as a video, and why.
-
-    Args:
-        path: The file.
-        reason: What went wrong, in a few words.
-
-    >>> str(VideoError("a.mp4", "no video stream"))
-    'got a.mp4: no video stream; expected a video that decodes to its end; re-encode or remove the file'
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(os.fspath(path), reason)
-        self.path, self.reason = os.fspath(path), reason
-
-    def __str__(self) -> str:
-        name, reason = printable(self.path), printable(self.reason)
-        return f"got {name}: {reason}; expected a video that decodes to its end; re-encode or remove the file"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from flexivid.data.decoding.facts import Display, Facts, Size, VideoError
+from flexivid.data.decoding.facts import Display, Facts, Size
 from flexivid.data.sources.folders import is_picture
+from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_hidden
 
 DECODER = "pictures"

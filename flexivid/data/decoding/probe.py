@@ -30,8 +30,9 @@ from flexivid.data.decoding.container import (
     video_stream,
 )
 from flexivid.data.decoding.display import Watch, display_of
-from flexivid.data.decoding.facts import Display, Facts, Size, VideoError
+from flexivid.data.decoding.facts import Display, Facts, Size
 from flexivid.data.decoding.frame_folder import is_frame_folder, probe_folder
+from flexivid.data.storage.errors import VideoError
 
 __all__ = ["Facts", "Look", "Size", "VideoError", "decode_all", "look_at", "probe"]
 
@@ -81,8 +82,8 @@ def look_at(look: Look) -> Facts:
     >>> look_at(Look("nowhere.mp4"))
     Traceback (most recent call last):
     ...
-    flexivid.data.decoding.facts.VideoError: got nowhere.mp4: cannot be opened: No such file or directory; expected a video \
-that decodes to its end; re-encode or remove the file
+    flexivid.data.storage.errors.VideoError: got nowhere.mp4: cannot be opened: No such file or directory; expected \
+a video that decodes to its end; re-encode or remove the file
     """
     return probe(look.path, decoder=look.decoder)
 

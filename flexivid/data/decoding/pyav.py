@@ -19,7 +19,8 @@ from av.video.reformatter import VideoReformatter
 
 from flexivid.data.decoding.container import Source, decode, decode_all, name_of, packets, video_stream
 from flexivid.data.decoding.display import Watch
-from flexivid.data.decoding.facts import Display, Facts, Size, VideoError
+from flexivid.data.decoding.facts import Display, Facts, Size
+from flexivid.data.storage.errors import VideoError
 
 PLAIN = Display()
 KERNELS = ("bicubic", "bilinear", "area", "lanczos")

@@ -7,18 +7,21 @@ Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), as a video player di
 Readers cannot be pickled: open them in the process that uses them.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.backends import DECODERS, Choice, Decoder, View
 from flexivid.data.decoding.container import Source, name_of
 from flexivid.data.decoding.display import as_asked
-from flexivid.data.decoding.facts import Facts, Size, VideoError
+from flexivid.data.decoding.facts import Facts, Size
 from flexivid.data.decoding.probe import probe
+from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import resolve
 
 __all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
@@ -31,7 +34,7 @@ def open_video(
     facts: Facts | None = None,
     decoder: Choice = "auto",
     square_pixels: bool = True,
-) -> "VideoReader":
+) -> VideoReader:
     """Open a video file to read frames by number or time.
 
     Args:
@@ -193,7 +196,7 @@ class VideoReader:
             self._decoder.close()
         self._decoder = None
 
-    def __enter__(self) -> "VideoReader":
+    def __enter__(self) -> VideoReader:
         return self
 
     def __exit__(
@@ -204,3 +207,28 @@ class VideoReader:
     def _pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         self._decoder = self._decoder or DECODERS[self.facts.decoder](self._source, self.facts, self._view)
         yield from self._decoder.pictures(wanted)
+
+
+class ClipRequest(NamedTuple):
+    """All that is needed to decode one clip.
+
+    Args:
+        path: The file.
+        facts: What is known of it, ``Facts.to_bytes()``; empty if nothing is.
+        indices: Numbers of the frames in the file, (t,) int64; they may repeat.
+        size: (height, width) of the clip: the picture is resized to cover it, and cut.
+        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 is bottom or right.
+        flip: Whether the clip is mirrored left to right.
+        kernel: How pictures are resized: "bicubic", "bilinear", "area" or "lanczos".
+
+    >>> ClipRequest("a.mp4", b"", np.arange(8), (32, 32)).crop
+    (0.5, 0.5)
+    """
+
+    path: str
+    facts: bytes
+    indices: np.ndarray
+    size: tuple[int, int]
+    crop: tuple[float, float] = (0.5, 0.5)
+    flip: bool = False
+    kernel: str = "bicubic"

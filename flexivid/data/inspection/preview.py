@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.facts import Facts
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.runtime.printable import printable
 
 LARGE_BYTES = 8 << 20  # of raw frames; beyond it an animation is compressed with loss

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flexivid.data.clips.frame_cache import runs
-from flexivid.data.clips.windows import ClipRequest, ClipSettings, span_of, step_of
-from flexivid.data.decoding.facts import Facts, VideoError
+from flexivid.data.clips.windows import ClipSettings, span_of, step_of
+from flexivid.data.decoding.facts import Facts
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.videos import Videos
 from flexivid.data.lists.cells import MAX_CLASSES, is_missing, is_number, written
 from flexivid.data.lists.classes import class_numbers
 from flexivid.data.storage.byte_range import is_byte_range
+from flexivid.data.storage.errors import VideoError
 from flexivid.data.workers.pool import DecodePool, outcomes
 from flexivid.runtime.paths import is_remote, resolve
 from flexivid.runtime.whole_file import whole_file

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from flexivid.data.clips.windows import ClipRequest
-from flexivid.data.decoding.facts import VideoError
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.videos import Videos
+from flexivid.data.storage.errors import VideoError
 from flexivid.data.workers.pool import DecodePool, outcomes
 
 QUANTITIES = {  # name: unit

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from flexivid.data.lists.text import decode, text_lines, trimmed
-from flexivid.data.sources.folders import EXTENSIONS
+from flexivid.data.storage.video_names import EXTENSIONS
 
 DELIMITERS = (",", "\t", ";", "|")
 BATCH = 1 << 14  # rows of Parquet at a time

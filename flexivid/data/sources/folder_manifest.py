@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexivid.data.lists.classes import class_folders, class_numbers, classes_of_folders, number_column, number_folders
-from flexivid.data.sources.folders import EXTENSIONS, Found, find_videos
+from flexivid.data.sources.folders import Found, find_videos
 from flexivid.data.sources.layout import SETTING, Layout, refuse_deep_parts
 from flexivid.data.sources.leftovers import Leftovers
 from flexivid.data.sources.manifest_rows import Manifest, rows_of
@@ -19,6 +19,7 @@ from flexivid.data.sources.metadata import look_up, read_metadata
 from flexivid.data.sources.shards import class_names as shard_classes
 from flexivid.data.sources.shards import is_shards, shard_rows
 from flexivid.data.sources.tars import is_tar
+from flexivid.data.storage.video_names import EXTENSIONS
 from flexivid.runtime.paths import is_remote
 
 

@@ -17,15 +17,9 @@ import fsspec
 import pyarrow as pa
 
 from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.storage.video_names import EXTENSIONS
 from flexivid.runtime.paths import is_hidden, is_remote
 
-EXTENSIONS = (
-    *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg"),
-    *("ts", "m2ts", "wmv", "flv", "3gp", "gif", "ogv"),
-    *("mts", "m2t", "vob", "mxf", "asf", "y4m", "f4v", "divx", "xvid", "3g2", "ogm", "m2v", "m1v", "mpe", "mpv"),
-    *("qt", "nut", "wtv", "dv", "gxf", "amv", "ivf", "rm", "rmvb", "insv", "mjpeg", "mjpg"),
-    *("h264", "264", "h265", "265", "hevc"),
-)
 PICTURES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
 TEXTS = ("txt", "caption")  # beside a video; of several, the first is used
 _VIDEO = re.compile(rf".+\.({'|'.join(EXTENSIONS)})", re.IGNORECASE | re.DOTALL)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from flexivid.data.lists.cells import captions_of, unpack
 from flexivid.data.lists.text import read_text
-from flexivid.data.sources.folders import EXTENSIONS
+from flexivid.data.storage.video_names import EXTENSIONS
 from flexivid.runtime.paths import is_remote
 
 ROWS = pa.schema(

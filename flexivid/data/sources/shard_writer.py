@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
-from flexivid.data.decoding.facts import VideoError
 from flexivid.data.lists.cells import pack
 from flexivid.data.sources.shards import CLASSES, INDEX, ROWS, chunk_rows, to_record
 from flexivid.data.storage.byte_range import parse_byte_range, read_bytes, remote
+from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_remote, resolve
 
 Source = tuple[str, int, str, bytes]  # path, label, caption, facts

@@ -105,7 +105,8 @@ def _check(store: str, config: dict[str, Any]) -> None:
     found = {name: config.get(name) for name in wanted}
     if found != wanted:
         raise ValueError(
-            f"got {store}, a litdata store of {found}; expected {wanted}; write it with flexivid.data.sources.shard_writer"
+            f"got {store}, a litdata store of {found}; expected {wanted}; "
+            "write it with flexivid.data.sources.shard_writer"
         )
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from flexivid.data.lists.cells import captions_of, class_number, word_of
 from flexivid.data.lists.text import decode
-from flexivid.data.sources.folders import EXTENSIONS, TEXTS
+from flexivid.data.sources.folders import TEXTS
 from flexivid.data.sources.leftovers import Leftovers
 from flexivid.data.storage.byte_range import ByteRange, ShardRow, open_binary, remote
+from flexivid.data.storage.video_names import EXTENSIONS
 from flexivid.runtime.paths import is_hidden, is_remote, resolve
 
 CAPTION_FIELDS = ("text", "caption", "cap", "prompt")

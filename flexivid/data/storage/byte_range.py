@@ -8,7 +8,7 @@ Imports the standard library only; fsspec is loaded for remote addresses.
 import os
 from typing import IO, Any, NamedTuple
 
-from flexivid.data.decoding.facts import VideoError
+from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_remote
 
 PREFIX = "shard:"

@@ -1,1 +1,3 @@
 """Decoding in processes that can be killed at any time."""
+
+DOORS = ("pool",)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.probe import Look
+from flexivid.data.decoding.reader import ClipRequest
 
 REQUEST = struct.Struct("<QQQ")  # bytes that follow; offset and size of the block for its result, or 0
 REPLY = struct.Struct("<BQQ")  # kind; memory of the process; bytes that follow

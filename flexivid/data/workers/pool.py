@@ -17,8 +17,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 from weakref import finalize
 
-from flexivid.data.clips.windows import ClipRequest
 from flexivid.data.decoding.probe import Facts, Look, VideoError, look_at
+from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.workers.message import RESULTS, pack_request, request_kind
 from flexivid.data.workers.process import Job
 from flexivid.data.workers.supervisor import DecoderDiedError, Keeper

@@ -7,8 +7,9 @@ import sys
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from flexivid.pipelines.report import load_transformer, report
+from flexivid.pipelines.report import report
 from flexivid.pretrained.flexify import flexify
+from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ModelFiles
 from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser, SaveFreshConfig
 from flexivid.training.distillation.module import DTYPES, FlexiDistillation

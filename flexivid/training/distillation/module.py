@@ -16,14 +16,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from flexivid.diffusion.times import draw_times
-from flexivid.latents.codec import build_codec, to_unit
+from flexivid.latents.codec import build_codec
+from flexivid.media.pixels import to_unit
 from flexivid.model.checkpoint import KEY
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
-from flexivid.pipelines.report import load_transformer
 from flexivid.pretrained.adapter import fingerprint, load_adapter
 from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, register, set_mode
+from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
 from flexivid.pretrained.signature import JOINED, first_output, flow_call
 from flexivid.training.distillation.fsdp import average_gradients, refuse_shards, shard

@@ -1,1 +1,0 @@
-"""Pipeline: assembly of network, process, schedule and codec: checkpoints, generation, cost reports, video files."""

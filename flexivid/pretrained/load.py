@@ -1,0 +1,67 @@
+"""Load a pre-trained transformer, from a folder, the hub, or an original checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flexivid.model.checkpoint import CONFIG, load
+from flexivid.pretrained.families.video_dit import VideoDiT
+from flexivid.pretrained.model_files import ANY_FILES, ModelFiles, plain_loading
+from flexivid.pretrained.original_checkpoints import load_plain
+from flexivid.runtime.paths import resolve
+
+
+def load_transformer(
+    model: str | Path, *, dtype: torch.dtype | None = None, empty: bool = False, files: ModelFiles = ANY_FILES
+) -> nn.Module:
+    """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte.
+
+    Args:
+        model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, a
+            ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT.
+        dtype: Precision of its weights, but for those that its class keeps in float32; ``None`` = float32.
+        empty: Read the configuration only: the model is on the meta device.
+        files: Which files of a diffusers model to read.
+
+    Raises:
+        ValueError: If there is no such model, or it has no such files.
+    """
+    model, dtype = resolve(model), dtype or torch.float32
+    folder = Path(model)
+    is_original = folder.suffix in (".pt", ".pth")
+    if is_original or "flexivid_version" in _config(folder):
+        files.refuse_for(model)
+        plain = load_plain(folder) if is_original else load(folder, device="meta" if empty else "cpu")
+        return plain.to("meta" if empty else "cpu").to(dtype)
+    source, where = files.place(model)
+    with plain_loading(f"model {model}", "a diffusers model"):
+        kind = _class_of(Path(source))
+        if empty:
+            return nn.Module.to(_empty(kind, source, where, files), dtype)  # their own warns of what stays float32
+        return kind.from_pretrained(source, dtype=dtype, **where, **files.settings).eval()
+
+
+def _class_of(folder: Path) -> Any:
+    from diffusers import AutoModel
+
+    return VideoDiT if _config(folder).get("_class_name") == VideoDiT.__name__ else AutoModel
+
+
+def _empty(kind: Any, source: str, where: dict[str, str], files: ModelFiles) -> nn.Module:
+    """A model on the meta device; its configuration is the same for all variants."""
+    hub = {name: value for name, value in files.settings.items() if name in ("revision", "local_files_only")}
+    with torch.device("meta"):
+        if kind is VideoDiT:
+            return kind.from_config(kind.load_config(source))
+        return kind.from_config(source, **where, **hub)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The configuration in a folder; nothing for a hub id."""
+    file = folder / CONFIG
+    return json.loads(file.read_text()) if file.is_file() else {}
