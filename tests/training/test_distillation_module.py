@@ -265,7 +265,7 @@ TWO = """
 import hashlib, json, sys
 from pathlib import Path
 import torch
-from tests.training.test_distill import arrays, fit, module
+from tests.training.test_distillation_module import arrays, fit, module
 from flexivid.training.distillation.recorded_data import CallArrays
 from flexivid.runtime.distributed import leave_group
 torch.set_num_threads(1)
@@ -307,7 +307,7 @@ from flexivid.training.distillation.ema import AdapterEMA
 from flexivid.runtime.distributed import leave_group
 from flexivid.training.distillation.module import FlexiDistillation
 from tests.pretrained.families import build
-from tests.training.test_distill import FAST, MODES, WAN, fit
+from tests.training.test_distillation_module import FAST, MODES, WAN, fit
 torch.set_num_threads(1)
 folder, kind, dtype = Path(sys.argv[1]), sys.argv[2], getattr(torch, sys.argv[3])
 network = flexify(build(WAN, dtype), MODES, rank=4)
