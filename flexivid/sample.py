@@ -14,8 +14,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_files, program_parser, resolved, words_of
-from flexivid.sampling.messages import result_line
-from flexivid.sampling.options import add_solving, sampling_options
+from flexivid.sampling.messages import describe, result_line
+from flexivid.sampling.options import PLANNERS, add_sampling, sampling_options
 
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
@@ -27,6 +27,10 @@ EXAMPLES = """examples:
   python -m flexivid.sample --pipeline my_wan --adapter wan_modes --prompt "a cat walks" --budget 1 0.25
 """
 
+PLANNER_HELP = (
+    f"{', '.join(PLANNERS)} (default: what was searched, else staged); of a pipeline staged (the default, which chooses"
+    " the number of steps too), weak_first, weak_last or three_phase"
+)
 PIPELINE_OPTIONS: tuple[str, ...] = ("adapter", "merge_lora", "prompt", "negative_prompt")
 PIPELINE_OPTIONS += ("variant", "revision", "local_files_only", "use_safetensors")
 
@@ -47,21 +51,12 @@ def build_parser() -> ArgumentParser:
     add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
     add("--budget_gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
     add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
-    add(
-        "--planner",
-        help="staged, searched_fvd, spectral, fewer_steps, weak_first, three_phase, searched or adaptive (default: what"
-        " was searched, else staged); of a pipeline staged (the default, which chooses the number of steps too),"
-        " weak_first, weak_last or three_phase",
-    )
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 6x4x8x8,4x4x4x4,1x2x4x4")
-    add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--num_videos", type=int, help="number of videos (default: 1, or one a label)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
-    add_solving(add)
+    add_sampling(add, planner={"help": PLANNER_HELP})
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
     _add_size(add)
-    add("--batch_size", type=int, default=16, help="videos in one call of the native mode; coarser ones take more")
-    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     add("--compile", action="store_true", help="one static graph a mode: a slow start, then faster; for many videos")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--output_dir", default="samples", help="where files go (default: samples)")
@@ -93,8 +88,9 @@ def run(options: Namespace) -> None:
     with swift_imports():
         from flexivid.model import checkpoint
         from flexivid.runtime.devices import pick_device
-        from flexivid.sampling import compiling, planning
+        from flexivid.sampling import compiling
         from flexivid.sampling import settings as sampling
+        from flexivid.sampling.plan import tables_folder
 
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
@@ -112,14 +108,14 @@ def run(options: Namespace) -> None:
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
     latency = _latency(options, model, settings, len(labels))
-    plans = sampling_plans(options, model, settings, planning.tables_folder(path), latency)
+    plans = sampling_plans(options, model, settings, tables_folder(path), latency)
 
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
         shown = ", ".join(f"{mode} {1000 * seconds:.3g} ms" for mode, seconds in latency.items())
         print(f"one call for one video, in batches as for {len(labels)} videos: {shown}")
     for plan in plans:
-        print(planning.describe(plan, model, settings, len(labels), latency))
+        print(describe(plan, model, settings, len(labels), latency))
     if options.dry_run:
         _print_needs(model, settings)
         return
@@ -163,15 +159,14 @@ def _refuse_pipeline_options(options: Namespace) -> None:
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
     """One plan a budget, or a schedule where those are given."""
     from flexivid.budget.table import read_tables
-    from flexivid.sampling.planners import plan_for
-    from flexivid.sampling.planning import plan_within
+    from flexivid.sampling.plan import plan_for
 
     amounts = budget_amounts(options)
     if options.schedule:
         plans = [plan_for(model, settings, 1.0, text) for text in options.schedule]
     else:
         tables = read_tables(folder)
-        plans = [plan_within(model, settings, amount, tables=tables, latency=latency) for amount in amounts]
+        plans = [plan_for(model, settings, amount, tables=tables, latency=latency) for amount in amounts]
     budgets = [f"{plan.budget:g}" for plan in plans]
     if len(set(budgets)) < len(budgets):
         raise ValueError(
@@ -183,8 +178,7 @@ def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, 
 
 def budget_amounts(options: Namespace) -> list[Any]:
     """The budgets that are asked for, in the one unit that is used."""
-    from flexivid.budget.units import number_or_preset
-    from flexivid.sampling.planning import Amount
+    from flexivid.budget.planners import Amount, number_or_preset
 
     given = {
         "--schedule": options.schedule,

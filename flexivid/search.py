@@ -15,8 +15,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
+from flexivid.sampling.options import add_sampling, sampling_options
 
 GOALS = ("fvd", "fidelity")
+NOT_SEARCHED = ("planner", "compensate_guidance")  # a search compares all plans, at one scale of guidance
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run: plans closest to its real videos
   python -m flexivid.search --checkpoint runs/moving_digits/version_0 --num-scored 512
@@ -42,22 +44,10 @@ def build_parser() -> ArgumentParser:
     add_layout(add)
     add("--num_videos", type=int, default=16, help="goal fidelity: trajectories to measure (default: 16)")
     add("--max_switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
-    add("--modes", nargs="+", help="patch modes to search (default: all the model has)")
-    add(
-        "--num_inference_steps",
-        type=int,
-        nargs="+",
-        help="goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and"
-        " for fidelity fewer too)",
+    steps = (
+        "goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and fewer)"
     )
-    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
-    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
-    add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
-    add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
-    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
-    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
-    add("--batch_size", type=int, default=16, help="videos in one call of the network")
-    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    add_sampling(add, num_inference_steps={"nargs": "+", "help": steps})
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
     return parser
@@ -76,10 +66,14 @@ def run(options: Namespace) -> None:
     from flexivid.model import checkpoint
     from flexivid.model.shipped import refuse_shipped
     from flexivid.runtime.devices import pick_device
-    from flexivid.sampling.planning import tables_folder
+    from flexivid.sampling.plan import tables_folder
 
     if options.goal not in GOALS:
         raise ValueError(f"got goal {options.goal!r}; expected one of {', '.join(GOALS)}; choose one")
+    for name in NOT_SEARCHED:
+        if getattr(options, name):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
     path, _ = checkpoint.choose(options.checkpoint)
     refuse_shipped(path, "searched plans")
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
@@ -117,7 +111,6 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
 
 def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     """Measure errors against full compute; returns the picture."""
-    from flexivid.budget.units import USUAL_BUDGETS
     from flexivid.calibration import calibrate as calibration
     from flexivid.calibration.searched import draw_schedules, searched_lines
 
@@ -125,7 +118,7 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     counts = options.num_inference_steps or calibration.fewer_steps(whole.num_inference_steps)
     every = [_settings(options, model, steps) for steps in counts]
     tables = _measured(options, model, every, folder)
-    for line in searched_lines(model, every, tables, USUAL_BUDGETS):
+    for line in searched_lines(model, every, tables, calibration.USUAL_BUDGETS):
         print(line)
     picture = folder / "schedules_fidelity.png"
     draw_schedules(model, every, tables, picture)
@@ -156,12 +149,7 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
     from flexivid.sampling.settings import settings_from
 
-    names = ("guidance_scale", "guidance", "guide_mode", "solver", "shift", "batch_size", "precision")
-    given = {name: getattr(options, name) for name in names}
-    pairs = {
-        name: tuple(value) if (value := getattr(options, name)) else None for name in ("modes", "guidance_interval")
-    }
-    return settings_from({**given, **pairs, "num_inference_steps": steps}).filled(model)
+    return settings_from({**sampling_options(options), "num_inference_steps": steps}).filled(model)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.allowance import Allowance
-from flexivid.budget.planners import searched
+from flexivid.budget.measured import searched
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.search import outlooks
 from flexivid.budget.table import ErrorTable
@@ -94,13 +94,6 @@ class AdaptivePlan:
     def share(self) -> float:
         """What may be spent, as a fraction of native steps throughout."""
         return min(1.0, self.allowance.affordable / self.allowance.full)
-
-    @property
-    def facts(self) -> list:
-        """All that decides what samples do, as plain data: two plans alike in it make the same samples."""
-        changes = [None if row is None else row.tolist() for row in self.changes]
-        costs = [list(row) for row in self.allowance.rows]
-        return [str(self), costs, self.allowance.affordable, self.errors.tolist(), changes]
 
     def start(self, indices: Sequence[int]) -> Chooser:
         """Begin a batch of samples, named by their global indices."""

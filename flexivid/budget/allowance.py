@@ -50,10 +50,20 @@ class Allowance(NamedTuple):
         return self.options[option].plain if call in self.plain_calls else self.options[option]
 
     def cost(self, schedule: Sequence[Step]) -> int:
-        """What a schedule of these options costs, the last output again nothing."""
-        known = {REUSE: 0, **dict(zip(self.options, self.costs, strict=True))}
-        known |= dict(zip((step.plain for step in self.options), self.plain_costs or self.costs, strict=True))
-        return sum(known[step] for step in schedule)
+        """What a schedule of these options costs; a step that reuses the last output costs nothing."""
+        prices = {REUSE: 0, **dict(zip(self.options, self.costs, strict=True))}
+        prices |= dict(zip((step.plain for step in self.options), self.plain_costs or self.costs, strict=True))
+        return sum(prices[step] for step in schedule)
+
+    def within(self, affordable: int) -> Allowance:
+        """The same with a limit. Where that does not pay for all calls, as many as the cheapest option can be paid for.
+
+        Of fewer calls other ones are without guidance. Which is not known here, so none is.
+        """
+        if sum(row[-1] for row in self.rows) <= affordable:
+            return self._replace(affordable=affordable)
+        calls = affordable // self.costs[-1]
+        return self._replace(affordable=affordable, num_steps=calls, plain_calls=frozenset())
 
     def schedule(self, choice: Sequence[int]) -> Schedule:
         """The schedule of one option a step, by their indices."""

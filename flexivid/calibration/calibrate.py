@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
-from flexivid.budget.planners import error_front, searchable
+from flexivid.budget.measured import error_front, searchable
 from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
-from flexivid.budget.units import USUAL_BUDGETS
 from flexivid.diffusion.guidance import Guidance, at_call, guided_output
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
@@ -31,9 +30,10 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.precision import autocast
 from flexivid.sampling.branches import branch_network
 from flexivid.sampling.generate import start_noise
-from flexivid.sampling.planners import table_settings
-from flexivid.sampling.settings import Settings, fraction_of, labels_for, options_for, plain_calls
+from flexivid.sampling.plan import allowance_of, table_settings
+from flexivid.sampling.settings import Settings, labels_for, options_for, plain_calls
 
+USUAL_BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # whose schedules a search samples and shows
 SEED = 1_000_000  # far from the seeds people sample with
 DIGITS = 6  # kept of a measured number
 TRIALS = 1 + len(USUAL_BUDGETS)  # schedules that are sampled, at most: those of these budgets and the cheapest
@@ -124,7 +124,7 @@ def calibrate(
     )
     trials = []
     most = settings._replace(num_inference_steps=most_steps or settings.num_inference_steps)
-    for point, schedule in _trial_schedules(model, settings, table.check(), fraction_of(model, most, 1.0).full):
+    for point, schedule in _trial_schedules(model, settings, table.check(), allowance_of(model, most).full):
         batches = _batches(model, settings, num_videos, seed, on_calls)
         trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
     if on_calls is not None:  # schedules alike are tried once, the native one not at all
@@ -181,7 +181,7 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
 
 def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
     """The cheapest schedule and those of the usual budgets of ``full``; the native one, which is known, is left out."""
-    whole = fraction_of(model, settings, 1.0)
+    whole = allowance_of(model, settings)
     allowance, front = searchable(whole, table), error_front(whole, table)
     limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
     points = [point for point in winners(front, limits) if point != front[-1]]

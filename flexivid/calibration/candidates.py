@@ -17,8 +17,8 @@ from flexivid.calibration.scoring import plan_from
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import solvers_of
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.plan import Plan
-from flexivid.sampling.settings import Settings, fraction_of
+from flexivid.sampling.plan import Plan, allowance_of
+from flexivid.sampling.settings import Settings
 
 SHARES = (0.15, 0.3, 0.5)  # of a budget that goes to the first stage
 MOST_STEPS = 24  # of a stage in one weak mode
@@ -37,7 +37,7 @@ def first_candidates(
         budgets: Fractions of the all-native compute.
         shares: Of a budget that goes to the first stage.
     """
-    whole = fraction_of(model, settings, 1.0, keep_steps=False)
+    whole = allowance_of(model, settings, keep_steps=False)
     found: dict[str, Plan] = {}
     for budget in budgets:
         allowance = whole._replace(affordable=affordable_cost(budget, whole.full))
@@ -52,7 +52,7 @@ def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[St
     native, limit = allowance.costs[0], allowance.affordable
     yield [allowance.options[0]] * (limit // native)
     if limit >= allowance.costs[-1]:
-        yield list(staged(allowance))
+        yield [allowance.options[option] for option in staged(allowance)]
     for step, cost in zip(allowance.options[1:], allowance.costs[1:], strict=True):
         yield [step] * min(MOST_STEPS, limit // cost)
         for share in shares:

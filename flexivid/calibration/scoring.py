@@ -30,8 +30,7 @@ from flexivid.metrics.scores import Scores, score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.generate import generate_batches
-from flexivid.sampling.plan import Plan, plan_of
-from flexivid.sampling.planners import runnable, table_settings
+from flexivid.sampling.plan import Plan, plan_of, runnable, table_settings
 from flexivid.sampling.settings import Settings
 
 SEED = 1_000_000  # far from the seeds people sample with

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flexivid.budget.allowance import Allowance
-from flexivid.budget.planners import expected_front, searchable
+from flexivid.budget.measured import expected_front, searchable
 from flexivid.budget.schedule import Schedule, affordable_cost
 from flexivid.budget.scores import ScoredPlan, ScoreTable, affordable_rows, best_row
 from flexivid.budget.search import Point, best, merged
@@ -14,7 +14,8 @@ from flexivid.budget.table import ErrorTable
 from flexivid.calibration.plan_search import SEARCHED_BUDGETS
 from flexivid.calibration.schedule_plot import write_schedule_plot
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.settings import Settings, fraction_of
+from flexivid.sampling.plan import allowance_of
+from flexivid.sampling.settings import Settings
 
 
 def searched_front(
@@ -30,7 +31,7 @@ def searched_front(
     Returns:
         Points, and the whole allowance of the most steps, which names the options and their costs.
     """
-    allowances = [fraction_of(model, one, 1.0) for one in settings]
+    allowances = [allowance_of(model, one) for one in settings]
     front = merged(map(expected_front, allowances, tables))
     return front, searchable(max(allowances, key=lambda allowance: allowance.num_steps), tables[0])
 
@@ -49,7 +50,7 @@ def searched_lines(
 
 def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[str]:
     """A line for each budget: its plan, what that costs and is worth, and what fewer native steps are worth instead."""
-    whole, lines = fraction_of(model, settings, 1.0, keep_steps=False), []
+    whole, lines = allowance_of(model, settings, keep_steps=False), []
     if table.step_floor is not None:
         lines.append(
             f"step floor {table.step_floor}: more native steps than that make no difference that was seen; budgets are"
@@ -78,7 +79,7 @@ def _is_native(row: ScoredPlan, whole: Allowance) -> bool:
 
 def draw_scores(model: FlexiDiT, settings: Settings, table: ScoreTable, path: Path) -> None:
     """Write the picture of the best plans of all budgets."""
-    whole = fraction_of(model, settings, 1.0, keep_steps=False).with_reuse()
+    whole = allowance_of(model, settings, keep_steps=False).with_reuse()
     places = {step: place for place, step in enumerate(whole.options)}
     places |= {step.plain: place for step, place in places.items()}
     points = [
@@ -99,7 +100,7 @@ def _plans(
     budgets: Sequence[float],
 ) -> list[tuple[float, Point, Schedule]]:
     """What a front has for each budget that pays for any of it."""
-    pairs = [(fraction_of(model, one, 1.0), table) for one, table in zip(settings, tables, strict=True)]
+    pairs = [(allowance_of(model, one), table) for one, table in zip(settings, tables, strict=True)]
     allowances = {allowance.num_steps: searchable(allowance, table) for allowance, table in pairs}
     points = [(budget, best(front, affordable_cost(budget, whole.full))) for budget in budgets]
     return [(budget, point, allowances[len(point.choice)].schedule(point.choice)) for budget, point in points if point]

@@ -8,8 +8,6 @@ DOORS = (
     "messages",
     "options",
     "plan",
-    "planners",
-    "planning",
     "sample_folder",
     "settings",
     "spectrum",

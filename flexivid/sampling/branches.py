@@ -17,7 +17,6 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.packing import Packed
 from flexivid.patching.shapes import PatchMode, num_tokens
 
-PACKING = ("auto", "always", "never")
 PACKED_TOKENS = {"cpu": 512}  # of both branches: above, one call is no faster than two (bench_guidance.json)
 PACKED_TOKENS_ELSEWHERE = 8192  # not measured: about what fills an accelerator
 LARGEST_GROWTH = 8  # a weak mode's batch over the native one's

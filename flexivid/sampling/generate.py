@@ -28,7 +28,7 @@ from flexivid.runtime.finite import require_finite_samples
 from flexivid.runtime.precision import autocast
 from flexivid.sampling.branches import batch_of, branch_network
 from flexivid.sampling.compiling import is_compiled
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Settings, labels_for, settings_from, with_steps_of
 
 OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)

@@ -18,7 +18,7 @@ from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate
-from flexivid.sampling.planners import plan_for, table_settings
+from flexivid.sampling.plan import plan_for, table_settings
 from flexivid.sampling.settings import Sampling, full_macs, labels_for
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:got \d+ videos")

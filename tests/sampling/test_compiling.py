@@ -5,7 +5,7 @@ import torch
 
 from flexivid.sampling.compiling import compile_forward, is_compiled
 from flexivid.sampling.generate import generate
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling
 from flexivid.sampling.warm_up import _calls, warm_up_plans
 

@@ -7,7 +7,7 @@ from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.budget.spectral import Spectrum
 from flexivid.diffusion.solver import num_calls
 from flexivid.patching.shapes import Size3
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, full_macs, label_numbers, labels_for, resized, settings_from
 
 
