@@ -30,7 +30,7 @@ from flexivid.pipeline.branches import branch_network
 from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.generate import start_noise
 from flexivid.pipeline.planners import table_settings
-from flexivid.pipeline.precision import autocast
+from flexivid.pipeline.precision import sampling_calls
 from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, options_for, plain_calls
 
 SEED = 1_000_000  # far from the seeds people sample with
@@ -272,7 +272,7 @@ class _Batch:
         process, settings = process_of(self._model.recipe), self._settings
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
         noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
-        with autocast(self._device, settings.precision):
+        with sampling_calls(self._model, settings.precision):
             return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
 
 

@@ -28,7 +28,7 @@ from flexivid.pipeline.checkpoint import process_of
 from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.planners import plan_for
-from flexivid.pipeline.precision import autocast
+from flexivid.pipeline.precision import sampling_calls
 from flexivid.pipeline.sampling import Settings, labels_for, settings_from, with_steps_of
 
 OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
@@ -126,7 +126,7 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
     if is_compiled(model):
         return
     device, channels = next(model.parameters()).device, model.config.in_channels
-    with autocast(device, settings.precision):
+    with sampling_calls(model, settings.precision):
         for mode in modes:
             batch = min(count, batch_of(mode, settings.size, model.config.native, settings.batch_size))
             model(
@@ -181,7 +181,7 @@ def generate_batches(
         caller = _Caller(model, settings, guidance, labels[batch].to(device), on_step)
         predict = _predictor(caller, _choices(plan, batch))
         generators = noise_generators(seed + i for i in batch)
-        with autocast(device, settings.precision):
+        with sampling_calls(model, settings.precision):
             latent = solve(predict, noise, process, scheduler, generator=generators)
         yield batch, require_finite_samples(codec.decode(latent).float().cpu(), batch)
 

@@ -22,7 +22,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipeline.branches import batch_of
 from flexivid.pipeline.compiling import is_compiled
-from flexivid.pipeline.precision import autocast
+from flexivid.pipeline.precision import sampling_calls
 from flexivid.pipeline.sampling import Settings
 
 REPEATS = 5
@@ -108,7 +108,7 @@ def measure_latency(
     x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.size, device=device)
     at = torch.ones(len(x), device=device)
     times: dict[PatchMode, list[float]] = {mode: [] for mode in batches}
-    with autocast(device, settings.precision):
+    with sampling_calls(model, settings.precision):
         for turn in range(repeats + 1):
             for mode, batch in batches.items():
                 _wait(device)

@@ -1,10 +1,14 @@
-"""Choosing the arithmetic: what a device is fast in, and the autocast context for it."""
+"""Choosing the arithmetic: what a device is fast in, and the contexts in which a network is called for samples."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.frozen import frozen
 
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -19,8 +23,26 @@ def autocast(device: torch.device, precision: str = "auto") -> AbstractContextMa
     """
     if precision not in PRECISIONS:
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}; choose one")
-    dtype = PRECISIONS[precision] or fast_dtype(device)
+    dtype = _dtype(device, precision)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def sampling_calls(model: FlexiDiT, precision: str = "auto") -> Iterator[None]:
+    """Autocast, and the model's weights frozen: for calls without gradients between which the weights do not change.
+
+    Raises:
+        ValueError: If the precision is unknown.
+    """
+    device = next(model.parameters()).device
+    with autocast(device, precision):
+        dtype = _dtype(device, precision)
+        with frozen(model, None if dtype == torch.float32 else dtype):
+            yield
+
+
+def _dtype(device: torch.device, precision: str) -> torch.dtype:
+    return PRECISIONS[precision] or fast_dtype(device)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
