@@ -51,6 +51,7 @@ def build_parser() -> ArgumentParser:
         " for fidelity fewer too)",
     )
     add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
+    add("--weak_guidance_scale", type=float, help="the same for steps in weak modes (default: as --guidance-scale)")
     add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
     add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
     add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
@@ -156,7 +157,8 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
     from flexivid.pipeline.sampling import settings_from
 
-    names = ("guidance_scale", "guidance", "guide_mode", "solver", "shift", "batch_size", "precision")
+    names = ("guidance_scale", "weak_guidance_scale", "guidance", "guide_mode", "solver", "shift")
+    names += ("batch_size", "precision")
     given = {name: getattr(options, name) for name in names}
     pairs = {
         name: tuple(value) if (value := getattr(options, name)) else None for name in ("modes", "guidance_interval")

@@ -22,7 +22,7 @@ from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
 from flexivid.budget.units import USUAL_BUDGETS
-from flexivid.diffusion.guidance import Guidance, at_call, guided_output
+from flexivid.diffusion.guidance import at_call, guided_output
 from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
@@ -31,7 +31,7 @@ from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.generate import start_noise
 from flexivid.pipeline.planners import table_settings
 from flexivid.pipeline.precision import sampling_calls
-from flexivid.pipeline.sampling import Settings, fraction_of, labels_for, options_for, plain_calls
+from flexivid.pipeline.sampling import Settings, fraction_of, guidance_from, labels_for, options_for, plain_calls
 
 SEED = 1_000_000  # far from the seeds people sample with
 DIGITS = 6  # kept of a measured number
@@ -206,7 +206,7 @@ class _Batch:
         self._model, self._settings, self._seeds = model, settings, seeds
         self._device = next(model.parameters()).device
         self._network, self._plain = branch_network(model, settings.packing), plain_calls(model, settings)
-        self._guidance = Guidance(settings.guidance_scale, settings.guidance)
+        self._guidance = guidance_from(model, settings)
         self._condition = Condition(labels.to(self._device))
         self._on_calls = on_calls
         self._outputs: list[Tensor] = []

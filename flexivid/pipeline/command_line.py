@@ -90,6 +90,7 @@ def add_solving(add: Callable[..., Any]) -> None:
     """Solver and guidance."""
     add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")
     add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
+    add("--weak_guidance_scale", type=float, help="the same for steps in weak modes (default: as --guidance-scale)")
     add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
     add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
     add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
@@ -110,7 +111,7 @@ def add_files(add: Callable[..., Any]) -> None:
 def sampling_options(options: Namespace) -> dict[str, Any]:
     """The options that are sampling settings, under their names there."""
     names = ["num_inference_steps", "guidance_scale", "guidance", "guide_mode", "compensate_guidance", "solver"]
-    names += ["shift", "batch_size", "precision", "planner", "packing"]
+    names += ["weak_guidance_scale", "shift", "batch_size", "precision", "planner", "packing"]
     given = {name: getattr(options, name) for name in ("modes", "guidance_interval")}
     pairs = {name: tuple(value) if value else None for name, value in given.items()}
     return {**{name: getattr(options, name) for name in names}, **pairs}

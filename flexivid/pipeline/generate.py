@@ -29,7 +29,7 @@ from flexivid.pipeline.compiling import is_compiled
 from flexivid.pipeline.measure import CallCounter
 from flexivid.pipeline.planners import plan_for
 from flexivid.pipeline.precision import sampling_calls
-from flexivid.pipeline.sampling import Settings, labels_for, settings_from, with_steps_of
+from flexivid.pipeline.sampling import Settings, guidance_from, labels_for, settings_from, with_steps_of
 
 OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
 
@@ -193,12 +193,13 @@ def samples_together(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: S
 
 
 def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> Guidance:
-    """Kind and scale of guidance under a plan."""
-    scale = settings.guidance_scale
-    if settings.compensate_guidance:
-        share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
-        scale = compensated_scale(scale, min(1.0, share))
-    return Guidance(scale, settings.guidance)
+    """Kind and scales of guidance under a plan."""
+    guidance = guidance_from(model, settings)
+    if not settings.compensate_guidance:
+        return guidance
+    share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
+    scale, weak = (compensated_scale(one, min(1.0, share)) for one in (settings.guidance_scale, settings.weak_scale))
+    return guidance._replace(scale=scale, weak_mode_scale=weak)
 
 
 def _choices(plan: Schedule | AdaptivePlan, batch: Sequence[int]) -> Callable[[int, Tensor], Sequence[Step]]:

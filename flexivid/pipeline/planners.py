@@ -16,7 +16,7 @@ from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.pipeline.checkpoint import fingerprint, process_of
 from flexivid.pipeline.plan import Plan, plan_of
-from flexivid.pipeline.sampling import Settings, fraction_of, plain_calls, with_steps_of
+from flexivid.pipeline.sampling import Settings, fraction_of, options_for, plain_calls, with_steps_of
 from flexivid.pipeline.spectrum import noise_shares, required_spectrum
 
 NEED_NO_TABLE = ("staged", "spectral", "weak_first", "three_phase", "fewer_steps")
@@ -190,7 +190,9 @@ def table_settings(settings: Settings) -> dict[str, Any]:
     names = ("num_inference_steps", "guidance_scale", "guidance", "guide_mode", "solver", "shift")
     interval = settings.guidance_interval and list(settings.guidance_interval)
     known = {name: getattr(settings, name) for name in names}
-    return {**known, "guidance_interval": interval, "size": list(settings.size)}
+    weak = settings.weak_guidance_scale  # named only if there is one: older tables are found without it
+    named = {} if weak is None else {"weak_guidance_scale": weak}
+    return {**known, **named, "guidance_interval": interval, "size": list(settings.size)}
 
 
 def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:
@@ -206,10 +208,10 @@ def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule |
             f"got a schedule of {len(plan)} steps; expected {calls} ({steps} inference steps of {settings.solver});"
             " change the counts or num_inference_steps"
         )
-    if settings.guidance_scale != 1.0 and all(step.guide_mode is None for step in plan):
-        guide = model.config.mode(settings.guide_mode) if settings.guide_mode else None
-        plain = plain_calls(model, own)
-        plan = Schedule(at_call(step, call, plain) for call, step in enumerate(plan.guided(guide)))
     for mode in {mode for step in plan for mode in step.modes}:
         model.config.mode(mode)
+    if all(step.guide_mode is None for step in plan):
+        options = {step.plain: step for step in options_for(model, settings._replace(modes=None))}
+        plain = plain_calls(model, own)
+        plan = Schedule(at_call(options.get(step, step), call, plain) for call, step in enumerate(plan))
     return plan

@@ -15,7 +15,7 @@ from flexivid.budget.cost import macs
 from flexivid.budget.planners import check_planner
 from flexivid.budget.schedule import Step
 from flexivid.budget.units import fraction_allowance, native_macs
-from flexivid.diffusion.guidance import calls_outside, check_kind
+from flexivid.diffusion.guidance import Guidance, calls_outside, check_kind
 from flexivid.diffusion.solver import call_times, check_solver, num_calls, solvers_of, steps_of_calls
 from flexivid.model.config import check_keys
 from flexivid.model.flexidit import FlexiDiT
@@ -33,6 +33,7 @@ class Sampling:
         num_inference_steps: Solver steps (20). If they are given, every plan keeps them; otherwise a planner may take
             fewer or more, and a budget is a fraction of the cost of the recipe's.
         guidance_scale: Classifier-free guidance, 1 = none (1).
+        weak_guidance_scale: The same for steps in weak modes; 1 = these steps are one call (``guidance_scale``).
         guide_mode: Patch mode of guidance's second branch; ``None`` = the step's own, or with weak and auto guidance
             the cheapest.
         guidance: What the second branch is: ``ordinary``, ``weak`` or ``auto``, see ``Guidance`` (``ordinary``; with a
@@ -64,6 +65,7 @@ class Sampling:
     guidance_interval: tuple[float, float] | None = None
     compensate_guidance: bool = False
     packing: str = "auto"
+    weak_guidance_scale: float | None = None
 
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
@@ -89,13 +91,25 @@ class Sampling:
         if settings.guidance != "ordinary" and settings.guide_mode is None:
             cheapest = min(model.config.modes, key=lambda mode: macs(model.config, settings.size, mode))
             settings = settings._replace(guide_mode=str(cheapest))
+        settings = self._with_weak_scale(settings, model)
         if not model.config.num_classes and settings.guidance_scale != 1 and settings.guidance == "ordinary":
             if self.guidance_scale is not None:
                 warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=3)
             settings = settings._replace(guidance_scale=1.0)  # both branches would be the same
-        if settings.guidance_scale == 1 and (self.guidance or self.guidance_interval or self.compensate_guidance):
+        if settings.weak_scale == 1 == settings.guidance_scale and (
+            self.guidance or self.guidance_interval or self.compensate_guidance
+        ):
             warnings.warn("guidance settings have no effect: guidance_scale is 1, which is none", stacklevel=3)
         return settings
+
+    def _with_weak_scale(self, settings: Settings, model: FlexiDiT) -> Settings:
+        """``None`` where it is the scale of all steps anyway, so that what was measured with that is found."""
+        if not model.config.num_classes and settings.guidance == "ordinary":
+            if self.weak_guidance_scale not in (None, 1):
+                warnings.warn("weak_guidance_scale has no effect: the model has no classes; using 1", stacklevel=4)
+            return settings._replace(weak_guidance_scale=None)
+        same = settings.weak_guidance_scale == settings.guidance_scale
+        return settings._replace(weak_guidance_scale=None) if same else settings
 
 
 class Settings(NamedTuple):
@@ -115,7 +129,13 @@ class Settings(NamedTuple):
     guidance_interval: tuple[float, float] | None = None
     compensate_guidance: bool = False
     packing: str = "auto"
+    weak_guidance_scale: float | None = None
     fixed_steps: bool = False
+
+    @property
+    def weak_scale(self) -> float:
+        """Guidance scale of steps in weak modes."""
+        return self.guidance_scale if self.weak_guidance_scale is None else self.weak_guidance_scale
 
     def check(self) -> Settings:
         """Return itself.
@@ -123,8 +143,8 @@ class Settings(NamedTuple):
         Raises:
             ValueError: If a value is out of range.
         """
-        for key, low in (("guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
-            if getattr(self, key) < low:
+        for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
+            if getattr(self, key) is not None and getattr(self, key) < low:
                 raise ValueError(f"got {key}={getattr(self, key)}; expected a number >= {low}; change {key}")
         if min(self.size) < 1:
             raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")
@@ -196,8 +216,14 @@ def plain_calls(model: FlexiDiT, settings: Settings) -> frozenset[int]:
 
 def options_for(model: FlexiDiT, settings: Settings) -> list[Step]:
     """What a step may be under these settings, the native option first."""
-    guided = settings.guidance_scale != 1.0
-    return step_options(model.config, guided=guided, guide_mode=settings.guide_mode, modes=settings.modes)
+    options = step_options(model.config, guided=True, guide_mode=settings.guide_mode, modes=settings.modes)
+    scales = [settings.guidance_scale, *[settings.weak_scale] * (len(options) - 1)]
+    return [step if scale != 1 else step.plain for step, scale in zip(options, scales, strict=True)]
+
+
+def guidance_from(model: FlexiDiT, settings: Settings) -> Guidance:
+    """Kind and scales of guidance."""
+    return Guidance(settings.guidance_scale, settings.guidance, settings.weak_guidance_scale, model.config.native)
 
 
 def resized(settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:
