@@ -157,8 +157,8 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
     from flexivid.pipeline.sampling import settings_from
 
-    names = ("guidance_scale", "weak_guidance_scale", "guidance", "guide_mode", "solver", "shift")
-    names += ("batch_size", "precision")
+    names = ["guidance_scale", "weak_guidance_scale", "guidance", "guide_mode", "solver", "shift"]
+    names += ["batch_size", "precision"]
     given = {name: getattr(options, name) for name in names}
     pairs = {
         name: tuple(value) if (value := getattr(options, name)) else None for name in ("modes", "guidance_interval")

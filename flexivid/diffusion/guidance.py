@@ -57,8 +57,9 @@ class Guidance(NamedTuple):
 
     def strength(self, step: Step) -> float:
         """How far the output goes from the guide branch: 1 = to the conditional one."""
-        in_native_mode = self.weak_mode_scale is None or step.mode == self.native
-        scale = self.scale if in_native_mode else self.weak_mode_scale
+        scale = self.scale
+        if self.weak_mode_scale is not None and step.mode != self.native:
+            scale = self.weak_mode_scale
         return weak_scale(scale) if self._is_weak(step) else scale
 
     def branches(self, step: Step, condition: Any, null: Any) -> list[Branch]:
