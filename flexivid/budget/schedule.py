@@ -99,10 +99,6 @@ class Schedule(tuple[Step, ...]):
         """Counts of equal neighbours, in order."""
         return [(len(list(group)), step) for step, group in groupby(self)]
 
-    def guided(self, guide_mode: PatchMode | None = None) -> Schedule:
-        """The same schedule with guidance at every step, by ``guide_mode`` or each step's own mode."""
-        return Schedule(step if step == REUSE else Step(step.mode, guide_mode or step.mode) for step in self)
-
     @property
     def short(self) -> str:
         """The written form for people: without guidance where it is ordinary throughout.

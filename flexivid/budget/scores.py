@@ -20,7 +20,7 @@ class ScoredPlan(NamedTuple):
     Args:
         steps: The schedule as text, exactly as it was run.
         sampling: Settings that belong to the plan, where they differ from the table's: ``solver``, ``shift``,
-            ``guidance_scale``.
+            ``guidance_scale``, ``weak_guidance_scale``.
         fvd: Frechet distance.
         low: Lower end of its 95 % interval. Likewise ``high``.
         num_videos: Samples it was measured on. Only plans with equally many are compared.

@@ -21,17 +21,17 @@ from flexivid.budget.measured import error_front, searchable
 from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
-from flexivid.diffusion.guidance import Guidance, at_call, guided_output
+from flexivid.diffusion.guidance import at_call, guided_output
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.runtime.precision import autocast
+from flexivid.model.frozen import sampling_calls
 from flexivid.sampling.branches import branch_network
 from flexivid.sampling.generate import start_noise
 from flexivid.sampling.plan import allowance_of, table_settings
-from flexivid.sampling.settings import Settings, labels_for, options_for, plain_calls
+from flexivid.sampling.settings import Settings, guidance_from, labels_for, options_for, plain_calls
 
 USUAL_BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # whose schedules a search samples and shows
 SEED = 1_000_000  # far from the seeds people sample with
@@ -207,7 +207,7 @@ class _Batch:
         self._model, self._settings, self._seeds = model, settings, seeds
         self._device = next(model.parameters()).device
         self._network, self._plain = branch_network(model, settings.packing), plain_calls(model, settings)
-        self._guidance = Guidance(settings.guidance_scale, settings.guidance)
+        self._guidance = guidance_from(model, settings)
         self._condition = Condition(labels.to(self._device))
         self._on_calls = on_calls
         self._outputs: list[Tensor] = []
@@ -273,7 +273,7 @@ class _Batch:
         process, settings = process_of(self._model.recipe), self._settings
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
         noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
-        with autocast(self._device, settings.precision):
+        with sampling_calls(self._model, settings.precision):
             return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
 
 

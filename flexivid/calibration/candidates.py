@@ -24,6 +24,7 @@ SHARES = (0.15, 0.3, 0.5)  # of a budget that goes to the first stage
 MOST_STEPS = 24  # of a stage in one weak mode
 SHIFTS = (0.5, 2.0)  # times the sampler's
 GUIDANCE = (0.75, 1.25)  # times the sampler's, where it has any
+WEAK_GUIDANCE = (0.0, 0.5, 1.5)  # the same of the weak steps alone; 0 = these steps without guidance, one call each
 
 
 def first_candidates(
@@ -84,7 +85,23 @@ def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
     if settings.guidance_scale > 1:
         others += [{"guidance_scale": max(1.0, 1 + factor * (settings.guidance_scale - 1))} for factor in GUIDANCE]
     varied = [plan._replace(sampling={**known, **other}) for other in others if not other.keys() & known.keys()]
+    varied += _with_weak_guidance(model, settings, plan)
     return varied + _with_reuse(model, settings, plan)
+
+
+def _with_weak_guidance(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
+    """Another guidance scale in the weak steps; 1 leaves out their second call."""
+    native, known = model.config.native, dict(plan.sampling)
+    scale = known.get("guidance_scale", settings.guidance_scale)
+    guided = {step.mode for step in plan.schedule if step.guide_mode is not None}
+    if scale == 1 or not guided - {native} or "weak_guidance_scale" in known:
+        return []
+    plain = [step if step.mode in (native, None) else step.plain for step in plan.schedule]
+    scales = [1 + factor * (scale - 1) for factor in WEAK_GUIDANCE]
+    return [
+        plan_from(plain if weak == 1 else plan.schedule, model, settings, {**known, "weak_guidance_scale": weak})
+        for weak in scales
+    ]
 
 
 def _with_reuse(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:

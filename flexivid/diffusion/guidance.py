@@ -36,22 +36,31 @@ class Guidance(NamedTuple):
         scale: 1 = the conditional output as it is.
         kind: What the second branch is. ``ordinary``: without the condition. ``weak``: a weaker mode with the
             condition, and a smaller scale. ``auto``: a weaker mode without the condition, at the scale given.
+        weak_mode_scale: The scale of steps in other modes than the native one; ``None`` = ``scale``.
+        native: The network's native mode; needed with ``weak_mode_scale`` only.
 
     Source:
         Ordinary: 2207.12598. Weak: FlexiDiT (2502.20126, sec. 4.1). Auto: a weaker version of the same model as in
         2406.02507, here the coarser patches.
 
     Example:
-        >>> Guidance(3.0).kind
-        'ordinary'
+        >>> native, weak = PatchMode("1x2x2"), PatchMode("2x4x4")
+        >>> guidance = Guidance(3.0, weak_mode_scale=1.5, native=native)
+        >>> guidance.kind, guidance.strength(Step(native, native)), guidance.strength(Step(weak, weak))
+        ('ordinary', 3.0, 1.5)
     """
 
     scale: float = 1.0
     kind: str = "ordinary"
+    weak_mode_scale: float | None = None
+    native: PatchMode | None = None
 
     def strength(self, step: Step) -> float:
         """How far the output goes from the guide branch: 1 = to the conditional one."""
-        return weak_scale(self.scale) if self._is_weak(step) else self.scale
+        scale = self.scale
+        if self.weak_mode_scale is not None and step.mode != self.native:
+            scale = self.weak_mode_scale
+        return weak_scale(scale) if self._is_weak(step) else scale
 
     def branches(self, step: Step, condition: Any, null: Any) -> list[Branch]:
         """What a step calls; the guide branch comes second."""

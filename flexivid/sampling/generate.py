@@ -23,13 +23,13 @@ from flexivid.latents.codec import build_codec
 from flexivid.model.conditioning import Condition, check_labels
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
+from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.finite import require_finite_samples
-from flexivid.runtime.precision import autocast
 from flexivid.sampling.branches import batch_of, branch_network
 from flexivid.sampling.compiling import is_compiled
 from flexivid.sampling.plan import plan_for
-from flexivid.sampling.settings import Settings, labels_for, settings_from, with_steps_of
+from flexivid.sampling.settings import Settings, guidance_from, labels_for, settings_from, with_steps_of
 
 OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
 
@@ -126,7 +126,7 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
     if is_compiled(model):
         return
     device, channels = next(model.parameters()).device, model.config.in_channels
-    with autocast(device, settings.precision):
+    with sampling_calls(model, settings.precision):
         for mode in modes:
             batch = min(count, batch_of(mode, settings.size, model.config.native, settings.batch_size))
             model(
@@ -181,7 +181,7 @@ def generate_batches(
         caller = _Caller(model, settings, guidance, labels[batch].to(device), on_step)
         predict = _predictor(caller, _choices(plan, batch))
         generators = noise_generators(seed + i for i in batch)
-        with autocast(device, settings.precision):
+        with sampling_calls(model, settings.precision):
             latent = solve(predict, noise, process, scheduler, generator=generators)
         yield batch, require_finite_samples(codec.decode(latent).float().cpu(), batch)
 
@@ -193,12 +193,13 @@ def samples_together(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: S
 
 
 def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> Guidance:
-    """Kind and scale of guidance under a plan."""
-    scale = settings.guidance_scale
-    if settings.compensate_guidance:
-        share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
-        scale = compensated_scale(scale, min(1.0, share))
-    return Guidance(scale, settings.guidance)
+    """Kind and scales of guidance under a plan."""
+    guidance = guidance_from(model, settings)
+    if not settings.compensate_guidance:
+        return guidance
+    share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
+    scale, weak = (compensated_scale(one, min(1.0, share)) for one in (settings.guidance_scale, settings.weak_scale))
+    return guidance._replace(scale=scale, weak_mode_scale=weak)
 
 
 def _choices(plan: Schedule | AdaptivePlan, batch: Sequence[int]) -> Callable[[int, Tensor], Sequence[Step]]:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.paths import cache_folder
-from flexivid.runtime.precision import autocast
 from flexivid.runtime.whole_file import whole_file
 from flexivid.sampling.branches import batch_of
 from flexivid.sampling.compiling import is_compiled
@@ -108,7 +108,7 @@ def measure_latency(
     x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.size, device=device)
     at = torch.ones(len(x), device=device)
     times: dict[PatchMode, list[float]] = {mode: [] for mode in batches}
-    with autocast(device, settings.precision):
+    with sampling_calls(model, settings.precision):
         for turn in range(repeats + 1):
             for mode, batch in batches.items():
                 _wait(device)

@@ -60,6 +60,7 @@ class Sampling:
     guidance_interval: tuple[float, float] | None = option(None, "guidance between these times only (default: 0 1)")
     compensate_guidance: bool = option(False, "a little more guidance for less compute (default: off)")
     packing: str = option("auto", "both branches in one call: auto, always or never")
+    weak_guidance_scale: float | None = option(None, "guidance of steps in weak modes, 1 = none (default: as all)")
 
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
@@ -89,13 +90,24 @@ class Sampling:
         if settings.guidance != "ordinary" and settings.guide_mode is None:
             cheapest = min(model.config.modes, key=lambda mode: macs(model.config, settings.size, mode))
             settings = settings._replace(guide_mode=str(cheapest))
+        settings = self._with_weak_scale(settings, model)
         if not model.config.num_classes and settings.guidance_scale != 1 and settings.guidance == "ordinary":
             if self.guidance_scale is not None:
                 warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=3)
             settings = settings._replace(guidance_scale=1.0)  # both branches would be the same
-        if settings.guidance_scale == 1 and (self.guidance or self.guidance_interval or self.compensate_guidance):
+        is_without = settings.weak_scale == 1 == settings.guidance_scale
+        if is_without and (self.guidance or self.guidance_interval or self.compensate_guidance):
             warnings.warn("guidance settings have no effect: guidance_scale is 1, which is none", stacklevel=3)
         return settings
+
+    def _with_weak_scale(self, settings: Settings, model: FlexiDiT) -> Settings:
+        """``None`` where it is the scale of all steps anyway, so that what was measured with that is found."""
+        if not model.config.num_classes and settings.guidance == "ordinary":
+            if self.weak_guidance_scale not in (None, 1):
+                warnings.warn("weak_guidance_scale has no effect: the model has no classes; using 1", stacklevel=4)
+            return settings._replace(weak_guidance_scale=None)
+        same = settings.weak_guidance_scale == settings.guidance_scale
+        return settings._replace(weak_guidance_scale=None) if same else settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +126,11 @@ class Settings(Sampling):
     guidance: str
     fixed_steps: bool = False
 
+    @property
+    def weak_scale(self) -> float:
+        """Guidance scale of steps in weak modes."""
+        return self.guidance_scale if self.weak_guidance_scale is None else self.weak_guidance_scale
+
     def _replace(self, **changes: Any) -> Settings:
         """The same with other values, as of a named tuple."""
         return replace(self, **changes)
@@ -131,9 +148,10 @@ class Settings(Sampling):
         from flexivid.diffusion.guidance import check_kind
         from flexivid.runtime.precision import PRECISIONS
 
-        for key, low in (("guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
-            if getattr(self, key) < low:
-                raise ValueError(f"got {key}={getattr(self, key)}; expected a number >= {low}; change {key}")
+        for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
+            value = getattr(self, key)
+            if value is not None and value < low:
+                raise ValueError(f"got {key}={value}; expected a number >= {low}; change {key}")
         if min(self.size) < 1:
             raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")
         for key, choices in (("precision", PRECISIONS), ("packing", PACKING), ("planner", PLANNERS)):

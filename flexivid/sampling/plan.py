@@ -157,7 +157,9 @@ def table_settings(settings: Settings) -> dict[str, Any]:
     names = ("num_inference_steps", "guidance_scale", "guidance", "guide_mode", "solver", "shift")
     interval = settings.guidance_interval and list(settings.guidance_interval)
     values = {name: getattr(settings, name) for name in names}
-    return {**values, "guidance_interval": interval, "size": list(settings.size)}
+    weak = settings.weak_guidance_scale  # named only if there is one: older tables are found without it
+    named = {} if weak is None else {"weak_guidance_scale": weak}
+    return {**values, **named, "guidance_interval": interval, "size": list(settings.size)}
 
 
 def _plan_by(
@@ -273,10 +275,10 @@ def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule |
             f"got a schedule of {len(plan)} steps; expected {calls} ({steps} inference steps of {settings.solver});"
             " change the counts or num_inference_steps"
         )
-    if settings.guidance_scale != 1.0 and all(step.guide_mode is None for step in plan):
-        guide = model.config.mode(settings.guide_mode) if settings.guide_mode else None
-        plain = plain_calls(model, with_steps_of(settings, len(plan)))
-        plan = Schedule(at_call(step, call, plain) for call, step in enumerate(plan.guided(guide)))
     for mode in {mode for step in plan for mode in step.modes}:
         model.config.mode(mode)
+    if all(step.guide_mode is None for step in plan):
+        options = {step.plain: step for step in options_for(model, settings._replace(modes=None))}
+        plain = plain_calls(model, with_steps_of(settings, len(plan)))
+        plan = Schedule(at_call(options.get(step, step), call, plain) for call, step in enumerate(plan))
     return plan

@@ -12,7 +12,7 @@ from torch import Tensor
 from flexivid.budget.allowance import step_options
 from flexivid.budget.cost import full_cost, macs
 from flexivid.budget.schedule import Step
-from flexivid.diffusion.guidance import calls_outside
+from flexivid.diffusion.guidance import Guidance, calls_outside
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
 from flexivid.model.config import check_keys
@@ -52,8 +52,14 @@ def plain_calls(model: FlexiDiT, settings: Settings) -> frozenset[int]:
 
 def options_for(model: FlexiDiT, settings: Settings) -> list[Step]:
     """What a step may be under these settings, the native option first."""
-    guided = settings.guidance_scale != 1.0
-    return step_options(model.config, guided=guided, guide_mode=settings.guide_mode, modes=settings.modes)
+    options = step_options(model.config, guided=True, guide_mode=settings.guide_mode, modes=settings.modes)
+    scales = [settings.guidance_scale, *[settings.weak_scale] * (len(options) - 1)]
+    return [step if scale != 1 else step.plain for step, scale in zip(options, scales, strict=True)]
+
+
+def guidance_from(model: FlexiDiT, settings: Settings) -> Guidance:
+    """Kind and scales of guidance."""
+    return Guidance(settings.guidance_scale, settings.guidance, settings.weak_guidance_scale, model.config.native)
 
 
 def resized(settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:
