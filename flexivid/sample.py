@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -81,8 +81,44 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(resolved(options))
 
 
+class Job(NamedTuple):
+    """What is sampled: the model, its plans, settings, and the class of each video."""
+
+    model: Any
+    plans: list[Any]
+    settings: Any
+    labels: Any
+
+
 def run(options: Namespace) -> None:
     """Load, plan, say so, sample, report."""
+    if options.fps is not None and not options.fps > 0:
+        raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
+    if options.pipeline:
+        _run_pipeline(options)
+        return
+    job = _prepare(options)
+    if options.dry_run:
+        _print_needs(job.model, job.settings)
+        return
+    from flexivid.sampling import sample_folder
+
+    folder = sample_folder.prepare_folder(options.output_dir)
+    if options.compile:
+        _build_graphs(job)
+    with _progress(job.plans, len(job.labels)) as on_step:
+        outcomes = sample_folder.write_samples(
+            job.model, job.plans, folder, settings=job.settings, labels=job.labels, seed=options.seed, on_step=on_step
+        )
+    for outcome in outcomes:
+        print(result_line(outcome.plan.budget, outcome, outcomes[0]))
+    print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
+    if options.json:
+        print(json.dumps(_summary(outcomes, folder)))
+
+
+def _prepare(options: Namespace) -> Job:
+    """Load the model, plan, and say what will be done."""
     from flexivid.runtime.start import swift_imports
 
     with swift_imports():
@@ -92,11 +128,6 @@ def run(options: Namespace) -> None:
         from flexivid.sampling import settings as sampling
         from flexivid.sampling.plan import tables_folder
 
-    if options.fps is not None and not options.fps > 0:
-        raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
-    if options.pipeline:
-        _run_pipeline(options)
-        return
     _refuse_pipeline_options(options)
     path, note = checkpoint.choose(options.checkpoint)
     if note:
@@ -109,35 +140,13 @@ def run(options: Namespace) -> None:
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
     latency = _latency(options, model, settings, len(labels))
     plans = sampling_plans(options, model, settings, tables_folder(path), latency)
-
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
         shown = ", ".join(f"{mode} {1000 * seconds:.3g} ms" for mode, seconds in latency.items())
         print(f"one call for one video, in batches as for {len(labels)} videos: {shown}")
     for plan in plans:
         print(describe(plan, model, settings, len(labels), latency))
-    if options.dry_run:
-        _print_needs(model, settings)
-        return
-    _sample(options, model, plans, settings, labels)
-
-
-def _sample(options: Namespace, model: Any, plans: Sequence[Any], settings: Any, labels: Any) -> None:
-    """Make the files and say what they cost."""
-    from flexivid.sampling import sample_folder
-
-    folder = sample_folder.prepare_folder(options.output_dir)
-    if options.compile:
-        _build_graphs(model, plans, settings, len(labels))
-    with _progress(plans, len(labels)) as on_step:
-        outcomes = sample_folder.write_samples(
-            model, plans, folder, settings=settings, labels=labels, seed=options.seed, on_step=on_step
-        )
-    for outcome in outcomes:
-        print(result_line(outcome.plan.budget, outcome, outcomes[0]))
-    print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
-    if options.json:
-        print(json.dumps(_summary(outcomes, folder)))
+    return Job(model, plans, settings, labels)
 
 
 def _run_pipeline(options: Namespace) -> None:
@@ -205,11 +214,11 @@ def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> 
     return known_latency(model, settings, num_videos)
 
 
-def _build_graphs(model: Any, plans: Sequence[Any], settings: Any, num_videos: int) -> None:
+def _build_graphs(job: Job) -> None:
     from flexivid.sampling.warm_up import warm_up_plans
 
-    seconds = warm_up_plans(model, [plan.followed for plan in plans], settings, num_videos)
-    print(f"compiled {len(set().union(*(plan.modes for plan in plans)))} modes in {seconds:.1f} s")
+    seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.labels))
+    print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
 
 
 def _print_needs(model: Any, settings: Any) -> None:

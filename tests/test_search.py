@@ -155,7 +155,7 @@ def test_interrupted_search_writes_nothing(capsys, checkpoint, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibration, "guided_output", stop)
+    monkeypatch.setattr(calibration.GuidedDenoiser, "__call__", stop)
     with pytest.raises(SystemExit) as stopped:
         main(["--goal", "fidelity", "--num-videos", "1"])
     assert stopped.value.code == 130

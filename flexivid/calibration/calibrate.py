@@ -21,14 +21,13 @@ from flexivid.budget.measured import error_front, searchable
 from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
-from flexivid.diffusion.guidance import at_call, guided_output
+from flexivid.diffusion.guidance import at_call
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
 from flexivid.model.checkpoint import fingerprint
-from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import sampling_calls
-from flexivid.sampling.branches import branch_network
+from flexivid.sampling.denoiser import GuidedDenoiser, steps_of
 from flexivid.sampling.generate import start_noise
 from flexivid.sampling.plan import allowance_of, table_settings
 from flexivid.sampling.settings import Settings, guidance_from, labels_for, options_for, plain_calls
@@ -205,39 +204,39 @@ class _Batch:
         self, model: FlexiDiT, settings: Settings, seeds: list[int], labels: Tensor, on_calls: OnCalls | None
     ) -> None:
         self._model, self._settings, self._seeds = model, settings, seeds
-        self._device = next(model.parameters()).device
-        self._network, self._plain = branch_network(model, settings.packing), plain_calls(model, settings)
-        self._guidance = guidance_from(model, settings)
-        self._condition = Condition(labels.to(self._device))
-        self._on_calls = on_calls
+        self._labels = labels.to(next(model.parameters()).device)
+        self._plain = plain_calls(model, settings)
+        self._on_calls = on_calls or (lambda count: None)
         self._outputs: list[Tensor] = []
         self._latents: list[Tensor] = []
 
-    def follow(self, schedule: Schedule) -> Tensor:
+    def follow(self, schedule: Sequence[Step]) -> Tensor:
         """Final latents under a schedule."""
-        last: list[Tensor] = []
-
-        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
-            last[:] = [self._again(last[0]) if schedule[i] == REUSE else self._call(i, x, at, schedule[i])]
-            return last[0]
-
-        return self._solve(predict)
+        return self._solve(self._denoiser(schedule))
 
     def follow_native(self, step: Step) -> Tensor:
-        """Final latents with the native step throughout; what happens on the way is kept."""
-        self._step = step
-        self._native = self._solve(self._first)
+        """Final latents with the native step throughout; the latents and outputs on the way are stored."""
+        self._native_steps = [step] * num_calls(self._settings.solver, self._settings.num_inference_steps)
+        denoise = self._denoiser(self._native_steps)
+
+        def predict(call: int, x: Tensor, time: Tensor) -> Tensor:
+            self._latents.append(x.float())
+            self._outputs.append(denoise(call, x, time))
+            return self._outputs[-1]
+
+        self._native = self._solve(predict)
         return self._native
 
-    def deviation(self, call: int, step: Step) -> Tensor:
+    def deviation(self, changed_call: int, step: Step) -> Tensor:
         """Distance of the final latents from the native ones if one call is another step, (b,)."""
+        native = self._native_steps
+        denoise = self._denoiser([*native[:changed_call], step, *native[changed_call + 1 :]])
 
-        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
-            if i < call:  # as in the native trajectory, which is known
-                return self._outputs[i]
-            if i == call and step == REUSE:
-                return self._again(self._outputs[i - 1])
-            return self._call(i, x, at, step if i == call else self._step)
+        def predict(call: int, x: Tensor, time: Tensor) -> Tensor:
+            if call >= changed_call:
+                return denoise(call, x, time)
+            denoise.last = self._outputs[call]  # as in the native trajectory, which is stored
+            return denoise.last
 
         return _distance(self._solve(predict), self._native).cpu()
 
@@ -249,30 +248,17 @@ class _Batch:
         none = torch.zeros(len(self._seeds))
         return torch.stack([patch_change(change, step).cpu() if step.modes else none for step in options])
 
-    def _first(self, i: int, x: Tensor, at: Tensor) -> Tensor:
-        self._latents.append(x.float())
-        self._outputs.append(self._call(i, x, at, self._step))
-        return self._outputs[-1]
-
-    def _call(self, call: int, x: Tensor, at: Tensor, step: Step) -> Tensor:
-        step, guidance = at_call(step, call, self._plain), self._guidance
-        output = guided_output(
-            self._network, x, at, step, condition=self._condition, null=Condition(), guidance=guidance
-        )
-        if self._on_calls is not None:
-            self._on_calls(len(x))
-        return output
-
-    def _again(self, output: Tensor) -> Tensor:
-        """The last output once more, told as a step."""
-        if self._on_calls is not None:
-            self._on_calls(len(output))
-        return output
+    def _denoiser(self, schedule: Sequence[Step]) -> GuidedDenoiser:
+        model, settings = self._model, self._settings
+        steps = [at_call(step, call, self._plain) for call, step in enumerate(schedule)]
+        guidance = guidance_from(model, settings)
+        count = self._on_calls
+        return GuidedDenoiser(model, settings, guidance, self._labels, steps_of(steps), lambda done, step: count(done))
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = process_of(self._model.recipe), self._settings
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
-        noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
+        noise = start_noise(self._model, settings.size, self._seeds).to(self._labels.device)
         with sampling_calls(self._model, settings.precision):
             return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
 

@@ -1,15 +1,12 @@
-"""Guidance as a function around the model: one branch where a step has no guide mode, two where it has one.
+"""How guidance mixes the two branches of a step: what the second one is, at which scale, and at which calls.
 
-Knows branches (what to show, in which mode) and how outputs are mixed; how branches are called, one by one or packed,
-is the business of the network that is passed in.
+A step without a guide mode has one branch. How branches are called is up to the sampler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from flexivid.budget.schedule import Step
 from flexivid.patching.shapes import PatchMode
@@ -17,16 +14,6 @@ from flexivid.patching.shapes import PatchMode
 WEAK_SCALE_RATIO = 2.5  # (1 - s1) / (1 - s2) of ordinary and weak guidance (2502.20126, sec. 4.1)
 COMPENSATION = 1.0  # scale added per share of the compute that is saved: 4.5 -> 5.0, 6.0 -> 6.5 at half (2502.20126)
 KINDS = ("ordinary", "weak", "auto")
-
-
-class Branch(NamedTuple):
-    """One call of the network: what to show, in which mode."""
-
-    condition: Any
-    mode: PatchMode
-
-
-Network = Callable[[Tensor, Tensor, Sequence[Branch]], Sequence[Tensor]]  # (x, time, branches) -> output of each
 
 
 class Guidance(NamedTuple):
@@ -60,18 +47,13 @@ class Guidance(NamedTuple):
         scale = self.scale
         if self.weak_mode_scale is not None and step.mode != self.native:
             scale = self.weak_mode_scale
-        return weak_scale(scale) if self._is_weak(step) else scale
+        return weak_scale(scale) if self.is_weak(step) else scale
 
-    def branches(self, step: Step, condition: Any, null: Any) -> list[Branch]:
-        """What a step calls; the guide branch comes second."""
-        assert step.mode is not None, "a step without a call has no branches"
-        shown = Branch(condition, step.mode)
-        if step.guide_mode is None:
-            return [shown]
-        return [shown, Branch(condition if self._is_weak(step) else null, step.guide_mode)]
+    def is_weak(self, step: Step) -> bool:
+        """Whether the guide branch has the condition too, and is worse by its mode alone.
 
-    def _is_weak(self, step: Step) -> bool:
-        """In a step that is weak itself, weak guidance is ordinary: both branches would be one."""
+        In a step that is weak itself, weak guidance is ordinary: both branches would be one.
+        """
         return self.kind == "weak" and step.guide_mode != step.mode
 
 
@@ -125,27 +107,3 @@ def calls_outside(times: Sequence[float], interval: tuple[float, float] | None) 
 def at_call(step: Step, call: int, plain_calls: Collection[int]) -> Step:
     """The step, without its guidance where the call has none."""
     return step.plain if call in plain_calls else step
-
-
-def guided_output(
-    network: Network, x: Tensor, time: Tensor, step: Step, *, condition: Any, null: Any, guidance: Guidance
-) -> Tensor:
-    """The network's output at one step, with guidance if the step has a guide mode.
-
-    ``u + s (c - u)`` with c the step's mode under the condition and u the guide branch. Mixing outputs equals mixing
-    noises or velocities: at fixed x all are affine.
-
-    Args:
-        network: Called as ``network(x, time, branches)``, returns an output for each branch.
-        x: Noisy latent, (b, c, t, h, w).
-        time: (b,).
-        step: Modes of the two branches.
-        condition: What to show.
-        null: The condition that shows nothing in particular.
-        guidance: How the branches are mixed.
-    """
-    shown, *guides = network(x, time, guidance.branches(step, condition, null))
-    if not guides:
-        return shown
-    (guide,) = guides
-    return guide + guidance.strength(step) * (shown - guide)

@@ -1,7 +1,7 @@
 """From a budget to videos: settings, plans, the loop over a solver's steps."""
 
 DOORS = (
-    "branches",
+    "denoiser",
     "compiling",
     "generate",
     "latency",

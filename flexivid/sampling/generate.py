@@ -7,31 +7,29 @@ share the work.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import REUSE, Schedule, Step, budget_of, schedule_macs
+from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.budget.table import Table
-from flexivid.diffusion.guidance import Guidance, compensated_scale, guided_output
+from flexivid.diffusion.guidance import Guidance, compensated_scale
 from flexivid.diffusion.process import process_of
-from flexivid.diffusion.solver import Predict, build_scheduler, noise_generators, solve
+from flexivid.diffusion.solver import build_scheduler, noise_generators, solve
 from flexivid.latents.codec import build_codec
-from flexivid.model.conditioning import Condition, check_labels
+from flexivid.model.conditioning import check_labels
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
 from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.finite import require_finite_samples
-from flexivid.sampling.branches import batch_of, branch_network
 from flexivid.sampling.compiling import is_compiled
+from flexivid.sampling.denoiser import GuidedDenoiser, OnStep, batch_of, steps_of
 from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Settings, guidance_from, labels_for, settings_from, with_steps_of
-
-OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
 
 
 class Generation(NamedTuple):
@@ -172,17 +170,17 @@ def generate_batches(
     settings = with_steps_of(settings, len(plan))
     process, codec = process_of(model.recipe), build_codec(model.recipe.get("codec", "pixel"))
     device = next(model.parameters()).device
-    wanted = list(range(len(labels))) if indices is None else list(indices)
+    indices = list(range(len(labels))) if indices is None else list(indices)
     together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
-    for first in range(0, len(wanted), together):
-        batch = wanted[first : first + together]
+    for first in range(0, len(indices), together):
+        batch = indices[first : first + together]
         noise = start_noise(model, settings.size, [seed + i for i in batch]).to(device)
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
-        caller = _Caller(model, settings, guidance, labels[batch].to(device), on_step)
-        predict = _predictor(caller, _choices(plan, batch))
+        steps_at = plan.start(batch).steps if isinstance(plan, AdaptivePlan) else steps_of(plan)
+        denoise = GuidedDenoiser(model, settings, guidance, labels[batch].to(device), steps_at, on_step)
         generators = noise_generators(seed + i for i in batch)
         with sampling_calls(model, settings.precision):
-            latent = solve(predict, noise, process, scheduler, generator=generators)
+            latent = solve(denoise, noise, process, scheduler, generator=generators)
         yield batch, require_finite_samples(codec.decode(latent).float().cpu(), batch)
 
 
@@ -200,61 +198,3 @@ def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settin
     share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
     scale, weak = (compensated_scale(one, min(1.0, share)) for one in (settings.guidance_scale, settings.weak_scale))
     return guidance._replace(scale=scale, weak_mode_scale=weak)
-
-
-def _choices(plan: Schedule | AdaptivePlan, batch: Sequence[int]) -> Callable[[int, Tensor], Sequence[Step]]:
-    """Gives the step of each sample of a batch at a call."""
-    if isinstance(plan, AdaptivePlan):
-        return plan.start(batch).steps
-    return lambda call, x: [plan[call]] * len(x)
-
-
-class _Caller:
-    """The guided network for some of a batch's samples, in calls of a size that suits the step."""
-
-    def __init__(
-        self, model: FlexiDiT, settings: Settings, guidance: Guidance, labels: Tensor, on_step: OnStep | None
-    ) -> None:
-        self._network, self._native = branch_network(model, settings.packing), model.config.native
-        self._settings, self._guidance, self._labels, self._on_step = settings, guidance, labels, on_step
-
-    def __call__(self, step: Step, x: Tensor, at: Tensor, rows: Tensor | slice) -> Tensor:
-        """Output for samples that take the same step; ``rows`` says which of the batch they are."""
-        size = batch_of(step, self._settings.size, self._native, self._settings.batch_size)
-        parts = zip(x.split(size), at.split(size), self._labels[rows].split(size), strict=True)
-        outputs = [self._part(step, *part) for part in parts]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-    def skip(self, count: int) -> None:
-        """Tell of a step without a call."""
-        if self._on_step is not None:
-            self._on_step(count, REUSE)
-
-    def _part(self, step: Step, x: Tensor, at: Tensor, labels: Tensor) -> Tensor:
-        shown, null = Condition(labels), Condition()
-        made = guided_output(self._network, x, at, step, condition=shown, null=null, guidance=self._guidance)
-        if self._on_step is not None:
-            self._on_step(len(x), step)
-        return made
-
-
-def _predictor(caller: _Caller, choices: Callable[[int, Tensor], Sequence[Step]]) -> Predict:
-    """The network as a solver calls it; samples that take the same step share a call."""
-    last: Tensor  # output of the call before
-
-    def predict(call: int, x: Tensor, at: Tensor) -> Tensor:
-        nonlocal last
-        steps = choices(call, x)
-        kinds = list(dict.fromkeys(steps))
-        if kinds == [REUSE]:
-            caller.skip(len(x))
-        elif len(kinds) == 1:
-            last = caller(kinds[0], x, at, slice(None))
-        else:
-            places = [torch.tensor([i for i, step in enumerate(steps) if step == kind]) for kind in kinds]
-            rows = [place.to(x.device) for place in places]
-            parts = [caller(kind, x[row], at[row], row) for kind, row in zip(kinds, rows, strict=True)]
-            last = torch.cat(parts)[torch.cat(rows).argsort()]
-        return last
-
-    return predict

@@ -21,8 +21,8 @@ from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.paths import cache_folder
 from flexivid.runtime.whole_file import whole_file
-from flexivid.sampling.branches import batch_of
 from flexivid.sampling.compiling import is_compiled
+from flexivid.sampling.denoiser import batch_of
 from flexivid.sampling.settings import Settings
 
 REPEATS = 5

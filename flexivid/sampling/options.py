@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from jsonargparse import Namespace
 
 from flexivid.budget.cost import macs
+from flexivid.diffusion.guidance import check_kind
 from flexivid.patching.shapes import Size3
 
 if TYPE_CHECKING:
@@ -145,7 +146,6 @@ class Settings(Sampling):
         Raises:
             ValueError: If a value is out of range.
         """
-        from flexivid.diffusion.guidance import check_kind
         from flexivid.runtime.precision import PRECISIONS
 
         for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):

@@ -9,11 +9,9 @@ import torch
 
 from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.schedule import Schedule
-from flexivid.diffusion.guidance import guided_output
-from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.precision import autocast
-from flexivid.sampling.branches import batch_of, branch_network
+from flexivid.sampling.denoiser import GuidedDenoiser, batch_of, steps_of
 from flexivid.sampling.generate import guidance_of, samples_together
 from flexivid.sampling.settings import Settings
 
@@ -33,19 +31,17 @@ def warm_up_plans(
         num_videos: How many will be made under each plan.
     """
     started, device = time.perf_counter(), next(model.parameters()).device
-    network = branch_network(model, settings.packing)
-    labels = torch.zeros(num_videos, dtype=torch.long, device=device)
+    zeros = torch.zeros(num_videos, model.config.in_channels, *settings.size, device=device)
+    labels, times = torch.zeros(num_videos, dtype=torch.long, device=device), torch.ones(num_videos, device=device)
     with autocast(device, settings.precision):
         for plan in plans:
             steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
             together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
             for step in dict.fromkeys(step for step in steps if step.modes):
-                for count in _calls(
-                    num_videos, together, batch_of(step, settings.size, model.config.native, settings.batch_size)
-                ):
-                    x = torch.zeros(count, model.config.in_channels, *settings.size, device=device)
-                    at, shown, null = torch.ones(count, device=device), Condition(labels[:count]), Condition()
-                    guided_output(network, x, at, step, condition=shown, null=null, guidance=guidance)
+                batch = batch_of(step, settings.size, model.config.native, settings.batch_size)
+                for count in _calls(num_videos, together, batch):
+                    denoise = GuidedDenoiser(model, settings, guidance, labels[:count], steps_of([step]))
+                    denoise(0, zeros[:count], times[:count])
     return time.perf_counter() - started
 
 
