@@ -17,7 +17,10 @@ from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
 from flexivid.sampling.options import add_sampling, sampling_options
 
-GOALS = ("fvd", "fidelity")
+GOALS = {  # options of one goal alone, and what they are without being set
+    "fvd": {"num_scored": 256, "reference": None, "layout": None},
+    "fidelity": {"num_videos": 16, "max_switches": None},
+}
 NOT_SEARCHED = ("planner", "compensate_guidance")  # a search compares all plans, at one scale of guidance
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run: plans closest to its real videos
@@ -39,10 +42,10 @@ def build_parser() -> ArgumentParser:
         help="what is best: closest to real videos (fvd), or to the samples of full compute (fidelity), for which fewer"
         " native steps are the best by construction (default: fvd)",
     )
-    add("--num_scored", type=int, default=256, help="goal fvd: videos of each plan in the last round (default: 256)")
+    add("--num_scored", type=int, help="goal fvd: videos of each plan in the last round (default: 256)")
     add("--reference", help="goal fvd: folder of real videos (default: those of the training)")
     add_layout(add)
-    add("--num_videos", type=int, default=16, help="goal fidelity: trajectories to measure (default: 16)")
+    add("--num_videos", type=int, help="goal fidelity: trajectories to measure (default: 16)")
     add("--max_switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
     steps = (
         "goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and fewer)"
@@ -70,10 +73,7 @@ def run(options: Namespace) -> None:
 
     if options.goal not in GOALS:
         raise ValueError(f"got goal {options.goal!r}; expected one of {', '.join(GOALS)}; choose one")
-    for name in NOT_SEARCHED:
-        if getattr(options, name):
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
+    _set_goal(options)
     path, _ = checkpoint.choose(options.checkpoint)
     refuse_shipped(path, "searched plans")
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
@@ -81,6 +81,25 @@ def run(options: Namespace) -> None:
     folder = tables_folder(path)
     picture = _score(options, model, path, folder) if options.goal == "fvd" else _measure(options, model, folder)
     print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {picture}")
+
+
+def _set_goal(options: Namespace) -> None:
+    """Fill in the defaults of the goal's own options; refuse those that have no effect.
+
+    Raises:
+        ValueError: If one of these is set.
+    """
+    for goal, defaults in GOALS.items():
+        for name, default in defaults.items():
+            if goal == options.goal:
+                options[name] = default if options[name] is None else options[name]
+            elif options[name] is not None:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"got {flag} for goal {options.goal}; expected it for {goal} alone; leave it out")
+    for name in NOT_SEARCHED:
+        if options[name]:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
 
 
 def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
