@@ -186,16 +186,16 @@ def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, 
 
 
 def budget_amounts(options: Namespace) -> list[Any]:
-    """The budgets that are asked for, in the one unit that is used."""
+    """The budgets, in the unit of the one flag that is used."""
     from flexivid.budget.planners import Amount, number_or_preset
 
-    given = {
+    flags = {
         "--schedule": options.schedule,
         "--budget": options.budget,
         "--budget-gmacs": options.budget_gmacs,
         "--budget-seconds": options.budget_seconds,
     }
-    used = [flag for flag, values in given.items() if values]
+    used = [flag for flag, values in flags.items() if values]
     if len(used) > 1 or (options.schedule and options.planner):
         both = used[:2] if len(used) > 1 else ["--schedule", "--planner"]
         raise ValueError(f"got {' and '.join(both)}; expected one of them; leave one out")

@@ -103,7 +103,7 @@ def _set_goal(options: Namespace) -> None:
 
 
 def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
-    """Sample plans, hold them against real videos, keep what came of it; returns the picture."""
+    """Sample plans, compare them with real videos, store the scores; returns the picture."""
     from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import plan_search, scoring
     from flexivid.calibration.searched import draw_scores, score_lines
@@ -114,9 +114,14 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
             " plans of other numbers are tried anyway"
         )
     settings = _settings(options, model, (options.num_inference_steps or [None])[0])._replace(fixed_steps=False)
-    given = {"reference": options.reference, "layout": options.layout, "ema": not options.no_ema}
-    given |= {"device": next(model.parameters()).device}
-    judge = scoring.find_judge(path, options.num_scored, **given)
+    judge = scoring.find_judge(
+        path,
+        options.num_scored,
+        reference=options.reference,
+        layout=options.layout,
+        ema=not options.no_ema,
+        device=next(model.parameters()).device,
+    )
     print(f"plans of any number of steps, {options.num_scored} videos in the last round, {len(judge.real)} real clips")
     with _progress("scoring", "samples") as (grow, advance):
         table = plan_search.search_plans(model, settings, judge, grow=grow, on_samples=advance)
@@ -129,12 +134,12 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
 
 
 def _measure(options: Namespace, model: Any, folder: Path) -> Path:
-    """Measure errors against full compute; returns the picture."""
+    """Measure errors against full compute, store them; returns the picture."""
     from flexivid.calibration import calibrate as calibration
     from flexivid.calibration.searched import draw_schedules, searched_lines
 
-    whole = _settings(options, model, None)
-    counts = options.num_inference_steps or calibration.fewer_steps(whole.num_inference_steps)
+    full = _settings(options, model, None)
+    counts = options.num_inference_steps or calibration.fewer_steps(full.num_inference_steps)
     every = [_settings(options, model, steps) for steps in counts]
     tables = _measured(options, model, every, folder)
     for line in searched_lines(model, every, tables, calibration.USUAL_BUDGETS):
@@ -145,7 +150,7 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
 
 
 def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list:
-    """Measure the errors of every option at every call, and keep them."""
+    """Measure the errors of every option at every call, and store them."""
     from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import calibrate as calibration
 
@@ -156,10 +161,10 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
         f"measuring {len(chosen)} options at every call of {', '.join(map(str, counts))} steps on {options.num_videos}"
         f" videos: {steps} sample steps"
     )
-    given = {"num_videos": options.num_videos, "max_switches": options.max_switches, "most_steps": max(counts)}
+    protocol = {"num_videos": options.num_videos, "max_switches": options.max_switches, "most_steps": max(counts)}
     with _progress("measuring", "sample steps") as (grow, on_calls):
         grow(steps)
-        measured = [calibration.calibrate(model, settings, on_calls=on_calls, **given) for settings in every]
+        measured = [calibration.calibrate(model, settings, on_calls=on_calls, **protocol) for settings in every]
     tables = calibration.relate(measured)
     write_tables(folder / FILE, tables)
     return tables

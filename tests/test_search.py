@@ -151,6 +151,7 @@ def test_searched_again_after_training(capsys, checkpoint):
     sample.main(["--budget", "0.5", "--dry-run"])
 
 
+@pytest.mark.slow
 def test_two_searches_of_one_model_at_once_lose_nothing(checkpoint):
     command = [sys.executable, "-m", "flexivid.search", "--ckpt", str(checkpoint), "--goal", "fidelity"]
     steps = ("3", "4")

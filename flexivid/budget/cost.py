@@ -71,15 +71,15 @@ def macs(config: NetworkShape, size: tuple[int, int, int], mode: str | PatchMode
 
 def _attention(config: NetworkShape, grid: tuple[int, int, int]) -> int:
     """Scores and weighted sums of all blocks: 2 d for each pair of tokens that see each other."""
-    frames, place = grid[0], grid[1] * grid[2]
+    frames, tokens = grid[0], grid[1] * grid[2]  # tokens of one frame
     if config.attention == "joint":
-        return config.depth * 2 * config.width * (frames * place) ** 2
-    pairs_space, pairs_time = frames * place**2, place * frames**2
+        return config.depth * 2 * config.width * (frames * tokens) ** 2
+    pairs_space, pairs_time = frames * tokens**2, tokens * frames**2
     return 2 * config.width * ((config.depth + 1) // 2 * pairs_space + config.depth // 2 * pairs_time)
 
 
 def _output_conv(config: NetworkShape, size: tuple[int, int, int]) -> int:
-    """Of the convolution over the output, which sees the size without padding: the same in every mode."""
+    """MACs of the convolution over the output, which sees the size without padding: the same in every mode."""
     if not config.output_conv:
         return 0
     channels = config.out_channels or config.in_channels

@@ -44,8 +44,8 @@ def searchable(allowance: Allowance, table: ErrorTable) -> Allowance:
 
 def error_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
     """The best choices at every cost, with the sums of their calls' errors; options are those of ``searchable``."""
-    options = searchable(allowance, table)
-    return frontier(table.rows(options.options), options.rows, max_switches=table.max_switches)
+    allowance = searchable(allowance, table)
+    return frontier(table.rows(allowance.options), allowance.rows, max_switches=table.max_switches)
 
 
 def expected_front(allowance: Allowance, table: ErrorTable) -> list[Point]:

@@ -50,7 +50,7 @@ class Step(NamedTuple):
         return "+".join(map(str, self.modes)) or "reuse"
 
 
-REUSE = Step(None)  # the output of the last call again: what caches do (BudCache, 2606.13496, searches where)
+REUSE = Step(None)  # the output of the last call again, as caches do (BudCache, 2606.13496, searches where)
 
 
 class Schedule(tuple[Step, ...]):

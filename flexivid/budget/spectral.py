@@ -1,4 +1,4 @@
-"""When a patch mode may be used, in closed form, from the power spectrum of the data. No search, no torch.
+"""From when on a patch mode may be used, in closed form, by the power spectrum of the data. No search, no torch.
 
 Noise hides the fine structure of the data first. A mode that cannot represent a frequency costs nothing while noise
 hides that frequency, so each mode has an *activation time* above which it may replace the native one.
@@ -157,7 +157,7 @@ def lost_power(spectrum: Spectrum, native: PatchMode, mode: PatchMode) -> float:
 
 
 def spectral_errors(spectrum: Spectrum, modes: Sequence[PatchMode], times: Sequence[float]) -> list[list[float]]:
-    """What each mode would lose at each call, in the form that ``flexivid.budget.search.frontier`` takes.
+    """Squared error of each mode at each call, in the form that ``flexivid.budget.search.frontier`` takes.
 
     Args:
         spectrum: Of the data.

@@ -1,10 +1,9 @@
-"""Measures what each option costs in error at each call: one call replaced, native ones after it, compared at the end.
+"""Measures the error of each option at each call: replaces it in a native trajectory and compares the final latents.
 
-The error of an option is thus weighted by all that later native steps repair or amplify. All samples are guided
-trajectories under the sampler's own settings. What single errors add up to is then tried: the schedules they suggest
-for the usual budgets are sampled too, and held against the native samples with the most steps. So at these budgets
-numbers of steps are compared by what was measured, not by a forecast. To use the last output again is measured as one
-more option. All of it fills an ``ErrorTable``.
+So the error of an option includes all that later native steps repair or amplify. All samples are guided trajectories
+under the sampler's own settings. Sums of single errors are only a forecast, so the schedules that they suggest for the
+usual budgets are sampled too, and compared with the native samples with the most steps: at these budgets, numbers of
+steps are compared by measurements. Reusing the last output is one more option. All of it fills an ``ErrorTable``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from flexivid.sampling.settings import Settings, guidance_from, labels_for, opti
 
 USUAL_BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # whose schedules a search samples and shows
 SEED = 1_000_000  # far from the seeds people sample with
-DIGITS = 6  # kept of a measured number
+DIGITS = 6  # of a stored number
 TRIALS = 1 + len(USUAL_BUDGETS)  # schedules that are sampled, at most: those of these budgets and the cheapest
 STEP_SHARES = (1.0, 0.8, 0.6, 0.4, 0.25, 0.15)  # numbers of steps that are measured, of the full one
 
@@ -56,14 +55,14 @@ class Calibration(NamedTuple):
 
 
 def fewer_steps(num_inference_steps: int) -> list[int]:
-    """Numbers of steps that a search measures, the given one first.
+    """Numbers of steps that a search measures, the full one first.
 
     Example:
         >>> fewer_steps(20), fewer_steps(4)
         ([20, 16, 12, 8, 5, 3], [4, 3, 2, 1])
     """
-    wanted = (max(1, math.floor(share * num_inference_steps + 1e-9)) for share in STEP_SHARES)
-    return list(dict.fromkeys(wanted))
+    counts = (max(1, math.floor(share * num_inference_steps + 1e-9)) for share in STEP_SHARES)
+    return list(dict.fromkeys(counts))
 
 
 @torch.no_grad()
@@ -84,7 +83,7 @@ def calibrate(
         settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
         num_videos: How many trajectories, classes in turn.
         seed: Trajectory i starts from the noise of seed + i.
-        max_switches: Kept in the table, for the planner.
+        max_switches: Stored in the table, for the planner.
         most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
         on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
 
@@ -110,8 +109,8 @@ def calibrate(
         samples.append(batch.follow_native(options[0]).cpu())
         for call in range(calls):
             changes[call].append(batch.changes(call, options))
-            for place, step in enumerate(options[1:], 1):
-                errors[call, place] += batch.deviation(call, step).sum().item() if call or step != REUSE else math.inf
+            for column, step in enumerate(options[1:], 1):
+                errors[call, column] += batch.deviation(call, step).sum().item() if call or step != REUSE else math.inf
     table = ErrorTable(
         model=fingerprint(model),
         settings=table_settings(settings),
@@ -132,7 +131,7 @@ def calibrate(
 
 
 def measured_options(model: FlexiDiT, settings: Settings) -> list[Step]:
-    """What a call may be: the sampler's options, and the last output again."""
+    """Steps that are measured at each call: the sampler's options, and reusing the last output."""
     return [*options_for(model, settings), REUSE]
 
 
@@ -157,7 +156,7 @@ def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> i
 
 
 def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
-    """Tables whose errors can be compared: each told how far its native samples are from those with the most calls.
+    """Tables whose errors can be compared: each gets the distance of its native samples from those with the most calls.
 
     Args:
         calibrations: Of the same model, videos and seed, with different numbers of steps.
@@ -172,16 +171,16 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
         table._replace(
             distance=away(samples),
             finest=steps,
-            trials=tuple(sorted((_map(error), away(made)) for error, made in ((0.0, samples), *trials))),
+            trials=tuple(sorted((_map(error), away(latents)) for error, latents in ((0.0, samples), *trials))),
         )
         for table, samples, trials in calibrations
     ]
 
 
 def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
-    """The cheapest schedule and those of the usual budgets of ``full``; the native one, which is known, is left out."""
-    whole = allowance_of(model, settings)
-    allowance, front = searchable(whole, table), error_front(whole, table)
+    """The cheapest schedule and those of the usual budgets of ``full``, without the native one, which is measured."""
+    allowance = searchable(allowance_of(model, settings), table)
+    front = error_front(allowance_of(model, settings), table)
     limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
     points = [point for point in winners(front, limits) if point != front[-1]]
     return [(point, allowance.schedule(point.choice)) for point in points]
@@ -198,7 +197,7 @@ def _batches(
 
 
 class _Batch:
-    """Trajectories of some seeds: native ones, what becomes of them when one call is another, and any schedule."""
+    """Trajectories of some seeds: native ones, the same with one call replaced, and those of any schedule."""
 
     def __init__(
         self, model: FlexiDiT, settings: Settings, seeds: list[int], labels: Tensor, on_calls: OnCalls | None
@@ -215,7 +214,7 @@ class _Batch:
         return self._solve(self._denoiser(schedule))
 
     def follow_native(self, step: Step) -> Tensor:
-        """Final latents with the native step throughout; the latents and outputs on the way are stored."""
+        """Final latents with the native step throughout; stores the latents and outputs of all calls."""
         self._native_steps = [step] * num_calls(self._settings.solver, self._settings.num_inference_steps)
         denoise = self._denoiser(self._native_steps)
 
@@ -241,7 +240,7 @@ class _Batch:
         return _distance(self._solve(predict), self._native).cpu()
 
     def changes(self, call: int, options: Sequence[Step]) -> Tensor:
-        """Third-order change at a call, (options, b); nothing in the first calls."""
+        """Third-order change at a call, (options, b); empty at the first calls."""
         if call < HISTORY:
             return torch.empty(0)
         change = third_change(self._latents[call - HISTORY : call + 1])
@@ -269,7 +268,7 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _rounded(values: Tensor) -> Any:
-    """Numbers, or nested lists of them, to some digits."""
+    """Numbers, or nested lists of them, rounded."""
     return _map(values.tolist())
 
 

@@ -79,7 +79,7 @@ def weak_scale(scale: float) -> float:
 
 
 def compensated_scale(scale: float, budget: float) -> float:
-    """The scale for a schedule with weak steps, which want a little more of it; 1 stays 1.
+    """The scale for a schedule with weak steps: they need a little more guidance; 1 stays 1.
 
     Example:
         >>> compensated_scale(4.5, 0.5), compensated_scale(6.0, 0.5), compensated_scale(1.0, 0.5)

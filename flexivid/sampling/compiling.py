@@ -1,6 +1,6 @@
-"""Compiling a network for sampling: one static graph for each mode and batch size that is met.
+"""Compiling a network for sampling: one static graph for each mode and batch size that occurs.
 
-Only the forward pass is compiled; hooks stay outside, so what counts calls goes on counting.
+Only the forward pass is compiled. Hooks stay outside of it, so calls are still counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MOST_GRAPHS = 64  # modes x batch sizes x one or two branches; Dynamo's own limi
 
 
 def compile_forward(model: FlexiDiT) -> FlexiDiT:
-    """Return the model, whose forward pass is compiled on first use of each mode.
+    """Let the forward pass of a model be compiled on first use of each mode; returns the model.
 
     Args:
         model: The network, on its device.

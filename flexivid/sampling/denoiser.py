@@ -110,12 +110,12 @@ class GuidedDenoiser:
         if len(kinds) == 1:
             size = len(steps) if kinds[0] == REUSE else self._batch_of(kinds[0])
             return [(kinds[0], slice(start, start + size)) for start in range(0, len(steps), size)]
-        places = [torch.tensor([i for i, step in enumerate(steps) if step == kind]) for kind in kinds]
+        indices = [torch.tensor([i for i, step in enumerate(steps) if step == kind]) for kind in kinds]
         device = self._labels.device
         return [
             (kind, rows)
-            for kind, place in zip(kinds, places, strict=True)
-            for rows in place.to(device).split(self._batch_of(kind))
+            for kind, index in zip(kinds, indices, strict=True)
+            for rows in index.to(device).split(self._batch_of(kind))
         ]
 
     def _batch_of(self, step: Step) -> int:

@@ -38,7 +38,7 @@ class Generation(NamedTuple):
     Args:
         videos: (n, 3, t, h, w), about [-1, 1], float32, on the CPU.
         labels: Classes, int64 (n,).
-        schedule: The schedule that was followed; the planner's opening if each video had its own.
+        schedule: The schedule that all videos followed; if each had its own, the one that they began with.
         predicted_macs: MACs of all samples by the closed formulas.
         measured_macs: MACs of the calls really made, by PyTorch's counter.
         seconds: Wall time of the solver's loop.
@@ -98,9 +98,9 @@ def generate(
     with CallCounter(model) as counter:
         batches = [video for _, video in generate_batches(model, plan.followed, settings, labels=labels, seed=seed)]
         seconds = time.perf_counter() - started
-    followed = tuple(schedule_of(plan.followed, i) for i in range(len(labels)))
-    predicted = sum(schedule_macs(own, model.config, settings.size) for own in followed)
-    return Generation(torch.cat(batches), labels, plan.schedule, predicted, counter.macs, seconds, followed)
+    schedules = tuple(schedule_of(plan.followed, i) for i in range(len(labels)))
+    predicted = sum(schedule_macs(schedule, model.config, settings.size) for schedule in schedules)
+    return Generation(torch.cat(batches), labels, plan.schedule, predicted, counter.macs, seconds, schedules)
 
 
 def schedule_of(plan: Schedule | AdaptivePlan, index: int) -> Schedule:
@@ -116,9 +116,9 @@ def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int
 
 @torch.no_grad()
 def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, count: int) -> None:
-    """Call every mode once at the batch size to come: what is set up on first use must not count as sampling time.
+    """Call every mode once at its batch size, so that what is set up on first use does not count as sampling time.
 
-    A compiled network is left alone: its graphs depend on more than the mode, see ``warm_up.warm_up_plans``.
+    A compiled network is not called: its graphs depend on more than the mode, see ``warm_up.warm_up_plans``.
     """
     build_scheduler(process_of(model.recipe), settings.solver, settings.num_inference_steps)  # imports diffusers
     if is_compiled(model):
@@ -151,9 +151,9 @@ def generate_batches(
     A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it.
 
     Args:
-        model: The network; its ``training`` flag is left alone.
-        plan: One step for each call of the network, or a plan by which each sample chooses them; the number of solver
-            steps is that of the plan.
+        model: The network; its ``training`` flag stays as it is.
+        plan: One step for each call of the network, or a plan by which each sample chooses them. It decides the number
+            of solver steps.
         settings: From ``Sampling(...).filled(model)``.
         labels: Class of every global index, int64 (n,).
         seed: Base seed.
@@ -185,7 +185,7 @@ def generate_batches(
 
 
 def samples_together(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> int:
-    """Samples that are solved together: what the coarsest step of the plan takes in one call."""
+    """Samples that are solved together: as many as the coarsest step of the plan takes in one call."""
     steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
     return max(batch_of(step, settings.size, model.config.native, settings.batch_size) for step in set(steps))
 
@@ -196,5 +196,5 @@ def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settin
     if not settings.compensate_guidance:
         return guidance
     share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
-    scale, weak = (compensated_scale(one, min(1.0, share)) for one in (settings.guidance_scale, settings.weak_scale))
+    scale, weak = (compensated_scale(s, min(1.0, share)) for s in (settings.guidance_scale, settings.weak_scale))
     return guidance._replace(scale=scale, weak_mode_scale=weak)

@@ -35,7 +35,7 @@ class Plan(NamedTuple):
             its own, the one they begin with.
         adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
         planner: Who made it; ``None`` = whoever asked for it.
-        sampling: Fields of ``Settings`` that belong to the plan, such as ``{"shift": 2.0}``; others are the sampler's.
+        sampling: Settings that belong to the plan, such as ``{"shift": 2.0}``; the others are those of the sampler.
     """
 
     budget: float
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
     @property
     def followed(self) -> Schedule | AdaptivePlan:
-        """What samples follow."""
+        """The schedule of all samples, or the plan by which each chooses its own."""
         return self.adaptive or self.schedule
 
     @property
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(schedule: Schedule, model: FlexiDiT, settings: Settings, budget: float | None = None) -> Plan:
-    """Name a schedule by the budget that was asked for, or by its own, to three digits."""
+    """A plan of a schedule, named by the budget that was asked for, or by the schedule's own, to three digits."""
     share = schedule_macs(schedule, model.config, settings.size) / full_macs(model, settings)
     return Plan(round(share, 3) if budget is None else budget, schedule)
 
@@ -153,7 +153,7 @@ def runnable(schedule: Schedule, model: FlexiDiT, settings: Settings) -> Schedul
 
 
 def table_settings(settings: Settings) -> dict[str, Any]:
-    """What sampling and a measurement must have in common, as plain data."""
+    """Settings that sampling and a measurement must have in common, as plain data."""
     names = ("num_inference_steps", "guidance_scale", "guidance", "guide_mode", "solver", "shift")
     interval = settings.guidance_interval and list(settings.guidance_interval)
     values = {name: getattr(settings, name) for name in names}

@@ -51,7 +51,7 @@ def plain_calls(model: FlexiDiT, settings: Settings) -> frozenset[int]:
 
 
 def options_for(model: FlexiDiT, settings: Settings) -> list[Step]:
-    """What a step may be under these settings, the native option first."""
+    """The steps that a schedule may be made of under these settings, the native one first."""
     options = step_options(model.config, guided=True, guide_mode=settings.guide_mode, modes=settings.modes)
     scales = [settings.guidance_scale, *[settings.weak_scale] * (len(options) - 1)]
     return [step if scale != 1 else step.plain for step, scale in zip(options, scales, strict=True)]
@@ -63,44 +63,44 @@ def guidance_from(model: FlexiDiT, settings: Settings) -> Guidance:
 
 
 def resized(settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:
-    """Settings with frames, height and width replaced where they are given."""
+    """Settings with another number of frames, height or width; ``None`` = as it was."""
     t, h, w = settings.size
     size = Size3(t if frames is None else frames, h if height is None else height, w if width is None else width)
     return settings._replace(size=size).check()
 
 
 def label_numbers(model: FlexiDiT, names: Sequence[str] | None) -> list[int] | None:
-    """Classes by name or number -> numbers; names of the recipe come first, so that a class named 7 is meant by 7.
+    """Classes by name or number -> numbers. A name of the recipe goes before a number: "7" is the class of that name.
 
     Raises:
         ValueError: If a word is neither.
     """
     if names is None:
         return None
-    known = list(model.recipe.get("class_names") or [])
-    wrong = [name for name in names if name not in known and not name.isdigit()]
+    classes = list(model.recipe.get("class_names") or [])
+    wrong = [name for name in names if name not in classes and not name.isdigit()]
     if wrong:
-        have = ", ".join(known[:20]) or f"a number below {model.config.num_classes}"
-        raise ValueError(f"got label {wrong[0]!r}; expected one of {have}; change --label")
-    return [known.index(name) if name in known else int(name) for name in names]
+        choices = ", ".join(classes[:20]) or f"a number below {model.config.num_classes}"
+        raise ValueError(f"got label {wrong[0]!r}; expected one of {choices}; change --label")
+    return [classes.index(name) if name in classes else int(name) for name in names]
 
 
 def labels_for(model: FlexiDiT, num_videos: int | None, labels: Sequence[int] | Tensor | None) -> Tensor:
-    """Class of each video, int64 (n,); given ones are repeated in turn. Without classes: the null class.
+    """Class of each video, int64 (n,): ``labels``, or else all classes, in turn. Without classes: the null class.
 
     Raises:
         ValueError: If a label is out of range, or the number of videos is below 1.
     """
     classes = model.config.num_classes
-    given = torch.as_tensor([] if labels is None else labels, dtype=torch.long).flatten()
-    if len(given) and not classes:
-        raise ValueError(f"got labels {given.tolist()}; expected none, the model has no classes; leave them out")
-    if len(given) and not 0 <= int(given.min()) <= int(given.max()) < classes:
+    requested = torch.as_tensor([] if labels is None else labels, dtype=torch.long).flatten()
+    if len(requested) and not classes:
+        raise ValueError(f"got labels {requested.tolist()}; expected none, the model has no classes; leave them out")
+    if len(requested) and not 0 <= int(requested.min()) <= int(requested.max()) < classes:
         raise ValueError(
-            f"got labels {given.tolist()}; expected whole numbers from 0 to {classes - 1}; choose among the classes"
+            f"got labels {requested.tolist()}; expected whole numbers from 0 to {classes - 1}; choose among the classes"
         )
-    count = num_videos if num_videos is not None else max(1, len(given))
+    count = num_videos if num_videos is not None else max(1, len(requested))
     if count < 1:
         raise ValueError(f"got {count} videos; expected at least 1; change num_videos")
-    pool = given if len(given) else torch.arange(max(1, classes))
+    pool = requested if len(requested) else torch.arange(max(1, classes))
     return pool.repeat(-(-count // len(pool)))[:count]

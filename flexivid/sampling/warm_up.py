@@ -1,4 +1,4 @@
-"""Making every call of a plan once before time counts: compiled networks build their graphs then."""
+"""Makes every call of a plan once before sampling is timed: compiled networks build their graphs then."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from flexivid.sampling.settings import Settings
 def warm_up_plans(
     model: FlexiDiT, plans: Sequence[Schedule | AdaptivePlan], settings: Settings, num_videos: int
 ) -> float:
-    """Make every call that plans will make once, so that graphs are built before time counts; returns seconds.
+    """Make every call that plans will make once, so that graphs are built before sampling is timed; returns seconds.
 
-    Samples that choose their own schedules come in batches of any size: of these the full ones are built.
+    Samples that choose their own schedules come in batches of any size: only graphs of full ones are built.
 
     Args:
         model: From :func:`compile_forward`.
-        plans: What samples will follow.
+        plans: Schedules that samples will follow.
         settings: From ``Sampling(...).filled(model)``.
-        num_videos: How many will be made under each plan.
+        num_videos: Samples of each plan.
     """
     started, device = time.perf_counter(), next(model.parameters()).device
     zeros = torch.zeros(num_videos, model.config.in_channels, *settings.size, device=device)
@@ -47,5 +47,5 @@ def warm_up_plans(
 
 def _calls(num_videos: int, together: int, batch: int) -> set[int]:
     """Sizes of the calls of one step, for all batches."""
-    batches = {min(together, num_videos), num_videos % together or together}
-    return {size for whole in batches for size in (min(batch, whole), whole % batch or batch) if size <= whole}
+    counts = {min(together, num_videos), num_videos % together or together}
+    return {size for count in counts for size in (min(batch, count), count % batch or batch) if size <= count}
