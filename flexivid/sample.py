@@ -215,7 +215,7 @@ def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> 
 
 
 def _build_graphs(job: Job) -> None:
-    from flexivid.sampling.warm_up import warm_up_plans
+    from flexivid.sampling.compiling import warm_up_plans
 
     seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.labels))
     print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")

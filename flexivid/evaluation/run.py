@@ -28,7 +28,7 @@ from flexivid.metrics.protocol import Protocol, reference_features, reference_fo
 from flexivid.model import checkpoint
 from flexivid.model.shipped import locate
 from flexivid.patching.shapes import Size3
-from flexivid.sampling.generate import warm_up
+from flexivid.sampling.compiling import warm_up
 from flexivid.sampling.plan import Plan, plan_for, tables_folder
 from flexivid.sampling.settings import label_numbers, labels_for, resized, settings_from
 

@@ -11,5 +11,4 @@ DOORS = (
     "sample_folder",
     "settings",
     "spectrum",
-    "warm_up",
 )

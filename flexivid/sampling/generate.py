@@ -7,7 +7,7 @@ share the work.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,9 +24,7 @@ from flexivid.model.conditioning import check_labels
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
 from flexivid.model.frozen import sampling_calls
-from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.finite import require_finite_samples
-from flexivid.sampling.compiling import is_compiled
 from flexivid.sampling.denoiser import GuidedDenoiser, OnStep, batch_of, steps_of
 from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Settings, guidance_from, labels_for, settings_from, with_steps_of
@@ -112,27 +110,6 @@ def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int
     """Noise of each seed, float32 (len(seeds), c, t, h, w), drawn on the CPU so that devices agree."""
     shape = (model.config.in_channels, *size)
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-@torch.no_grad()
-def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, count: int) -> None:
-    """Call every mode once at its batch size, so that what is set up on first use does not count as sampling time.
-
-    A compiled network is not called: its graphs depend on more than the mode, see ``warm_up.warm_up_plans``.
-    """
-    build_scheduler(process_of(model.recipe), settings.solver, settings.num_inference_steps)  # imports diffusers
-    if is_compiled(model):
-        return
-    device, channels = next(model.parameters()).device, model.config.in_channels
-    with sampling_calls(model, settings.precision):
-        for mode in modes:
-            batch = min(count, batch_of(mode, settings.size, model.config.native, settings.batch_size))
-            model(
-                torch.zeros(batch, channels, *settings.size, device=device),
-                torch.ones(batch, device=device),
-                None,
-                mode,
-            )
 
 
 @torch.no_grad()

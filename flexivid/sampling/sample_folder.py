@@ -18,7 +18,9 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
 from flexivid.runtime.paths import resolve_path
 from flexivid.runtime.whole_file import locked, whole_file
-from flexivid.sampling.generate import OnStep, generate_batches, schedule_of, warm_up
+from flexivid.sampling.compiling import warm_up
+from flexivid.sampling.denoiser import OnStep
+from flexivid.sampling.generate import generate_batches, schedule_of
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Settings
 

@@ -14,7 +14,7 @@ from flexivid import FlexiDiT, FlexiDiTConfig, evaluate, sample, search
 from flexivid.calibration import calibrate, plan_search, scoring, searched
 from flexivid.model.checkpoint import load, save
 from flexivid.pipelines import sample as pipeline_sample
-from flexivid.sampling import sample_folder, settings, warm_up
+from flexivid.sampling import compiling, sample_folder, settings
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.options import OPTIONS, PLANNERS, Sampling, sampling_options
 from flexivid.sampling.plan import plan_for
@@ -115,7 +115,7 @@ def watched_sample(monkeypatch) -> list:
         return []
 
     monkeypatch.setattr(sample_folder, "write_samples", write_samples)
-    monkeypatch.setattr(warm_up, "warm_up_plans", lambda *args: 0.0)
+    monkeypatch.setattr(compiling, "warm_up_plans", lambda *args: 0.0)
     monkeypatch.setattr(pipeline_sample, "run_pipeline", lambda options: seen.append("a pipeline") or {})
     return seen
 
