@@ -32,7 +32,7 @@ from flexivid import FlexiDiT, FlexiDiTConfig, generate, load
 from flexivid.budget.table import read_tables
 from flexivid.sampling.compiling import compile_forward
 from flexivid.sampling.generate import Generation
-from flexivid.sampling.planning import tables_folder
+from flexivid.sampling.plan import tables_folder
 
 RECIPE = {"size": [8, 32, 32], "process": {"path": "flow", "target": "x0"}}
 

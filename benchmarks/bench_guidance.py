@@ -24,17 +24,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexivid import Condition, FlexiDiT, Step
+from flexivid import FlexiDiT, Step
 from flexivid.budget.schedule import Schedule, schedule_macs
-from flexivid.diffusion.guidance import Guidance, guided_output
+from flexivid.diffusion.guidance import Guidance
 from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.evaluation.samples import extract
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.runtime.precision import autocast
-from flexivid.sampling.branches import branch_network
 from flexivid.sampling.compiling import compile_forward
+from flexivid.sampling.denoiser import GuidedDenoiser, steps_of
 from flexivid.sampling.generate import generate_batches
+from flexivid.sampling.settings import Settings
 
 
 class Way(NamedTuple):
@@ -65,8 +66,7 @@ def step_seconds(job: Job, batch: int, repetitions: int) -> dict[str, float]:
         torch.randn(batch, model.config.in_channels, *settings.size, device=device),
         torch.full((batch,), 0.7, device=device),
     )
-    shown = Condition(torch.arange(batch, device=device) % model.config.num_classes)
-    runs = {str(way): _runner(model, way, x, at, shown) for way in WAYS}
+    runs = {str(way): _runner(model, settings, way, x, at) for way in WAYS}
     found: dict[str, list[float]] = {name: [] for name in runs}
     with torch.no_grad(), autocast(device, settings.precision):
         for repetition in range(repetitions + 2):
@@ -80,10 +80,12 @@ def step_seconds(job: Job, batch: int, repetitions: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _runner(model: FlexiDiT, way: Way, x: Tensor, at: Tensor, shown: Condition) -> Callable[[], Tensor]:
-    network, step = branch_network(model, way.packing), step_of(model, way.kind)
+def _runner(model: FlexiDiT, settings: Settings, way: Way, x: Tensor, at: Tensor) -> Callable[[], Tensor]:
+    labels = torch.arange(len(x), device=x.device) % model.config.num_classes
     guidance = Guidance(3.0, "weak" if way.kind == "weak" else "ordinary")
-    return lambda: guided_output(network, x, at, step, condition=shown, null=Condition(), guidance=guidance)
+    settings = settings._replace(packing=way.packing, batch_size=len(x))
+    denoise = GuidedDenoiser(model, settings, guidance, labels, steps_of([step_of(model, way.kind)]))
+    return lambda: denoise(0, x, at)
 
 
 def quality(job: Job) -> list[dict[str, Any]]:

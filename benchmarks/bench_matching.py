@@ -31,7 +31,7 @@ from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.runtime.precision import fast_dtype
 from flexivid.sampling.generate import generate_batches
-from flexivid.sampling.planning import Amount, plan_within
+from flexivid.sampling.plan import plan_for
 from flexivid.training.distribution_matching import Matching
 from flexivid.training.modes import ModeChoice, Phase
 from flexivid.training.module import Clips, FlexiDiffusion
@@ -82,7 +82,7 @@ def quality(job: Job, budgets: list[float]) -> list[dict[str, float]]:
     model, settings = job.task.model, job.task.settings._replace(planner="weak_first")
     rows = []
     for budget in budgets:
-        plan = plan_within(model, settings, Amount(budget))
+        plan = plan_for(model, settings, budget)
         made = generate_batches(model, plan.schedule, settings, labels=job.task.labels, seed=job.task.seed)
         features = torch.cat([extract(job.task.extractor, to_bytes(videos)) for _, videos in made])
         found = score(features, job.real.all())

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig, generate, macs
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.sampling.branches import batch_of
 from flexivid.sampling.compiling import compile_forward
+from flexivid.sampling.denoiser import batch_of
 from flexivid.sampling.generate import start_noise
 
 CHANNELS, CLASSES, GUIDANCE = 4, 101, 4.0

@@ -206,7 +206,7 @@ def main() -> None:
 
     from flexivid import generate, load
     from flexivid.budget.table import read_tables
-    from flexivid.sampling.planning import tables_folder
+    from flexivid.sampling.plan import tables_folder
 
     started = time.perf_counter()
     judge = train_judge(options.data_seed)

@@ -282,7 +282,7 @@ def ways_of(model: nn.Module, floor: int, budgets: list[float]) -> list[Way]:
     ways = [Way("full", 1.0, Schedule(native * floor)), Way("many steps", 0.0, Schedule(native * MANY_STEPS))]
     for budget in budgets:
         whole = allowance_of(model, floor, budget)
-        ways.append(Way("staged", budget, staged(whole)))
+        ways.append(Way("staged", budget, Schedule(whole.options[option] for option in staged(whole))))
         weak = Step(PatchMode(MODES[-1]))
         cheapest, price = whole.costs[-1], whole.costs[0]
         for late in range(1, whole.affordable // price + 1):

@@ -40,10 +40,8 @@ from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate_batches, schedule_of
-from flexivid.sampling.plan import Plan, plan_of
-from flexivid.sampling.planners import runnable
-from flexivid.sampling.planning import Amount, plan_within, tables_folder
-from flexivid.sampling.settings import Settings, fraction_of
+from flexivid.sampling.plan import Plan, allowance_of, plan_for, plan_of, runnable, tables_folder
+from flexivid.sampling.settings import Settings
 
 BUDGETS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 PLANNERS = ("staged", "searched_fvd", "spectral", "weak_first", "searched", "adaptive")
@@ -74,8 +72,8 @@ def plan_ways(job: Job, tables: list, budgets: list[float], names: list[str]) ->
 def _plan(job: Job, tables: list, name: str, budget: float) -> Plan:
     model, settings = job.task.model, job.task.settings
     if name in PLANNERS:
-        return plan_within(model, settings._replace(planner=name), Amount(budget), tables=tables)
-    whole = fraction_of(model, settings, 1.0, keep_steps=False)
+        return plan_for(model, settings._replace(planner=name), budget, tables=tables)
+    whole = allowance_of(model, settings, keep_steps=False)
     affordable = affordable_cost(budget, whole.full)
     native, weak = affordable // whole.costs[0], min(MOST_WEAK, affordable // whole.costs[-1])
     steps = [whole.options[-1]] * weak if name == "all_weak" else [whole.options[0]] * native

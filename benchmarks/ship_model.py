@@ -29,7 +29,7 @@ from flexivid.evaluation.run import run_folder
 from flexivid.model import shipped
 from flexivid.model.checkpoint import fingerprint, save
 from flexivid.model.conditioning import Condition
-from flexivid.sampling.planning import tables_folder
+from flexivid.sampling.plan import tables_folder
 
 MOST_MB = 16  # 10^6 bytes, of all files of a model
 LARGEST = torch.finfo(torch.float16).max

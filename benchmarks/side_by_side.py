@@ -19,8 +19,7 @@ from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables
 from flexivid.evaluation.rivals import native_plan, rival_plan
 from flexivid.media.write import to_frames
-from flexivid.sampling.plan import Plan
-from flexivid.sampling.planning import Amount, plan_within, tables_folder
+from flexivid.sampling.plan import Plan, plan_for, tables_folder
 from flexivid.sampling.settings import Sampling, Settings, full_macs
 
 GAP = 2  # pixels between samples
@@ -30,7 +29,7 @@ def plans_of(model: FlexiDiT, settings: Settings, tables: list, budgets: list[fl
     """Titles and plans of the rows."""
     rows = [(f"full compute: {settings.num_inference_steps} native steps", native_plan(model, settings))]
     for budget in budgets:
-        plan, rival = plan_within(model, settings, Amount(budget), tables=tables), rival_plan(model, settings, budget)
+        plan, rival = plan_for(model, settings, budget, tables=tables), rival_plan(model, settings, budget)
         count = len(rival.schedule)
         rows.append((f"budget {budget:g}: {plan.schedule.short}", plan))
         rows.append((f"fewer native steps: {count}", rival))

@@ -26,7 +26,7 @@ _PLACES = {
     "Schedule": "flexivid.budget.schedule",
     "weak_first": "flexivid.budget.schedule",
     "constant": "flexivid.budget.schedule",
-    "for_budget": "flexivid.budget.schedule",
+    "for_budget": "flexivid.budget.planners",
     "budget_of": "flexivid.budget.schedule",
     "generate": "flexivid.sampling.generate",
     "load": "flexivid.model.checkpoint",
@@ -38,11 +38,11 @@ __all__ = [*_PLACES, "__version__"]
 
 if TYPE_CHECKING:
     from flexivid.budget.cost import macs as macs
+    from flexivid.budget.planners import for_budget as for_budget
     from flexivid.budget.schedule import Schedule as Schedule
     from flexivid.budget.schedule import Step as Step
     from flexivid.budget.schedule import budget_of as budget_of
     from flexivid.budget.schedule import constant as constant
-    from flexivid.budget.schedule import for_budget as for_budget
     from flexivid.budget.schedule import weak_first as weak_first
     from flexivid.model.checkpoint import load as load
     from flexivid.model.conditioning import Condition as Condition

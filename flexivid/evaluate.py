@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
-from flexivid.sampling.options import add_solving, sampling_options
+from flexivid.sampling.options import add_sampling, sampling_options
 
 EXAMPLES = """examples:
   python -m flexivid.evaluate --num-videos 256                          the newest run at three budgets
@@ -60,7 +60,6 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--width", type=int, help="columns in pixels (default: likewise)")
     add("--no_rivals", action="store_true", help="no samples of fewer native steps beside those of each budget")
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
-    add("--batch_size", type=int, default=16, help="videos in one call of the networks")
     add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--output_dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
@@ -69,11 +68,8 @@ def _add_what(add: Callable[..., Any]) -> None:
 
 
 def _add_sampling(add: Callable[..., Any]) -> None:
-    add("--planner", help="weak_first, searched, adaptive or three_phase (default: searched once flexivid.search ran)")
-    add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
-    add_solving(add)
-    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    add_sampling(add)
     add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
 
 
@@ -166,7 +162,7 @@ def run_pair(options: Namespace) -> None:
 
 
 def _request(options: Namespace, *, quiet: bool) -> Any:
-    from flexivid.budget.units import number_or_preset
+    from flexivid.budget.planners import number_or_preset
     from flexivid.evaluation.run import Request, run_folder
     from flexivid.model.checkpoint import choose
     from flexivid.model.shipped import is_shipped
@@ -215,7 +211,7 @@ def _rate(options: Namespace) -> dict[str, float]:
 def _print_plan(job: Any, num_devices: int) -> None:
     from flexivid.budget.cost import human
     from flexivid.budget.schedule import schedule_macs
-    from flexivid.sampling.planning import describe
+    from flexivid.sampling.messages import describe
 
     task, total = job.task, 0
     device = next(task.model.parameters()).device

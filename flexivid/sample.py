@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
 from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_files, program_parser, resolved, words_of
-from flexivid.sampling.messages import result_line
-from flexivid.sampling.options import add_solving, sampling_options
+from flexivid.sampling.messages import describe, result_line
+from flexivid.sampling.options import PLANNERS, add_sampling, sampling_options
 
 EXAMPLES = """examples:
   python -m flexivid.sample --budget 0.25                       the newest run, a quarter of the compute
@@ -27,6 +27,10 @@ EXAMPLES = """examples:
   python -m flexivid.sample --pipeline my_wan --adapter wan_modes --prompt "a cat walks" --budget 1 0.25
 """
 
+PLANNER_HELP = (
+    f"{', '.join(PLANNERS)} (default: what was searched, else staged); of a pipeline staged (the default, which chooses"
+    " the number of steps too), weak_first, weak_last or three_phase"
+)
 PIPELINE_OPTIONS: tuple[str, ...] = ("adapter", "merge_lora", "prompt", "negative_prompt")
 PIPELINE_OPTIONS += ("variant", "revision", "local_files_only", "use_safetensors")
 
@@ -47,21 +51,12 @@ def build_parser() -> ArgumentParser:
     add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
     add("--budget_gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
     add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
-    add(
-        "--planner",
-        help="staged, searched_fvd, spectral, fewer_steps, weak_first, three_phase, searched or adaptive (default: what"
-        " was searched, else staged); of a pipeline staged (the default, which chooses the number of steps too),"
-        " weak_first, weak_last or three_phase",
-    )
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 6x4x8x8,4x4x4x4,1x2x4x4")
-    add("--modes", nargs="+", help="patch modes a budget may use (default: all the model has)")
     add("--num_videos", type=int, help="number of videos (default: 1, or one a label)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
-    add_solving(add)
+    add_sampling(add, planner={"help": PLANNER_HELP})
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
     _add_size(add)
-    add("--batch_size", type=int, default=16, help="videos in one call of the native mode; coarser ones take more")
-    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     add("--compile", action="store_true", help="one static graph a mode: a slow start, then faster; for many videos")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--output_dir", default="samples", help="where files go (default: samples)")
@@ -86,21 +81,53 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(resolved(options))
 
 
+class Job(NamedTuple):
+    """What is sampled: the model, its plans, settings, and the class of each video."""
+
+    model: Any
+    plans: list[Any]
+    settings: Any
+    labels: Any
+
+
 def run(options: Namespace) -> None:
     """Load, plan, say so, sample, report."""
-    from flexivid.runtime.start import swift_imports
-
-    with swift_imports():
-        from flexivid.model import checkpoint
-        from flexivid.runtime.devices import pick_device
-        from flexivid.sampling import compiling, planning
-        from flexivid.sampling import settings as sampling
-
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
     if options.pipeline:
         _run_pipeline(options)
         return
+    job = _prepare(options)
+    if options.dry_run:
+        _print_needs(job.model, job.settings)
+        return
+    from flexivid.sampling import sample_folder
+
+    folder = sample_folder.prepare_folder(options.output_dir)
+    if options.compile:
+        _build_graphs(job)
+    with _progress(job.plans, len(job.labels)) as on_step:
+        outcomes = sample_folder.write_samples(
+            job.model, job.plans, folder, settings=job.settings, labels=job.labels, seed=options.seed, on_step=on_step
+        )
+    for outcome in outcomes:
+        print(result_line(outcome.plan.budget, outcome, outcomes[0]))
+    print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
+    if options.json:
+        print(json.dumps(_summary(outcomes, folder)))
+
+
+def _prepare(options: Namespace) -> Job:
+    """Load the model, plan, and say what will be done."""
+    from flexivid.runtime.start import swift_imports
+
+    with swift_imports():
+        from flexivid.model import checkpoint
+        from flexivid.runtime.devices import pick_device
+        from flexivid.sampling import compiling
+        from flexivid.sampling import settings as sampling
+        from flexivid.sampling.plan import tables_folder
+
     _refuse_pipeline_options(options)
     path, note = checkpoint.choose(options.checkpoint)
     if note:
@@ -112,36 +139,14 @@ def run(options: Namespace) -> None:
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
     latency = _latency(options, model, settings, len(labels))
-    plans = sampling_plans(options, model, settings, planning.tables_folder(path), latency)
-
+    plans = sampling_plans(options, model, settings, tables_folder(path), latency)
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
         shown = ", ".join(f"{mode} {1000 * seconds:.3g} ms" for mode, seconds in latency.items())
         print(f"one call for one video, in batches as for {len(labels)} videos: {shown}")
     for plan in plans:
-        print(planning.describe(plan, model, settings, len(labels), latency))
-    if options.dry_run:
-        _print_needs(model, settings)
-        return
-    _sample(options, model, plans, settings, labels)
-
-
-def _sample(options: Namespace, model: Any, plans: Sequence[Any], settings: Any, labels: Any) -> None:
-    """Make the files and say what they cost."""
-    from flexivid.sampling import sample_folder
-
-    folder = sample_folder.prepare_folder(options.output_dir)
-    if options.compile:
-        _build_graphs(model, plans, settings, len(labels))
-    with _progress(plans, len(labels)) as on_step:
-        outcomes = sample_folder.write_samples(
-            model, plans, folder, settings=settings, labels=labels, seed=options.seed, on_step=on_step
-        )
-    for outcome in outcomes:
-        print(result_line(outcome.plan.budget, outcome, outcomes[0]))
-    print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
-    if options.json:
-        print(json.dumps(_summary(outcomes, folder)))
+        print(describe(plan, model, settings, len(labels), latency))
+    return Job(model, plans, settings, labels)
 
 
 def _run_pipeline(options: Namespace) -> None:
@@ -163,15 +168,14 @@ def _refuse_pipeline_options(options: Namespace) -> None:
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
     """One plan a budget, or a schedule where those are given."""
     from flexivid.budget.table import read_tables
-    from flexivid.sampling.planners import plan_for
-    from flexivid.sampling.planning import plan_within
+    from flexivid.sampling.plan import plan_for
 
     amounts = budget_amounts(options)
     if options.schedule:
         plans = [plan_for(model, settings, 1.0, text) for text in options.schedule]
     else:
         tables = read_tables(folder)
-        plans = [plan_within(model, settings, amount, tables=tables, latency=latency) for amount in amounts]
+        plans = [plan_for(model, settings, amount, tables=tables, latency=latency) for amount in amounts]
     budgets = [f"{plan.budget:g}" for plan in plans]
     if len(set(budgets)) < len(budgets):
         raise ValueError(
@@ -182,17 +186,16 @@ def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, 
 
 
 def budget_amounts(options: Namespace) -> list[Any]:
-    """The budgets that are asked for, in the one unit that is used."""
-    from flexivid.budget.units import number_or_preset
-    from flexivid.sampling.planning import Amount
+    """The budgets, in the unit of the one flag that is used."""
+    from flexivid.budget.planners import Amount, number_or_preset
 
-    given = {
+    flags = {
         "--schedule": options.schedule,
         "--budget": options.budget,
         "--budget-gmacs": options.budget_gmacs,
         "--budget-seconds": options.budget_seconds,
     }
-    used = [flag for flag, values in given.items() if values]
+    used = [flag for flag, values in flags.items() if values]
     if len(used) > 1 or (options.schedule and options.planner):
         both = used[:2] if len(used) > 1 else ["--schedule", "--planner"]
         raise ValueError(f"got {' and '.join(both)}; expected one of them; leave one out")
@@ -211,11 +214,11 @@ def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> 
     return known_latency(model, settings, num_videos)
 
 
-def _build_graphs(model: Any, plans: Sequence[Any], settings: Any, num_videos: int) -> None:
-    from flexivid.sampling.warm_up import warm_up_plans
+def _build_graphs(job: Job) -> None:
+    from flexivid.sampling.compiling import warm_up_plans
 
-    seconds = warm_up_plans(model, [plan.followed for plan in plans], settings, num_videos)
-    print(f"compiled {len(set().union(*(plan.modes for plan in plans)))} modes in {seconds:.1f} s")
+    seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.labels))
+    print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
 
 
 def _print_needs(model: Any, settings: Any) -> None:

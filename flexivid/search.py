@@ -15,8 +15,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
+from flexivid.sampling.options import add_sampling, sampling_options
 
-GOALS = ("fvd", "fidelity")
+GOALS = {  # options of one goal alone, and what they are without being set
+    "fvd": {"num_scored": 256, "reference": None, "layout": None},
+    "fidelity": {"num_videos": 16, "max_switches": None},
+}
+NOT_SEARCHED = ("planner", "compensate_guidance")  # a search compares all plans, at one scale of guidance
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run: plans closest to its real videos
   python -m flexivid.search --checkpoint runs/moving_digits/version_0 --num-scored 512
@@ -37,27 +42,15 @@ def build_parser() -> ArgumentParser:
         help="what is best: closest to real videos (fvd), or to the samples of full compute (fidelity), for which fewer"
         " native steps are the best by construction (default: fvd)",
     )
-    add("--num_scored", type=int, default=256, help="goal fvd: videos of each plan in the last round (default: 256)")
+    add("--num_scored", type=int, help="goal fvd: videos of each plan in the last round (default: 256)")
     add("--reference", help="goal fvd: folder of real videos (default: those of the training)")
     add_layout(add)
-    add("--num_videos", type=int, default=16, help="goal fidelity: trajectories to measure (default: 16)")
+    add("--num_videos", type=int, help="goal fidelity: trajectories to measure (default: 16)")
     add("--max_switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
-    add("--modes", nargs="+", help="patch modes to search (default: all the model has)")
-    add(
-        "--num_inference_steps",
-        type=int,
-        nargs="+",
-        help="goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and"
-        " for fidelity fewer too)",
+    steps = (
+        "goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and fewer)"
     )
-    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
-    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
-    add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
-    add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
-    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
-    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
-    add("--batch_size", type=int, default=16, help="videos in one call of the network")
-    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    add_sampling(add, num_inference_steps={"nargs": "+", "help": steps})
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
     return parser
@@ -76,10 +69,11 @@ def run(options: Namespace) -> None:
     from flexivid.model import checkpoint
     from flexivid.model.shipped import refuse_shipped
     from flexivid.runtime.devices import pick_device
-    from flexivid.sampling.planning import tables_folder
+    from flexivid.sampling.plan import tables_folder
 
     if options.goal not in GOALS:
         raise ValueError(f"got goal {options.goal!r}; expected one of {', '.join(GOALS)}; choose one")
+    _set_goal(options)
     path, _ = checkpoint.choose(options.checkpoint)
     refuse_shipped(path, "searched plans")
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
@@ -89,8 +83,27 @@ def run(options: Namespace) -> None:
     print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {picture}")
 
 
+def _set_goal(options: Namespace) -> None:
+    """Fill in the defaults of the goal's own options; refuse those that have no effect.
+
+    Raises:
+        ValueError: If one of these is set.
+    """
+    for goal, defaults in GOALS.items():
+        for name, default in defaults.items():
+            if goal == options.goal:
+                options[name] = default if options[name] is None else options[name]
+            elif options[name] is not None:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"got {flag} for goal {options.goal}; expected it for {goal} alone; leave it out")
+    for name in NOT_SEARCHED:
+        if options[name]:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
+
+
 def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
-    """Sample plans, hold them against real videos, keep what came of it; returns the picture."""
+    """Sample plans, compare them with real videos, store the scores; returns the picture."""
     from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import plan_search, scoring
     from flexivid.calibration.searched import draw_scores, score_lines
@@ -101,9 +114,14 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
             " plans of other numbers are tried anyway"
         )
     settings = _settings(options, model, (options.num_inference_steps or [None])[0])._replace(fixed_steps=False)
-    given = {"reference": options.reference, "layout": options.layout, "ema": not options.no_ema}
-    given |= {"device": next(model.parameters()).device}
-    judge = scoring.find_judge(path, options.num_scored, **given)
+    judge = scoring.find_judge(
+        path,
+        options.num_scored,
+        reference=options.reference,
+        layout=options.layout,
+        ema=not options.no_ema,
+        device=next(model.parameters()).device,
+    )
     print(f"plans of any number of steps, {options.num_scored} videos in the last round, {len(judge.real)} real clips")
     with _progress("scoring", "samples") as (grow, advance):
         table = plan_search.search_plans(model, settings, judge, grow=grow, on_samples=advance)
@@ -116,16 +134,15 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
 
 
 def _measure(options: Namespace, model: Any, folder: Path) -> Path:
-    """Measure errors against full compute; returns the picture."""
-    from flexivid.budget.units import USUAL_BUDGETS
+    """Measure errors against full compute, store them; returns the picture."""
     from flexivid.calibration import calibrate as calibration
     from flexivid.calibration.searched import draw_schedules, searched_lines
 
-    whole = _settings(options, model, None)
-    counts = options.num_inference_steps or calibration.fewer_steps(whole.num_inference_steps)
+    full = _settings(options, model, None)
+    counts = options.num_inference_steps or calibration.fewer_steps(full.num_inference_steps)
     every = [_settings(options, model, steps) for steps in counts]
     tables = _measured(options, model, every, folder)
-    for line in searched_lines(model, every, tables, USUAL_BUDGETS):
+    for line in searched_lines(model, every, tables, calibration.USUAL_BUDGETS):
         print(line)
     picture = folder / "schedules_fidelity.png"
     draw_schedules(model, every, tables, picture)
@@ -133,7 +150,7 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
 
 
 def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list:
-    """Measure the errors of every option at every call, and keep them."""
+    """Measure the errors of every option at every call, and store them."""
     from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import calibrate as calibration
 
@@ -144,10 +161,10 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
         f"measuring {len(chosen)} options at every call of {', '.join(map(str, counts))} steps on {options.num_videos}"
         f" videos: {steps} sample steps"
     )
-    given = {"num_videos": options.num_videos, "max_switches": options.max_switches, "most_steps": max(counts)}
+    protocol = {"num_videos": options.num_videos, "max_switches": options.max_switches, "most_steps": max(counts)}
     with _progress("measuring", "sample steps") as (grow, on_calls):
         grow(steps)
-        measured = [calibration.calibrate(model, settings, on_calls=on_calls, **given) for settings in every]
+        measured = [calibration.calibrate(model, settings, on_calls=on_calls, **protocol) for settings in every]
     tables = calibration.relate(measured)
     write_tables(folder / FILE, tables)
     return tables
@@ -156,12 +173,7 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
     from flexivid.sampling.settings import settings_from
 
-    names = ("guidance_scale", "guidance", "guide_mode", "solver", "shift", "batch_size", "precision")
-    given = {name: getattr(options, name) for name in names}
-    pairs = {
-        name: tuple(value) if (value := getattr(options, name)) else None for name in ("modes", "guidance_interval")
-    }
-    return settings_from({**given, **pairs, "num_inference_steps": steps}).filled(model)
+    return settings_from({**sampling_options(options), "num_inference_steps": steps}).filled(model)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ NO_TORCH = [
         "budget.scores",
         "budget.search",
         "budget.table",
-        "budget.units",
+        "budget.measured",
     ),
     *("budget.planners", "budget.spectral", "runtime.paths", "runtime.errors", "sampling.options", "sampling.messages"),
     *("data.clips.windows", "data.sources.manifest"),

@@ -103,7 +103,7 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(capsys, run, tmp_path)
     assert lines[1] == "full compute: 2 native steps; step floor not measured"
     assert lines[2].startswith("budget 1: 2 steps of 1x2x2")
     assert lines[3].startswith("budget 0.5: ")
-    assert lines[4].startswith("budget 0.5: 1 steps of 1x2x2")
+    assert lines[4].startswith("budget 0.5: 1 step of 1x2x2")
     assert lines[4].endswith("planner fewer_steps")
     assert lines[5] == "reference videos (train): 6 of 7 clips of 7 videos"
     assert lines[6].startswith("metric fvd[motion]6_4f: ")

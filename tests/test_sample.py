@@ -130,7 +130,7 @@ def test_budgets_in_other_units(capsys, checkpoint):
 
 def test_three_phases(capsys, checkpoint):
     lines = sample(capsys, "--ckpt", checkpoint, "--budget", 0.6, "--planner", "three_phase", "--dry-run")
-    assert lines[1].startswith("budget 0.6: 1 steps of 1x2x2, 2 of 2x4x4, 1 of 1x2x2")
+    assert lines[1].startswith("budget 0.6: 1 step of 1x2x2, 2 of 2x4x4, 1 of 1x2x2")
 
 
 def test_dashes_and_underscores_are_the_same(capsys, checkpoint):
@@ -138,7 +138,7 @@ def test_dashes_and_underscores_are_the_same(capsys, checkpoint):
     underscores = ["--num_inference_steps", 3, "--guidance_scale=2.0", "--dry_run", "--num_videos=2"]
     plain = sample(capsys, "--ckpt", checkpoint, *dashes)
     assert plain == sample(capsys, "--checkpoint", checkpoint, *underscores)
-    assert plain[1].startswith("budget 1: 3 steps of 1x2x2, guidance branch")
+    assert plain[1].startswith("budget 1: 3 steps of 1x2x2, each guided")
 
 
 def test_newest_run_is_found(capsys, checkpoint):

@@ -151,11 +151,30 @@ def test_searched_again_after_training(capsys, checkpoint):
     sample.main(["--budget", "0.5", "--dry-run"])
 
 
+@pytest.mark.slow
+def test_two_searches_of_one_model_at_once_lose_nothing(checkpoint):
+    command = [sys.executable, "-m", "flexivid.search", "--ckpt", str(checkpoint), "--goal", "fidelity"]
+    steps = ("3", "4")
+    programs = [
+        subprocess.Popen([*command, "--num-videos", "1", "--num-inference-steps", number], stdout=subprocess.DEVNULL)
+        for number in steps
+    ]
+    assert [program.wait(timeout=120) for program in programs] == [0, 0]
+    assert {str(table.settings["num_inference_steps"]) for table in read_tables(checkpoint)} == set(steps)
+
+
+def test_options_of_the_other_goal_are_refused(capsys, checkpoint):
+    assert "got --num-videos for goal fvd; expected it for fidelity alone" in refused(capsys, main, "--num-videos", 3)
+    fidelity = ("--goal", "fidelity", "--num-scored", 3)
+    assert "got --num-scored for goal fidelity; expected it for fvd alone" in refused(capsys, main, *fidelity)
+    assert "got --planner in a search" in refused(capsys, main, "--planner", "staged")
+
+
 def test_interrupted_search_writes_nothing(capsys, checkpoint, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibration, "guided_output", stop)
+    monkeypatch.setattr(calibration.GuidedDenoiser, "__call__", stop)
     with pytest.raises(SystemExit) as stopped:
         main(["--goal", "fidelity", "--num-videos", "1"])
     assert stopped.value.code == 130

@@ -1,3 +1,3 @@
 """Budget: what a schedule costs and which schedule a budget buys. Needs no torch."""
 
-DOORS = ("adaptive", "allowance", "cost", "planners", "schedule", "scores", "search", "spectral", "table", "units")
+DOORS = ("adaptive", "allowance", "cost", "measured", "planners", "schedule", "scores", "search", "spectral", "table")

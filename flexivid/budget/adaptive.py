@@ -1,9 +1,8 @@
-"""A schedule for each sample, decided while it is made, within a hard budget. Torch.
+"""Chooses each sample's schedule while the sample is made, within a hard budget. Torch.
 
-A coarser option is taken while the error it adds stays under a threshold. That error is the measured one, times how
-much more this latent changes here than measured ones did. The threshold is what the saved cost buys later: the least
-error that the rest of the budget allows, without it and with it. Whatever the changes are, no sample spends more than
-its allowance. Knows no network and no solver: latents in, options out.
+Every call takes the option of least error in all: its own error, and the least error of later calls with the budget
+that it leaves. Its own error is the measured one, scaled by how much more this latent changes here than those that were
+measured. No sample spends more than its allowance. Knows no network and no solver: latents in, options out.
 
 Source:
     Third-order change of the latent against a threshold: DDiT (arXiv:2602.16968), where the threshold is given and the
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.allowance import Allowance
-from flexivid.budget.planners import searched
+from flexivid.budget.measured import searched
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.search import outlooks
 from flexivid.budget.table import ErrorTable
@@ -44,7 +43,7 @@ def third_change(latents: Sequence[Tensor]) -> Tensor:
 def patch_change(change: Tensor, step: Step) -> Tensor:
     """How much a change varies inside the patches of a step's mode, (b, c, t, h, w) -> (b,).
 
-    The deviation inside each patch, and of these a quantile: what a patch that large would have to carry.
+    Standard deviation inside each patch, and of these a quantile: the detail that patches of this size would lose.
 
     Example:
         >>> from flexivid.patching.shapes import PatchMode
@@ -56,15 +55,15 @@ def patch_change(change: Tensor, step: Step) -> Tensor:
 
 
 class AdaptivePlan:
-    """What samples may spend and what they go by; one :class:`Chooser` makes the schedules of one batch.
+    """What samples may spend, and the measurements they choose by. A :class:`Chooser` makes the choices of one batch.
 
     Args:
         allowance: Of one sample.
         table: Measured errors and changes of every option of the allowance.
 
     Attributes:
-        opening: The searched schedule: what a sample follows until it has changed often enough to be judged.
-        followed: Schedules of the samples made so far, by global index.
+        opening: The searched schedule, which a sample follows until enough of its changes are known.
+        followed: Schedules of the finished samples, by global index.
 
     Raises:
         ValueError: If there is no table, or it holds no changes.
@@ -78,10 +77,10 @@ class AdaptivePlan:
                 f" {HISTORY} calls of the network; take more steps, or choose --planner searched"
             )
         self.followed: dict[int, Schedule] = {}
-        places = table.places(allowance.options)
+        columns = table.columns(allowance.options)
         rows = table.rows(allowance.options)
         self.errors = np.array(rows)  # calls, options
-        self.changes = [np.array([call[place] for place in places]) if call else None for call in table.changes]
+        self.changes = [np.array([call[column] for column in columns]) if call else None for call in table.changes]
         self.outlooks = outlooks(rows, allowance.rows)
 
     def __len__(self) -> int:
@@ -92,15 +91,8 @@ class AdaptivePlan:
 
     @property
     def share(self) -> float:
-        """What may be spent, as a fraction of native steps throughout."""
+        """The budget, as a fraction of native steps throughout."""
         return min(1.0, self.allowance.affordable / self.allowance.full)
-
-    @property
-    def facts(self) -> list:
-        """All that decides what samples do, as plain data: two plans alike in it make the same samples."""
-        changes = [None if row is None else row.tolist() for row in self.changes]
-        costs = [list(row) for row in self.allowance.rows]
-        return [str(self), costs, self.allowance.affordable, self.errors.tolist(), changes]
 
     def start(self, indices: Sequence[int]) -> Chooser:
         """Begin a batch of samples, named by their global indices."""
@@ -108,18 +100,18 @@ class AdaptivePlan:
 
 
 class Chooser:
-    """Decides for one batch, call by call.
+    """Chooses the steps of one batch, call by call.
 
     Args:
-        plan: What it belongs to.
+        plan: Budget and measurements.
         indices: Global indices of the samples.
     """
 
     def __init__(self, plan: AdaptivePlan, indices: list[int]) -> None:
         self._plan, self._indices = plan, indices
-        self._left = np.full(len(indices), plan.allowance.affordable)
+        self._remaining = np.full(len(indices), plan.allowance.affordable)
         self._latents: list[Tensor] = []
-        self._liveliness: list[np.ndarray] = []  # of each sample at each call so far, 1 = as measured
+        self._change_ratios: list[np.ndarray] = []  # of each sample at each call so far, 1 = as measured
         self._choices: list[np.ndarray] = []
 
     def steps(self, call: int, x: Tensor) -> list[Step]:
@@ -133,18 +125,18 @@ class Chooser:
         allowance = self._plan.allowance
         costs = allowance.rows[call]
         now = self._plan.errors[call][:, None] * self._relative_changes(call)  # options, b
-        later = np.stack([self._least_error(call + 1, self._left - cost) for cost in costs])
+        later = np.stack([self._least_error(call + 1, self._remaining - cost) for cost in costs])
         chosen = (now + later).argmin(axis=0)  # of equals the finest
-        self._left = self._left - np.take(costs, chosen)
+        self._remaining = self._remaining - np.take(costs, chosen)
         self._choices.append(chosen)
         if call + 1 == len(self._plan):
-            self._write_down()
+            self._record()
         return [allowance.step(call, option) for option in chosen]
 
     def _relative_changes(self, call: int) -> np.ndarray:
-        """Change of each sample over the measured one, relative to what it was at the calls before, (options, b).
+        """Change of each sample over the measured one, divided by the sample's mean so far, (options, b).
 
-        A sample that is lively throughout has nothing to move: its budget is its own.
+        Budgets are per sample, so each is normalised by its own past: one that changes fast throughout gets no more.
         """
         measured = self._plan.changes[call]
         if measured is None:
@@ -152,15 +144,15 @@ class Chooser:
         change = third_change(self._latents)
         changes = torch.stack([patch_change(change, step) for step in self._plan.allowance.options]).double().cpu()
         ratio = changes.numpy().clip(SMALLEST) / measured[:, None].clip(SMALLEST)
-        self._liveliness.append(ratio.mean(axis=0))
-        return ratio / np.mean(self._liveliness, axis=0)
+        self._change_ratios.append(ratio.mean(axis=0))
+        return ratio / np.mean(self._change_ratios, axis=0)
 
-    def _least_error(self, call: int, left: np.ndarray) -> np.ndarray:
-        """What the calls from this one on cost in error with so much left; infinite where it does not pay for them."""
+    def _least_error(self, call: int, budgets: np.ndarray) -> np.ndarray:
+        """Least error of the calls from this one on, for each budget; infinite where a budget does not pay for them."""
         costs, errors = self._plan.outlooks[call]
-        place = np.searchsorted(costs, left, side="right") - 1
-        return np.where(place < 0, np.inf, errors[place.clip(0)])
+        point = np.searchsorted(costs, budgets, side="right") - 1
+        return np.where(point < 0, np.inf, errors[point.clip(0)])
 
-    def _write_down(self) -> None:
+    def _record(self) -> None:
         for index, choice in zip(self._indices, zip(*self._choices, strict=True), strict=True):
             self._plan.followed[index] = self._plan.allowance.schedule(choice)

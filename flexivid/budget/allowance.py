@@ -14,10 +14,10 @@ class Allowance(NamedTuple):
     """What a schedule of one sample may spend, in whole units of any kind (MACs, microseconds).
 
     Args:
-        options: What a step may be; the native one first, then finest to coarsest.
+        options: The steps that a schedule may be made of; the native one first, then finest to coarsest.
         costs: Of each option, falling.
         num_steps: Calls of the network; a planner that chooses their number itself is not bound by it.
-        affordable: The most a whole schedule may cost; the cheapest option everywhere is within it.
+        affordable: The most that a schedule may cost in all; the cheapest option everywhere is within it.
         plain_costs: Of each option without its guidance.
         plain_calls: Calls that have no guidance, whatever the option.
 
@@ -46,14 +46,24 @@ class Allowance(NamedTuple):
         return sum(row[0] for row in self.rows)
 
     def step(self, call: int, option: int) -> Step:
-        """What an option is at a call."""
+        """The step of an option at a call: without guidance where the call has none."""
         return self.options[option].plain if call in self.plain_calls else self.options[option]
 
     def cost(self, schedule: Sequence[Step]) -> int:
-        """What a schedule of these options costs, the last output again nothing."""
-        known = {REUSE: 0, **dict(zip(self.options, self.costs, strict=True))}
-        known |= dict(zip((step.plain for step in self.options), self.plain_costs or self.costs, strict=True))
-        return sum(known[step] for step in schedule)
+        """What a schedule of these options costs; a step that reuses the last output costs nothing."""
+        prices = {REUSE: 0, **dict(zip(self.options, self.costs, strict=True))}
+        prices |= dict(zip((step.plain for step in self.options), self.plain_costs or self.costs, strict=True))
+        return sum(prices[step] for step in schedule)
+
+    def within(self, affordable: int) -> Allowance:
+        """The same with a limit, and with fewer calls where it does not pay for all of them in the cheapest option.
+
+        Which of fewer calls have no guidance depends on their times, so all of them are priced with it.
+        """
+        if sum(row[-1] for row in self.rows) <= affordable:
+            return self._replace(affordable=affordable)
+        calls = affordable // self.costs[-1]
+        return self._replace(affordable=affordable, num_steps=calls, plain_calls=frozenset())
 
     def schedule(self, choice: Sequence[int]) -> Schedule:
         """The schedule of one option a step, by their indices."""
@@ -78,7 +88,7 @@ def step_options(
     guide_mode: str | PatchMode | None = None,
     modes: Sequence[str | PatchMode] | None = None,
 ) -> list[Step]:
-    """What a step may be: one option for each allowed mode, native first.
+    """One step for each allowed mode, native first: the options of a schedule.
 
     Args:
         config: Shape of the network.

@@ -8,6 +8,7 @@ exactly. Resizing the patch weights is done once a call, not once a sample, and 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Protocol
 
 from flexivid.patching.shapes import PatchMode, grid_of
@@ -70,19 +71,35 @@ def macs(config: NetworkShape, size: tuple[int, int, int], mode: str | PatchMode
 
 def _attention(config: NetworkShape, grid: tuple[int, int, int]) -> int:
     """Scores and weighted sums of all blocks: 2 d for each pair of tokens that see each other."""
-    frames, place = grid[0], grid[1] * grid[2]
+    frames, tokens = grid[0], grid[1] * grid[2]  # tokens of one frame
     if config.attention == "joint":
-        return config.depth * 2 * config.width * (frames * place) ** 2
-    pairs_space, pairs_time = frames * place**2, place * frames**2
+        return config.depth * 2 * config.width * (frames * tokens) ** 2
+    pairs_space, pairs_time = frames * tokens**2, tokens * frames**2
     return 2 * config.width * ((config.depth + 1) // 2 * pairs_space + config.depth // 2 * pairs_time)
 
 
 def _output_conv(config: NetworkShape, size: tuple[int, int, int]) -> int:
-    """Of the convolution over the output, which sees the size without padding: the same in every mode."""
+    """MACs of the convolution over the output, which sees the size without padding: the same in every mode."""
     if not config.output_conv:
         return 0
     channels = config.out_channels or config.in_channels
     return math.prod(size) * channels * OUTPUT_CONV_HIDDEN * (OUTPUT_CONV_CELLS + 1)  # a pointwise one comes after
+
+
+def full_cost(native_cost: int, *, guided: bool, num_steps: int, plain_calls: Collection[int] = ()) -> int:
+    """Cost of native steps throughout, guidance's branch native too: what a budget is a fraction of.
+
+    Args:
+        native_cost: Of one native call for one sample, in any unit.
+        guided: Whether steps have guidance.
+        num_steps: Calls of the network.
+        plain_calls: Those that have no guidance.
+
+    Example:
+        >>> full_cost(100, guided=True, num_steps=10, plain_calls={0, 1})
+        1800
+    """
+    return native_cost * (num_steps + (num_steps - len(plain_calls) if guided else 0))
 
 
 def human(count: float) -> str:

@@ -1,167 +1,229 @@
-"""Which schedule an allowance buys: one function a planner, all in ``PLANNERS``. No torch.
+"""From a budget to steps: what an amount of compute allows, and which steps a planner buys with it. No torch.
 
-Every planner stays within the allowance, whatever its unit. Some keep its number of steps, some choose their own.
+An amount in any unit (a fraction, a preset, GMACs or seconds) becomes an ``Allowance``; one that cannot be met is
+refused here, with the least possible in its own unit. A planner answers with the number of each step's option and never
+spends more than the allowance; some keep its number of steps, some choose their own. Planners that need measurements of
+the model or its data are in ``measured`` and ``spectral``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fractions import Fraction
+from typing import NamedTuple
 
-from flexivid.budget.allowance import Allowance
-from flexivid.budget.schedule import MAX_STEPS, REUSE, Schedule
-from flexivid.budget.scores import ScoredPlan, ScoreTable, affordable_rows, best_row
-from flexivid.budget.search import Point, best, frontier, merged
-from flexivid.budget.spectral import Spectrum, activation_choice
-from flexivid.budget.table import ErrorTable, Table
+from flexivid.budget.allowance import Allowance, step_options
+from flexivid.budget.cost import NetworkShape, full_cost, macs
+from flexivid.budget.schedule import MAX_STEPS, Schedule, Step, affordable_cost
+from flexivid.patching.shapes import PatchMode
 
-Planner = Callable[[Allowance, "Table | None"], Schedule]
-TimesOf = Callable[[int], Sequence[float]]  # flow times of so many calls
+PRESETS = {"draft": 0.15, "balanced": 0.4, "full": 1.0}  # fractions; draft is the least possible where that is more
+UNITS = {"gmacs": 10**9, "seconds": 10**6}  # what costs are counted in: MACs, microseconds
 
 FINER_SHARE = 3  # steps of the finest weak mode that each native one should come with, at least
 COARSE_SHARE = 1  # steps of the cheapest mode that each of the finest weak one should come with, at least
 FEWEST_STEPS = 4  # of both weak modes together, where the finer one takes part
 MOST_COARSE = 12  # steps of the cheapest mode for each finer one, at most: more of them add nothing
-TOLERANCE = 0.01  # error of the best velocity that a weak mode may bring (spectral): 1 % of the noise's power
-SPECTRAL_STEPS = 50  # at most
 
 
-def staged(allowance: Allowance, table: Table | None = None) -> Schedule:
-    """Three stages, from the largest patches to native ones, with a number of steps that suits the budget: the default.
-
-    The cheapest mode decides what is shown, the finest weak mode draws most of it, the native mode finishes it. So a
-    native step is taken only where it leaves enough for :data:`FINER_SHARE` steps of the finest weak mode, and one of
-    these only where it leaves enough for :data:`COARSE_SHARE` of the cheapest and :data:`FEWEST_STEPS` in all. What is
-    left buys more of the cheapest. How many steps full compute has does not matter, but full compute itself is native.
-
-    Source:
-        The order: FlexiDiT (arXiv:2502.20126). The shares: measured on moving digits and on real footage, docs/LOG.md.
-
-    Example:
-        >>> from flexivid.budget.schedule import Step
-        >>> from flexivid.patching.shapes import PatchMode
-        >>> options = tuple(Step(PatchMode(mode)) for mode in ("1x2x2", "2x2x2", "2x4x4"))
-        >>> allowance = Allowance(options, (100, 40, 10), num_steps=10, affordable=400)
-        >>> str(staged(allowance)), str(staged(allowance._replace(affordable=90)))
-        ('6x2x4x4,6x2x2x2,1x1x2x2', '5x2x4x4,1x2x2x2')
-    """
-    if allowance.affordable >= allowance.full:
-        return allowance.schedule([0] * allowance.num_steps)  # nothing is to be saved
-    options = allowance.options[0], allowance.options[min(1, len(allowance.options) - 1)], allowance.options[-1]
-    native, finer, cheapest = (allowance.costs[allowance.options.index(option)] for option in options)
-    early, middle, late = staged_counts(native, finer, cheapest, allowance.affordable)
-    return Schedule([options[2]] * early + [options[1]] * middle + [options[0]] * late)
-
-
-def staged_counts(native: int, finer: int, cheapest: int, affordable: int) -> tuple[int, int, int]:
-    """How many steps of the cheapest mode, of the finest weak one and of the native one :func:`staged` takes.
+class Amount(NamedTuple):
+    """What may be spent on one video.
 
     Args:
-        native: Cost of a native step, in any unit.
-        finer: Of one of the finest weak mode; likewise ``cheapest``. All may be the same mode.
-        affordable: What all steps may cost together; one of the cheapest is within it.
+        value: A number, or the name of a preset where the unit is ``fraction``.
+        unit: ``fraction`` of the all-native compute, ``gmacs`` (10^9 multiply-accumulates) or ``seconds``.
 
     Example:
-        >>> staged_counts(100, 40, 10, 400), staged_counts(100, 40, 10, 90)
-        ((6, 6, 1), (5, 1, 0))
+        >>> Amount("draft"), Amount(1.5, "seconds")
+        (Amount(value='draft', unit='fraction'), Amount(value=1.5, unit='seconds'))
     """
-    with_coarse = finer + COARSE_SHARE * cheapest
-    late = min(MAX_STEPS, affordable // (native + FINER_SHARE * with_coarse))
-    left = affordable - late * native
-    middle = min(MAX_STEPS, left // with_coarse) if cheapest < finer else 0
-    if middle == 1 and finer + (FEWEST_STEPS - 1) * cheapest > left:
-        middle = 0
-    left -= middle * finer
-    early = min(left // cheapest, MOST_COARSE * (late + middle + 1)) if cheapest < native else 0
-    if not late and not middle and not early:
-        late = 1  # an allowance pays for one call of its cheapest option
-    return early, middle, late
+
+    value: float | str
+    unit: str = "fraction"
 
 
-def spectral(allowance: Allowance, spectrum: Spectrum, times_of: TimesOf) -> Schedule:
-    """The cheapest mode at each call whose lost detail is still hidden by noise, in as many steps as can be paid.
+def number_or_preset(word: float | str) -> float | str:
+    """A budget as it is written: a number, or the name of a preset.
 
-    More steps and finer modes grow with the budget together. What is left refines the last calls, one after the other.
-    A budget too small for this is spent on the cheapest mode.
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+        >>> number_or_preset("0.25"), number_or_preset("draft")
+        (0.25, 'draft')
+    """
+    try:
+        return float(word) if isinstance(word, str) and word not in PRESETS else word
+    except ValueError:
+        raise ValueError(
+            f"got budget {word!r}; expected a fraction in (0, 1] or one of {', '.join(PRESETS)}; change it"
+        ) from None
+
+
+def allowance_for(
+    amount: Amount,
+    options: Sequence[Step],
+    costs: Mapping[PatchMode, float],
+    *,
+    num_steps: int,
+    plain_calls: Collection[int] = (),
+    keep_steps: bool = True,
+) -> Allowance:
+    """What an amount allows one video.
 
     Args:
-        allowance: Options and what may be spent.
-        spectrum: Power of the data.
-        times_of: Flow times of the calls, given their number.
+        amount: What may be spent.
+        options: From ``step_options``.
+        costs: Of one call in each mode: MACs, or seconds where the amount is in seconds.
+        num_steps: Calls of the network at full compute.
+        plain_calls: Calls that have no guidance, in native steps too.
+        keep_steps: Whether a schedule must have ``num_steps`` calls; if not, a budget below that of the cheapest mode
+            throughout is met by fewer.
 
-    Source:
-        Activation times: SPEED (arXiv:2605.18736), see ``budget.spectral``.
+    Raises:
+        ValueError: If the amount is out of range, or below the least possible, which is named.
 
     Example:
-        >>> from flexivid.budget.schedule import Step
-        >>> from flexivid.patching.shapes import PatchMode
-        >>> options = tuple(Step(PatchMode(mode)) for mode in ("1x2x2", "1x4x4", "2x4x4"))
-        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
-        >>> allowance = Allowance(options, (100, 40, 10), num_steps=10, affordable=280)
-        >>> str(spectral(allowance, spectrum, lambda calls: [1 - call / calls for call in range(calls)]))
-        '1x1x4x4,2x1x2x2'
+        >>> native, weak = Step(PatchMode("1x2x2")), Step(PatchMode("2x4x4"))
+        >>> costs = {native.mode: 0.2, weak.mode: 0.03}
+        >>> allowance = allowance_for(Amount(1.5, "seconds"), [native, weak], costs, num_steps=20)
+        >>> allowance.costs, allowance.affordable
+        ((200000, 30000), 1500000)
     """
-    modes = [step.modes[0] for step in allowance.options]
-    choice = [len(modes) - 1]
-    for calls in range(1, SPECTRAL_STEPS + 1):
-        found = activation_choice(spectrum, modes, times_of(calls), TOLERANCE)
-        if sum(allowance.costs[option] for option in found) > allowance.affordable:
-            break
-        choice = found
-    part = allowance._replace(num_steps=len(choice), plain_calls=frozenset())
-    left = part.affordable - sum(part.costs[option] for option in choice)
-    for call in reversed(range(len(choice))):
-        while choice[call] and part.costs[choice[call] - 1] - part.costs[choice[call]] <= left:
-            left -= part.costs[choice[call] - 1] - part.costs[choice[call]]
-            choice[call] -= 1
-    return part.schedule(choice)
+    if amount.unit == "seconds":
+        costs = {mode: math.ceil(_exact(seconds) * UNITS["seconds"]) for mode, seconds in costs.items()}
+    allowance = _priced(options, costs, num_steps, frozenset(plain_calls))
+    cheapest = sum(row[-1] for row in allowance.rows) if keep_steps else allowance.costs[-1]
+    if amount.unit == "fraction":
+        guided = options[0].guide_mode is not None
+        native_cost = int(costs[options[0].modes[0]])
+        full = full_cost(native_cost, guided=guided, num_steps=num_steps, plain_calls=plain_calls)
+        least = -(-cheapest * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
+        affordable = affordable_cost(_share(amount.value, least), full)
+        words = f"budget {amount.value}", f"{least}", "the budget or use a model with larger patches"
+    else:
+        affordable = _whole_units(float(amount.value), amount.unit)
+        least_written = _rounded_up(cheapest, UNITS[amount.unit])
+        words = f"--budget-{amount.unit} {amount.value:g}", f"{least_written} for one video", "it or take fewer steps"
+    if cheapest > affordable:
+        raise ValueError(
+            f"got {words[0]}; expected at least {words[1]}, which is {'every' if keep_steps else 'one'} step in the"
+            f" cheapest mode {allowance.options[-1].mode}; raise {words[2]}"
+        )
+    return allowance.within(affordable)
 
 
-def weak_first(allowance: Allowance, table: Table | None = None) -> Schedule:
+def for_budget(
+    budget: float,
+    config: NetworkShape,
+    size: tuple[int, int, int],
+    *,
+    num_steps: int = 20,
+    guided: bool = False,
+    modes: Sequence[str | PatchMode] | None = None,
+) -> Schedule:
+    """The best weak-first schedule whose cost does not exceed the budget, see :func:`weak_first`.
+
+    Args:
+        budget: Fraction of the all-native cost, in (0, 1].
+        config: Shape of the network, e.g. a ``FlexiDiTConfig``.
+        size: Latent size (t, h, w).
+        num_steps: Calls of the network (solver steps).
+        guided: Whether every step has guidance by its own mode (the fraction stays the same).
+        modes: Modes that may be used; ``None`` = all the network has. The native one is always allowed.
+
+    Returns:
+        A schedule of ``num_steps`` steps with ``budget_of(...) <= budget``.
+
+    Raises:
+        ValueError: If the budget is outside (0, 1] or below the least possible, which is named.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig, budget_of
+        >>> config = FlexiDiTConfig(width=192, depth=6, num_heads=3, modes=("1x2x2", "2x2x2", "1x4x4", "2x4x4"))
+        >>> schedule = for_budget(0.25, config, (8, 16, 16), num_steps=20)
+        >>> str(schedule), round(budget_of(schedule, config, (8, 16, 16)), 3)
+        ('16x2x4x4,1x2x2x2,3x1x2x2', 0.246)
+    """
+    options = step_options(config, guided=guided, modes=modes)
+    costs = {mode: macs(config, size, mode) for step in options for mode in step.modes}
+    allowance = allowance_for(Amount(budget), options, costs, num_steps=num_steps)
+    return allowance.schedule(weak_first(allowance))
+
+
+def weak_first(allowance: Allowance) -> list[int]:
     """As many native steps as can be paid, then of the next finer mode, and so on; the cheapest ones come first.
 
     Source:
         FlexiDiT (arXiv:2502.20126): weak steps first, powerful ones last.
 
     Example:
-        >>> from flexivid.budget.schedule import Step
-        >>> from flexivid.patching.shapes import PatchMode
-        >>> options = tuple(Step(PatchMode(mode)) for mode in ("1x2x2", "1x4x4", "2x4x4"))
-        >>> allowance = Allowance(options, (100, 40, 10), num_steps=10, affordable=400)
-        >>> str(weak_first(allowance)), str(three_phase(allowance))
-        ('6x2x4x4,1x1x4x4,3x1x2x2', '2x1x2x2,6x2x4x4,1x1x4x4,1x1x2x2')
+        >>> allowance = Allowance((), (100, 40, 10), num_steps=10, affordable=400)
+        >>> weak_first(allowance), three_phase(allowance)
+        ([2, 2, 2, 2, 2, 2, 1, 0, 0, 0], [0, 0, 2, 2, 2, 2, 2, 2, 1, 0])
     """
-    return allowance.schedule(_filled(allowance, [], []))
+    return _refined(allowance, [], [])
 
 
-def three_phase(allowance: Allowance, table: Table | None = None) -> Schedule:
+def three_phase(allowance: Allowance) -> list[int]:
     """Native, weak, native: as :func:`weak_first`, but half of the native steps come at the beginning.
 
     Source:
         SRDiffusion (the large model in the earliest steps) and FlowBlending (in the earliest and the latest).
     """
+    cheapest = len(allowance.costs) - 1
     for count in range(allowance.num_steps, -1, -1):
         late = [0] * (count // 2)
         early = [0] * (count - len(late))
-        middle = [-1] * (allowance.num_steps - count)
-        if sum(row[option] for row, option in zip(allowance.rows, early + middle + late, strict=True)) <= (
-            allowance.affordable
-        ):
+        choice = [*early, *[cheapest] * (allowance.num_steps - count), *late]
+        if _cost(allowance, choice) <= allowance.affordable:
             break
-    return allowance.schedule(_filled(allowance, early, late))
+    return _refined(allowance, early, late)
 
 
-def fewer_steps(allowance: Allowance, table: Table | None = None) -> Schedule:
+def staged(allowance: Allowance) -> list[int]:
+    """Three stages, from the largest patches to native ones, with a number of steps that suits the budget: the default.
+
+    The cheapest mode decides what is shown, the finest weak mode draws most of it, the native mode finishes it. So a
+    native step is taken only where it leaves enough for :data:`FINER_SHARE` steps of the finest weak mode, and one of
+    these only where it leaves enough for :data:`COARSE_SHARE` of the cheapest and :data:`FEWEST_STEPS` in all. The rest
+    buys more of the cheapest. How many steps full compute has does not matter, but full compute itself is native.
+
+    Source:
+        The order: FlexiDiT (arXiv:2502.20126). The shares: measured on moving digits and on real footage, docs/LOG.md.
+
+    Example:
+        >>> allowance = Allowance((), (100, 40, 10), num_steps=10, affordable=400)
+        >>> staged(allowance), staged(allowance._replace(affordable=90))
+        ([2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0], [2, 2, 2, 2, 2, 1])
+    """
+    if allowance.affordable >= allowance.full:
+        return [0] * allowance.num_steps  # nothing is to be saved
+    costs, last = allowance.costs, len(allowance.costs) - 1
+    native, finer, cheapest = costs[0], costs[min(1, last)], costs[last]
+    with_coarse = finer + COARSE_SHARE * cheapest
+    late = min(MAX_STEPS, allowance.affordable // (native + FINER_SHARE * with_coarse))
+    unspent = allowance.affordable - late * native
+    middle = min(MAX_STEPS, unspent // with_coarse) if cheapest < finer else 0
+    if middle == 1 and finer + (FEWEST_STEPS - 1) * cheapest > unspent:
+        middle = 0
+    unspent -= middle * finer
+    early = min(unspent // cheapest, MOST_COARSE * (late + middle + 1)) if cheapest < native else 0
+    if not late and not middle and not early:
+        late = 1  # an allowance pays for one call of its cheapest option
+    return [last] * early + [min(1, last)] * middle + [0] * late
+
+
+def fewer_steps(allowance: Allowance) -> list[int]:
     """Native steps alone, as many as can be paid: what a budget has to be better than.
 
     Raises:
         ValueError: If not even one can be paid.
 
     Example:
-        >>> from flexivid.budget.schedule import Step
-        >>> from flexivid.patching.shapes import PatchMode
-        >>> options = tuple(Step(PatchMode(mode)) for mode in ("1x2x2", "2x4x4"))
-        >>> str(fewer_steps(Allowance(options, (100, 10), num_steps=10, affordable=400)))
-        '4x1x2x2'
+        >>> fewer_steps(Allowance((), (100, 10), num_steps=10, affordable=400))
+        [0, 0, 0, 0]
     """
     count = min(allowance.num_steps, allowance.affordable // allowance.costs[0])
     if count < 1:
@@ -170,111 +232,69 @@ def fewer_steps(allowance: Allowance, table: Table | None = None) -> Schedule:
             f"got a budget of {share:.2g} native steps for the planner fewer_steps; expected at least one whole step;"
             " raise the budget or choose another planner"
         )
-    return Schedule([allowance.options[0]] * count)
+    return [0] * count
 
 
-def searched(allowance: Allowance, table: Table | None = None) -> Schedule:
-    """The schedule of least measured error.
-
-    Raises:
-        ValueError: If there is no table, or it lacks an option.
-    """
-    if not isinstance(table, ErrorTable):
-        raise ValueError(
-            "got no table of measured errors, which the planners searched and adaptive go by; expected schedules.json"
-            " beside the checkpoint; run python -m flexivid.search --goal fidelity first, or choose --planner staged"
-        )
-    return searched_over([(allowance, table)])
-
-
-def searched_over(rivals: Sequence[tuple[Allowance, ErrorTable]]) -> Schedule:
-    """The schedule of least expected error among several numbers of steps.
-
-    Args:
-        rivals: For each number of steps what may be spent, the same for all, and what was measured.
-    """
-    point = best(merged(expected_front(*rival) for rival in rivals), rivals[0][0].affordable)
-    assert point is not None, "an allowance pays for its cheapest option throughout"
-    allowance, table = next(rival for rival in rivals if rival[0].num_steps == len(point.choice))
-    return searchable(allowance, table).schedule(point.choice)
-
-
-def searchable(allowance: Allowance, table: ErrorTable) -> Allowance:
-    """The allowance with the option to reuse the last output, if the table knows what that costs in error."""
-    return allowance.with_reuse() if REUSE in table.options else allowance
-
-
-def error_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
-    """The best choices at every cost, with the sums of their calls' errors; options are those of ``searchable``."""
-    whole = searchable(allowance, table)
-    return frontier(table.rows(whole.options), whole.rows, max_switches=table.max_switches)
-
-
-def expected_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
-    """The same, with the errors to be expected of them: see ``ErrorTable.expected``."""
-    return [point._replace(error=table.expected(point.error)) for point in error_front(allowance, table)]
-
-
-def best_scored(allowance: Allowance, table: Table | None = None, *, num_calls: int | None = None) -> ScoredPlan:
-    """The plan whose samples came closest to real videos, of those that were tried and can be paid.
-
-    Args:
-        allowance: Options and what may be spent.
-        table: Scored plans.
-        num_calls: Only plans of so many calls; ``None`` = of any number.
-
-    Raises:
-        ValueError: If none was tried, or none can be paid.
-    """
-    known = isinstance(table, ScoreTable)
-    row = best_row(affordable_rows(table, allowance, num_calls=num_calls)) if known else None  # type: ignore[arg-type]
-    if row is None:
-        reason = "so small a budget" if known else "this model and these settings"
-        raise ValueError(
-            f"got no plan scored against real videos for {reason}, which the planner searched_fvd goes by; expected"
-            " scores in schedules.json beside the checkpoint; run python -m flexivid.search first, or choose --planner"
-            " staged"
-        )
-    return row
-
-
-def searched_fvd(allowance: Allowance, table: Table | None = None) -> Schedule:
-    """The schedule of :func:`best_scored`, without the solver settings that belong to it."""
-    return Schedule.parse(best_scored(allowance, table).steps)
-
-
-PLANNERS: dict[str, Planner] = {
+PLANNERS: dict[str, Callable[[Allowance], list[int]]] = {
     "staged": staged,
     "weak_first": weak_first,
-    "searched": searched,
-    "adaptive": searched,  # what a sample follows until it has changed often enough to be judged by its own changes
     "three_phase": three_phase,
-    "searched_fvd": searched_fvd,
     "fewer_steps": fewer_steps,
 }
-NAMES = (*PLANNERS, "spectral")  # which needs a spectrum and the solver's times beside the allowance
 
 
-def check_planner(name: str) -> str:
-    """Return the name.
-
-    Raises:
-        ValueError: If there is no such planner.
-    """
-    if name not in NAMES:
-        raise ValueError(f"got planner {name!r}; expected one of {', '.join(NAMES)}; choose one")
-    return name
-
-
-def _filled(allowance: Allowance, early: Sequence[int], late: Sequence[int]) -> list[int]:
-    """A choice between given ones: as many of the finest option at the end as can be paid, then of the next finer."""
+def _refined(allowance: Allowance, early: Sequence[int], late: Sequence[int]) -> list[int]:
+    """Fill the steps between ``early`` and ``late`` from the end, the finest option first, while it can be paid."""
     rows, end = allowance.rows, allowance.num_steps - len(late)
-    cheapest = len(allowance.options) - 1
+    cheapest = len(allowance.costs) - 1
     choice = [*early, *[cheapest] * (end - len(early)), *late]
-    left = allowance.affordable - sum(row[option] for row, option in zip(rows, choice, strict=True))
+    unspent = allowance.affordable - _cost(allowance, choice)
     for option in range(cheapest):
-        while end > len(early) and rows[end - 1][option] - rows[end - 1][cheapest] <= left:
+        while end > len(early) and rows[end - 1][option] - rows[end - 1][cheapest] <= unspent:
             end -= 1
-            left -= rows[end][option] - rows[end][cheapest]
+            unspent -= rows[end][option] - rows[end][cheapest]
             choice[end] = option
     return choice
+
+
+def _cost(allowance: Allowance, choice: Sequence[int]) -> int:
+    return sum(row[option] for row, option in zip(allowance.rows, choice, strict=True))
+
+
+def _priced(
+    options: Sequence[Step], costs: Mapping[PatchMode, float], num_steps: int, plain_calls: frozenset[int]
+) -> Allowance:
+    """Options with their costs, native first, then falling; one that costs more than native is of no use."""
+    if not 1 <= num_steps <= MAX_STEPS:
+        raise ValueError(f"got {num_steps} steps; expected 1 to {MAX_STEPS}; change num_steps")
+    native, prices = options[0], {step: int(sum(costs[mode] for mode in step.modes)) for step in options}
+    useful = [step for step in options if prices[step] <= prices[native]]
+    useful.sort(key=lambda step: (step != native, -prices[step]))
+    plain_costs = tuple(int(costs[step.modes[0]]) for step in useful)
+    return Allowance(tuple(useful), tuple(prices[s] for s in useful), num_steps, 0, plain_costs, plain_calls)
+
+
+def _share(budget: float | str, least: float) -> float:
+    budget = number_or_preset(budget)
+    if isinstance(budget, str):
+        return max(PRESETS[budget], least)
+    if not 0 < budget <= 1:
+        raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
+    return budget
+
+
+def _whole_units(amount: float, unit: str) -> int:
+    if not (amount > 0 and math.isfinite(amount)):
+        raise ValueError(f"got --budget-{unit} {amount:g}; expected a number above 0, for one video; change it")
+    return math.floor(_exact(amount) * UNITS[unit])
+
+
+def _exact(number: float) -> Fraction:
+    """The number as it is written in decimals, so that a limit that was printed can be met."""
+    return Fraction(repr(float(number)))
+
+
+def _rounded_up(cost: int, unit: int) -> str:
+    """``cost / unit`` to four digits, not below it."""
+    digits = max(0, len(str(cost)) - 4)
+    return f"{float(Fraction(-(-cost // 10**digits) * 10**digits, unit)):.12g}"

@@ -1,4 +1,4 @@
-"""Which patch mode each solver step uses, what that costs, and the schedule a budget buys. No torch.
+"""Which patch mode each solver step uses, and what that costs. No torch.
 
 A schedule is a tuple of steps, one for every call of the network that the solver makes (Heun makes two a step). Its
 budget is its cost over that of the all-native schedule with as many steps and the same guidance.
@@ -50,7 +50,7 @@ class Step(NamedTuple):
         return "+".join(map(str, self.modes)) or "reuse"
 
 
-REUSE = Step(None)  # the output of the last call again: what caches do (BudCache, 2606.13496, searches where)
+REUSE = Step(None)  # the output of the last call again, as caches do (BudCache, 2606.13496, searches where)
 
 
 class Schedule(tuple[Step, ...]):
@@ -98,10 +98,6 @@ class Schedule(tuple[Step, ...]):
     def runs(self) -> list[tuple[int, Step]]:
         """Counts of equal neighbours, in order."""
         return [(len(list(group)), step) for step, group in groupby(self)]
-
-    def guided(self, guide_mode: PatchMode | None = None) -> Schedule:
-        """The same schedule with guidance at every step, by ``guide_mode`` or each step's own mode."""
-        return Schedule(step if step == REUSE else Step(step.mode, guide_mode or step.mode) for step in self)
 
     @property
     def short(self) -> str:
@@ -184,66 +180,6 @@ def budget_of(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, i
     return schedule_macs(schedule, config, size) / (branches * macs(config, size))
 
 
-def least_budget(config: NetworkShape, size: tuple[int, int, int]) -> float:
-    """The budget of the cheapest mode at every step: nothing less is possible."""
-    return min(macs(config, size, mode) for mode in config.modes) / macs(config, size)
-
-
-def for_budget(
-    budget: float,
-    config: NetworkShape,
-    size: tuple[int, int, int],
-    *,
-    num_steps: int = 20,
-    guided: bool = False,
-    modes: Sequence[str | PatchMode] | None = None,
-) -> Schedule:
-    """The best weak-first schedule whose cost does not exceed the budget.
-
-    Best = as many native steps as can be paid with the cheapest mode elsewhere; then, of what is left, as many steps of
-    the next finer mode as can be paid, and so on. Several weak modes may be mixed; the cheapest ones come first.
-
-    Args:
-        budget: Fraction of the all-native cost, in (0, 1].
-        config: Shape of the network, e.g. a ``FlexiDiTConfig``.
-        size: Latent size (t, h, w).
-        num_steps: Calls of the network (solver steps).
-        guided: Whether every step has guidance by its own mode (the fraction stays the same).
-        modes: Modes that may be used; ``None`` = all the network has. The native one is always allowed.
-
-    Returns:
-        A schedule of ``num_steps`` steps with ``budget_of(...) <= budget``.
-
-    Raises:
-        ValueError: If the budget is outside (0, 1] or below the least possible, which is named.
-
-    Example:
-        >>> from flexivid import FlexiDiTConfig
-        >>> config = FlexiDiTConfig(width=192, depth=6, num_heads=3, modes=("1x2x2", "2x2x2", "1x4x4", "2x4x4"))
-        >>> schedule = for_budget(0.25, config, (8, 16, 16), num_steps=20)
-        >>> str(schedule), round(budget_of(schedule, config, (8, 16, 16)), 3)
-        ('16x2x4x4,1x2x2x2,3x1x2x2', 0.246)
-    """
-    if not 0 < budget <= 1:
-        raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
-    if not 1 <= num_steps <= MAX_STEPS:
-        raise ValueError(f"got {num_steps} steps; expected 1 to {MAX_STEPS}; change num_steps")
-    allowed = {config.mode(None), *(config.mode(mode) for mode in (config.modes if modes is None else modes))}
-    finest_first = sorted(allowed, key=lambda mode: (-macs(config, size, mode), mode != config.mode(None)))
-    native = macs(config, size)
-    useful = [mode for mode in finest_first if macs(config, size, mode) <= native]
-    costs = [macs(config, size, mode) for mode in useful]
-    affordable = affordable_cost(budget, num_steps * native)
-    if num_steps * costs[-1] > affordable:
-        least = -(-costs[-1] * 10_000 // native) / 10_000  # rounded up in whole numbers, so that it can be met
-        raise ValueError(
-            f"got budget {budget}; expected at least {least}, which is every step in the cheapest mode {useful[-1]};"
-            " raise the budget or use a model with larger patches"
-        )
-    counts = greedy_counts(costs, num_steps, affordable)
-    return weak_first(list(zip(useful, counts, strict=True))[::-1], guided=guided)
-
-
 def affordable_cost(budget: float, full: int) -> int:
     """The largest cost with ``cost / full <= budget``, rounded as ``budget_of`` rounds.
 
@@ -253,19 +189,3 @@ def affordable_cost(budget: float, full: int) -> int:
     """
     cost = math.floor((Fraction(budget) + Fraction(math.nextafter(budget, 2))) / 2 * full)
     return cost if cost / full <= budget else cost - 1
-
-
-def greedy_counts(costs: Sequence[int], num_steps: int, affordable: int) -> list[int]:
-    """Counts, finest first, that are lexicographically largest within the budget; ``costs`` falls.
-
-    Example:
-        >>> greedy_counts([100, 40, 10], 10, 400)
-        [3, 1, 6]
-    """
-    counts, cheapest = [], costs[-1]
-    for cost in costs[:-1]:
-        spare = affordable - num_steps * cheapest
-        count = min(num_steps, spare // (cost - cheapest)) if cost > cheapest else num_steps
-        counts.append(count)
-        num_steps, affordable = num_steps - count, affordable - count * cost
-    return [*counts, num_steps]

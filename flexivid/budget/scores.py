@@ -1,7 +1,7 @@
-"""Plans that were sampled and held against real videos, as plain data. No torch.
+"""Plans whose samples were compared with real videos, as plain data. No torch.
 
-What the planner ``searched_fvd`` chooses from. Kept in ``schedules.json`` beside the error tables; how a plan is scored
-is the pipeline's business.
+The planner ``searched_fvd`` chooses from them. They are stored in ``schedules.json`` beside the error tables;
+``flexivid.calibration`` scores them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ScoredPlan(NamedTuple):
     Args:
         steps: The schedule as text, exactly as it was run.
         sampling: Settings that belong to the plan, where they differ from the table's: ``solver``, ``shift``,
-            ``guidance_scale``.
+            ``guidance_scale``, ``weak_guidance_scale``.
         fvd: Frechet distance.
         low: Lower end of its 95 % interval. Likewise ``high``.
         num_videos: Samples it was measured on. Only plans with equally many are compared.
@@ -73,7 +73,7 @@ class ScoreTable(NamedTuple):
 
 
 def affordable_rows(table: ScoreTable, allowance: Allowance, *, num_calls: int | None = None) -> list[ScoredPlan]:
-    """The plans that an allowance pays for, the cheapest first. Only those with the most videos behind them count.
+    """The plans that an allowance pays for, the cheapest first; of these, the ones that were scored on the most videos.
 
     Args:
         table: Scored plans.
@@ -88,12 +88,12 @@ def affordable_rows(table: ScoreTable, allowance: Allowance, *, num_calls: int |
         >>> [row.steps for row in affordable_rows(ScoreTable("m", {}, rows, {}), allowance)]
         ['1x1x2x2', '2x1x2x2']
     """
-    known = set(allowance.options) | {step.plain for step in allowance.options}
+    options = set(allowance.options) | {step.plain for step in allowance.options}
     most = max((row.num_videos for row in table.rows), default=0)
     priced = []
     for row in table.rows:
         steps = Schedule.parse(row.steps)
-        possible = {step for step in steps if step.modes} <= known and num_calls in (None, len(steps))
+        possible = {step for step in steps if step.modes} <= options and num_calls in (None, len(steps))
         if possible and row.num_videos == most and (cost := allowance.cost(steps)) <= allowance.affordable:
             priced.append((cost, row.fvd, row))
     return [row for *_, row in sorted(priced, key=lambda entry: entry[:2])]

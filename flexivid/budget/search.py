@@ -30,7 +30,7 @@ class Point(NamedTuple):
 
 
 class _Front(NamedTuple):
-    """Partial choices, cost rising and error falling; ``trail`` says where each is written down."""
+    """Partial choices, cost rising and error falling; ``trail`` is the backpointer of each."""
 
     cost: np.ndarray  # int64 (n,)
     error: np.ndarray  # float64 (n,)
@@ -38,7 +38,7 @@ class _Front(NamedTuple):
 
 
 class _Trails:
-    """Every partial choice as its last option and the trail before it: points share their beginnings."""
+    """Backpointers of the dynamic program: entry i holds its option and the entry before it."""
 
     def __init__(self) -> None:
         self._options: list[np.ndarray] = []
@@ -128,17 +128,17 @@ def _nothing() -> _Front:
 
 
 def _prune(fronts: Iterable[_Front]) -> _Front:
-    """What no other point beats; of equals the first."""
+    """Points that no other beats in both cost and error; of equals the first."""
     cost, error, trail = (np.concatenate(column) for column in zip(*fronts, strict=True))
     order = np.lexsort((error, cost))  # stable: equals stay in the order given
     cost, error, trail = cost[order], error[order], trail[order]
     best_before = np.concatenate(([np.inf], np.minimum.accumulate(error)[:-1]))
-    kept = error < best_before
-    return _Front(cost[kept], error[kept], trail[kept])
+    is_better = error < best_before
+    return _Front(cost[is_better], error[is_better], trail[is_better])
 
 
 def outlooks(errors: Sequence[Sequence[float]], costs: Costs) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What can still be had from each step on: costs, rising, and the least error that each buys, falling.
+    """The front of the remaining steps, from each step on: costs, rising, and the least error that each buys.
 
     Args:
         errors: As in :func:`frontier`.
@@ -154,11 +154,11 @@ def outlooks(errors: Sequence[Sequence[float]], costs: Costs) -> list[tuple[np.n
     prices = _price_rows(errors, costs)
     _check(errors, prices, None)
     front = _nothing()
-    found = [front]
+    fronts = [front]
     for row, price in zip(reversed(errors), reversed(prices), strict=True):
         front = _prune([_Front(front.cost + price[o], front.error + row[o], front.trail) for o in range(len(price))])
-        found.insert(0, front)
-    return [(front.cost, front.error) for front in found]
+        fronts.insert(0, front)
+    return [(front.cost, front.error) for front in fronts]
 
 
 def merged(fronts: Iterable[Sequence[Point]]) -> list[Point]:
@@ -168,11 +168,11 @@ def merged(fronts: Iterable[Sequence[Point]]) -> list[Point]:
         >>> [point.cost for point in merged([[Point(1, 5.0, (1,)), Point(3, 2.0, (0,))], [Point(2, 2.0, (1, 1))]])]
         [1, 2]
     """
-    kept: list[Point] = []
-    for point in sorted((point for front in fronts for point in front), key=lambda point: (point.cost, point.error)):
-        if not kept or point.error < kept[-1].error:
-            kept.append(point)
-    return kept
+    front: list[Point] = []
+    for point in sorted((point for points in fronts for point in points), key=lambda point: (point.cost, point.error)):
+        if not front or point.error < front[-1].error:
+            front.append(point)
+    return front
 
 
 def best(front: Sequence[Point], affordable: float) -> Point | None:
@@ -182,12 +182,12 @@ def best(front: Sequence[Point], affordable: float) -> Point | None:
         >>> best([Point(2, 6.0, (1, 1)), Point(5, 1.0, (0, 1))], 4).choice
         (1, 1)
     """
-    place = bisect_right([point.cost for point in front], affordable)
-    return front[place - 1] if place else None
+    count = bisect_right([point.cost for point in front], affordable)
+    return front[count - 1] if count else None
 
 
 def winners(front: Sequence[Point], limits: Iterable[float]) -> list[Point]:
-    """What :func:`best` gives for each of several limits, each point once.
+    """The points that :func:`best` gives for several limits, each once.
 
     Example:
         >>> winners([Point(2, 6.0, (1, 1)), Point(5, 1.0, (0, 1))], [1, 2, 4, 9])
@@ -197,7 +197,7 @@ def winners(front: Sequence[Point], limits: Iterable[float]) -> list[Point]:
 
 
 def check_switches(max_switches: int | None) -> None:
-    """Refuse a limit that is none.
+    """Refuse a limit below 0.
 
     Raises:
         ValueError: If it is below 0.

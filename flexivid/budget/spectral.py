@@ -1,4 +1,4 @@
-"""When a patch mode may be used, in closed form, from the power spectrum of the data. No search, no torch.
+"""From when on a patch mode may be used, in closed form, by the power spectrum of the data. No search, no torch.
 
 Noise hides the fine structure of the data first. A mode that cannot represent a frequency costs nothing while noise
 hides that frequency, so each mode has an *activation time* above which it may replace the native one.
@@ -20,14 +20,19 @@ Frequencies are in cycles per latent cell, in [0, 1/2].
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from flexivid.budget.allowance import Allowance
 from flexivid.patching.shapes import PatchMode, Size3
 
 AXES = ("t", "h", "w")
+TOLERANCE = 0.01  # error of the best velocity that a weak mode may bring: 1 % of the noise's power
+MOST_STEPS = 50
+
+TimesOf = Callable[[int], Sequence[float]]  # flow times of so many calls
 
 
 class Spectrum(NamedTuple):
@@ -108,35 +113,8 @@ class Spectrum(NamedTuple):
         return spectrum
 
 
-def activation_time(power: float, delta: float) -> float:
-    """Time above which a frequency may be missing: the best velocity there differs from noise by less than ``delta``.
-
-    Args:
-        power: Power of the data at the frequency, >= 0, where the noise of the process has power 1.
-        delta: Tolerated squared error, > 0. Typical values are 0.003 to 0.1.
-
-    Returns:
-        Time in [0, 1) on the flow path. It rises with ``power`` and falls with ``delta``; 0 for ``delta >= 1 + power``.
-
-    Raises:
-        ValueError: If ``delta`` is not above 0.
-
-    Source:
-        SPEED (arXiv:2605.18736, eq. 9).
-
-    Example:
-        >>> [round(activation_time(power, 0.01), 2) for power in (0.0, 0.0032, 0.18, 1.15)]
-        [0.0, 0.36, 0.82, 0.94]
-        >>> activation_time(1.0, 2.0)
-        0.0
-    """
-    check_delta(delta)
-    room = power * (1 + power - delta)
-    return 1 / (1 + math.sqrt(delta / room)) if room > 0 else 0.0
-
-
 def delta_at(power: float, time: float) -> float:
-    """Squared error of leaving out a frequency at a time: the inverse of :func:`activation_time`.
+    """Squared error of leaving out a frequency at a time.
 
     Args:
         power: Power of the data at the frequency, >= 0, where the noise of the process has power 1.
@@ -146,7 +124,7 @@ def delta_at(power: float, time: float) -> float:
         In [0, 1 + power]: 0 at time 1, rising as time falls and with ``power``.
 
     Example:
-        >>> round(delta_at(0.18, activation_time(0.18, 0.01)), 6), delta_at(0.5, 1.0), delta_at(0.5, 0.0)
+        >>> round(delta_at(0.18, 0.82), 3), delta_at(0.5, 1.0), delta_at(0.5, 0.0)
         (0.01, 0.0, 1.5)
     """
     signal = (1 - time) ** 2 * power
@@ -178,29 +156,8 @@ def lost_power(spectrum: Spectrum, native: PatchMode, mode: PatchMode) -> float:
     return max(spectrum.power_at(axis, 0.5 / growth) if growth > 1 else 0.0 for axis, growth in enumerate(growths))
 
 
-def mode_activation(spectrum: Spectrum, native: PatchMode, mode: PatchMode, delta: float) -> float:
-    """Time above which a mode may replace the native one: the latest over the axes along which it is larger.
-
-    Args:
-        spectrum: Of the data.
-        native: The native mode, which may be used at any time.
-        mode: The mode.
-        delta: Tolerated squared error, > 0.
-
-    Returns:
-        Flow time in [0, 1); 0 for the native mode.
-
-    Example:
-        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
-        >>> native = PatchMode("1x2x2")
-        >>> [round(mode_activation(spectrum, native, PatchMode(mode), 0.01), 2) for mode in ("1x2x2", "2x2x2", "2x4x4")]
-        [0.0, 0.77, 0.88]
-    """
-    return activation_time(lost_power(spectrum, native, mode), delta)
-
-
 def spectral_errors(spectrum: Spectrum, modes: Sequence[PatchMode], times: Sequence[float]) -> list[list[float]]:
-    """What each mode would lose at each call, in the form that ``flexivid.budget.search.frontier`` takes.
+    """Squared error of each mode at each call, in the form that ``flexivid.budget.search.frontier`` takes.
 
     Args:
         spectrum: Of the data.
@@ -245,21 +202,46 @@ def activation_choice(
         >>> activation_choice(spectrum, modes, [1.0, 0.9, 0.8, 0.5], delta=0.01)
         [2, 2, 1, 0]
     """
-    check_delta(delta)
+    if not 0 < delta < math.inf:
+        raise ValueError(f"got delta {delta}; expected a number above 0, such as 0.01; change it")
     errors = spectral_errors(spectrum, modes, times)
     return [max(option for option, error in enumerate(row) if error <= delta) for row in errors]
 
 
-def check_delta(delta: float) -> float:
-    """Return the tolerance.
+def spectral(allowance: Allowance, spectrum: Spectrum, times_of: TimesOf) -> list[int]:
+    """The cheapest mode at each call whose lost detail is still hidden by noise, in as many steps as can be paid.
 
-    Raises:
-        ValueError: If it is not above 0.
+    More steps and finer modes grow with the budget together. The rest refines the last calls, one after the other.
+    A budget too small for this is spent on the cheapest mode.
+
+    Args:
+        allowance: Options and what may be spent.
+        spectrum: Power of the data.
+        times_of: Flow times of the calls, given their number.
+
+    Source:
+        Activation times: SPEED (arXiv:2605.18736).
 
     Example:
-        >>> check_delta(0.01)
-        0.01
+        >>> from flexivid.budget.schedule import Step
+        >>> from flexivid.patching.shapes import PatchMode
+        >>> options = tuple(Step(PatchMode(mode)) for mode in ("1x2x2", "1x4x4", "2x4x4"))
+        >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
+        >>> allowance = Allowance(options, (100, 40, 10), num_steps=10, affordable=280)
+        >>> spectral(allowance, spectrum, lambda calls: [1 - call / calls for call in range(calls)])
+        [1, 0, 0]
     """
-    if not 0 < delta < math.inf:
-        raise ValueError(f"got delta {delta}; expected a number above 0, such as 0.01; change it")
-    return delta
+    modes = [step.modes[0] for step in allowance.options]
+    choice = [len(modes) - 1]
+    for calls in range(1, MOST_STEPS + 1):
+        refined = activation_choice(spectrum, modes, times_of(calls), TOLERANCE)
+        if sum(allowance.costs[option] for option in refined) > allowance.affordable:
+            break
+        choice = refined
+    costs = allowance.costs
+    unspent = allowance.affordable - sum(costs[option] for option in choice)
+    for call in reversed(range(len(choice))):
+        while choice[call] and costs[choice[call] - 1] - costs[choice[call]] <= unspent:
+            unspent -= costs[choice[call] - 1] - costs[choice[call]]
+            choice[call] -= 1
+    return choice

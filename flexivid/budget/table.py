@@ -1,7 +1,7 @@
 """What was measured of a model, as plain data beside its checkpoint: ``schedules.json``. No torch.
 
-An error table for each setting of the sampler: how much error each option brings at each step, how strongly samples
-changed there, and the protocol that says whether a table may be used. How it is measured is the pipeline's business.
+There is an error table for each setting of the sampler: how much error each option brings at each step, how strongly
+samples changed there, and the protocol that says whether a table may be used. ``flexivid.calibration`` measures them.
 The file holds score tables too (``budget.scores``).
 """
 
@@ -80,11 +80,11 @@ class ErrorTable(NamedTuple):
         Raises:
             ValueError: If one was not measured.
         """
-        places = self.places(options)
-        return [[row[place] for place in places] for row in self.errors]
+        columns = self.columns(options)
+        return [[row[column] for column in columns] for row in self.errors]
 
-    def places(self, options: Sequence[Step]) -> list[int]:
-        """Where options stand in the table.
+    def columns(self, options: Sequence[Step]) -> list[int]:
+        """Columns of the table that belong to some options.
 
         Raises:
             ValueError: If one was not measured.
@@ -157,7 +157,7 @@ def _alike(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> 
 
 
 def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
-    """Write tables beside those of other settings of the same model; others who do so at the same time wait.
+    """Write tables beside those of other settings of the same model, under a lock: no search loses another's tables.
 
     Args:
         path: The file, or the folder to put ``schedules.json`` into.
@@ -216,9 +216,9 @@ def _to_plain(table: ErrorTable) -> dict[str, Any]:
 def _from_plain(row: dict[str, Any]) -> ErrorTable:
     options = tuple(option_of(text) for text in row["options"])
     trials = tuple((error, distance) for error, distance in row.get("trials", ()))
-    known = {key: value for key, value in row.items() if key in ErrorTable._fields}  # scores once stood here
+    fields = {key: value for key, value in row.items() if key in ErrorTable._fields}  # old files have scores here
     errors = [[math.inf if value is None else value for value in errors] for errors in row["errors"]]
-    return ErrorTable(**{**known, "options": options, "errors": errors, "trials": trials})
+    return ErrorTable(**{**fields, "options": options, "errors": errors, "trials": trials})
 
 
 def _scores_to_plain(table: ScoreTable) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _scores_to_plain(table: ScoreTable) -> dict[str, Any]:
 
 
 def _scores_from_plain(row: dict[str, Any]) -> ScoreTable:
-    return ScoreTable(**{**row, "rows": tuple(ScoredPlan(**one) for one in row["rows"])})
+    return ScoreTable(**{**row, "rows": tuple(ScoredPlan(**plan) for plan in row["rows"])})
 
 
 def option_of(text: str) -> Step:

@@ -1,10 +1,9 @@
-"""Measures what each option costs in error at each call: one call replaced, native ones after it, compared at the end.
+"""Measures the error of each option at each call: replaces it in a native trajectory and compares the final latents.
 
-The error of an option is thus weighted by all that later native steps repair or amplify. All samples are guided
-trajectories under the sampler's own settings. What single errors add up to is then tried: the schedules they suggest
-for the usual budgets are sampled too, and held against the native samples with the most steps. So at these budgets
-numbers of steps are compared by what was measured, not by a forecast. To use the last output again is measured as one
-more option. All of it fills an ``ErrorTable``.
+So the error of an option includes all that later native steps repair or amplify. All samples are guided trajectories
+under the sampler's own settings. Sums of single errors are only a forecast, so the schedules that they suggest for the
+usual budgets are sampled too, and compared with the native samples with the most steps: at these budgets, numbers of
+steps are compared by measurements. Reusing the last output is one more option. All of it fills an ``ErrorTable``.
 """
 
 from __future__ import annotations
@@ -17,25 +16,24 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
-from flexivid.budget.planners import error_front, searchable
+from flexivid.budget.measured import error_front, searchable
 from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
-from flexivid.budget.units import USUAL_BUDGETS
-from flexivid.diffusion.guidance import Guidance, at_call, guided_output
+from flexivid.diffusion.guidance import at_call
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
 from flexivid.model.checkpoint import fingerprint
-from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.runtime.precision import autocast
-from flexivid.sampling.branches import branch_network
+from flexivid.model.frozen import sampling_calls
+from flexivid.sampling.denoiser import GuidedDenoiser, steps_of
 from flexivid.sampling.generate import start_noise
-from flexivid.sampling.planners import table_settings
-from flexivid.sampling.settings import Settings, fraction_of, labels_for, options_for, plain_calls
+from flexivid.sampling.plan import allowance_of, table_settings
+from flexivid.sampling.settings import Settings, guidance_from, labels_for, options_for, plain_calls
 
+USUAL_BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # whose schedules a search samples and shows
 SEED = 1_000_000  # far from the seeds people sample with
-DIGITS = 6  # kept of a measured number
+DIGITS = 6  # of a stored number
 TRIALS = 1 + len(USUAL_BUDGETS)  # schedules that are sampled, at most: those of these budgets and the cheapest
 STEP_SHARES = (1.0, 0.8, 0.6, 0.4, 0.25, 0.15)  # numbers of steps that are measured, of the full one
 
@@ -57,14 +55,14 @@ class Calibration(NamedTuple):
 
 
 def fewer_steps(num_inference_steps: int) -> list[int]:
-    """Numbers of steps that a search measures, the given one first.
+    """Numbers of steps that a search measures, the full one first.
 
     Example:
         >>> fewer_steps(20), fewer_steps(4)
         ([20, 16, 12, 8, 5, 3], [4, 3, 2, 1])
     """
-    wanted = (max(1, math.floor(share * num_inference_steps + 1e-9)) for share in STEP_SHARES)
-    return list(dict.fromkeys(wanted))
+    counts = (max(1, math.floor(share * num_inference_steps + 1e-9)) for share in STEP_SHARES)
+    return list(dict.fromkeys(counts))
 
 
 @torch.no_grad()
@@ -85,7 +83,7 @@ def calibrate(
         settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
         num_videos: How many trajectories, classes in turn.
         seed: Trajectory i starts from the noise of seed + i.
-        max_switches: Kept in the table, for the planner.
+        max_switches: Stored in the table, for the planner.
         most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
         on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
 
@@ -111,8 +109,8 @@ def calibrate(
         samples.append(batch.follow_native(options[0]).cpu())
         for call in range(calls):
             changes[call].append(batch.changes(call, options))
-            for place, step in enumerate(options[1:], 1):
-                errors[call, place] += batch.deviation(call, step).sum().item() if call or step != REUSE else math.inf
+            for column, step in enumerate(options[1:], 1):
+                errors[call, column] += batch.deviation(call, step).sum().item() if call or step != REUSE else math.inf
     table = ErrorTable(
         model=fingerprint(model),
         settings=table_settings(settings),
@@ -124,7 +122,7 @@ def calibrate(
     )
     trials = []
     most = settings._replace(num_inference_steps=most_steps or settings.num_inference_steps)
-    for point, schedule in _trial_schedules(model, settings, table.check(), fraction_of(model, most, 1.0).full):
+    for point, schedule in _trial_schedules(model, settings, table.check(), allowance_of(model, most).full):
         batches = _batches(model, settings, num_videos, seed, on_calls)
         trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
     if on_calls is not None:  # schedules alike are tried once, the native one not at all
@@ -133,7 +131,7 @@ def calibrate(
 
 
 def measured_options(model: FlexiDiT, settings: Settings) -> list[Step]:
-    """What a call may be: the sampler's options, and the last output again."""
+    """Steps that are measured at each call: the sampler's options, and reusing the last output."""
     return [*options_for(model, settings), REUSE]
 
 
@@ -158,7 +156,7 @@ def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> i
 
 
 def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
-    """Tables whose errors can be compared: each told how far its native samples are from those with the most calls.
+    """Tables whose errors can be compared: each gets the distance of its native samples from those with the most calls.
 
     Args:
         calibrations: Of the same model, videos and seed, with different numbers of steps.
@@ -173,16 +171,16 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
         table._replace(
             distance=away(samples),
             finest=steps,
-            trials=tuple(sorted((_map(error), away(made)) for error, made in ((0.0, samples), *trials))),
+            trials=tuple(sorted((_map(error), away(latents)) for error, latents in ((0.0, samples), *trials))),
         )
         for table, samples, trials in calibrations
     ]
 
 
 def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
-    """The cheapest schedule and those of the usual budgets of ``full``; the native one, which is known, is left out."""
-    whole = fraction_of(model, settings, 1.0)
-    allowance, front = searchable(whole, table), error_front(whole, table)
+    """The cheapest schedule and those of the usual budgets of ``full``, without the native one, which is measured."""
+    allowance = searchable(allowance_of(model, settings), table)
+    front = error_front(allowance_of(model, settings), table)
     limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
     points = [point for point in winners(front, limits) if point != front[-1]]
     return [(point, allowance.schedule(point.choice)) for point in points]
@@ -199,81 +197,68 @@ def _batches(
 
 
 class _Batch:
-    """Trajectories of some seeds: native ones, what becomes of them when one call is another, and any schedule."""
+    """Trajectories of some seeds: native ones, the same with one call replaced, and those of any schedule."""
 
     def __init__(
         self, model: FlexiDiT, settings: Settings, seeds: list[int], labels: Tensor, on_calls: OnCalls | None
     ) -> None:
         self._model, self._settings, self._seeds = model, settings, seeds
-        self._device = next(model.parameters()).device
-        self._network, self._plain = branch_network(model, settings.packing), plain_calls(model, settings)
-        self._guidance = Guidance(settings.guidance_scale, settings.guidance)
-        self._condition = Condition(labels.to(self._device))
-        self._on_calls = on_calls
+        self._labels = labels.to(next(model.parameters()).device)
+        self._plain = plain_calls(model, settings)
+        self._on_calls = on_calls or (lambda count: None)
         self._outputs: list[Tensor] = []
         self._latents: list[Tensor] = []
 
-    def follow(self, schedule: Schedule) -> Tensor:
+    def follow(self, schedule: Sequence[Step]) -> Tensor:
         """Final latents under a schedule."""
-        last: list[Tensor] = []
-
-        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
-            last[:] = [self._again(last[0]) if schedule[i] == REUSE else self._call(i, x, at, schedule[i])]
-            return last[0]
-
-        return self._solve(predict)
+        return self._solve(self._denoiser(schedule))
 
     def follow_native(self, step: Step) -> Tensor:
-        """Final latents with the native step throughout; what happens on the way is kept."""
-        self._step = step
-        self._native = self._solve(self._first)
+        """Final latents with the native step throughout; stores the latents and outputs of all calls."""
+        self._native_steps = [step] * num_calls(self._settings.solver, self._settings.num_inference_steps)
+        denoise = self._denoiser(self._native_steps)
+
+        def predict(call: int, x: Tensor, time: Tensor) -> Tensor:
+            self._latents.append(x.float())
+            self._outputs.append(denoise(call, x, time))
+            return self._outputs[-1]
+
+        self._native = self._solve(predict)
         return self._native
 
-    def deviation(self, call: int, step: Step) -> Tensor:
+    def deviation(self, changed_call: int, step: Step) -> Tensor:
         """Distance of the final latents from the native ones if one call is another step, (b,)."""
+        native = self._native_steps
+        denoise = self._denoiser([*native[:changed_call], step, *native[changed_call + 1 :]])
 
-        def predict(i: int, x: Tensor, at: Tensor) -> Tensor:
-            if i < call:  # as in the native trajectory, which is known
-                return self._outputs[i]
-            if i == call and step == REUSE:
-                return self._again(self._outputs[i - 1])
-            return self._call(i, x, at, step if i == call else self._step)
+        def predict(call: int, x: Tensor, time: Tensor) -> Tensor:
+            if call >= changed_call:
+                return denoise(call, x, time)
+            denoise.last = self._outputs[call]  # as in the native trajectory, which is stored
+            return denoise.last
 
         return _distance(self._solve(predict), self._native).cpu()
 
     def changes(self, call: int, options: Sequence[Step]) -> Tensor:
-        """Third-order change at a call, (options, b); nothing in the first calls."""
+        """Third-order change at a call, (options, b); empty at the first calls."""
         if call < HISTORY:
             return torch.empty(0)
         change = third_change(self._latents[call - HISTORY : call + 1])
         none = torch.zeros(len(self._seeds))
         return torch.stack([patch_change(change, step).cpu() if step.modes else none for step in options])
 
-    def _first(self, i: int, x: Tensor, at: Tensor) -> Tensor:
-        self._latents.append(x.float())
-        self._outputs.append(self._call(i, x, at, self._step))
-        return self._outputs[-1]
-
-    def _call(self, call: int, x: Tensor, at: Tensor, step: Step) -> Tensor:
-        step, guidance = at_call(step, call, self._plain), self._guidance
-        output = guided_output(
-            self._network, x, at, step, condition=self._condition, null=Condition(), guidance=guidance
-        )
-        if self._on_calls is not None:
-            self._on_calls(len(x))
-        return output
-
-    def _again(self, output: Tensor) -> Tensor:
-        """The last output once more, told as a step."""
-        if self._on_calls is not None:
-            self._on_calls(len(output))
-        return output
+    def _denoiser(self, schedule: Sequence[Step]) -> GuidedDenoiser:
+        model, settings = self._model, self._settings
+        steps = [at_call(step, call, self._plain) for call, step in enumerate(schedule)]
+        guidance = guidance_from(model, settings)
+        count = self._on_calls
+        return GuidedDenoiser(model, settings, guidance, self._labels, steps_of(steps), lambda done, step: count(done))
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = process_of(self._model.recipe), self._settings
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
-        noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
-        with autocast(self._device, settings.precision):
+        noise = start_noise(self._model, settings.size, self._seeds).to(self._labels.device)
+        with sampling_calls(self._model, settings.precision):
             return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
 
 
@@ -283,7 +268,7 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _rounded(values: Tensor) -> Any:
-    """Numbers, or nested lists of them, to some digits."""
+    """Numbers, or nested lists of them, rounded."""
     return _map(values.tolist())
 
 

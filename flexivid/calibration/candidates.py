@@ -1,8 +1,7 @@
-"""Which plans are worth sampling: what a search begins with, and what it tries around the best it has seen.
+"""Which plans a search samples: candidates to begin with, and variations of the leaders.
 
-Every plan has large patches first and fine ones last, with a number of steps of its own. How much of a budget goes
-to the first stage, and in which modes, is what the candidates differ in; solver, spacing of times and guidance are then
-varied around the leaders only.
+Every plan has large patches first and fine ones last. Candidates differ in their modes and in the share of the budget
+that goes to the first stage; solver, spacing of times and guidance are varied around the leaders only.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from flexivid.calibration.scoring import plan_from
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import solvers_of
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.plan import Plan
-from flexivid.sampling.settings import Settings, fraction_of
+from flexivid.sampling.plan import Plan, allowance_of
+from flexivid.sampling.settings import Settings
 
 SHARES = (0.15, 0.3, 0.5)  # of a budget that goes to the first stage
 MOST_STEPS = 24  # of a stage in one weak mode
 SHIFTS = (0.5, 2.0)  # times the sampler's
 GUIDANCE = (0.75, 1.25)  # times the sampler's, where it has any
+WEAK_GUIDANCE = (0.0, 0.5, 1.5)  # the same of the weak steps alone; 0 = these steps without guidance, one call each
 
 
 def first_candidates(
@@ -37,22 +37,22 @@ def first_candidates(
         budgets: Fractions of the all-native compute.
         shares: Of a budget that goes to the first stage.
     """
-    whole = fraction_of(model, settings, 1.0, keep_steps=False)
-    found: dict[str, Plan] = {}
+    full = allowance_of(model, settings, keep_steps=False)
+    plans: dict[str, Plan] = {}
     for budget in budgets:
-        allowance = whole._replace(affordable=affordable_cost(budget, whole.full))
+        allowance = full._replace(affordable=affordable_cost(budget, full.full))
         for steps in filter(None, _mixtures(allowance, shares)):
             plan = plan_from(steps, model, settings)
-            found.setdefault(str(plan.schedule), plan)
-    return list(found.values())
+            plans.setdefault(str(plan.schedule), plan)
+    return list(plans.values())
 
 
 def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[Step]]:
-    """Steps that an allowance pays for."""
+    """Sequences of steps that an allowance pays for."""
     native, limit = allowance.costs[0], allowance.affordable
     yield [allowance.options[0]] * (limit // native)
     if limit >= allowance.costs[-1]:
-        yield list(staged(allowance))
+        yield [allowance.options[option] for option in staged(allowance)]
     for step, cost in zip(allowance.options[1:], allowance.costs[1:], strict=True):
         yield [step] * min(MOST_STEPS, limit // cost)
         for share in shares:
@@ -74,27 +74,43 @@ def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
     Args:
         model: The network.
         settings: From ``Sampling(...).filled(model)``.
-        plan: One that has done well.
+        plan: A leader of the search.
     """
-    known, process = dict(plan.sampling), process_of(model.recipe)
+    sampling, process = dict(plan.sampling), process_of(model.recipe)
     skipped = {settings.solver, "heun", "ddpm"}  # two calls a step; noise of its own in every step
-    others: list[dict[str, Any]] = [{"solver": name} for name in solvers_of(process) if name not in skipped]
+    changes: list[dict[str, Any]] = [{"solver": name} for name in solvers_of(process) if name not in skipped]
     if process.path == "flow":  # the only one whose times can be shifted
-        others += [{"shift": factor * settings.shift} for factor in SHIFTS]
+        changes += [{"shift": factor * settings.shift} for factor in SHIFTS]
     if settings.guidance_scale > 1:
-        others += [{"guidance_scale": max(1.0, 1 + factor * (settings.guidance_scale - 1))} for factor in GUIDANCE]
-    varied = [plan._replace(sampling={**known, **other}) for other in others if not other.keys() & known.keys()]
+        changes += [{"guidance_scale": max(1.0, 1 + factor * (settings.guidance_scale - 1))} for factor in GUIDANCE]
+    varied = [plan._replace(sampling={**sampling, **new}) for new in changes if not new.keys() & sampling.keys()]
+    varied += _with_weak_guidance(model, settings, plan)
     return varied + _with_reuse(model, settings, plan)
 
 
+def _with_weak_guidance(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
+    """Another guidance scale in the weak steps; 1 leaves out their second call."""
+    native, sampling = model.config.native, dict(plan.sampling)
+    scale = sampling.get("guidance_scale", settings.guidance_scale)
+    guided = {step.mode for step in plan.schedule if step.guide_mode is not None}
+    if scale == 1 or not guided - {native} or "weak_guidance_scale" in sampling:
+        return []
+    plain = [step if step.mode in (native, None) else step.plain for step in plan.schedule]
+    scales = [1 + factor * (scale - 1) for factor in WEAK_GUIDANCE]
+    return [
+        plan_from(plain if weak == 1 else plan.schedule, model, settings, {**sampling, "weak_guidance_scale": weak})
+        for weak in scales
+    ]
+
+
 def _with_reuse(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
-    """Twice as many times in the last stage, every other one without a call of the network."""
+    """The plan with twice as many times in the last stage, every second one without a call of the network."""
     native = model.config.native
     late = [step for step in plan.schedule if step.mode == native]
     first = [step for step in plan.schedule if step.mode != native]
     if not late or REUSE in plan.schedule or settings.solver == "heun":
         return []
     between = [part for step in late for part in (step, REUSE)]
-    made = plan_from([*first, *between], model, settings, dict(plan.sampling))
-    cost = [schedule_macs(one.schedule, model.config, settings.size) for one in (made, plan)]
-    return [made] if cost[0] <= cost[1] else []
+    varied = plan_from([*first, *between], model, settings, dict(plan.sampling))
+    costs = [schedule_macs(steps, model.config, settings.size) for steps in (varied.schedule, plan.schedule)]
+    return [varied] if costs[0] <= costs[1] else []

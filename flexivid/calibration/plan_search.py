@@ -17,10 +17,10 @@ SEARCHED_BUDGETS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
 
 
 class Effort(NamedTuple):
-    """How much a search does.
+    """How thorough a search is.
 
     Args:
-        budgets: Price ranges, as fractions of the all-native compute.
+        budgets: Upper ends of the price ranges, as fractions of the all-native compute.
         rounds: Shares of the videos that the rounds of successive halving see, rising to 1.
         shares: Of a budget that candidates spend on their first stage.
         vary: Whether solver, spacing of times, guidance and reuse are tried around the leaders.
@@ -55,7 +55,7 @@ def search_plans(
         model: The network.
         settings: From ``Sampling(...).filled(model)``; their number of steps is that of full compute.
         judge: From ``find_judge``; as many samples as it has labels are made of the plans in the last round.
-        effort: How much to do.
+        effort: How thorough to be.
         grow: Called with numbers of samples that will be made.
         on_samples: Called with numbers of samples that are made.
 
@@ -79,13 +79,13 @@ def search_with(
     *,
     grow: Callable[[int], object] = lambda count: None,
 ) -> ScoreTable:
-    """The search proper, by a scorer that may have samples already.
+    """Search by a scorer, which may have made samples before.
 
     Args:
         scorer: Samples the plans.
-        effort: How much to do.
-        count: Videos of the plans in the last round.
-        floor: The step floor, where it is known; kept in the table.
+        effort: How thorough to be.
+        count: Videos of each plan in the last round.
+        floor: The step floor, if it was measured; stored in the table.
         grow: Called with numbers of samples that will be made.
     """
     model, settings = scorer.model, scorer.settings
@@ -100,7 +100,7 @@ def search_with(
             leaders = _leaders(scorer, plans, limits, videos)
             others = [varied for leader in leaders for varied in variations(model, settings, leader)]
             plans = _round(scorer, [*plans, *others], limits, videos, grow)
-    plans += [plan for plan in natives if plan not in plans]  # what plans have to be better than stays to the end
+    plans += [plan for plan in natives if plan not in plans]  # plans have to be better than these: score them all
     _announce(scorer, plans, rounds[-1], grow)
     return score_table(scorer, [scorer.row(plan, rounds[-1]) for plan in plans], floor)
 
@@ -114,8 +114,8 @@ def _round(
 
 
 def _announce(scorer: Scorer, plans: Sequence[Plan], videos: int, grow: Callable[[int], object]) -> None:
-    different = {str((plan.schedule, plan.sampling)): plan for plan in plans}  # one of a kind is sampled
-    grow(sum(max(0, videos - scorer.num_made(plan)) for plan in different.values()))
+    different = {str((plan.schedule, plan.sampling)): plan for plan in plans}  # equal plans share their samples
+    grow(sum(max(0, videos - scorer.num_samples(plan)) for plan in different.values()))
 
 
 def _leaders(scorer: Scorer, plans: Sequence[Plan], limits: Sequence[int], videos: int) -> list[Plan]:

@@ -1,4 +1,4 @@
-"""A picture of the searched schedules: which option each step uses, for every budget, and the error left."""
+"""A picture of the searched schedules: which option each step uses, for every budget, and the error that remains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flexivid.budget.allowance import Allowance
 from flexivid.budget.search import Point, best
 from flexivid.runtime.whole_file import whole_file
 
-ROWS, COLUMNS = 200, 240  # budgets, and parts of the way, that are drawn
+ROWS, COLUMNS = 200, 240  # budgets, and parts of the way from noise to data, that are drawn
 COLOURS = "cividis"
 
 
@@ -41,30 +41,30 @@ def schedule_map(front: Sequence[Point], full: int, rows: int = ROWS, columns: i
 
 
 def write_schedule_plot(
-    path: str | Path, front: Sequence[Point], whole: Allowance, title: str, *, quality: str = "expected error"
+    path: str | Path, front: Sequence[Point], allowance: Allowance, title: str, *, quality: str = "expected error"
 ) -> None:
-    """Write the picture as PNG; it is whole at any time.
+    """Write the picture as PNG.
 
     Args:
-        path: Where to.
+        path: The file.
         front: From ``frontier`` or ``merged``.
-        whole: What native steps throughout cost, with the most steps; names the options of the choices.
-        title: Line above it.
-        quality: What the points' errors are.
+        allowance: Of native steps throughout, with the most steps; its options are those of the choices.
+        title: Line above the picture.
+        quality: Name of the points' errors.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
-    options, full = whole.options, whole.full
+    options, full = allowance.options, allowance.full
     budgets, choice, calls = schedule_map(front, full)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.2, 0.5, 1])
+    steps, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.2, 0.5, 1])
     look = {"cmap": COLOURS, "vmin": 0, "vmax": max(1, len(options) - 1), "interpolation": "nearest"}
-    image = left.imshow(choice, aspect="auto", origin="lower", extent=(0, 1, budgets[0], budgets[-1]), **look)
-    left.set(xlabel="way from noise to data", ylabel="budget", title=title)
+    image = steps.imshow(choice, aspect="auto", origin="lower", extent=(0, 1, budgets[0], budgets[-1]), **look)
+    steps.set(xlabel="way from noise to data", ylabel="budget", title=title)
     colours = image.get_cmap()(np.linspace(0, 1, max(2, len(options))))
     handles = [Patch(color=colour, label=str(step)) for colour, step in zip(colours, options, strict=False)]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)

@@ -1,9 +1,8 @@
-"""Plans held against real videos: what an error cannot tell, where full compute is not what is best.
+"""Scores plans by the distance of their samples to real videos. Errors against full compute cannot tell what beats it.
 
-Distance to real videos is known for samples only, not for single calls, so plans are sampled, all from the same noises
-and classes. Most of them need few samples to be seen to lose: those that lead go on to the next round (successive
-halving), and only the last ones are measured on all videos. Which plans there are, and in which rounds they meet, is
-in ``candidates`` and ``plan_search``.
+Single calls have no distance to real videos, so whole plans are sampled, all from the same noises and classes. Few
+samples show that most plans lose: the leaders go on to the next round (successive halving), and only the last ones are
+scored on all videos. Plans and rounds are in ``candidates`` and ``plan_search``.
 """
 
 from __future__ import annotations
@@ -30,27 +29,26 @@ from flexivid.metrics.scores import Scores, score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.generate import generate_batches
-from flexivid.sampling.plan import Plan, plan_of
-from flexivid.sampling.planners import runnable, table_settings
+from flexivid.sampling.plan import Plan, plan_of, runnable, table_settings
 from flexivid.sampling.settings import Settings
 
 SEED = 1_000_000  # far from the seeds people sample with
 NUM_REAL = 512  # real clips, at most
-DIGITS = 6  # kept of a measured number
-MANY_STEPS = 50  # native steps that the step floor is held against
+DIGITS = 6  # of a stored number
+MANY_STEPS = 50  # native steps that the step floor is compared with
 FLOOR_STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)  # numbers of native steps that it may be
 
-OnSamples = Callable[[int], Any]  # (samples that are done)
+OnSamples = Callable[[int], Any]  # (number of new samples)
 
 
 class Judge(NamedTuple):
-    """What samples are held against.
+    """The real videos that samples are compared with, and how.
 
     Args:
         extractor: Turns videos into features.
         real: Features of real clips, (m, d).
         labels: Classes of the samples, int64 (n,).
-        metric: The distance in one word, with what it depends on.
+        metric: Name of the distance, such as ``fvd[motion]``.
     """
 
     extractor: Extractor
@@ -68,7 +66,7 @@ def find_judge(
     device: torch.device,
     layout: Layout | None = None,
 ) -> Judge:
-    """The motion network, and clips of the videos that a run was trained on, or of others.
+    """A judge by the motion network, with clips of the videos that a run was trained on, or of other ones.
 
     Args:
         checkpoint: Run folder, ``.ckpt`` or exported folder.
@@ -83,25 +81,31 @@ def find_judge(
         ValueError: If they do not fit.
     """
     output = run_folder(checkpoint) / "evaluation"
-    common: dict[str, Any] = {"num_videos": num_videos, "num_reference": NUM_REAL, "reference": reference, "ema": ema}
-    common |= {
-        "layout": layout,
-        "rivals": False,
-        "held_out": False,
-    }  # what a search has seen is no test of what it found
-    request = Request(str(checkpoint), str(output), [1.0], sampling={"planner": "weak_first"}, **common)
+    request = Request(
+        str(checkpoint),
+        str(output),
+        [1.0],
+        sampling={"planner": "weak_first"},
+        num_videos=num_videos,
+        num_reference=NUM_REAL,
+        reference=reference,
+        ema=ema,
+        layout=layout,
+        rivals=False,
+        held_out=False,  # held-out clips are for evaluations: a plan must not be tested on those that chose it
+    )
     job = prepare(request, device)
     return Judge(job.task.extractor, job.real.all(), job.task.labels, job.task.extractor.metric_name)
 
 
 class Scorer:
-    """Samples plans, as many videos as are asked for, and keeps the features: no sample is made twice.
+    """Samples plans and scores them. It stores the features of all samples, so none is made twice.
 
     Args:
         model: The network.
         settings: From ``Sampling(...).filled(model)``.
-        judge: What samples are held against.
-        on_samples: Called with the number of samples just made.
+        judge: Real videos to compare with.
+        on_samples: Called with the number of new samples.
     """
 
     def __init__(
@@ -112,14 +116,14 @@ class Scorer:
 
     def features(self, plan: Plan, count: int) -> Tensor:
         """Features of a plan's first samples, (count, d)."""
-        known = self._features.get(_name(plan), torch.empty(0, self.judge.real.shape[1]))
-        if len(known) < count:
-            known = torch.cat([known, self.make(plan, range(len(known), count))])
-            self._features[_name(plan)] = known
-        return known[:count]
+        features = self._features.get(_name(plan), torch.empty(0, self.judge.real.shape[1]))
+        if len(features) < count:
+            features = torch.cat([features, self.make(plan, range(len(features), count))])
+            self._features[_name(plan)] = features
+        return features[:count]
 
     def make(self, plan: Plan, indices: Sequence[int]) -> Tensor:
-        """Sample a plan and look at the samples: features of these global indices, (len(indices), d)."""
+        """Make samples of a plan: features of these global indices, (len(indices), d)."""
         batches = generate_batches(
             self.model,
             plan.followed,
@@ -129,14 +133,14 @@ class Scorer:
             indices=indices,
         )
         return torch.cat(
-            [torch.empty(0, self.judge.real.shape[1]), *(self._looked_at(videos) for _, videos in batches)]
+            [torch.empty(0, self.judge.real.shape[1]), *(self._features_of(videos) for _, videos in batches)]
         )
 
-    def num_made(self, plan: Plan) -> int:
+    def num_samples(self, plan: Plan) -> int:
         """Samples of a plan so far."""
         return len(self._features.get(_name(plan), ()))
 
-    def _looked_at(self, videos: Tensor) -> Tensor:
+    def _features_of(self, videos: Tensor) -> Tensor:
         features = extract(self.judge.extractor, to_bytes(videos))
         self._on_samples(len(videos))
         return features
@@ -147,14 +151,14 @@ class Scorer:
 
     def score(self, plan: Plan, count: int) -> Scores:
         """The same with its interval and the other measures."""
-        with warnings.catch_warnings():  # of few videos: all plans have as many, and only they are compared
+        with warnings.catch_warnings():  # of too few videos: plans are compared with equally many
             warnings.filterwarnings("ignore", "got .* videos; expected at least", UserWarning)
             return score(self.features(plan, count), self.judge.real)
 
     def row(self, plan: Plan, count: int) -> ScoredPlan:
-        """A plan as it is kept."""
-        found = self.score(plan, count)
-        value, low, high = (round(number, DIGITS) for number in (found.fvd, found.low, found.high))
+        """A plan with its score, as it is stored."""
+        scores = self.score(plan, count)
+        value, low, high = (round(number, DIGITS) for number in (scores.fvd, scores.low, scores.high))
         return ScoredPlan(str(plan.schedule), dict(plan.sampling), value, low, high, count)
 
 
@@ -166,20 +170,20 @@ def plan_from(
     steps: Sequence[Step], model: FlexiDiT, settings: Settings, sampling: dict[str, Any] | None = None
 ) -> Plan:
     """A plan of these steps, as the solver can run it."""
-    own = settings._replace(**(sampling or {}))
-    return plan_of(runnable(Schedule(steps), model, own), model, settings)._replace(sampling=sampling or {})
+    schedule = runnable(Schedule(steps), model, settings._replace(**(sampling or {})))
+    return plan_of(schedule, model, settings)._replace(sampling=sampling or {})
 
 
 def step_floor(scorer: Scorer, count: int, grow: OnSamples = lambda count: None, *, many: int | None = None) -> int:
     """The fewest native steps whose distance to real videos is within the interval of many.
 
-    More steps than that buy nothing that so many videos can show: full compute should be about as many.
+    So many videos show no gain from more steps, so full compute should be about as many.
 
     Args:
         scorer: Samples the plans.
         count: Videos of each.
         grow: Called with numbers of samples that will be made.
-        many: Native steps that are enough for sure; ``None`` = :data:`MANY_STEPS`.
+        many: Native steps that are certainly enough; ``None`` = :data:`MANY_STEPS`.
     """
     many = many or MANY_STEPS
     highest = scorer.score(native_plan(scorer.model, scorer.settings, many), count).high
@@ -198,20 +202,20 @@ def halve(
     Args:
         plans: Plans.
         costs: Of each.
-        limits: Costs that divide them into groups; what is above the highest is dropped.
+        limits: Costs that divide them into groups; plans above the highest are dropped.
         distances: Of each, lower is better.
     """
-    kept = []
+    leaders: list[Plan] = []
     edges = [0.0, *sorted(limits)]
     for low, high in pairwise(edges):
         rows = zip(distances, plans, costs, strict=True)
-        group = sorted(((far, plan) for far, plan, cost in rows if low < cost <= high), key=lambda row: row[0])
-        kept += [plan for _, plan in group[: max(2, -(-len(group) // 2))]]
-    return kept
+        group = sorted(((away, plan) for away, plan, cost in rows if low < cost <= high), key=lambda row: row[0])
+        leaders += [plan for _, plan in group[: max(2, -(-len(group) // 2))]]
+    return leaders
 
 
 def score_table(scorer: Scorer, rows: Sequence[ScoredPlan], floor: int | None = None) -> ScoreTable:
-    """What was scored, as it is kept beside the model.
+    """All scores, as they are stored beside the model.
 
     Raises:
         ValueError: If a distance is not finite.

@@ -1,4 +1,4 @@
-"""What a search found, told and drawn: the schedules of some budgets, over one or more numbers of steps."""
+"""The result of a search in lines and pictures: its schedules for some budgets, over one or more numbers of steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flexivid.budget.allowance import Allowance
-from flexivid.budget.planners import expected_front, searchable
+from flexivid.budget.measured import expected_front, searchable
 from flexivid.budget.schedule import Schedule, affordable_cost
 from flexivid.budget.scores import ScoredPlan, ScoreTable, affordable_rows, best_row
 from flexivid.budget.search import Point, best, merged
@@ -14,7 +14,8 @@ from flexivid.budget.table import ErrorTable
 from flexivid.calibration.plan_search import SEARCHED_BUDGETS
 from flexivid.calibration.schedule_plot import write_schedule_plot
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.settings import Settings, fraction_of
+from flexivid.sampling.plan import allowance_of
+from flexivid.sampling.settings import Settings
 
 
 def searched_front(
@@ -28,9 +29,9 @@ def searched_front(
         tables: From ``relate``: errors are distances from the samples with the most steps.
 
     Returns:
-        Points, and the whole allowance of the most steps, which names the options and their costs.
+        Points, and the allowance of the most steps at full compute, with the options and their costs.
     """
-    allowances = [fraction_of(model, one, 1.0) for one in settings]
+    allowances = [allowance_of(model, each) for each in settings]
     front = merged(map(expected_front, allowances, tables))
     return front, searchable(max(allowances, key=lambda allowance: allowance.num_steps), tables[0])
 
@@ -39,28 +40,27 @@ def searched_lines(
     model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], budgets: Sequence[float]
 ) -> list[str]:
     """A line for each budget, a fraction of native compute with the most steps; one below the least is left out."""
-    front, whole = searched_front(model, settings, tables)
-    found = _plans(model, settings, tables, front, whole, budgets)
+    front, allowance = searched_front(model, settings, tables)
     return [
         f"budget {budget:g}: {plan}; {len(plan)} calls, expected error {point.error:.4g}"
-        for budget, point, plan in found
+        for budget, point, plan in _plans(model, settings, tables, front, allowance, budgets)
     ]
 
 
 def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[str]:
-    """A line for each budget: its plan, what that costs and is worth, and what fewer native steps are worth instead."""
-    whole, lines = fraction_of(model, settings, 1.0, keep_steps=False), []
+    """A line for each budget: its plan, cost and distance, and the distance of fewer native steps instead."""
+    allowance, lines = allowance_of(model, settings, keep_steps=False), []
     if table.step_floor is not None:
         lines.append(
-            f"step floor {table.step_floor}: more native steps than that make no difference that was seen; budgets are"
+            f"step floor {table.step_floor}: more native steps than that make no measurable difference; budgets are"
             f" fractions of {settings.num_inference_steps}"
         )
     for budget in SEARCHED_BUDGETS:
-        rows = affordable_rows(table, whole._replace(affordable=affordable_cost(budget, whole.full)))
-        row, rival = best_row(rows), best_row([row for row in rows if _is_native(row, whole)])
+        rows = affordable_rows(table, allowance._replace(affordable=affordable_cost(budget, allowance.full)))
+        row, rival = best_row(rows), best_row([row for row in rows if _is_native(row, allowance)])
         if row is None:
             continue
-        share = whole.cost(Schedule.parse(row.steps)) / whole.full
+        share = allowance.cost(Schedule.parse(row.steps)) / allowance.full
         beside = f"; fewer native steps {rival.fvd:.4g}" if rival is not None and rival is not row else ""
         extra = "".join(f", {name.replace('_', ' ')} {value}" for name, value in row.sampling.items())
         lines.append(
@@ -70,24 +70,24 @@ def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[
     return lines
 
 
-def _is_native(row: ScoredPlan, whole: Allowance) -> bool:
+def _is_native(row: ScoredPlan, allowance: Allowance) -> bool:
     """Whether a plan is native steps alone, under the sampler's own settings."""
-    native = {whole.options[0], whole.options[0].plain}
+    native = {allowance.options[0], allowance.options[0].plain}
     return not row.sampling and set(Schedule.parse(row.steps)) <= native
 
 
 def draw_scores(model: FlexiDiT, settings: Settings, table: ScoreTable, path: Path) -> None:
     """Write the picture of the best plans of all budgets."""
-    whole = fraction_of(model, settings, 1.0, keep_steps=False).with_reuse()
-    places = {step: place for place, step in enumerate(whole.options)}
-    places |= {step.plain: place for step, place in places.items()}
+    allowance = allowance_of(model, settings, keep_steps=False).with_reuse()
+    options = {step: number for number, step in enumerate(allowance.options)}
+    options |= {step.plain: number for step, number in options.items()}
     points = [
-        Point(whole.cost(steps), row.fvd, tuple(places[step] for step in steps))
-        for row in affordable_rows(table, whole)
+        Point(allowance.cost(steps), row.fvd, tuple(options[step] for step in steps))
+        for row in affordable_rows(table, allowance)
         if (steps := Schedule.parse(row.steps))
     ]
     title = f"best of the plans that were sampled, {max(row.num_videos for row in table.rows)} videos each"
-    write_schedule_plot(path, merged([points]), whole, title, quality=table.by["metric"])
+    write_schedule_plot(path, merged([points]), allowance, title, quality=table.by["metric"])
 
 
 def _plans(
@@ -95,18 +95,18 @@ def _plans(
     settings: Sequence[Settings],
     tables: Sequence[ErrorTable],
     front: Sequence[Point],
-    whole: Allowance,
+    allowance: Allowance,
     budgets: Sequence[float],
 ) -> list[tuple[float, Point, Schedule]]:
-    """What a front has for each budget that pays for any of it."""
-    pairs = [(fraction_of(model, one, 1.0), table) for one, table in zip(settings, tables, strict=True)]
+    """The best point for each budget, with its schedule; budgets below the least are left out."""
+    pairs = [(allowance_of(model, each), table) for each, table in zip(settings, tables, strict=True)]
     allowances = {allowance.num_steps: searchable(allowance, table) for allowance, table in pairs}
-    points = [(budget, best(front, affordable_cost(budget, whole.full))) for budget in budgets]
+    points = [(budget, best(front, affordable_cost(budget, allowance.full))) for budget in budgets]
     return [(budget, point, allowances[len(point.choice)].schedule(point.choice)) for budget, point in points if point]
 
 
 def draw_schedules(model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], path: Path) -> None:
     """Write the picture of the schedules of all budgets."""
-    front, whole = searched_front(model, settings, tables)
+    front, allowance = searched_front(model, settings, tables)
     title, quality = f"searched schedules, {tables[0].protocol['num_videos']} videos measured", "expected error"
-    write_schedule_plot(path, front, whole, title, quality=quality)
+    write_schedule_plot(path, front, allowance, title, quality=quality)

@@ -1,15 +1,12 @@
-"""Guidance as a function around the model: one branch where a step has no guide mode, two where it has one.
+"""How guidance mixes the two branches of a step: what the second one is, at which scale, and at which calls.
 
-Knows branches (what to show, in which mode) and how outputs are mixed; how branches are called, one by one or packed,
-is the business of the network that is passed in.
+A step without a guide mode has one branch. How branches are called is up to the sampler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from flexivid.budget.schedule import Step
 from flexivid.patching.shapes import PatchMode
@@ -19,16 +16,6 @@ COMPENSATION = 1.0  # scale added per share of the compute that is saved: 4.5 ->
 KINDS = ("ordinary", "weak", "auto")
 
 
-class Branch(NamedTuple):
-    """One call of the network: what to show, in which mode."""
-
-    condition: Any
-    mode: PatchMode
-
-
-Network = Callable[[Tensor, Tensor, Sequence[Branch]], Sequence[Tensor]]  # (x, time, branches) -> output of each
-
-
 class Guidance(NamedTuple):
     """How two branches are mixed.
 
@@ -36,33 +23,37 @@ class Guidance(NamedTuple):
         scale: 1 = the conditional output as it is.
         kind: What the second branch is. ``ordinary``: without the condition. ``weak``: a weaker mode with the
             condition, and a smaller scale. ``auto``: a weaker mode without the condition, at the scale given.
+        weak_mode_scale: The scale of steps in other modes than the native one; ``None`` = ``scale``.
+        native: The network's native mode; needed with ``weak_mode_scale`` only.
 
     Source:
         Ordinary: 2207.12598. Weak: FlexiDiT (2502.20126, sec. 4.1). Auto: a weaker version of the same model as in
         2406.02507, here the coarser patches.
 
     Example:
-        >>> Guidance(3.0).kind
-        'ordinary'
+        >>> native, weak = PatchMode("1x2x2"), PatchMode("2x4x4")
+        >>> guidance = Guidance(3.0, weak_mode_scale=1.5, native=native)
+        >>> guidance.kind, guidance.strength(Step(native, native)), guidance.strength(Step(weak, weak))
+        ('ordinary', 3.0, 1.5)
     """
 
     scale: float = 1.0
     kind: str = "ordinary"
+    weak_mode_scale: float | None = None
+    native: PatchMode | None = None
 
     def strength(self, step: Step) -> float:
         """How far the output goes from the guide branch: 1 = to the conditional one."""
-        return weak_scale(self.scale) if self._is_weak(step) else self.scale
+        scale = self.scale
+        if self.weak_mode_scale is not None and step.mode != self.native:
+            scale = self.weak_mode_scale
+        return weak_scale(scale) if self.is_weak(step) else scale
 
-    def branches(self, step: Step, condition: Any, null: Any) -> list[Branch]:
-        """What a step calls; the guide branch comes second."""
-        assert step.mode is not None, "a step without a call has no branches"
-        shown = Branch(condition, step.mode)
-        if step.guide_mode is None:
-            return [shown]
-        return [shown, Branch(condition if self._is_weak(step) else null, step.guide_mode)]
+    def is_weak(self, step: Step) -> bool:
+        """Whether the guide branch has the condition too, and is worse by its mode alone.
 
-    def _is_weak(self, step: Step) -> bool:
-        """In a step that is weak itself, weak guidance is ordinary: both branches would be one."""
+        In a step that is weak itself, weak guidance is ordinary: both branches would be one.
+        """
         return self.kind == "weak" and step.guide_mode != step.mode
 
 
@@ -88,7 +79,7 @@ def weak_scale(scale: float) -> float:
 
 
 def compensated_scale(scale: float, budget: float) -> float:
-    """The scale for a schedule with weak steps, which want a little more of it; 1 stays 1.
+    """The scale for a schedule with weak steps: they need a little more guidance; 1 stays 1.
 
     Example:
         >>> compensated_scale(4.5, 0.5), compensated_scale(6.0, 0.5), compensated_scale(1.0, 0.5)
@@ -116,27 +107,3 @@ def calls_outside(times: Sequence[float], interval: tuple[float, float] | None) 
 def at_call(step: Step, call: int, plain_calls: Collection[int]) -> Step:
     """The step, without its guidance where the call has none."""
     return step.plain if call in plain_calls else step
-
-
-def guided_output(
-    network: Network, x: Tensor, time: Tensor, step: Step, *, condition: Any, null: Any, guidance: Guidance
-) -> Tensor:
-    """The network's output at one step, with guidance if the step has a guide mode.
-
-    ``u + s (c - u)`` with c the step's mode under the condition and u the guide branch. Mixing outputs equals mixing
-    noises or velocities: at fixed x all are affine.
-
-    Args:
-        network: Called as ``network(x, time, branches)``, returns an output for each branch.
-        x: Noisy latent, (b, c, t, h, w).
-        time: (b,).
-        step: Modes of the two branches.
-        condition: What to show.
-        null: The condition that shows nothing in particular.
-        guidance: How the branches are mixed.
-    """
-    shown, *guides = network(x, time, guidance.branches(step, condition, null))
-    if not guides:
-        return shown
-    (guide,) = guides
-    return guide + guidance.strength(step) * (shown - guide)

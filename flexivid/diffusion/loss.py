@@ -36,7 +36,7 @@ def denoising_loss(process: Process, output: Tensor, target: Tensor, time: Tenso
 
     Args:
         process: Path and target.
-        output: What the network gave, (b, ...).
+        output: Of the network, (b, ...).
         target: ``process.target_of(x0, noise, time)``, (b, ...).
         time: (b,).
         space: ``x0``, ``noise`` or ``velocity``.

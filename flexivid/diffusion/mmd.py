@@ -11,8 +11,8 @@ SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels' widths, over the mean dis
 def maximum_mean_discrepancy(samples: Tensor, real: Tensor) -> Tensor:
     """Squared maximum mean discrepancy under a mixture of Gaussian kernels; unbiased, so it can be below 0.
 
-    Sample i and real i may belong together (noised versions of one clip): their kernel values are left out, as are
-    those of a sample with itself.
+    Sample i and real i may be noised versions of one clip, so their kernel values are left out, like those of a sample
+    with itself.
 
     Args:
         samples: (n, ...), n >= 2; carries the gradient.

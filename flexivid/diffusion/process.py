@@ -46,10 +46,10 @@ class Process(NamedTuple):
         Raises:
             ValueError: If path or target is unknown.
         """
-        for key, known in (("path", PATHS), ("target", TARGETS)):
-            if getattr(self, key) not in known:
+        for key, choices in (("path", PATHS), ("target", TARGETS)):
+            if getattr(self, key) not in choices:
                 raise ValueError(
-                    f"got process {key} {getattr(self, key)!r}; expected one of {', '.join(known)}; choose one"
+                    f"got process {key} {getattr(self, key)!r}; expected one of {', '.join(choices)}; choose one"
                 )
         return self
 
@@ -59,9 +59,9 @@ class Process(NamedTuple):
         if self.path == "flow":
             return 1 - time, time
         table = _alpha_bar(self.path).to(time.device)
-        place = time.clamp(0, 1) * NUM_TRAIN_TIMESTEPS
-        low = place.floor().long().clamp(max=NUM_TRAIN_TIMESTEPS - 1)
-        alpha_bar = torch.lerp(table[low], table[low + 1], place - low)
+        index = time.clamp(0, 1) * NUM_TRAIN_TIMESTEPS
+        low = index.floor().long().clamp(max=NUM_TRAIN_TIMESTEPS - 1)
+        alpha_bar = torch.lerp(table[low], table[low + 1], index - low)
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
     def add_noise(self, x0: Tensor, noise: Tensor, time: Tensor) -> Tensor:
@@ -118,5 +118,5 @@ def _alpha_bar(path: str) -> Tensor:
 
 
 def process_of(recipe: Mapping[str, Any]) -> Process:
-    """The process a model was trained with."""
+    """The process that a model was trained with, by its recipe."""
     return Process(**recipe.get("process", {})).check()

@@ -109,7 +109,7 @@ def _flow_scheduler(solver: str, num_steps: int, shift: float) -> Any:
 
 
 def _set_heun_sigmas(scheduler: Any, sigmas: Tensor) -> None:
-    """Replace Heun's sigmas, which diffusers lets nobody choose: they stop at 1/1000 and spend a step on the rest."""
+    """Replace Heun's sigmas, which diffusers cannot be told: its own stop at 1/1000 and spend a step on the rest."""
     inner = sigmas[1:].repeat_interleave(2)
     scheduler.sigmas = torch.cat((sigmas[:1], inner, torch.zeros(1)))
     scheduler.timesteps = torch.cat((sigmas[:1], inner)) * NUM_TRAIN_TIMESTEPS
@@ -158,8 +158,8 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
     Args:
         predict: ``predict(i, x, time)`` -> network output at the i-th call, time (b,) in (0, 1].
         noise: Where to start, (b, c, t, h, w), float32.
-        process: What the output means.
-        scheduler: From :func:`build_scheduler`; used up by one call.
+        process: Path and target of the network.
+        scheduler: From :func:`build_scheduler`; it serves one call.
         generator: Randomness of the ancestral solver (ddpm), one in all or one a sample (:func:`noise_generators`).
 
     Returns:
@@ -167,11 +167,11 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
     """
     x = noise.float()
     times = _times_of(process, scheduler)
-    wanted = "velocity" if process.path == "flow" else "x0"
+    target = "velocity" if process.path == "flow" else "x0"  # what the scheduler expects
     extra = {"generator": generator} if type(scheduler).__name__ == "DDPMScheduler" else {}
-    for i, at in enumerate(times):
-        time = torch.full((len(x),), at, device=x.device)
-        output = process.convert(predict(i, x, time), x, time, wanted)
+    for i, value in enumerate(times):
+        time = torch.full((len(x),), value, device=x.device)
+        output = process.convert(predict(i, x, time), x, time, target)
         x = scheduler.step(output, scheduler.timesteps[i], x, return_dict=False, **extra)[0].float()
     return x
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.schedule import affordable_cost
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.plan import Plan, plan_of
-from flexivid.sampling.settings import Settings, fraction_of, full_macs
+from flexivid.sampling.plan import Plan, allowance_of, plan_of
+from flexivid.sampling.settings import Settings, full_macs
 
 FEWER_STEPS = "fewer_steps"  # what stands for the planner in plans of this file
 
@@ -93,4 +93,4 @@ def find_plan(plans: Sequence[Plan], plan: Plan) -> int | None:
 
 
 def _whole(model: FlexiDiT, settings: Settings, num_steps: int) -> Allowance:
-    return fraction_of(model, settings._replace(num_inference_steps=num_steps), 1.0)
+    return allowance_of(model, settings._replace(num_inference_steps=num_steps))

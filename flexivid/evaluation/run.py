@@ -28,10 +28,8 @@ from flexivid.metrics.protocol import Protocol, reference_features, reference_fo
 from flexivid.model import checkpoint
 from flexivid.model.shipped import locate
 from flexivid.patching.shapes import Size3
-from flexivid.sampling.generate import warm_up
-from flexivid.sampling.plan import Plan
-from flexivid.sampling.planners import plan_for
-from flexivid.sampling.planning import Amount, plan_within, tables_folder
+from flexivid.sampling.compiling import warm_up
+from flexivid.sampling.plan import Plan, plan_for, tables_folder
 from flexivid.sampling.settings import label_numbers, labels_for, resized, settings_from
 
 Progress = dict[str, tuple[float, float]]  # what is done of how much, by kind of work
@@ -126,7 +124,7 @@ def prepare(request: Request, device: torch.device) -> Job:
         plans = [plan_for(model, settings, 1.0, text) for text in request.schedules]
     else:
         tables = read_tables(tables_folder(request.checkpoint))
-        plans = [plan_within(model, settings, Amount(budget), tables=tables) for budget in request.budgets]
+        plans = [plan_for(model, settings, budget, tables=tables) for budget in request.budgets]
     _refuse_twins(plans)
     sampled = with_rivals(model, settings, plans, rivals=request.rivals)
     labels = labels_for(model, request.num_videos, label_numbers(model, request.labels))

@@ -52,6 +52,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Source:
         RoPE (arXiv:2104.09864), in the half-split layout of the public LLM codes.
     """
+    if not torch.is_grad_enabled():  # calling an autograd function takes longer than turning a few tokens
+        return _Rotate.forward(x, cos, sin)
     return _Rotate.apply(x, cos, sin)
 
 

@@ -61,9 +61,13 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
         """(b, n, d) -> (b, n, d). Layer norm, since on CPUs it is one kernel, unlike RMS norm."""
         b, n, d = x.shape
-        q, k, v = (linear(x).view(b, n, self.num_heads, -1) for linear in (self.q, self.k, self.v))  # b n k e
+        q, k, v = (y.view(b, n, self.num_heads, -1) for y in self._project(x))  # b n k e
         q, k = (rotate(norm(y), tokens.cos, tokens.sin) for norm, y in ((self.q_norm, q), (self.k_norm, k)))
         return self.out(self._attend(q, k, v, tokens).reshape(b, n, d))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, each (b, n, d)."""
+        return self.q(x), self.k(x), self.v(x)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens) -> Tensor:
         """(b, n, k, e) three times -> (b, n, k, e)."""

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,7 @@ from flexivid.model import shipped
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.shipped import WEIGHTS
+from flexivid.model.snapshot import Snapshot, is_plain
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.runtime.paths import is_hidden, resolve_path
 from flexivid.runtime.weights_file import reason_of
@@ -29,6 +31,7 @@ from flexivid.runtime.whole_file import whole_file
 CONFIG = "config.json"
 KEY = "flexivid"  # of the entry that training adds to a Lightning checkpoint
 PREFIX = "network."  # of the network's weights there
+_fingerprints: WeakKeyDictionary[FlexiDiT, tuple[Snapshot, str]] = WeakKeyDictionary()
 
 
 def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path:
@@ -88,7 +91,20 @@ def load(path: str | Path, *, ema: bool = True, device: str | torch.device = "cp
 
 
 def fingerprint(model: FlexiDiT) -> str:
-    """Twelve hex digits of the weights and the config: says which checkpoint a sample came from."""
+    """Twelve hex digits of the weights and the config: says which checkpoint a sample came from.
+
+    Reading all weights takes longer than a small sample, so it is remembered as long as they stay as they are.
+    """
+    known = _fingerprints.get(model)
+    if known is None or not known[0].holds(model):
+        name = _hash(model)
+        if not is_plain(model):
+            return name
+        known = _fingerprints[model] = (Snapshot(model), name)
+    return known[1]
+
+
+def _hash(model: FlexiDiT) -> str:
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

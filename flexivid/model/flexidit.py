@@ -35,6 +35,7 @@ class FlexiDiT(nn.Module):
 
     Attributes:
         recipe: How it was trained and how to sample it, plain data; filled by ``flexivid.load``, empty otherwise.
+        stand_ins: The network that answers in the place of this one, if any: see ``model.frozen``.
 
     Example:
         >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
@@ -47,6 +48,7 @@ class FlexiDiT(nn.Module):
         super().__init__()
         self.config = config
         self.recipe: Mapping[str, Any] = {}
+        self.stand_ins: tuple[FlexiDiT, ...] = ()  # a tuple: no part of the module tree
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
         self.embed = FlexiPatchEmbed(config.in_channels, config.width, modes, resize=config.resize)
         self.mode_embedding = nn.Parameter(torch.zeros(len(modes), config.width))
@@ -87,6 +89,12 @@ class FlexiDiT(nn.Module):
             ValueError: If the shapes do not fit or the model does not have the mode.
         """
         self._check(x, time, mode)
+        return (self.stand_ins or (self,))[0]._answer(x, time, condition, mode)
+
+    def _answer(
+        self, x: Tensor, time: Tensor, condition: Condition | None, mode: str | PatchMode | Packed | None
+    ) -> Tensor:
+        """As :meth:`forward`, by this network's own layers."""
         size = Size3(*x.shape[2:])
         if isinstance(mode, Packed):
             return self._packed(x, time, condition, mode)

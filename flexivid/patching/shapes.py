@@ -55,11 +55,6 @@ class PatchMode(Size3):
             raise ValueError(f"got patch mode {sides}; expected three whole numbers >= 1; write it like '2x4x4'")
         return super().__new__(cls, *numbers)  # type: ignore[arg-type]
 
-    @classmethod
-    def parse(cls, text: str) -> PatchMode:
-        """Read the written form, ``"2x4x4"``."""
-        return cls(text)
-
     def __str__(self) -> str:
         return f"{self.t}x{self.h}x{self.w}"
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from flexivid.budget.planners import staged_counts
-from flexivid.budget.schedule import affordable_cost, greedy_counts
+from flexivid.budget.allowance import Allowance
+from flexivid.budget.planners import staged, three_phase, weak_first
+from flexivid.budget.schedule import affordable_cost
 from flexivid.pretrained.cost import transformer_macs
 from flexivid.pretrained.flexify import NATIVE, flexi_of
 
@@ -119,27 +120,17 @@ def plan_steps(
     names = sorted(costs, key=lambda name: (-costs[name], name != NATIVE))
     names = names[names.index(NATIVE) :]  # a mode that costs more than the native one buys nothing
     affordable = affordable_cost(budget, num_steps * full)
-    if planner == STAGED and price[names[-1]] <= affordable:
-        steps = _staged(names, price, affordable, num_steps)
-        return PretrainedPlan(steps, costs, tuple(guides[name] for name in steps) if guide_mode else (), num_steps)
-    if num_steps * price[names[-1]] > affordable:
+    allowance = Allowance((), tuple(price[name] for name in names), num_steps, affordable)
+    is_staged = planner == STAGED and allowance.costs[-1] <= affordable
+    if not is_staged and num_steps * allowance.costs[-1] > affordable:
         raise ValueError(
             f"got budget {budget}; expected at least {least_budget({**price, NATIVE: full})}, which is every step in"
             f" {names[-1]}; raise the budget, or flexify with a larger mode"
         )
-    counts = greedy_counts([price[name] for name in names], num_steps, affordable)
-    finest_first = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
-    modes = PLANNERS[planner](finest_first)
-    return PretrainedPlan(tuple(modes), costs, tuple(guides[name] for name in modes) if guide_mode else ())
-
-
-def _staged(names: list[str], price: dict[str, int], affordable: int, num_steps: int) -> tuple[str, ...]:
-    """The cheapest mode, the finest weak one, native: as :func:`flexivid.budget.planners.staged`."""
-    if affordable >= num_steps * price[NATIVE]:
-        return (NATIVE,) * num_steps
-    finer = names[min(1, len(names) - 1)]
-    early, middle, late = staged_counts(price[NATIVE], price[finer], price[names[-1]], affordable)
-    return (names[-1],) * early + (finer,) * middle + (NATIVE,) * late
+    choice = staged(allowance) if is_staged else PLANNERS[planner](allowance)
+    modes = tuple(names[option] for option in choice)
+    guide_modes = tuple(guides[name] for name in modes) if guide_mode else ()
+    return PretrainedPlan(modes, costs, guide_modes, num_steps if is_staged else 0)
 
 
 def explicit_plan(
@@ -167,16 +158,10 @@ def explicit_plan(
     return PretrainedPlan(tuple(modes), costs, tuple(guide_modes))
 
 
-def _three_phase(finest_first: list[str]) -> list[str]:
-    """Half of the native steps, the weak ones from the coarsest on, the other native steps."""
-    start = -(-finest_first.count(NATIVE) // 2)
-    return finest_first[:start] + finest_first[start:][::-1]
-
-
-PLANNERS: dict[str, Callable[[list[str]], list[str]]] = {
-    "weak_first": lambda finest_first: finest_first[::-1],
-    "weak_last": lambda finest_first: finest_first,
-    "three_phase": _three_phase,
+PLANNERS: dict[str, Callable[[Allowance], list[int]]] = {
+    "weak_first": weak_first,
+    "weak_last": lambda allowance: weak_first(allowance)[::-1],
+    "three_phase": three_phase,
 }
 
 

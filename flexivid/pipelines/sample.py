@@ -30,7 +30,7 @@ from flexivid.sampling.sample_folder import file_name, prepare_folder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "schedule", "modes")
-NO_EFFECT += ("label", "solver", "shift", "no_ema")
+NO_EFFECT += ("label", "solver", "shift", "no_ema", "weak_guidance_scale")
 ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
 
 

@@ -19,8 +19,13 @@ def autocast(device: torch.device, precision: str = "auto") -> AbstractContextMa
     """
     if precision not in PRECISIONS:
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}; choose one")
-    dtype = PRECISIONS[precision] or fast_dtype(device)
+    dtype = dtype_of(device, precision)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def dtype_of(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """The dtype that a precision stands for on a device; ``auto`` is the one that it is fast in."""
+    return PRECISIONS[precision] or fast_dtype(device)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

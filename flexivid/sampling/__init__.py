@@ -1,17 +1,14 @@
 """From a budget to videos: settings, plans, the loop over a solver's steps."""
 
 DOORS = (
-    "branches",
+    "denoiser",
     "compiling",
     "generate",
     "latency",
     "messages",
     "options",
     "plan",
-    "planners",
-    "planning",
     "sample_folder",
     "settings",
     "spectrum",
-    "warm_up",
 )

@@ -1,21 +1,34 @@
-"""Compiling a network for sampling: one static graph for each mode and batch size that is met.
+"""What is set up before sampling is timed: compiled graphs, one for each mode and batch size, and first calls.
 
-Only the forward pass is compiled; hooks stay outside, so what counts calls goes on counting.
+Only the forward pass of a network is compiled. Hooks stay outside of it, so calls are still counted.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from flexivid.budget.adaptive import AdaptivePlan
+from flexivid.budget.schedule import Schedule
+from flexivid.diffusion.process import process_of
+from flexivid.diffusion.solver import build_scheduler
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.frozen import sampling_calls
+from flexivid.patching.shapes import PatchMode
+from flexivid.runtime.precision import autocast
+from flexivid.sampling.denoiser import GuidedDenoiser, batch_of, steps_of
+from flexivid.sampling.generate import guidance_of, samples_together
+from flexivid.sampling.settings import Settings
 
 MOST_GRAPHS = 64  # modes x batch sizes x one or two branches; Dynamo's own limit is 8
 
 
 def compile_forward(model: FlexiDiT) -> FlexiDiT:
-    """Return the model, whose forward pass is compiled on first use of each mode.
+    """Let the forward pass of a model be compiled on first use of each mode; returns the model.
 
     Args:
         model: The network, on its device.
@@ -38,3 +51,58 @@ def compile_forward(model: FlexiDiT) -> FlexiDiT:
 def is_compiled(model: FlexiDiT) -> bool:
     """Whether the forward pass, or the whole call, was compiled."""
     return "forward" in vars(model) or model._compiled_call_impl is not None
+
+
+@torch.no_grad()
+def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, count: int) -> None:
+    """Call every mode once at its batch size, so that what is set up on first use does not count as sampling time.
+
+    A compiled network is not called: its graphs depend on more than the mode, see :func:`warm_up_plans`.
+    """
+    build_scheduler(process_of(model.recipe), settings.solver, settings.num_inference_steps)  # imports diffusers
+    if is_compiled(model):
+        return
+    with sampling_calls(model, settings.precision):
+        for mode in modes:
+            batch = min(count, batch_of(mode, settings.size, model.config.native, settings.batch_size))
+            model(*_zeros(model, settings, batch), None, mode)
+
+
+@torch.no_grad()
+def warm_up_plans(
+    model: FlexiDiT, plans: Sequence[Schedule | AdaptivePlan], settings: Settings, num_videos: int
+) -> float:
+    """Make every call that plans will make once, so that graphs are built before sampling is timed; returns seconds.
+
+    Samples that choose their own schedules come in batches of any size: only graphs of full ones are built.
+
+    Args:
+        model: From :func:`compile_forward`.
+        plans: Schedules that samples will follow.
+        settings: From ``Sampling(...).filled(model)``.
+        num_videos: Samples of each plan.
+    """
+    started, device = time.perf_counter(), next(model.parameters()).device
+    labels = torch.zeros(num_videos, dtype=torch.long, device=device)
+    with autocast(device, settings.precision):
+        for plan in plans:
+            steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
+            together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
+            for step in dict.fromkeys(step for step in steps if step.modes):
+                batch = batch_of(step, settings.size, model.config.native, settings.batch_size)
+                for count in _calls(num_videos, together, batch):
+                    denoise = GuidedDenoiser(model, settings, guidance, labels[:count], steps_of([step]))
+                    denoise(0, *_zeros(model, settings, count))
+    return time.perf_counter() - started
+
+
+def _calls(num_videos: int, together: int, batch: int) -> set[int]:
+    """Sizes of the calls of one step, for all batches."""
+    counts = {min(together, num_videos), num_videos % together or together}
+    return {size for count in counts for size in (min(batch, count), count % batch or batch) if size <= count}
+
+
+def _zeros(model: FlexiDiT, settings: Settings, count: int) -> tuple[Tensor, Tensor]:
+    """Latents and times of a call of some samples."""
+    device = next(model.parameters()).device
+    return torch.zeros(count, model.config.in_channels, *settings.size, device=device), torch.ones(count, device=device)

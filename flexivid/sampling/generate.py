@@ -7,31 +7,27 @@ share the work.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import REUSE, Schedule, Step, budget_of, schedule_macs
+from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.budget.table import Table
-from flexivid.diffusion.guidance import Guidance, compensated_scale, guided_output
+from flexivid.diffusion.guidance import Guidance, compensated_scale
 from flexivid.diffusion.process import process_of
-from flexivid.diffusion.solver import Predict, build_scheduler, noise_generators, solve
+from flexivid.diffusion.solver import build_scheduler, noise_generators, solve
 from flexivid.latents.codec import build_codec
-from flexivid.model.conditioning import Condition, check_labels
+from flexivid.model.conditioning import check_labels
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
-from flexivid.patching.shapes import PatchMode
+from flexivid.model.frozen import sampling_calls
 from flexivid.runtime.finite import require_finite_samples
-from flexivid.runtime.precision import autocast
-from flexivid.sampling.branches import batch_of, branch_network
-from flexivid.sampling.compiling import is_compiled
-from flexivid.sampling.planners import plan_for
-from flexivid.sampling.settings import Settings, labels_for, settings_from, with_steps_of
-
-OnStep = Callable[[int, Any], None]  # (samples in the batch, the step that is done)
+from flexivid.sampling.denoiser import GuidedDenoiser, OnStep, batch_of, steps_of
+from flexivid.sampling.plan import plan_for
+from flexivid.sampling.settings import Settings, guidance_from, labels_for, settings_from, with_steps_of
 
 
 class Generation(NamedTuple):
@@ -40,7 +36,7 @@ class Generation(NamedTuple):
     Args:
         videos: (n, 3, t, h, w), about [-1, 1], float32, on the CPU.
         labels: Classes, int64 (n,).
-        schedule: The schedule that was followed; the planner's opening if each video had its own.
+        schedule: The schedule that all videos followed; if each had its own, the one that they began with.
         predicted_macs: MACs of all samples by the closed formulas.
         measured_macs: MACs of the calls really made, by PyTorch's counter.
         seconds: Wall time of the solver's loop.
@@ -100,9 +96,9 @@ def generate(
     with CallCounter(model) as counter:
         batches = [video for _, video in generate_batches(model, plan.followed, settings, labels=labels, seed=seed)]
         seconds = time.perf_counter() - started
-    followed = tuple(schedule_of(plan.followed, i) for i in range(len(labels)))
-    predicted = sum(schedule_macs(own, model.config, settings.size) for own in followed)
-    return Generation(torch.cat(batches), labels, plan.schedule, predicted, counter.macs, seconds, followed)
+    schedules = tuple(schedule_of(plan.followed, i) for i in range(len(labels)))
+    predicted = sum(schedule_macs(schedule, model.config, settings.size) for schedule in schedules)
+    return Generation(torch.cat(batches), labels, plan.schedule, predicted, counter.macs, seconds, schedules)
 
 
 def schedule_of(plan: Schedule | AdaptivePlan, index: int) -> Schedule:
@@ -114,27 +110,6 @@ def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int
     """Noise of each seed, float32 (len(seeds), c, t, h, w), drawn on the CPU so that devices agree."""
     shape = (model.config.in_channels, *size)
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-@torch.no_grad()
-def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, count: int) -> None:
-    """Call every mode once at the batch size to come: what is set up on first use must not count as sampling time.
-
-    A compiled network is left alone: its graphs depend on more than the mode, see ``warm_up.warm_up_plans``.
-    """
-    build_scheduler(process_of(model.recipe), settings.solver, settings.num_inference_steps)  # imports diffusers
-    if is_compiled(model):
-        return
-    device, channels = next(model.parameters()).device, model.config.in_channels
-    with autocast(device, settings.precision):
-        for mode in modes:
-            batch = min(count, batch_of(mode, settings.size, model.config.native, settings.batch_size))
-            model(
-                torch.zeros(batch, channels, *settings.size, device=device),
-                torch.ones(batch, device=device),
-                None,
-                mode,
-            )
 
 
 @torch.no_grad()
@@ -153,9 +128,9 @@ def generate_batches(
     A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it.
 
     Args:
-        model: The network; its ``training`` flag is left alone.
-        plan: One step for each call of the network, or a plan by which each sample chooses them; the number of solver
-            steps is that of the plan.
+        model: The network; its ``training`` flag stays as it is.
+        plan: One step for each call of the network, or a plan by which each sample chooses them. It decides the number
+            of solver steps.
         settings: From ``Sampling(...).filled(model)``.
         labels: Class of every global index, int64 (n,).
         seed: Base seed.
@@ -172,88 +147,31 @@ def generate_batches(
     settings = with_steps_of(settings, len(plan))
     process, codec = process_of(model.recipe), build_codec(model.recipe.get("codec", "pixel"))
     device = next(model.parameters()).device
-    wanted = list(range(len(labels))) if indices is None else list(indices)
+    indices = list(range(len(labels))) if indices is None else list(indices)
     together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
-    for first in range(0, len(wanted), together):
-        batch = wanted[first : first + together]
+    for first in range(0, len(indices), together):
+        batch = indices[first : first + together]
         noise = start_noise(model, settings.size, [seed + i for i in batch]).to(device)
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
-        caller = _Caller(model, settings, guidance, labels[batch].to(device), on_step)
-        predict = _predictor(caller, _choices(plan, batch))
+        steps_at = plan.start(batch).steps if isinstance(plan, AdaptivePlan) else steps_of(plan)
+        denoise = GuidedDenoiser(model, settings, guidance, labels[batch].to(device), steps_at, on_step)
         generators = noise_generators(seed + i for i in batch)
-        with autocast(device, settings.precision):
-            latent = solve(predict, noise, process, scheduler, generator=generators)
+        with sampling_calls(model, settings.precision):
+            latent = solve(denoise, noise, process, scheduler, generator=generators)
         yield batch, require_finite_samples(codec.decode(latent).float().cpu(), batch)
 
 
 def samples_together(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> int:
-    """Samples that are solved together: what the coarsest step of the plan takes in one call."""
+    """Samples that are solved together: as many as the coarsest step of the plan takes in one call."""
     steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
     return max(batch_of(step, settings.size, model.config.native, settings.batch_size) for step in set(steps))
 
 
 def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> Guidance:
-    """Kind and scale of guidance under a plan."""
-    scale = settings.guidance_scale
-    if settings.compensate_guidance:
-        share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
-        scale = compensated_scale(scale, min(1.0, share))
-    return Guidance(scale, settings.guidance)
-
-
-def _choices(plan: Schedule | AdaptivePlan, batch: Sequence[int]) -> Callable[[int, Tensor], Sequence[Step]]:
-    """Gives the step of each sample of a batch at a call."""
-    if isinstance(plan, AdaptivePlan):
-        return plan.start(batch).steps
-    return lambda call, x: [plan[call]] * len(x)
-
-
-class _Caller:
-    """The guided network for some of a batch's samples, in calls of a size that suits the step."""
-
-    def __init__(
-        self, model: FlexiDiT, settings: Settings, guidance: Guidance, labels: Tensor, on_step: OnStep | None
-    ) -> None:
-        self._network, self._native = branch_network(model, settings.packing), model.config.native
-        self._settings, self._guidance, self._labels, self._on_step = settings, guidance, labels, on_step
-
-    def __call__(self, step: Step, x: Tensor, at: Tensor, rows: Tensor | slice) -> Tensor:
-        """Output for samples that take the same step; ``rows`` says which of the batch they are."""
-        size = batch_of(step, self._settings.size, self._native, self._settings.batch_size)
-        parts = zip(x.split(size), at.split(size), self._labels[rows].split(size), strict=True)
-        outputs = [self._part(step, *part) for part in parts]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-    def skip(self, count: int) -> None:
-        """Tell of a step without a call."""
-        if self._on_step is not None:
-            self._on_step(count, REUSE)
-
-    def _part(self, step: Step, x: Tensor, at: Tensor, labels: Tensor) -> Tensor:
-        shown, null = Condition(labels), Condition()
-        made = guided_output(self._network, x, at, step, condition=shown, null=null, guidance=self._guidance)
-        if self._on_step is not None:
-            self._on_step(len(x), step)
-        return made
-
-
-def _predictor(caller: _Caller, choices: Callable[[int, Tensor], Sequence[Step]]) -> Predict:
-    """The network as a solver calls it; samples that take the same step share a call."""
-    last: Tensor  # output of the call before
-
-    def predict(call: int, x: Tensor, at: Tensor) -> Tensor:
-        nonlocal last
-        steps = choices(call, x)
-        kinds = list(dict.fromkeys(steps))
-        if kinds == [REUSE]:
-            caller.skip(len(x))
-        elif len(kinds) == 1:
-            last = caller(kinds[0], x, at, slice(None))
-        else:
-            places = [torch.tensor([i for i, step in enumerate(steps) if step == kind]) for kind in kinds]
-            rows = [place.to(x.device) for place in places]
-            parts = [caller(kind, x[row], at[row], row) for kind, row in zip(kinds, rows, strict=True)]
-            last = torch.cat(parts)[torch.cat(rows).argsort()]
-        return last
-
-    return predict
+    """Kind and scales of guidance under a plan."""
+    guidance = guidance_from(model, settings)
+    if not settings.compensate_guidance:
+        return guidance
+    share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
+    scale, weak = (compensated_scale(s, min(1.0, share)) for s in (settings.guidance_scale, settings.weak_scale))
+    return guidance._replace(scale=scale, weak_mode_scale=weak)

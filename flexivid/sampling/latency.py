@@ -1,6 +1,7 @@
-"""Seconds of one call of a network for one video, by mode: measured once a machine and setting, kept in the cache.
+"""Seconds of one call of a network for one video, by mode: measured once a machine and setting, stored in the cache.
 
-What a figure holds for is its key: network, latent size, batches, precision, device, threads, compile state and torch.
+The key of a measurement names all that it depends on: network, latent size, batches, precision, device, threads,
+whether the network is compiled, and the version of torch.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from typing import Any
 import torch
 
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.paths import cache_folder
-from flexivid.runtime.precision import autocast
 from flexivid.runtime.whole_file import whole_file
-from flexivid.sampling.branches import batch_of
 from flexivid.sampling.compiling import is_compiled
+from flexivid.sampling.denoiser import batch_of
 from flexivid.sampling.settings import Settings
 
 REPEATS = 5
 
 
 def latency_folder() -> Path:
-    """Where measurements are kept: ``$FLEXIVID_CACHE/latency`` or ``~/.cache/flexivid/latency``."""
+    """Where measurements are stored: ``$FLEXIVID_CACHE/latency`` or ``~/.cache/flexivid/latency``."""
     return cache_folder("latency")
 
 
@@ -37,7 +38,7 @@ def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[
     """Seconds of one call for one video, of every mode, from the cache or measured now.
 
     Args:
-        model: The network, where and how it will run.
+        model: The network, on the device that it will run on, compiled or not.
         settings: From ``Sampling(...).filled(model)``.
         num_videos: A call takes as many of them as a batch of its mode holds.
 
@@ -69,12 +70,12 @@ def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[Pat
         [4, 20]
     """
     modes: Sequence[PatchMode] = [PatchMode(mode) for mode in model.config.modes]
-    whole = {mode: batch_of(mode, settings.size, model.config.native, settings.batch_size) for mode in modes}
-    return {mode: min(num_videos, batch) for mode, batch in whole.items()}
+    largest = {mode: batch_of(mode, settings.size, model.config.native, settings.batch_size) for mode in modes}
+    return {mode: min(num_videos, batch) for mode, batch in largest.items()}
 
 
 def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int]) -> dict[str, Any]:
-    """All that a measurement depends on, as plain data."""
+    """Everything that a measurement depends on, as plain data."""
     device = next(model.parameters()).device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -106,14 +107,14 @@ def measure_latency(
     """
     device = next(model.parameters()).device
     x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.size, device=device)
-    at = torch.ones(len(x), device=device)
+    time_of_noise = torch.ones(len(x), device=device)
     times: dict[PatchMode, list[float]] = {mode: [] for mode in batches}
-    with autocast(device, settings.precision):
+    with sampling_calls(model, settings.precision):
         for turn in range(repeats + 1):
             for mode, batch in batches.items():
                 _wait(device)
                 started = time.perf_counter()
-                model(x[:batch], at[:batch], None, mode)
+                model(x[:batch], time_of_noise[:batch], None, mode)
                 _wait(device)
                 if turn:  # the first one warms up
                     times[mode].append((time.perf_counter() - started) / batch)
@@ -126,7 +127,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _read(file: Path, model: FlexiDiT) -> dict[PatchMode, float] | None:
-    """What the cache holds; a damaged file is as good as none."""
+    """Seconds by mode from the cache; ``None`` if the file is missing or damaged."""
     try:
         seconds = json.loads(file.read_text())["seconds"]
         return {PatchMode(mode): float(seconds[str(mode)]) for mode in model.config.modes}

@@ -1,38 +1,58 @@
-"""How programs speak: plans and results as lines for people, progress, errors as one line. Imports no torch."""
+"""How programs speak of samples: a line for each plan before the work, for each result after it. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
 from flexivid.budget.cost import human
+from flexivid.budget.schedule import Schedule, schedule_macs
 
 
-def plan_line(budget: float, schedule: Any, macs_per_video: int, videos: int) -> str:
-    """One line before the work: how many steps of which mode in each branch, and what it costs.
+def describe(plan: Any, model: Any, settings: Any, num_videos: int, latency: Mapping[Any, float] | None = None) -> str:
+    """One line before the work: the plan and what it costs, in seconds too where those of a call are known."""
+    if plan.adaptive is not None:
+        return f"budget {plan.budget:g}: {plan.adaptive}, each video its own; at most {plan.adaptive.share:.3g} of all"
+    cost = schedule_macs(plan.schedule, model.config, settings.size)
+    line = plan_line(plan.budget, plan.schedule, cost, num_videos)
+    line += f"; planner {plan.planner}" if plan.planner else ""
+    line += "".join(f", {name.replace('_', ' ')} {value}" for name, value in plan.sampling.items())
+    if latency:
+        seconds = sum(latency[mode] for step in plan.schedule for mode in step.modes)
+        line += f"; about {seconds:.3g} s a video"
+    return line
+
+
+def plan_line(budget: float, schedule: Schedule, macs_per_video: int, videos: int) -> str:
+    """How many steps of which mode, how they are guided, and what they cost.
 
     Example:
-        >>> from flexivid import Schedule
         >>> plan_line(0.25, Schedule.parse("12x4x8x8,8x2x4x4"), 2_000_000, 8)
-        'budget 0.25: 12 steps of 4x8x8, 8 of 2x4x4, no guidance; 2.00 MMACs a video, 16.0 MMACs in all'
+        'budget 0.25: 12 steps of 4x8x8, 8 of 2x4x4, without guidance; 2.00 MMACs a video, 16.0 MMACs in all'
+        >>> plan_line(1, Schedule.parse("3x2x4x4+2x4x4,1x2x4x4"), 2_000_000, 8).split("; ")[0]
+        'budget 1: 4 steps of 2x4x4, 3 of them guided by a second call without the class'
     """
-    branches = [_counted(step.mode or step for step in schedule)]
-    guides = [step.guide_mode for step in schedule if step.guide_mode is not None]
-    if not guides:
-        branches.append("no guidance")
-    elif all(step.guide_mode == step.mode for step in schedule if step.modes):
-        branches.append("guidance branch the same without the condition")
-    else:
-        branches.append(f"guidance branch {_counted(guides)}")
+    steps = _counted(step.mode or step for step in schedule)
     cost = f"{human(macs_per_video)} a video, {human(macs_per_video * videos)} in all"
-    return f"budget {budget:g}: {', '.join(branches)}; {cost}"
+    return f"budget {budget:g}: {steps}, {_guidance(schedule)}; {cost}"
+
+
+def _guidance(schedule: Schedule) -> str:
+    guided = [step for step in schedule if step.guide_mode is not None]
+    if not guided:
+        return "without guidance"
+    which = "each" if len(guided) == sum(step.mode is not None for step in schedule) else f"{len(guided)} of them"
+    if all(step.guide_mode == step.mode for step in guided):
+        return f"{which} guided by a second call without the class"
+    modes = dict.fromkeys(str(step.guide_mode) for step in guided)
+    return f"{which} guided by a second call in {' or '.join(modes)}"
 
 
 def _counted(modes: Iterable[Any]) -> str:
     """``12 steps of 4x8x8, 8 of 2x4x4``: neighbours counted."""
-    runs = [f"{len(list(group))} of {mode}" for mode, group in groupby(modes)]
-    return ", ".join([runs[0].replace(" of ", " steps of "), *runs[1:]])
+    (count, first), *rest = [(len(list(group)), mode) for mode, group in groupby(modes)]
+    return ", ".join([f"{count} step{'s' * (count > 1)} of {first}", *(f"{count} of {mode}" for count, mode in rest)])
 
 
 def result_line(budget: float, outcome: Any, full: Any) -> str:

@@ -1,30 +1,213 @@
-"""The sampling options that programs share: their flags, and the settings they stand for. Imports no torch."""
+"""The sampling options: each is one line of :class:`Sampling`, from which every program makes its flags.
+
+Imports no torch, so that ``--help`` is fast: what checks a value against diffusion or a device is imported on use.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import Namespace
 
+from flexivid.budget.cost import macs
+from flexivid.diffusion.guidance import check_kind
+from flexivid.patching.shapes import Size3
 
-def add_solving(add: Callable[..., Any]) -> None:
-    """Solver and guidance."""
-    add("--num_inference_steps", type=int, help="solver steps (default: as the model says, else 20)")
-    add("--guidance_scale", type=float, help="classifier-free guidance, 1 = none (default: as the model says)")
-    add("--guide_mode", help="weak guidance: patch mode of the second branch (default: the step's own)")
-    add("--guidance", help="second branch: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
-    add("--guidance_interval", type=float, nargs=2, help="guidance between these times only, 1 = noise (default: 0 1)")
-    add("--compensate_guidance", action="store_true", help="a little more guidance for less compute (default: off)")
-    add("--packing", default="auto", help="both branches in one call: auto, always or never")
-    add("--solver", help="euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
-    add("--shift", type=float, help="time shift of flow models; above 1 more steps at high noise")
+if TYPE_CHECKING:
+    from flexivid.model.flexidit import FlexiDiT
+
+PACKING = ("auto", "always", "never")
+PLANNERS = ("staged", "weak_first", "searched", "adaptive", "three_phase", "searched_fvd", "fewer_steps", "spectral")
+
+
+def option(default: Any, words: str) -> Any:
+    """A field that programs have as a flag; ``words`` are its help."""
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. ``None`` = as the model's recipe says, else the default that the help of the option names.
+
+    Attributes:
+        num_inference_steps: If given, every plan has as many solver steps; otherwise a planner may take fewer or more,
+            and a budget is a fraction of the cost of the recipe's.
+        guidance: See ``flexivid.diffusion.guidance.Guidance``.
+        compensate_guidance: See ``compensated_scale``.
+        size: Latent size (t, h, w); ``None`` = the size trained on. No flag: programs ask for frames and pixels.
+        batch_size: Coarser modes take more videos, with about as many tokens.
+        planner: ``None`` = what was searched under these settings (``searched_fvd``, ``searched``), else ``staged``, or
+            ``weak_first`` with a number of steps.
+
+    Example:
+        >>> Sampling(num_inference_steps=10, guidance_scale=2.0).batch_size
+        16
+    """
+
+    num_inference_steps: int | None = option(None, "solver steps (default: as the model says, else 20)")
+    guidance_scale: float | None = option(None, "classifier-free guidance, 1 = none (default: as the model says)")
+    guide_mode: str | None = option(None, "weak guidance: patch mode of the second branch (default: the step's own)")
+    solver: str | None = option(None, "euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
+    shift: float | None = option(None, "time shift of flow models; above 1 more steps at high noise")
+    size: tuple[int, int, int] | None = None
+    batch_size: int = option(16, "videos in one call of the native mode; coarser ones take more")
+    precision: str = option("auto", "auto, fp32, bf16 or fp16")
+    modes: tuple[str, ...] | None = option(None, "patch modes a budget may use (default: all the model has)")
+    planner: str | None = option(None, f"{', '.join(PLANNERS)} (default: what was searched, else staged)")
+    guidance: str | None = option(None, "second branch: ordinary, weak or auto (default: ordinary, or as --guide-mode)")
+    guidance_interval: tuple[float, float] | None = option(None, "guidance between these times only (default: 0 1)")
+    compensate_guidance: bool = option(False, "a little more guidance for less compute (default: off)")
+    packing: str = option("auto", "both branches in one call: auto, always or never")
+    weak_guidance_scale: float | None = option(None, "guidance of steps in weak modes, 1 = none (default: as all)")
+
+    def filled(self, model: FlexiDiT) -> Settings:
+        """Every ``None`` replaced by the recipe's value or the default.
+
+        Raises:
+            ValueError: If a value is out of range, or no size is known.
+        """
+        from flexivid.diffusion.process import process_of
+        from flexivid.diffusion.solver import check_solver, solvers_of
+
+        process = process_of(model.recipe)
+        defaults: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 1.0, "shift": 1.0}
+        defaults |= {"solver": solvers_of(process)[0], "size": model.recipe.get("size")}
+        defaults |= model.recipe.get("sampling", {})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {name: defaults.get(name) for name, value in values.items() if value is None}
+        if values["size"] is None:
+            raise ValueError("got no size; expected (t, h, w) of the latent; pass size=, the model has no recipe")
+        check_solver(process, values["solver"], values["num_inference_steps"])
+        values["size"] = Size3(*values["size"])
+        values["guidance"] = values["guidance"] or ("ordinary" if values["guide_mode"] is None else "weak")
+        settings = Settings(**values, fixed_steps=self.num_inference_steps is not None).check()
+        return self._with_guidance(settings, model)
+
+    def _with_guidance(self, settings: Settings, model: FlexiDiT) -> Settings:
+        """Fill in the guide mode of weak and auto guidance; warn of settings of guidance that have no effect."""
+        if settings.guidance != "ordinary" and settings.guide_mode is None:
+            cheapest = min(model.config.modes, key=lambda mode: macs(model.config, settings.size, mode))
+            settings = settings._replace(guide_mode=str(cheapest))
+        settings = self._with_weak_scale(settings, model)
+        if not model.config.num_classes and settings.guidance_scale != 1 and settings.guidance == "ordinary":
+            if self.guidance_scale is not None:
+                warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=3)
+            settings = settings._replace(guidance_scale=1.0)  # both branches would be the same
+        is_without = settings.weak_scale == 1 == settings.guidance_scale
+        if is_without and (self.guidance or self.guidance_interval or self.compensate_guidance):
+            warnings.warn("guidance settings have no effect: guidance_scale is 1, which is none", stacklevel=3)
+        return settings
+
+    def _with_weak_scale(self, settings: Settings, model: FlexiDiT) -> Settings:
+        """``None`` where it is the scale of all steps anyway, so that what was measured with that is found."""
+        if not model.config.num_classes and settings.guidance == "ordinary":
+            if self.weak_guidance_scale not in (None, 1):
+                warnings.warn("weak_guidance_scale has no effect: the model has no classes; using 1", stacklevel=4)
+            return settings._replace(weak_guidance_scale=None)
+        same = settings.weak_guidance_scale == settings.guidance_scale
+        return settings._replace(weak_guidance_scale=None) if same else settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Sampling):
+    """:class:`Sampling` without a ``None`` that a sampler could not do without; made by ``Sampling.filled``.
+
+    Args:
+        fixed_steps: Whether the number of steps was asked for.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    solver: str
+    shift: float
+    size: Size3
+    guidance: str
+    fixed_steps: bool = False
+
+    @property
+    def weak_scale(self) -> float:
+        """Guidance scale of steps in weak modes."""
+        return self.guidance_scale if self.weak_guidance_scale is None else self.weak_guidance_scale
+
+    def _replace(self, **changes: Any) -> Settings:
+        """The same with other values, as of a named tuple."""
+        return replace(self, **changes)
+
+    def _asdict(self) -> dict[str, Any]:
+        """Names and values in order, as of a named tuple."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def check(self) -> Settings:
+        """Return itself.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        from flexivid.runtime.precision import PRECISIONS
+
+        for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
+            value = getattr(self, key)
+            if value is not None and value < low:
+                raise ValueError(f"got {key}={value}; expected a number >= {low}; change {key}")
+        if min(self.size) < 1:
+            raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")
+        for key, choices in (("precision", PRECISIONS), ("packing", PACKING), ("planner", PLANNERS)):
+            value = getattr(self, key)
+            if value is not None and value not in choices:
+                raise ValueError(f"got {key} {value!r}; expected one of {', '.join(choices)}; choose one")
+        if check_kind(self.guidance) == "ordinary" and self.guide_mode is not None:
+            raise ValueError(
+                f"got guidance ordinary with guide_mode {self.guide_mode}; expected weak or auto, whose second branch"
+                " has a mode of its own; leave one out"
+            )
+        low, high = self.guidance_interval or (0, 1)
+        if not 0 <= low < high <= 1:
+            raise ValueError(
+                f"got guidance_interval {low:g} to {high:g}; expected 0 <= low < high <= 1, times with 1 = noise;"
+                " change it"
+            )
+        return self
+
+
+OPTIONS = tuple(f.name for f in fields(Sampling) if f.metadata)
+
+
+def add_sampling(add: Callable[..., Any], **changes: dict[str, Any]) -> None:
+    """Add a flag for each option.
+
+    Args:
+        add: ``add_argument`` of a parser.
+        **changes: By option, the keywords of ``add_argument`` that are different in this program.
+
+    Example:
+        >>> from jsonargparse import ArgumentParser
+        >>> parser = ArgumentParser()
+        >>> add_sampling(parser.add_argument)
+        >>> parser.parse_args(["--guidance_interval", "0.2", "0.8"]).guidance_interval
+        [0.2, 0.8]
+    """
+    types = get_type_hints(Sampling)
+    for f in fields(Sampling):
+        if f.metadata:
+            keywords = {**_keywords(types[f.name], f.default), **f.metadata, **changes.get(f.name, {})}
+            add(f"--{f.name}", **keywords)
+
+
+def _keywords(kind: Any, default: Any) -> dict[str, Any]:
+    """How a parser reads values of a type, an optional one as the type itself."""
+    if kind is bool:
+        return {"action": "store_true"}
+    (kind,) = [part for part in get_args(kind) if part is not type(None)] or [kind]
+    if get_origin(kind) is tuple:
+        number = get_args(kind)
+        return {"type": number[0], "nargs": "+" if ... in number else len(number)}
+    return {"type": kind, "default": default}
 
 
 def sampling_options(options: Namespace) -> dict[str, Any]:
-    """The options that are sampling settings, under their names there."""
-    names = ["num_inference_steps", "guidance_scale", "guidance", "guide_mode", "compensate_guidance", "solver"]
-    names += ["shift", "batch_size", "precision", "planner", "packing"]
-    given = {name: getattr(options, name) for name in ("modes", "guidance_interval")}
-    pairs = {name: tuple(value) if value else None for name, value in given.items()}
-    return {**{name: getattr(options, name) for name in names}, **pairs}
+    """The options that are sampling settings, by their names; what is not set is ``None``."""
+    values = {name: getattr(options, name) for name in OPTIONS}
+    return {name: (tuple(value) or None) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,15 +1,29 @@
-"""A plan: which schedule a budget came to, under which solver settings, and what it is called."""
+"""From a budget to a plan: which planner, what was measured that it goes by, and the schedule as the solver runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from flexivid.budget.adaptive import AdaptivePlan
+from flexivid.budget.allowance import Allowance
+from flexivid.budget.cost import macs
+from flexivid.budget.measured import best_scored, searched, searched_over
+from flexivid.budget.planners import PLANNERS, Amount, allowance_for
 from flexivid.budget.schedule import Schedule, schedule_macs
+from flexivid.budget.scores import ScoreTable, affordable_rows
+from flexivid.budget.spectral import spectral
+from flexivid.budget.table import ErrorTable, Table, find_scores, find_table
+from flexivid.diffusion.guidance import at_call
+from flexivid.diffusion.process import process_of
+from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
+from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.shipped import locate
 from flexivid.patching.shapes import PatchMode
-from flexivid.sampling.settings import Settings, full_macs, with_steps_of
+from flexivid.sampling.settings import Settings, full_macs, options_for, plain_calls, with_steps_of
+from flexivid.sampling.spectrum import noise_shares, required_spectrum
 
 
 class Plan(NamedTuple):
@@ -21,7 +35,7 @@ class Plan(NamedTuple):
             its own, the one they begin with.
         adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
         planner: Who made it; ``None`` = whoever asked for it.
-        sampling: Fields of ``Settings`` that belong to the plan, such as ``{"shift": 2.0}``; others are the sampler's.
+        sampling: Settings that belong to the plan, such as ``{"shift": 2.0}``; the others are those of the sampler.
     """
 
     budget: float
@@ -32,7 +46,7 @@ class Plan(NamedTuple):
 
     @property
     def followed(self) -> Schedule | AdaptivePlan:
-        """What samples follow."""
+        """The schedule of all samples, or the plan by which each chooses its own."""
         return self.adaptive or self.schedule
 
     @property
@@ -47,6 +61,224 @@ class Plan(NamedTuple):
 
 
 def plan_of(schedule: Schedule, model: FlexiDiT, settings: Settings, budget: float | None = None) -> Plan:
-    """Name a schedule by the budget that was asked for, or by its own, to three digits."""
-    own = schedule_macs(schedule, model.config, settings.size) / full_macs(model, settings)
-    return Plan(round(own, 3) if budget is None else budget, schedule)
+    """A plan of a schedule, named by the budget that was asked for, or by the schedule's own, to three digits."""
+    share = schedule_macs(schedule, model.config, settings.size) / full_macs(model, settings)
+    return Plan(round(share, 3) if budget is None else budget, schedule)
+
+
+def tables_folder(checkpoint: str | Path) -> Path:
+    """Where the measured errors of a checkpoint, or of a shipped model by its name, are stored: its folder.
+
+    Example:
+        >>> tables_folder("runs/digits/last.ckpt").as_posix()
+        'runs/digits'
+    """
+    path = locate(checkpoint)
+    return path if path.is_dir() else path.parent
+
+
+def plan_for(
+    model: FlexiDiT,
+    settings: Settings,
+    budget: Amount | float | str = 1.0,
+    schedule: Schedule | str | None = None,
+    *,
+    tables: Sequence[Table] = (),
+    latency: Mapping[PatchMode, float] | None = None,
+) -> Plan:
+    """The planner's plan for a budget, or an explicit schedule, checked.
+
+    A plan may have fewer steps than the settings, or more, unless their number was asked for.
+
+    Args:
+        model: The network.
+        settings: From ``Sampling(...).filled(model)``; they name the planner.
+        budget: A fraction in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an amount in another unit.
+        schedule: An explicit schedule instead.
+        tables: What was measured of this model, from ``read_tables``.
+        latency: Seconds of one call for one video, by mode; only an amount in seconds needs it.
+
+    Raises:
+        ValueError: If a mode is unknown, a schedule's length does not fit the solver, the budget cannot be met, or the
+            planner lacks what it goes by.
+    """
+    if schedule is not None:
+        return plan_of(_explicit_schedule(model, settings, schedule), model, settings)
+    amount = budget if isinstance(budget, Amount) else Amount(budget)
+    planner, table = _planner_for(model, settings, tables)
+    keep_steps = settings.fixed_steps or planner == "adaptive"
+    allowance = allowance_of(model, settings, amount, latency, keep_steps=keep_steps)
+    if isinstance(table, ScoreTable) and settings.planner is None:
+        affordable = affordable_rows(table, allowance, num_calls=_fixed_calls(settings))
+        planner = planner if affordable else _default_planner(settings)  # nothing so cheap was searched
+    plan = _plan_by(planner, table, model, settings, allowance, tables)
+    if amount.unit == "fraction" and not isinstance(amount.value, str):
+        plan = plan._replace(budget=float(amount.value))
+    return plan._replace(planner=planner)
+
+
+def allowance_of(
+    model: FlexiDiT,
+    settings: Settings,
+    budget: Amount | float | str = 1.0,
+    latency: Mapping[PatchMode, float] | None = None,
+    *,
+    keep_steps: bool = True,
+) -> Allowance:
+    """What a budget allows one video under these settings; arguments as in :func:`plan_for`.
+
+    Raises:
+        ValueError: If it cannot be met; the least possible is named in its unit.
+    """
+    amount = budget if isinstance(budget, Amount) else Amount(budget)
+    costs: Mapping[PatchMode, float] = latency or {}
+    if amount.unit != "seconds":
+        costs = {mode: macs(model.config, settings.size, mode) for mode in map(PatchMode, model.config.modes)}
+    return allowance_for(
+        amount,
+        options_for(model, settings),
+        costs,
+        num_steps=num_calls(settings.solver, settings.num_inference_steps),
+        plain_calls=plain_calls(model, settings),
+        keep_steps=keep_steps,
+    )
+
+
+def runnable(schedule: Schedule, model: FlexiDiT, settings: Settings) -> Schedule:
+    """A schedule as the solver can run it: Heun makes an odd number of calls, and guidance may have an interval."""
+    if settings.solver == "heun" and len(schedule) % 2 == 0:
+        schedule = Schedule(schedule[1:])
+    plain = plain_calls(model, with_steps_of(settings, len(schedule)))
+    return Schedule(at_call(step, call, plain) for call, step in enumerate(schedule))
+
+
+def table_settings(settings: Settings) -> dict[str, Any]:
+    """Settings that sampling and a measurement must have in common, as plain data."""
+    names = ("num_inference_steps", "guidance_scale", "guidance", "guide_mode", "solver", "shift")
+    interval = settings.guidance_interval and list(settings.guidance_interval)
+    values = {name: getattr(settings, name) for name in names}
+    weak = settings.weak_guidance_scale  # named only if there is one: older tables are found without it
+    named = {} if weak is None else {"weak_guidance_scale": weak}
+    return {**values, **named, "guidance_interval": interval, "size": list(settings.size)}
+
+
+def _plan_by(
+    planner: str,
+    table: Table | None,
+    model: FlexiDiT,
+    settings: Settings,
+    allowance: Allowance,
+    tables: Sequence[Table],
+) -> Plan:
+    """The plan of a planner, called by its own share of the all-native compute."""
+    if planner == "searched_fvd":
+        row = best_scored(allowance, table, num_calls=_fixed_calls(settings))
+        return plan_of(Schedule.parse(row.steps), model, settings)._replace(sampling=dict(row.sampling))
+    if planner == "adaptive":
+        adaptive = AdaptivePlan(allowance, table if isinstance(table, ErrorTable) else None)
+        return Plan(round(adaptive.share, 3), adaptive.opening, adaptive)
+    if planner == "searched":
+        if not isinstance(table, ErrorTable):
+            return plan_of(searched(allowance, table), model, settings)
+        return plan_of(searched_over(_alternatives(model, settings, allowance, table, tables)), model, settings)
+    choice = _spectral_choice(model, settings, allowance) if planner == "spectral" else PLANNERS[planner](allowance)
+    schedule = Schedule(allowance.options[option] for option in choice)
+    return plan_of(runnable(schedule, model, settings), model, settings)
+
+
+def _spectral_choice(model: FlexiDiT, settings: Settings, allowance: Allowance) -> list[int]:
+    """The spectral planner's choice under the times of the solver."""
+    spectrum, process = required_spectrum(model, "spectral"), process_of(model.recipe)
+
+    def times_of(calls: int) -> list[float]:
+        steps = steps_of_calls(settings.solver, calls)
+        times = call_times(process, settings.solver, steps, shift=settings.shift)
+        return noise_shares(process, times)[:calls]
+
+    return spectral(allowance, spectrum, times_of)
+
+
+def _alternatives(
+    model: FlexiDiT, settings: Settings, allowance: Allowance, table: ErrorTable, tables: Sequence[Table]
+) -> list[tuple[Allowance, ErrorTable]]:
+    """The table of the settings, and those of other numbers of steps that can be compared with it."""
+    full = num_calls(settings.solver, settings.num_inference_steps)
+    alternatives = [(allowance, table)] if allowance.num_steps == full else []
+    for candidate in () if settings.fixed_steps or table.finest is None else tables:
+        fewer = settings._replace(num_inference_steps=candidate.settings["num_inference_steps"])
+        calls = num_calls(fewer.solver, fewer.num_inference_steps)
+        shorter = allowance._replace(num_steps=calls, plain_calls=plain_calls(model, fewer))
+        if (
+            isinstance(candidate, ErrorTable)
+            and calls != full
+            and (candidate.finest, dict(candidate.settings)) == (table.finest, table_settings(fewer))
+            and sum(row[-1] for row in shorter.rows) <= allowance.affordable
+        ):
+            alternatives.append((shorter, candidate))
+    if not alternatives:
+        raise ValueError(
+            f"got a budget that pays for {allowance.num_steps} calls in the cheapest mode; expected a table of measured"
+            " errors with so few; search with that many --num-inference-steps, or choose --planner staged"
+        )
+    return alternatives
+
+
+def _planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[Table]) -> tuple[str, Table | None]:
+    """Name of the planner, and the table it goes by.
+
+    Without a name: what was scored against real videos under these settings, else what was measured against full
+    compute, else ``staged``, or ``weak_first`` where the number of steps was asked for.
+
+    Raises:
+        ValueError: If the tables are of another model, or the planner needs one and none was measured so.
+    """
+    if settings.planner in (*PLANNERS, "spectral"):
+        return settings.planner, None
+    scores, errors = None, None
+    if tables:
+        weights, conditions = fingerprint(model), table_settings(settings)
+        scores, errors = find_scores(tables, weights, conditions), find_table(tables, weights, conditions)
+    if settings.planner is None:
+        if scores is not None and _has_calls(scores, _fixed_calls(settings)):
+            return "searched_fvd", scores
+        return ("searched", errors) if errors is not None else (_default_planner(settings), None)
+    table = scores if settings.planner == "searched_fvd" else errors
+    if tables and table is None:
+        measured = "; ".join(str(dict(table.settings)) for table in tables)
+        raise ValueError(
+            f"got planner {settings.planner} for {table_settings(settings)}; expected settings that were measured"
+            f" ({measured}); run python -m flexivid.search with these, or choose --planner staged"
+        )
+    return settings.planner, table
+
+
+def _default_planner(settings: Settings) -> str:
+    return "weak_first" if settings.fixed_steps else "staged"
+
+
+def _fixed_calls(settings: Settings) -> int | None:
+    """Calls of the network if the number of steps was asked for; ``None`` = any number."""
+    return num_calls(settings.solver, settings.num_inference_steps) if settings.fixed_steps else None
+
+
+def _has_calls(scores: ScoreTable, calls: int | None) -> bool:
+    return calls is None or any(len(Schedule.parse(row.steps)) == calls for row in scores.rows)
+
+
+def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:
+    """The schedule with guidance, and as many solver steps as it has calls unless another number was asked for."""
+    plan = (Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)).check()
+    steps = settings.num_inference_steps if settings.fixed_steps else steps_of_calls(settings.solver, len(plan))
+    calls = num_calls(settings.solver, steps)
+    if len(plan) != calls:
+        raise ValueError(
+            f"got a schedule of {len(plan)} steps; expected {calls} ({steps} inference steps of {settings.solver});"
+            " change the counts or num_inference_steps"
+        )
+    for mode in {mode for step in plan for mode in step.modes}:
+        model.config.mode(mode)
+    if all(step.guide_mode is None for step in plan):
+        options = {step.plain: step for step in options_for(model, settings._replace(modes=None))}
+        plain = plain_calls(model, with_steps_of(settings, len(plan)))
+        plan = Schedule(at_call(options.get(step, step), call, plain) for call, step in enumerate(plan))
+    return plan

@@ -1,4 +1,4 @@
-"""A folder of samples: one mp4 each, ``manifest.jsonl``, a grid. What is finished survives an interruption."""
+"""A folder of samples: one mp4 each, ``manifest.jsonl``, a grid. Finished files survive an interruption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
 from flexivid.runtime.paths import resolve_path
 from flexivid.runtime.whole_file import locked, whole_file
-from flexivid.sampling.generate import OnStep, generate_batches, schedule_of, warm_up
+from flexivid.sampling.compiling import warm_up
+from flexivid.sampling.denoiser import OnStep
+from flexivid.sampling.generate import generate_batches, schedule_of
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Settings
 
@@ -26,7 +28,7 @@ GRID_COLUMNS = 8
 
 
 class Outcome(NamedTuple):
-    """What one plan made and cost, all samples together."""
+    """Files of one plan, and what all its samples cost together."""
 
     plan: Plan
     files: list[Path]
@@ -40,7 +42,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def prepare_folder(folder: str | Path) -> Path:
-    """Make the folder and prove that it can be written to.
+    """Make the folder and check that it can be written to.
 
     Raises:
         OSError: If it cannot; the message says what to do.
@@ -94,16 +96,18 @@ def write_samples(
         warm_up(model, set().union(*(plan.modes for plan in plans)), settings, len(labels))
         for plan, files in zip(plans, names, strict=True):
             callback = on_step(plan) if on_step else None
-            own = plan.settings(settings)
-            facts = {"checkpoint": weights, "sampling": own._asdict()}
+            plan_settings = plan.settings(settings)
+            origin = {"checkpoint": weights, "sampling": plan_settings._asdict()}
             shown: list[np.ndarray] = []
             with CallCounter(model) as counter:
                 started, writing = time.perf_counter(), 0.0
-                made = generate_batches(model, plan.followed, own, labels=labels, seed=seed, on_step=callback)
-                for indices, videos in made:
+                batches = generate_batches(
+                    model, plan.followed, plan_settings, labels=labels, seed=seed, on_step=callback
+                )
+                for indices, videos in batches:
                     pause = time.perf_counter()
-                    share = {"seconds": (pause - started - writing) / (indices[-1] + 1), **facts}
-                    shown += _write_batch(model, plan, folder, labels, (indices, videos, files, seed, share), lines)
+                    common = {"seconds": (pause - started - writing) / (indices[-1] + 1), **origin}
+                    shown += _write_batch(model, plan, folder, labels, (indices, videos, files, seed, common), lines)
                     _update_manifest(folder / "manifest.jsonl", lines)
                     writing += time.perf_counter() - pause
                 seconds = time.perf_counter() - started - writing
@@ -132,7 +136,7 @@ def _write_batch(
     model: FlexiDiT, plan: Plan, folder: Path, labels: Tensor, batch: tuple, lines: dict[str, dict[str, Any]]
 ) -> list[np.ndarray]:
     """Write a batch's videos, add their manifest lines; returns the frames."""
-    indices, videos, files, seed, facts = batch
+    indices, videos, files, seed, common = batch
     names = model.recipe.get("class_names") or []
     shown = []
     for i, video in zip(indices, videos, strict=True):
@@ -146,22 +150,22 @@ def _write_batch(
             "class": names[label] if label is not None and label < len(names) else None,
             "budget": plan.budget,
             "plan": str(schedule),
-            "macs": schedule_macs(schedule, model.config, facts["sampling"]["size"]),
-            **facts,
+            "macs": schedule_macs(schedule, model.config, common["sampling"]["size"]),
+            **common,
         }
         write_video(folder / files[i], frames, _fps(model))
-        lines[files[i]] = line  # at once: an interruption between the two would leave a file out
+        lines[files[i]] = line  # right after the file: an interruption in between would leave it out
         shown.append(frames)
     return shown
 
 
 def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
-    """Add lines, replacing those of the same file; others who do so at the same time wait."""
+    """Add lines, replacing those of the same file, under a lock: programs that share a folder lose no line."""
     with locked(path):
         old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        kept = {line["file"]: line for line in old} | lines
+        merged = {line["file"]: line for line in old} | lines
         with whole_file(path) as part:
-            part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(kept.items())))
+            part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(merged.items())))
 
 
 def _missing(folder: Path, files: Sequence[str], done: Container[str]) -> str:

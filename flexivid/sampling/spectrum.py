@@ -1,4 +1,4 @@
-"""The spectrum that a model's recipe keeps, and times as the spectral planner counts them."""
+"""The power spectrum in a model's recipe, and the times that the spectral planner compares it with."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spectrum_of(model: FlexiDiT) -> Spectrum | None:
 
 
 def required_spectrum(model: FlexiDiT, planner: str) -> Spectrum:
-    """The spectrum of the model's training data, for a planner that cannot do without.
+    """The spectrum of the model's training data, for a planner that needs one.
 
     Args:
         model: The network.

@@ -9,31 +9,30 @@ from itertools import pairwise
 import pytest
 
 from flexivid import Schedule, budget_of, for_budget
-from flexivid.budget.allowance import step_options
-from flexivid.budget.planners import (
-    COARSE_SHARE,
-    FEWEST_STEPS,
-    FINER_SHARE,
-    MOST_COARSE,
-    PLANNERS,
-    best_scored,
-    check_planner,
-    searched_over,
-    spectral,
-    staged,
-    three_phase,
-    weak_first,
-)
-from flexivid.budget.schedule import REUSE, least_budget, schedule_macs
-from flexivid.budget.spectral import Spectrum
-from flexivid.budget.units import fraction_allowance
-from tests.budget.test_schedule import CONFIG, SIZE, random_case
+from flexivid.budget.allowance import Allowance, step_options
+from flexivid.budget.measured import best_scored, searched, searched_over
+from flexivid.budget.planners import COARSE_SHARE, FEWEST_STEPS, FINER_SHARE, MOST_COARSE, PLANNERS
+from flexivid.budget.schedule import REUSE, schedule_macs
+from flexivid.budget.spectral import Spectrum, spectral
+from tests.budget.test_schedule import CONFIG, SIZE, fraction_allowance, least_budget, random_case
 from tests.reference.choices import all_choices
 
-KEEP_STEPS = {"weak_first", "three_phase", "searched", "adaptive"}
+KEEP_STEPS = {"weak_first", "three_phase", "searched"}
 
 
-@pytest.mark.parametrize("planner", PLANNERS)
+def bought(planner: str, allowance: Allowance, table=None) -> Schedule:
+    """The schedule of a planner by name."""
+    if planner == "searched":
+        return searched(allowance, table)
+    if planner == "searched_fvd":
+        return Schedule.parse(best_scored(allowance, table).steps)
+    choice = PLANNERS[planner](allowance)
+    if planner in KEEP_STEPS:
+        return allowance.schedule(choice)
+    return Schedule(allowance.options[option] for option in choice)
+
+
+@pytest.mark.parametrize("planner", [*PLANNERS, "searched", "searched_fvd"])
 @pytest.mark.parametrize("seed", range(30))
 def test_never_exceeds_the_budget(planner: str, seed: int, build_table, build_scores) -> None:
     source = random.Random(seed)
@@ -50,7 +49,7 @@ def test_never_exceeds_the_budget(planner: str, seed: int, build_table, build_sc
         allowance = fraction_allowance(budget, config, size, options=options, num_steps=num_steps, plain_calls=plain)
         if planner == "fewer_steps" and allowance.affordable < allowance.costs[0]:
             continue
-        plan = PLANNERS[planner](allowance, table)
+        plan = bought(planner, allowance, table)
         if planner in KEEP_STEPS:
             assert len(plan) == num_steps
             assert budget_of(plan, config, size) <= budget
@@ -67,7 +66,7 @@ def test_stages_go_from_coarse_to_native_and_grow_with_the_budget(seed: int) -> 
     if least == whole.full:
         return  # one step of one mode: there is nothing to plan
     for affordable in sorted(source.randint(least, whole.full - 1) for _ in range(8)):
-        plan = staged(whole._replace(affordable=affordable))
+        plan = bought("staged", whole._replace(affordable=affordable))
         costs = [whole.costs[whole.options.index(step)] for step in plan]
         assert costs == sorted(costs)
         middle = whole.options[min(1, len(whole.options) - 1)]
@@ -93,15 +92,16 @@ def test_spectral_stays_within_the_budget_and_weakens_towards_noise(seed: int) -
     spectrum = Spectrum((rows[0], rows[1], rows[2]), deviation=0.6, clips=4)
     for affordable in (whole.costs[-1], source.randint(whole.costs[-1], whole.full), whole.full):
         allowance = whole._replace(affordable=affordable)
-        plan = spectral(allowance, spectrum, lambda calls: [1 - call / calls for call in range(calls)])
-        assert whole.cost(plan) <= affordable
+        choice = spectral(allowance, spectrum, lambda calls: [1 - call / calls for call in range(calls)])
+        assert sum(whole.costs[option] for option in choice) <= affordable
+        assert choice == sorted(choice, reverse=True)
 
 
 def test_fewer_steps_refuses_what_pays_for_none() -> None:
     options = step_options(CONFIG)
     allowance = fraction_allowance(0.1, CONFIG, SIZE, options=options, num_steps=5, keep_steps=False)
     with pytest.raises(ValueError, match=r"got a budget of 0\.5 native steps for the planner fewer_steps"):
-        PLANNERS["fewer_steps"](allowance, None)
+        PLANNERS["fewer_steps"](allowance)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -112,13 +112,13 @@ def test_weak_first_is_the_public_one(seed: int, guided: bool) -> None:
     budget = min(1.0, source.uniform(least_budget(config, size), 1) + 1e-4)
     options = step_options(config, guided=guided)
     allowance = fraction_allowance(budget, config, size, options=options, num_steps=num_steps)
-    assert weak_first(allowance) == for_budget(budget, config, size, num_steps=num_steps, guided=guided)
+    assert bought("weak_first", allowance) == for_budget(budget, config, size, num_steps=num_steps, guided=guided)
 
 
 def test_three_phases_are_the_same_steps_in_another_order() -> None:
     options = step_options(CONFIG)
     allowance = fraction_allowance(0.4, CONFIG, SIZE, options=options, num_steps=20)
-    plan, first = three_phase(allowance), weak_first(allowance)
+    plan, first = bought("three_phase", allowance), bought("weak_first", allowance)
     assert sorted(plan) == sorted(first)
     native = [step == options[0] for step in plan]
     assert native[0]
@@ -167,7 +167,7 @@ def test_searched_fvd_needs_plans_that_can_be_paid(build_scores) -> None:
     with pytest.raises(ValueError, match="got no plan scored against real videos for so small a budget"):
         best_scored(allowance, native)
     with pytest.raises(ValueError, match="got no plan scored against real videos for this model"):
-        PLANNERS["searched_fvd"](allowance, None)
+        best_scored(allowance, None)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -177,7 +177,7 @@ def test_searched_is_the_best_there_is(seed: int, build_table) -> None:
     for budget in (0.2, 0.5, 0.8):
         allowance = fraction_allowance(budget, CONFIG, SIZE, options=options, num_steps=5)
         rows = table.rows(allowance.options)
-        found = [allowance.options.index(step) for step in PLANNERS["searched"](allowance, table)]
+        found = [allowance.options.index(step) for step in searched(allowance, table)]
         listed = all_choices(rows, allowance.costs, None)
         least = min(error for cost, error, _ in listed if cost <= allowance.affordable)
         assert sum(row[i] for row, i in zip(rows, found, strict=True)) == pytest.approx(least)
@@ -186,7 +186,7 @@ def test_searched_is_the_best_there_is(seed: int, build_table) -> None:
 def test_full_budget_is_all_native(build_table) -> None:
     options = step_options(CONFIG, guided=True)
     allowance = fraction_allowance(1.0, CONFIG, SIZE, options=options, num_steps=6)
-    plans = {str(PLANNERS[name](allowance, build_table(options, 6))) for name in [*KEEP_STEPS, "fewer_steps"]}
+    plans = {str(bought(name, allowance, build_table(options, 6))) for name in [*KEEP_STEPS, "fewer_steps"]}
     assert plans == {"6x1x2x2+1x2x2"}
 
 
@@ -194,15 +194,9 @@ def test_searched_needs_a_table_of_its_options(build_table) -> None:
     options = step_options(CONFIG)
     allowance = fraction_allowance(0.5, CONFIG, SIZE, options=options, num_steps=6)
     with pytest.raises(ValueError, match=r"got no table of measured errors.*run python -m flexivid.search --goal fid"):
-        PLANNERS["searched"](allowance)  # type: ignore[call-arg]
+        searched(allowance, None)
     with pytest.raises(ValueError, match="got a table of measured errors without 1x4x4"):
-        PLANNERS["searched"](allowance, build_table(options[:2], 6))
-
-
-def test_planners_by_name() -> None:
-    assert check_planner("adaptive") == "adaptive"
-    with pytest.raises(ValueError, match="got planner 'best'; expected one of staged, weak_first, searched"):
-        check_planner("best")
+        searched(allowance, build_table(options[:2], 6))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -8,7 +8,9 @@ import re
 import pytest
 
 from flexivid import FlexiDiTConfig, PatchMode, Schedule, Step, budget_of, constant, for_budget, macs, weak_first
-from flexivid.budget.schedule import least_budget, schedule_macs
+from flexivid.budget.allowance import Allowance
+from flexivid.budget.planners import Amount, allowance_for
+from flexivid.budget.schedule import schedule_macs
 from tests.reference.schedules import best_counts
 
 MODES = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")
@@ -22,6 +24,17 @@ def random_case(source: random.Random) -> tuple[FlexiDiTConfig, tuple[int, int, 
     width = 12 * source.randint(1, 20)
     config = FlexiDiTConfig(width, source.randint(1, 8), 1, 3, modes, attention=source.choice(["joint", "factorised"]))
     return config, (source.randint(1, 9), source.randint(4, 33), source.randint(4, 33)), source.randint(1, 40)
+
+
+def least_budget(config: FlexiDiTConfig, size: tuple[int, int, int]) -> float:
+    """The budget of the cheapest mode at every step."""
+    return min(macs(config, size, mode) for mode in config.modes) / macs(config, size)
+
+
+def fraction_allowance(budget: float | str, config: FlexiDiTConfig, size: tuple[int, int, int], **options) -> Allowance:
+    """What a fraction of the all-native compute allows."""
+    costs = {mode: macs(config, size, mode) for mode in config.modes}
+    return allowance_for(Amount(budget), costs=costs, **options)
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -12,7 +12,8 @@ from flexivid.calibration import calibrate as calibration
 from flexivid.calibration.calibrate import calibrate, num_sample_steps, relate
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate
-from flexivid.sampling.settings import Sampling, fraction_of, options_for
+from flexivid.sampling.plan import allowance_of
+from flexivid.sampling.settings import Sampling, options_for
 
 
 def fp32(model, **changes):
@@ -97,7 +98,7 @@ def test_trials_are_searched_schedules_against_the_finest_samples(model):
     every = [fp32(model, num_inference_steps=steps) for steps in (6, 4)]
     tables = relate([calibrate(model, settings, num_videos=2, most_steps=6) for settings in every])
     assert [table.finest for table in tables] == [6, 6]
-    full = fraction_of(model, every[0], 1.0).full
+    full = allowance_of(model, every[0]).full
 
     def final(schedule, steps):
         made = generate(
@@ -107,7 +108,7 @@ def test_trials_are_searched_schedules_against_the_finest_samples(model):
 
     finest = final("6x1x2x2", 6)
     for settings, table in zip(every, tables, strict=True):
-        allowance, steps = fraction_of(model, settings, 1.0), settings.num_inference_steps
+        allowance, steps = allowance_of(model, settings), settings.num_inference_steps
         allowance = allowance.with_reuse()
         front = frontier(table.rows(allowance.options), allowance.rows)
         assert table.trials[0] == (0, table.distance)

@@ -18,7 +18,7 @@ from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate
-from flexivid.sampling.planners import plan_for, table_settings
+from flexivid.sampling.plan import plan_for, table_settings
 from flexivid.sampling.settings import Sampling, full_macs, labels_for
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:got \d+ videos")
@@ -91,7 +91,7 @@ def test_no_sample_is_made_twice(model, settings, judge):
     assert torch.equal(scorer.features(plan, 2), few)
     torch.testing.assert_close(scorer.features(plan, 6), all_at_once, rtol=1e-4, atol=1e-4)
     assert sum(made) == 6
-    assert scorer.num_made(plan) == 6
+    assert scorer.num_samples(plan) == 6
 
 
 def test_the_better_half_of_each_price_range_stays():

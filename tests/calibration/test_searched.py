@@ -5,7 +5,7 @@ from PIL import Image
 from flexivid.budget.schedule import Schedule
 from flexivid.calibration.calibrate import calibrate, relate
 from flexivid.calibration.searched import draw_schedules, searched_front, searched_lines
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling
 
 

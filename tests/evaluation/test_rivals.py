@@ -4,8 +4,7 @@ import pytest
 
 from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.evaluation.rivals import FEWER_STEPS, native_plan, rival_plan, with_rivals
-from flexivid.sampling.plan import Plan, plan_of
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import Plan, plan_for, plan_of
 from flexivid.sampling.settings import Sampling, full_macs
 
 SETTINGS = {

@@ -16,9 +16,7 @@ from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate
-from flexivid.sampling.plan import Plan
-from flexivid.sampling.planners import plan_for, table_settings
-from flexivid.sampling.planning import Amount, plan_within
+from flexivid.sampling.plan import Amount, Plan, plan_for, table_settings
 from flexivid.sampling.settings import Sampling, labels_for, options_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")  # distances of few are rough
@@ -228,13 +226,13 @@ def test_samples_that_choose_their_own_schedules_cost_what_they_chose(tmp_path, 
     changes = [[]] * 3 + [[0.1, 0.3]] * 2
     known = {"model": fingerprint(model), "settings": table_settings(settings), "protocol": {}}
     table = ErrorTable(options=options, errors=[[0.0, 1.0]] * 5, changes=changes, **known)
-    plan = plan_within(model, settings, Amount(0.7), tables=[table])
+    plan = plan_for(model, settings, Amount(0.7), tables=[table])
     task = Task(model, (plan,), settings, labels_for(model, 4, None), extractor)
     made = list(evaluate_features(task, blocks_of(4, 2), store=SampleStore(tmp_path, task)))
     own = [schedule_macs(plan.adaptive.followed[i], model.config, SIZE) for i in range(4)]
     assert [one.macs for one in made] == [sum(own[:2]), sum(own[2:])]
     assert score_budgets(task, made, torch.randn(8, extractor.num_features))[0].macs == round(sum(own) / 4)
-    fresh = plan_within(model, settings, Amount(0.7), tables=[table])
+    fresh = plan_for(model, settings, Amount(0.7), tables=[table])
     again = list(evaluate_features(task._replace(plans=(fresh,)), blocks_of(4, 2), store=SampleStore(tmp_path, task)))
     assert [one.macs for one in again] == [one.macs for one in made]
     assert num_made == dict.fromkeys(range(4), 1)

@@ -4,7 +4,7 @@ import torch
 
 from flexivid.evaluation.samples import Made, Task
 from flexivid.evaluation.store import BlockFolder, SampleStore
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, labels_for
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from scipy.fft import dct
 
-from flexivid.budget.spectral import activation_time, mode_activation
 from flexivid.latents.spectrum import SpectrumMeter, measure_spectrum
 from flexivid.patching.shapes import PatchMode
+from tests.reference.spectral import activation_time, mode_activation
 
 SHARED = Path(os.environ.get("FLEXIVID_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 

@@ -16,6 +16,13 @@ PLANS = {
     "packed": {"budget": 0.6, "guidance_scale": 3.0, "guidance": "auto", "packing": "always"},
     "interval": {"budget": 0.6, "guidance_scale": 3.0, "guidance_interval": (0.3, 0.8)},
     "weak guidance": {"budget": 0.6, "guidance_scale": 3.0, "guide_mode": "2x4x4"},
+    "no guidance in weak modes": {"budget": 0.6, "guidance_scale": 3.0, "weak_guidance_scale": 1.0},
+    "guidance in weak modes alone": {"budget": 0.6, "weak_guidance_scale": 3.0},
+    "less guidance in weak modes": {"budget": 0.6, "guidance_scale": 3.0, "weak_guidance_scale": 2.0},
+    "no guidance in weak modes of heun": {
+        **{"schedule": "4x2x4x4,3x1x2x2", "solver": "heun"},
+        **{"guidance_scale": 3.0, "weak_guidance_scale": 1.0, "guidance": "auto", "guidance_interval": (0.3, 0.8)},
+    },
     "heun": {"budget": 0.5, "solver": "heun"},
     "heun guided": {"budget": 0.5, "solver": "heun", "guidance_scale": 2.0},
     "explicit": {"schedule": "2x2x4x4,2x1x2x2"},

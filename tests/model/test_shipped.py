@@ -19,7 +19,7 @@ from flexivid.budget.table import ErrorTable, find_table, read_tables, write_tab
 from flexivid.model import shipped
 from flexivid.model.checkpoint import choose, fingerprint, save
 from flexivid.model.shipped import is_shipped, locate, refuse_shipped, shipped_models
-from flexivid.sampling.planning import tables_folder
+from flexivid.sampling.plan import tables_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = shipped.FOLDER / "moving_digits"

@@ -97,6 +97,7 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
             "got planner 'searched' for a pipeline; expected one of weak_first, weak_last",
         ),
         (["--solver", "euler"], "got --solver with --pipeline"),
+        (["--weak-guidance-scale", "1.5"], "got --weak-guidance-scale with --pipeline"),
     ],
 )
 def test_mistakes_are_one_line(folders, tmp_path, capsys, change, says) -> None:

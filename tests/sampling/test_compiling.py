@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from flexivid.sampling.compiling import compile_forward, is_compiled
+from flexivid.sampling.compiling import _calls, compile_forward, is_compiled, warm_up_plans
 from flexivid.sampling.generate import generate
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling
-from flexivid.sampling.warm_up import _calls, warm_up_plans
 
 
 def test_sizes_of_calls_are_those_of_all_batches():

@@ -10,7 +10,7 @@ from flexivid.diffusion.solver import call_times
 from flexivid.model.conditioning import Condition
 from flexivid.model.flops import CallCounter
 from flexivid.sampling.generate import generate, generate_batches, guidance_of, start_noise
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, labels_for
 
 TOLERANCE = 1e-4  # float32 sums in another order; values are about 1

@@ -65,9 +65,12 @@ def test_our_own_mistakes_keep_their_traceback():
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        ("3x2x4x4,1x1x2x2", ["budget 0.5: 3 steps of 2x4x4, 1 of 1x2x2", "no guidance"]),
-        ("3x2x4x4+2x4x4,1x1x2x2+1x2x2", ["3 steps of 2x4x4, 1 of 1x2x2", "guidance branch"]),
-        ("4x1x2x2+2x4x4", ["4 steps of 1x2x2", "guidance branch 4 steps of 2x4x4"]),
+        ("3x2x4x4,1x1x2x2", ["budget 0.5: 3 steps of 2x4x4, 1 of 1x2x2", "without guidance"]),
+        (
+            "3x2x4x4+2x4x4,1x1x2x2+1x2x2",
+            ["3 steps of 2x4x4, 1 of 1x2x2", "each guided by a second call without"],
+        ),
+        ("4x1x2x2+2x4x4", ["4 steps of 1x2x2, each guided by a second call in 2x4x4"]),
     ],
 )
 def test_plan_line_tells_modes_and_cost(plan, words):

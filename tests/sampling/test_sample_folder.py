@@ -11,8 +11,7 @@ from flexivid.media.write import to_frames
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling import sample_folder
 from flexivid.sampling.generate import generate
-from flexivid.sampling.plan import plan_of
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for, plan_of
 from flexivid.sampling.sample_folder import Interrupted, file_name, prepare_folder, write_samples
 from flexivid.sampling.settings import Sampling, labels_for
 

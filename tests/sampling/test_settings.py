@@ -7,7 +7,7 @@ from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.budget.spectral import Spectrum
 from flexivid.diffusion.solver import num_calls
 from flexivid.patching.shapes import Size3
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, full_macs, label_numbers, labels_for, resized, settings_from
 
 
@@ -109,7 +109,7 @@ def test_explicit_plan(model):
     plan = Schedule.parse("1x2x4x4,3x1x2x2")
     assert plan_for(model, settings, 1.0, plan).schedule == plan_for(model, settings, 1.0, str(plan)).schedule == plan
     guided = Sampling(guidance_scale=2.0).filled(model)
-    assert plan_for(model, guided, 1.0, plan).schedule == plan.guided()
+    assert plan_for(model, guided, 1.0, plan).schedule == Schedule.parse("1x2x4x4+2x4x4,3x1x2x2+1x2x2")
     assert str(plan_for(model, guided, 1.0, "3x2x4x4,1x1x2x2+2x4x4").schedule) == "3x2x4x4,1x1x2x2+2x4x4"
 
 

@@ -25,7 +25,7 @@ from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.metrics.protocol import Protocol, reference_features, reference_folder
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
-from flexivid.sampling.generate import warm_up
+from flexivid.sampling.compiling import warm_up
 from flexivid.sampling.settings import labels_for, settings_from
 from flexivid.training.callbacks.possible_plans import possible_plans
 

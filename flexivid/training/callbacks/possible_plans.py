@@ -10,8 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from flexivid.budget.table import read_tables
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.plan import Plan
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import Plan, plan_for
 from flexivid.sampling.settings import Settings
 
 

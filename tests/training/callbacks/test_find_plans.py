@@ -13,7 +13,7 @@ from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables, write_tables
 from flexivid.evaluation.rivals import native_plan
 from flexivid.model.checkpoint import fingerprint
-from flexivid.sampling.planners import plan_for
+from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, full_macs, labels_for
 from flexivid.training.callbacks import ExportModel, FindPlans, FVDVsBudget, SampleVideos, find_plans
 from flexivid.training.callbacks.find_plans import SharedScorer

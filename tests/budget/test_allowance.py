@@ -7,22 +7,28 @@ import re
 
 import pytest
 
-from flexivid import FlexiDiTConfig, PatchMode, Step, budget_of, macs
-from flexivid.budget.allowance import step_options
-from flexivid.budget.planners import weak_first
+from flexivid import FlexiDiTConfig, PatchMode, Schedule, Step, budget_of, macs
+from flexivid.budget.allowance import Allowance, step_options
+from flexivid.budget.planners import PRESETS, Amount, allowance_for, number_or_preset, weak_first
 from flexivid.budget.schedule import schedule_macs
-from flexivid.budget.units import (
-    PRESETS,
-    fraction_allowance,
-    gmacs_allowance,
-    number_or_preset,
-    seconds_allowance,
-)
-from tests.budget.test_schedule import random_case
+from tests.budget.test_schedule import fraction_allowance, random_case
 
 MODES = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")
 CONFIG = FlexiDiTConfig(width=192, depth=6, num_heads=3, modes=MODES)
 SIZE = (8, 16, 16)
+
+
+def gmacs_allowance(gmacs, config, size, **options) -> Allowance:
+    costs = {mode: macs(config, size, mode) for mode in config.modes}
+    return allowance_for(Amount(gmacs, "gmacs"), costs=costs, **options)
+
+
+def seconds_allowance(seconds, latency, **options) -> Allowance:
+    return allowance_for(Amount(seconds, "seconds"), costs=latency, **options)
+
+
+def bought(allowance: Allowance) -> Schedule:
+    return allowance.schedule(weak_first(allowance))
 
 
 def named_least(call) -> float:
@@ -60,8 +66,8 @@ def test_units_agree() -> None:
     half = fraction_allowance(0.5, CONFIG, SIZE, options=options, num_steps=20)
     gmacs = gmacs_allowance(half.affordable / 1e9, CONFIG, SIZE, options=options, num_steps=20)
     assert abs(gmacs.affordable - half.affordable) <= 1
-    assert weak_first(gmacs) == weak_first(half)
-    assert half.cost(weak_first(half)) == schedule_macs(weak_first(half), CONFIG, SIZE)
+    assert bought(gmacs) == bought(half)
+    assert half.cost(bought(half)) == schedule_macs(bought(half), CONFIG, SIZE)
 
 
 def test_seconds_follow_the_clock_and_not_the_formulas() -> None:
@@ -69,14 +75,14 @@ def test_seconds_follow_the_clock_and_not_the_formulas() -> None:
     allowance = seconds_allowance(1.0, latency, options=step_options(CONFIG), num_steps=20)
     assert [str(step) for step in allowance.options] == ["1x2x2", "1x4x4", "2x4x4"]  # 2x2x2 is slower than native
     assert allowance.costs == (100_000, 50_000, 20_000)
-    assert sum(latency[step.mode] for step in weak_first(allowance)) <= 1.0
+    assert sum(latency[step.mode] for step in bought(allowance)) <= 1.0
 
 
 def test_presets() -> None:
     def spent(budget: float | str, modes: tuple[str, ...] = MODES) -> float:
         options = step_options(CONFIG, modes=modes)
         allowance = fraction_allowance(budget, CONFIG, SIZE, options=options, num_steps=20)
-        return budget_of(weak_first(allowance), CONFIG, SIZE)
+        return budget_of(bought(allowance), CONFIG, SIZE)
 
     assert [spent(name) for name in PRESETS] == [spent(share) for share in PRESETS.values()]
     assert spent("draft", ("1x2x2", "2x2x2")) == macs(CONFIG, SIZE, "2x2x2") / macs(CONFIG, SIZE)  # the least possible
@@ -88,7 +94,7 @@ def test_presets() -> None:
 def test_weak_guidance_is_paid_for() -> None:
     options = step_options(CONFIG, guided=True, guide_mode="1x2x2")
     allowance = fraction_allowance(0.75, CONFIG, SIZE, options=options, num_steps=20)
-    plan = weak_first(allowance)
+    plan = bought(allowance)
     assert {str(step.guide_mode) for step in plan} == {"1x2x2"}
     assert 0.7 < budget_of(plan, CONFIG, SIZE) <= 0.75
     with pytest.raises(ValueError, match=r"expected at least 0\.5"):

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from flexivid import PatchMode, Schedule
-from flexivid.budget.planners import NAMES
+from flexivid.budget.planners import Amount
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.budget.spectral import Spectrum
 from flexivid.calibration.calibrate import calibrate, relate
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate, generate_batches
-from flexivid.sampling.plan import plan_of
-from flexivid.sampling.planners import plan_for, table_settings
-from flexivid.sampling.planning import Amount, describe, plan_within, tables_folder
+from flexivid.sampling.messages import describe
+from flexivid.sampling.options import PLANNERS
+from flexivid.sampling.plan import plan_for, plan_of, table_settings, tables_folder
 from flexivid.sampling.sample_folder import write_samples
 from flexivid.sampling.settings import Sampling, full_macs, labels_for, plain_calls
 
@@ -46,7 +46,7 @@ def scored(model, settings):
     return ScoreTable(fingerprint(model), table_settings(settings), tuple(rows), by)
 
 
-@pytest.mark.parametrize("planner", NAMES)
+@pytest.mark.parametrize("planner", PLANNERS)
 def test_predicted_is_measured_and_never_above(measured, planner, tmp_path):
     model, settings, tables = measured
     settings = settings._replace(planner=planner)
@@ -55,7 +55,7 @@ def test_predicted_is_measured_and_never_above(measured, planner, tmp_path):
     for i, amount in enumerate(amounts):
         if planner == "fewer_steps" and amount.value in ("draft", 0.02):
             continue  # less than a guided native step
-        plan = plan_within(model, settings, amount, tables=tables, latency=LATENCY)
+        plan = plan_for(model, settings, amount, tables=tables, latency=LATENCY)
         (outcome,) = write_samples(model, [plan], tmp_path, settings=settings, labels=labels, seed=i)
         assert outcome.predicted_macs == outcome.measured_macs
         schedules = [plan.schedule] * 4 if plan.adaptive is None else list(plan.adaptive.followed.values())
@@ -74,7 +74,7 @@ def test_the_goal_of_the_search_decides(model):
     by_scores = plan_for(model, settings, 0.8, tables=[errors, scores])
     assert (by_errors.planner, by_scores.planner) == ("searched", "searched_fvd")
     assert str(by_scores.schedule) == "3x2x4x4,1x1x2x2"
-    assert by_scores.settings(settings)[:5] == (4, 1.0, None, "unipc", 5.0)
+    assert by_scores.settings(settings) == settings._replace(num_inference_steps=4, solver="unipc", shift=5.0)
     searched = settings._replace(planner="searched")
     assert plan_for(model, searched, 0.8, tables=[errors, scores]).schedule == by_errors.schedule
     with pytest.raises(ValueError, match="expected settings that were measured"):
@@ -134,13 +134,13 @@ def test_planners_that_lack_what_they_go_by(model):
     settings = Sampling(precision="fp32").filled(model)
     for planner in ("searched", "adaptive"):
         with pytest.raises(ValueError, match=r"got no table of measured errors.*run python -m flexivid.search --goal"):
-            plan_within(model, settings._replace(planner=planner), Amount(0.5))
+            plan_for(model, settings._replace(planner=planner), Amount(0.5))
     short = settings._replace(num_inference_steps=3)
     tables = [calibrate(model, short, num_videos=1).table]
     with pytest.raises(ValueError, match="without measured changes, so without thresholds"):
-        plan_within(model, short._replace(planner="adaptive"), Amount(0.5), tables=tables)
+        plan_for(model, short._replace(planner="adaptive"), Amount(0.5), tables=tables)
     with pytest.raises(ValueError, match=r"got planner searched for .*; expected settings that were measured"):
-        plan_within(model, settings._replace(planner="searched"), Amount(0.5), tables=tables)
+        plan_for(model, settings._replace(planner="searched"), Amount(0.5), tables=tables)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_planners_that_lack_what_they_go_by(model):
 )
 def test_what_cannot_be_met_is_refused_in_its_unit(model, amount, message):
     with pytest.raises(ValueError, match=message):
-        plan_within(model, Sampling().filled(model), amount, latency=LATENCY)
+        plan_for(model, Sampling().filled(model), amount, latency=LATENCY)
 
 
 def test_adaptive_samples_by_name(model):
@@ -172,14 +172,14 @@ def test_adaptive_samples_by_name(model):
 
 def test_lines_for_people(model):
     settings = Sampling(precision="fp32", num_inference_steps=STEPS).filled(model)
-    plan = plan_within(model, settings, Amount(0.05, "seconds"), latency=LATENCY)
+    plan = plan_for(model, settings, Amount(0.05, "seconds"), latency=LATENCY)
     line = describe(plan, model, settings, 4, LATENCY)
     assert line.startswith(f"budget {plan.budget:g}: 4 steps of 2x4x4, 4 of 1x2x2")
     assert line.endswith("; planner weak_first; about 0.044 s a video")
     (varied,) = [plan._replace(sampling={"shift": 5.0, "solver": "unipc"})]
     assert "; planner weak_first, shift 5.0, solver unipc" in describe(varied, model, settings, 4)
     tables = [calibrate(model, settings, num_videos=2).table]
-    plan = plan_within(model, settings._replace(planner="adaptive"), Amount(0.5), tables=tables)
+    plan = plan_for(model, settings._replace(planner="adaptive"), Amount(0.5), tables=tables)
     assert describe(plan, model, settings, 4) == (
         "budget 0.5: adaptive, 8 steps of 1x2x2, 2x4x4, each video its own; at most 0.5 of all"
     )
@@ -196,7 +196,7 @@ def test_fewer_steps_where_they_are_expected_to_be_nearer(model):
     tables = relate([calibrate(model, settings, num_videos=2) for settings in every])
     free = every[0]._replace(fixed_steps=False)
     near, far = (tables[1]._replace(distance=d, trials=((0.0, d), (1.0, 1 + d))) for d in (0.0, 1e6))
-    few = plan_within(model, free, Amount(0.4), tables=[tables[0], near])
+    few = plan_for(model, free, Amount(0.4), tables=[tables[0], near])
     assert (len(few.schedule), few.budget, few.planner) == (3, 0.4, "searched")
     assert schedule_macs(few.schedule, model.config, free.size) <= 0.4 * full_macs(model, free)
     assert plan_of(few.schedule, model, free).budget == pytest.approx(3 / STEPS, abs=1e-3)
@@ -206,11 +206,11 @@ def test_fewer_steps_where_they_are_expected_to_be_nearer(model):
         (every[0], [tables[0], near]),  # so many steps were asked for
         (free._replace(planner="weak_first"), [tables[0], near]),  # which keeps the number of steps
     ):
-        assert len(plan_within(model, settings, Amount(0.4), tables=others).schedule) == STEPS
+        assert len(plan_for(model, settings, Amount(0.4), tables=others).schedule) == STEPS
     made = generate(model, 0.4, num_videos=2, tables=[tables[0], near], precision="fp32")
     assert made.schedule == plan_for(model, Sampling().filled(model), 0.4).schedule  # of 4 steps nothing was measured
     settings = free._replace(num_inference_steps=3, fixed_steps=True)
-    assert len(plan_within(model, settings, Amount(0.8), tables=[tables[0], near]).schedule) == 3
+    assert len(plan_for(model, settings, Amount(0.8), tables=[tables[0], near]).schedule) == 3
 
 
 def test_fewer_steps_are_what_is_made(model):
@@ -229,7 +229,7 @@ def test_guidance_interval_follows_the_number_of_steps(model):
     ]
     tables = relate([calibrate(model, settings, num_videos=2) for settings in every])
     tables[1] = tables[1]._replace(distance=0.0, trials=((0.0, 0.0), (1.0, 0.0)))
-    plan = plan_within(model, every[0]._replace(fixed_steps=False), Amount(0.5), tables=tables)
+    plan = plan_for(model, every[0]._replace(fixed_steps=False), Amount(0.5), tables=tables)
     outside, called = plain_calls(model, every[1]), [call for call, step in enumerate(plan.schedule) if step.modes]
     assert len(plan.schedule) == 4
     assert {call for call in called if plan.schedule[call].guide_mode is None} == outside & set(called)

@@ -1,0 +1,218 @@
+"""Calls of a network whose weights stay as they are: what depends on weights alone is computed once, not at every call.
+
+While :func:`frozen` lasts, a stand-in answers for the network. It has the same layers, with weights in the dtype that
+autocast would cast them to. Layers that read the same input are joined to one product, and the patch kernels of each
+mode are resized once. Outputs are the same but for the order of sums inside a product. The stand-in is kept for the
+next time and built anew when the weights have changed. Hooks on the network itself run as ever.
+
+Joined products cost as many MACs as single ones, so the cost formulas hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flexivid.model.block import Block, SelfAttention, Tokens
+from flexivid.model.conditioning import Condition, Conditioning
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.output_conv import OutputConv
+from flexivid.model.snapshot import Snapshot, is_plain
+from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, patchify, unpatchify
+from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.runtime.precision import autocast, dtype_of
+
+KEPT_PARAMETERS = 1 << 26  # above this a network is slow enough to build its stand-in again, and memory matters more
+MOST_TABLES = 32  # of positions, one a size and mode
+KINDS = {FlexiDiT, Block, SelfAttention, Conditioning, OutputConv, FlexiPatchEmbed, FlexiPatchOutput}
+KINDS |= {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv3d}
+
+
+class _Kept(NamedTuple):
+    """A stand-in, the weights that it was built from, and the dtype of its products."""
+
+    network: FlexiDiT
+    weights: Snapshot
+    dtype: torch.dtype | None
+
+
+_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+
+
+@contextmanager
+def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
+    """While it lasts, the model's weights must not change, and calls of it may cost less. Without gradients only.
+
+    A model that is not made of flexivid's own layers alone, or that has hooks inside, is called as it is.
+
+    Args:
+        model: The network.
+        dtype: That of autocast, in which linear layers and convolutions compute; ``None`` = there is no autocast.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> x, time = torch.randn(1, 3, 2, 4, 4), torch.tensor([0.5])
+        >>> with torch.no_grad(), frozen(model):
+        ...     output = model(x, time, mode="2x4x4")
+        >>> torch.allclose(output, model(x, time, mode="2x4x4"), atol=1e-6)
+        True
+    """
+    if torch.is_grad_enabled() or not _can_be_replaced(model):
+        yield
+        return
+    kept = _kept.get(model)
+    if kept is None or kept.dtype != dtype or not kept.weights.holds(model):
+        kept = _Kept(_build(model, dtype), Snapshot(model), dtype)
+        if model.num_parameters <= KEPT_PARAMETERS:
+            _kept[model] = kept
+    model.stand_ins = (kept.network,)
+    try:
+        yield
+    finally:
+        model.stand_ins = ()
+
+
+@contextmanager
+def sampling_calls(model: FlexiDiT, precision: str = "auto") -> Iterator[None]:
+    """Autocast, and the model's weights frozen: for calls without gradients between which the weights do not change.
+
+    Raises:
+        ValueError: If the precision is unknown.
+    """
+    device = next(model.parameters()).device
+    with autocast(device, precision):
+        dtype = dtype_of(device, precision)
+        with frozen(model, None if dtype == torch.float32 else dtype):
+            yield
+
+
+def _can_be_replaced(model: nn.Module) -> bool:
+    """Whether every layer does what its class says: no other class, no method of its own, no hook inside."""
+    for module in model.modules():
+        inside = module is not model and (module._forward_hooks or module._forward_pre_hooks)
+        if type(module) not in KINDS or "forward" in vars(module) or inside:
+            return False
+    return type(model) is FlexiDiT and (model in _kept or is_plain(model))
+
+
+@torch.inference_mode(False)
+def _build(model: FlexiDiT, dtype: torch.dtype | None) -> FlexiDiT:
+    with torch.device("meta"):
+        network = _StandIn(model.config)
+    for path, module in network.named_modules():
+        for name, weight in model.get_submodule(path).named_parameters(recurse=False):
+            is_cast = dtype is not None and isinstance(module, nn.Linear | nn.Conv3d)
+            value = weight.detach().to(dtype) if is_cast else weight.detach()
+            setattr(module, name, nn.Parameter(value, requires_grad=False))
+    network.embed = _FrozenEmbed(model.embed, dtype)  # type: ignore[assignment]
+    network.out = _FrozenOutput(model.out, dtype)  # type: ignore[assignment]
+    network.join()
+    return network
+
+
+class _StandIn(FlexiDiT):
+    """A FlexiDiT that makes one product where it would make several of one input, and remembers where tokens sit."""
+
+    def join(self) -> None:
+        """Put one layer in the place of those that read the same input."""
+        owners: list[Any] = list(self.blocks)
+        self._modulations = _joined([*(block.modulation for block in owners), self.out_modulation])
+        ends = accumulate([block.modulation.out_features for block in owners])
+        for end, block in zip(ends, owners, strict=True):
+            block.modulation = _Share(end - block.modulation.out_features, end)
+            block.attention = _StandInAttention(self.config, block.attention)
+        self.out_modulation = _Share(end, None)  # type: ignore[assignment]
+        self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
+
+    def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
+        """The modulations of all blocks, (b, 6 d for each and 2 d in the end)."""
+        return F.linear(super()._steer(time, condition, patch), *self._modulations)
+
+    def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
+        key = (size, patch, like.dtype)
+        if key not in self._tables:
+            self._tables = self._tables if len(self._tables) < MOST_TABLES else {}
+            self._tables[key] = super()._places(size, patch, like)
+        return self._tables[key]
+
+
+class _Share(nn.Module):
+    """Some of the features of its input, in the place of the layer that computes them alone."""
+
+    def __init__(self, start: int, stop: int | None) -> None:
+        super().__init__()
+        self._features = slice(start, stop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, all) -> (b, own)."""
+        return x[:, self._features]
+
+
+class _StandInAttention(SelfAttention):
+    """``SelfAttention`` with one product for queries, keys and values."""
+
+    def __init__(self, config: FlexiDiTConfig, attention: SelfAttention) -> None:
+        with torch.device("meta"):
+            super().__init__(config, attention.axes)
+        self._joined = _joined([attention.q, attention.k, attention.v])
+        del self.q, self.k, self.v
+        self.out, self.q_norm, self.k_norm = attention.out, attention.q_norm, attention.k_norm
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return F.linear(x, *self._joined).chunk(3, dim=-1)
+
+
+def _joined(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of one layer that gives the outputs of several, one after the other."""
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    return torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases) if biases else None
+
+
+class _FrozenEmbed(nn.Module):
+    """``FlexiPatchEmbed`` with the kernels of its modes resized and cast once, when they are first used."""
+
+    def __init__(self, embed: FlexiPatchEmbed, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.in_channels = embed.in_channels
+        self._source, self._dtype = (embed,), dtype  # a tuple: no part of this module's tree
+        self._layers: dict[PatchMode, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, latent: Tensor, mode: PatchMode) -> Tensor:
+        """(b, c, t, h, w) -> tokens (b, n, d)."""
+        if mode not in self._layers:
+            (embed,) = self._source
+            with torch.inference_mode(False):
+                self._layers[mode] = _cast(embed.kernel(mode).flatten(1), embed.bias, self._dtype)
+        return F.linear(patchify(latent, mode), *self._layers[mode])
+
+
+class _FrozenOutput(nn.Module):
+    """``FlexiPatchOutput`` with the kernels of its modes resized and cast once, when they are first used."""
+
+    def __init__(self, out: FlexiPatchOutput, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self._source, self._dtype = (out,), dtype
+        self._layers: dict[PatchMode, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, tokens: Tensor, mode: PatchMode, size: Size3) -> Tensor:
+        """Tokens (b, n, d) -> (b, c, t, h, w)."""
+        if mode not in self._layers:
+            (out,) = self._source
+            with torch.inference_mode(False):
+                weight, bias = out.kernel(mode)
+                self._layers[mode] = _cast(weight.flatten(1).T, bias.flatten(), self._dtype)
+        return unpatchify(F.linear(tokens, *self._layers[mode]), mode, size)
+
+
+def _cast(weight: Tensor, bias: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    values = weight.detach(), bias.detach()
+    return values if dtype is None else (values[0].to(dtype), values[1].to(dtype))
