@@ -31,7 +31,7 @@ from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.evaluation.samples import extract
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
-from flexivid.runtime.precision import autocast
+from flexivid.runtime.device import autocast
 from flexivid.sampling.compiling import compile_forward
 from flexivid.sampling.denoiser import GuidedDenoiser, steps_of
 from flexivid.sampling.generate import generate_batches

@@ -29,7 +29,7 @@ from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.evaluation.samples import extract
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
-from flexivid.runtime.precision import fast_dtype
+from flexivid.runtime.device import fast_dtype
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import plan_for
 from flexivid.training.distribution_matching import Matching

@@ -30,7 +30,7 @@ def step_seconds(steps: int) -> float:
     import torch
 
     from flexivid import Condition, FlexiDiT, FlexiDiTConfig
-    from flexivid.runtime.precision import autocast
+    from flexivid.runtime.device import autocast
 
     torch.manual_seed(0)
     model = FlexiDiT(FlexiDiTConfig.preset("tiny", modes=("2x4x4", "4x8x8"), num_classes=10))

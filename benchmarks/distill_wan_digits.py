@@ -50,7 +50,7 @@ from flexivid.metrics.scores import score
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipelines.plan import costs_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexify, set_mode
-from flexivid.runtime.precision import fast_dtype
+from flexivid.runtime.device import fast_dtype
 from flexivid.training.distillation.ema import AdapterEMA
 from flexivid.training.distillation.module import DistillationTimes, FlexiDistillation, distance
 from flexivid.training.modes import Phase

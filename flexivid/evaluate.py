@@ -126,7 +126,7 @@ def run_pair(options: Namespace) -> None:
     from flexivid.evaluation.compare import PairRequest, compare_pair, pair_progress, prepare_pair
     from flexivid.evaluation.report import aligned, pair_table, write_pair
     from flexivid.evaluation.result import plain_scores
-    from flexivid.runtime.devices import pick_device
+    from flexivid.runtime.device import pick_device
 
     if not options.reference:
         raise ValueError("got --generated without --reference; expected two folders; name the real videos")

@@ -22,7 +22,6 @@ EXAMPLES = """examples:
 
 next: python -m flexivid.train fit --config conf/distill_wan.yaml    (train what was added)
 """
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def build_parser() -> ArgumentParser:
@@ -61,21 +60,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Load, compare, say so, write."""
-    import torch
-
     from flexivid.data.lists.text import read_lines
     from flexivid.pipelines import report as pretrained
     from flexivid.pretrained.adapter import save_adapter
     from flexivid.pretrained.flexify import flexify
     from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
-    from flexivid.runtime.devices import pick_device
+    from flexivid.runtime.device import DTYPES, pick_device
 
     _check(options)
     prompts = read_lines(options.prompts) if options.prompts else []
     if options.prompts and not prompts:
         raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
-    dtype = getattr(torch, DTYPES[options.precision])
+    dtype = DTYPES[options.precision]
     settings, files = {"rank": options.rank, "skip": options.skip}, files_of(options)
     model = load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
     difference = None
@@ -102,6 +99,8 @@ def run(options: Namespace) -> None:
 
 
 def _check(options: Namespace) -> None:
+    from flexivid.runtime.device import DTYPES
+
     if options.prompts and (not options.output or options.dry_run or not Path(options.prompts).is_file()):
         raise ValueError(f"got --prompts {options.prompts}; expected a file, and --output to write to; give both")
     if options.prompts and options.subfolder not in (None, "transformer"):

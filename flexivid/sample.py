@@ -123,7 +123,7 @@ def _prepare(options: Namespace) -> Job:
 
     with swift_imports():
         from flexivid.model import checkpoint
-        from flexivid.runtime.devices import pick_device
+        from flexivid.runtime.device import pick_device
         from flexivid.sampling import compiling
         from flexivid.sampling import settings as sampling
         from flexivid.sampling.plan import tables_folder

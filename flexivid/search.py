@@ -68,7 +68,7 @@ def run(options: Namespace) -> None:
     from flexivid.budget.table import FILE
     from flexivid.model import checkpoint
     from flexivid.model.shipped import refuse_shipped
-    from flexivid.runtime.devices import pick_device
+    from flexivid.runtime.device import pick_device
     from flexivid.sampling.plan import tables_folder
 
     if options.goal not in GOALS:

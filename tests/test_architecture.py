@@ -71,7 +71,7 @@ NO_TORCH = [
     *("budget.planners", "budget.spectral", "runtime.paths", "runtime.errors", "sampling.options", "sampling.messages"),
     *("data.clips.windows", "data.sources.manifest"),
 ]
-STANDARD_LIBRARY_ONLY = ["patching.shapes", "runtime.paths", "runtime.printable", "runtime.whole_file"]
+STANDARD_LIBRARY_ONLY = ["patching.shapes", "runtime.files", "runtime.paths", "runtime.printable"]
 FILES_IN_A_ROOM = 13
 PUBLIC = {
     "PatchMode", "FlexiDiTConfig", "FlexiDiT", "Condition", "macs", "Step", "Schedule", "weak_first", "constant",

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.search import Point, best
-from flexivid.runtime.whole_file import whole_file
+from flexivid.runtime.files import atomic_write
 
 ROWS, COLUMNS = 200, 240  # budgets, and parts of the way from noise to data, that are drawn
 COLOURS = "cividis"
@@ -76,5 +76,5 @@ def write_schedule_plot(
     for axes in (middle, right):
         axes.grid(alpha=0.3)
     path = Path(path)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=120)

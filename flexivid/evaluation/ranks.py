@@ -19,7 +19,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from flexivid.evaluation.run import Request, prepare, work
-from flexivid.runtime.devices import pick_device
+from flexivid.runtime.device import pick_device
 
 PATIENCE = timedelta(days=7)  # of torchrun's ranks: shares may differ by hours
 POLL_SECONDS = 0.5

@@ -22,7 +22,7 @@ from flexivid.evaluation.run import Job
 from flexivid.evaluation.samples import NUM_SHOWN, BudgetScores, Evaluation, Made, Task
 from flexivid.metrics.fidelity import Fidelity
 from flexivid.metrics.scores import Scores
-from flexivid.runtime.whole_file import whole_file
+from flexivid.runtime.files import atomic_write
 from flexivid.sampling.plan import Plan
 
 FILES = {"json": "evaluation.json", "curve": "fvd_vs_compute.png", "page": "index.html"}
@@ -130,7 +130,7 @@ def _write(folder: Path, plain: dict[str, Any], text: str, curve: bytes | None) 
     contents = {"json": json.dumps(plain, indent=2).encode(), "page": text.encode()}
     contents |= {"curve": curve} if curve else {}
     for kind, content in contents.items():
-        with whole_file(folder / FILES[kind]) as part:
+        with atomic_write(folder / FILES[kind]) as part:
             part.write_bytes(content)
     return {kind: folder / FILES[kind] for kind in contents}
 

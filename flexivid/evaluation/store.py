@@ -20,7 +20,7 @@ from torch import Tensor
 
 from flexivid.evaluation.samples import Made, Task
 from flexivid.model.checkpoint import fingerprint
-from flexivid.runtime.whole_file import whole_file
+from flexivid.runtime.files import atomic_write
 from flexivid.sampling.plan import Plan
 
 
@@ -61,7 +61,7 @@ class BlockFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(indices)
         kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with whole_file(path) as part:  # two ranks may make the same block
+        with atomic_write(path) as part:  # two ranks may make the same block
             save_file({**kept, "indices": torch.tensor(list(indices))}, part, metadata={"facts": self._facts})
 
     def _path(self, indices: Sequence[int]) -> Path:

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from flexivid.media.pixels import to_bytes
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import resolve_path
-from flexivid.runtime.whole_file import whole_file
 
 GAP = 2  # pixels between the tiles of a grid
 CRF = 10  # near lossless: samples are also measured from their files
@@ -38,7 +38,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
     path = resolve_path(path)
     odd = [(0, side % 2) for side in frames.shape[1:3]]
     frames = np.pad(frames, ((0, 0), *odd, (0, 0)), mode="edge")
-    with whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:
+    with atomic_write(path) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", {"crf": str(CRF)}
@@ -93,7 +93,7 @@ def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]
     video = write_video(path.with_suffix(".mp4"), tile(big), fps)
     picture = _titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
-    with whole_file(path.with_suffix(".png")) as part:
+    with atomic_write(path.with_suffix(".png")) as part:
         picture.save(part, format="png")
     return video, path.with_suffix(".png")
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import cache_folder
-from flexivid.runtime.whole_file import whole_file
 
 NOT_OF_REFERENCE = ("num_videos", "sampling")  # all else tells which reference features are meant
 
@@ -211,7 +211,7 @@ def _write(path: Path, protocol: Protocol, features: Tensor) -> None:
     notes: dict[str, Any] = {"protocol": json.dumps(protocol._asdict())}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             save_file({"features": features.contiguous()}, part, metadata=notes)
     except OSError as error:
         warnings.warn(

@@ -23,10 +23,10 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.shipped import WEIGHTS
 from flexivid.model.snapshot import Snapshot, is_plain
+from flexivid.runtime.errors import reason_of
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.runtime.paths import is_hidden, resolve_path
-from flexivid.runtime.weights_file import reason_of
-from flexivid.runtime.whole_file import whole_file
 
 CONFIG = "config.json"
 KEY = "flexivid"  # of the entry that training adds to a Lightning checkpoint
@@ -52,7 +52,7 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     require_finite_weights(weights, f"a model for {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / WEIGHTS) as part:
+    with atomic_write(folder / WEIGHTS) as part:
         save_file(weights, part, metadata={"format": "pt"})
     write_config(folder, model, recipe)
     return folder
@@ -61,7 +61,7 @@ def save(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> Path
 def write_config(folder: str | Path, model: FlexiDiT, recipe: Mapping[str, Any]) -> None:
     """Write ``config.json`` alone: the weights stay, and what a sampler must know of them is told anew."""
     content = {"flexivid_version": flexivid.__version__, "model": model.config.to_dict(), "recipe": dict(recipe)}
-    with whole_file(Path(folder) / CONFIG) as part:
+    with atomic_write(Path(folder) / CONFIG) as part:
         part.write_text(json.dumps(content, indent=2) + "\n")
 
 

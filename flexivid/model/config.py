@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from flexivid.patching.shapes import PatchMode, axis_split, shrinks_far, underlying_patch, whole_number
-from flexivid.runtime.errors import nearest
+from flexivid.runtime.errors import check_keys
 
 PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and two for laptops
     "nano": {"width": 128, "depth": 4, "num_heads": 2},
@@ -189,25 +189,3 @@ def _modes(modes: Any) -> tuple[PatchMode, ...]:
     if isinstance(modes, str) or not isinstance(modes, Iterable):
         modes = (modes,)
     return tuple(PatchMode(mode) for mode in modes)
-
-
-def check_keys(values: Iterable[str], known: list[str], *, what: str) -> None:
-    """Refuse a key that is not known, and name the nearest one that is.
-
-    Args:
-        values: Keys given.
-        known: Keys there are.
-        what: What a key is, for the message.
-
-    Raises:
-        ValueError: For the first unknown key.
-
-    Example:
-        >>> check_keys({"widht": 64}, ["width", "depth"], what="model setting")
-        Traceback (most recent call last):
-        ...
-        ValueError: got model setting 'widht'; expected one of width, depth; did you mean 'width'?
-    """
-    for key in values:
-        if key not in known:
-            raise ValueError(f"got {what} {key!r}; expected one of {', '.join(known)}; {nearest(key, known)}")

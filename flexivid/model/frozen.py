@@ -28,7 +28,7 @@ from flexivid.model.output_conv import OutputConv
 from flexivid.model.snapshot import Snapshot, is_plain
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.runtime.precision import autocast, dtype_of
+from flexivid.runtime.device import autocast, dtype_of
 
 KEPT_PARAMETERS = 1 << 26  # above this a network is slow enough to build its stand-in again, and memory matters more
 MOST_TABLES = 32  # of positions, one a size and mode

@@ -22,13 +22,11 @@ from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.flexify import flexi_of
 from flexivid.pretrained.merged import merge_lora
 from flexivid.pretrained.model_files import ANY_FILES, TRANSFORMER, ModelFiles, files_of, plain_loading
-from flexivid.runtime.devices import pick_device
+from flexivid.runtime.device import dtype_of, pick_device
 from flexivid.runtime.finite import require_finite_samples, require_finite_weights
 from flexivid.runtime.paths import resolve
-from flexivid.runtime.precision import fast_dtype
 from flexivid.sampling.sample_folder import file_name, prepare_folder
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "schedule", "modes")
 NO_EFFECT += ("label", "solver", "shift", "no_ema", "weak_guidance_scale")
 ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
@@ -171,7 +169,7 @@ def run_pipeline(options: Any) -> dict[str, Any]:
     """
     _check(options)
     device = pick_device(options.device)
-    dtype = fast_dtype(device) if options.precision == "auto" else DTYPES[options.precision]
+    dtype = dtype_of(device, options.precision)
     budgets = [_fraction(word) for word in options.budget or ["1"]]
     pipe = load_pipeline(options.pipeline, options.adapter, dtype=dtype, device=device, files=files_of(options))
     if options.merge_lora:
@@ -241,8 +239,6 @@ def _check(options: Any) -> None:
             text_of(prompt)
         except ValueError as error:  # a terminal with another encoding than Python expects
             raise ValueError(f"got a prompt, which holds {error}; give it as UTF-8") from error
-    if options.precision != "auto" and options.precision not in DTYPES:
-        raise ValueError(f"got --precision {options.precision}; expected auto, fp32, bf16 or fp16; change it")
 
 
 def _fraction(word: str) -> float:

@@ -25,8 +25,8 @@ from flexivid.pretrained.flexify import flexify as attach
 from flexivid.pretrained.merged import unmerge_lora
 from flexivid.pretrained.weak_modes.affine import LEAST_BYTES, stored_values
 from flexivid.pretrained.weak_modes.lora import native_names
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import resolve_path
-from flexivid.runtime.whole_file import whole_file
 
 SETTINGS = "flexivid.json"
 SAMPLES = 4096  # values of each weight that the fingerprint reads
@@ -98,7 +98,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
     for name, mode in flexi.modes.items():
         named = _named(mode)  # type: ignore[arg-type]
         if write:
-            with whole_file(folder / f"{name}.safetensors") as part:
+            with atomic_write(folder / f"{name}.safetensors") as part:
                 save_file(named, part, metadata={"format": "pt"})
     settings = {
         "family": flexi.family.class_name,
@@ -108,7 +108,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
         "native_sha256": flexi.native_sha256 or fingerprint(model),
     }
     if write:
-        with whole_file(folder / SETTINGS) as part:
+        with atomic_write(folder / SETTINGS) as part:
             part.write_text(json.dumps(settings, indent=2) + "\n")
     return folder
 

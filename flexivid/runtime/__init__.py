@@ -2,15 +2,13 @@
 
 DOORS = (
     "bars",
-    "devices",
+    "device",
     "distributed",
     "errors",
+    "files",
     "finite",
     "paths",
-    "precision",
     "printable",
     "program",
     "start",
-    "weights_file",
-    "whole_file",
 )

@@ -1,4 +1,4 @@
-"""What a user got wrong, as one line: got, expected, do. Imports no torch."""
+"""Errors that users can cause, as one line in three parts: got, expected, do. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,31 +9,71 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from pickle import UnpicklingError
 from typing import Any, NoReturn
 
 from flexivid.runtime.printable import printable
-from flexivid.runtime.quiet import quiet_libraries
+from flexivid.runtime.start import quiet_libraries
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of such a message.
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return the last part of a message about an unknown word: the valid word most like it.
 
     Example:
         >>> nearest("widht", ["width", "depth"]), nearest("x", ["width"])
         ("did you mean 'width'?", 'remove it')
     """
-    near = get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else "remove it"
+    matches = get_close_matches(word, list(valid), n=1)
+    return f"did you mean {matches[0]!r}?" if matches else "remove it"
+
+
+def check_keys(keys: Iterable[str], valid: list[str], *, what: str) -> None:
+    """Refuse an unknown key.
+
+    Args:
+        keys: Keys to check.
+        valid: Keys that exist.
+        what: What a key is, for the message.
+
+    Raises:
+        ValueError: For the first unknown key; it names the nearest valid one.
+
+    Example:
+        >>> check_keys({"widht": 64}, ["width", "depth"], what="model setting")
+        Traceback (most recent call last):
+        ...
+        ValueError: got model setting 'widht'; expected one of width, depth; did you mean 'width'?
+    """
+    for key in keys:
+        if key not in valid:
+            raise ValueError(f"got {what} {key!r}; expected one of {', '.join(valid)}; {nearest(key, valid)}")
+
+
+def reason_of(error: Exception) -> str:
+    r"""Say in a few words why ``torch.load(..., weights_only=True)`` refused a file.
+
+    Torch's own message advises to load the file as code, which nobody should do.
+
+    Example:
+        >>> reason_of(ValueError("Weights only load failed. Set it to False.\\n\\nTrying to load GLOBAL os.mkdir."))
+        'it holds os.mkdir, which is no data'
+    """
+    refused = re.search(r"GLOBAL (\S+?)[.]?(\s|$)", str(error))
+    if refused:
+        return f"it holds {refused[1]}, which is no data"
+    if isinstance(error, UnpicklingError):
+        return "it holds something else than data"
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn what a user can cause into one line on stderr and exit status 2; Ctrl-C into 130. Libraries are quiet."""
+    """Turn errors that users can cause into one line on stderr and exit status 2; Ctrl-C into 130. Quiet libraries."""
     try:
         with quiet_libraries():
             yield
     except (ValueError, TypeError, OSError) as error:
-        lines = map(printable, str(error).split("\n"))  # names of files may hold what a terminal obeys
+        lines = map(printable, str(error).split("\n"))  # names of files may hold control characters
         sys.stderr.write("error: " + "\n".join(lines) + "\n")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
@@ -49,7 +89,7 @@ def refuse(parser: Any, message: str, error: Exception | None = None) -> NoRetur
 
 
 def explain(message: str, keys: Iterable[str]) -> str:
-    """What jsonargparse complains of, as one line in three parts; a misspelt key comes with the nearest valid one.
+    """Rewrite a complaint of jsonargparse as one line in three parts; a misspelt key comes with the nearest valid one.
 
     Args:
         message: The complaint.
@@ -60,9 +100,9 @@ def explain(message: str, keys: Iterable[str]) -> str:
         "got data.rot; expected a key that --help lists; did you mean 'data.root'?"
     """
     for pattern, sentence in _SENTENCES:
-        found = re.search(pattern, message)
-        if found:
-            return sentence(list(keys), *found.groups())
+        match = re.search(pattern, message)
+        if match:
+            return sentence(list(keys), *match.groups())
     plain = " ".join(re.split(r"Given value|Subtypes:", message)[0].split())
     return f"got arguments that do not fit ({plain}); expected what --help lists; correct them"
 
@@ -78,8 +118,8 @@ def _unknown_key(keys: list[str], word: str) -> str:
 
 def _unknown_setting(keys: list[str], class_path: str, word: str) -> str:
     module, _, name = class_path.rpartition(".")
-    known = list(inspect.signature(getattr(import_module(module), name)).parameters)
-    return f"got {word} for {class_path}; expected one of {', '.join(known)}; {nearest(word, known)}"
+    valid = list(inspect.signature(getattr(import_module(module), name)).parameters)
+    return f"got {word} for {class_path}; expected one of {', '.join(valid)}; {nearest(word, valid)}"
 
 
 def _unknown_class(keys: list[str], module: str, word: str) -> str:
@@ -92,11 +132,11 @@ def _wrong_value(keys: list[str], key: str, kind: str, value: str) -> str:
 
 
 def _no_value(keys: list[str], key: str) -> str:
-    return f"got no {key}; expected a value for it; give one, or a recipe with --config"
+    return f"got no {key}; expected a value for it; give one, or a configuration with --config"
 
 
 def _no_file(keys: list[str], file: str) -> str:
-    return f"got file {file}, which does not exist; expected a recipe; check the path"
+    return f"got file {file}, which does not exist; expected a configuration; check the path"
 
 
 _SENTENCES = (

@@ -1,20 +1,39 @@
-"""How programs start: libraries are imported without the garbage collector. Imports no torch."""
+"""What programs do while they start and run: import fast, and leave out warnings that users can do nothing about.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
 import gc
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+WARNINGS = (  # (start of the message, module that it is attributed to), regular expressions
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", r"lightning\."),  # Lightning's use of torch
+    (r"`torch_dtype` is deprecated", r"diffusers\."),  # the name that works with all versions of diffusers from 0.36 on
+    (r"Precision .* is not supported by the model summary", r"lightning\."),  # that summary is not shown
+    (r"Found \d+ module\(s\) in eval mode at the start of training", r"lightning\."),  # a teacher, which has no dropout
+    (r"Total length of `.*` across ranks is zero", r"lightning\."),  # there is nothing to validate on
+    (r"Detected pickle protocol \d+ in the checkpoint", r"torch\."),  # then torch refuses it, and we say so in a line
+)
+LOGS = {  # logger: parts of messages that are dropped
+    "xformers": ("can't load C++/CUDA extensions",),  # diffusers checks for xformers, and works without
+    "transformers": ("`torch_dtype` is deprecated",),  # diffusers' use of transformers
+    "lightning.pytorch.utilities.rank_zero": ("litlogger",),  # an advertisement
+}
 
 
 @contextmanager
 def swift_imports() -> Iterator[None]:
-    """Import large libraries without garbage collection, and keep what they made out of all later ones.
+    """Import large libraries with the garbage collector off, and exempt their objects from all later collections.
 
-    Torch and Lightning make some 600,000 objects that live as long as the program, and every full collection on the
-    way walks them for nothing: a quarter of the time of the imports. Where torch is there already, or the collector
-    is off, nothing is changed.
+    Torch and Lightning make some 600,000 objects that live as long as the program. Collections during the import walk
+    them in vain, which takes a quarter of its time. Nothing changes if torch is imported already or the collector is
+    off.
 
     Example:
         >>> with swift_imports():
@@ -29,3 +48,35 @@ def swift_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Drop the messages above while the block runs; nothing else is dropped, and nothing before or after.
+
+    Example:
+        >>> with quiet_libraries():
+        ...     logging.getLogger("xformers").warning("xFormers can't load C++/CUDA extensions. xFormers was built for")
+    """
+    filters = {name: _Silence(parts) for name, parts in LOGS.items()}
+    with warnings.catch_warnings():
+        for message, module in WARNINGS:
+            warnings.filterwarnings("ignore", message, module=module)
+        for name, silence in filters.items():
+            logging.getLogger(name).addFilter(silence)
+        try:
+            yield
+        finally:
+            for name, silence in filters.items():
+                logging.getLogger(name).removeFilter(silence)
+
+
+class _Silence(logging.Filter):
+    """Drops records that contain one of some texts."""
+
+    def __init__(self, parts: tuple[str, ...]) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(part in record.getMessage() for part in self._parts)

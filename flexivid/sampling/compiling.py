@@ -19,7 +19,7 @@ from flexivid.diffusion.solver import build_scheduler
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
-from flexivid.runtime.precision import autocast
+from flexivid.runtime.device import autocast
 from flexivid.sampling.denoiser import GuidedDenoiser, batch_of, steps_of
 from flexivid.sampling.generate import guidance_of, samples_together
 from flexivid.sampling.settings import Settings

@@ -20,8 +20,8 @@ import torch
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import cache_folder
-from flexivid.runtime.whole_file import whole_file
 from flexivid.sampling.compiling import is_compiled
 from flexivid.sampling.denoiser import batch_of
 from flexivid.sampling.settings import Settings
@@ -54,7 +54,7 @@ def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[
         seconds = measure_latency(model, settings, batches)
         content = {"key": key, "seconds": {str(mode): value for mode, value in seconds.items()}}
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as part:
+        with atomic_write(file) as part:
             part.write_text(json.dumps(content, indent=2) + "\n")
     return seconds
 

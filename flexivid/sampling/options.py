@@ -146,7 +146,7 @@ class Settings(Sampling):
         Raises:
             ValueError: If a value is out of range.
         """
-        from flexivid.runtime.precision import PRECISIONS
+        from flexivid.runtime.device import PRECISIONS
 
         for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
             value = getattr(self, key)

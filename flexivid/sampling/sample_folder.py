@@ -16,8 +16,8 @@ from flexivid.media.write import to_frames, write_grid, write_video
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
+from flexivid.runtime.files import atomic_write, locked
 from flexivid.runtime.paths import resolve_path
-from flexivid.runtime.whole_file import locked, whole_file
 from flexivid.sampling.compiling import warm_up
 from flexivid.sampling.denoiser import OnStep
 from flexivid.sampling.generate import generate_batches, schedule_of
@@ -164,7 +164,7 @@ def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
     with locked(path):
         old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         merged = {line["file"]: line for line in old} | lines
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(merged.items())))
 
 

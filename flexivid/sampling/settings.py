@@ -15,9 +15,9 @@ from flexivid.budget.schedule import Step
 from flexivid.diffusion.guidance import Guidance, calls_outside
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
-from flexivid.model.config import check_keys
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
+from flexivid.runtime.errors import check_keys
 from flexivid.sampling.options import Sampling as Sampling
 from flexivid.sampling.options import Settings as Settings
 

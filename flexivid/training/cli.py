@@ -16,10 +16,9 @@ from flexivid.data.sources.manifest import read_manifests
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.memory import training_report
 from flexivid.patching.shapes import PatchMode
-from flexivid.runtime.devices import pick_device
+from flexivid.runtime.device import fast_dtype, pick_device
 from flexivid.runtime.errors import refuse
 from flexivid.runtime.paths import resolve
-from flexivid.runtime.precision import fast_dtype
 from flexivid.training.last_good import CUT_OFF, choose_good, fault_of, newest_first
 from flexivid.training.modes import batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion

@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.finite import first_not_finite
 
 KEY = "bad_steps"  # of the counters of ``bad_steps.StepRecord`` in a checkpoint
@@ -125,10 +126,8 @@ def keep_proven(folder: Path) -> None:
     files = newest_first(file for file in folder.glob("*.ckpt") if file.name != PROVEN and file.is_file())
     if not files:
         return
-    part = folder / (PROVEN + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(files[0].resolve(), part)
-    except OSError:  # a file system without links
-        shutil.copy2(files[0], part)
-    part.replace(folder / PROVEN)
+    with atomic_write(folder / PROVEN) as part:
+        try:
+            os.link(files[0].resolve(), part)
+        except OSError:  # a file system without links
+            shutil.copy2(files[0], part)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flexivid.runtime.precision import fast_dtype
+from flexivid.runtime.device import fast_dtype
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, https://kellerjordan.github.io/posts/muon/
 ITERATIONS = 5

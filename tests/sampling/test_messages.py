@@ -26,7 +26,7 @@ COMPLAINTS = {
         "got budget=abc; expected float; change budget"
     ),
     "the following arguments are required: fit.data.root": "got no fit.data.root; expected a value for it; give one",
-    "Parser key \"config\": File does not exist: 'a.yaml'": "got file a.yaml, which does not exist; expected a recipe",
+    "Parser key \"config\": File does not exist: 'a.yaml'": "got file a.yaml, which does not exist; expected a",
     "something\n  new\nSubtypes: [a]": "got arguments that do not fit (something new); expected what --help lists",
 }
 

@@ -23,8 +23,8 @@ from flexivid.data.clips.trainer_state import FollowsRun
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.workers.pool import DecodePool, outcomes
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import resolve
-from flexivid.runtime.whole_file import whole_file
 
 Encode = Callable[[Tensor], Tensor]  # (b, c, t, h, w) uint8 -> (b, c, t, h, w), any floating point
 
@@ -81,10 +81,10 @@ data.windows=uniform
     _refuse_drawn(dataset)
     target = Path(resolve(folder))
     target.mkdir(parents=True, exist_ok=True)
-    with whole_file(target / f"{name}.npy") as part:
+    with atomic_write(target / f"{name}.npy") as part:
         missing = _write(part, dataset, encode, pool=pool, batch_size=batch_size)
     note = {"codec": codec, "clips": fingerprint(dataset), "missing": missing}
-    with whole_file(target / f"{name}.json") as part:
+    with atomic_write(target / f"{name}.json") as part:
         part.write_text(json.dumps(note))
     return open_latents(folder, dataset, name=name)
 

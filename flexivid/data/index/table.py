@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from flexivid.data.decoding.facts import Facts
-from flexivid.runtime.whole_file import whole_file
+from flexivid.runtime.files import atomic_write
 
 LOOK = pa.schema(  # what a look at a file tells
     [
@@ -130,7 +130,7 @@ def write_batch(batch: pa.RecordBatch, path: Path) -> None:
     2
     """
     with (
-        whole_file(path) as part,
+        atomic_write(path) as part,
         pa.OSFile(str(part), "wb") as sink,
         pa.ipc.new_file(sink, batch.schema) as writer,
     ):

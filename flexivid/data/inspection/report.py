@@ -25,8 +25,8 @@ from flexivid.data.lists.classes import class_numbers
 from flexivid.data.storage.byte_range import is_byte_range
 from flexivid.data.storage.errors import VideoError
 from flexivid.data.workers.pool import DecodePool, outcomes
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import is_remote, resolve
-from flexivid.runtime.whole_file import whole_file
 
 RUN_FRAMES = 256  # frames decoded by one request: a hang is noticed in any film, however long
 SMALL = (32, 32)  # decoded whole, shown to nobody
@@ -210,7 +210,7 @@ def write_manifest(
         columns["label"] = [class_names[label] if label >= 0 else "" for label in videos.label[rows].tolist()]
         _refuse_classes(set(columns["label"]) - {""}, class_names)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         _write_columns(part, columns, path.suffix)
     return len(rows)
 

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import is_hidden
 
 RAR_PROGRAMS = {  # program -> its arguments
@@ -78,18 +79,16 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
     target = Path(folder)
     if target.exists():
         return False
-    new = target.with_name(f".{target.name}.new-{os.getpid()}")
-    new.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        {"zip": _unzip, "tar": _untar, "rar": _unrar}[archive_kind(path)](Path(path), new, progress)
-        _refuse_links(new, path)
-        new.rename(target)
+        with atomic_write(target) as new:
+            new.mkdir()
+            {"zip": _unzip, "tar": _untar, "rar": _unrar}[archive_kind(path)](Path(path), new, progress)
+            _refuse_links(new, path)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"got {path}: {error}; expected a whole archive; remove and fetch it again") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return True
 
 

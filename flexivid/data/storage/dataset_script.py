@@ -13,9 +13,9 @@ from pathlib import Path
 
 from flexivid.data.storage.archives import extract
 from flexivid.data.storage.download import DownloadError, download
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import resolve_path
 from flexivid.runtime.printable import printable
-from flexivid.runtime.whole_file import whole_file
 
 Row = tuple[str, str, str]  # path relative to the output, class or empty, split
 MANIFEST = "manifest.csv"
@@ -103,7 +103,7 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
         raise ValueError(f"got no video for {output}; expected at least one; see whether the archive is the right one")
     kept = {split: list(_spread(found, limit)) for split, found in splits.items()}
     output.mkdir(parents=True, exist_ok=True)
-    with whole_file(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+    with atomic_write(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "class", "split"))
         for found in kept.values():

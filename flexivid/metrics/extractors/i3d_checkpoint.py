@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flexivid.metrics.extractors.crc32c import crc32c, masked
-from flexivid.runtime.weights_file import reason_of
+from flexivid.runtime.errors import reason_of
 
 CHECKPOINTS = ("rgb_scratch", "rgb_imagenet")  # the first is the one that FVD is defined with
 DATA_FILE = "model.ckpt.data-00000-of-00001"

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from flexivid.metrics.extractors.i3d import MIN_FRAMES, NUM_CLASSES, SIDE
 from flexivid.metrics.extractors.i3d_weights import load_i3d
 from flexivid.metrics.extractors.preprocess import RESIZES
+from flexivid.runtime.errors import reason_of
 from flexivid.runtime.paths import resolve_path
-from flexivid.runtime.weights_file import reason_of
 
 TORCHVISION = {  # name: (last layer, features, fewest frames, frames it is built for or None = any)
     "r3d_18": ("fc", 512, 8, None),

@@ -22,7 +22,7 @@ from flexivid.evaluation.curve import curve_figure
 from flexivid.evaluation.samples import Evaluation, Made, check_frames
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.runtime.distributed import FailedRankError, on_all_ranks
-from flexivid.runtime.whole_file import whole_file
+from flexivid.runtime.files import atomic_write
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
 from flexivid.training.callbacks.fvd_shares import Question, Shares
 from flexivid.training.callbacks.samples import SampleVideos
@@ -191,7 +191,7 @@ def _write(folder: Path, evaluation: Evaluation) -> Path:
     """The evaluation as a file, which appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step_{evaluation.global_step:06d}.json"
-    with whole_file(file) as part:
+    with atomic_write(file) as part:
         part.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n")
     return file
 

@@ -11,8 +11,9 @@ from flexivid.pipelines.report import report
 from flexivid.pretrained.flexify import flexify
 from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ModelFiles
+from flexivid.runtime.device import DTYPES
 from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser, SaveFreshConfig
-from flexivid.training.distillation.module import DTYPES, FlexiDistillation
+from flexivid.training.distillation.module import FlexiDistillation
 
 
 class DistillCLI(FlexiCLI):

@@ -27,6 +27,7 @@ from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, fl
 from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
 from flexivid.pretrained.signature import JOINED, first_output, flow_call
+from flexivid.runtime.device import DTYPES
 from flexivid.training.distillation.fsdp import average_gradients, refuse_shards, shard
 from flexivid.training.distillation.recorded_data import read_arrays
 from flexivid.training.distillation.replay import Answer, Replay
@@ -36,8 +37,6 @@ from flexivid.training.modes import ModeChoice, Phase, generator_of, mode_at
 from flexivid.training.objective import DistillationTimes, Walk
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
 from flexivid.training.resume import require_same_adapter, steps_of, weights_to_go_on_from
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FlexiDistillation(GuardedModule):

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from flexivid.data.clips.latent_cache import open_array
 from flexivid.data.clips.sampler import StepBatchSampler
 from flexivid.data.clips.trainer_state import FollowsRun, Run
+from flexivid.runtime.errors import reason_of
 from flexivid.runtime.paths import is_hidden, resolve_path
-from flexivid.runtime.weights_file import reason_of
 
 CONSTANTS = "constants.pt"
 

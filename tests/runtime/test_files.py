@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from flexivid.runtime.whole_file import locked, whole_file
+from flexivid.runtime.files import atomic_write, locked
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = """
 import sys, json
 from pathlib import Path
-from flexivid.runtime.whole_file import locked, whole_file
+from flexivid.runtime.files import atomic_write, locked
 path = Path(sys.argv[1])
 for _ in range(100):
     with locked(path):
         count = json.loads(path.read_text()) if path.exists() else 0
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(count + 1))
 """
 TABLES = """
@@ -81,7 +81,7 @@ def test_threads_wait_for_one_another(tmp_path):
 def test_a_lock_is_let_go_by_an_error_and_by_the_end_of_its_process(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "a"):
         1 / 0  # noqa: B018
-    dies = "import os, sys\nfrom flexivid.runtime.whole_file import locked\nwith locked(sys.argv[1]): os._exit(9)"
+    dies = "import os, sys\nfrom flexivid.runtime.files import locked\nwith locked(sys.argv[1]): os._exit(9)"
     subprocess.run([sys.executable, "-c", dies, tmp_path / "a"], cwd=ROOT, check=False)
     with locked(tmp_path / "a"):
         pass
@@ -91,11 +91,26 @@ def test_a_lock_is_let_go_by_an_error_and_by_the_end_of_its_process(tmp_path):
 def test_what_fails_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(TypeError), whole_file(path) as part:
+    with pytest.raises(TypeError), atomic_write(path) as part:
         part.write_text("half") + "no number"
-    with whole_file(path) as one, whole_file(str(path)) as other:  # of one process
+    with atomic_write(path) as one, atomic_write(str(path)) as other:  # of one process
         assert one != other
         one.write_text("one")
         other.write_text("other")
     assert path.read_text() == "one"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def write_folder(path, *, divisor):
+    with atomic_write(path) as part:
+        part.mkdir()
+        (part / "1.mp4").touch()
+        1 / divisor
+
+
+def test_a_folder_appears_when_everything_is_in_it_or_not_at_all(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_folder(tmp_path / "films", divisor=0)
+    assert list(tmp_path.iterdir()) == []
+    write_folder(tmp_path / "films", divisor=1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["films", "1.mp4"]

@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from flexivid.runtime.errors import plain_errors
-from flexivid.runtime.quiet import LOGS, quiet_libraries
+from flexivid.runtime.start import LOGS, quiet_libraries
 
 SAID = {  # by whom: what
     "lightning.pytorch.utilities._pytree": "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(",

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from flexivid.runtime import precision
-from flexivid.runtime.devices import pick_device
+from flexivid.runtime import device
+from flexivid.runtime.device import pick_device
 from flexivid.sampling.generate import generate
 
 CPU = torch.device("cpu")
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def dtype_in(name):
     weights = torch.ones(4, 4)
-    with precision.autocast(CPU, name):
+    with device.autocast(CPU, name):
         return (weights @ weights).dtype
 
 
@@ -24,14 +24,14 @@ def test_named_precisions():
 
 @pytest.mark.parametrize(("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_follows_the_hardware(monkeypatch, has, dtype):
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has)
-    assert precision.fast_dtype(CPU) == dtype
+    monkeypatch.setattr(device, "cpu_has_bf16", lambda: has)
+    assert device.fast_dtype(CPU) == dtype
     assert dtype_in("auto") == dtype
 
 
 def test_unknown_precision():
     with pytest.raises(ValueError, match="got precision 'fp8'; expected one of auto, fp32, bf16, fp16; choose one"):
-        precision.autocast(CPU, "fp8")
+        device.autocast(CPU, "fp8")
 
 
 def test_bf16_samples_are_close_to_fp32(model):

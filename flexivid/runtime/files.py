@@ -1,0 +1,78 @@
+"""Files and folders that appear whole or not at all, also when several processes write the same one.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``. It is renamed to ``path`` if the block succeeds, removed if it raises.
+
+    The block may make a file, which replaces an older one, or a folder, where there is none yet. To read, change and
+    write a file, put ``locked`` around all three.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with atomic_write(path) as part:
+        ...     count = part.write_text("whole")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('whole', 1)
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # threads and machines may share it
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make others who lock the same path wait until the block ends.
+
+    They may be threads, processes, or machines that share a file system with locks. Without locks, nobody waits.
+
+    Args:
+        path: The file to change. It need not exist; its folder must.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with locked(path):
+        ...     count = path.write_text("mine")
+        >>> [file.name for file in path.parent.iterdir()]
+        ['a.txt']
+    """
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    descriptor = _acquire(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # before releasing it: those who wait see that it is gone, and make a new one
+        os.close(descriptor)
+
+
+def _acquire(lock: Path) -> int:
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(ImportError, OSError):  # this system or file system has no locks
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        os.close(descriptor)
