@@ -14,8 +14,7 @@ from flexivid.data.index.build import build_index
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.data.sources.manifest import read_manifests
 from flexivid.evaluation.clips import clip_settings, find_clips
-from flexivid.evaluation.features import ClipFeatures
-from flexivid.evaluation.samples import check_frames
+from flexivid.evaluation.features import ClipFeatures, check_frames
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores, score

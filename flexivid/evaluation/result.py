@@ -1,4 +1,4 @@
-"""The result of an evaluation as plain data: what each budget costs, what it is worth, how that was measured."""
+"""The result of an evaluation as plain data: cost and scores of each budget, and how they were measured."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from flexivid.metrics.fidelity import Fidelity
-from flexivid.metrics.paired import Paired
+from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 
 
 class BudgetScores(NamedTuple):
-    """What one plan costs and what its videos are worth.
+    """Cost and quality of one plan.
 
     Args:
-        budget: What the plan is called.
+        budget: The plan's name.
         schedule: The patch plan, as it is written.
         macs: MACs of one sample; the mean where each chooses its own schedule.
         seconds: Seconds of one device for one sample, decoding included.
         scores: Distances to the real videos.
         fidelity: Likeness to the full-compute videos of the same seeds; ``None`` for those themselves, or without them.
-        rival: The same of native steps alone, as many as the budget pays for, from the same noises; ``None`` where the
-            plan is just that, or where they were not sampled.
+        rival: Native steps alone, as many as the budget pays for, from the same noises; ``None`` where the plan is just
+            that, or where they were not sampled.
         difference: The plan's FVD minus the rival's, with its paired interval.
     """
 
@@ -35,7 +35,7 @@ class BudgetScores(NamedTuple):
     scores: Scores
     fidelity: Fidelity | None
     rival: BudgetScores | None = None
-    difference: Paired | None = None
+    difference: Difference | None = None
 
 
 class Evaluation(NamedTuple):
@@ -79,7 +79,7 @@ class Evaluation(NamedTuple):
 
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> Evaluation:
-        """What :meth:`to_json` gave, now or before there were rivals and floors."""
+        """Read what :meth:`to_json` wrote, also before there were rivals and floors."""
         rows = tuple(_row_of(row) for row in plain["budgets"])
         return Evaluation(plain["metric"], Protocol(**plain["protocol"]), rows, plain["global_step"])
 
@@ -106,7 +106,7 @@ def _row_of(plain: Mapping[str, Any]) -> BudgetScores:
         "scores": Scores(**scores),
         "fidelity": None if fidelity is None else Fidelity(**_numbers(fidelity)),
         "rival": None if rival is None else _row_of(rival),
-        "difference": None if difference is None else Paired(**_numbers(difference)),
+        "difference": None if difference is None else Difference(**_numbers(difference)),
     }
     return BudgetScores(**{**plain, **parts})
 

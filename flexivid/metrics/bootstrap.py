@@ -54,7 +54,7 @@ def bootstrap(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int 
         resamples: How many, 2 or more.
 
     Raises:
-        ValueError: If there are fewer than 2 resamples, or the features cannot be used (see ``pairs.feature_pair``).
+        ValueError: If there are fewer than 2 resamples, or ``feature_sets.feature_pair`` refuses the features.
 
     Example:
         >>> x = torch.arange(64.0)[:, None] / 64

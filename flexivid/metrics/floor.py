@@ -39,7 +39,7 @@ def frechet_floor(real: Tensor, num_generated: int, *, seed: int = 0, splits: in
         The distance; NaN with fewer than 4 real videos or 2 generated ones.
 
     Raises:
-        ValueError: If the features cannot be used (see ``pairs.feature_pair``).
+        ValueError: If the features cannot be used (see ``feature_sets.feature_pair``).
 
     Example:
         >>> real = torch.randn(400, 20, generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
-"""What a number depends on: kept with it, part of its name, checked before two are compared.
+"""What a number depends on: stored with it, part of its name, checked before two numbers are compared.
 
-Also the cache of reference features, which is keyed by all that they depend on.
+Also the cache of reference features, keyed by everything that they depend on.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, distributed
+from torch import Tensor
 
+from flexivid.metrics.paired import Difference
+from flexivid.runtime.distributed import from_first
 from flexivid.runtime.paths import cache_folder
 from flexivid.runtime.whole_file import whole_file
 
@@ -90,81 +92,82 @@ class Result(NamedTuple):
     high: float
 
 
-class Comparison(NamedTuple):
-    """By how much two results differ.
+def check_alike(a: Protocol, b: Protocol) -> None:
+    """Refuse to compare numbers of different protocols.
 
-    Args:
-        difference: Second value minus first: negative = the second is better.
-        low: Lower end of the 95 % interval of the difference. Likewise ``high``.
+    Raises:
+        ValueError: If they differ; the message names the fields.
 
     Example:
-        >>> Comparison(-20.0, -35.0, -5.0).is_certain
-        True
+        >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
+        >>> check_alike(protocol, protocol._replace(seed=1))
+        Traceback (most recent call last):
+        ...
+        ValueError: got results of different protocols (seed 0 and 1); expected one, for these change the number; \
+evaluate again with the same settings
     """
-
-    difference: float
-    low: float
-    high: float
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return not self.low <= 0 <= self.high
+    pairs = zip(Protocol._fields, a, b, strict=True)
+    differing = [f"{name} {first} and {second}" for name, first, second in pairs if first != second]
+    if differing:
+        raise ValueError(
+            f"got results of different protocols ({', '.join(differing)}); expected one, for these change the number;"
+            " evaluate again with the same settings"
+        )
 
 
-def compare(a: Result, b: Result, *, force: bool = False) -> Comparison:
-    """Compare two results of one protocol.
+def compare(a: Result, b: Result) -> Difference:
+    """By how much the second result is above the first.
 
     The intervals are combined as if the two were independent; shared noise and reference make the truth narrower.
 
-    Args:
-        a: The first result. Likewise ``b``, the second.
-        force: Compare whatever the protocols are.
-
     Raises:
-        ValueError: If the protocols differ; the message names the fields.
+        ValueError: If the protocols differ, see :func:`check_alike`.
 
     Example:
         >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
         >>> compare(Result(protocol, 150.0, 147.0, 153.0), Result(protocol, 140.0, 136.0, 144.0))
-        Comparison(difference=-10.0, low=-15.0, high=-5.0)
+        Difference(difference=-10.0, low=-15.0, high=-5.0)
     """
-    pairs = zip(Protocol._fields, a.protocol, b.protocol, strict=True)
-    differing = [f"{name} {first} and {second}" for name, first, second in pairs if first != second]
-    if differing and not force:
-        raise ValueError(
-            f"got results of different protocols ({', '.join(differing)}); expected one, for these change the number;"
-            " evaluate again with the same settings, or pass force=True"
-        )
+    check_alike(a.protocol, b.protocol)
     half = ((a.high - a.value) ** 2 + (b.high - b.value) ** 2) ** 0.5  # low may be cut off at 0
-    return Comparison(b.value - a.value, b.value - a.value - half, b.value - a.value + half)
+    return Difference(b.value - a.value, b.value - a.value - half, b.value - a.value + half)
 
 
-def reference_folder() -> Path:
-    """Where reference features are kept: ``$FLEXIVID_CACHE/reference`` or ``~/.cache/flexivid/reference``.
+def reference_file(protocol: Protocol, folder: str | os.PathLike[str] | None = None) -> Path:
+    """Where the reference features of a protocol are kept.
+
+    Args:
+        protocol: Tells which features.
+        folder: The folder; ``None`` = ``$FLEXIVID_CACHE/reference`` or ``~/.cache/flexivid/reference``.
 
     Example:
-        >>> reference_folder().name
-        'reference'
+        >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
+        >>> reference_file(protocol).parent.name, reference_file(protocol).name
+        ('reference', 'fe30b3c98920a1aad65e.safetensors')
     """
-    return cache_folder("reference")
+    return Path(folder or cache_folder("reference"), f"{protocol.key()}.safetensors")
 
 
 def reference_features(
-    protocol: Protocol, compute: Callable[[], Tensor], folder: str | os.PathLike[str] | None = None
+    protocol: Protocol,
+    compute: Callable[[], Tensor],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    may_be_fewer: bool = False,
 ) -> Tensor:
-    """Features of the reference videos, from the cache or computed and then kept there.
+    """Features of the reference videos, from the cache, or computed and then cached.
 
-    Every rank calls it. The first one looks into the cache and sends what it finds to the others; if it finds nothing,
-    ``compute`` is called on every rank, so that they can share the work, and the first one writes.
+    Every rank calls it. The first one looks into the cache for all. If nothing is there, ``compute`` is called on every
+    rank, so that they can share the work, and the first one writes.
 
     Args:
         protocol: Tells which features.
         compute: Gives all of them, (num_reference, d), in the same order on every rank.
-        folder: Where they are kept; ``None`` = :func:`reference_folder`.
+        folder: See :func:`reference_file`.
+        may_be_fewer: Accept fewer videos, and cache them as a reference of that number.
 
     Raises:
-        ValueError: If ``compute`` gives another number of videos, or numbers that are not finite; nothing is kept then.
+        ValueError: If ``compute`` gives another number of videos, or numbers that are not finite; nothing is cached.
 
     Example:
         >>> import tempfile, torch
@@ -174,21 +177,18 @@ def reference_features(
         >>> reference_features(protocol, lambda: torch.zeros(2, 3), folder).sum().item()
         6.0
     """
-    path = Path(folder or reference_folder(), f"{protocol.key()}.safetensors")
-    is_first = not distributed.is_initialized() or distributed.get_rank() == 0
-    found = [_read(path, protocol) if is_first else None]
-    if distributed.is_initialized():
-        distributed.broadcast_object_list(found, src=0)
-    if found[0] is not None:
-        return found[0]
+    features = from_first(lambda: _read(reference_file(protocol, folder), protocol))
+    if features is not None:
+        return features
     features = compute().detach().cpu()
+    if may_be_fewer and len(features) < protocol.num_reference:
+        protocol = protocol._replace(num_reference=len(features))
     if len(features) != protocol.num_reference or not features.isfinite().all():
         raise ValueError(
             f"got features {tuple(features.shape)} of the reference videos, finite: {bool(features.isfinite().all())};"
             f" expected finite ones of {protocol.num_reference} videos; correct num_reference, or look at the videos"
         )
-    if is_first:
-        _write(path, protocol, features)
+    from_first(lambda: _write(reference_file(protocol, folder), protocol, features))
     return features
 
 
@@ -215,7 +215,7 @@ def _write(path: Path, protocol: Protocol, features: Tensor) -> None:
             save_file({"features": features.contiguous()}, part, metadata=notes)
     except OSError as error:
         warnings.warn(
-            f"got {path}, which cannot be written ({error}): its reference features are not kept; expected a folder"
+            f"got {path}, which cannot be written ({error}): its reference features are not cached; expected a folder"
             " with room; set FLEXIVID_CACHE to one",
             stacklevel=3,
         )

@@ -8,9 +8,9 @@ import torch
 from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.budget.table import ErrorTable
 from flexivid.evaluation import samples as evaluation
+from flexivid.evaluation.features import blocks_of, extract
 from flexivid.evaluation.rivals import with_rivals
-from flexivid.evaluation.samples import Task, blocks_of, evaluate_features, extract, score_budgets
-from flexivid.evaluation.store import SampleStore
+from flexivid.evaluation.samples import SampleStore, Task, evaluate_features, score_budgets
 from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score

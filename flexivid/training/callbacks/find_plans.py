@@ -21,8 +21,11 @@ from flexivid.budget.table import FILE, write_tables
 from flexivid.calibration.plan_search import SHORT, search_with
 from flexivid.calibration.scoring import NUM_REAL, Judge, Scorer, step_floor
 from flexivid.calibration.searched import score_lines
+from flexivid.evaluation.features import blocks_of
+from flexivid.evaluation.ranks import Ranks, read_together
 from flexivid.evaluation.rivals import native_plan
-from flexivid.evaluation.samples import blocks_of
+from flexivid.evaluation.run import job_of
+from flexivid.evaluation.samples import Task
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.model.checkpoint import CONFIG, WEIGHTS, write_config
 from flexivid.model.flexidit import FlexiDiT
@@ -31,10 +34,11 @@ from flexivid.runtime.finite import NotFiniteError
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings, labels_for
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
-from flexivid.training.callbacks.fvd_shares import Question, Shares
+from flexivid.training.callbacks.plans_and_clips import training_clips
 from flexivid.training.module import FlexiDiffusion
 
 FEWEST_STEPS = 4  # of full compute: budgets of fewer native steps could hardly be told apart
+REAL_BATCH = 16  # real clips in one call of the motion network
 FEWEST_VIDEOS = 24  # of a plan, whatever the time
 ENOUGH_STEPS = 25  # native steps that the floor is held against here; 50 would take half of the time
 FLOOR_SHARE = 0.4  # of the time goes to the step floor
@@ -109,11 +113,19 @@ class FindPlans(Callback):
     def _judge(self, trainer: Trainer, network: FlexiDiT) -> Judge:
         """The motion network, and clips of the training set on all ranks."""
         extractor = on_all_ranks(lambda: build_extractor("motion", device=trainer.strategy.root_device))
-        sampling: dict[str, Any] = {"batch_size": 16}
-        question = Question((1.0,), NUM_REAL, sampling, 0, "train", None, rivals=False)
-        shares = Shares(question, extractor, rank=trainer.global_rank, world_size=trainer.world_size)
-        real = shares.real(network, getattr(trainer, "datamodule", None))
-        return Judge(extractor, real, labels_for(network, self.num_videos, None), extractor.metric_name)
+        clips = on_all_ranks(
+            lambda: training_clips(
+                getattr(trainer, "datamodule", None),
+                extractor,
+                num_clips=NUM_REAL,
+                batch_size=REAL_BATCH,
+                world_size=trainer.world_size,
+            )
+        )
+        settings, labels = Sampling().filled(network), labels_for(network, self.num_videos, None)
+        task = on_all_ranks(Task(network, (), settings, labels, extractor).check)
+        real = read_together(job_of(task, clips), Ranks(trainer.global_rank, trainer.world_size))
+        return Judge(extractor, real, labels, extractor.metric_name)
 
     def _seconds(self, scorer: SharedScorer) -> tuple[float, float]:
         """Of a native step of one video, and of looking at it; the same on every rank."""

@@ -1,13 +1,19 @@
-"""The plans that callbacks sample: of the budgets that can be met, by what was measured of the weights at hand."""
+"""What callbacks evaluate: plans of the budgets that the network can meet, against real clips of its data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from flexivid.budget.table import read_tables
+from flexivid.data.module import VideoDataModule
+from flexivid.data.workers.pool import num_cores
+from flexivid.evaluation.clips import clip_settings, find_clips
+from flexivid.evaluation.features import ClipFeatures
+from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.plan import Plan
@@ -18,16 +24,16 @@ from flexivid.sampling.settings import Settings
 def possible_plans(
     network: FlexiDiT, settings: Settings, budgets: Sequence[float], folder: Path | None = None
 ) -> list[Plan]:
-    """Plans of the budgets that can be met; of each other one a warning.
+    """Plans of the budgets that can be met; warns of each budget that cannot.
 
     Args:
         network: The network.
         settings: From ``Sampling(...).filled(network)``.
         budgets: Fractions of full compute.
-        folder: Where ``FindPlans`` may have left what it measured. What is there of other weights is left alone.
+        folder: Where ``FindPlans`` may have written its measurements; those of other weights are ignored.
 
     Raises:
-        ValueError: If none can be met.
+        ValueError: If no budget can be met.
     """
     tables = read_tables(folder) if folder else []
     weights = fingerprint(network) if tables else ""
@@ -42,3 +48,34 @@ def possible_plans(
     if not plans:
         raise ValueError(f"got no budget that can be met: {'; '.join(reasons)}")
     return plans
+
+
+def training_clips(
+    data: Any,
+    extractor: Extractor,
+    *,
+    num_clips: int,
+    batch_size: int,
+    reference: Literal["auto", "train", "val"] = "train",
+    world_size: int = 1,
+) -> ClipFeatures:
+    """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them.
+
+    Args:
+        data: The data module that the network is trained with.
+        extractor: Turns them into features.
+        num_clips: At most so many.
+        batch_size: Clips in one call of the extractor.
+        reference: See ``FVDVsBudget``.
+        world_size: Number of ranks; they share the cores that decode.
+
+    Raises:
+        ValueError: If the data are no videos.
+    """
+    if not isinstance(data, VideoDataModule):
+        raise ValueError(f"got data of type {type(data).__name__}; expected VideoDataModule; leave FVDVsBudget out")
+    settings = clip_settings(data.settings._asdict(), (data.settings.num_frames, *data.settings.size))
+    split = "held_out" if reference == "val" else "train"
+    held_out_from = num_clips if reference == "auto" else None
+    clips = find_clips(data.collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
+    return ClipFeatures(extractor, clips, batch_size=batch_size, num_workers=max(1, num_cores() // world_size))

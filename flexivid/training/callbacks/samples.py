@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from flexivid.evaluation.samples import blocks_of
+from flexivid.evaluation.features import blocks_of
 from flexivid.media.write import to_frames, write_grid
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.distributed import gathered, on_all_ranks
@@ -20,7 +20,7 @@ from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings, labels_for
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
-from flexivid.training.callbacks.possible_plans import possible_plans
+from flexivid.training.callbacks.plans_and_clips import possible_plans
 from flexivid.training.callbacks.tensorboard import log_samples
 from flexivid.training.module import FlexiDiffusion
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
-from flexivid.evaluation.samples import Evaluation
+from flexivid.evaluation.result import Evaluation
 from flexivid.media.write import enlarge, tile
 
 AUC = "val/fvd_auc"
