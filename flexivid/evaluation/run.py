@@ -1,7 +1,7 @@
-"""The evaluation of a checkpoint from a request to files: prepare, do a share of the work, finish.
+"""An evaluation: prepare it from a request, make blocks of features, score them.
 
-Each step works from the request alone and hands over through files, so processes and machines that share a folder can
-do shares of the work in any order; what one of them leaves undone is done by ``finish``.
+Blocks go to a store. If that is a folder, processes and machines that see it can make shares of the blocks in any
+order; ``finish`` makes those that are missing.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from flexivid.sampling.planners import plan_for
 from flexivid.sampling.planning import Amount, plan_within, tables_folder
 from flexivid.sampling.settings import label_numbers, labels_for, resized, settings_from
 
-Progress = dict[str, tuple[float, float]]  # what is done of how much, by kind of work
+Progress = dict[str, tuple[float, float]]  # amount that is done, and total, by kind of work
 Size = tuple[int | None, int | None, int | None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate, in plain data. ``None`` = as the checkpoint or its training run says.
+    """An evaluation of a checkpoint in plain data. ``None`` = the value of the checkpoint or of its training run.
 
     Args:
         checkpoint: Run folder, ``.ckpt`` or exported folder.
         output: Folder for the results.
         budgets: Fractions of the full compute, or names of presets.
-        schedules: Explicit plans; if there are any, they are taken instead of the budgets.
+        schedules: Explicit plans, which replace the budgets if there are any.
         metric: Keywords of ``build_extractor``; ``name`` among them.
         sampling: Fields of ``Sampling``.
         size: Frames, height, width.
@@ -56,12 +56,12 @@ class Request:
         reference: Folder of real videos.
         layout: How its folders are read (see ``flexivid.data.sources.layout``); ``None`` = as in training, or by their
             names.
-        split: Which part of it; ``None`` = held-out clips where there are as many as asked for, else those trained on.
+        split: Part of it; ``None`` = held-out clips where there are as many as needed, else those trained on.
         num_reference: Clips of it, at most.
         rate: ``stride`` or ``fps`` of the clips.
         ema: Averaged weights.
         rivals: Also sample native steps alone, as many as each budget pays for.
-        held_out: Whether held-out clips are taken where no split is named.
+        held_out: Whether held-out clips may be taken where no split is named.
     """
 
     checkpoint: str

@@ -67,8 +67,8 @@ def tile(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     canvas = np.full(shape, 40, dtype=np.uint8)
     for i, row in enumerate(rows):
         for j, frames in enumerate(row):
-            top, left = i * (height + GAP), j * (width + GAP)
-            canvas[:, top : top + height, left : left + width] = frames
+            y, x = i * (height + GAP), j * (width + GAP)
+            canvas[:, y : y + height, x : x + width] = frames
     return canvas
 
 

@@ -1,6 +1,6 @@
-"""How close is a sample at a budget to the sample of the same noise at full compute? Video by video, no distribution.
+"""Likeness of samples at a budget to samples of the same noise at full compute, video by video.
 
-Knows videos (b, 3, t, h, w) in [-1, 1]; what measures the perceptual distance is passed in.
+Videos are (b, 3, t, h, w) in [-1, 1]; the network for the perceptual distance is an argument.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-MOST_DECIBELS = 100.0  # stands for equality, far above the 59 of rounding to 8 bits
+MOST_DECIBELS = 100.0  # stands for equality; rounding to 8 bits gives 59
 SSIM_WINDOW = 11
-BATCH = 8  # videos that are looked at together
+BATCH = 8  # videos that are compared at a time
 
 
 class Fidelity(NamedTuple):
@@ -50,8 +50,8 @@ def fidelity(videos: Tensor, full: Tensor, extractor: Callable[[Tensor], Tensor]
 
     Example:
         >>> grey = torch.zeros(2, 3, 4, 16, 16)
-        >>> found = fidelity(grey, grey + 0.2, lambda videos: videos.mean((2, 3, 4)))
-        >>> [round(number, 3) for number in found]
+        >>> likeness = fidelity(grey, grey + 0.2, lambda videos: videos.mean((2, 3, 4)))
+        >>> [round(number, 3) for number in likeness]
         [20.0, 0.984, 0.346]
     """
     if videos.shape != full.shape or videos.ndim != 5 or len(videos) == 0:
@@ -62,34 +62,36 @@ def fidelity(videos: Tensor, full: Tensor, extractor: Callable[[Tensor], Tensor]
     if not (videos.isfinite().all() and full.isfinite().all()):
         raise ValueError("got videos with NaN or infinity; expected [-1, 1]; look at the model that made them")
     parts = [
-        torch.stack([_psnr(made, goal), _ssim(made, goal), _perceptual(made, goal, extractor)])
-        for made, goal in zip(videos.clamp(-1, 1).split(BATCH), full.clamp(-1, 1).split(BATCH), strict=True)
+        torch.stack([_psnr(part, target), _ssim(part, target), _perceptual(part, target, extractor)])
+        for part, target in zip(videos.clamp(-1, 1).split(BATCH), full.clamp(-1, 1).split(BATCH), strict=True)
     ]
     return Fidelity(*torch.cat(parts, dim=1).mean(1).tolist())
 
 
 def _psnr(videos: Tensor, full: Tensor) -> Tensor:
-    made, goal = _brightness(videos), _brightness(full)
-    found = peak_signal_noise_ratio(made, goal, data_range=1.0, reduction="none", dim=(1, 2, 3, 4))
-    return found.clamp_max(MOST_DECIBELS)
+    videos, full = _brightness(videos), _brightness(full)
+    decibels = peak_signal_noise_ratio(videos, full, data_range=1.0, reduction="none", dim=(1, 2, 3, 4))
+    return decibels.clamp_max(MOST_DECIBELS)
 
 
 def _ssim(videos: Tensor, full: Tensor) -> Tensor:
-    """Mean over the frames of each video; one video at a time, for its squares and products fill memory."""
+    """Mean over the frames of each video; one video at a time, because the squares and products of many fill memory."""
     if min(videos.shape[-2:]) < SSIM_WINDOW:
         return torch.full((len(videos),), math.nan, dtype=torch.float64)
-    frames = zip(_brightness(videos).transpose(1, 2), _brightness(full).transpose(1, 2), strict=True)
-    found: list[Any] = [structural_similarity_index_measure(made, goal, data_range=1.0) for made, goal in frames]
-    return torch.stack(found)
+    pairs = zip(_brightness(videos).transpose(1, 2), _brightness(full).transpose(1, 2), strict=True)
+    values: list[Any] = [
+        structural_similarity_index_measure(frames, target, data_range=1.0) for frames, target in pairs
+    ]
+    return torch.stack(values)
 
 
 def _perceptual(videos: Tensor, full: Tensor, extractor: Callable[[Tensor], Tensor] | None) -> Tensor:
     if extractor is None:
         return torch.full((len(videos),), math.nan, dtype=torch.float64)
-    made, goal = (extractor(part.float()).cpu().double() for part in (videos, full))
-    return (made - goal).square().sum(1).sqrt()
+    features, target = (extractor(part.float()).cpu().double() for part in (videos, full))
+    return (features - target).square().sum(1).sqrt()
 
 
 def _brightness(videos: Tensor) -> Tensor:
-    """From 0 = black to 1 = white: SSIM depends on where black is."""
+    """Pixels in [0, 1]: SSIM depends on the value of black."""
     return (videos.cpu().double() + 1) / 2

@@ -1,8 +1,8 @@
-"""Which of two ways to generate is better, where both start from the same noises? Pure.
+"""The difference of two Frechet distances to the same real videos, with its interval. Pure.
 
-Two sets made from the same noises and labels share most of what is random in them, and so do their distances to the
-same real videos. Resampled together, what they share cancels: the interval of the difference is narrower than that of
-two independent distances, often several times.
+Two sets generated from the same noises and labels share most of their randomness, and so do their distances to the
+same real videos. Resampling them together cancels it: the interval of the difference is narrower than that of two
+independent distances, often several times.
 """
 
 from __future__ import annotations

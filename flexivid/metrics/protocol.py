@@ -22,22 +22,22 @@ from flexivid.runtime.distributed import from_first
 from flexivid.runtime.paths import cache_folder
 from flexivid.runtime.whole_file import whole_file
 
-NOT_OF_REFERENCE = ("num_videos", "sampling")  # all else tells which reference features are meant
+NOT_OF_REFERENCE = ("num_videos", "sampling")  # fields that reference features do not depend on
 
 
 class Protocol(NamedTuple):
-    """Everything that changes an FVD but the model that is measured; plain values, so that ``_asdict()`` is JSON.
+    """Everything that changes an FVD, except the model that is measured; plain values, so ``_asdict()`` is JSON.
 
     Args:
         metric: ``fvd`` with the I3D network, ``fvd[name]`` with another extractor.
         extractor_fingerprint: Of weights and preprocessing.
-        preprocessing: What becomes of the frames, in words.
+        preprocessing: What is done to the frames, in words.
         num_frames: Of a video. Likewise ``height``, ``width``: before the preprocessing.
         stride: Frames of the source from one frame to the next.
         fps: Frames a second of the videos.
         num_videos: Generated ones. Likewise ``num_reference``, real ones.
         reference: Fingerprint of the reference data.
-        reference_split: Which part of it, e.g. ``train`` or ``val``.
+        reference_split: Part of it, e.g. ``train`` or ``held_out``.
         seed: Of the noise, and of the choice of reference clips.
         sampling: Settings of the sampler, JSON.
 
@@ -64,20 +64,20 @@ class Protocol(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Name of the metric with the two numbers that change it most, as papers write it."""
+        """Name of the metric with the numbers of videos and frames, as papers write it."""
         return f"{self.metric}{self.num_videos}_{self.num_frames}f"
 
     def key(self) -> str:
-        """Name of the reference features: 20 hexadecimal digits of all that they depend on."""
+        """Name of the reference features: 20 hexadecimal digits of everything that they depend on."""
         fields = {name: value for name, value in self._asdict().items() if name not in NOT_OF_REFERENCE}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:20]
 
 
 class Result(NamedTuple):
-    """A number that says how it was made.
+    """A distance with its interval and its protocol.
 
     Args:
-        protocol: How.
+        protocol: How it was measured.
         value: The distance.
         low: Lower end of its 95 % interval. Likewise ``high``.
 
