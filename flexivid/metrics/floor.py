@@ -1,8 +1,8 @@
 """The Frechet distance of a perfect generator: real videos against real ones. Pure.
 
 The distance of finite sets is above 0 even if both are of one distribution, and a measured distance means little
-without that floor. For one distribution the Frechet distance is smallest, 0, where the two estimates (mean, covariance) agree. So it
-is quadratic in their difference, whose variance is the sum of the two estimates' own ones:
+without that floor. For one distribution the Frechet distance is smallest, 0, where the two estimates (mean, covariance)
+agree. So it is quadratic in their difference, whose variance is the sum of the variances of the two estimates:
 
     E d(n, m) = c (1/n + 1/m), to leading order, whatever the distribution.
 

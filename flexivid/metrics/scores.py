@@ -49,7 +49,7 @@ class Scores(NamedTuple):
 def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Scores:
     """Score generated videos by their features.
 
-    The result does not depend on the order of the rows, so it does not depend on the number of ranks that gathered them.
+    The result does not depend on the order of the rows, nor on the number of ranks that gathered them.
 
     Args:
         generated: Features, (n, d). Likewise ``real``, (m, d).

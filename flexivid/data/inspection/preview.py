@@ -117,9 +117,9 @@ def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
     indices, note = request.indices.tolist(), "mirrored" if request.flip else ""
     if not request.facts:
         return Clip(frames, request.path, None, 0.0, indices, note=note)
-    facts = Facts.from_bytes(request.facts)
-    note = ", ".join(filter(None, (f"the file: {facts.display_words}" * bool(facts.display_words), note)))
-    times = facts.timestamps
+    video = Facts.from_bytes(request.facts)
+    note = ", ".join(filter(None, (f"the file: {video.display_words}" * bool(video.display_words), note)))
+    times = video.timestamps
     seconds = float(times[indices[-1]] - times[indices[0]])
     fps = (len(indices) - 1) / seconds if seconds > 0 else 0.0
     return Clip(frames, request.path, float(times[indices[0]] - times[0]), fps, indices, note=note)

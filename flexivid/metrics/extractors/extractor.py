@@ -1,6 +1,7 @@
-"""Videos in, features out: any network under one roof, frozen and in full float32, with a name and a fingerprint.
+"""Extractors: videos in, features out, by a frozen network in full float32 that has a name and a fingerprint.
 
-``i3d`` gives FVD proper, ``motion`` comes with the package, the others are torchvision's, and a file holds any module.
+``i3d`` gives FVD proper, ``motion`` comes with the package, the others are torchvision's, and a file may hold any
+module.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Extractor(nn.Module):
 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Keep float32 float32: no autocast, no TF32, no bfloat16 in products, whatever the program around asks for.
+    """Compute in float32: no autocast, no TF32, no bfloat16 in products, whatever the calling program has set.
 
     >>> with torch.autocast("cpu", torch.bfloat16), full_precision("cpu"):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
@@ -118,15 +119,15 @@ def build_extractor(
     """Make an extractor.
 
     Args:
-        name: One of ``EXTRACTORS``, or a file with a module, see ``networks.module_in_file``. Trust it: to open a file
-            may run what is in it.
-        weights: File of the network's weights; ``None`` = where they usually are. Not for ``motion`` and files.
+        name: One of ``EXTRACTORS``, or a file with a module, see ``networks.module_in_file``. Opening such a file may
+            run a program in it: use files that you trust.
+        weights: File of the network's weights; ``None`` = the usual path. Not for ``motion`` and files.
         compat: For ``i3d``: ``"videogpt"`` for the numbers of most PyTorch ports.
         resize: For ``i3d``: kernel, one of ``preprocess.RESIZES``; ``None`` = bilinear.
         device: Where to put it.
 
     Raises:
-        ValueError: If the name or an option is not known, or has no effect, or the weights are not usable.
+        ValueError: If the name or an option is unknown, an option has no effect, or the weights are unusable.
         FileNotFoundError: If there are no weights.
 
     Example:

@@ -151,7 +151,7 @@ class FVDVsBudget(Callback):
         network.recipe, was_training = pl_module.recipe(), network.training
         network.eval()
         try:
-            run = run_folder(trainer)  # every rank has to ask
+            run = run_folder(trainer)  # all ranks must call it
             job = on_all_ranks(lambda: self._job(trainer, pl_module, run))
             evaluation, samples = self._run(job, Ranks(trainer.global_rank, trainer.world_size), started)
             seconds = time.perf_counter() - started
@@ -230,7 +230,7 @@ class FVDVsBudget(Callback):
     ) -> None:
         """Videos of the budgets that ``SampleVideos`` does not show."""
         callbacks, data = trainer.callbacks, trainer.datamodule  # type: ignore[attr-defined]
-        shown = {budget for other in callbacks if isinstance(other, SampleVideos) for budget in other.budgets}
+        shown = {budget for each in callbacks if isinstance(each, SampleVideos) for budget in each.budgets}
         for number, row in enumerate(evaluation.rows):
             if row.budget not in shown:
                 videos = [frames for block in samples if block.plan == number for frames in block.frames.numpy()]

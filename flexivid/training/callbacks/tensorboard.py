@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside scalars: looping videos, the curve of FVD against compute, settings beside results."""
+"""TensorBoard's pages beside scalars: looping videos, the curve of FVD against compute, settings beside results."""
 
 from __future__ import annotations
 
