@@ -135,7 +135,7 @@ def run_pair(options: Namespace) -> None:
     from flexivid.evaluation.against import TWO_FOLDERS
     from flexivid.evaluation.compare import PairRequest, compare_pair, pair_progress, prepare_pair
     from flexivid.evaluation.report import aligned, pair_table, write_pair
-    from flexivid.evaluation.result import plain_scores
+    from flexivid.evaluation.result import plain
     from flexivid.runtime.console import polled_bars
     from flexivid.runtime.devices import pick_device
 
@@ -166,7 +166,7 @@ def run_pair(options: Namespace) -> None:
     files = write_pair(pair, scores, Path(request.output))
     print("\n".join(aligned(pair_table(pair.protocol.label, scores))))
     differences = _print_differences(earlier, pair.protocol, {TWO_FOLDERS: scores})
-    _say(options, files, {"metric": pair.protocol.label, "scores": plain_scores(scores), **differences})
+    _say(options, files, {"metric": pair.protocol.label, "scores": plain(scores), **differences})
 
 
 def _request(options: Namespace, *, quiet: bool) -> Any:

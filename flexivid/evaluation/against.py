@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flexivid.evaluation.result import Evaluation
+from flexivid.evaluation.result import Evaluation, plain, scores_of
 from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol, Result, check_alike, compare
 from flexivid.metrics.scores import Scores
 
-TWO_FOLDERS = "two folders"  # names the only score of a comparison of two folders
+TWO_FOLDERS = "two folders"  # names the only scores of a comparison of two folders
 
 
 class Earlier(NamedTuple):
@@ -21,28 +21,28 @@ class Earlier(NamedTuple):
     Args:
         path: Its file.
         protocol: How it was measured.
-        results: By budget as it is written, or ``TWO_FOLDERS``.
+        scores: By budget as it is written, or ``TWO_FOLDERS``.
     """
 
     path: Path
     protocol: Protocol
-    results: Mapping[str, Result]
+    scores: Mapping[str, Scores]
 
     def check(self, protocol: Protocol, names: Sequence[str]) -> None:
         """Refuse, before any work is done, what cannot be compared with this result.
 
         Args:
             protocol: Of the evaluation to come.
-            names: Of its results.
+            names: Of its scores.
 
         Raises:
-            ValueError: If the protocols differ, or no result has the same name.
+            ValueError: If the protocols differ, or no scores have the same name.
         """
         count = min(protocol.num_reference, self.protocol.num_reference)  # clips that fail to decode lower it
         check_alike(self.protocol, protocol._replace(num_reference=count))
-        if not set(names) & set(self.results):
+        if not set(names) & set(self.scores):
             raise ValueError(
-                f"got results {', '.join(names)} and {self.path} with {', '.join(self.results)}; expected a budget in"
+                f"got results {', '.join(names)} and {self.path} with {', '.join(self.scores)}; expected a budget in"
                 " common; evaluate one of them"
             )
 
@@ -52,30 +52,22 @@ class Earlier(NamedTuple):
         Raises:
             ValueError: If the protocols differ.
         """
-        return {
-            name: compare(self.results[name], result_of(protocol, scores[name]))
-            for name in scores
-            if name in self.results
-        }
+        former = {name: Result.of(self.protocol, each) for name, each in self.scores.items()}
+        return {name: compare(former[name], Result.of(protocol, scores[name])) for name in scores if name in former}
 
     def table(self, differences: Mapping[str, Difference], metric: str) -> list[list[str]]:
         """Cells of a table, the head first."""
         rows = [["budget", f"{metric} earlier", "now", "difference", "now is"]]
         for name, difference in differences.items():
-            value, (change, low, high) = self.results[name].value, difference
+            value, (change, low, high) = self.scores[name].fvd, difference
             interval = f"{change:.3g} ({low:.3g} to {high:.3g})"
             rows.append([name, f"{value:.4g}", f"{value + change:.4g}", interval, difference.verdict])
         return rows
 
     def plain(self, differences: Mapping[str, Difference]) -> dict[str, Any]:
-        """The same for ``json.dumps``."""
-        plain = {name: {**each._asdict(), "verdict": each.verdict} for name, each in differences.items()}
-        return {"file": str(self.path), "differences": plain}
-
-
-def result_of(protocol: Protocol, scores: Scores) -> Result:
-    """The distance with all that is needed to compare it."""
-    return Result(protocol, scores.fvd, scores.low, scores.high)
+        """The differences for ``json.dumps``."""
+        rows = {name: {**plain(each), "verdict": each.verdict} for name, each in differences.items()}
+        return {"file": str(self.path), "differences": rows}
 
 
 def by_budget(evaluation: Evaluation) -> dict[str, Scores]:
@@ -96,15 +88,13 @@ def read_earlier(path: str | Path) -> Earlier:
             f"got --against {path}, which is no file; expected an evaluation.json; correct the path"
         )
     try:
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if "budgets" in plain:
-            evaluation = Evaluation.from_json(plain)
-            protocol, scores = evaluation.protocol, by_budget(evaluation)
-        else:
-            protocol, scores = Protocol(**plain["protocol"]), {TWO_FOLDERS: Scores(**plain["scores"])}
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if "budgets" in values:
+            evaluation = Evaluation.from_json(values)
+            return Earlier(path, evaluation.protocol, by_budget(evaluation))
+        return Earlier(path, Protocol(**values["protocol"]), {TWO_FOLDERS: scores_of(values["scores"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"got --against {path}, which holds no evaluation ({type(error).__name__}: {error}); expected an"
             " evaluation.json; name one that flexivid.evaluate wrote"
         ) from error
-    return Earlier(path, protocol, {name: result_of(protocol, each) for name, each in scores.items()})

@@ -16,7 +16,7 @@ from flexivid.evaluation.clips import ClipSet, read_blocks
 from flexivid.evaluation.compare import Pair
 from flexivid.evaluation.curve import curve_figure, png
 from flexivid.evaluation.page import Films, Row, page
-from flexivid.evaluation.result import BudgetScores, Evaluation, plain_scores
+from flexivid.evaluation.result import BudgetScores, Evaluation, plain
 from flexivid.evaluation.rivals import FEWER_STEPS
 from flexivid.evaluation.run import Job, Request
 from flexivid.evaluation.samples import NUM_SHOWN, SampleBlock, Task
@@ -146,9 +146,9 @@ def write_pair(pair: Pair, scores: Scores, folder: Path) -> dict[str, Path]:
     sides = {"generated": pair.generated.clips, "real": pair.real.clips}
     count = min(NUM_SHOWN, *map(len, sides.values()))
     rows = [Row(name, clips.root, _films_of_clips(clips, count)) for name, clips in sides.items()]
-    plain: dict[str, Any] = {
+    result: dict[str, Any] = {
         "metric": pair.protocol.label,
-        "scores": plain_scores(scores),
+        "scores": plain(scores),
         **{name: {"folder": clips.root, "fingerprint": clips.fingerprint} for name, clips in sides.items()},
         "protocol": pair.protocol._asdict(),
     }
@@ -156,14 +156,14 @@ def write_pair(pair: Pair, scores: Scores, folder: Path) -> dict[str, Path]:
         f"{pair.protocol.label} of two folders",
         note=LEGEND,
         table=pair_table(pair.protocol.label, scores),
-        protocol=_spaced(plain["protocol"]),
+        protocol=_spaced(result["protocol"]),
         films=Films([str(i) for i in range(count)], rows, pair.real.clips.fps),
     )
-    return _write(folder, plain, text, None)
+    return _write(folder, result, text, None)
 
 
-def _write(folder: Path, plain: dict[str, Any], text: str, curve: bytes | None) -> dict[str, Path]:
-    contents = {"json": json.dumps(plain, indent=2).encode(), "page": text.encode()}
+def _write(folder: Path, result: dict[str, Any], text: str, curve: bytes | None) -> dict[str, Path]:
+    contents = {"json": json.dumps(result, indent=2).encode(), "page": text.encode()}
     contents |= {"curve": curve} if curve else {}
     for kind, content in contents.items():
         with whole_file(folder / FILES[kind]) as part:

@@ -71,52 +71,44 @@ class Evaluation(NamedTuple):
         """Plain data, for ``json.dumps``; what is not a number is ``None``."""
         return {
             "metric": self.metric,
-            "fvd_auc": _plain(self.fvd_auc),
+            "fvd_auc": plain(self.fvd_auc),
             "global_step": self.global_step,
-            "budgets": [_plain_row(row) for row in self.rows],
+            "budgets": [plain(row) for row in self.rows],
             "protocol": self.protocol._asdict(),
         }
 
     @staticmethod
-    def from_json(plain: Mapping[str, Any]) -> Evaluation:
+    def from_json(values: Mapping[str, Any]) -> Evaluation:
         """Read what :meth:`to_json` wrote, also before there were rivals and floors."""
-        rows = tuple(_row_of(row) for row in plain["budgets"])
-        return Evaluation(plain["metric"], Protocol(**plain["protocol"]), rows, plain["global_step"])
+        rows = tuple(_row_of(row) for row in values["budgets"])
+        return Evaluation(values["metric"], Protocol(**values["protocol"]), rows, values["global_step"])
 
 
-def plain_scores(scores: Scores) -> dict[str, Any]:
-    """Scores for ``json.dumps``."""
-    return _plain(scores._asdict())
+def plain(value: Any) -> Any:
+    """Named tuples as dicts and NaN as ``None``, for ``json.dumps``.
 
-
-def _plain_row(row: BudgetScores) -> dict[str, Any]:
-    return {
-        **row._asdict(),
-        "scores": plain_scores(row.scores),
-        "fidelity": None if row.fidelity is None else _plain(row.fidelity._asdict()),
-        "rival": None if row.rival is None else _plain_row(row.rival),
-        "difference": None if row.difference is None else _plain(row.difference._asdict()),
-    }
-
-
-def _row_of(plain: Mapping[str, Any]) -> BudgetScores:
-    scores = {**_numbers(plain["scores"]), "fvd_infinity": plain["scores"]["fvd_infinity"]}
-    fidelity, rival, difference = (plain.get(name) for name in ("fidelity", "rival", "difference"))
-    parts = {
-        "scores": Scores(**scores),
-        "fidelity": None if fidelity is None else Fidelity(**_numbers(fidelity)),
-        "rival": None if rival is None else _row_of(rival),
-        "difference": None if difference is None else Difference(**_numbers(difference)),
-    }
-    return BudgetScores(**{**plain, **parts})
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
+    Example:
+        >>> plain({"difference": Difference(-1.5, -2.0, math.nan)})
+        {'difference': {'difference': -1.5, 'low': -2.0, 'high': None}}
+    """
+    value = value._asdict() if hasattr(value, "_asdict") else value
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _numbers(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: math.nan if value is None else value for name, value in plain.items()}
+def scores_of(values: Mapping[str, Any]) -> Scores:
+    """Scores that :func:`plain` has written."""
+    return Scores(**{**_numbers(values), "fvd_infinity": values["fvd_infinity"]})
+
+
+def _row_of(values: Mapping[str, Any]) -> BudgetScores:
+    parts: dict[str, Any] = {"scores": scores_of(values["scores"])}
+    for name, kind in (("fidelity", Fidelity), ("difference", Difference)):
+        parts[name] = kind(**_numbers(values[name])) if values.get(name) else None
+    parts["rival"] = _row_of(values["rival"]) if values.get("rival") else None
+    return BudgetScores(**{**values, **parts})
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in values.items()}

@@ -22,7 +22,7 @@ from flexivid.evaluation.result import BudgetScores
 from flexivid.evaluation.rivals import FEWER_STEPS, find_plan, native_plan, rival_plan
 from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.extractors.extractor import Extractor
-from flexivid.metrics.fidelity import Fidelity, fidelity
+from flexivid.metrics.fidelity import Fidelity, likeness
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
@@ -232,13 +232,12 @@ def _generate(task: Task, number: int, indices: Sequence[int], on_step: OnStep |
 
 
 def _measure(videos: _Videos, number: int, indices: Sequence[int], full: _Videos | None) -> SampleBlock:
-    likeness = torch.full((len(indices), len(Fidelity._fields)), math.nan, dtype=torch.float64)
+    fidelity = torch.full((len(indices), len(Fidelity._fields)), math.nan, dtype=torch.float64)
     if full is not None:
-        pairs = zip(to_unit(videos.pixels).split(1), to_unit(full.pixels).split(1), strict=True)
-        likeness = torch.tensor([fidelity(video, target) for video, target in pairs], dtype=torch.float64)
-        likeness[:, -1] = (videos.features - full.features).double().norm(dim=1)
+        fidelity[:, :2] = likeness(to_unit(videos.pixels), to_unit(full.pixels))
+        fidelity[:, 2] = (videos.features - full.features).double().norm(dim=1)
     shown = videos.pixels[[i < NUM_SHOWN for i in indices]].permute(0, 2, 3, 4, 1).contiguous()
-    return SampleBlock(number, torch.tensor(indices), videos.features, likeness, videos.seconds, videos.macs, shown)
+    return SampleBlock(number, torch.tensor(indices), videos.features, fidelity, videos.seconds, videos.macs, shown)
 
 
 def score_budgets(task: Task, blocks: Sequence[SampleBlock], real: Tensor) -> tuple[BudgetScores, ...]:
@@ -269,12 +268,12 @@ def score_budgets(task: Task, blocks: Sequence[SampleBlock], real: Tensor) -> tu
 def _row(task: Task, number: int, blocks: Sequence[SampleBlock], real: Tensor) -> BudgetScores:
     plan = task.plans[number]
     features = torch.cat([block.features for block in blocks])
-    likeness = torch.cat([block.fidelity for block in blocks]).mean(0)
+    fidelity = torch.cat([block.fidelity for block in blocks]).mean(0)
     return BudgetScores(
         plan.budget,
         str(plan.followed),
         round(sum(block.macs for block in blocks) / len(features)),
         sum(block.seconds for block in blocks) / len(features),
         score(features, real, seed=task.seed),
-        None if likeness.isnan().all() else Fidelity(*likeness.tolist()),
+        None if fidelity.isnan().all() else Fidelity(*fidelity.tolist()),
     )

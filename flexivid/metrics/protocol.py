@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flexivid.metrics.paired import Difference
+from flexivid.metrics.scores import Scores
 from flexivid.runtime.distributed import from_first
 from flexivid.runtime.paths import cache_folder
 from flexivid.runtime.whole_file import whole_file
@@ -90,6 +91,11 @@ class Result(NamedTuple):
     value: float
     low: float
     high: float
+
+    @staticmethod
+    def of(protocol: Protocol, scores: Scores) -> Result:
+        """The Frechet distance of some scores."""
+        return Result(protocol, scores.fvd, scores.low, scores.high)
 
 
 def check_alike(a: Protocol, b: Protocol) -> None:

@@ -113,15 +113,7 @@ class FindPlans(Callback):
     def _judge(self, trainer: Trainer, network: FlexiDiT) -> Judge:
         """The motion network, and clips of the training set on all ranks."""
         extractor = on_all_ranks(lambda: build_extractor("motion", device=trainer.strategy.root_device))
-        clips = on_all_ranks(
-            lambda: training_clips(
-                getattr(trainer, "datamodule", None),
-                extractor,
-                num_clips=NUM_REAL,
-                batch_size=REAL_BATCH,
-                world_size=trainer.world_size,
-            )
-        )
+        clips = on_all_ranks(lambda: training_clips(trainer, extractor, NUM_REAL, batch_size=REAL_BATCH))
         settings, labels = Sampling().filled(network), labels_for(network, self.num_videos, None)
         task = on_all_ranks(Task(network, (), settings, labels, extractor).check)
         real = read_together(job_of(task, clips), Ranks(trainer.global_rank, trainer.world_size))

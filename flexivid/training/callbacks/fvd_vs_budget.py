@@ -173,12 +173,7 @@ class FVDVsBudget(Callback):
         labels = labels_for(network, self.num_videos, None)[: self._affordable]
         task = Task(network, plans, settings, labels, extractor, self.seed, self.rivals).check()
         self._real = self._real or training_clips(
-            getattr(trainer, "datamodule", None),
-            extractor,
-            num_clips=self.num_videos,
-            batch_size=settings.batch_size,
-            reference=self.reference,
-            world_size=trainer.world_size,
+            trainer, extractor, self.num_videos, batch_size=settings.batch_size, reference=self.reference
         )
         return job_of(task, self._real)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from flexivid.budget.table import read_tables
@@ -51,31 +52,30 @@ def possible_plans(
 
 
 def training_clips(
-    data: Any,
+    trainer: Trainer,
     extractor: Extractor,
-    *,
     num_clips: int,
+    *,
     batch_size: int,
     reference: Literal["auto", "train", "val"] = "train",
-    world_size: int = 1,
 ) -> ClipFeatures:
     """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them.
 
     Args:
-        data: The data module that the network is trained with.
+        trainer: Has the data module; its ranks share the cores that decode.
         extractor: Turns them into features.
         num_clips: At most so many.
         batch_size: Clips in one call of the extractor.
         reference: See ``FVDVsBudget``.
-        world_size: Number of ranks; they share the cores that decode.
 
     Raises:
         ValueError: If the data are no videos.
     """
+    data = getattr(trainer, "datamodule", None)
     if not isinstance(data, VideoDataModule):
         raise ValueError(f"got data of type {type(data).__name__}; expected VideoDataModule; leave FVDVsBudget out")
     settings = clip_settings(data.settings._asdict(), (data.settings.num_frames, *data.settings.size))
     split = "held_out" if reference == "val" else "train"
     held_out_from = num_clips if reference == "auto" else None
     clips = find_clips(data.collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
-    return ClipFeatures(extractor, clips, batch_size=batch_size, num_workers=max(1, num_cores() // world_size))
+    return ClipFeatures(extractor, clips, batch_size=batch_size, num_workers=max(1, num_cores() // trainer.world_size))
