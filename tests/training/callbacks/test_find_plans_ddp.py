@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
-from flexivid.pipeline import plan_search
+from flexivid.calibration import plan_search
 from flexivid.training.callbacks import ExportModel, FindPlans, find_plans
 from flexivid.runtime.distributed import leave_group
 from flexivid.training.module import Clips, FlexiDiffusion
