@@ -28,7 +28,7 @@ from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.finite import NotFiniteSampleError
-from flexivid.sampling.generate import OnStep, generate_batches, schedule_of
+from flexivid.sampling.generate import generate_batches, schedule_of
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Settings
 
@@ -172,7 +172,7 @@ def _plan_key(plan: Plan) -> list[Any]:
 
 
 def evaluate_features(
-    task: Task, blocks: Sequence[Sequence[int]], *, store: SampleStore | None = None, on_step: OnStep | None = None
+    task: Task, blocks: Sequence[Sequence[int]], *, store: SampleStore | None = None
 ) -> Iterator[SampleBlock]:
     """Generate blocks of samples under every plan and extract their features.
 
@@ -180,7 +180,6 @@ def evaluate_features(
         task: What to generate.
         blocks: A rank's share, from ``features.blocks_of``.
         store: Blocks in it are not made again, new ones are added.
-        on_step: Called after each call of the network.
 
     Yields:
         A block under one plan; all plans of a block, the full-compute one first, before the next block.
@@ -196,8 +195,8 @@ def evaluate_features(
             block = store.read(number, indices) if store else None
             if block is None:
                 if reference is None and full is not None:
-                    reference = _generate(task, full, indices, on_step)
-                videos = reference if number == full else _generate(task, number, indices, on_step)
+                    reference = _generate(task, full, indices)
+                videos = reference if number == full else _generate(task, number, indices)
                 assert videos is not None
                 block = _measure(videos, number, indices, None if number == full else reference)
                 if store:
@@ -214,12 +213,10 @@ class _Videos(NamedTuple):
     macs: int
 
 
-def _generate(task: Task, number: int, indices: Sequence[int], on_step: OnStep | None) -> _Videos:
+def _generate(task: Task, number: int, indices: Sequence[int]) -> _Videos:
     plan, started = task.plans[number], time.perf_counter()
     settings = plan.settings(task.settings)._replace(batch_size=len(indices))
-    batches = generate_batches(
-        task.model, plan.followed, settings, labels=task.labels, seed=task.seed, indices=indices, on_step=on_step
-    )
+    batches = generate_batches(task.model, plan.followed, settings, labels=task.labels, seed=task.seed, indices=indices)
     try:
         videos = torch.cat([videos for _, videos in batches])
     except NotFiniteSampleError as error:

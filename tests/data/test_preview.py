@@ -46,7 +46,7 @@ def test_the_sheet_repeats_pixels_and_changes_none(size):
     frames = np.random.default_rng(0).integers(0, 255, (3, *size, 3), dtype=np.uint8)
     sheet = np.asarray(contact_sheet([Clip(frames, "a.mp4", 0.0, 8.0, range(3))]))
     factor = max(1, 64 // min(size))
-    top, left = 8 + 22, 8
+    top, left = 24, 0
     shown = sheet[top : top + size[0] * factor : factor, left : left + size[1] * factor : factor]
     assert (shown == frames[0]).all()
 

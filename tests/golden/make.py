@@ -4,7 +4,7 @@
 
 Nothing here is computed by flexivid. The folder holds outputs of other programs, each made once:
 
-* ``logits_16``, ``logits_9``, ``pool_16``: DeepMind's own TensorFlow graph (TF-Hub ``deepmind/i3d-kinetics-400/1``) with
+* ``logits_16``, ``logits_9``, ``pool_16``: DeepMind's TensorFlow graph (TF-Hub ``deepmind/i3d-kinetics-400/1``) with
   seeded weights in place of the published ones. Tensor ``name`` of shape ``s`` is
   ``z = RandomState(crc32(name)).standard_normal(s)``, times ``sqrt(2 / prod(s[:-1]))`` for a kernel (``.../w``),
   ``exp(z / 4)`` for a variance, else ``z / 10``; ``weights`` is a digest of all of them. Input:

@@ -1,7 +1,7 @@
 """Clips for people to look at: a contact sheet, and a page that works without a network.
 
 Pixels are those that a model gets: nothing is resized but by whole factors. The page embeds WebP animations, which are
-lossless unless a clip is large. Frames are uint8 (t, h, w, 3). Imports Pillow, no torch.
+lossless unless a clip is large. Frames are uint8 (t, h, w, 3).
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.reader import ClipRequest
 from flexivid.media.html import animation, picture, render
+from flexivid.media.write import enlarge, film_strip, titled
 from flexivid.runtime.printable import printable
 
 LEAST_SIDE = 64  # pixels that the shorter side of a picture has on the sheet, by repeating pixels
-GAP, LINE, MARGIN = 2, 22, 8
 
 TEMPLATE = """{% block style %}
 h1{font-size:1.3rem}table{margin:1rem 0}td{padding:.1rem 1rem .1rem 0}td:first-child,small{color:#777}
@@ -133,20 +133,10 @@ def contact_sheet(clips: Sequence[Clip], *, columns: int = 8) -> Image.Image:
         columns: Frames of a clip; fewer if it has fewer.
 
     >>> contact_sheet([Clip(np.zeros((8, 64, 80, 3), np.uint8), "a.mp4", 0.0, 8.0, range(8))]).size
-    (672, 104)
+    (654, 88)
     """
-    strips = [_strip(clip.frames, columns) for clip in clips]
-    font = ImageFont.load_default(size=14)
-    width = max([strip.shape[1] for strip in strips], default=0) + 2 * MARGIN
-    height = sum(strip.shape[0] + LINE for strip in strips) + 2 * MARGIN
-    sheet = Image.new("RGB", (width, height), "white")
-    draw, top = ImageDraw.Draw(sheet), MARGIN
-    for clip, strip in zip(clips, strips, strict=True):
-        title = _fit(printable(clip.title), font, width - 2 * MARGIN)
-        draw.text((MARGIN, top + 1), title, fill="black", font=font)
-        sheet.paste(Image.fromarray(strip), (MARGIN, top + LINE))
-        top += strip.shape[0] + LINE
-    return sheet
+    strips = [film_strip(enlarge(clip.frames, LEAST_SIDE), columns)[0] for clip in clips]
+    return titled([printable(clip.title) for clip in clips], strips)
 
 
 def page(clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> str:
@@ -164,21 +154,3 @@ def page(clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> str:
         "address": lambda clip: picture("webp", animation(clip.frames, clip.fps)),
     }
     return render(TEMPLATE, content)
-
-
-def _strip(frames: np.ndarray, columns: int) -> np.ndarray:
-    """Frames side by side, uint8 (h, w, 3)."""
-    factor = -(-LEAST_SIDE // min(frames.shape[1:3]))
-    chosen = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
-    tiles = np.pad(frames[chosen].repeat(factor, 1).repeat(factor, 2), ((0, 0), (0, GAP), (0, GAP), (0, 0)))
-    tiles[:, -GAP:], tiles[:, :, -GAP:] = 255, 255
-    return np.concatenate(list(tiles), axis=1)
-
-
-def _fit(text: str, font: Any, width: int) -> str:
-    """Cut the begin of a line that is too long; its end says more."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength("..." + text) > width:
-        text = text[1:]
-    return "..." + text
