@@ -139,11 +139,11 @@ def test_a_killed_build_goes_on(tmp_path):
     root = touch(tmp_path / "v", *(f"{i}.mp4" for i in range(10, 30)))
     script = f"""
 import itertools, time
-from flexivid.data import index_parts
+from flexivid.data.index import journal
 from flexivid.data.index.build import build_index
 from flexivid.data.sources.manifest import scan
 from flexivid.data.decoding.probe import VideoError
-index_parts.MAX_ROWS = 5
+journal.MAX_ROWS = 5
 def slow(paths):
     for number, path in enumerate(paths):
         if number == 12:

@@ -64,8 +64,8 @@ def test_the_index_has_the_sizes_that_are_asked_for(videos):
 def test_an_index_of_before_is_not_believed(videos, monkeypatch):
     manifest = Manifest.of([(str(videos / "film.mp4"), -1, "")])
     with monkeypatch.context() as before:
-        for module in ("index_file", "index_parts"):
-            before.setattr(f"flexivid.data.{module}.FORMAT", "flexivid index 1")
+        for module in ("table", "journal"):
+            before.setattr(f"flexivid.data.index.{module}.FORMAT", "flexivid index 1")
         assert build_index(manifest, progress=False).num_probed == 1
         assert build_index(manifest, progress=False).num_probed == 0
     assert build_index(manifest, progress=False).num_probed == 1
