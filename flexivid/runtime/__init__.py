@@ -1,7 +1,7 @@
 """What programs need whatever they are about: options, errors, devices, whole files, work on all ranks."""
 
 DOORS = (
-    "bars",
+    "console",
     "devices",
     "distributed",
     "errors",
