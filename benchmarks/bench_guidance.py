@@ -27,8 +27,8 @@ from torch import Tensor
 from flexivid import FlexiDiT, Step
 from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.diffusion.guidance import Guidance
+from flexivid.evaluation.features import extract
 from flexivid.evaluation.run import Job, Request, prepare
-from flexivid.evaluation.samples import extract
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.runtime.device import autocast

@@ -25,8 +25,8 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from flexivid.data.module import VideoDataModule
+from flexivid.evaluation.features import extract
 from flexivid.evaluation.run import Job, Request, prepare
-from flexivid.evaluation.samples import extract
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.runtime.device import fast_dtype

@@ -31,10 +31,9 @@ from flexivid.budget.schedule import REUSE, Schedule, affordable_cost, schedule_
 from flexivid.budget.table import read_tables
 from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import solvers_of
+from flexivid.evaluation.features import BlockFolder, blocks_of, extract
 from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import Job, Request, prepare
-from flexivid.evaluation.samples import blocks_of, extract
-from flexivid.evaluation.store import BlockFolder
 from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score

@@ -92,11 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check(options: Namespace) -> None:
     """Print what is wrong and what there is."""
-    from flexivid.data.inspection.console import print_report, step_bars
     from flexivid.data.inspection.inspect import find_parts, inspect
     from flexivid.data.inspection.report import refuse_ending, write_manifest
     from flexivid.data.sources.leftovers import LeftOutWarning
     from flexivid.data.workers.pool import num_cores
+    from flexivid.runtime.console import step_bars
 
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
@@ -109,7 +109,7 @@ def check(options: Namespace) -> None:
     with step_bars() as on_step:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
     for name, report in reports.items():
-        print_report(name, report)
+        _print_report(name, report)
     print(f"a clip: {_described(data)}")
     if options.json:
         _write_json(options.json, {name: report.to_json() for name, report in reports.items()})
@@ -119,6 +119,23 @@ def check(options: Namespace) -> None:
         number = write_manifest(file, index.videos, class_names=index.class_names, leave_out=left_out)
         print(f"{number} videos without fault are listed in {file}")
     raise SystemExit(0 if all(report.is_clean for report in reports.values()) else 1)
+
+
+def _print_report(name: str, report: Any) -> None:
+    """Print what is wrong with a part of a collection, what there is, and last a line that sums up."""
+    from flexivid.runtime.console import print_table
+
+    print_table(["file", "fault", "reason"], [(fault.path, fault.kind, fault.reason) for fault in report.faults])
+    print_table(["frame rate varies: take frames by fps for even motion"], [[path] for path in report.variable_rate])
+    print_table(["file", "what it says about its display"], list(report.displays.items()))
+    for title in ("classes", "sizes", "durations", "codecs", "decoders"):
+        print_table([title, "videos"], [(key, str(count)) for key, count in getattr(report, title).items()])
+    print_table(["not used"], [[note] for note in report.notes])
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report.num_faults.items()) or "none"
+    print(
+        f"{name}: {report.num_videos} videos that can be decoded, {report.num_frames} frames, {report.hours:g} hours;"
+        f" {report.num_clips} clips in an epoch; faults: {kinds}"
+    )
 
 
 def preview(options: Namespace) -> None:
@@ -136,9 +153,10 @@ def preview(options: Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(clips).save(folder / "clips.png")
     skipped = ", ".join(f"{count} {cause}" for cause, count in data.skipped.items())
-    facts = {"collection": data.root, "a clip": _described(data), "clips of an epoch": data.num_clips}
-    facts |= {"left out": skipped, "seed": data.settings.seed}
-    (folder / "clips.html").write_text(page(clips, title="The first clips of training", facts=facts), encoding="utf-8")
+    settings = {"collection": data.root, "a clip": _described(data), "clips of an epoch": data.num_clips}
+    settings |= {"left out": skipped, "seed": data.settings.seed}
+    text = page(clips, title="The first clips of training", settings=settings)
+    (folder / "clips.html").write_text(text, encoding="utf-8")
     data.teardown()
     for clip in clips:
         print(printable(clip.title))
@@ -156,8 +174,8 @@ def index(options: Namespace) -> None:
 def stats(options: Namespace) -> None:
     """Print and draw the numbers of a collection."""
     from flexivid.data.inspection import stats as room
-    from flexivid.data.inspection.console import print_table
     from flexivid.data.workers.pool import DecodePool, num_cores
+    from flexivid.runtime.console import print_table
 
     videos = _parts(options)["train"].found.videos
     if len(videos) == 0:

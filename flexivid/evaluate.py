@@ -1,6 +1,6 @@
 """Measure quality against compute: ``python -m flexivid.evaluate --checkpoint RUN --budgets 1 0.5 0.25``.
 
-Parses, calls the pipeline, prints. What is finished is kept: the same command goes on where it was stopped.
+Parses, calls the rooms, prints. Finished blocks are kept in files: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   python -m flexivid.evaluate --generated samples --reference videos    any two folders of videos
   torchrun --nproc-per-node 8 -m flexivid.evaluate --checkpoint RUN     ranks share --output-dir
 """
+REFERENCE = ("reference", "layout", "split", "num_reference", "seed")  # options that both requests have
 
 
 def build_parser() -> ArgumentParser:
@@ -63,6 +64,7 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--output_dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
+    add("--against", help="an earlier evaluation.json of the same protocol: print by how much each distance differs")
     add("--dry_run", action="store_true", help="print what would be done and what it costs, and stop")
     add("--json", action="store_true", help="last line of stdout is one JSON object")
 
@@ -87,30 +89,33 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Evaluate a checkpoint: say what will be done, do a share or all of it, report."""
-    from flexivid.evaluation import ranks as at
+    """Evaluate a checkpoint: print the plan, do a share or all of it, report."""
+    from flexivid.evaluation import ranks as room
     from flexivid.evaluation.run import finish, prepare, progress, work
+    from flexivid.runtime.console import polled_bars
 
-    ranks, devices = at.from_environment(), at.devices_of(options.devices, options.device)
+    ranks, devices = room.from_environment(), room.devices_of(options.devices, options.device)
     if ranks.size > 1 and len(devices) > 1:
         raise ValueError(f"got --devices {len(devices)} under torchrun; expected one a rank; leave --devices out")
-    request = _request(options, quiet=not ranks.first)
+    request, earlier = _request(options, quiet=not ranks.first), _earlier(options)
     if not ranks.first:
-        at.meet(ranks)  # the first one looks at new videos for all
-    job = prepare(request, at.own_device(options.device))
+        room.meet(ranks)  # the first one looks at new videos for all
+    job = prepare(request, room.own_device(options.device))
+    if earlier:
+        earlier.check(job.protocol, [f"{job.task.plans[number].budget:g}" for number in job.task.rows])
     if ranks.first:
-        _print_plan(job, len(devices) * ranks.size)
-        at.meet(ranks)
+        _print_plan(request, job, len(devices) * ranks.size)
+        room.meet(ranks)
     if options.dry_run:
         return
-    with _kept(request.output), _bars(lambda: progress(job), hidden=not ranks.first) as show:
+    with _resumable(request.output), polled_bars(lambda: progress(job), hidden=not ranks.first) as show:
         if len(devices) > 1:
-            at.work_in_processes(request, devices, on_poll=show)
+            room.work_in_processes(request, devices, on_poll=show)
         else:
             work(job, *ranks, on_block=show)
-        at.meet(ranks)
+        room.meet(ranks)
     if ranks.first:
-        _report(options, job, *finish(job))
+        _report(options, request, job, earlier, *finish(job))
 
 
 def download() -> None:
@@ -123,9 +128,11 @@ def download() -> None:
 
 def run_pair(options: Namespace) -> None:
     """Compare two folders of videos."""
+    from flexivid.evaluation.against import TWO_FOLDERS
     from flexivid.evaluation.compare import PairRequest, compare_pair, pair_progress, prepare_pair
     from flexivid.evaluation.report import aligned, pair_table, write_pair
-    from flexivid.evaluation.result import plain_scores
+    from flexivid.evaluation.result import plain
+    from flexivid.runtime.console import polled_bars
     from flexivid.runtime.device import pick_device
 
     if not options.reference:
@@ -136,29 +143,26 @@ def run_pair(options: Namespace) -> None:
     if options.devices != 1:
         raise ValueError(f"got --devices {options.devices} for two folders; expected 1; leave it out")
     request = PairRequest(
-        generated=options.generated,
-        reference=options.reference,
         output=options.output_dir or "evaluation",
         metric=_metric(options),
         num_frames=16 if options.num_frames is None else options.num_frames,
         size=None if options.height is None else size,
         rate=_rate(options),
-        num_videos=options.num_videos,
-        num_reference=options.num_reference,
-        split=options.split,
-        layout=options.layout,
-        seed=options.seed,
-        batch_size=options.batch_size,
+        **{name: options[name] for name in ("generated", "num_videos", "batch_size", *REFERENCE)},
     )
     pair = prepare_pair(request, pick_device(options.device))
     print(f"generated {pair.generated.clips}\nreference {pair.real.clips}\nmetric {pair.protocol.label}")
+    earlier = _earlier(options)
+    if earlier:
+        earlier.check(pair.protocol, [TWO_FOLDERS])
     if options.dry_run:
         return
-    with _kept(request.output), _bars(lambda: pair_progress(pair)) as show:
+    with _resumable(request.output), polled_bars(lambda: pair_progress(pair)) as show:
         scores = compare_pair(pair, on_block=show)
     files = write_pair(pair, scores, Path(request.output))
     print("\n".join(aligned(pair_table(pair.protocol.label, scores))))
-    _say(options, files, {"metric": pair.protocol.label, "scores": plain_scores(scores)})
+    differences = _print_differences(earlier, pair.protocol, {TWO_FOLDERS: scores})
+    _say(options, files, {"metric": pair.protocol.label, "scores": plain(scores), **differences})
 
 
 def _request(options: Namespace, *, quiet: bool) -> Any:
@@ -181,11 +185,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
         size=(options.num_frames, options.height, options.width),
         labels=options.label,
         num_videos=2048 if options.num_videos is None else options.num_videos,
-        seed=options.seed,
-        reference=options.reference,
-        split=options.split,
-        layout=options.layout,
-        num_reference=options.num_reference,
+        **{name: options[name] for name in REFERENCE},
         rate=_rate(options),
         ema=not options.no_ema,
         rivals=not options.no_rivals,
@@ -193,7 +193,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
 
 
 def _metric(options: Namespace, *, quiet: bool = False) -> dict[str, Any]:
-    from flexivid.evaluation.metric import choose_metric
+    from flexivid.metrics.extractors.extractor import choose_metric
 
     metric, note = choose_metric(options.metric, options.weights, options.compat)
     if note and not quiet:
@@ -202,23 +202,40 @@ def _metric(options: Namespace, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _rate(options: Namespace) -> dict[str, float]:
-    given = {name: getattr(options, name) for name in ("stride", "fps") if getattr(options, name) is not None}
-    if len(given) > 1:
+    rate = {name: getattr(options, name) for name in ("stride", "fps") if getattr(options, name) is not None}
+    if len(rate) > 1:
         raise ValueError(f"got --stride {options.stride} and --fps {options.fps:g}; expected one; leave the other out")
-    return given
+    return rate
 
 
-def _print_plan(job: Any, num_devices: int) -> None:
+def _earlier(options: Namespace) -> Any:
+    from flexivid.evaluation.against import read_earlier
+
+    return read_earlier(options.against) if options.against else None
+
+
+def _print_differences(earlier: Any, protocol: Any, scores: dict[str, Any]) -> dict[str, Any]:
+    """Print by how much new distances are above earlier ones; returns the same for ``--json``."""
+    from flexivid.evaluation.report import aligned
+
+    if earlier is None:
+        return {}
+    differences = earlier.differences(protocol, scores)
+    print(f"against {earlier.path}:", *aligned(earlier.table(differences, protocol.label)), sep="\n")
+    return {"against": earlier.plain(differences)}
+
+
+def _print_plan(request: Any, job: Any, num_devices: int) -> None:
     from flexivid.budget.cost import human
     from flexivid.budget.schedule import schedule_macs
     from flexivid.sampling.messages import describe
 
     task, total = job.task, 0
     device = next(task.model.parameters()).device
-    print(f"model {job.request.checkpoint}: {task.model.num_parameters / 1e6:.1f} M parameters on {device}")
+    print(f"model {request.checkpoint}: {task.model.num_parameters / 1e6:.1f} M parameters on {device}")
     steps, floor = task.settings.num_inference_steps, task.model.recipe.get("step_floor")
-    known = f"; step floor {floor}: more native steps made no difference" if floor else "; step floor not measured"
-    print(f"full compute: {steps} native steps{known}")
+    note = f"step floor {floor}: more native steps made no difference" if floor else "step floor not measured"
+    print(f"full compute: {steps} native steps; {note}")
     for plan in task.plans:
         cost = schedule_macs(plan.schedule, task.model.config, task.settings.size)
         print(describe(plan, task.model, task.settings, len(task.labels)))
@@ -226,16 +243,18 @@ def _print_plan(job: Any, num_devices: int) -> None:
     print(f"reference {job.real.clips}")
     print(f"metric {job.protocol.label}: {task.extractor.num_features} features; {task.extractor.preprocessing}")
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
-    print(f"in all {human(total)} to generate, on {devices}; files go to {job.request.output}", flush=True)
+    print(f"in all {human(total)} to generate, on {devices}; files go to {request.output}", flush=True)
 
 
-def _report(options: Namespace, job: Any, evaluation: Any, made: Any) -> None:
+def _report(options: Namespace, request: Any, job: Any, earlier: Any, evaluation: Any, samples: Any) -> None:
+    from flexivid.evaluation.against import by_budget
     from flexivid.evaluation.report import aligned, legend, table, write_evaluation
 
-    files = write_evaluation(job, evaluation, made)
+    files = write_evaluation(request, job, evaluation, samples)
     print("\n".join([*aligned(table(evaluation)), legend(evaluation)]))
     print(f"area under {evaluation.metric} over log(MACs): {evaluation.fvd_auc:.4g}")
-    _say(options, files, evaluation.to_json())
+    differences = _print_differences(earlier, evaluation.protocol, by_budget(evaluation))
+    _say(options, files, {**evaluation.to_json(), **differences})
 
 
 def _say(options: Namespace, files: dict[str, Path], result: dict[str, Any]) -> None:
@@ -245,8 +264,8 @@ def _say(options: Namespace, files: dict[str, Path], result: dict[str, Any]) -> 
 
 
 @contextmanager
-def _kept(folder: str) -> Iterator[None]:
-    """Prove that a folder can be written to, and on Ctrl-C say what has become of the work."""
+def _resumable(folder: str) -> Iterator[None]:
+    """Check that a folder can be written to; on Ctrl-C say where the finished work is and how to go on."""
     from flexivid.sampling.sample_folder import Interrupted, prepare_folder
 
     prepare_folder(folder)
@@ -255,25 +274,6 @@ def _kept(folder: str) -> Iterator[None]:
     except KeyboardInterrupt:
         text = f"interrupted: what is finished is kept in {folder}/features; the same command goes on from there"
         raise Interrupted(text) from None
-
-
-@contextmanager
-def _bars(look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False) -> Iterator[Callable[[], None]]:
-    """Progress bars on stderr; gives the function that brings them up to date."""
-    from rich.progress import TaskProgressColumn
-
-    from flexivid.runtime.bars import progress_bars
-
-    with progress_bars(TaskProgressColumn(), hidden=hidden) as progress:
-        tasks = {name: progress.add_task(name, total=total) for name, (_, total) in look().items()}
-
-        def show() -> None:
-            for name, (done, _) in look().items():
-                progress.update(tasks[name], completed=done)
-
-        show()
-        yield show
-        show()
 
 
 if __name__ == "__main__":

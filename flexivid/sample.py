@@ -232,13 +232,11 @@ def _progress(plans: Sequence[Any], num_videos: int) -> Any:
     """A progress bar on stderr that names the current mode; gives the callback for a plan's steps."""
     from contextlib import contextmanager
 
-    from rich.progress import MofNCompleteColumn
-
-    from flexivid.runtime.bars import progress_bars
+    from flexivid.runtime.console import progress_bars
 
     @contextmanager
     def bar() -> Any:
-        with progress_bars(MofNCompleteColumn(), "sample steps") as progress:
+        with progress_bars("sample steps") as progress:
 
             def on_step(plan: Any) -> Callable[[int, Any], None]:
                 task = progress.add_task(f"budget {plan.budget:g}", total=len(plan.schedule) * num_videos)

@@ -179,11 +179,9 @@ def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
 @contextmanager
 def _progress(what: str, unit: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """A progress bar on stderr; gives functions that add to its length and to what is done."""
-    from rich.progress import MofNCompleteColumn
+    from flexivid.runtime.console import progress_bars
 
-    from flexivid.runtime.bars import progress_bars
-
-    with progress_bars(MofNCompleteColumn(), unit) as progress:
+    with progress_bars(unit) as progress:
         task = progress.add_task(what, total=0)
 
         def grow(count: int) -> None:

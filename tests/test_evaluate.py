@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig
 from flexivid.evaluate import main
+from flexivid.evaluation.features import ClipFeatures
+from flexivid.evaluation.ranks import Ranks, evaluate_together
 from flexivid.evaluation.result import Evaluation
+from flexivid.evaluation.run import Request, finish, job_of, prepare, work
 from flexivid.media.write import write_video
 from flexivid.model.checkpoint import save
 
@@ -229,6 +233,83 @@ def test_a_folder_is_at_no_distance_from_itself(capsys, write_videos):
     write_videos("made", 6, 4)
     words = ["--generated", "made", "--reference", "made", "--num-frames", 4, "--metric", "motion", "--json"]
     assert json.loads(evaluate(capsys, *words)[-1])["scores"]["fvd"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_second_result_is_held_against_the_first(capsys, run):
+    words = (*QUICK, "--budgets", 1, 0.5, "--no-rivals", "--json")
+    first = json.loads(evaluate(capsys, *words)[-1])
+    scale_weights(run / "model.safetensors", 1.5)  # another model, the same protocol
+    file = run / "evaluation" / "evaluation.json"  # which the second call replaces
+    lines = evaluate(capsys, *words, "--against", file)
+    second = json.loads(lines[-1])
+    assert second["against"]["file"] == str(file)
+    assert list(second["against"]["differences"]) == ["1", "0.5"]
+    for before, now in zip(first["budgets"], second["budgets"], strict=True):
+        difference = second["against"]["differences"][f"{now['budget']:g}"]
+        assert difference["difference"] == pytest.approx(now["scores"]["fvd"] - before["scores"]["fvd"])
+        assert difference["low"] < difference["difference"] < difference["high"]
+    assert f"against {file}:" in lines
+    assert "against" not in json.loads(file.read_text())
+
+
+def scale_weights(file, factor):
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: factor * tensor for name, tensor in load_file(file).items()}, file)
+
+
+def test_another_protocol_is_refused_before_any_work(capsys, run):
+    evaluate(capsys, *QUICK, "--budgets", 1)
+    file = run / "evaluation" / "evaluation.json"
+    words = ("--against", file, "--output-dir", "other", "--budgets")
+    message = refused(capsys, *QUICK, *words, 1, "--seed", 1)
+    assert "got results of different protocols (seed 0 and 1); expected one" in message
+    assert "sampling " in refused(capsys, *QUICK, *words, 1, "--num-inference-steps", 3)
+    assert "expected a budget in common" in refused(capsys, *QUICK, *words, 0.5)
+    (run / "evaluation" / "page.json").write_text("[1]")
+    assert "which holds no evaluation" in refused(capsys, *QUICK, "--against", run / "evaluation" / "page.json")
+    assert "which is no file" in refused(capsys, *QUICK, "--against", "nowhere.json")
+    assert not Path("other").exists()
+
+
+def test_two_folders_are_held_against_an_earlier_result(capsys, write_videos):
+    for seed, name in enumerate(("made", "better", "real")):
+        write_videos(name, 6, 4, seed=seed)
+    words = ["--reference", "real", "--num-frames", 4, "--metric", "motion", "--json", "--output-dir"]
+    first = json.loads(evaluate(capsys, "--generated", "made", *words, "one")[-1])
+    more = (*words, "two", "--against", "one/evaluation.json")
+    second = json.loads(evaluate(capsys, "--generated", "better", *more)[-1])
+    (difference,) = second["against"]["differences"].values()
+    assert difference["difference"] == pytest.approx(second["scores"]["fvd"] - first["scores"]["fvd"])
+    assert "seed 0 and 1" in refused(capsys, "--generated", "better", *more, "--seed", 1)
+
+
+def test_a_training_evaluates_alike(run):
+    """Blocks in memory, gathered by the ranks of a process group, give what blocks in files give."""
+    request = Request(str(run), "out", (1.0, 0.5), num_videos=6, sampling={"batch_size": 2})
+    job = prepare(request, torch.device("cpu"))
+    work(job)
+    from_files, _ = finish(job)
+
+    def together(**options):
+        real = ClipFeatures(job.task.extractor, job.real.clips, batch_size=2)
+        return evaluate_together(job_of(job.task, real), Ranks(0, 1), **options)
+
+    in_memory, samples = together()
+    assert without_seconds(in_memory) == without_seconds(from_files)
+    assert sum(len(block.indices) for block in samples) == 6 * len(job.task.plans)
+    fewer, samples = together(afford=lambda seconds: 4)
+    work(few := prepare(replace(request, num_videos=4, num_reference=6), torch.device("cpu")))
+    assert without_seconds(fewer) == without_seconds(finish(few)[0])
+    assert fewer.metric == "fvd[motion]4_4f"
+
+
+def without_seconds(evaluation):
+    plain = evaluation.to_json()
+    for row in plain["budgets"]:
+        for part in filter(None, (row, row["rival"])):
+            part.pop("seconds")
+    return plain
 
 
 WRONG = {

@@ -18,7 +18,7 @@ from flexivid.data.clips.latent_cache import fingerprint, open_latents
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.index.table import Table
 from flexivid.data.index.videos import Videos
-from flexivid.evaluation.store import BlockFolder
+from flexivid.evaluation.features import BlockFolder
 from flexivid.metrics.extractors.i3d_weights import load_i3d
 from flexivid.metrics.extractors.networks import module_in_file, torchvision_network
 from flexivid.metrics.protocol import Protocol, reference_features

@@ -19,9 +19,9 @@ from torch import Tensor
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.data.sources.layout import Layout
+from flexivid.evaluation.features import extract
 from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import Request, prepare, run_folder
-from flexivid.evaluation.samples import extract
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.metrics.frechet import Gaussian, distance

@@ -7,7 +7,6 @@ reaches the user.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from torch import distributed
 
@@ -15,24 +14,10 @@ from flexivid.data.clips.trainer_state import Run
 from flexivid.data.clips.windows import span_of
 from flexivid.data.index.build import BadVideo
 from flexivid.data.splits import Splits, name_some, write_bad
+from flexivid.runtime.distributed import gathered
 from flexivid.runtime.printable import printable
 
-T = TypeVar("T")
-
 BATCHES_APART = 50
-
-
-def gather(mine: T) -> list[T]:
-    """Return what every rank has, in the order of the ranks; all of them must ask at the same time.
-
-    >>> gather("alone")
-    ['alone']
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [mine]
-    everyones: list[T] = [mine] * distributed.get_world_size()
-    distributed.all_gather_object(everyones, mine)
-    return everyones
 
 
 def agree(failed: Iterable[BadVideo]) -> list[BadVideo]:
@@ -41,7 +26,7 @@ def agree(failed: Iterable[BadVideo]) -> list[BadVideo]:
     >>> agree([BadVideo("a.mp4", "no video stream")] * 2)
     [BadVideo(path='a.mp4', reason='no video stream')]
     """
-    return list({bad.path: bad for bads in gather(list(failed)) for bad in bads}.values())
+    return list({bad.path: bad for bads in gathered(list(failed)) for bad in bads}.values())
 
 
 class BadFiles:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from flexivid.data.bad_files import BadFiles, agree, gather, open_account, remarks
+from flexivid.data.bad_files import BadFiles, agree, open_account, remarks
 from flexivid.data.clips.buckets import parse_buckets
 from flexivid.data.clips.dataset import Address
 from flexivid.data.clips.latent_cache import LatentCache, LatentLoader, open_latents
@@ -28,6 +28,7 @@ from flexivid.data.index.build import BadVideo
 from flexivid.data.sources.layout import Collection, Layout, collection_of
 from flexivid.data.splits import Splits, keep_in_memory, load_splits
 from flexivid.data.workers.pool import DecodePool, num_cores
+from flexivid.runtime.distributed import gathered
 
 
 class VideoDataModule(LightningDataModule):
@@ -199,7 +200,7 @@ class VideoDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return which files killed their decoders on each rank: no clip of theirs is tried again after a resume."""
-        return {"died": gather(dict(self._died))}
+        return {"died": gathered(dict(self._died))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what ``state_dict`` returned; another number of ranks takes all of them together."""

@@ -1,7 +1,7 @@
-"""The videos of a folder as clips to be measured: which windows, which split, which pixels.
+"""The clips that a distance is measured on: which windows, which split, which pixels.
 
-Windows are laid as for validation: spread evenly, never mirrored, cut around the centre; as many of each video as fit
-without a common frame, so that a second of footage counts the same in a short video and in a film.
+Windows are those of validation: spread evenly, never mirrored, cropped around the centre. Each video has as many as fit
+without overlap, so that a second of footage counts the same in a short video and in a film.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ClipSet:
         root: The folder or manifest.
         split: ``train``, ``held_out``, or ``all`` where nothing is held out.
         dataset: Plans clips.
-        numbers: Which of its clips, int64 (n,).
+        numbers: The clips of it that belong to the set, int64 (n,).
         bad: Files that cannot be decoded.
     """
 
@@ -59,7 +59,7 @@ class ClipSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of the files' contents (size and both ends), and of what is taken from each and how."""
+        """Sixteen hex digits: the files' contents (size and both ends), the frames taken of each, and their size."""
         requests = [self.plan(number) for number in range(len(self))]
         digest = hashlib.sha256(fingerprints([request.path for request in requests], contents=True).tobytes())
         for request in requests:
@@ -72,31 +72,31 @@ class ClipSet:
 
     @property
     def fps(self) -> float:
-        """Frames a second of the clips: as asked for, or the median over the videos; 8 where unknown."""
+        """Frames a second: that of the settings, or else the median over the videos; 8 where unknown."""
         settings = self.dataset.settings
         return settings.fps or float(np.median(self.dataset.videos.fps)) / settings.stride or 8.0
 
     def plan(self, number: int) -> ClipRequest:
-        """What is to be decoded for a clip."""
+        """The frames of a clip to decode."""
         return self.dataset.plan((int(self.numbers[number]), 0))
 
     def __str__(self) -> str:
-        left_out = [f"{len(self.bad)} files that cannot be decoded"] * bool(self.bad)
+        skipped = [f"{len(self.bad)} files that cannot be decoded"] * bool(self.bad)
         short = len(self.dataset.too_short) if self.dataset.settings.short == "skip" else 0
-        left_out += [f"{short} videos shorter than a clip"] * bool(short)
+        skipped += [f"{short} videos shorter than a clip"] * bool(short)
         return (
             f"{self.root} ({self.split}): {len(self.numbers)} of {len(self.dataset)} clips of"
-            f" {len(self.dataset.videos)} videos" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+            f" {len(self.dataset.videos)} videos" + (f"; left out: {', '.join(skipped)}" if skipped else "")
         )
 
 
 def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **changes: Any) -> ClipSettings:
-    """How clips are cut for measuring, as near to training as fixed windows allow.
+    """Settings of clips for measuring, as near to those of training as fixed windows allow.
 
     Args:
-        section: The ``data`` section of a run's config; its stride, fps, kernel and the like are taken over.
+        section: The ``data`` section of a run's config; its stride, fps, kernel and the like are used.
         size: Frames, height, width.
-        **changes: What is to be different; ``None`` changes nothing.
+        **changes: Settings that replace those of the section; ``None`` replaces nothing.
 
     Raises:
         ValueError: If settings contradict each other.
@@ -106,14 +106,13 @@ def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **chan
         >>> settings.stride, settings.flip, settings.windows
         (2, False, 'uniform')
     """
-    given = {key: value for key, value in changes.items() if value is not None}
-    names = ("stride", "fps", "clips_per_video", "short", "kernel", "square_pixels")
-    kept = {key: section[key] for key in names if key in section}
-    if given.keys() & {"stride", "fps"}:  # one rate replaces the other
-        kept = {key: value for key, value in kept.items() if key not in ("stride", "fps")}
-    settings = ClipSettings(num_frames=size[0], size=(size[1], size[2]), windows="uniform")._replace(
-        **{**kept, **given}
-    )
+    changes = {key: value for key, value in changes.items() if value is not None}
+    names = {"stride", "fps", "clips_per_video", "short", "kernel", "square_pixels"}
+    if changes.keys() & {"stride", "fps"}:  # one rate replaces the other
+        names -= {"stride", "fps"}
+    trained = {key: value for key, value in section.items() if key in names}
+    settings = ClipSettings(num_frames=size[0], size=(size[1], size[2]), windows="uniform")
+    settings = settings._replace(**{**trained, **changes})
     refuse_settings(settings)
     return settings
 
@@ -128,10 +127,10 @@ def data_section(run: Path) -> dict[str, Any]:
 
 
 def data_root(run: Path, section: Mapping[str, Any]) -> str:
-    """Where the videos are that a run was trained on, from here or from a folder above the run.
+    """The folder of the videos that a run was trained on, seen from here or from a folder above the run.
 
     Raises:
-        ValueError: If that is not known, or they are gone.
+        ValueError: If the run does not name it, or it is gone.
     """
     root = section.get("root")
     if is_shipped(run):
@@ -147,14 +146,14 @@ def data_root(run: Path, section: Mapping[str, Any]) -> str:
     root = resolve(root)
     if is_remote(root):
         return root
-    places = [Path(root), *(parent / root for parent in run.resolve().parents)]
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
+    candidates = [Path(root), *(parent / root for parent in run.resolve().parents)]
+    folder = next((candidate for candidate in candidates if candidate.exists()), None)
+    if folder is None:
         raise ValueError(
             f"got data.root={root} in {run / 'config.yaml'}, which does not exist; expected the videos trained on; name"
             " their folder with --reference"
         )
-    return str(found)
+    return str(folder)
 
 
 def find_clips(
@@ -171,10 +170,11 @@ def find_clips(
         root: A folder or a manifest (see ``flexivid.data.sources.manifest``), or a ``Collection``, which says how its
             folders are read.
         settings: From :func:`clip_settings`.
-        split: Parted as for training; by default ``train`` where something is held out, else ``all``.
-        num_clips: At most so many.
-        held_out_from: Held-out clips instead of training ones where there are at least so many: what was trained on
-            says little of what is new.
+        split: ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
+            part, else ``all``.
+        num_clips: Clips at most.
+        held_out_from: Take held-out clips instead of training ones where there are at least so many: distances to
+            clips that were trained on say little about new ones.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -202,11 +202,11 @@ def _dataset(
         if manifests.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
         looks = partial(probe_many, pool=pool)
-        found = build_index(manifests.train, probe_many=looks, square_pixels=settings.square_pixels)
-        dataset = ClipDataset(found.videos, settings)
+        index = build_index(manifests.train, probe_many=looks, square_pixels=settings.square_pixels)
+        dataset = ClipDataset(index.videos, settings)
         if len(dataset) == 0:
-            raise ValueError(_explain(str(root), found, settings))
-        return dataset, found.bad
+            raise ValueError(_explain(str(root), index, settings))
+        return dataset, index.bad
     if split not in SPLITS:
         raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLITS)}; choose one")
     splits = load_splits(root, settings, pool=pool)
@@ -217,17 +217,18 @@ def _dataset(
     return splits.val, splits.bad
 
 
-def _explain(root: str, found: VideoIndex, settings: ClipSettings) -> str:
-    if len(found.videos) == 0:
+def _explain(root: str, index: VideoIndex, settings: ClipSettings) -> str:
+    videos = index.videos
+    if len(videos) == 0:
         return (
-            f"got {root}, where all {len(found.bad)} videos fail to decode ({name_some(found.bad)}); expected videos;"
+            f"got {root}, where all {len(index.bad)} videos fail to decode ({name_some(index.bad)}); expected videos;"
             " convert them or name another folder"
         )
-    longest = int(np.argmax(found.videos.num_frames))
-    step = step_of(found.videos.fps[longest : longest + 1], settings)
+    longest = int(np.argmax(videos.num_frames))
+    step = step_of(videos.fps[longest : longest + 1], settings)
     span = int(np.max(span_of(settings.num_frames, step)))
     return (
-        f"got {root}, whose longest video, {found.videos.path(longest)}, has {found.videos.num_frames[longest]} frames;"
+        f"got {root}, whose longest video, {videos.path(longest)}, has {videos.num_frames[longest]} frames;"
         f" expected at least {span} for clips of {settings.num_frames}; lower num_frames or take frames closer together"
     )
 
@@ -235,24 +236,24 @@ def _explain(root: str, found: VideoIndex, settings: ClipSettings) -> str:
 def read_blocks(
     clips: ClipSet, blocks: Sequence[Sequence[int]], *, num_workers: int | None = None
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Decode clips, some ahead of what is asked for.
+    """Decode blocks of clips, a few ahead of the block that is yielded.
 
     Args:
         clips: The set.
-        blocks: Numbers of clips, those of a block together.
-        num_workers: Decoding processes; one a core by default.
+        blocks: Numbers of clips, by block.
+        num_workers: Decoding processes; ``None`` = one a core.
 
     Yields:
-        A block, and its videos, uint8 (b, 3, t, h, w); those that fail are left out, with a warning.
+        A block, and its videos, uint8 (b, 3, t, h, w); a clip that cannot be decoded is left out, with a warning.
     """
-    wanted = ((i, clips.plan(i)) for block in blocks for i in block)
+    requests = ((i, clips.plan(i)) for block in blocks for i in block)
     with DecodePool(num_workers or num_cores()) as pool:
-        found = outcomes(wanted, pool)
+        results = outcomes(requests, pool)
         for block in blocks:
-            decoded = [next(found)[1] for _ in block]
-            for error in (one for one in decoded if isinstance(one, VideoError)):
+            decoded = [next(results)[1] for _ in block]
+            for error in (each for each in decoded if isinstance(each, VideoError)):
                 warnings.warn(f"{error}; its clip is left out of the reference", stacklevel=2)
-            frames = [torch.from_numpy(np.array(one)) for one in decoded if not isinstance(one, VideoError)]
+            frames = [torch.from_numpy(np.array(each)) for each in decoded if not isinstance(each, VideoError)]
             shape = (0, *clips.dataset.buckets[0], 3)
             videos = torch.stack(frames) if frames else torch.empty(shape, dtype=torch.uint8)
             yield block, videos.permute(0, 4, 1, 2, 3)

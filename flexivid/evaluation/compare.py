@@ -1,4 +1,4 @@
-"""The distance between two folders of videos, made by anything: the same windows, size and rate on both sides."""
+"""The distance between two folders of videos, whatever made them: the same windows, size and rate on both sides."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from flexivid.data.index.build import build_index
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.data.sources.manifest import read_manifests
 from flexivid.evaluation.clips import clip_settings, find_clips
-from flexivid.evaluation.features import ClipFeatures
-from flexivid.evaluation.samples import check_frames
+from flexivid.evaluation.features import ClipFeatures, check_frames
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores, score
@@ -23,7 +22,7 @@ from flexivid.metrics.scores import Scores, score
 
 @dataclass(frozen=True)
 class PairRequest:
-    """What to compare, in plain data.
+    """Two folders to compare, in plain data.
 
     Args:
         generated: Folder of videos.
@@ -36,7 +35,7 @@ class PairRequest:
         num_videos: Clips of the generated videos, at most; ``None`` = all.
         num_reference: Likewise of the real ones.
         layout: How folders are read (see ``flexivid.data.sources.layout``); ``None`` = by their names.
-        split: Which part of the reference; ``None`` = its held-out part where that has as many clips as asked for.
+        split: Part of the reference; ``None`` = its held-out part where that has as many clips as are compared.
         seed: Of the bootstrap.
         batch_size: Clips in one call of the extractor.
     """
@@ -57,7 +56,7 @@ class PairRequest:
 
 
 class Pair(NamedTuple):
-    """Both sides, found, and how they are compared."""
+    """The clips of both sides, and how they are compared."""
 
     generated: ClipFeatures
     real: ClipFeatures
@@ -70,8 +69,8 @@ def common_size(root: Collection) -> tuple[int, int]:
     Raises:
         ValueError: If they differ, or no video can be decoded.
     """
-    found = build_index(read_manifests(root).train)
-    sizes = np.unique(np.stack([found.videos.heights, found.videos.widths], axis=1), axis=0)
+    videos = build_index(read_manifests(root).train).videos
+    sizes = np.unique(np.stack([videos.heights, videos.widths], axis=1), axis=0)
     if len(sizes) > 1:
         some = ", ".join(f"{height}x{width}" for height, width in sizes[:5].tolist())
         raise ValueError(
@@ -92,13 +91,14 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     sources = [Collection(root, request.layout or "auto") for root in (request.generated, request.reference)]
     height, width = request.size or common_size(sources[0])
     settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
-    made = find_clips(sources[0], settings, num_clips=request.num_videos)
+    clips = find_clips(sources[0], settings, num_clips=request.num_videos)
     count = request.num_reference
-    held_out_from = None if request.split else count or len(made)
-    clips = find_clips(sources[1], settings, split=request.split, num_clips=count, held_out_from=held_out_from)
-    sides = (made, clips)
+    held_out_from = None if request.split else count or len(clips)
+    reference = find_clips(sources[1], settings, split=request.split, num_clips=count, held_out_from=held_out_from)
     root = Path(request.output) / "features"
-    generated, real = (ClipFeatures(extractor, side, root, batch_size=request.batch_size) for side in sides)
+    generated, real = (
+        ClipFeatures(extractor, side, root, batch_size=request.batch_size) for side in (clips, reference)
+    )
     protocol = Protocol(
         metric=extractor.metric_name,
         extractor_fingerprint=extractor.fingerprint,
@@ -107,29 +107,29 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
         height=height,
         width=width,
         stride=settings.stride,
-        fps=sides[1].fps,
-        num_videos=len(sides[0]),
-        num_reference=len(sides[1]),
-        reference=sides[1].fingerprint,
-        reference_split=sides[1].split,
+        fps=reference.fps,
+        num_videos=len(clips),
+        num_reference=len(reference),
+        reference=reference.fingerprint,
+        reference_split=reference.split,
         seed=request.seed,
     )
     return Pair(generated, real, protocol)
 
 
 def compare_pair(pair: Pair, *, on_block: Callable[[], None] = lambda: None) -> Scores:
-    """Features of both sides, and the scores they come to; what is in files is not made again."""
+    """Scores of the features of both sides; blocks in files are not made again."""
 
-    def told(side: ClipFeatures) -> Iterator[torch.Tensor]:
-        for some in side.each(side.blocks()):
+    def features(side: ClipFeatures) -> Iterator[torch.Tensor]:
+        for block in side.each(side.blocks()):
             on_block()
-            yield some
+            yield block
 
-    real, generated = (torch.cat(list(told(side))) for side in (pair.real, pair.generated))
+    real, generated = (torch.cat(list(features(side))) for side in (pair.real, pair.generated))
     return score(generated, real, seed=pair.protocol.seed)
 
 
 def pair_progress(pair: Pair) -> dict[str, tuple[float, float]]:
-    """What is done of how much, by side."""
+    """Clips that are done, and all, by side."""
     sides = {"real clips": pair.real, "generated clips": pair.generated}
     return {name: (side.num_done, len(side.clips)) for name, side in sides.items()}

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flexivid.evaluation.result import Evaluation
 
-FORMER, LATEST = (0.15, 0.75), "#c0392b"  # part of the colour map for earlier lines; the last one stands out
+FORMER, LATEST = (0.15, 0.75), "#c0392b"  # earlier lines: a range of the colour map; the last line stands out
 RIVALS = "0.5"  # grey
 
 
@@ -23,10 +23,10 @@ def curve_figure(evaluations: Sequence[Evaluation]) -> Figure:
     The last evaluation has a second, dashed line: native steps alone, where they were sampled.
 
     Args:
-        evaluations: Of one metric, in the order of their global steps; the last one is named by its budgets.
+        evaluations: Of one metric, in the order of their global steps; points of the last one bear their budgets.
 
     Returns:
-        A figure that belongs to no window.
+        A figure without a window.
 
     Raises:
         ValueError: If there is nothing to draw, or the metrics differ.
@@ -68,7 +68,7 @@ def _line(axes: Axes, evaluation: Evaluation, color: str | tuple[float, float, f
 
 
 def _names(axes: Axes, points: Sequence[tuple[float, float, float]]) -> None:
-    """Write budgets above their points, (budget, x, y); those that came to the same plan share a point and a name."""
+    """Write budgets above their points, (budget, x, y); budgets with the same plan share a point and a label."""
     for x, y in dict.fromkeys(point[1:] for point in points):
         budgets = sorted(budget for budget, *point in points if point == [x, y])
         name = ", ".join(f"{budget:g}" for budget in budgets)
@@ -76,9 +76,10 @@ def _names(axes: Axes, points: Sequence[tuple[float, float, float]]) -> None:
 
 
 def _rivals(axes: Axes, evaluation: Evaluation) -> None:
-    """Native steps alone; a row without a rival is just that, if others have one."""
+    """Draw native steps alone; where other rows have a rival, a row without one is native steps alone itself."""
     if any(row.rival for row in evaluation.rows):
-        points = sorted({(one.macs / 1e9, one.scores.fvd) for row in evaluation.rows for one in [row.rival or row]})
+        rivals = [row.rival or row for row in evaluation.rows]
+        points = sorted({(rival.macs / 1e9, rival.scores.fvd) for rival in rivals})
         gmacs, values = zip(*points, strict=True)
         axes.plot(gmacs, values, "s--", color=RIVALS, label="native steps alone", markersize=4, zorder=2)
 
@@ -94,7 +95,8 @@ def _axes(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
     axes.set_ylabel(f"{evaluations[-1].metric} (lower is better)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    sizes = {(row.scores.num_generated, row.scores.num_real) for one in evaluations for row in one.rows}
+    rows = [row for evaluation in evaluations for row in evaluation.rows]
+    sizes = {(row.scores.num_generated, row.scores.num_real) for row in rows}
     counts = ", ".join(f"{generated} generated, {real} real videos" for generated, real in sorted(sizes))
     axes.set_title(f"Quality against compute: {counts}; bars: 95 %", fontsize=10)
     if axes.get_legend_handles_labels()[1]:

@@ -1,7 +1,7 @@
-"""Shares of an evaluation on several devices: processes started here, or by torchrun, here and elsewhere.
+"""One evaluation on several devices: by processes started here or by torchrun, or by the ranks of a training.
 
-Ranks hand their work over in files and never wait for one another's numbers, so none can time out; only at the very end
-the first one waits for the others.
+The former exchange finished blocks through files and never wait for each other's numbers, so none can time out; only
+at the very end the first one waits for the others. The latter keep blocks in memory and gather them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from itertools import count
 from typing import NamedTuple
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from flexivid.evaluation.run import Request, prepare, work
+from flexivid.evaluation.result import Evaluation
+from flexivid.evaluation.run import Job, Request, finish, make_samples, prepare, real_features, warm_up_for, work
+from flexivid.evaluation.samples import SampleBlock
 from flexivid.runtime.device import pick_device
+from flexivid.runtime.distributed import FailedRankError, from_first, on_all_ranks
 
 PATIENCE = timedelta(days=7)  # of torchrun's ranks: shares may differ by hours
 POLL_SECONDS = 0.5
@@ -27,7 +30,7 @@ _MEETINGS = count()
 
 
 class Ranks(NamedTuple):
-    """Who this process is among those that share the work.
+    """Number of this process and of all that share the work.
 
     Example:
         >>> Ranks(0, 1).first
@@ -39,12 +42,12 @@ class Ranks(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether this one prints and writes the results."""
+        """Whether this process prints and writes the results."""
         return self.rank == 0
 
 
 def from_environment() -> Ranks:
-    """What torchrun says; one of one without it."""
+    """Ranks as torchrun states them; (0, 1) without it."""
     return Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
@@ -68,15 +71,15 @@ def meet(ranks: Ranks) -> None:
 
 @cache
 def _store() -> distributed.Store:
-    """Torchrun's table of words that all ranks see."""
+    """Torchrun's key-value store, which all ranks see."""
     return next(distributed.rendezvous("env://", timeout=PATIENCE))[0]
 
 
 def devices_of(number: int, name: str | None = None) -> list[torch.device]:
-    """So many devices to start processes for: accelerators of one kind, or that many times the CPU.
+    """Devices to start processes for: accelerators of one kind, or the CPU ``number`` times.
 
     Raises:
-        ValueError: If there are not so many.
+        ValueError: If this machine has fewer.
 
     Example:
         >>> devices_of(2, "cpu")
@@ -87,9 +90,9 @@ def devices_of(number: int, name: str | None = None) -> list[torch.device]:
         raise ValueError(f"got {number} devices and device {name}; expected 1 or more of a kind; change --devices")
     if device.type == "cpu":
         return [device] * number
-    there = torch.accelerator.device_count()
-    if number > there:
-        raise ValueError(f"got {number} devices; expected at most {there}, which this machine has; lower --devices")
+    count = torch.accelerator.device_count()
+    if number > count:
+        raise ValueError(f"got {number} devices; expected at most {count}, which this machine has; lower --devices")
     return [torch.device(device.type, index) for index in range(number)]
 
 
@@ -97,12 +100,12 @@ def work_in_processes(request: Request, devices: list[torch.device], *, on_poll:
     """Share the work among new processes, one a device.
 
     Args:
-        request: What to do.
+        request: What to evaluate.
         devices: From :func:`devices_of`.
         on_poll: Called now and then while they work.
 
     Raises:
-        ValueError: If one of them fails; what is finished stays.
+        ValueError: If one of them fails; finished blocks stay in their files.
     """
     names = [str(device) for device in devices]
     context = start_processes(_share, (request, names), nprocs=len(devices), join=False, start_method="spawn")
@@ -127,10 +130,66 @@ def _share(rank: int, request: Request, devices: list[str]) -> None:
 
 
 def _cause(trace: str) -> str:
-    """The last line of what went wrong in another process.
+    """The last line of another process's traceback.
 
     Example:
         >>> _cause("ValueError: got NaN; expected numbers; ...")
         'got NaN; expected numbers; ...'
     """
     return trace.strip().splitlines()[-1].removeprefix("ValueError: ")
+
+
+def read_together(job: Job, ranks: Ranks) -> Tensor:
+    """Features of the real clips, (m, d), each rank of a process group making its share.
+
+    Raises:
+        FailedRankError: On every rank, if anything fails on one.
+    """
+
+    def make() -> None:
+        on_all_ranks(lambda: list(job.real.each(job.real.blocks(*ranks))))
+        job.real.store.share()
+
+    try:
+        return real_features(job, make)
+    except ValueError as error:  # of the features, which are the same on every rank
+        raise FailedRankError(str(error)) from error
+
+
+def evaluate_together(
+    job: Job, ranks: Ranks, *, afford: Callable[[float], int] | None = None
+) -> tuple[Evaluation, list[SampleBlock]]:
+    """Evaluate with all ranks of a process group, whose blocks are in memory.
+
+    Every part that can fail runs inside ``on_all_ranks``, and ranks exchange data only between the parts: none waits
+    for one that has failed.
+
+    Args:
+        job: The evaluation; the same on every rank.
+        ranks: Who this process is.
+        afford: Called on every rank when it has made one block, with the seconds that this took without warming up;
+            gives the number of videos to make, the same on every rank. ``None`` = all.
+
+    Returns:
+        Scores, the same on every rank; and the samples they are of, on the first rank.
+
+    Raises:
+        FailedRankError: On every rank, if anything fails on one.
+    """
+    real = read_together(job, ranks)
+    blocks = job.blocks(*ranks)
+    on_all_ranks(lambda: warm_up_for(job, blocks))
+    started = time.perf_counter()
+    on_all_ranks(lambda: make_samples(job, blocks[:1]))
+    if afford is not None:
+        job = job.first(afford(time.perf_counter() - started))
+    on_all_ranks(lambda: make_samples(job, job.blocks(*ranks)))
+    job.samples.share()
+    samples: list[SampleBlock] = []
+
+    def score() -> Evaluation:
+        evaluation, blocks = finish(job, real)
+        samples.extend(blocks)
+        return evaluation
+
+    return from_first(score), samples

@@ -1,4 +1,4 @@
-"""The result of an evaluation as plain data: what each budget costs, what it is worth, how that was measured."""
+"""The result of an evaluation as plain data: cost and scores of each budget, and how they were measured."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from flexivid.metrics.fidelity import Fidelity
-from flexivid.metrics.paired import Paired
+from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 
 
 class BudgetScores(NamedTuple):
-    """What one plan costs and what its videos are worth.
+    """Cost and quality of one plan.
 
     Args:
-        budget: What the plan is called.
+        budget: The plan's name.
         schedule: The patch plan, as it is written.
         macs: MACs of one sample; the mean where each chooses its own schedule.
         seconds: Seconds of one device for one sample, decoding included.
         scores: Distances to the real videos.
         fidelity: Likeness to the full-compute videos of the same seeds; ``None`` for those themselves, or without them.
-        rival: The same of native steps alone, as many as the budget pays for, from the same noises; ``None`` where the
-            plan is just that, or where they were not sampled.
+        rival: Native steps alone, as many as the budget pays for, from the same noises; ``None`` where the plan is just
+            that, or where they were not sampled.
         difference: The plan's FVD minus the rival's, with its paired interval.
     """
 
@@ -35,7 +35,7 @@ class BudgetScores(NamedTuple):
     scores: Scores
     fidelity: Fidelity | None
     rival: BudgetScores | None = None
-    difference: Paired | None = None
+    difference: Difference | None = None
 
 
 class Evaluation(NamedTuple):
@@ -71,52 +71,44 @@ class Evaluation(NamedTuple):
         """Plain data, for ``json.dumps``; what is not a number is ``None``."""
         return {
             "metric": self.metric,
-            "fvd_auc": _plain(self.fvd_auc),
+            "fvd_auc": plain(self.fvd_auc),
             "global_step": self.global_step,
-            "budgets": [_plain_row(row) for row in self.rows],
+            "budgets": [plain(row) for row in self.rows],
             "protocol": self.protocol._asdict(),
         }
 
     @staticmethod
-    def from_json(plain: Mapping[str, Any]) -> Evaluation:
-        """What :meth:`to_json` gave, now or before there were rivals and floors."""
-        rows = tuple(_row_of(row) for row in plain["budgets"])
-        return Evaluation(plain["metric"], Protocol(**plain["protocol"]), rows, plain["global_step"])
+    def from_json(values: Mapping[str, Any]) -> Evaluation:
+        """Read what :meth:`to_json` wrote, also before there were rivals and floors."""
+        rows = tuple(_row_of(row) for row in values["budgets"])
+        return Evaluation(values["metric"], Protocol(**values["protocol"]), rows, values["global_step"])
 
 
-def plain_scores(scores: Scores) -> dict[str, Any]:
-    """Scores for ``json.dumps``."""
-    return _plain(scores._asdict())
+def plain(value: Any) -> Any:
+    """Named tuples as dicts and NaN as ``None``, for ``json.dumps``.
 
-
-def _plain_row(row: BudgetScores) -> dict[str, Any]:
-    return {
-        **row._asdict(),
-        "scores": plain_scores(row.scores),
-        "fidelity": None if row.fidelity is None else _plain(row.fidelity._asdict()),
-        "rival": None if row.rival is None else _plain_row(row.rival),
-        "difference": None if row.difference is None else _plain(row.difference._asdict()),
-    }
-
-
-def _row_of(plain: Mapping[str, Any]) -> BudgetScores:
-    scores = {**_numbers(plain["scores"]), "fvd_infinity": plain["scores"]["fvd_infinity"]}
-    fidelity, rival, difference = (plain.get(name) for name in ("fidelity", "rival", "difference"))
-    parts = {
-        "scores": Scores(**scores),
-        "fidelity": None if fidelity is None else Fidelity(**_numbers(fidelity)),
-        "rival": None if rival is None else _row_of(rival),
-        "difference": None if difference is None else Paired(**_numbers(difference)),
-    }
-    return BudgetScores(**{**plain, **parts})
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
+    Example:
+        >>> plain({"difference": Difference(-1.5, -2.0, math.nan)})
+        {'difference': {'difference': -1.5, 'low': -2.0, 'high': None}}
+    """
+    value = value._asdict() if hasattr(value, "_asdict") else value
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _numbers(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: math.nan if value is None else value for name, value in plain.items()}
+def scores_of(values: Mapping[str, Any]) -> Scores:
+    """Scores that :func:`plain` has written."""
+    return Scores(**{**_numbers(values), "fvd_infinity": values["fvd_infinity"]})
+
+
+def _row_of(values: Mapping[str, Any]) -> BudgetScores:
+    parts: dict[str, Any] = {"scores": scores_of(values["scores"])}
+    for name, kind in (("fidelity", Fidelity), ("difference", Difference)):
+        parts[name] = kind(**_numbers(values[name])) if values.get(name) else None
+    parts["rival"] = _row_of(values["rival"]) if values.get("rival") else None
+    return BudgetScores(**{**values, **parts})
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in values.items()}

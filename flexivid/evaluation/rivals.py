@@ -1,7 +1,7 @@
-"""What else the same compute would buy: native steps alone, as many as a budget pays for.
+"""Rivals of a plan: native steps alone, as many as its budget pays for.
 
-Whoever wants less compute could simply take fewer native steps. A plan with large patches is worth its place only where
-it is better than that, so an evaluation samples both from the same noises.
+The simplest way to spend less compute is to take fewer native steps. A plan with large patches is useful only where it
+is better than that, so an evaluation samples both from the same noises.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.plan import Plan, allowance_of, plan_of
 from flexivid.sampling.settings import Settings, full_macs
 
-FEWER_STEPS = "fewer_steps"  # what stands for the planner in plans of this file
+FEWER_STEPS = "fewer_steps"  # name of the planner in plans of this file
 
 
 def native_plan(model: FlexiDiT, settings: Settings, num_steps: int | None = None) -> Plan:
-    """Native steps throughout, with the guidance of the settings; its budget is its own.
+    """Native steps throughout, with the guidance of the settings. Its budget is what it costs.
 
     Args:
         model: The network.
@@ -35,15 +35,15 @@ def native_plan(model: FlexiDiT, settings: Settings, num_steps: int | None = Non
         >>> plan.budget, str(plan.schedule)
         (0.25, '5x1x2x2')
     """
-    whole = _whole(model, settings, settings.num_inference_steps if num_steps is None else num_steps)
-    return plan_of(whole.schedule([0] * whole.num_steps), model, settings)._replace(planner=FEWER_STEPS)
+    full = _full(model, settings, settings.num_inference_steps if num_steps is None else num_steps)
+    return plan_of(full.schedule([0] * full.num_steps), model, settings)._replace(planner=FEWER_STEPS)
 
 
 def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
     """As many native steps as a budget pays for, at least one. At budget 1 that is full compute.
 
-    It may cost a little more than the budget's own plan, where that leaves something over, and never more than the
-    budget, unless one step alone does.
+    It may cost a little more than the plan of the budget, if that plan does not use the budget up, but never more than
+    the budget, unless a single step does.
 
     Args:
         model: The network.
@@ -61,14 +61,14 @@ def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
     affordable = affordable_cost(budget, full_macs(model, settings))
     most = settings.num_inference_steps * max(1, math.ceil(budget))
     fewer = range(most, 1, -1)
-    steps = next((number for number in fewer if _whole(model, settings, number).full <= affordable), 1)
+    steps = next((number for number in fewer if _full(model, settings, number).full <= affordable), 1)
     return native_plan(model, settings, steps)
 
 
 def with_rivals(model: FlexiDiT, settings: Settings, plans: Sequence[Plan], *, rivals: bool = True) -> tuple[Plan, ...]:
-    """The plans, followed by the native ones that are to be sampled beside them and are not among them yet.
+    """Append the native plans that are sampled for comparison, unless they are among the plans already.
 
-    Full compute is added where a plan of budget 1 is something else: likeness is measured against it.
+    Full compute is appended where a plan of budget 1 is something else: likeness is measured against it.
 
     Args:
         model: The network.
@@ -76,21 +76,21 @@ def with_rivals(model: FlexiDiT, settings: Settings, plans: Sequence[Plan], *, r
         plans: One for each budget.
         rivals: Whether each plan gets its :func:`rival_plan`.
     """
-    found = list(plans)
+    sampled = list(plans)
     natives = [native_plan(model, settings)] if any(plan.budget >= 1 for plan in plans) else []
     natives += [rival_plan(model, settings, plan.budget) for plan in plans] if rivals else []
     for native in natives:
-        if find_plan(found, native) is None:
-            found.append(native)
-    return tuple(found)
+        if find_plan(sampled, native) is None:
+            sampled.append(native)
+    return tuple(sampled)
 
 
 def find_plan(plans: Sequence[Plan], plan: Plan) -> int | None:
-    """Number of the plan by which the same samples are made; ``None`` if there is none."""
-    wanted = (plan.followed, dict(plan.sampling))
-    same = (number for number, other in enumerate(plans) if (other.followed, dict(other.sampling)) == wanted)
-    return next(same, None)
+    """Number of the plan that makes the same samples; ``None`` if there is none."""
+    keys = [(each.followed, dict(each.sampling)) for each in plans]
+    key = (plan.followed, dict(plan.sampling))
+    return keys.index(key) if key in keys else None
 
 
-def _whole(model: FlexiDiT, settings: Settings, num_steps: int) -> Allowance:
+def _full(model: FlexiDiT, settings: Settings, num_steps: int) -> Allowance:
     return allowance_of(model, settings._replace(num_inference_steps=num_steps))

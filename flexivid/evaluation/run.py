@@ -1,7 +1,7 @@
-"""The evaluation of a checkpoint from a request to files: prepare, do a share of the work, finish.
+"""An evaluation: prepare it from a request, make blocks of features, score them.
 
-Each step works from the request alone and hands over through files, so processes and machines that share a folder can
-do shares of the work in any order; what one of them leaves undone is done by ``finish``.
+Blocks go to a store. If that is a folder, processes and machines that see it can make shares of the blocks in any
+order; ``finish`` makes those that are missing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips
-from flexivid.evaluation.features import ClipFeatures
+from flexivid.evaluation.features import ClipFeatures, blocks_of
+from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
-from flexivid.evaluation.samples import Evaluation, Made, Task, blocks_of, evaluate_features, score_budgets
-from flexivid.evaluation.store import SampleStore
+from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, evaluate_features, score_budgets
 from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.metrics.protocol import Protocol, reference_features, reference_folder
+from flexivid.metrics.protocol import Protocol, reference_features, reference_file
 from flexivid.model import checkpoint
 from flexivid.model.shipped import locate
 from flexivid.patching.shapes import Size3
@@ -32,19 +32,19 @@ from flexivid.sampling.compiling import warm_up
 from flexivid.sampling.plan import Plan, plan_for, tables_folder
 from flexivid.sampling.settings import label_numbers, labels_for, resized, settings_from
 
-Progress = dict[str, tuple[float, float]]  # what is done of how much, by kind of work
+Progress = dict[str, tuple[float, float]]  # amount that is done, and total, by kind of work
 Size = tuple[int | None, int | None, int | None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate, in plain data. ``None`` = as the checkpoint or its training run says.
+    """An evaluation of a checkpoint in plain data. ``None`` = the value of the checkpoint or of its training run.
 
     Args:
         checkpoint: Run folder, ``.ckpt`` or exported folder.
         output: Folder for the results.
         budgets: Fractions of the full compute, or names of presets.
-        schedules: Explicit plans; if there are any, they are taken instead of the budgets.
+        schedules: Explicit plans, which replace the budgets if there are any.
         metric: Keywords of ``build_extractor``; ``name`` among them.
         sampling: Fields of ``Sampling``.
         size: Frames, height, width.
@@ -54,12 +54,12 @@ class Request:
         reference: Folder of real videos.
         layout: How its folders are read (see ``flexivid.data.sources.layout``); ``None`` = as in training, or by their
             names.
-        split: Which part of it; ``None`` = held-out clips where there are as many as asked for, else those trained on.
+        split: Part of it; ``None`` = held-out clips where there are as many as needed, else those trained on.
         num_reference: Clips of it, at most.
         rate: ``stride`` or ``fps`` of the clips.
         ema: Averaged weights.
         rivals: Also sample native steps alone, as many as each budget pays for.
-        held_out: Whether held-out clips are taken where no split is named.
+        held_out: Whether held-out clips may be taken where no split is named.
     """
 
     checkpoint: str
@@ -83,17 +83,15 @@ class Request:
 
 
 class Job(NamedTuple):
-    """A request with everything found and loaded.
+    """An evaluation with everything loaded.
 
     Args:
-        request: What was asked for.
         task: What to generate.
         protocol: What is compared and how.
-        samples: Where finished samples are.
+        samples: The finished samples.
         real: Features of the real clips.
     """
 
-    request: Request
     task: Task
     protocol: Protocol
     samples: SampleStore
@@ -102,6 +100,39 @@ class Job(NamedTuple):
     def blocks(self, rank: int = 0, world_size: int = 1) -> list[list[int]]:
         """A rank's share of the samples."""
         return blocks_of(len(self.task.labels), self.task.settings.batch_size, rank, world_size)
+
+    def first(self, num_videos: int) -> Job:
+        """The same of fewer videos."""
+        task = self.task._replace(labels=self.task.labels[:num_videos])
+        return self._replace(task=task, protocol=self.protocol._replace(num_videos=len(task.labels)))
+
+
+def job_of(task: Task, real: ClipFeatures, root: Path | None = None) -> Job:
+    """Put together an evaluation.
+
+    Args:
+        task: What to generate.
+        real: What it is compared with.
+        root: Folder for the features of samples; ``None`` = memory.
+    """
+    clips, settings = real.clips, task.settings
+    protocol = Protocol(
+        metric=task.extractor.metric_name,
+        extractor_fingerprint=task.extractor.fingerprint,
+        preprocessing=task.extractor.preprocessing,
+        num_frames=settings.size[0],
+        height=settings.size[1],
+        width=settings.size[2],
+        stride=clips.dataset.settings.stride,
+        fps=clips.fps,
+        num_videos=len(task.labels),
+        num_reference=len(clips),
+        reference=clips.fingerprint,
+        reference_split=clips.split,
+        seed=task.seed,
+        sampling=json.dumps(settings._asdict()),
+    )
+    return Job(task, protocol, SampleStore(root, task), real)
 
 
 def run_folder(path: str | Path) -> Path:
@@ -130,44 +161,74 @@ def prepare(request: Request, device: torch.device) -> Job:
     labels = labels_for(model, request.num_videos, label_numbers(model, request.labels))
     extractor = build_extractor(**request.metric, device=device)
     task = Task(model, sampled, settings, labels, extractor, request.seed, request.rivals).check()
-    clips = _clips(request, settings.size)
     root = Path(request.output) / "features"
-    real = ClipFeatures(extractor, clips, root, batch_size=settings.batch_size)
-    return Job(request, task, protocol_of(task, clips), SampleStore(root, task), real)
+    real = ClipFeatures(extractor, _clips(request, settings.size), root, batch_size=settings.batch_size)
+    return job_of(task, real, root)
 
 
 def work(job: Job, rank: int = 0, world_size: int = 1, *, on_block: Callable[[], None] = lambda: None) -> None:
-    """Do a rank's share and leave it in files; what is there is not done again."""
-    if not _is_cached(job):
+    """Make a rank's share of all blocks; those in the stores are not made again."""
+    if not reference_file(job.protocol).is_file():
         for _ in job.real.each(job.real.blocks(rank, world_size)):
             on_block()
-    blocks, store = job.blocks(rank, world_size), job.samples
-    if any(not store.has(plan, block) for block in blocks for plan in range(len(job.task.plans))):
-        modes = {mode for plan in job.task.plans for mode in plan.modes}
+    blocks = job.blocks(rank, world_size)
+    warm_up_for(job, blocks)
+    make_samples(job, blocks, on_block=on_block)
+
+
+def warm_up_for(job: Job, blocks: Sequence[Sequence[int]]) -> None:
+    """Call the model once in every mode if there are blocks to make: setting up must not count as sampling time."""
+    plans = job.task.plans
+    if any(not job.samples.has(number, block) for block in blocks for number in range(len(plans))):
+        modes = {mode for plan in plans for mode in plan.modes}
         warm_up(job.task.model, modes, job.task.settings, max(map(len, blocks)))
-    for _ in evaluate_features(job.task, blocks, store=store):
+
+
+def make_samples(job: Job, blocks: Sequence[Sequence[int]], *, on_block: Callable[[], None] = lambda: None) -> None:
+    """Generate those blocks of samples that are not in the store, under all plans."""
+    for _ in evaluate_features(job.task, blocks, store=job.samples):
         on_block()
 
 
 def progress(job: Job) -> Progress:
-    """How much of the work of all ranks is in files: real clips, and MACs of samples."""
+    """How much of the work of all ranks is in the stores: real clips, and MACs of samples."""
     samples, task = job.samples, job.task
     macs = [schedule_macs(plan.schedule, task.model.config, task.settings.size) for plan in task.plans]
     done = [
         len(block) * cost for block in job.blocks() for number, cost in enumerate(macs) if samples.has(number, block)
     ]
-    num_all = len(job.real.clips)
-    num_real = num_all if _is_cached(job) else job.real.num_done
-    return {"real clips": (num_real, num_all), "samples": (sum(done), len(task.labels) * sum(macs))}
+    num_clips = len(job.real.clips)
+    num_real = num_clips if reference_file(job.protocol).is_file() else job.real.num_done
+    return {"real clips": (num_real, num_clips), "samples": (sum(done), len(task.labels) * sum(macs))}
 
 
-def finish(job: Job) -> tuple[Evaluation, list[Made]]:
-    """Scores from what the ranks have left in files."""
-    real = _real_features(job)
-    made = list(evaluate_features(job.task, job.blocks(), store=job.samples))
+def real_features(job: Job, make: Callable[[], Any] = lambda: None) -> Tensor:
+    """Features of the real clips, (m, d), from the cache of references or from blocks. All ranks must call it.
+
+    Args:
+        job: The evaluation.
+        make: Called if they are not in the cache; fills the store with the blocks of all ranks.
+    """
+
+    def compute() -> Tensor:
+        make()
+        return job.real.all()
+
+    return reference_features(job.protocol, compute, may_be_fewer=True)
+
+
+def finish(job: Job, real: Tensor | None = None) -> tuple[Evaluation, list[SampleBlock]]:
+    """Scores of what is in the stores; what is missing is made here.
+
+    Args:
+        job: The evaluation.
+        real: Features of the real clips, (m, d); ``None`` = :func:`real_features`.
+    """
+    real = real_features(job) if real is None else real
+    blocks = list(evaluate_features(job.task, job.blocks(), store=job.samples))
     protocol = job.protocol._replace(num_reference=len(real))
     step = job.task.model.recipe.get("global_step")
-    return Evaluation(protocol.label, protocol, score_budgets(job.task, made, real), step), made
+    return Evaluation(protocol.label, protocol, score_budgets(job.task, blocks, real), step), blocks
 
 
 def _refuse_twins(plans: Sequence[Plan]) -> None:
@@ -186,35 +247,3 @@ def _clips(request: Request, size: Size3) -> ClipSet:
     split = request.split or (None if request.reference else "train")
     held_out_from = count if request.held_out and request.split is None else None
     return find_clips(root, settings, split=split, num_clips=count, held_out_from=held_out_from)
-
-
-def protocol_of(task: Task, clips: ClipSet) -> Protocol:
-    """What is compared and how, in words and numbers."""
-    settings, given = clips.dataset.settings, task.settings
-    return Protocol(
-        metric=task.extractor.metric_name,
-        extractor_fingerprint=task.extractor.fingerprint,
-        preprocessing=task.extractor.preprocessing,
-        num_frames=given.size[0],
-        height=given.size[1],
-        width=given.size[2],
-        stride=settings.stride,
-        fps=clips.fps,
-        num_videos=len(task.labels),
-        num_reference=len(clips),
-        reference=clips.fingerprint,
-        reference_split=clips.split,
-        seed=task.seed,
-        sampling=json.dumps(given._asdict()),
-    )
-
-
-def _is_cached(job: Job) -> bool:
-    return (reference_folder() / f"{job.protocol.key()}.safetensors").is_file()
-
-
-def _real_features(job: Job) -> Tensor:
-    if _is_cached(job):
-        return reference_features(job.protocol, job.real.all)
-    features = job.real.all()  # of fewer clips where some cannot be decoded
-    return reference_features(job.protocol._replace(num_reference=len(features)), lambda: features)

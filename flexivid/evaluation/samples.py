@@ -1,9 +1,8 @@
-"""Quality against compute: features of videos generated at every budget, and the scores they come to.
+"""Quality against compute: features of videos generated at every budget, and their scores.
 
-Knows generation and metrics, and neither folders of videos nor processes. Each block of samples is made under all plans
-before the next block, so a run that is cut short has the same samples at every budget. Blocks are the same however many
-ranks share them, so a feature is the same bit for bit. Videos are rounded to 8 bits before anything looks at them, as
-in a file.
+Knows generation and metrics, but no folders of videos and no processes. Each block of samples is made under all plans
+before the next block, so an evaluation that is cut short has the same samples at every budget. Videos are rounded to
+8 bits before anything looks at them, as in a file.
 """
 
 from __future__ import annotations
@@ -11,33 +10,33 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flexivid.budget.schedule import schedule_macs
-from flexivid.evaluation.result import BudgetScores, Evaluation
+from flexivid.evaluation.features import BlockFolder, BlockMemory, check_frames, extract
+from flexivid.evaluation.result import BudgetScores
 from flexivid.evaluation.rivals import FEWER_STEPS, find_plan, native_plan, rival_plan
 from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.extractors.extractor import Extractor
-from flexivid.metrics.fidelity import Fidelity, fidelity
+from flexivid.metrics.fidelity import Fidelity, likeness
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
+from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.finite import NotFiniteSampleError
-from flexivid.sampling.generate import OnStep, generate_batches, schedule_of
+from flexivid.sampling.generate import generate_batches, schedule_of
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Settings
-
-__all__ = ["BudgetScores", "Evaluation", "Made", "Task", "blocks_of", "evaluate_features", "extract", "score_budgets"]
 
 NUM_SHOWN = 8  # samples whose frames are kept, for people to look at
 
 
 class Task(NamedTuple):
-    """What to generate and how to look at it, the same on every rank.
+    """What to generate and how to measure it, the same on every rank.
 
     Args:
         model: In eval mode.
@@ -81,11 +80,11 @@ class Task(NamedTuple):
     def rival(self, number: int) -> int | None:
         """Number of the plan of native steps alone that costs as much as a plan; ``None`` if it is that plan itself."""
         plan = rival_plan(self.model, self.settings, self.plans[number].budget)
-        found = find_plan(self.plans, plan) if self.rivals else None
-        return None if found == number else found
+        rival = find_plan(self.plans, plan) if self.rivals else None
+        return None if rival == number else rival
 
 
-class Made(NamedTuple):
+class SampleBlock(NamedTuple):
     """What is kept of a block of samples under one plan.
 
     Args:
@@ -107,53 +106,80 @@ class Made(NamedTuple):
     frames: Tensor
 
 
-class Store(Protocol):
-    """Where blocks are kept, so that none is made twice."""
+class SampleStore:
+    """The blocks of a task. Those of each plan lie in a folder of their own, so that a budget can be added later.
 
-    def read(self, plan: int, indices: Sequence[int]) -> Made | None:
-        """The block, if it is there."""
-
-    def write(self, made: Made) -> None:
-        """Keep a block."""
-
-
-def check_frames(extractor: Extractor, num_frames: int) -> None:
-    """Refuse videos too short for an extractor.
-
-    Raises:
-        ValueError: If they are.
+    Args:
+        root: Folder for the blocks, usually ``evaluation/features`` of a run; ``None`` = memory.
+        task: What the blocks are samples of.
     """
-    if num_frames < extractor.min_frames:
-        raise ValueError(
-            f"got videos of {num_frames} frames; expected at least {extractor.min_frames} for metric {extractor.name};"
-            " raise num_frames or choose another metric, e.g. motion"
-        )
+
+    def __init__(self, root: str | Path | None, task: Task) -> None:
+        self._labels = task.labels
+        self._plans: Sequence[BlockFolder | BlockMemory] = [BlockMemory() for _ in task.plans]
+        if root is not None:
+            self._plans = [BlockFolder(root, key) for key in _keys(task)]
+
+    def has(self, plan: int, indices: Sequence[int]) -> bool:
+        """Whether a block is likely to be there, without opening it."""
+        return self._plans[plan].has(indices)
+
+    def read(self, plan: int, indices: Sequence[int]) -> SampleBlock | None:
+        """The block, if it is there and of the same labels."""
+        tensors = self._plans[plan].read(indices)
+        if tensors is None or not torch.equal(tensors["labels"], self._labels[list(indices)]):
+            return None
+        values = {name: tensors[name] for name in ("indices", "features", "fidelity", "frames")}
+        return SampleBlock(plan, seconds=float(tensors["seconds"]), macs=int(tensors["macs"]), **values)
+
+    def write(self, block: SampleBlock) -> None:
+        """Add a block."""
+        tensors = {
+            "labels": self._labels[block.indices],
+            "features": block.features,
+            "fidelity": block.fidelity,
+            "seconds": torch.tensor(block.seconds, dtype=torch.float64),
+            "macs": torch.tensor(block.macs),
+            "frames": block.frames,
+        }
+        self._plans[block.plan].write(block.indices.tolist(), tensors)
+
+    def share(self) -> None:
+        """Give every rank the blocks of all; all ranks must call it."""
+        for blocks in self._plans:
+            blocks.share()
 
 
-def blocks_of(num_videos: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[int]]:
-    """A rank's share: whole blocks of neighbouring global indices, in turn.
+def _keys(task: Task) -> list[dict[str, Any]]:
+    """Everything that the samples of each plan depend on."""
+    common = {
+        "checkpoint": fingerprint(task.model),
+        "recipe": task.model.recipe,
+        "settings": task.settings._asdict(),
+        "seed": task.seed,
+        "extractor": task.extractor.fingerprint,
+        "full": None if task.full is None else str(task.plans[task.full].schedule),
+    }
+    return [{**common, "plan": _plan_key(plan)} for plan in task.plans]
 
-    What is in a block depends on ``num_videos`` and ``batch_size`` alone, so that kernels give the same on any number
-    of ranks. With fewer blocks than ranks some are idle: lower ``batch_size``.
 
-    Example:
-        >>> blocks_of(7, 2), blocks_of(7, 2, rank=1, world_size=2)
-        ([[0, 1], [2, 3], [4, 5], [6]], [[2, 3], [6]])
-    """
-    firsts = range(rank * batch_size, num_videos, world_size * batch_size)
-    return [list(range(first, min(first + batch_size, num_videos))) for first in firsts]
+def _plan_key(plan: Plan) -> list[Any]:
+    if plan.adaptive is None:
+        return [str(plan.schedule), *sorted(plan.sampling.items())]
+    adaptive = plan.adaptive
+    changes = [None if change is None else change.tolist() for change in adaptive.changes]
+    return [str(adaptive), str(adaptive.allowance), adaptive.errors.tolist(), changes]
 
 
 def evaluate_features(
-    task: Task, blocks: Sequence[Sequence[int]], *, store: Store | None = None, on_step: OnStep | None = None
-) -> Iterator[Made]:
-    """Generate blocks of samples under every plan and keep their features.
+    task: Task, blocks: Sequence[Sequence[int]], *, store: SampleStore | None = None
+) -> Iterator[SampleBlock]:
+    """Generate blocks of samples under every plan and extract their features.
 
     Args:
-        task: What to do.
-        blocks: A rank's share, from :func:`blocks_of`.
-        store: Blocks that are there are not made again, new ones are added.
-        on_step: Called after each call of the network.
+        task: What to generate.
+        blocks: A rank's share, from ``features.blocks_of``.
+        store: Blocks in it are not made again, new ones are added.
 
     Yields:
         A block under one plan; all plans of a block, the full-compute one first, before the next block.
@@ -163,79 +189,68 @@ def evaluate_features(
     """
     full = task.full
     order = sorted(range(len(task.plans)), key=lambda number: (number != full, number))
-    for block in blocks:
-        reference: _Films | None = None  # at full compute; the store keeps no videos
+    for indices in blocks:
+        reference: _Videos | None = None  # at full compute; the store has no videos
         for number in order:
-            made = store.read(number, block) if store else None
-            if made is None:
+            block = store.read(number, indices) if store else None
+            if block is None:
                 if reference is None and full is not None:
-                    reference = _generated(task, full, block, on_step)
-                films = reference if number == full else _generated(task, number, block, on_step)
-                assert films is not None
-                made = _look(films, number, block, None if number == full else reference)
+                    reference = _generate(task, full, indices)
+                videos = reference if number == full else _generate(task, number, indices)
+                assert videos is not None
+                block = _measure(videos, number, indices, None if number == full else reference)
                 if store:
-                    store.write(made)
-            yield made
+                    store.write(block)
+            yield block
 
 
-class _Films(NamedTuple):
+class _Videos(NamedTuple):
     """Videos of a block, uint8 (b, 3, t, h, w), their features, and what they cost."""
 
-    videos: Tensor
+    pixels: Tensor
     features: Tensor
     seconds: float
     macs: int
 
 
-def _generated(task: Task, number: int, block: Sequence[int], on_step: OnStep | None) -> _Films:
+def _generate(task: Task, number: int, indices: Sequence[int]) -> _Videos:
     plan, started = task.plans[number], time.perf_counter()
-    settings = plan.settings(task.settings)._replace(batch_size=len(block))
-    made = generate_batches(
-        task.model, plan.followed, settings, labels=task.labels, seed=task.seed, indices=block, on_step=on_step
-    )
+    settings = plan.settings(task.settings)._replace(batch_size=len(indices))
+    batches = generate_batches(task.model, plan.followed, settings, labels=task.labels, seed=task.seed, indices=indices)
     try:
-        videos = torch.cat([videos for _, videos in made])
+        videos = torch.cat([videos for _, videos in batches])
     except NotFiniteSampleError as error:
         raise NotFiniteSampleError(error.sample, f"at budget {plan.budget:g}") from error
     seconds = time.perf_counter() - started
-    schedules = [schedule_of(plan.followed, i) for i in block]
+    schedules = [schedule_of(plan.followed, i) for i in indices]
     macs = sum(schedule_macs(schedule, task.model.config, task.settings.size) for schedule in schedules)
-    rounded = to_bytes(videos)
-    return _Films(rounded, extract(task.extractor, rounded), seconds, macs)
+    pixels = to_bytes(videos)
+    return _Videos(pixels, extract(task.extractor, pixels), seconds, macs)
 
 
-def _look(films: _Films, number: int, block: Sequence[int], full: _Films | None) -> Made:
-    likeness = torch.full((len(block), len(Fidelity._fields)), math.nan, dtype=torch.float64)
+def _measure(videos: _Videos, number: int, indices: Sequence[int], full: _Videos | None) -> SampleBlock:
+    fidelity = torch.full((len(indices), len(Fidelity._fields)), math.nan, dtype=torch.float64)
     if full is not None:
-        pairs = zip(to_unit(films.videos).split(1), to_unit(full.videos).split(1), strict=True)
-        likeness = torch.tensor([fidelity(video, other) for video, other in pairs], dtype=torch.float64)
-        likeness[:, -1] = (films.features - full.features).double().norm(dim=1)
-    shown = films.videos[[i < NUM_SHOWN for i in block]].permute(0, 2, 3, 4, 1).contiguous()
-    return Made(number, torch.tensor(block), films.features, likeness, films.seconds, films.macs, shown)
+        fidelity[:, :2] = likeness(to_unit(videos.pixels), to_unit(full.pixels))
+        fidelity[:, 2] = (videos.features - full.features).double().norm(dim=1)
+    shown = videos.pixels[[i < NUM_SHOWN for i in indices]].permute(0, 2, 3, 4, 1).contiguous()
+    return SampleBlock(number, torch.tensor(indices), videos.features, fidelity, videos.seconds, videos.macs, shown)
 
 
-@torch.no_grad()
-def extract(extractor: Extractor, videos: Tensor) -> Tensor:
-    """Features of uint8 videos (b, 3, t, h, w): float32 (b, d), on the CPU."""
-    state = chain(extractor.parameters(), extractor.buffers())
-    device = next((tensor.device for tensor in state), torch.device("cpu"))
-    return extractor(to_unit(videos.to(device))).float().cpu()
-
-
-def score_budgets(task: Task, made: Sequence[Made], real: Tensor) -> tuple[BudgetScores, ...]:
-    """Scores of the plan of every budget, with those of native steps alone for the same compute beside them.
+def score_budgets(task: Task, blocks: Sequence[SampleBlock], real: Tensor) -> tuple[BudgetScores, ...]:
+    """Scores of the plan of every budget, beside those of native steps alone for the same compute.
 
     Args:
-        task: What was done.
-        made: The blocks of all ranks, in any order.
+        task: What was generated.
+        blocks: Those of all ranks, in any order.
         real: Features of real videos, (m, d).
 
     Returns:
         One for each budget, in their order.
     """
-    blocks = sorted(made, key=lambda one: int(one.indices[0]))
-    parts = [[one for one in blocks if one.plan == number] for number in range(len(task.plans))]
-    features = [torch.cat([one.features for one in part]) for part in parts]
+    blocks = sorted(blocks, key=lambda block: int(block.indices[0]))
+    parts = [[block for block in blocks if block.plan == number] for number in range(len(task.plans))]
+    features = [torch.cat([block.features for block in part]) for part in parts]
     scored = [_row(task, number, part, real) for number, part in enumerate(parts)]
     rows = []
     for number in task.rows:
@@ -247,15 +262,15 @@ def score_budgets(task: Task, made: Sequence[Made], real: Tensor) -> tuple[Budge
     return tuple(rows)
 
 
-def _row(task: Task, number: int, made: Sequence[Made], real: Tensor) -> BudgetScores:
+def _row(task: Task, number: int, blocks: Sequence[SampleBlock], real: Tensor) -> BudgetScores:
     plan = task.plans[number]
-    features = torch.cat([one.features for one in made])
-    likeness = torch.cat([one.fidelity for one in made]).mean(0)
+    features = torch.cat([block.features for block in blocks])
+    fidelity = torch.cat([block.fidelity for block in blocks]).mean(0)
     return BudgetScores(
         plan.budget,
         str(plan.followed),
-        round(sum(one.macs for one in made) / len(features)),
-        sum(one.seconds for one in made) / len(features),
+        round(sum(block.macs for block in blocks) / len(features)),
+        sum(block.seconds for block in blocks) / len(features),
         score(features, real, seed=task.seed),
-        None if likeness.isnan().all() else Fidelity(*likeness.tolist()),
+        None if fidelity.isnan().all() else Fidelity(*fidelity.tolist()),
     )

@@ -1,3 +1,3 @@
 """Pixels, and files that people look at: videos, grids, pages."""
 
-DOORS = ("pixels", "write")
+DOORS = ("html", "pixels", "write")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import resolve_path
 
 GAP = 2  # pixels between the tiles of a grid
+LINE, TITLE_WIDTH = 24, 640  # pixels of a line of text, and of a title even if the pictures are narrower
 CRF = 10  # near lossless: samples are also measured from their files
 
 
@@ -67,8 +69,8 @@ def tile(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     canvas = np.full(shape, 40, dtype=np.uint8)
     for i, row in enumerate(rows):
         for j, frames in enumerate(row):
-            top, left = i * (height + GAP), j * (width + GAP)
-            canvas[:, top : top + height, left : left + width] = frames
+            y, x = i * (height + GAP), j * (width + GAP)
+            canvas[:, y : y + height, x : x + width] = frames
     return canvas
 
 
@@ -92,7 +94,7 @@ def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]
     path = Path(path)
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]
     video = write_video(path.with_suffix(".mp4"), tile(big), fps)
-    picture = _titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
+    picture = titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
     with atomic_write(path.with_suffix(".png")) as part:
         picture.save(part, format="png")
     return video, path.with_suffix(".png")
@@ -104,14 +106,30 @@ def _strips(videos: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
     return tile([strips[i : i + columns] for i in range(0, len(strips), columns)])[0]
 
 
-def _titled(titles: Sequence[str], pictures: Sequence[np.ndarray], line: int = 24) -> Image.Image:
-    """Pictures below each other, each under its title."""
+def titled(titles: Sequence[str], pictures: Sequence[np.ndarray]) -> Image.Image:
+    """Pictures, uint8 (h, w, 3), below each other, each under its title; a long title loses its start.
+
+    Example:
+        >>> titled(["a.mp4", "b.mp4"], [np.zeros((64, 700, 3), np.uint8)] * 2).size
+        (700, 176)
+    """
     font = ImageFont.load_default(size=15)
+    room = max([TITLE_WIDTH, *(picture.shape[1] for picture in pictures)])
+    titles = [_fit(title, font, room - 12) for title in titles]
     width = max([picture.shape[1] for picture in pictures] + [int(font.getlength(title)) + 12 for title in titles])
-    canvas = Image.new("RGB", (width, sum(picture.shape[0] + line for picture in pictures)), "white")
-    draw, top = ImageDraw.Draw(canvas), 0
+    canvas = Image.new("RGB", (width, sum(picture.shape[0] + LINE for picture in pictures)), "white")
+    draw, y = ImageDraw.Draw(canvas), 0
     for title, picture in zip(titles, pictures, strict=True):
-        draw.text((6, top + 3), title, fill="black", font=font)
-        canvas.paste(Image.fromarray(picture), (0, top + line))
-        top += picture.shape[0] + line
+        draw.text((6, y + 3), title, fill="black", font=font)
+        canvas.paste(Image.fromarray(picture), (0, y + LINE))
+        y += picture.shape[0] + LINE
     return canvas
+
+
+def _fit(title: str, font: Any, width: int) -> str:
+    """Cut the start of a title that is too long; its end says more."""
+    cut = title
+    while cut and font.getlength(cut) > width:
+        title = title[1:]
+        cut = "..." + title
+    return cut

@@ -1,4 +1,4 @@
-"""How far a Frechet distance can be trusted: a 95 % interval, and what it would be with endless videos. Pure.
+"""Uncertainty of a Frechet distance: a 95 % interval, and an extrapolation to endless videos. Pure.
 
 A resample is a random half of each set, without replacement (half-sample bootstrap): the distances of halves spread
 around their mean as those of whole sets do around theirs. Drawing n of n with replacement repeats videos, which adds
@@ -20,7 +20,7 @@ QUANTILE = 1.96  # of the normal distribution, two-sided 95 %
 
 
 class Bootstrap(NamedTuple):
-    """A distance and what resampling says of it.
+    """A distance and its uncertainty by resampling.
 
     Args:
         value: Frechet distance of the whole sets.
@@ -41,8 +41,8 @@ class Bootstrap(NamedTuple):
 def bootstrap(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Bootstrap:
     """Resample both sets.
 
-    The interval, value +- 1.96 deviations of the halves, is for the distance that *as many* other videos would give: it
-    tells whether two such distances differ. Where both sets are nearly of one distribution it is wider than need be.
+    The interval, value +- 1.96 deviations of the halves, covers the distance of *as many* other videos, so it shows
+    whether two such distances differ. Where both sets are nearly of one distribution it is wider than necessary.
 
     The bias of a Frechet distance is proportional to 1/n. As in FID_infinity (arXiv:1911.07023), a straight line in 1/n
     is followed to 0; here it goes through the mean of the halves and the whole, so ``infinity = 2 value - mean``. Both
@@ -54,7 +54,7 @@ def bootstrap(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int 
         resamples: How many, 2 or more.
 
     Raises:
-        ValueError: If there are fewer than 2 resamples, or the features cannot be used (see ``pairs.feature_pair``).
+        ValueError: If there are fewer than 2 resamples, or ``feature_sets.feature_pair`` refuses the features.
 
     Example:
         >>> x = torch.arange(64.0)[:, None] / 64

@@ -1,7 +1,7 @@
-"""Two feature sets, checked: what every distance between sets starts from.
+"""Checks of two feature sets, (n, d) and (m, d), before any distance between them.
 
-Knows tensors (n, d), not what they are features of. Everything that follows is float64 on the CPU, so that a number
-depends neither on the device nor on the precision of the extractor's output.
+All metrics compute in float64 on the CPU, so that a number depends neither on the device nor on the precision of the
+extractor's output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def feature_pair(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
-    """Check two feature sets and give them in float64, on the CPU.
+    """Check two feature sets and return them in float64, on the CPU.
 
     Args:
         x: Features, (n, d). Likewise ``y``, (m, d).
@@ -56,7 +56,7 @@ def check_counts(num_x: int, num_y: int) -> None:
 
 
 def warn_if_few(num_x: int, num_y: int, num_features: int) -> None:
-    """Warn where a covariance is singular for want of videos: the distance is exact, but its bias is large.
+    """Warn where there are too few videos for a regular covariance: the distance is exact, but its bias is large.
 
     Example:
         >>> warn_if_few(2048, 400, 400)

@@ -1,21 +1,16 @@
-"""How close is a sample at a budget to the sample of the same noise at full compute? Video by video, no distribution.
-
-Knows videos (b, 3, t, h, w) in [-1, 1]; what measures the perceptual distance is passed in.
-"""
+"""Likeness of samples at a budget to samples of the same noise at full compute, video by video."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-MOST_DECIBELS = 100.0  # stands for equality, far above the 59 of rounding to 8 bits
+MOST_DECIBELS = 100.0  # stands for equality; rounding to 8 bits gives 59
 SSIM_WINDOW = 11
-BATCH = 8  # videos that are looked at together
 
 
 class Fidelity(NamedTuple):
@@ -24,7 +19,7 @@ class Fidelity(NamedTuple):
     Args:
         psnr: Peak signal-to-noise ratio, decibels, of all pixels of a video; at most 100, which stands for equality.
         ssim: Structural similarity, mean of the frames; NaN where frames are smaller than its window of 11 pixels.
-        perceptual: Euclidean distance of the features; NaN without an extractor.
+        perceptual: Euclidean distance of the features; NaN where there are none.
 
     Example:
         >>> Fidelity._fields
@@ -37,59 +32,40 @@ class Fidelity(NamedTuple):
 
 
 @torch.no_grad()
-def fidelity(videos: Tensor, full: Tensor, extractor: Callable[[Tensor], Tensor] | None = None) -> Fidelity:
-    """Compare videos pair by pair.
+def likeness(videos: Tensor, full: Tensor) -> Tensor:
+    """PSNR and SSIM of each video, see :class:`Fidelity`: float64 (b, 2).
 
     Args:
-        videos: At a budget, (b, 3, t, h, w); values outside [-1, 1] are clipped, as they are when written to a file.
+        videos: At a budget, (b, 3, t, h, w) in [-1, 1].
         full: At full compute, from the same noise.
-        extractor: Features (b, d) of such videos.
 
     Raises:
-        ValueError: If the shapes differ, there is no video, or a value is not finite.
+        ValueError: If the shapes differ.
 
     Example:
         >>> grey = torch.zeros(2, 3, 4, 16, 16)
-        >>> found = fidelity(grey, grey + 0.2, lambda videos: videos.mean((2, 3, 4)))
-        >>> [round(number, 3) for number in found]
-        [20.0, 0.984, 0.346]
+        >>> likeness(grey, grey + 0.2)[0].round(decimals=3).tolist()
+        [20.0, 0.984]
     """
-    if videos.shape != full.shape or videos.ndim != 5 or len(videos) == 0:
+    if videos.shape != full.shape or videos.ndim != 5:
         raise ValueError(
-            f"got videos {tuple(videos.shape)} and {tuple(full.shape)}; expected one shape (b, 3, t, h, w), b not 0;"
-            " generate both with the same settings"
+            f"got videos {tuple(videos.shape)} and {tuple(full.shape)}; expected one shape (b, 3, t, h, w); generate"
+            " both with the same settings"
         )
-    if not (videos.isfinite().all() and full.isfinite().all()):
-        raise ValueError("got videos with NaN or infinity; expected [-1, 1]; look at the model that made them")
-    parts = [
-        torch.stack([_psnr(made, goal), _ssim(made, goal), _perceptual(made, goal, extractor)])
-        for made, goal in zip(videos.clamp(-1, 1).split(BATCH), full.clamp(-1, 1).split(BATCH), strict=True)
-    ]
-    return Fidelity(*torch.cat(parts, dim=1).mean(1).tolist())
+    pairs = zip(videos.split(1), full.split(1), strict=True)  # the squares and products of all would fill memory
+    rows = [_psnr_and_ssim(_brightness(video), _brightness(target)) for video, target in pairs]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
-def _psnr(videos: Tensor, full: Tensor) -> Tensor:
-    made, goal = _brightness(videos), _brightness(full)
-    found = peak_signal_noise_ratio(made, goal, data_range=1.0, reduction="none", dim=(1, 2, 3, 4))
-    return found.clamp_max(MOST_DECIBELS)
+def _psnr_and_ssim(video: Tensor, target: Tensor) -> tuple[float, float]:
+    psnr = peak_signal_noise_ratio(video, target, data_range=1.0).clamp_max(MOST_DECIBELS).item()
+    if min(video.shape[-2:]) < SSIM_WINDOW:
+        return psnr, math.nan
+    frames, target_frames = video[0].transpose(0, 1), target[0].transpose(0, 1)  # t c h w
+    ssim: Any = structural_similarity_index_measure(frames, target_frames, data_range=1.0)
+    return psnr, ssim.item()
 
 
-def _ssim(videos: Tensor, full: Tensor) -> Tensor:
-    """Mean over the frames of each video; one video at a time, for its squares and products fill memory."""
-    if min(videos.shape[-2:]) < SSIM_WINDOW:
-        return torch.full((len(videos),), math.nan, dtype=torch.float64)
-    frames = zip(_brightness(videos).transpose(1, 2), _brightness(full).transpose(1, 2), strict=True)
-    found: list[Any] = [structural_similarity_index_measure(made, goal, data_range=1.0) for made, goal in frames]
-    return torch.stack(found)
-
-
-def _perceptual(videos: Tensor, full: Tensor, extractor: Callable[[Tensor], Tensor] | None) -> Tensor:
-    if extractor is None:
-        return torch.full((len(videos),), math.nan, dtype=torch.float64)
-    made, goal = (extractor(part.float()).cpu().double() for part in (videos, full))
-    return (made - goal).square().sum(1).sqrt()
-
-
-def _brightness(videos: Tensor) -> Tensor:
-    """From 0 = black to 1 = white: SSIM depends on where black is."""
-    return (videos.cpu().double() + 1) / 2
+def _brightness(video: Tensor) -> Tensor:
+    """Pixels in [0, 1]: SSIM depends on the value of black."""
+    return (video.cpu().double() + 1) / 2

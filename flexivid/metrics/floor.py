@@ -1,14 +1,14 @@
-"""What Frechet distance a perfect generator would have: real videos against real ones. Pure.
+"""The Frechet distance of a perfect generator: real videos against real ones. Pure.
 
-A distance of finite sets is above 0 even if both are of one distribution; without that number a distance cannot be
-read. For one distribution the Frechet distance is smallest, 0, where the two estimates (mean, covariance) agree. So it
-is quadratic in their difference, whose variance is the sum of the two estimates' own ones:
+The distance of finite sets is above 0 even if both are of one distribution, and a measured distance means little
+without that floor. For one distribution the Frechet distance is smallest, 0, where the two estimates (mean, covariance)
+agree. So it is quadratic in their difference, whose variance is the sum of the variances of the two estimates:
 
     E d(n, m) = c (1/n + 1/m), to leading order, whatever the distribution.
 
-The n videos of a perfect generator are others than the m real ones, but usually there are no n + m real videos. So the
-m real ones are parted at random into p and q of the same 1/p + 1/q. The least that m videos give is 4/m, at halves;
-where that is still too much, which is for n > m/3, the distance of halves is scaled down to 1/n + 1/m.
+The n videos of a perfect generator differ from the m real ones, but usually there are no n + m real videos. So the m
+real ones are split at random into p and q with the same 1/p + 1/q. The smallest sum is 4/m, of two halves; where that
+is still too large, for n > m/3, the distance of the halves is scaled down to 1/n + 1/m.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flexivid.metrics.frechet import Gaussian, distance
 
 
 def frechet_floor(real: Tensor, num_generated: int, *, seed: int = 0, splits: int = 20) -> float:
-    """The mean Frechet distance that so many videos of the real distribution itself would have to the real ones.
+    """The mean Frechet distance of ``num_generated`` videos of the real distribution itself to the real ones.
 
     Parts smaller than the number of features are beyond the leading order: with halves of d/2 videos the floor is too
     low by an eighth where all features vary alike. Those of real videos do not: few directions hold most of the
@@ -39,7 +39,7 @@ def frechet_floor(real: Tensor, num_generated: int, *, seed: int = 0, splits: in
         The distance; NaN with fewer than 4 real videos or 2 generated ones.
 
     Raises:
-        ValueError: If the features cannot be used (see ``pairs.feature_pair``).
+        ValueError: If the features cannot be used (see ``feature_sets.feature_pair``).
 
     Example:
         >>> real = torch.randn(400, 20, generator=torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def frechet_floor(real: Tensor, num_generated: int, *, seed: int = 0, splits: in
 
 
 def part_size(num_generated: int, num_real: int) -> int:
-    """Size p of the smaller part of m videos: 1/p + 1/(m - p) is as near to 1/n + 1/m as m videos allow.
+    """Size p of the smaller part of m videos, so that 1/p + 1/(m - p) is as near to 1/n + 1/m as possible.
 
     Example:
         >>> part_size(100, 500), part_size(250, 500), part_size(2000, 500)

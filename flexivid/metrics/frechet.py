@@ -3,7 +3,7 @@
     |m_x - m_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^(1/2)                                      (1812.01717, 1706.08500)
 
 S is the covariance with N - 1. With roots R, S = R^T R, the last trace is the sum of the singular values of R_x R_y^T.
-So no square root of a matrix is taken, nothing is clipped or regularised, and fewer videos than features are no special
+So there is no square root of a matrix, no clipping and no regularisation, and fewer videos than features are no special
 case: the centred features themselves are a root.
 """
 

@@ -1,7 +1,7 @@
 """Frechet video distance as a ``torchmetrics.Metric``: videos in, batch by batch and rank by rank, one number out.
 
-What is kept adds up over batches and ranks: features are gathered, sums are summed, in float64. No score is averaged
-over ranks, and a rank without videos takes part like any other.
+Features are gathered over batches and ranks, or their sums added, in float64. No score is averaged over ranks, and a
+rank without videos takes part like any other.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from flexivid.metrics.extractors.extractor import Extractor
 
 SIDES = {True: "real", False: "generated"}
-FAR_OUTSIDE = 1.5  # no video in [-1, 1] reaches this, also after a resize that overshoots
+FAR_OUTSIDE = 1.5  # no video in [-1, 1] reaches this, not even after a resize that overshoots
 
 
 class FrechetVideoDistance(Metric):
     """FVD between real and generated videos.
 
     Args:
-        extractor: Gives features; or the name of one, see ``features.build_extractor``. Only ``i3d`` gives FVD proper.
-        keep_features: Keep the features (n, d) of every video, from which the distance is exact for any n and
-            :meth:`scores` can be had. False: keep sums (d, d) alone, enough for the distance of any number of videos.
+        extractor: Gives features; or the name of one, see ``extractor.build_extractor``. Only ``i3d`` gives FVD proper.
+        keep_features: Keep the features (n, d) of every video: the distance is exact for any n, and :meth:`scores`
+            works. False: keep their sums (d, d) alone, in constant memory.
         **options: Those of every ``torchmetrics.Metric``, e.g. ``process_group``.
 
     Example:
@@ -83,7 +83,7 @@ class FrechetVideoDistance(Metric):
         self.num_frames = torch.full_like(self.num_frames, videos.shape[2])
 
     def update_features(self, features: Tensor, real: bool) -> None:
-        """Add videos by their features, (b, d), e.g. those of a reference set that are kept on disk."""
+        """Add videos by their features, (b, d), e.g. those of a reference set on disk."""
         self._update_count, self._computed = self._update_count + 1, None  # as torchmetrics does around ``update``
         self._add(features, real)
 
@@ -155,8 +155,8 @@ class FrechetVideoDistance(Metric):
         return len(self._features(side)) if self.keep_features else int(getattr(self, f"{side}_num_videos"))
 
     def _features(self, side: str) -> Tensor:
-        kept = getattr(self, f"{side}_features")  # a list before, a tensor after a gathering
-        return kept if isinstance(kept, Tensor) else torch.cat(kept)
+        features = getattr(self, f"{side}_features")  # a list before, a tensor after a gathering
+        return features if isinstance(features, Tensor) else torch.cat(features)
 
     def _moments(self, side: str) -> Moments:
         return Moments(*(getattr(self, f"{side}_{name}") for name in Moments._fields))

@@ -36,8 +36,8 @@ def kernel_distance(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
 
 def _mean_of_pairs(x: Tensor) -> float:
     """Mean of the kernel over pairs of different videos."""
-    own = _cubic(x.square().sum(1), x.shape[1]).sum().item()
-    return (_total(x, x) - own) / (len(x) * (len(x) - 1))
+    diagonal = _cubic(x.square().sum(1), x.shape[1]).sum().item()
+    return (_total(x, x) - diagonal) / (len(x) * (len(x) - 1))
 
 
 def _total(x: Tensor, y: Tensor) -> float:

@@ -1,8 +1,8 @@
-"""Which of two ways to generate is better, where both start from the same noises? Pure.
+"""The difference of two Frechet distances to the same real videos, with its interval. Pure.
 
-Two sets made from the same noises and labels share most of what is random in them, and so do their distances to the
-same real videos. Resampled together, what they share cancels: the interval of the difference is narrower than that of
-two independent distances, often several times.
+Two sets generated from the same noises and labels share most of their randomness, and so do their distances to the
+same real videos. Resampling them together cancels it: the interval of the difference is narrower than that of two
+independent distances, often several times.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from flexivid.metrics.feature_sets import feature_pair
 from flexivid.metrics.frechet import Gaussian, distance
 
 
-class Paired(NamedTuple):
-    """By how much two Frechet distances differ.
+class Difference(NamedTuple):
+    """By how much a Frechet distance is above another one.
 
     Args:
-        difference: First distance minus second: negative = the first set is nearer to the real one.
+        difference: The distance minus the other one: negative = it is nearer to the real videos.
         low: Lower end of the 95 % interval. Likewise ``high``. NaN with fewer than 4 videos.
 
     Example:
-        >>> Paired(-2.0, -3.5, -0.5).verdict, Paired(0.2, -0.3, 0.7).verdict
+        >>> Difference(-2.0, -3.5, -0.5).verdict, Difference(0.2, -0.3, 0.7).verdict
         ('better', 'tied')
     """
 
@@ -36,13 +36,13 @@ class Paired(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What the first set is: ``better`` or ``worse`` where the interval leaves out 0, else ``tied``."""
+        """``better`` or ``worse`` where the interval leaves out 0, else ``tied``."""
         if self.high < 0:
             return "better"
         return "worse" if self.low > 0 else "tied"
 
 
-def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Paired:
+def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Difference:
     """The difference of two Frechet distances to the same real videos, with its interval.
 
     As in :func:`flexivid.metrics.bootstrap.bootstrap`, a resample is a random half of each set without replacement, and
@@ -58,12 +58,12 @@ def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resa
 
     Raises:
         ValueError: If the sets differ in their number of rows, there are fewer than 2 resamples, or the features cannot
-            be used (see ``pairs.feature_pair``).
+            be used (see ``feature_sets.feature_pair``).
 
     Example:
         >>> x = torch.arange(64.0)[:, None] / 64
-        >>> found = paired_difference(x + 1, x + 0.5, x)
-        >>> [round(number, 2) for number in found], found.verdict
+        >>> difference = paired_difference(x + 1, x + 0.5, x)
+        >>> [round(number, 2) for number in difference], difference.verdict
         ([0.75, 0.64, 0.86], 'worse')
     """
     if resamples < 2:
@@ -74,14 +74,14 @@ def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resa
     b, _ = feature_pair(b, real)
     difference, num = _difference(a, b, real), min(len(a), len(real))
     if num < 4:
-        return Paired(difference, math.nan, math.nan)
+        return Difference(difference, math.nan, math.nan)
     generator = torch.Generator().manual_seed(seed)
     halves = []
     for _ in range(resamples):
         rows, clips = (torch.randperm(count, generator=generator)[: count // 2] for count in (len(a), len(real)))
         halves.append(_difference(a[rows], b[rows], real[clips]))
     deviation = torch.tensor(halves, dtype=torch.float64).std().item()
-    return Paired(difference, difference - QUANTILE * deviation, difference + QUANTILE * deviation)
+    return Difference(difference, difference - QUANTILE * deviation, difference + QUANTILE * deviation)
 
 
 def _difference(a: Tensor, b: Tensor, real: Tensor) -> float:

@@ -1,6 +1,6 @@
-"""Are generated videos like real ones, and do they show all that real ones do? Two questions that FVD mixes. Pure.
+"""Quality and variety apart, which FVD mixes: precision, recall, density and coverage (PRDC). Pure.
 
-Each video's ball reaches to its k-th nearest neighbour within its own set, in feature space.
+Each video has a ball in feature space that reaches to the k-th nearest video of its own set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SAME = 1e-12  # squared distance, over squared lengths, below which two videos c
 
 
 class Prdc(NamedTuple):
-    """Quality and variety apart.
+    """Fractions and counts of videos inside the balls of the other set.
 
     Args:
         precision: Fraction of generated videos inside a real one's ball: quality.

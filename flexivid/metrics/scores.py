@@ -1,4 +1,4 @@
-"""Everything about two feature sets at once. Knows the pure metrics, no extractor and no ranks."""
+"""All metrics of two feature sets at once. Uses no extractor and no ranks."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from flexivid.metrics.prdc import prdc
 
 
 class Scores(NamedTuple):
-    """What can be said of generated videos next to real ones.
+    """Metrics of generated videos against real ones.
 
     Args:
-        fvd: Frechet distance; its name proper is the protocol's label, for it depends on the extractor.
+        fvd: Frechet distance; the protocol's label says of which extractor.
         low: Lower end of its 95 % interval. Likewise ``high``. NaN with fewer than 4 videos.
         kvd: Unbiased kernel distance.
-        precision: Likewise ``recall``, ``density``, ``coverage``: see ``coverage.Prdc``.
+        precision: Likewise ``recall``, ``density``, ``coverage``: see ``prdc.Prdc``.
         fvd_infinity: Extrapolation to endless videos; ``None`` where there are too few.
-        num_real: How many videos. Likewise ``num_generated``.
-        floor: What as many videos of a perfect generator would have for ``fvd``, see ``floor.frechet_floor``; NaN with
-            fewer than 4 real videos, or where it was not measured.
+        num_real: Number of videos. Likewise ``num_generated``.
+        floor: The ``fvd`` of as many videos of a perfect generator, see ``floor.frechet_floor``; NaN with fewer than 4
+            real videos, or where it was not measured.
 
     Example:
         >>> Scores._fields[:3]
@@ -49,7 +49,7 @@ class Scores(NamedTuple):
 def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Scores:
     """Score generated videos by their features.
 
-    The result does not depend on the order of the rows, and so not on how many ranks gathered them.
+    The result does not depend on the order of the rows, nor on the number of ranks that gathered them.
 
     Args:
         generated: Features, (n, d). Likewise ``real``, (m, d).
@@ -68,14 +68,14 @@ def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 10
     """
     generated, real = (_in_order(features) for features in feature_pair(generated, real))
     warn_if_few(len(generated), len(real), real.shape[1])
-    found = bootstrap(generated, real, seed=seed, resamples=resamples)
+    value, low, high, infinity = bootstrap(generated, real, seed=seed, resamples=resamples)
     return Scores(
-        found.value,
-        found.low,
-        found.high,
+        value,
+        low,
+        high,
         kernel_distance(generated, real),
         *prdc(generated, real),
-        found.infinity,
+        infinity,
         num_real=len(real),
         num_generated=len(generated),
         floor=frechet_floor(real, len(generated), seed=seed),

@@ -1,7 +1,7 @@
-"""What programs need whatever they are about: options, errors, devices, whole files, work on all ranks."""
+"""What programs need whatever they are about: options, errors, devices, files, consoles, work on all ranks."""
 
 DOORS = (
-    "bars",
+    "console",
     "device",
     "distributed",
     "errors",

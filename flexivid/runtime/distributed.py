@@ -66,6 +66,20 @@ def on_all_ranks(work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
+def from_first(work: Callable[[], T]) -> T:
+    """Do some work on the first rank alone and give all ranks its result.
+
+    Raises:
+        FailedRankError: On every rank, if the work fails. Likewise ``NotFiniteError``.
+
+    Example:
+        >>> from_first(lambda: 1 + 1)
+        2
+    """
+    is_first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    return gathered(on_all_ranks(lambda: work() if is_first else None))[0]  # type: ignore[return-value]
+
+
 def leave_group() -> None:
     """End this process's part in the group, if there is one; the last thing that a program of several ranks does.
 

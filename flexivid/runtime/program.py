@@ -14,7 +14,7 @@ from flexivid.runtime.paths import resolve
 
 PATHS = {  # options that name files or folders; resolved, whatever program has them
     *("checkpoint", "pipeline", "adapter", "model", "weights", "reference", "generated", "path", "config", "prompts"),
-    *("output", "output_dir", "json", "fix_manifest"),
+    *("output", "output_dir", "json", "fix_manifest", "against"),
 }
 
 

@@ -11,8 +11,8 @@ from flexivid.calibration.plan_search import SEARCHED_BUDGETS, Effort, search_pl
 from flexivid.calibration.scoring import SEED, Judge, Scorer, halve, step_floor
 from flexivid.calibration.searched import draw_scores, score_lines
 from flexivid.diffusion.solver import num_calls
+from flexivid.evaluation.features import extract
 from flexivid.evaluation.rivals import native_plan
-from flexivid.evaluation.samples import extract
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.scores import score

@@ -8,8 +8,9 @@ from PIL import Image
 
 from flexivid.data.clips.loader import ClipLoader
 from flexivid.data.decoding.reader import ClipRequest
-from flexivid.data.inspection.preview import Clip, animation, contact_sheet, look, page
+from flexivid.data.inspection.preview import Clip, contact_sheet, look, page
 from flexivid.data.workers.pool import DecodePool
+from flexivid.media.html import animation
 
 
 class Dataset:
@@ -45,14 +46,14 @@ def test_the_sheet_repeats_pixels_and_changes_none(size):
     frames = np.random.default_rng(0).integers(0, 255, (3, *size, 3), dtype=np.uint8)
     sheet = np.asarray(contact_sheet([Clip(frames, "a.mp4", 0.0, 8.0, range(3))]))
     factor = max(1, 64 // min(size))
-    top, left = 8 + 22, 8
+    top, left = 24, 0
     shown = sheet[top : top + size[0] * factor : factor, left : left + size[1] * factor : factor]
     assert (shown == frames[0]).all()
 
 
 def test_the_page_embeds_exact_pixels_and_escapes_words():
     frames = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8)
-    text = page([Clip(frames, "<b>.mp4", 0.0, 8.0, range(4), caption="a & b")], title="t", facts={})
+    text = page([Clip(frames, "<b>.mp4", 0.0, 8.0, range(4), caption="a & b")], title="t", settings={})
     assert "&lt;b&gt;.mp4" in text
     assert "a &amp; b" in text
     assert 'src="data:' in text

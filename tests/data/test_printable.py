@@ -50,8 +50,8 @@ def test_pages():
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     clip = Clip(frames, NAME, 0.0, 8.0, range(2), caption=NAME)
     films = Films([NAME], [Row(NAME, NAME, [frames])], 8.0)
-    texts = [page([clip], title=NAME, facts={NAME: NAME})]
-    texts.append(evaluation_page(NAME, table=[[NAME]], facts={NAME: {NAME: NAME}}, films=films, note=NAME))
+    texts = [page([clip], title=NAME, settings={NAME: NAME})]
+    texts.append(evaluation_page(NAME, table=[[NAME]], protocol={NAME: {NAME: NAME}}, films=films, note=NAME))
     for text in texts:
         text.encode()  # bytes of a name that are no text can be written
         assert not OBEYED.search(text)

@@ -14,7 +14,9 @@ CLIP = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
 
 def test_everything_is_in_the_page():
     rows = [Row("budget 1", "8x1x2x2", [CLIP, CLIP[::-1]]), Row("budget 0.5", "4x2x4x4,4x1x2x2", [CLIP, CLIP])]
-    text = page("fvd & more", table=[["budget", "fvd"], ["1", "3.5"]], facts={"seed": 0}, films=Films("ab", rows, 8.0))
+    text = page(
+        "fvd & more", table=[["budget", "fvd"], ["1", "3.5"]], protocol={"seed": 0}, films=Films("ab", rows, 8.0)
+    )
     assert "fvd &amp; more" in text
     assert "http" not in text
     assert "<td>3.5</td>" in text
@@ -27,11 +29,11 @@ def test_everything_is_in_the_page():
 
 def test_words_of_users_are_no_markup():
     rows = [Row("<script>", "<b>", [CLIP])]
-    text = page("<i>", table=[["<u>"]], facts={"<a>": "<p>"}, films=Films(["<em>"], rows, 8.0), note="<s>")
+    text = page("<i>", table=[["<u>"]], protocol={"<a>": "<p>"}, films=Films(["<em>"], rows, 8.0), note="<s>")
     assert not re.search(r"<(script|i|u|a|em|s)>", text)
 
 
 def test_the_curve_is_there_if_there_is_one():
     films = Films([], [], 8.0)
-    assert "image/png" not in page("t", table=[["a"]], facts={}, films=films)
-    assert "image/png;base64,AAEC" in page("t", table=[["a"]], facts={}, films=films, curve=bytes([0, 1, 2]))
+    assert "image/png" not in page("t", table=[["a"]], protocol={}, films=films)
+    assert "image/png;base64,AAEC" in page("t", table=[["a"]], protocol={}, films=films, curve=bytes([0, 1, 2]))

@@ -7,7 +7,7 @@ import pytest
 
 from flexivid.evaluation.result import BudgetScores, Evaluation
 from flexivid.metrics.fidelity import Fidelity
-from flexivid.metrics.paired import Paired
+from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 
@@ -56,7 +56,7 @@ def test_written_down_and_read_again():
 
 def test_a_rival_is_written_down_with_its_difference():
     rival = row(0.1, 12, 80.0, fvd_infinity=70.0, floor=2.0)
-    weak = row(0.1, 10, 60.0)._replace(rival=rival, difference=Paired(-20.0, math.nan, math.nan))
+    weak = row(0.1, 10, 60.0)._replace(rival=rival, difference=Difference(-20.0, math.nan, math.nan))
     plain = json.loads(json.dumps(curve(weak).to_json(), allow_nan=False))
     assert plain["budgets"][0]["difference"] == {"difference": -20.0, "low": None, "high": None}
     assert plain["budgets"][0]["rival"]["scores"]["floor"] == 2.0

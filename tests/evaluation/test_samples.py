@@ -8,9 +8,9 @@ import torch
 from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.budget.table import ErrorTable
 from flexivid.evaluation import samples as evaluation
+from flexivid.evaluation.features import blocks_of, extract
 from flexivid.evaluation.rivals import with_rivals
-from flexivid.evaluation.samples import Task, blocks_of, evaluate_features, extract, score_budgets
-from flexivid.evaluation.store import SampleStore
+from flexivid.evaluation.samples import SampleStore, Task, evaluate_features, score_budgets
 from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
@@ -126,17 +126,19 @@ def test_what_is_finished_is_not_made_again(tmp_path, make_task, num_made):
         assert all(str(a) == str(b) for a, b in zip(one, again[key], strict=True))
 
 
-def test_an_interrupted_evaluation_goes_on(tmp_path, make_task, num_made):
+def test_an_interrupted_evaluation_goes_on(tmp_path, make_task, num_made, monkeypatch):
     task = make_task()
-    store, calls = SampleStore(tmp_path, task), []
+    store, counted = SampleStore(tmp_path, task), evaluation.generate_batches
 
-    def stop(count, step):
-        calls.append(count)
-        if len(calls) == 8:  # two plans of three steps for the first block, and two steps
+    def stop(*args, indices, **kwargs):
+        if 2 in indices:
             raise KeyboardInterrupt
+        return counted(*args, indices=indices, **kwargs)
 
+    monkeypatch.setattr(evaluation, "generate_batches", stop)
     with pytest.raises(KeyboardInterrupt):
-        list(evaluate_features(task, blocks_of(5, 2), store=store, on_step=stop))
+        list(evaluate_features(task, blocks_of(5, 2), store=store))
+    monkeypatch.setattr(evaluation, "generate_batches", counted)
     assert store.has(0, [0, 1])
     assert not store.has(1, [2, 3])
     num_made.clear()

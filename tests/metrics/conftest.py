@@ -1,6 +1,6 @@
-"""The seeded weights of the I3D reference values, and those values where they are at hand."""
+"""The seeded weights of the I3D reference values, and the golden values, see ``tests/golden/make.py``."""
 
-import os
+import json
 import zlib
 from math import prod
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 
 from flexivid.metrics.extractors.i3d_checkpoint import tensor_table
 
-SHARED = Path(os.environ.get("FLEXIVID_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 def seeded_array(source, shape):
@@ -23,11 +23,15 @@ def seeded_array(source, shape):
 
 
 @pytest.fixture(scope="session")
-def shared_fvd():
-    """Folder of the reference values."""
-    if not (SHARED / "fvd").is_dir():
-        pytest.skip(f"no reference values at {SHARED}/fvd; set FLEXIVID_SHARED")
-    return SHARED / "fvd"
+def golden():
+    """Arrays by name: logits, pooled features, resized frames."""
+    return dict(np.load(GOLDEN / "fvd.npz"))
+
+
+@pytest.fixture(scope="session")
+def golden_numbers():
+    """Frechet distances, and a digest of the seeded weights."""
+    return json.loads((GOLDEN / "fvd.json").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from torch import nn
 
 from flexivid.metrics.extractors import extractor as features
 from flexivid.metrics.extractors.extractor import EXTRACTORS, Extractor, build_extractor, full_precision
-from flexivid.metrics.extractors.networks import Network, as_it_is
+from flexivid.metrics.extractors.networks import Network
 
 
 class Mean(nn.Module):
@@ -24,7 +24,7 @@ class Mean(nn.Module):
 
 @pytest.fixture
 def extractor():
-    return Extractor("mean", Network(Mean().eval(), as_it_is, 64, 4, "none"))
+    return Extractor("mean", Network(Mean().eval(), torch.nn.Identity().eval(), 64, 4, "none"))
 
 
 def videos(b=5, t=8):

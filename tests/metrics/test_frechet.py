@@ -1,18 +1,11 @@
 """The distance equals the closed form, scipy's matrix root and the reference values, from features and from sums."""
 
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
 
 from flexivid.metrics.frechet import Moments, frechet_distance, frechet_from_moments
-
-SHARED = Path(os.environ.get("FLEXIVID_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
-TRUTH = "float64 SVD (low-rank exact), N-1"
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos; expected at least")
 
@@ -42,10 +35,8 @@ def standardised(n, d, seed=0):
         ("N=2 d=400", (1, 2, 400), (3, 2, 400, 1, 0)),
     ],
 )
-def test_reference_values(compute, case, x, y):
-    if not (SHARED / "fvd").is_dir():
-        pytest.skip(f"no reference values at {SHARED}/fvd; set FLEXIVID_SHARED")
-    truth = json.loads((SHARED / "fvd/values.json").read_text())["numeric_cases"][case][TRUTH]
+def test_reference_values(golden_numbers, compute, case, x, y):
+    truth = golden_numbers["frechet"][case]
     assert compute(feats(*x), feats(*y)) == pytest.approx(truth, rel=1e-9, abs=1e-9)
 
 

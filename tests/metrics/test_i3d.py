@@ -1,5 +1,7 @@
 """The network computes what DeepMind's graph computes, and its faster layers what the plain ones do."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -35,14 +37,19 @@ def test_the_state_dict_is_deepminds(network):
     assert sum(tensor.numel() for tensor in network.state_dict().values()) * 4 == 50_818_176
 
 
+def test_the_seeded_weights_are_those_of_the_reference(seeded_arrays, golden_numbers):
+    digests = [hashlib.sha256(seeded_arrays[name].tobytes()).hexdigest() for name in sorted(seeded_arrays)]
+    assert hashlib.sha256("".join(digests).encode()).hexdigest() == golden_numbers["weights"]
+
+
 @pytest.mark.parametrize("frames", [16, 9])
-def test_logits_are_those_of_the_original_graph(network, clips, shared_fvd, frames):
-    expected = torch.from_numpy(np.load(shared_fvd / f"seeded_T{frames}_logits.npy"))
+def test_logits_are_those_of_the_original_graph(network, clips, golden, frames):
+    expected = torch.from_numpy(golden[f"logits_{frames}"])
     torch.testing.assert_close(network(clips[frames]), expected, rtol=0, atol=1e-4)
 
 
-def test_pooled_features_are_those_of_the_original_graph(network, clips, shared_fvd):
-    expected = torch.from_numpy(np.load(shared_fvd / "seeded_T16_pool.npy")).flatten(1)
+def test_pooled_features_are_those_of_the_original_graph(network, clips, golden):
+    expected = torch.from_numpy(golden["pool_16"]).flatten(1)
     torch.testing.assert_close(network.pool(clips[16]), expected, rtol=0, atol=1e-4)
 
 

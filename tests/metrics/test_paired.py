@@ -7,7 +7,7 @@ import torch
 
 from flexivid.metrics.bootstrap import bootstrap
 from flexivid.metrics.frechet import frechet_distance
-from flexivid.metrics.paired import Paired, paired_difference
+from flexivid.metrics.paired import Difference, paired_difference
 
 D = 6
 SCALES = torch.linspace(0.7, 1.6, D, dtype=torch.float64)
@@ -73,7 +73,7 @@ def test_swapped_sets_give_the_negative():
 
 def test_equal_sets_are_tied():
     a, _, real = triple(0)
-    assert paired_difference(a, a, real) == Paired(0, 0, 0)
+    assert paired_difference(a, a, real) == Difference(0, 0, 0)
     assert paired_difference(a, a, real).verdict == "tied"
 
 

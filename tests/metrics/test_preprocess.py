@@ -1,6 +1,5 @@
 """Each kernel gives the pixels of the program it is named after."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,11 +12,10 @@ def videos(*shape):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "name"), [(bilinear, "tf_half_pixel"), (tf1, "tf1_legacy"), (crop, "tf_half_pixel")]
+    ("kernel", "name"), [(bilinear, "resize_half_pixel"), (tf1, "resize_tf1"), (crop, "resize_half_pixel")]
 )
-def test_pixels_are_tensorflows(shared_fvd, kernel, name):
-    vectors = np.load(shared_fvd / "resize_vectors.npz")
-    video, expected = (torch.from_numpy(vectors[key]).permute(3, 0, 1, 2)[None] for key in ("x", name))
+def test_pixels_are_tensorflows(golden, kernel, name):
+    video, expected = (torch.from_numpy(golden[key]).permute(3, 0, 1, 2)[None] for key in ("resize_x", name))
     torch.testing.assert_close(kernel(video, 28), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from flexivid.metrics.protocol import NOT_OF_REFERENCE, Protocol, Result, compare, reference_features, reference_folder
+from flexivid.metrics.protocol import NOT_OF_REFERENCE, Protocol, Result, compare, reference_features, reference_file
 
 PROTOCOL = Protocol("fvd[motion]", "0f3a", "64x64 bilinear", 16, 64, 64, 1, 8.0, 2048, 3, "9c1e", "val", 7, "{}")
 
@@ -20,9 +20,8 @@ def changed(name):
 @pytest.mark.parametrize("name", Protocol._fields)
 def test_every_field_forbids_comparison_and_most_mean_another_reference(name):
     a, b = Result(PROTOCOL, 10.0, 9.0, 11.0), Result(changed(name), 8.0, 7.0, 9.0)
-    with pytest.raises(ValueError, match=f"different protocols.*{name} .* and .*force=True"):
+    with pytest.raises(ValueError, match=f"different protocols.*{name} .* and .*evaluate again"):
         compare(a, b)
-    assert compare(a, b, force=True).difference == -2
     assert (changed(name).key() == PROTOCOL.key()) == (name in NOT_OF_REFERENCE)
 
 
@@ -35,8 +34,9 @@ def test_a_protocol_survives_json():
 
 def test_a_difference_is_certain_only_outside_both_intervals():
     one, near, far = (Result(PROTOCOL, value, value - 3, value + 3) for value in (10.0, 14.0, 15.0))
-    assert not compare(one, near).is_certain
-    assert compare(one, far).is_certain
+    assert compare(one, near).verdict == "tied"
+    assert compare(one, far).verdict == "worse"
+    assert compare(far, one).verdict == "better"
     assert compare(far, one).difference == -5
 
 
@@ -61,8 +61,10 @@ def test_features_are_computed_once_for_each_protocol(count_calls, monkeypatch, 
     assert len(count_calls.calls) == 1
     reference_features(PROTOCOL._replace(extractor_fingerprint="other"), count_calls)
     assert len(count_calls.calls) == 2
-    assert sorted(path.suffix for path in reference_folder().iterdir()) == [".safetensors"] * 2  # nothing unfinished
-    with safe_open(reference_folder() / f"{PROTOCOL.key()}.safetensors", "pt") as file:
+    assert (
+        sorted(path.suffix for path in reference_file(PROTOCOL).parent.iterdir()) == [".safetensors"] * 2
+    )  # nothing unfinished
+    with safe_open(reference_file(PROTOCOL), "pt") as file:
         assert Protocol(**json.loads(file.metadata()["protocol"])) == PROTOCOL
 
 

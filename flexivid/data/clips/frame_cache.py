@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from copy import copy
 
 import numpy as np
-from rich.progress import track
 
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.videos import Videos
 from flexivid.data.workers.pool import DecodePool, outcomes
+from flexivid.runtime.console import track
 
 CHUNK_FRAMES = 512  # of a request: a long video must not take longer than is allowed for one request,
 CHUNK_BYTES = 64 << 20  # nor a large one more memory
@@ -131,7 +131,7 @@ def fill(
     """
 
     def asked() -> Iterator[tuple[tuple[int, int], ClipRequest]]:
-        for row in track(cache.rows.tolist(), "reading videos", disable=not progress or len(cache.rows) == 0):
+        for row in track(cache.rows.tolist(), "reading videos", hidden=not progress or len(cache.rows) == 0):
             for request in runs(videos, row, tuple(sizes[row].tolist()), kernel=kernel):
                 yield (row, int(request.indices[0] - videos.first[row])), request
 

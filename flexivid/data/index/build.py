@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.progress import track
 
 from flexivid.data.decoding.display import as_asked
 from flexivid.data.decoding.probe import Facts, VideoError, probe
@@ -25,6 +24,7 @@ from flexivid.data.index.table import LOOK, TABLE, Table
 from flexivid.data.index.videos import Videos
 from flexivid.data.sources.manifest import Manifest, read_caption, text_beside
 from flexivid.data.storage.changes import fingerprints
+from flexivid.runtime.console import track
 from flexivid.runtime.paths import cache_folder, is_remote
 
 ProbeMany = Callable[[list[str]], Iterator[Facts | VideoError]]
@@ -124,7 +124,7 @@ def build_index(
     looks = probe_many or _threads(num_workers)
     with parts:
         found = looks(list(new))
-        shown = track(found, "probing videos", total=len(new), disable=not progress or len(new) == 0)
+        shown = track(found, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
         for (name, row), look in zip(new.items(), shown, strict=True):
             parts.add(_row(name, prints[row], look, square_pixels=square_pixels))
     known = _known(parts, old)

@@ -1,3 +1,3 @@
 """Look at a collection: check, statistics, duplicates, preview."""
 
-DOORS = ("console", "inspect", "preview", "report", "stats")
+DOORS = ("inspect", "preview", "report", "stats")

@@ -1,33 +1,40 @@
 """Clips for people to look at: a contact sheet, and a page that works without a network.
 
 Pixels are those that a model gets: nothing is resized but by whole factors. The page embeds WebP animations, which are
-lossless unless a clip is large. Frames are uint8 (t, h, w, 3). Imports Pillow, no torch.
+lossless unless a clip is large. Frames are uint8 (t, h, w, 3).
 """
 
-import base64
-import html
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.reader import ClipRequest
+from flexivid.media.html import animation, picture, render
+from flexivid.media.write import enlarge, film_strip, titled
 from flexivid.runtime.printable import printable
 
-LARGE_BYTES = 8 << 20  # of raw frames; beyond it an animation is compressed with loss
 LEAST_SIDE = 64  # pixels that the shorter side of a picture has on the sheet, by repeating pixels
-GAP, LINE, MARGIN = 2, 22, 8
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#222}
-h1{font-size:1.3rem}table{border-collapse:collapse;margin:1rem 0}td{padding:.1rem 1rem .1rem 0}
-td:first-child{color:#777}
+TEMPLATE = """{% block style %}
+h1{font-size:1.3rem}table{margin:1rem 0}td{padding:.1rem 1rem .1rem 0}td:first-child,small{color:#777}
 main{display:grid;grid-template-columns:repeat(auto-fill,minmax(220px,1fr));gap:1.2rem}figure{margin:0}
 img{width:100%;image-rendering:pixelated;border-radius:4px}figcaption{font-size:13px;overflow-wrap:anywhere}
-small{color:#777}@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}}"""
+{% endblock %}
+{% block body %}
+<table>{% for name, value in settings.items() %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
+<main>
+{% for clip in clips %}
+<figure><img src="{{ address(clip) }}" alt="" width="{{ clip.frames.shape[2] }}" height="{{ clip.frames.shape[1] }}">
+<figcaption><b>{{ clip.title }}</b>
+{% if clip.caption not in ("", clip.class_name) %}<br>{{ clip.caption }}{% endif %}
+<br><small>{{ clip.size_and_rate }}; {{ clip.path }}</small></figcaption></figure>
+{% endfor %}
+</main>
+{% endblock %}"""
 
 
 class Clip(NamedTuple):
@@ -64,6 +71,12 @@ class Clip(NamedTuple):
         words = (Path(self.path).name, self.class_name, start, frames, self.note)
         return ", ".join(word for word in words if word)
 
+    @property
+    def size_and_rate(self) -> str:
+        """Number of frames, their size, and frames a second."""
+        count, height, width, _ = self.frames.shape
+        return f"{count} frames of {width}x{height}, " + (f"{self.fps:.4g} fps" if self.fps else "rate unknown")
+
 
 def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequence[str] = ()) -> Iterator[Clip]:
     """Give clips as the loader does: where a file fails, the next clip takes its place, and its note says so.
@@ -87,15 +100,16 @@ def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequ
     ['a.mp4, frames 3 to 4']
     """
     dataset = loader.dataset
-    for (wanted, epoch), taken in zip(addresses, loader.one_by_one(addresses), strict=True):
+    for (clip_asked_for, epoch), taken in zip(addresses, loader.one_by_one(addresses), strict=True):
         if taken is None:
             continue
         clip, frames = taken
         label = dataset.label(clip)
-        found = _described(dataset.plan((clip, epoch)), np.array(frames))
-        note = [found.note] * bool(found.note) + ["in place of a clip that cannot be decoded"] * (clip != wanted)
+        described = _described(dataset.plan((clip, epoch)), np.array(frames))
+        note = [described.note] * bool(described.note)
+        note += ["in place of a clip that cannot be decoded"] * (clip != clip_asked_for)
         name = class_names[label] if 0 <= label < len(class_names) else ""
-        yield found._replace(class_name=name, caption=dataset.caption(clip, epoch), note=", ".join(note))
+        yield described._replace(class_name=name, caption=dataset.caption(clip, epoch), note=", ".join(note))
 
 
 def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
@@ -103,9 +117,9 @@ def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
     indices, note = request.indices.tolist(), "mirrored" if request.flip else ""
     if not request.facts:
         return Clip(frames, request.path, None, 0.0, indices, note=note)
-    facts = Facts.from_bytes(request.facts)
-    note = ", ".join(filter(None, (f"the file: {facts.display_words}" * bool(facts.display_words), note)))
-    times = facts.timestamps
+    video = Facts.from_bytes(request.facts)
+    note = ", ".join(filter(None, (f"the file: {video.display_words}" * bool(video.display_words), note)))
+    times = video.timestamps
     seconds = float(times[indices[-1]] - times[indices[0]])
     fps = (len(indices) - 1) / seconds if seconds > 0 else 0.0
     return Clip(frames, request.path, float(times[indices[0]] - times[0]), fps, indices, note=note)
@@ -119,99 +133,24 @@ def contact_sheet(clips: Sequence[Clip], *, columns: int = 8) -> Image.Image:
         columns: Frames of a clip; fewer if it has fewer.
 
     >>> contact_sheet([Clip(np.zeros((8, 64, 80, 3), np.uint8), "a.mp4", 0.0, 8.0, range(8))]).size
-    (672, 104)
+    (654, 88)
     """
-    strips = [_strip(clip.frames, columns) for clip in clips]
-    font = ImageFont.load_default(size=14)
-    width = max([strip.shape[1] for strip in strips], default=0) + 2 * MARGIN
-    height = sum(strip.shape[0] + LINE for strip in strips) + 2 * MARGIN
-    sheet = Image.new("RGB", (width, height), "white")
-    draw, top = ImageDraw.Draw(sheet), MARGIN
-    for clip, strip in zip(clips, strips, strict=True):
-        title = _fit(printable(clip.title), font, width - 2 * MARGIN)
-        draw.text((MARGIN, top + 1), title, fill="black", font=font)
-        sheet.paste(Image.fromarray(strip), (MARGIN, top + LINE))
-        top += strip.shape[0] + LINE
-    return sheet
+    strips = [film_strip(enlarge(clip.frames, LEAST_SIDE), columns)[0] for clip in clips]
+    return titled([printable(clip.title) for clip in clips], strips)
 
 
-def page(clips: Sequence[Clip], *, title: str, facts: dict[str, Any]) -> str:
-    """Write one HTML page with everything in it: animations, where each is from, and a table of facts.
-
-    Args:
-        clips: The clips.
-        title: Heading.
-        facts: What to say of all of them, such as the settings.
+def page(clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> str:
+    """Write one HTML page with everything in it: animations, where each is from, and a table of settings.
 
     >>> clip = Clip(np.zeros((2, 8, 8, 3), np.uint8), "a&b.mp4", 0.0, 8.0, range(2))
-    >>> text = page([clip], title="Clips", facts={"size": "8x8"})
+    >>> text = page([clip], title="Clips", settings={"size": "8x8"})
     >>> text.count("<figure>"), "a&amp;b.mp4" in text, "http" in text
     (1, True, False)
     """
-    rows = "".join(f"<tr><td>{_escape(name)}</td><td>{_escape(value)}</td></tr>" for name, value in facts.items())
-    figures = "\n".join(_figure(clip) for clip in clips)
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{_escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>\n'
-        f"<h1>{_escape(title)}</h1>\n<table>{rows}</table>\n<main>\n{figures}\n</main></html>\n"
-    )
-
-
-def animation(frames: np.ndarray, fps: float) -> bytes:
-    """Encode frames as an animated WebP that starts again at its end; lossless unless it is large.
-
-    >>> clip = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    >>> shown = Image.open(io.BytesIO(animation(clip, 8.0)))
-    >>> shown.n_frames, bool((np.asarray(shown.convert("RGB")) == clip[0]).all())
-    (3, True)
-    """
-    first, *others = (Image.fromarray(frame) for frame in frames)
-    file = io.BytesIO()
-    first.save(
-        file,
-        "webp",
-        save_all=True,
-        append_images=others,
-        duration=round(1000 / (fps or 8)),
-        loop=0,
-        minimize_size=False,
-        method=2,
-        lossless=frames.nbytes <= LARGE_BYTES,
-        quality=90 if frames.nbytes > LARGE_BYTES else 50,
-    )
-    return file.getvalue()
-
-
-def _figure(clip: Clip) -> str:
-    picture = base64.b64encode(animation(clip.frames, clip.fps)).decode()
-    height, width = clip.frames.shape[1:3]
-    rate = f"{clip.fps:.4g} fps" if clip.fps else "rate unknown"
-    caption = f"<br>{_escape(clip.caption)}" if clip.caption not in ("", clip.class_name) else ""
-    return (
-        f'<figure><img src="data:image/webp;base64,{picture}" alt="" width="{width}" height="{height}">'
-        f"<figcaption><b>{_escape(clip.title)}</b>{caption}<br>"
-        f"<small>{len(clip.frames)} frames of {width}x{height}, {rate}; {_escape(clip.path)}</small>"
-        "</figcaption></figure>"
-    )
-
-
-def _strip(frames: np.ndarray, columns: int) -> np.ndarray:
-    """Frames side by side, uint8 (h, w, 3)."""
-    factor = -(-LEAST_SIDE // min(frames.shape[1:3]))
-    chosen = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
-    tiles = np.pad(frames[chosen].repeat(factor, 1).repeat(factor, 2), ((0, 0), (0, GAP), (0, GAP), (0, 0)))
-    tiles[:, -GAP:], tiles[:, :, -GAP:] = 255, 255
-    return np.concatenate(list(tiles), axis=1)
-
-
-def _fit(text: str, font: Any, width: int) -> str:
-    """Cut the begin of a line that is too long; its end says more."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength("..." + text) > width:
-        text = text[1:]
-    return "..." + text
-
-
-def _escape(value: object) -> str:
-    return html.escape(printable(str(value)))
+    content = {
+        "title": title,
+        "settings": settings,
+        "clips": clips,
+        "address": lambda clip: picture("webp", animation(clip.frames, clip.fps)),
+    }
+    return render(TEMPLATE, content)

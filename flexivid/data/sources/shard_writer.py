@@ -18,6 +18,7 @@ from flexivid.data.lists.cells import pack
 from flexivid.data.sources.shards import CLASSES, INDEX, ROWS, chunk_rows, to_record
 from flexivid.data.storage.byte_range import parse_byte_range, read_bytes, remote
 from flexivid.data.storage.errors import VideoError
+from flexivid.runtime.console import track
 from flexivid.runtime.paths import is_remote, resolve
 
 Source = tuple[str, int, str, bytes]  # path, label, caption, facts
@@ -92,7 +93,9 @@ def write_shards(
     with tempfile.TemporaryDirectory(dir=target.near) as folder:
         bad: list[tuple[str, str]] = []
         with gzip.open(os.path.join(folder, ROWS), "wt", encoding="utf-8") as listing:
-            chunks = _write_chunks(_shown(videos, progress), folder, chunk_bytes=chunk_bytes, bad=bad)
+            chunks = _write_chunks(
+                track(videos, "shards", hidden=not progress), folder, chunk_bytes=chunk_bytes, bad=bad
+            )
             counts = [_finish(chunk, listing, target) for chunk in chunks]
         if not counts:
             first = f"{bad[0][0]}: {bad[0][1]}" if bad else "an empty list"
@@ -171,13 +174,3 @@ def _finish(chunk: str, listing: IO[str], target: _Target) -> tuple[int, int]:
         number += 1
     target.take(chunk)
     return number, size
-
-
-def _shown(videos: Iterable[Source], progress: bool) -> Iterable[Source]:
-    if not progress:
-        return videos
-    from rich.console import Console
-    from rich.progress import track
-
-    total = len(videos) if isinstance(videos, Sequence) else None
-    return track(videos, description="shards", total=total, console=Console(stderr=True))

@@ -11,9 +11,9 @@ import subprocess
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from flexivid.runtime.console import track
 from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import is_hidden
 
@@ -100,14 +100,14 @@ def _unzip(path: Path, folder: Path, progress: bool) -> None:
             _check_name(path, member.filename, is_link=stat.S_ISLNK(member.external_attr >> 16))
         for member in members:
             room.take(member.file_size)
-        for member in _shown(members, progress):
+        for member in track(members, "unpacking", unit="files", hidden=not progress):
             archive.extract(member, folder)
 
 
 def _untar(path: Path, folder: Path, progress: bool) -> None:
     room = _Room(path, folder)
     with tarfile.open(path) as archive:
-        for member in _shown(archive, progress):
+        for member in track(archive, "unpacking", unit="files", hidden=not progress):
             _check_name(path, member.name, is_link=not (member.isfile() or member.isdir()))
             if is_hidden(member.name):
                 continue
@@ -170,21 +170,3 @@ def _refuse_links(folder: Path, path: str | os.PathLike[str]) -> None:
         for name in (*folders, *files):
             if os.path.islink(os.path.join(parent, name)):
                 _check_name(Path(path), name, is_link=True)
-
-
-def _shown(members: Iterable, progress: bool) -> Iterable:
-    if not progress:
-        return members
-    return _tracked(members)
-
-
-def _tracked(members: Iterable) -> Iterable:
-    from rich.progress import MofNCompleteColumn
-
-    from flexivid.runtime.bars import progress_bars
-
-    with progress_bars(MofNCompleteColumn(), "files") as bars:
-        task = bars.add_task("unpacking", total=len(members) if isinstance(members, list) else None)
-        for member in members:
-            yield member
-            bars.advance(task)

@@ -156,19 +156,14 @@ def _fetch(wanted: Wanted, progress: bool) -> None:
 
 
 def _copy(answer: Any, part: Path, *, have: int, total: int | None, name: str) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from flexivid.runtime.console import progress_bars
 
-    amounts = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    shown = Progress(
-        TextColumn("{task.description}"), BarColumn(), *amounts, console=Console(stderr=True), disable=not name
-    )
-    with open(part, "r+b" if have else "wb") as stream, shown:
+    with open(part, "r+b" if have else "wb") as stream, progress_bars("bytes", hidden=not name) as progress:
         stream.seek(have)
-        task = shown.add_task(name, total=total, completed=have)
+        task = progress.add_task(name, total=total, completed=have)
         while block := answer.read1(BLOCK) if hasattr(answer, "read1") else answer.read(BLOCK):
             stream.write(block)
-            shown.advance(task, len(block))
+            progress.advance(task, len(block))
 
 
 def _tag(answer: Any) -> str:

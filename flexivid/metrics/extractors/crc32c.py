@@ -1,8 +1,8 @@
 """CRC-32C of arrays with numpy alone, fast enough for a checkpoint of 50 MB (a fifth of a second).
 
-The checksum is linear over bits, so the words of an array are cut into lanes that go through the register side by side,
-one vector operation a step; then neighbours are joined, the left one shifted by the length of the right one. Zeros in
-front do not change it, except through its start value, which is the same as inverting the first word.
+The checksum is linear over bits. So the words of an array are split into lanes that pass through the register side by
+side, one vector operation a step; then neighbours are joined, the left one shifted by the length of the right one.
+Leading zeros matter only through the start value of the register, which is equal to inverting the first word.
 """
 
 from __future__ import annotations

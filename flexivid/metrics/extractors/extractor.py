@@ -1,11 +1,13 @@
-"""Videos in, features out: any network under one roof, frozen and in full float32, with a name and a fingerprint.
+"""Extractors: videos in, features out, by a frozen network in full float32 that has a name and a fingerprint.
 
-``i3d`` gives FVD proper, ``motion`` comes with the package, the others are torchvision's, and a file holds any module.
+``i3d`` gives FVD proper, ``motion`` comes with the package, the others are torchvision's, and a file may hold any
+module.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flexivid.metrics.extractors.i3d_weights import find_weights
 from flexivid.metrics.extractors.networks import (
     TORCHVISION,
     Network,
@@ -26,14 +29,15 @@ from flexivid.runtime.paths import resolve_path
 
 EXTRACTORS = ("i3d", "motion", *TORCHVISION)
 CLIPS = 16  # at a time: memory does not grow with the batch
+NO_WEIGHTS = "no I3D weights (--download fetches them): fvd[motion] instead, which compares with no paper's FVD"
 
 
 class Extractor(nn.Module):
-    """A frozen network with what happens to videos before it.
+    """A frozen network with its preprocessing.
 
     Args:
-        name: What to call it; part of the metric's name.
-        found: The network, and what there is to know about it.
+        name: Part of the metric's name.
+        network: The network and what it needs of its input.
 
     Example:
         >>> extractor = build_extractor("motion")
@@ -41,10 +45,10 @@ class Extractor(nn.Module):
         (torch.Size([2, 96]), 'fvd[motion]')
     """
 
-    def __init__(self, name: str, found: Network) -> None:
+    def __init__(self, name: str, network: Network) -> None:
         super().__init__()
         self.name = name
-        self.network, self.prepare, self.num_features, self.min_frames, self.preprocessing = found
+        self.network, self.prepare, self.num_features, self.min_frames, self.preprocessing = network
         self.fingerprint = _fingerprint(self.network, name, self.preprocessing)
         self.training = False
         self.requires_grad_(False)
@@ -85,7 +89,7 @@ class Extractor(nn.Module):
 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Keep float32 float32: no autocast, no TF32, no bfloat16 in products, whatever the program around asks for.
+    """Compute in float32: no autocast, no TF32, no bfloat16 in products, whatever the calling program has set.
 
     >>> with torch.autocast("cpu", torch.bfloat16), full_precision("cpu"):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
@@ -115,15 +119,15 @@ def build_extractor(
     """Make an extractor.
 
     Args:
-        name: One of ``EXTRACTORS``, or a file with a module, see ``networks.module_in_file``. Trust it: to open a file
-            may run what is in it.
-        weights: File of the network's weights; ``None`` = where they usually are. Not for ``motion`` and files.
+        name: One of ``EXTRACTORS``, or a file with a module, see ``networks.module_in_file``. Opening such a file may
+            run a program in it: use files that you trust.
+        weights: File of the network's weights; ``None`` = the usual path. Not for ``motion`` and files.
         compat: For ``i3d``: ``"videogpt"`` for the numbers of most PyTorch ports.
         resize: For ``i3d``: kernel, one of ``preprocess.RESIZES``; ``None`` = bilinear.
         device: Where to put it.
 
     Raises:
-        ValueError: If the name or an option is not known, or has no effect, or the weights are not usable.
+        ValueError: If the name or an option is unknown, an option has no effect, or the weights are unusable.
         FileNotFoundError: If there are no weights.
 
     Example:
@@ -137,19 +141,50 @@ def build_extractor(
         if value is not None:
             raise ValueError(f"got {option} {value} for {name}; expected none, for it has no effect; leave it out")
     if name == "i3d":
-        found = i3d_network(weights, compat, resize)
+        network = i3d_network(weights, compat, resize)
     elif name == "motion":
-        found = motion_network()
+        network = motion_network()
     elif name in TORCHVISION:
-        found = torchvision_network(name, weights)
+        network = torchvision_network(name, weights)
     elif path.is_file():
-        name, found = path.stem, module_in_file(path)
+        name, network = path.stem, module_in_file(path)
     else:
         raise ValueError(
             f"got extractor {name}; expected one of {', '.join(EXTRACTORS)}, or a file made by torch.export.save or"
             " torch.jit.save; correct it"
         )
-    return Extractor(f"{name}-{compat}" if compat else name, found).to(device)
+    return Extractor(f"{name}-{compat}" if compat else name, network).to(device)
+
+
+def choose_metric(
+    name: str | None, weights: str | None = None, compat: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """The extractor that the user names, or the best one that is available.
+
+    Args:
+        name: Of an extractor; ``None`` = ``i3d`` if its weights are there or were asked for, else ``motion``.
+        weights: File of its weights.
+        compat: For ``i3d``.
+
+    Returns:
+        Keywords of :func:`build_extractor`, and a note for the user, which may be empty.
+
+    Raises:
+        FileNotFoundError: If weights are named that do not exist.
+
+    Example:
+        >>> choose_metric("r3d_18")
+        ({'name': 'r3d_18'}, '')
+    """
+    options = {key: value for key, value in (("weights", weights), ("compat", compat)) if value is not None}
+    if name is None:
+        try:
+            find_weights(weights)
+        except FileNotFoundError:
+            if options or os.environ.get("FLEXIVID_I3D"):
+                raise
+            return {"name": "motion"}, NO_WEIGHTS
+    return {"name": name or "i3d", **options}, ""
 
 
 def _fingerprint(network: nn.Module, *words: str) -> str:

@@ -1,7 +1,7 @@
 """I3D, the network behind FVD: Inception-v1 inflated to three dimensions, as DeepMind's graph computes it.
 
-Knows no files. The features of FVD are its 400 logits for Kinetics, before the softmax. Ports are often wrong in
-BatchNorm's epsilon, and in TensorFlow's SAME padding, which has one more on the right where it is odd.
+Reads no files. The features of FVD are its 400 logits for Kinetics, before the softmax. Ports are often wrong in
+BatchNorm's epsilon, and in TensorFlow's SAME padding, which has one zero more on the right where the sum is odd.
 
 Source:
     Network: Carreira and Zisserman (arXiv:1705.07750). FVD: Unterthiner et al. (arXiv:1812.01717).
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 EPS = 1e-3  # of the original; the ports of VideoGPT, TATS and others have 1e-5
 SIDE, NUM_CLASSES, MIN_FRAMES = 224, 400, 9  # 8 frames leave one time step, too few for the last pool
-CLIPS_AT_ONCE = 2  # on a CPU: with more, new pages of memory cost more than the pools; a single clip has slower kernels
+CLIPS_AT_ONCE = 2  # on a CPU: more clips spend more time on new memory pages than on pools; one has slower kernels
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -31,13 +31,13 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def max_pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
     """Max pool with SAME padding, for x >= 0 (there, padding with zeros and with -inf are the same).
 
-    ``ceil_mode`` is the one step more on the right, without a padded copy.
+    ``ceil_mode`` adds the step on the right without a padded copy.
 
     >>> max_pool(torch.arange(5.0).view(1, 1, 1, 1, 5), (1, 1, 3), (1, 1, 2)).flatten().tolist()
     [1.0, 3.0, 4.0]
     """
-    left = [same_padding(*axis)[0] for axis in zip(x.shape[2:], kernel, stride, strict=True)]
-    return F.max_pool3d(x, kernel, stride, left, ceil_mode=True)
+    before = [same_padding(*axis)[0] for axis in zip(x.shape[2:], kernel, stride, strict=True)]
+    return F.max_pool3d(x, kernel, stride, before, ceil_mode=True)
 
 
 def largest_neighbour(x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def largest_neighbour(x: Tensor) -> Tensor:
 
 
 class FrozenNorm(nn.Module):
-    """What a BatchNorm without gamma has learnt."""
+    """The parameters of a BatchNorm without gamma."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -70,7 +70,7 @@ class FrozenNorm(nn.Module):
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lay out what is on a CPU channels last: else ``max_pool3d`` alone takes half of the time.
+    """Lay out tensors on a CPU channels last; otherwise ``max_pool3d`` alone takes half of the time.
 
     >>> channels_last(torch.zeros(1, 2, 3, 4, 5)).stride()
     (120, 1, 40, 10, 2)
@@ -104,9 +104,9 @@ class Unit(nn.Module):
             frames = x.transpose(1, 2).flatten(0, 1)  # bt c h w, a view: the 2-D kernels are the faster ones
             return F.relu_(F.conv2d(frames, weight[..., 0], bias)).unflatten(0, (len(x), -1)).transpose(1, 2)
         sides = [same_padding(size, kernel, stride) for size in x.shape[2:]]
-        if any(left != right for left, right in sides):
-            x = F.pad(x, [n for left, right in reversed(sides) for n in (0, right - left)])
-        return F.relu_(F.conv3d(x, weight, bias, stride, [left for left, _ in sides]))
+        if any(before != after for before, after in sides):
+            x = F.pad(x, [n for before, after in reversed(sides) for n in (0, after - before)])
+        return F.relu_(F.conv3d(x, weight, bias, stride, [before for before, _ in sides]))
 
 
 class Mixed(nn.Module):
@@ -174,7 +174,7 @@ class I3D(nn.Module):
         return F.avg_pool3d(x, (2, 7, 7), 1).mean((2, 3, 4))
 
     def first_layers(self, video: Tensor) -> Tensor:
-        """What has most of the memory and few of the weights: (b, 3, t, 224, 224) -> (b, 480, t / 4, 14, 14)."""
+        """The layers with most of the memory and few of the weights: (b, 3, t, 224, 224) -> (b, 480, t / 4, 14, 14)."""
         x = self.Conv3d_1a_7x7(channels_last(video))
         x = max_pool(x, (1, 3, 3), (1, 2, 2))
         x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))

@@ -1,8 +1,7 @@
-"""Reading I3D weights from a file, whoever wrote it, and telling by checksum which weights they are.
+"""Read I3D weights from a file of any known layout, and identify them by checksum.
 
-Knows files and tensors; the network and the places to look are others' business. Layouts: DeepMind's own data file of a
-TensorFlow checkpoint, by numpy alone; a PyTorch state dict with the names of the usual ports; safetensors with either's
-names. What DeepMind's index file keeps of every tensor lies in ``i3d_tensors.json``.
+Layouts: DeepMind's own data file of a TensorFlow checkpoint, by numpy alone; a PyTorch state dict with the names of the
+usual ports; safetensors with the names of either. ``i3d_tensors.json`` holds DeepMind's index of the tensors.
 """
 
 from __future__ import annotations
@@ -68,17 +67,17 @@ def tensor_table(checkpoint: str = CHECKPOINTS[0]) -> tuple[TensorEntry, ...]:
 
 
 def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tensor]:
-    """Read weights, and say so if they are not the ones of FVD.
+    """Read weights, and warn if they are not those of FVD.
 
     Args:
-        path: The file; its ending tells the layout.
+        path: The file; its suffix tells the layout.
         tables: Known checkpoints by name, the right one first; ``None`` = DeepMind's.
 
     Returns:
         A state dict of ``I3D``.
 
     Warns:
-        UserWarning: If they are known to be others, or not known.
+        UserWarning: If they are those of another checkpoint, or unknown.
 
     Raises:
         ValueError: If the file is damaged, or holds something else.
@@ -88,14 +87,14 @@ def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tenso
     table = tables[right]
     is_port = path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
     state = _read_port(path, table) if is_port else _read_data_file(path, table)
-    found = identify(state, tables, path)
-    if found is None and not is_port:
+    name = identify(state, tables, path)
+    if name is None and not is_port:
         raise ValueError(
             f"got {path}, in which no tensor has its checksum; expected the checkpoint {right}; fetch the file again"
         )
-    if found != right:
+    if name != right:
         warnings.warn(
-            f"got {path} with {f'the weights {found}' if found else 'weights that are not known'}: published FVD is"
+            f"got {path} with {f'the weights {name}' if name else 'weights that are not known'}: published FVD is"
             f" computed with {right}, numbers with these cannot be compared with it",
             stacklevel=2,
         )
@@ -153,7 +152,7 @@ def _read_port(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
 
 
 def _rename(content: Any, path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
-    """The tensors of the table, by the names that ``I3D`` has for them, float32."""
+    """The tensors of the table by their names in ``I3D``, float32."""
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     if table[0].source in state:

@@ -1,4 +1,4 @@
-"""Where the public I3D weights are, how they get there, and the network with them.
+"""Find, download and load the public I3D weights.
 
 Reads the environment and the cache folder. Downloads nothing by itself: a program passes the function that does.
 """
@@ -20,7 +20,7 @@ COMPAT_EPS = {None: EPS, "videogpt": 1e-5}  # the eps of VideoGPT's port, which 
 
 
 def i3d_folder() -> Path:
-    """Where weights are kept: ``$FLEXIVID_CACHE/i3d`` or ``~/.cache/flexivid/i3d``.
+    """Cache folder of the weights: ``$FLEXIVID_CACHE/i3d`` or ``~/.cache/flexivid/i3d``.
 
     >>> i3d_folder().name
     'i3d'
@@ -35,7 +35,7 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
         path: The file, or DeepMind's folder with it.
 
     Raises:
-        FileNotFoundError: If the file that is named does not exist, or none is named and none is kept.
+        FileNotFoundError: If the named file does not exist, or none is named and none is in the cache.
 
     >>> find_weights("none.pt")
     Traceback (most recent call last):
@@ -50,27 +50,27 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
                 f"got I3D weights {file}, which do not exist; expected a file; correct the path{origin}"
             )
         return file
-    found = _kept()
-    if found is None:
+    cached = _cached()
+    if cached is None:
         raise FileNotFoundError(f"got no I3D weights; {_ways()}")
-    return found
+    return cached
 
 
 def fetch_weights(download: Callable[[str, Path], Any]) -> Path:
-    """Bring DeepMind's file into the cache folder, unless there are weights already.
+    """Download DeepMind's file into the cache folder, unless there are weights already.
 
     Args:
         download: Fetches an address to a path, e.g. ``flexivid.data.storage.download.download``, which resumes.
 
     Returns:
-        The weights; every tensor of what was fetched has its checksum.
+        The weights; the checksums of all downloaded tensors are right.
 
     Raises:
-        FileNotFoundError: If it cannot be fetched; the message tells all other ways.
-        ValueError: If what arrives is something else; it is removed.
+        FileNotFoundError: If it cannot be fetched; the message lists the other ways.
+        ValueError: If another file arrives; it is removed.
     """
     path = i3d_folder() / DATA_FILE
-    if os.environ.get("FLEXIVID_I3D") or _kept() not in (None, path):
+    if os.environ.get("FLEXIVID_I3D") or _cached() not in (None, path):
         return find_weights()
     try:
         download(URL, path)
@@ -79,7 +79,7 @@ def fetch_weights(download: Callable[[str, Path], Any]) -> Path:
     try:
         read_checkpoint(path)
     except ValueError:
-        path.unlink()  # or it would be found again
+        path.unlink()  # so that it is not used by the next call
         raise
     return path
 
@@ -88,7 +88,7 @@ def load_i3d(path: str | os.PathLike[str] | None = None, *, compat: str | None =
     """Return the network with public weights, frozen and in evaluation mode.
 
     Args:
-        path: Of the weights; ``None`` = where :func:`find_weights` finds them.
+        path: File of the weights; ``None`` = see :func:`find_weights`.
         compat: ``"videogpt"`` for the numbers of the PyTorch ports that have another epsilon.
 
     Raises:
@@ -103,7 +103,7 @@ def load_i3d(path: str | os.PathLike[str] | None = None, *, compat: str | None =
     return network.eval().requires_grad_(False)
 
 
-def _kept() -> Path | None:
+def _cached() -> Path | None:
     files = (folder / name for folder in (i3d_folder(), i3d_folder().parent) for name in CACHED_NAMES)
     return next((file for file in files if file.is_file()), None)
 

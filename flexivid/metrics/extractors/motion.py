@@ -1,9 +1,8 @@
 """A small video network of our own, shipped with its weights: features for a Frechet distance that needs no download.
 
-Knows its architecture, its preprocessing and its weights; knows nothing of distances. It was trained on drawn digits to
-name digit, movement, colour and the strength of faults (noise, blur, gaps, changes of shape, frames out of order), by
-``benchmarks/train_motion_features.py``, which says how to make the same file again. Weights are stored in float16 and
-used in float32: run it outside of autocast.
+It was trained on drawn digits to predict digit, movement, colour and the strength of faults (noise, blur, gaps, changes
+of shape, frames out of order), by ``benchmarks/train_motion_features.py``, which describes how to make the same file
+again. Weights are stored in float16 and used in float32: run it outside of autocast.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def fit_frames(videos: Tensor) -> Tensor:
 
 
 def pool(x: Tensor) -> Tensor:
-    """Sum up maps, (b, c, t, h, w) -> (b, 3c): mean, deviation of the frames' means over time, deviation over all.
+    """Summarise maps, (b, c, t, h, w) -> (b, 3c): mean, deviation of the frames' means over time, deviation over all.
 
     >>> pool(torch.ones(1, 2, 4, 3, 3))[0].tolist()
     [1.0, 1.0, 0.009999999776482582, 0.009999999776482582, 0.009999999776482582, 0.009999999776482582]

@@ -1,7 +1,7 @@
-"""The networks that features come from, each with what it needs to know of its input. Finds weights; computes nothing.
+"""The networks behind features, each with its preprocessing and its limits. Loads weights; computes nothing.
 
-``i3d`` is ours with DeepMind's weights, ``motion`` ours with our own; torchvision's are taken without their last layer
-and with their own preprocessing; and a file holds any module.
+``i3d`` has DeepMind's weights, ``motion`` those that come with the package; torchvision's networks lose their last
+layer and bring their own preprocessing; a file may hold any module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TORCHVISION = {  # name: (last layer, features, fewest frames, frames it is buil
     "mvit_v2_s": ("head", 768, 16, 16),
     "swin3d_t": ("head", 768, 2, None),
 }
-PROBE = (1, 3, 16, 224, 224)  # shown to a module that does not say how many features it has
+PROBE = (1, 3, 16, 224, 224)  # input of a module that does not state its number of features
 
 
 class Network(NamedTuple):
@@ -37,9 +37,9 @@ class Network(NamedTuple):
 
     Args:
         network: (b, 3, t, height, width) -> (b, d), in evaluation mode.
-        prepare: Videos in [-1, 1] of any size -> what the network takes.
+        prepare: Videos in [-1, 1] of any size -> input of the network.
         num_features: d.
-        min_frames: Fewer give no features, or none of use.
+        min_frames: Fewer frames give no features, or useless ones.
         preprocessing: What ``prepare`` does, in words.
 
     >>> motion_network().num_features
@@ -67,7 +67,7 @@ def motion_network() -> Network:
     """The small network that comes with the package."""
     from flexivid.metrics.extractors.motion import MIN_FRAMES, NUM_FEATURES, PREPROCESSING, load_motion_net
 
-    return Network(load_motion_net(), as_it_is, NUM_FEATURES, MIN_FRAMES, PREPROCESSING)
+    return Network(load_motion_net(), nn.Identity().eval(), NUM_FEATURES, MIN_FRAMES, PREPROCESSING)
 
 
 def torchvision_network(name: str, weights: str | Path | None = None) -> Network:
@@ -75,10 +75,10 @@ def torchvision_network(name: str, weights: str | Path | None = None) -> Network
 
     Args:
         name: Of ``TORCHVISION``.
-        weights: Its state dict in a file; ``None`` = torchvision's loader finds or fetches it.
+        weights: File of its state dict; ``None`` = torchvision's loader finds or downloads it.
 
     Raises:
-        FileNotFoundError: If the weights are neither there nor within reach.
+        FileNotFoundError: If the weights are not there and cannot be downloaded.
         ValueError: If they do not fit.
     """
     from torchvision.models import get_model, get_model_weights
@@ -107,8 +107,8 @@ def module_in_file(path: Path) -> Network:
 
     Args:
         path: Made by ``torch.export.save`` (.pt2, with example inputs; let b vary) or ``torch.jit.save``: a program,
-            which runs with your rights. Pickles in it are refused. A scripted one may have attributes
-            ``num_features`` and ``min_frames``, else it is tried with 16 frames of 224x224.
+            which runs with your rights. Pickles in it are refused. A scripted module may have attributes
+            ``num_features`` and ``min_frames``; without, it is called once with 16 frames of 224x224.
 
     Raises:
         ValueError: If it is no such file, or the module takes no videos.
@@ -123,16 +123,7 @@ def module_in_file(path: Path) -> Network:
     num_features = getattr(network, "num_features", 0) or _count_features(path, network, example)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     words = f"none, but for that of the file {path.name} ({digest})"
-    return Network(network, as_it_is, int(num_features), int(getattr(network, "min_frames", 1)), words)
-
-
-def as_it_is(video: Tensor) -> Tensor:
-    """Return the video.
-
-    >>> as_it_is(torch.ones(1)).item()
-    1.0
-    """
-    return video
+    return Network(network, nn.Identity().eval(), int(num_features), int(getattr(network, "min_frames", 1)), words)
 
 
 def _fit(video: Tensor, *, resize: str) -> Tensor:

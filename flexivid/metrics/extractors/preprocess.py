@@ -1,7 +1,7 @@
-"""What I3D is shown of a video: kernels that bring frames to a square, all in use somewhere, so named in the protocol.
+"""Kernels that resize frames to the square that I3D takes. All are in use somewhere, so the protocol names the kernel.
 
-Pure functions of tensors, video in and video out, (b, c, t, h, w). None blurs before shrinking: that is how published
-numbers were made.
+Pure functions of tensors, video in and video out, (b, c, t, h, w). None blurs before shrinking: published numbers were
+made without.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def tf1(video: Tensor, side: int) -> Tensor:
     """
     for axis in (-1, -2):
         size = video.shape[axis]
-        place = torch.arange(side, device=video.device) * (size / side)
-        lower = place.long()
+        position = torch.arange(side, device=video.device) * (size / side)
+        lower = position.long()
         upper = (lower + 1).clamp_max(size - 1)
-        weight = (place - lower).to(video.dtype)
+        weight = (position - lower).to(video.dtype)
         weight = weight if axis == -1 else weight[:, None]
         video = torch.lerp(video.index_select(axis, lower), video.index_select(axis, upper), weight)
     return video
 
 
 def crop(video: Tensor, side: int) -> Tensor:
-    """Bring the shorter side to ``side`` and cut out the centre, as VideoGPT and common_metrics do.
+    """Resize the shorter side to ``side`` and crop the centre, as VideoGPT and common_metrics do.
 
     >>> crop(torch.arange(8.0).expand(1, 1, 1, 4, 8), 4)[0, 0, 0, 0].tolist()
     [2.0, 3.0, 4.0, 5.0]
     """
     scale = side / min(video.shape[-2:])
     height, width = (side if size == min(video.shape[-2:]) else math.ceil(size * scale) for size in video.shape[-2:])
-    top, left = (height - side) // 2, (width - side) // 2
-    return _half_pixel(video, (height, width))[..., top : top + side, left : left + side]
+    y, x = (height - side) // 2, (width - side) // 2
+    return _half_pixel(video, (height, width))[..., y : y + side, x : x + side]
 
 
 class Resize(NamedTuple):

@@ -1,7 +1,7 @@
-"""A short search at the end of training: the step floor, and plans for the usual budgets, kept with the model.
+"""A short search at the end of training: the step floor, and plans for the usual budgets, stored with the model.
 
-All ranks sample their share. Whatever goes wrong here is a warning, for the model has been written by then;
-only samples that are not finite are an error.
+All ranks sample their share. Failures are warnings, because the model has been written by then; only samples that are
+not finite are an error.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from flexivid.budget.table import FILE, write_tables
 from flexivid.calibration.plan_search import SHORT, search_with
 from flexivid.calibration.scoring import NUM_REAL, Judge, Scorer, step_floor
 from flexivid.calibration.searched import score_lines
+from flexivid.evaluation.features import blocks_of
+from flexivid.evaluation.ranks import Ranks, read_together
 from flexivid.evaluation.rivals import native_plan
-from flexivid.evaluation.samples import blocks_of
+from flexivid.evaluation.run import job_of
+from flexivid.evaluation.samples import Task
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.model.checkpoint import CONFIG, WEIGHTS, write_config
 from flexivid.model.flexidit import FlexiDiT
@@ -31,15 +34,16 @@ from flexivid.runtime.finite import NotFiniteError
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings, labels_for
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
-from flexivid.training.callbacks.fvd_shares import Question, Shares
+from flexivid.training.callbacks.plans_and_clips import training_clips
 from flexivid.training.module import FlexiDiffusion
 
-FEWEST_STEPS = 4  # of full compute: budgets of fewer native steps could hardly be told apart
-FEWEST_VIDEOS = 24  # of a plan, whatever the time
-ENOUGH_STEPS = 25  # native steps that the floor is held against here; 50 would take half of the time
-FLOOR_SHARE = 0.4  # of the time goes to the step floor
-FLOOR_STEPS, FLOOR_PLANS = 46, 7  # native steps, and looks, that each video of a step floor of about 6 takes
-SEARCH_PLANS, SEARCH_SHARE = 28, 0.4  # samples for each video of the last round, and what share of full they cost
+FEWEST_STEPS = 4  # of full compute: with fewer native steps, budgets could hardly be distinguished
+REAL_BATCH = 16  # real clips in one call of the motion network
+FEWEST_VIDEOS = 24  # of a plan, even if there is no time for so many
+ENOUGH_STEPS = 25  # native steps that the floor is compared with; 50 would take half of the time
+FLOOR_SHARE = 0.4  # share of the time for the step floor
+FLOOR_STEPS, FLOOR_PLANS = 46, 7  # native steps and features that a video takes, for a floor of about 6
+SEARCH_PLANS, SEARCH_SHARE = 28, 0.4  # samples for each video of the last round, and their share of full cost
 
 
 class FindPlans(Callback):
@@ -73,7 +77,7 @@ class FindPlans(Callback):
         refuse_raw_weights(trainer, self)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, keep, tell."""
+        """Measure, write, report."""
         assert isinstance(pl_module, FlexiDiffusion)
         if trainer.global_step == 0:
             return
@@ -82,14 +86,14 @@ class FindPlans(Callback):
         try:
             self._find(trainer, pl_module)
         except NotFiniteError:
-            raise  # a diverged network is no matter of the search
+            raise  # the network has diverged, which is not a failure of the search
         except (FailedRankError, ValueError) as error:
             rank_zero_warn(f"no plans were searched: {error}. Search later by python -m flexivid.search")
         finally:
             network.train(was_training)
 
     def _find(self, trainer: Trainer, module: FlexiDiffusion) -> None:
-        folder, network = run_folder(trainer), module.network  # every rank has to ask for the folder
+        folder, network = run_folder(trainer), module.network
         network.recipe = module.recipe()
         judge = self._judge(trainer, network)
         settings = Sampling().filled(network)
@@ -103,24 +107,21 @@ class FindPlans(Callback):
         scorer.settings = Sampling().filled(network)
         seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + look)
         table = search_with(scorer, SHORT, self._count(self.max_seconds * (1 - FLOOR_SHARE), seconds), floor)
-        on_all_ranks(lambda: _keep(trainer, network, folder, table))
+        on_all_ranks(lambda: _write(trainer, network, folder, table))
         rank_zero_info("\n".join(score_lines(network, scorer.settings, table)))
 
     def _judge(self, trainer: Trainer, network: FlexiDiT) -> Judge:
         """The motion network, and clips of the training set on all ranks."""
         extractor = on_all_ranks(lambda: build_extractor("motion", device=trainer.strategy.root_device))
-        sampling: dict[str, Any] = {"batch_size": 16}
-        question = Question((1.0,), NUM_REAL, sampling, 0, "train", None, rivals=False)
-        shares = Shares(question, extractor, rank=trainer.global_rank, world_size=trainer.world_size)
-        real = shares.real(network, getattr(trainer, "datamodule", None))
-        return Judge(extractor, real, labels_for(network, self.num_videos, None), extractor.metric_name)
+        clips = on_all_ranks(lambda: training_clips(trainer, extractor, NUM_REAL, batch_size=REAL_BATCH))
+        settings, labels = Sampling().filled(network), labels_for(network, self.num_videos, None)
+        task = on_all_ranks(Task(network, (), settings, labels, extractor).check)
+        real = read_together(job_of(task, clips), Ranks(trainer.global_rank, trainer.world_size))
+        return Judge(extractor, real, labels, extractor.metric_name)
 
     def _seconds(self, scorer: SharedScorer) -> tuple[float, float]:
-        """Of a native step of one video, and of looking at it; the same on every rank."""
-        count, seconds = (
-            min(FEWEST_VIDEOS, self.num_videos),
-            [],
-        )  # on any number of ranks: batches are alike
+        """Time of a native step of one video, and of its features; the same on every rank."""
+        count, seconds = min(FEWEST_VIDEOS, self.num_videos), []
         for steps in (2, 1, 3):  # the first one warms up
             started = time.perf_counter()
             scorer.features(native_plan(scorer.model, scorer.settings, steps), count)
@@ -129,18 +130,18 @@ class FindPlans(Callback):
         return step, max(1e-6, seconds[1] - step)
 
     def _count(self, seconds: float, each: float) -> int:
-        """Videos that so many seconds pay for."""
+        """Number of videos that there is time for."""
         return max(min(FEWEST_VIDEOS, self.num_videos), min(self.num_videos, int(seconds / each)))
 
 
 class SharedScorer(Scorer):
-    """A scorer whose samples all ranks make together.
+    """A scorer that shares the samples of each plan among all ranks.
 
     Args:
         model: On this rank's device.
         settings: From ``Sampling(...).filled(model)``.
         judge: The same on every rank.
-        rank: Of this process.
+        rank: Number of this process.
         world_size: Number of processes.
     """
 
@@ -151,16 +152,16 @@ class SharedScorer(Scorer):
     def make(self, plan: Plan, indices: Any) -> Tensor:
         """Features of the samples of all ranks, in the order of the indices."""
         blocks = blocks_of(len(indices), self.settings.batch_size, self.rank, self.world_size)
-        own = on_all_ranks(lambda: [(block[0], self._block(plan, [indices[i] for i in block])) for block in blocks])
-        parts = sorted((part for share in gathered(own) for part in share), key=lambda part: part[0])
+        share = on_all_ranks(lambda: [(block[0], self._block(plan, [indices[i] for i in block])) for block in blocks])
+        parts = sorted((part for share in gathered(share) for part in share), key=lambda part: part[0])
         return torch.cat([features for _, features in parts])
 
     def _block(self, plan: Plan, indices: list[int]) -> Tensor:
         return super().make(plan, indices)
 
 
-def _keep(trainer: Trainer, network: FlexiDiT, folder: Path, table: ScoreTable) -> None:
-    """To the run folder, by the first rank: the scores, and the new number of steps where the model is written."""
+def _write(trainer: Trainer, network: FlexiDiT, folder: Path, table: ScoreTable) -> None:
+    """Write the scores to the run folder, and the new number of steps if the model is there; on the first rank."""
     if not trainer.is_global_zero:
         return
     folder.mkdir(parents=True, exist_ok=True)

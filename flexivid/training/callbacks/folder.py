@@ -1,4 +1,4 @@
-"""Where a run keeps its files, and which weights callbacks see."""
+"""The folder of a run, and checks of the weights that callbacks sample."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flexivid.training.guarded import GuardedModule
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Where a run keeps everything: the logger's folder, or the trainer's. All ranks have to ask.
+    """The folder of a run: the logger's, or the trainer's. All ranks must call it.
 
     Example:
         >>> str(run_folder(Trainer(logger=False, accelerator="cpu", default_root_dir="runs")))
@@ -22,7 +22,7 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 def is_waiting(module: GuardedModule) -> bool:
-    """Whether the latest steps were bad, so that samples would say nothing; warns. The run will recover or stop.
+    """Whether the latest steps were bad, so that samples would mean nothing; warns. The run will recover or stop.
 
     Example:
         >>> from flexivid.training.optimizer import OptimizerSettings
@@ -42,7 +42,7 @@ def refuse_raw_weights(trainer: Trainer, callback: Callback) -> None:
         ValueError: If the average comes after the callback.
     """
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    late = [other for other in callbacks[callbacks.index(callback) :] if isinstance(other, WeightAveraging)]
+    late = [each for each in callbacks[callbacks.index(callback) :] if isinstance(each, WeightAveraging)]
     if late:
         raise ValueError(
             f"got {type(callback).__name__} before {type(late[0]).__name__}; expected it after, or it samples raw"

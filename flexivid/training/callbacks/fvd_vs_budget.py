@@ -1,7 +1,6 @@
 """FVD against compute while training: when it is evaluated, and where the results go.
 
-How ranks share the work is in ``fvd_shares``. An evaluation that fails is a warning, on all ranks alike; samples
-that are not finite are an error.
+An evaluation that fails is a warning, on all ranks alike; samples that are not finite are an error.
 """
 
 from __future__ import annotations
@@ -16,17 +15,23 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from rich.console import Console
 
 from flexivid.evaluation.curve import curve_figure
-from flexivid.evaluation.samples import Evaluation, Made, check_frames
-from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.runtime.distributed import FailedRankError, on_all_ranks
+from flexivid.evaluation.features import ClipFeatures, check_frames
+from flexivid.evaluation.ranks import Ranks, evaluate_together
+from flexivid.evaluation.report import CURVE, narrow_table
+from flexivid.evaluation.result import Evaluation
+from flexivid.evaluation.rivals import with_rivals
+from flexivid.evaluation.run import Job, job_of
+from flexivid.evaluation.samples import SampleBlock, Task
+from flexivid.metrics.extractors.extractor import Extractor, build_extractor
+from flexivid.runtime.console import print_numbers
+from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
 from flexivid.runtime.files import atomic_write
+from flexivid.sampling.settings import labels_for, settings_from
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
-from flexivid.training.callbacks.fvd_shares import Question, Shares
+from flexivid.training.callbacks.plans_and_clips import possible_plans, training_clips
 from flexivid.training.callbacks.samples import SampleVideos
-from flexivid.training.callbacks.table import curve_table
 from flexivid.training.callbacks.tensorboard import curve_scalars, log_curve, log_layout, log_samples, log_settings
 from flexivid.training.module import FlexiDiffusion
 
@@ -36,10 +41,10 @@ FOLDER = "evaluations"
 class FVDVsBudget(Callback):
     """Evaluates FVD at each budget, with validations and at the end; list it after the EMA.
 
-    All ranks make their share of the same videos (noise and label depend on a video's number alone), in batches that do
-    not depend on the number of ranks, so that the result does not either. Scores go to the loggers as
-    ``val/fvd/budget_0.25`` and ``val/fvd_auc``, those of native steps alone for the same compute as
-    ``val/fvd_fewer_steps/budget_0.25``, the curve of every evaluated step to TensorBoard as
+    The evaluation is that of ``flexivid.evaluate``. All ranks make their share of the same videos (noise and label
+    depend on a video's number alone), in batches that do not depend on the number of ranks, so that the result does not
+    either. Scores go to the loggers as ``val/fvd/budget_0.25`` and ``val/fvd_auc``, those of native steps alone for the
+    same compute as ``val/fvd_fewer_steps/budget_0.25``, the curve of every evaluated step to TensorBoard as
     ``val/fvd_vs_compute``, everything to ``evaluations/step_000500.json`` in the run folder, a table to the terminal at
     the end. FVD means little with few videos, and depends on their number: compare like with like.
 
@@ -91,29 +96,32 @@ class FVDVsBudget(Callback):
             raise ValueError(
                 f"got budgets {list(budgets)}; expected different ones in (0, 1]; change FVDVsBudget.budgets"
             )
-        self.budgets, self.extractor, self.every_n_steps = tuple(budgets), extractor, every_n_steps
-        sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size}
-        self.question = Question(self.budgets, num_videos, sampling, seed, reference, max_seconds, rivals)
-        self._shares: Shares | None = None
+        self.budgets, self.num_videos, self.extractor = tuple(budgets), num_videos, extractor
+        self.every_n_steps, self.reference, self.max_seconds = every_n_steps, reference, max_seconds
+        self.sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size}
+        self.seed, self.rivals = seed, rivals
+        self._affordable: int | None = None  # number of videos, decided in the first evaluation
+        self._network: Extractor | None = None
+        self._real: ClipFeatures | None = None
         self._evaluation: Evaluation | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find what is missing now rather than after hours of training."""
+        """Load the extractor now: what is missing should not be noticed after hours of training."""
         refuse_raw_weights(trainer, self)
         assert isinstance(pl_module, FlexiDiffusion)
-        if self._shares is None:
+        if self._network is None:
             try:
-                self._shares = on_all_ranks(lambda: self._prepare(trainer, pl_module))
+                self._network = on_all_ranks(lambda: self._load(trainer, pl_module))
             except FailedRankError as error:
                 rank_zero_warn(f"there will be no FVD: {error}. Training goes on without")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The averaged weights are in place from here to the end of the validation."""
         last = self._evaluation.global_step or 0 if self._evaluation else 0
-        due = self.every_n_steps is None or 0 < self.every_n_steps <= trainer.global_step - last
+        is_due = self.every_n_steps is None or 0 < self.every_n_steps <= trainer.global_step - last
         assert isinstance(pl_module, FlexiDiffusion)
-        wanted = due and not trainer.sanity_checking and not is_waiting(pl_module)
-        if wanted and self._evaluate(trainer, pl_module):
+        is_due = is_due and not trainer.sanity_checking and not is_waiting(pl_module)
+        if is_due and self._evaluate(trainer, pl_module):
             assert self._evaluation is not None
             pl_module.log_dict(curve_scalars(self._evaluation), logger=False, sync_dist=True)  # for ModelCheckpoint
 
@@ -126,27 +134,28 @@ class FVDVsBudget(Callback):
             return
         assert self._evaluation is not None
         if trainer.is_global_zero:
-            Console().print(curve_table(self._evaluation))
+            title, caption, columns, rows = narrow_table(self._evaluation)
+            print_numbers(columns, rows, title=title, caption=caption)
 
-    def _prepare(self, trainer: Trainer, module: FlexiDiffusion) -> Shares:
+    def _load(self, trainer: Trainer, module: FlexiDiffusion) -> Extractor:
         extractor = build_extractor(self.extractor, device=trainer.strategy.root_device)
         check_frames(extractor, module.clips.size[0])
-        return Shares(self.question, extractor, rank=trainer.global_rank, world_size=trainer.world_size)
+        return extractor
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        """Evaluate and show; says whether that went well."""
+        """Evaluate and show the result; returns whether that succeeded."""
         assert isinstance(pl_module, FlexiDiffusion)
-        if self._shares is None:
+        if self._network is None:
             return False
-        network, shares, started = pl_module.network, self._shares, time.perf_counter()
+        network, started = pl_module.network, time.perf_counter()
         network.recipe, was_training = pl_module.recipe(), network.training
         network.eval()
         try:
-            run = run_folder(trainer)  # every rank has to ask
-            shares.question, folder = shares.question._replace(tables=run), run / FOLDER
-            evaluation, made = shares.evaluate(network, getattr(trainer, "datamodule", None))
+            run = run_folder(trainer)  # all ranks must call it
+            job = on_all_ranks(lambda: self._job(trainer, pl_module, run))
+            evaluation, samples = self._run(job, Ranks(trainer.global_rank, trainer.world_size), started)
             seconds = time.perf_counter() - started
-            on_all_ranks(lambda: self._keep(pl_module, folder, evaluation, made, seconds))
+            on_all_ranks(lambda: self._show(pl_module, run / FOLDER, evaluation, samples, seconds))
         except FailedRankError as error:
             rank_zero_warn(f"no FVD at step {trainer.global_step}: {error}. Training goes on")
             return False
@@ -155,40 +164,75 @@ class FVDVsBudget(Callback):
         self._evaluation = evaluation
         return True
 
-    def _keep(
-        self, module: FlexiDiffusion, folder: Path, evaluation: Evaluation, made: Sequence[Made], seconds: float
+    def _job(self, trainer: Trainer, module: FlexiDiffusion, run: Path) -> Job:
+        extractor, network = self._network, module.network
+        assert extractor is not None
+        settings = settings_from(self.sampling).filled(network)
+        budgets = possible_plans(network, settings, self.budgets, run)
+        plans = with_rivals(network, settings, budgets, rivals=self.rivals)
+        labels = labels_for(network, self.num_videos, None)[: self._affordable]
+        task = Task(network, plans, settings, labels, extractor, self.seed, self.rivals).check()
+        self._real = self._real or training_clips(
+            trainer, extractor, self.num_videos, batch_size=settings.batch_size, reference=self.reference
+        )
+        return job_of(task, self._real)
+
+    def _run(self, job: Job, ranks: Ranks, started: float) -> tuple[Evaluation, list[SampleBlock]]:
+        """Evaluate with all ranks, as many videos as there is time for."""
+        batch_size = job.task.settings.batch_size * ranks.size  # of all ranks
+
+        def afford(seconds: float) -> int:
+            passed, seconds = max(gathered((time.perf_counter() - started, seconds)))
+            number, limit = self.num_videos, self.max_seconds
+            if limit is not None:
+                number = min(number, batch_size * (1 + max(0, int((limit - passed) / seconds))))
+            fewer = "" if number == self.num_videos else f", for {limit:g} seconds are not enough for more"
+            against = f"{len(job.real.clips)} clips ({job.real.clips.split})"
+            rest = seconds * (-(-number // batch_size) - 1)
+            rank_zero_info(f"FVD of {number} videos at each budget against {against}{fewer}; {rest:.0f} seconds to go")
+            self._affordable = number
+            return number
+
+        return evaluate_together(job, ranks, afford=None if self._affordable else afford)
+
+    def _show(
+        self,
+        module: FlexiDiffusion,
+        folder: Path,
+        evaluation: Evaluation,
+        samples: Sequence[SampleBlock],
+        seconds: float,
     ) -> None:
-        """To files and loggers, by the first rank."""
+        """Write to files and loggers, on the first rank."""
         trainer = module.trainer
         if not trainer.is_global_zero:
             return
         file = _write(folder, evaluation)
         figure = curve_figure(_alike(folder, evaluation))
-        figure.savefig(folder / "fvd_vs_compute.png")
+        figure.savefig(folder / CURVE)
         for logger in trainer.loggers:
             logger.log_metrics({**curve_scalars(evaluation), "perf/fvd_seconds": seconds}, evaluation.global_step)
             if isinstance(logger, TensorBoardLogger):
                 log_curve(logger, evaluation, figure)
-                self._show_samples(logger, trainer, evaluation, made)
+                self._show_samples(logger, trainer, evaluation, samples)
                 if self._evaluation is None:
                     log_layout(logger, evaluation)
                     log_settings(logger, _settings(module), evaluation)
         rank_zero_info(f"mean {evaluation.metric} {evaluation.fvd_auc:.4g} ({seconds:.0f} s): {file}")
 
     def _show_samples(
-        self, logger: TensorBoardLogger, trainer: Trainer, evaluation: Evaluation, made: Sequence[Made]
+        self, logger: TensorBoardLogger, trainer: Trainer, evaluation: Evaluation, samples: Sequence[SampleBlock]
     ) -> None:
         """Videos of the budgets that ``SampleVideos`` does not show."""
         callbacks, data = trainer.callbacks, trainer.datamodule  # type: ignore[attr-defined]
-        shown = {budget for other in callbacks if isinstance(other, SampleVideos) for budget in other.budgets}
+        shown = {budget for each in callbacks if isinstance(each, SampleVideos) for budget in each.budgets}
         for number, row in enumerate(evaluation.rows):
             if row.budget not in shown:
-                videos = [frames for one in made if one.plan == number for frames in one.frames.numpy()]
+                videos = [frames for block in samples if block.plan == number for frames in block.frames.numpy()]
                 log_samples(logger, row.budget, videos, fps=data.fps or 8.0, step=trainer.global_step)
 
 
 def _write(folder: Path, evaluation: Evaluation) -> Path:
-    """The evaluation as a file, which appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step_{evaluation.global_step:06d}.json"
     with atomic_write(file) as part:
@@ -197,11 +241,11 @@ def _write(folder: Path, evaluation: Evaluation) -> Path:
 
 
 def _alike(folder: Path, evaluation: Evaluation) -> list[Evaluation]:
-    """This evaluation after the earlier ones of the run, also of before a resume, that were measured alike."""
-    found = [Evaluation.from_json(json.loads(file.read_text())) for file in sorted(folder.glob("step_*.json"))]
+    """The earlier evaluations of the run that have the same protocol, also from before a resume; then this one."""
+    former = [Evaluation.from_json(json.loads(file.read_text())) for file in sorted(folder.glob("step_*.json"))]
     step = evaluation.global_step or 0
-    earlier = [one for one in found if one.protocol == evaluation.protocol and (one.global_step or 0) < step]
-    return [*earlier, evaluation]
+    alike = [each for each in former if each.protocol == evaluation.protocol and (each.global_step or 0) < step]
+    return [*alike, evaluation]
 
 
 def _settings(module: FlexiDiffusion) -> dict[str, dict[str, Any]]:

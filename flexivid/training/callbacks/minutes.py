@@ -1,4 +1,4 @@
-"""A limit on the minutes of a run that shortens its plan instead of cutting it off."""
+"""A limit on the minutes of a run, which reduces its number of steps instead of cutting it off."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FEW = 0.25  # of the steps asked for
 
 
 class FitMinutes(Callback):
-    """Shortens the run so that it ends within a number of minutes, learning rate and phases with it.
+    """Reduces the number of steps so that the run ends within some minutes, and fits learning rate and phases to it.
 
-    Unlike ``max_time``, which cuts a run off wherever its learning rate is then. The speed is looked at four times;
-    a run that was slow at first gets steps back, never more than were asked for. Validation and samples count as they
-    come.
+    ``max_time`` would cut a run off in the middle of its learning rate schedule. The speed is measured four times; a
+    run that was slow at first gets steps back, never more than its recipe has. Validation and samples count as
+    training.
 
     Args:
         minutes: From the first step to the last.
@@ -31,7 +31,7 @@ class FitMinutes(Callback):
         self._looks = [0.04, 0.15, 0.4, 0.65]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; after a resume the minutes are those of the rest."""
+        """Start the clock; after a resume the limit is for the rest of the run."""
         assert isinstance(pl_module, FlexiDiffusion)
         self._started, self._last, self._asked = time.perf_counter(), (0.0, trainer.global_step), pl_module.asked_steps
         self._limit(trainer, pl_module.total_steps)
@@ -39,7 +39,7 @@ class FitMinutes(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """At a few points of the run, fit the number of steps to the time."""
+        """At four points of the run, fit the number of steps to the time."""
         assert isinstance(pl_module, FlexiDiffusion)
         step = trainer.global_step
         if not self._looks or step % self.look_every:

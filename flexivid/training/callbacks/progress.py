@@ -8,24 +8,24 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
-PAUSE = 0.25  # seconds between looks at the losses: each makes the processor wait for the device
+PAUSE = 0.25  # seconds between reading losses, which makes the processor wait for the device
 
 
 class FlexiProgressBar(RichProgressBar):
-    """Lightning's rich bar, naming the current mode beside the loss. It ends where the run ends.
+    """Lightning's rich bar with the current mode beside the loss, full when the run ends.
 
-    Lightning takes the length that a run has when it starts; ``FitMinutes``, ``max_steps`` and ``max_time`` may end it
-    earlier.
+    Lightning's own bar has the length of the run at its start; ``FitMinutes``, ``max_steps`` and ``max_time`` may end
+    the run earlier.
     """
 
     _shown: dict[str, Any] | None = None
-    _looked = 0.0
+    _read_at = 0.0
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Short names, the mode first; those of a moment ago within ``PAUSE``."""
+        """Metrics by short names, the mode first; read anew after ``PAUSE``."""
         now = time.monotonic()
-        if self._shown is None or now - self._looked >= PAUSE:
-            self._shown, self._looked = self._look(trainer, pl_module), now
+        if self._shown is None or now - self._read_at >= PAUSE:
+            self._shown, self._read_at = self._read(trainer, pl_module), now
         return self._shown
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -33,7 +33,7 @@ class FlexiProgressBar(RichProgressBar):
         self._shown = None
         super().on_train_epoch_end(trainer, pl_module)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    def _read(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         logged = super().get_metrics(trainer, pl_module)
         short = {
             name.replace("train/", "").replace("loss_mode/", ""): logged[name] for name in logged if name != "v_num"
@@ -57,13 +57,13 @@ class FlexiProgressBar(RichProgressBar):
         self._set_total(trainer, batch_idx + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What ended well is done, however early."""
+        """Fill the bar, even if the run ends early."""
         if self.progress is not None and self.train_progress_bar_id is not None:
             self.progress.update(self.train_progress_bar_id, total=self.train_progress_bar.completed)
         super().on_train_end(trainer, pl_module)
 
     def _set_total(self, trainer: Trainer, num_done: int) -> None:
-        """Batches of this epoch: its own, or as many as the steps of the run take."""
+        """Set the length to the batches of the epoch, or to those that the rest of the run takes if they are fewer."""
         if self.progress is None or self.train_progress_bar_id is None:
             return
         total = trainer.num_training_batches

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from flexivid.evaluation.samples import blocks_of
+from flexivid.evaluation.features import blocks_of
 from flexivid.media.write import to_frames, write_grid
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.distributed import gathered, on_all_ranks
@@ -20,7 +20,7 @@ from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings, labels_for
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
-from flexivid.training.callbacks.possible_plans import possible_plans
+from flexivid.training.callbacks.plans_and_clips import possible_plans
 from flexivid.training.callbacks.tensorboard import log_samples
 from flexivid.training.module import FlexiDiffusion
 
@@ -31,9 +31,9 @@ NUM_SHOWN = 10
 class SampleVideos(Callback):
     """Samples at each budget with every validation, and at the end.
 
-    Averaged weights are used: list it after the EMA. Each rank makes its share of the videos; noise and label depend on
-    the video's number alone, and which videos are made together does not depend on the ranks, so that their number
-    changes no byte. Files go to ``samples/`` in the run folder.
+    Averaged weights are used: list it after the EMA. Each rank makes its share of the videos. Noise and label depend on
+    the video's number alone, and batches do not depend on the ranks, so the files are the same on any number of ranks.
+    They go to ``samples/`` in the run folder.
 
     Args:
         budgets: Fractions of the full compute; one that the network cannot meet is left out with a warning.
@@ -84,10 +84,11 @@ class SampleVideos(Callback):
         was_training, rows = network.training, []
         network.eval()
         for plan in self._plans(network, settings, self.budgets, run_folder(trainer)):
-            own_settings, steps = plan.settings(settings), plan.schedule
-            made = generate_batches(network, steps, own_settings, labels=labels, seed=self.seed, indices=share)
-            own = on_all_ranks(partial(_frames_of, made))
-            merged = {i: frames for shares in gathered(own) for i, frames in shares.items()}
+            batches = generate_batches(
+                network, plan.schedule, plan.settings(settings), labels=labels, seed=self.seed, indices=share
+            )
+            frames_of_rank = on_all_ranks(partial(_frames_of, batches))
+            merged = {i: frames for each in gathered(frames_of_rank) for i, frames in each.items()}
             rows.append((plan, [merged[i] for i in sorted(merged)]))
         network.train(was_training)
         folder = run_folder(trainer) / "samples"
@@ -104,7 +105,7 @@ class SampleVideos(Callback):
     def _write(
         self, trainer: Trainer, folder: Path, rows: list[tuple[Plan, list[np.ndarray]]], fps: float
     ) -> Path | None:
-        """Grid to disk, a video of each budget to TensorBoard."""
+        """Write a grid to disk, and a video of each budget to TensorBoard."""
         folder.mkdir(parents=True, exist_ok=True)
         titled = [(f"budget {plan.budget:g}   {plan.schedule}", videos[:NUM_SHOWN]) for plan, videos in rows]
         if not titled:

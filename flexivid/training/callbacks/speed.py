@@ -15,6 +15,9 @@ from flexivid.training.module import FlexiDiffusion
 class Speed(Callback):
     """Logs samples a second, TFLOP/s, MFU where the device's peak is known, and the share of time spent on data.
 
+    Lightning's ``ThroughputMonitor`` gives the same rates (to 1 %), but waits for the device at every step, does not
+    know the share spent on data, and mixes steps from before and after a validation.
+
     Args:
         every_n_steps: Steps that one value is the mean of.
     """
@@ -29,13 +32,13 @@ class Speed(Callback):
         self._reset()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The batch is there: what has passed since the last step was waiting."""
+        """The batch has arrived: the time since the last step was spent waiting for it."""
         self._waited += time.perf_counter() - self._idle_since
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count, and log every so many steps."""
+        """Count, and log every ``every_n_steps`` steps."""
         assert isinstance(pl_module, FlexiDiffusion)
         self._steps += 1
         self._samples += len(batch["label"]) * trainer.world_size

@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside scalars: looping videos, the curve of FVD against compute, settings beside results."""
+"""TensorBoard's pages beside scalars: looping videos, the curve of FVD against compute, settings beside results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard.summary import custom_scalars, hparams
+from torch.utils.tensorboard import FileWriter
+from torch.utils.tensorboard.summary import hparams
 
-from flexivid.evaluation.samples import Evaluation
+from flexivid.evaluation.result import Evaluation
 from flexivid.media.write import enlarge, tile
 
 AUC = "val/fvd_auc"
@@ -51,7 +52,7 @@ def budget_tag(budget: float) -> str:
 
 
 def rival_tag(budget: float) -> str:
-    """Where the FVD of native steps alone is logged that a budget pays for.
+    """Where the FVD of native steps alone is logged, as many as a budget pays for.
 
     Example:
         >>> rival_tag(0.25)
@@ -68,11 +69,9 @@ def curve_scalars(evaluation: Evaluation) -> dict[str, float]:
 
 
 def log_curve(logger: TensorBoardLogger, evaluation: Evaluation, figure: Figure) -> None:
-    """Show the curve, and how it was measured: tags are the same whatever the metric, so it stands here which it is."""
-    step, rows = (
-        evaluation.global_step,
-        [f"| {name} | {value} |" for name, value in evaluation.protocol._asdict().items()],
-    )
+    """Show the curve and its protocol. Tags of scores do not name the metric, the protocol does."""
+    step = evaluation.global_step
+    rows = [f"| {name} | {value} |" for name, value in evaluation.protocol._asdict().items()]
     logger.experiment.add_figure("val/fvd_vs_compute", figure, step)
     logger.experiment.add_text("val/fvd_protocol", "\n".join([f"| {evaluation.metric} | |", "|-|-|", *rows]), step)
 
@@ -83,7 +82,7 @@ def log_layout(logger: TensorBoardLogger, evaluation: Evaluation) -> None:
     rivals = [rival_tag(row.budget) for row in evaluation.rows if row.rival]
     charts = {evaluation.metric: ["Multiline", tags], f"mean {evaluation.metric}": ["Multiline", [AUC]]}
     charts |= {f"{evaluation.metric}, fewer steps": ["Multiline", rivals]} if rivals else {}
-    _write(logger, [custom_scalars({"FVD at each budget": charts})])
+    logger.experiment.add_custom_scalars({"FVD at each budget": charts})
 
 
 def log_settings(logger: TensorBoardLogger, settings: Mapping[str, Mapping[str, Any]], evaluation: Evaluation) -> None:
@@ -91,7 +90,7 @@ def log_settings(logger: TensorBoardLogger, settings: Mapping[str, Mapping[str, 
 
     Args:
         logger: Where to.
-        settings: Values by section and name; those that are no numbers are shown as text.
+        settings: Values by section and name; other values than numbers are shown as text.
         evaluation: Names the scores; their values are those logged last.
     """
     plain = {
@@ -102,7 +101,8 @@ def log_settings(logger: TensorBoardLogger, settings: Mapping[str, Mapping[str, 
     _write(logger, hparams(plain, curve_scalars(evaluation)), evaluation.global_step)
 
 
-def _write(logger: TensorBoardLogger, summaries: Sequence[Any], step: int | None = None) -> None:
-    writer = logger.experiment._get_file_writer()
-    for summary in summaries if writer is not None else ():
+def _write(logger: TensorBoardLogger, summaries: Sequence[Any], step: int | None) -> None:
+    writer = logger.experiment.file_writer or FileWriter(logger.log_dir)  # a closed SummaryWriter has none
+    for summary in summaries:
         writer.add_summary(summary, step)
+    writer.flush()

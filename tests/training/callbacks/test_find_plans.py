@@ -17,7 +17,7 @@ from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, full_macs, labels_for
 from flexivid.training.callbacks import ExportModel, FindPlans, FVDVsBudget, SampleVideos, find_plans
 from flexivid.training.callbacks.find_plans import SharedScorer
-from flexivid.training.callbacks.possible_plans import possible_plans
+from flexivid.training.callbacks.plans_and_clips import possible_plans
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")
 

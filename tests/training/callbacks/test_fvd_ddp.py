@@ -17,7 +17,8 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from flexivid import FlexiDiTConfig
 from flexivid.data.module import VideoDataModule
-from flexivid.training.callbacks import FVDVsBudget, SampleVideos, fvd_shares
+from flexivid.evaluation import run
+from flexivid.training.callbacks import FVDVsBudget, SampleVideos
 from flexivid.runtime.distributed import leave_group
 from flexivid.training.module import Clips, FlexiDiffusion
 
@@ -39,9 +40,9 @@ trainer = Trainer(
 data = VideoDataModule(root, num_frames=4, size=16, batch_size=2)
 trainer.validate(module, data)
 if trainer.global_rank == devices - 1:
-    def broken(task, blocks):
+    def broken(task, blocks, **options):
         raise RuntimeError("out of memory")
-    fvd_shares.evaluate_features = broken
+    run.evaluate_features = broken
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     trainer.fit(module, data)

@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from flexivid import load
-from flexivid.evaluation.samples import Evaluation
-from flexivid.training.callbacks import FVDVsBudget, SampleVideos, fvd_shares
+from flexivid.evaluation import run
+from flexivid.evaluation.result import Evaluation
+from flexivid.training.callbacks import FVDVsBudget, SampleVideos
 
 VALIDATE = {"limit_val_batches": 1, "val_check_interval": 3, "check_val_every_n_epoch": None}
 TAGS = ["val/fvd/budget_1", "val/fvd/budget_0.5", "val/fvd_auc"]
@@ -107,13 +108,13 @@ def test_nothing_is_evaluated_twice(tmp_path, make_data, make_module, make_train
 
 
 def test_averaged_weights_are_evaluated(tmp_path, make_data, make_module, make_trainer, make_fvd, monkeypatch):
-    real, seen = fvd_shares.evaluate_features, []
+    real, seen = run.evaluate_features, []
 
-    def watch(task, blocks):
+    def watch(task, blocks, **options):
         seen.append((task.model.training, {name: tensor.clone() for name, tensor in task.model.state_dict().items()}))
-        return real(task, blocks)
+        return real(task, blocks, **options)
 
-    monkeypatch.setattr(fvd_shares, "evaluate_features", watch)
+    monkeypatch.setattr(run, "evaluate_features", watch)
     make_trainer(tmp_path, 3, make_fvd(), **VALIDATE).fit(make_module(), make_data())
     averaged = load(tmp_path / "checkpoints" / "last.ckpt").state_dict()
     for training, weights in seen:

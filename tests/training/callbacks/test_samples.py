@@ -39,6 +39,16 @@ def test_tensorboard_shows_moving_pictures(tmp_path, make_data, make_module, mak
             assert picture.size == (shown[-1].width, shown[-1].height) == (3 * 64 + 2 * 2, 64)
 
 
+def test_a_validation_after_the_run_is_shown_too(tmp_path, make_data, noisy_module, make_trainer, sample_videos):
+    """The logger is closed by then."""
+    trainer = make_trainer(tmp_path, 2, sample_videos, limit_val_batches=1)
+    trainer.fit(noisy_module, make_data())
+    trainer.validate(noisy_module, make_data())
+    events = [EventAccumulator(str(file), size_guidance={"images": 0}).Reload() for file in tmp_path.glob("events.*")]
+    images = [event.Images("samples/budget_1") for event in events if "samples/budget_1" in event.Tags()["images"]]
+    assert sorted(map(len, images)) == [1, 2]  # the run shows two, and the validation one in a file of its own
+
+
 def test_files_of_every_round(tmp_path, make_data, make_module, make_trainer, sample_videos):
     make_trainer(tmp_path, 4, sample_videos, **VALIDATE).fit(make_module(), make_data())
     names = {file.name for file in (tmp_path / "samples").iterdir()}

@@ -1,13 +1,14 @@
-"""Bars of work that ends well are full; others show how far it went."""
+"""Bars of work that ends well are full, others show how far it went; tables show words as they are."""
 
+import re
 import tarfile
+from pathlib import Path
 
 import pytest
 
-from flexivid.data.inspection.console import step_bars
 from flexivid.data.storage import archives
-from flexivid.runtime import bars
-from flexivid.runtime.bars import progress_bars
+from flexivid.runtime import console
+from flexivid.runtime.console import print_numbers, print_table, progress_bars, step_bars, track
 
 
 @pytest.fixture
@@ -15,12 +16,12 @@ def shown(monkeypatch):
     """All bars that are made."""
     made = []
 
-    class Kept(bars.Progress):
+    class Kept(console.Progress):
         def __init__(self, *columns, **options):
             super().__init__(*columns, **options)
             made.append(self)
 
-    monkeypatch.setattr(bars, "Progress", Kept)
+    monkeypatch.setattr(console, "Progress", Kept)
     return lambda: [(task.completed, task.total) for progress in made for task in progress.tasks]
 
 
@@ -58,3 +59,32 @@ def test_unpacking_a_tar(shown, tmp_path):
             archive.add(tmp_path / "1.mp4", name)
     assert archives.extract(tmp_path / "a.tar", tmp_path / "out")
     assert shown() == [(2, 2)]
+
+
+def test_items_pass_through_a_bar(shown):
+    assert list(track("abc", "letters")) == ["a", "b", "c"]
+    assert list(track(iter("ab"), "some", total=5)) == ["a", "b"]
+    assert shown() == [(3, 3), (2, 2)]
+
+
+def test_bars_go_to_stderr(capsys):
+    assert list(track(range(2), "counting", unit="files")) == [0, 1]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "counting" in captured.err
+    assert "2/2 files" in captured.err
+
+
+def test_words_are_no_markup_and_no_commands(capsys):
+    print_table(["[b]file"], [["[red]a.mp4"], ["b\x1b[2J.mp4"]])
+    print_numbers(["[i]"], [["[bold]1"]], title="fvd[motion]", caption="[u]")
+    text = capsys.readouterr().out
+    for word in ("[red]a.mp4", "b\\x1b[2J.mp4", "[bold]1", "fvd[motion]", "[u]"):
+        assert word in text
+
+
+def test_only_this_module_draws():
+    """Lightning's bar is a class of Lightning's; everything else that rich draws is drawn here."""
+    package = Path(console.__file__).parents[1]
+    users = [path for path in package.rglob("*.py") if re.search(r"^\s*(from|import) rich\b", path.read_text(), re.M)]
+    assert [path.name for path in users] == ["console.py"]

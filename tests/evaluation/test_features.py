@@ -2,8 +2,8 @@
 
 import torch
 
-from flexivid.evaluation.samples import Made, Task
-from flexivid.evaluation.store import BlockFolder, SampleStore
+from flexivid.evaluation.features import BlockFolder, BlockMemory
+from flexivid.evaluation.samples import SampleBlock, SampleStore, Task
 from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, labels_for
 
@@ -17,7 +17,7 @@ def task_of(model, extractor, *, num_videos=4, seed=0, labels=None, **sampling):
 def block(*indices):
     count = len(indices)
     likeness = torch.full((count, 3), torch.nan, dtype=torch.float64)
-    return Made(
+    return SampleBlock(
         0,
         torch.tensor(indices),
         torch.randn(count, 6),
@@ -69,3 +69,25 @@ def test_a_damaged_file_is_made_again(tmp_path):
     blocks.write([0], {"features": torch.ones(1, 1)})
     assert blocks.read([0]) is not None
     assert [file.suffix for file in tmp_path.rglob("*") if file.is_file()] == [".safetensors"]
+
+
+def test_blocks_in_memory_are_those_in_files(tmp_path):
+    stores = BlockMemory(), BlockFolder(tmp_path, {})
+    for store in stores:
+        assert (store.has([0, 1]), store.read([0, 1])) == (False, None)
+        store.write([0, 1], {"features": torch.ones(2, 3)})
+        store.share()
+        assert store.has([0, 1])
+        assert store.read([0]) is None
+    first, second = (store.read([0, 1]) for store in stores)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_samples_in_memory_are_those_in_files(tmp_path, model, extractor):
+    task, samples = task_of(model, extractor), block(0, 1)
+    for root in (None, tmp_path):
+        store = SampleStore(root, task)
+        store.write(samples)
+        assert str(store.read(0, [0, 1])) == str(samples)
+        assert not store.has(0, [2])

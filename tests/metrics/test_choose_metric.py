@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexivid.evaluation.metric import choose_metric
+from flexivid.metrics.extractors.extractor import choose_metric
 
 
 @pytest.fixture(autouse=True)

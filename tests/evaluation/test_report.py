@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 
-from flexivid.evaluation.samples import BudgetScores, Evaluation
+from flexivid.evaluation.report import narrow_table
+from flexivid.evaluation.result import BudgetScores, Evaluation
 from flexivid.metrics.fidelity import Fidelity
-from flexivid.metrics.paired import Paired
+from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
-from flexivid.training.callbacks.table import curve_table
+from flexivid.runtime.console import print_numbers
 
 PROTOCOL = Protocol("fvd[motion]", "0f", "whole frame", 8, 32, 32, 1, 8.0, 128, 128, "9c")
 
@@ -21,16 +19,23 @@ def scored(fvd, low, high, floor):
     return Scores(fvd, low, high, 0.5, 0.51, 0.62, 1.0, 0.9, None, 128, 128, floor)
 
 
-def printed(rows):
-    text = io.StringIO()
-    Console(file=text, width=80).print(curve_table(Evaluation(PROTOCOL.label, PROTOCOL, tuple(rows), 1500)))
-    lines = text.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "\N{HORIZONTAL ELLIPSIS}" not in text.getvalue()  # nothing is cut off
-    return lines
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """A function that prints the narrow table of rows in a terminal of 80 columns, and gives its lines."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def show(rows):
+        title, caption, columns, cells = narrow_table(Evaluation(PROTOCOL.label, PROTOCOL, tuple(rows), 1500))
+        print_numbers(columns, cells, title=title, caption=caption)
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 80
+        assert "\N{HORIZONTAL ELLIPSIS}" not in text  # nothing is cut off
+        return text.splitlines()
+
+    return show
 
 
-def test_everything_fits_into_eighty_columns():
+def test_everything_fits_into_eighty_columns(printed):
     scores = scored(0.00012346, 0.00011, 0.000139, 0.00003)
     lines = printed(
         BudgetScores(budget, "20x2x4x4", macs, 0.2531, scores, likeness)
@@ -41,10 +46,10 @@ def test_everything_fits_into_eighty_columns():
 
 
 @pytest.mark.parametrize("unit", [1.0, 100.0])  # as fvd[motion] and as fvd are
-def test_fewer_steps_stand_beside_each_budget(unit):
+def test_fewer_steps_stand_beside_each_budget(printed, unit):
     weak, fewer, full = (scored(*(unit * x for x in one)) for one in ((7, 6, 8, 2), (15.6, 14, 17, 2), (6, 5, 7, 2)))
     rival = BudgetScores(0.25, "5x2x4x4", 10**10, 0.25, fewer, None)
-    difference = Paired(-8.6 * unit, -9.8 * unit, -7.4 * unit)
+    difference = Difference(-8.6 * unit, -9.8 * unit, -7.4 * unit)
     likeness = Fidelity(18.26, 0.9, 1.0)
     lines = printed(
         [

@@ -1,0 +1,100 @@
+"""A result beside an earlier one, read from its ``evaluation.json``; refused where the two protocols differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flexivid.evaluation.result import Evaluation, plain, scores_of
+from flexivid.metrics.paired import Difference
+from flexivid.metrics.protocol import Protocol, Result, check_alike, compare
+from flexivid.metrics.scores import Scores
+
+TWO_FOLDERS = "two folders"  # names the only scores of a comparison of two folders
+
+
+class Earlier(NamedTuple):
+    """An earlier result.
+
+    Args:
+        path: Its file.
+        protocol: How it was measured.
+        scores: By budget as it is written, or ``TWO_FOLDERS``.
+    """
+
+    path: Path
+    protocol: Protocol
+    scores: Mapping[str, Scores]
+
+    def check(self, protocol: Protocol, names: Sequence[str]) -> None:
+        """Refuse, before any work is done, what cannot be compared with this result.
+
+        Args:
+            protocol: Of the evaluation to come.
+            names: Of its scores.
+
+        Raises:
+            ValueError: If the protocols differ, or no scores have the same name.
+        """
+        count = min(protocol.num_reference, self.protocol.num_reference)  # clips that fail to decode lower it
+        check_alike(self.protocol, protocol._replace(num_reference=count))
+        if not set(names) & set(self.scores):
+            raise ValueError(
+                f"got results {', '.join(names)} and {self.path} with {', '.join(self.scores)}; expected a budget in"
+                " common; evaluate one of them"
+            )
+
+    def differences(self, protocol: Protocol, scores: Mapping[str, Scores]) -> dict[str, Difference]:
+        """By how much each new distance is above the earlier one of the same name, with its 95 % interval.
+
+        Raises:
+            ValueError: If the protocols differ.
+        """
+        former = {name: Result.of(self.protocol, each) for name, each in self.scores.items()}
+        return {name: compare(former[name], Result.of(protocol, scores[name])) for name in scores if name in former}
+
+    def table(self, differences: Mapping[str, Difference], metric: str) -> list[list[str]]:
+        """Cells of a table, the head first."""
+        rows = [["budget", f"{metric} earlier", "now", "difference", "now is"]]
+        for name, difference in differences.items():
+            value, (change, low, high) = self.scores[name].fvd, difference
+            interval = f"{change:.3g} ({low:.3g} to {high:.3g})"
+            rows.append([name, f"{value:.4g}", f"{value + change:.4g}", interval, difference.verdict])
+        return rows
+
+    def plain(self, differences: Mapping[str, Difference]) -> dict[str, Any]:
+        """The differences for ``json.dumps``."""
+        rows = {name: {**plain(each), "verdict": each.verdict} for name, each in differences.items()}
+        return {"file": str(self.path), "differences": rows}
+
+
+def by_budget(evaluation: Evaluation) -> dict[str, Scores]:
+    """Scores of each budget."""
+    return {f"{row.budget:g}": row.scores for row in evaluation.rows}
+
+
+def read_earlier(path: str | Path) -> Earlier:
+    """Read an ``evaluation.json``, or a ``step_000500.json`` of a training.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"got --against {path}, which is no file; expected an evaluation.json; correct the path"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if "budgets" in values:
+            evaluation = Evaluation.from_json(values)
+            return Earlier(path, evaluation.protocol, by_budget(evaluation))
+        return Earlier(path, Protocol(**values["protocol"]), {TWO_FOLDERS: scores_of(values["scores"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"got --against {path}, which holds no evaluation ({type(error).__name__}: {error}); expected an"
+            " evaluation.json; name one that flexivid.evaluate wrote"
+        ) from error

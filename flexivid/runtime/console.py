@@ -1,0 +1,175 @@
+"""What programs draw on a terminal: progress bars, on stderr, and tables, on stdout. Only this module uses rich.
+
+Words of other people (names of files, classes, metrics) are shown as they are: no markup, no control characters.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from flexivid.runtime.printable import printable
+
+T = TypeVar("T")
+
+MOST_ROWS = 50  # of a table of words; a JSON file has all
+WIDTH = 160  # columns of a table of words where there is no terminal
+
+
+@contextmanager
+def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]:
+    """Show bars until the work ends. Work that ends well fills its bar, even if its length was wrong or unknown.
+
+    Args:
+        unit: What is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed.
+        hidden: Show nothing.
+
+    >>> with progress_bars("files") as progress:
+    ...     task = progress.add_task("reading", total=None)
+    ...     progress.advance(task, 3)
+    >>> progress.tasks[0].total, progress.finished
+    (3, True)
+    """
+    amount: list[ProgressColumn | str] = [MofNCompleteColumn()]
+    if unit == "%":
+        amount = [TaskProgressColumn()]
+    elif unit == "bytes":
+        amount = [DownloadColumn(), TransferSpeedColumn()]
+    elif unit:
+        amount.append(unit)
+    with Progress(
+        "{task.description}",
+        BarColumn(),
+        *amount,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=hidden,
+    ) as progress:
+        yield progress
+        for task in progress.tasks:
+            progress.update(task.id, total=task.completed)
+
+
+def track(
+    items: Iterable[T], description: str, *, unit: str = "", total: int | None = None, hidden: bool = False
+) -> Iterator[T]:
+    """Yield items and show how many are done.
+
+    Args:
+        items: What to go through.
+        description: What stands before the bar.
+        unit: What is counted.
+        total: Number of items; ``None`` = their length, where they have one.
+        hidden: Show nothing.
+
+    >>> sum(track(range(4), "adding"))
+    6
+    """
+    if total is None and isinstance(items, Sequence):
+        total = len(items)
+    with progress_bars(unit, hidden=hidden) as progress:
+        task = progress.add_task(description, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+@contextmanager
+def step_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each kind of work, made when the work first reports.
+
+    Yields:
+        A function of the kind, how much more of it is done, and its length (0 = unknown).
+
+    >>> with step_bars() as on_step:
+    ...     on_step("reading", 1, 2)
+    """
+    with progress_bars() as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_step(kind: str, done: int, total: int) -> None:
+            if kind not in tasks:
+                tasks[kind] = progress.add_task(kind, total=total or None)
+            progress.update(tasks[kind], advance=done)
+
+        yield on_step
+
+
+@contextmanager
+def polled_bars(
+    look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
+) -> Iterator[Callable[[], None]]:
+    """Show how far several kinds of work are, which are done elsewhere.
+
+    Args:
+        look: Gives what is done and the total, by kind of work.
+        hidden: Show nothing.
+
+    Yields:
+        A function that looks again and updates the bars.
+
+    >>> with polled_bars(lambda: {"samples": (3, 4)}) as show:
+    ...     show()
+    """
+    with progress_bars("%", hidden=hidden) as progress:
+        tasks = {kind: progress.add_task(kind, total=total) for kind, (_, total) in look().items()}
+
+        def show() -> None:
+            for kind, (done, _) in look().items():
+                progress.update(tasks[kind], completed=done)
+
+        show()
+        yield show
+        show()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of words, long ones folded; nothing without rows.
+
+    >>> print_table(["file"], [])
+    """
+    if not rows:
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*(Text(printable(word)) for word in row))
+    console.print(table)
+    if len(rows) > MOST_ROWS:
+        console.print(f"and {len(rows) - MOST_ROWS} others; a JSON file has all", highlight=False)
+
+
+def print_numbers(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str, caption: str = "") -> None:
+    """Print a table of numbers, flush right; nothing is folded.
+
+    >>> print_numbers(["FVD"], [["3.25"]], title="motion")  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
+    motion
+    FVD
+    ...
+    3.25
+    """
+    table = Table(title=Text(title), caption=Text(caption) if caption else None, box=SIMPLE_HEAD, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
