@@ -6,25 +6,54 @@ diffusion: what the output means (noise, velocity, clean video) is the process's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flexivid.model.block import Block, Tokens, modulate
+from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, part_from
 from flexivid.model.conditioning import Condition, Conditioning
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.model.output_conv import OutputConv
-from flexivid.model.packing import Packed, Part, join, part_from
+from flexivid.model.formats import read_model, write_model
+from flexivid.model.recipe import Recipe
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput
 from flexivid.patching.position import axis_angles, patch_centres
 from flexivid.patching.shapes import PatchMode, Size3, grid_of
 
 ROTARY_BASE = 100.0  # few tokens an axis: with the 10000 of language models most features would hardly turn
 TABLE_BASE = 10000.0
+CONV_CHANNELS = 16  # inside the convolution over the output
+
+
+class OutputConv(nn.Module):
+    """y + pointwise(gelu(conv(y))) with a 3x3x3 convolution; the same for all patch modes.
+
+    Each token draws its patch alone, so borders between patches may show; the convolution sees across them. It starts
+    as the identity. Beyond the edge, the last frame, row and column are repeated, as where a mode does not divide the
+    size.
+
+    Args:
+        channels: Channels of the output.
+
+    Example:
+        >>> conv, y = OutputConv(3), torch.randn(1, 3, 2, 4, 4)
+        >>> torch.equal(conv(y), y), sum(parameter.numel() for parameter in conv.parameters())
+        (True, 1363)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv3d(channels, CONV_CHANNELS, 3, padding=1, padding_mode="replicate")
+        self.gather = nn.Conv3d(CONV_CHANNELS, channels, 1)
+        nn.init.zeros_(self.gather.weight)
+        nn.init.zeros_(self.gather.bias)  # type: ignore[arg-type]
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(b, c, t, h, w) -> the same shape."""
+        hidden = F.gelu(self.spread(y))  # b 16 t h w
+        return y + self.gather(hidden)  # b c t h w
 
 
 class FlexiDiT(nn.Module):
@@ -34,7 +63,7 @@ class FlexiDiT(nn.Module):
         config: Its shape, see :class:`FlexiDiTConfig`.
 
     Attributes:
-        recipe: How it was trained and how to sample it, plain data; filled by ``flexivid.load``, empty otherwise.
+        recipe: How it was trained and how to sample it; filled by ``flexivid.load``, all defaults otherwise.
         stand_ins: The network that answers in the place of this one, if any: see ``model.frozen``.
 
     Example:
@@ -47,7 +76,7 @@ class FlexiDiT(nn.Module):
     def __init__(self, config: FlexiDiTConfig) -> None:
         super().__init__()
         self.config = config
-        self.recipe: Mapping[str, Any] = {}
+        self.recipe = Recipe()
         self.stand_ins: tuple[FlexiDiT, ...] = ()  # a tuple: no part of the module tree
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
         self.embed = FlexiPatchEmbed(config.in_channels, config.width, modes, resize=config.resize)
@@ -60,6 +89,36 @@ class FlexiDiT(nn.Module):
         self.out_conv = OutputConv(self.out.out_channels) if config.output_conv else None
         nn.init.zeros_(self.out_modulation.weight)
         nn.init.zeros_(self.out_modulation.bias)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
+        """Load a model for sampling, as ``flexivid.load`` does.
+
+        Args:
+            path: Folder, run, ``.ckpt`` file, or name of a shipped model.
+            ema: Averaged weights; ``False`` takes the last ones of a ``.ckpt``.
+            device: Where to put it.
+
+        Example:
+            >>> FlexiDiT.from_pretrained("moving_digits").num_parameters
+            7759872
+        """
+        stored = read_model(path, ema=ema)
+        model = cls(stored.config)
+        stored.fill(model)
+        model.recipe = stored.recipe
+        return model.eval().to(device)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``, as ``flexivid.save`` does; returns the folder.
+
+        Example:
+            >>> import tempfile
+            >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2))
+            >>> FlexiDiT.from_pretrained(model.save_pretrained(tempfile.mkdtemp())).config == model.config
+            True
+        """
+        return write_model(folder, self.config, self.recipe, self.state_dict())
 
     @property
     def num_parameters(self) -> int:

@@ -12,9 +12,9 @@ from types import TracebackType
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from flexivid.model.block import Packed
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.model.packing import Packed
 from flexivid.patching.shapes import PatchMode, Size3
 
 

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from flexivid.model.block import Block, SelfAttention, Tokens
 from flexivid.model.conditioning import Condition, Conditioning
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.model.flexidit import FlexiDiT
-from flexivid.model.output_conv import OutputConv
+from flexivid.model.flexidit import FlexiDiT, OutputConv
 from flexivid.model.snapshot import Snapshot, is_plain
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3

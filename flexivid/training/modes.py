@@ -20,8 +20,8 @@ class Phase:
     Args:
         until: Where it ends, as a fraction of all steps, in (0, 1]; the last phase ends at 1.
         probabilities: Relative weight of each mode; modes left out are not trained. ``native`` stands for the first
-            mode and ``weak`` for all others, which share its weight evenly, so that a recipe fits networks with any
-            modes. Weights of a mode that is named twice add up.
+            mode and ``weak`` for all others, which share its weight evenly, so that a configuration fits networks
+            with any modes. Weights of a mode that is named twice add up.
 
     Example:
         >>> modes = (PatchMode("2x4x4"), PatchMode("4x4x4"), PatchMode("4x8x8"))

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec
 from flexivid.media.pixels import to_unit
-from flexivid.model.checkpoint import KEY
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.formats import KEY
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.adapter import fingerprint, load_adapter
 from flexivid.pretrained.families.family import config_of
