@@ -215,9 +215,14 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
     from flexivid.data.module import VideoDataModule
 
     section: dict[str, Any] = {}
+    seed: Any = None
     for file in files or ():
-        found = yaml.safe_load(read_text(file))
-        section |= (found.get("data") if isinstance(found, dict) else None) or {}
+        content = yaml.safe_load(read_text(file))
+        content = content if isinstance(content, dict) else {}
+        section |= content.get("data") or {}
+        seed = content.get("seed_everything", seed)
+    if section.get("seed") is None and not isinstance(seed, bool):  # true is a random one
+        section["seed"] = seed
     section |= overrides | ({"root": root} if root else {})
     parser = ProgramParser(prog="python -m flexivid.dataset")
     parser.add_class_arguments(VideoDataModule, "data")

@@ -28,6 +28,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import KEY
 from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.runtime.start import seed_or_global
 from flexivid.training import resume
 from flexivid.training.distribution_matching import discrepancy
 from flexivid.training.guarded import GuardedModule
@@ -84,6 +85,7 @@ class FlexiDiffusion(GuardedModule):
         shape = replace(network, num_classes=self.clips.num_classes, in_channels=self.codec.channels, out_channels=None)
         self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)
+        self.seed = seed_or_global(self.mode_choice.seed)  # of times, noises and dropped labels
         self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
         self.latent_size = self.codec.latent_size(*self.clips.size)
         self.network = FlexiDiT(shape)
@@ -159,7 +161,7 @@ class FlexiDiffusion(GuardedModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One mode's loss, the mean over the batch."""
         mode = self.mode_at(self.global_step)
-        stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
+        stream = (self.seed, self.global_step, self.global_rank, batch_idx)
         x0, count = self._latents(batch), len(batch["label"])
         if not self.spectrum_meter.is_full and tuple(x0.shape[2:]) == tuple(self.latent_size):  # the one sampled
             self.spectrum_meter.add(x0[x0.isfinite().flatten(1).all(1)])
