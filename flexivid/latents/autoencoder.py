@@ -48,7 +48,8 @@ class AutoencoderCodec:
         self.causal = self._kind.temporal is not None
         self._group = self._kind.group(network) if self._kind.group else self.temporal
         self.scale = self._kind.scale(network)  # before the weights are rounded
-        self._network = network.eval().requires_grad_(False).to(TORCH_DTYPES[settings.dtype])
+        self._network = network.eval().requires_grad_(False)
+        nn.Module.to(network, TORCH_DTYPES[settings.dtype])  # diffusers' own warns of layers that it keeps in float32
         self._check_tile()
 
     @property

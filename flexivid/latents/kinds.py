@@ -130,5 +130,6 @@ KINDS = {
         spatial=lambda network: network.config.spatial,
         temporal=lambda network: network.config.temporal,
         scale=lambda network: Scale(torch.tensor(network.config.mean), 1 / torch.tensor(network.config.std)),
+        chunk=lambda frames: min(frames, 17),
     ),
 }

@@ -56,7 +56,7 @@ org/name; check the name
     with _plain_loading(source):
         network = _load(folder, source)
     require_finite_weights(network.state_dict(), source)
-    return network.float()
+    return nn.Module.float(network)
 
 
 def fingerprint_of(network: nn.Module, scale: Scale) -> str:
@@ -72,7 +72,7 @@ def fingerprint_of(network: nn.Module, scale: Scale) -> str:
     digest = hashlib.blake2b(json.dumps([type(network).__name__, numbers]).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().float().cpu().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:12]
 
 

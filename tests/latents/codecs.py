@@ -42,7 +42,7 @@ LTX = {
     "patch_size": 2,
 }
 LTX2 = LTX | {
-    "decoder_block_out_channels": (8, 8, 8),
+    "decoder_block_out_channels": (8, 16, 32),
     "decoder_layers_per_block": (1, 1, 1, 1),
     "scaling_factor": 0.8,
     "spatial_compression_ratio": 16,
@@ -122,7 +122,7 @@ def make_network(name: str) -> nn.Module:
         network = getattr(diffusers, name.split()[0])(**settings)
     for parameter in network.parameters():  # zeros at the start would hide what a layer does
         parameter.data += 0.02 * torch.randn(parameter.shape)
-    if hasattr(network, "latents_std") and isinstance(network.latents_std, torch.Tensor):
+    if "LTX" in name:
         network.latents_mean.copy_(torch.tensor(numbers(8, -0.3, 0.1)))
         network.latents_std.copy_(torch.tensor(numbers(8, 0.4, 0.2)))
     return network.eval()
