@@ -44,8 +44,8 @@ class AutoencoderConfig:
         ValueError: If a value is none of those.
 
     Example:
-        >>> AutoencoderConfig(channels=2).std
-        (1.0, 1.0)
+        >>> AutoencoderConfig(channels=2, std=(0.5, 2.0)).temporal
+        4
     """
 
     channels: int = 16
@@ -57,17 +57,15 @@ class AutoencoderConfig:
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(self.mean) or (0.0,) * self.channels)
-        object.__setattr__(self, "std", tuple(self.std) or (1.0,) * self.channels)
         if self.spatial not in (4, 8) or self.temporal not in (2, 4):
             raise ValueError(
                 f"got spatial={self.spatial}, temporal={self.temporal} of an autoencoder; expected 4 or 8, and 2 or 4;"
                 " change model.autoencoder"
             )
-        if min(self.channels, self.width, self.depth) < 1 or {len(self.mean), len(self.std)} != {self.channels}:
+        if min(self.channels, self.width, self.depth) < 1 or {len(self.mean), len(self.std)} - {0, self.channels}:
             raise ValueError(
                 f"got channels={self.channels}, width={self.width}, depth={self.depth}, {len(self.mean)} means and"
-                f" {len(self.std)} deviations; expected at least 1, and one of each a channel; change model.autoencoder"
+                f" {len(self.std)} deviations; expected at least 1, and one or none of each a channel; change model.autoencoder"
             )
 
 
@@ -215,7 +213,8 @@ class CausalAutoencoder(nn.Module):
         """Read what ``save`` wrote; in evaluation mode, float32."""
         settings: dict[str, Any] = json.loads((Path(folder) / CONFIG).read_text())
         settings.pop("_class_name", None)
-        network = cls(AutoencoderConfig(**settings))
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        network = cls(AutoencoderConfig(**plain))
         network.load_state_dict(load_file(Path(folder) / WEIGHTS))
         return network.eval()
 

@@ -80,6 +80,11 @@ def _ltx_decode(network: Any, latent: Tensor) -> Tensor:
     return _tensor(network.decode(latent, time))
 
 
+def _causal_scale(network: Any) -> Scale:
+    mean, std = network.config.mean, network.config.std
+    return Scale(torch.tensor(mean) if mean else 0.0, 1 / torch.tensor(std) if std else 1.0)
+
+
 def _levels(name: str) -> Callable[[Any], int]:
     """The spatial factor of a network that halves the picture between its levels."""
     return lambda network: 2 ** (len(network.config[name]) - 1)
@@ -129,7 +134,7 @@ KINDS = {
         channels=lambda network: network.config.channels,
         spatial=lambda network: network.config.spatial,
         temporal=lambda network: network.config.temporal,
-        scale=lambda network: Scale(torch.tensor(network.config.mean), 1 / torch.tensor(network.config.std)),
+        scale=_causal_scale,
         chunk=lambda frames: min(frames, 17),
     ),
 }

@@ -62,7 +62,7 @@ class TAEF2(nn.Module):
     Example:
         >>> network = TAEF2()
         >>> sum(parameter.numel() for parameter in network.encoder.parameters())
-        1336480
+        1338528
         >>> network.encode(torch.zeros(1, 3, 32, 48)).shape
         torch.Size([1, 32, 4, 6])
     """
