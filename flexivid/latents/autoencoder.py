@@ -24,8 +24,8 @@ Function = Callable[[Tensor], Tensor]
 class AutoencoderCodec:
     """Encodes and decodes videos with an autoencoder.
 
-    Clips whose number of frames a video autoencoder does not take are continued by their last frame, see ``fit_frames``;
-    ``decode`` cuts what was added, if it is told the number of frames. Rows and columns must be multiples of the factor.
+    Clips of a length that a video autoencoder does not take are continued by their last frame, see ``fit_frames``;
+    ``decode`` cuts what was added, if it is told the number of frames. Sides must be multiples of ``spatial``.
 
     Args:
         network: One of the classes of ``KINDS``, with weights; it is frozen and put into evaluation mode.
@@ -89,11 +89,11 @@ class AutoencoderCodec:
         Raises:
             ValueError: If no video has such a latent.
         """
-        count = (frames - 1) * self.temporal + 1
+        count, step = (frames - 1) * self.temporal + 1, self._group // self.temporal
         if frames < 1 or count != self.fit_frames(count):
             raise ValueError(
-                f"got a latent of {frames} frames for {self.name}; expected a multiple of {self._group // self.temporal},"
-                " and one more; make latents with encode, or of the size that latent_size gives"
+                f"got a latent of {frames} frames for {self.name}; expected a multiple of {step}, and one more; make"
+                " latents with encode, or of the size that latent_size gives"
             )
         return count, height * self.spatial, width * self.spatial
 

@@ -65,7 +65,8 @@ class AutoencoderConfig:
         if min(self.channels, self.width, self.depth) < 1 or {len(self.mean), len(self.std)} - {0, self.channels}:
             raise ValueError(
                 f"got channels={self.channels}, width={self.width}, depth={self.depth}, {len(self.mean)} means and"
-                f" {len(self.std)} deviations; expected at least 1, and one or none of each a channel; change model.autoencoder"
+                f" {len(self.std)} deviations; expected at least 1, and one or none of each a channel; change"
+                " model.autoencoder"
             )
 
 
@@ -213,8 +214,8 @@ class CausalAutoencoder(nn.Module):
         """Read what ``save`` wrote; in evaluation mode, float32."""
         settings: dict[str, Any] = json.loads((Path(folder) / CONFIG).read_text())
         settings.pop("_class_name", None)
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        network = cls(AutoencoderConfig(**plain))
+        settings |= {name: tuple(settings[name]) for name in ("mean", "std")}
+        network = cls(AutoencoderConfig(**settings))
         network.load_state_dict(load_file(Path(folder) / WEIGHTS))
         return network.eval()
 

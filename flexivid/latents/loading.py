@@ -122,7 +122,7 @@ def _class_in(folder: Path, source: str) -> tuple[Path, str]:
             return folder / inner, name
         others += [name] if name else []
     what = f"a {others[-1]}" if others else "without the configuration of an autoencoder"
-    raise _Refused(f"got codec {source}, {what}; expected {EXPECTED}; name another model")
+    raise _RefusedError(f"got codec {source}, {what}; expected {EXPECTED}; name another model")
 
 
 def _class_name(config: Mapping[str, Any]) -> str | None:
@@ -142,18 +142,18 @@ def _downloaded(source: str) -> Path:
             inner, _ = _class_in(folder, source)
             pattern = f"{inner.relative_to(folder)}/diffusion_pytorch_model*.safetensors*".removeprefix("./")
             folder = Path(snapshot_download(source, allow_patterns=[*wanted, pattern]))
-    except _Refused:
+    except _RefusedError:
         raise
     except Exception as error:  # no network, no such repository, no right to read it
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"got codec {source}, which is neither a folder nor within reach on the hub ({reason}); expected {EXPECTED};"
-            " connect to the network, or download it elsewhere and name the folder"
+            f"got codec {source}, which is neither a folder nor within reach on the hub ({reason}); expected"
+            f" {EXPECTED}; connect to the network, or download it elsewhere and name the folder"
         ) from error
     return folder
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """Says already what is wrong."""
 
 
@@ -162,7 +162,7 @@ def _plain_loading(source: str) -> Iterator[None]:
     """Say in one line why an autoencoder cannot be loaded."""
     try:
         yield
-    except _Refused:
+    except _RefusedError:
         raise
     except Exception as error:  # of many kinds: no file, a broken one, weights of another shape
         reason = " ".join(str(error).split())[:200]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -70,10 +71,10 @@ class TAEF2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         down = [[conv(stride=2, bias=False), *(Block(pooled=last) for _ in range(3))] for last in (False, False, True)]
-        self.encoder = nn.Sequential(conv(3), Block(), *sum(down, []), conv(WIDTH, CHANNELS))
+        self.encoder = nn.Sequential(conv(3), Block(), *chain(*down), conv(WIDTH, CHANNELS))
         first = [Clamp(), conv(CHANNELS), nn.ReLU(), *(Block(pooled=True) for _ in range(3))]
         up = [[nn.Upsample(scale_factor=2), conv(bias=False), *(Block() for _ in range(n))] for n in (3, 3, 1)]
-        self.decoder = nn.Sequential(*first, *sum(up, []), conv(WIDTH, 3))
+        self.decoder = nn.Sequential(*first, *chain(*up), conv(WIDTH, 3))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (b, 3, h, w) to latents (b, 32, h / 8, w / 8)."""

@@ -71,14 +71,14 @@ def in_tiles(
         for left in columns:
             part = function(x[..., top : top + tile, left : left + tile])
             if total is None or weight is None:
-                size = int(height * scale), int(width * scale)
-                total, weight = part.new_zeros((*part.shape[:-2], *size)), part.new_zeros(size)
-            size, width_of_blend = part.shape[-2:], int(overlap * scale)
-            down = ramp(size[0], width_of_blend, first=top == 0, last=top == rows[-1])
-            right = ramp(size[1], width_of_blend, first=left == 0, last=left == columns[-1])
+                whole = int(height * scale), int(width * scale)
+                total, weight = part.new_zeros((*part.shape[:-2], *whole)), part.new_zeros(whole)
+            down = ramp(part.shape[-2], int(overlap * scale), first=top == 0, last=top == rows[-1])
+            right = ramp(part.shape[-1], int(overlap * scale), first=left == 0, last=left == columns[-1])
             mask = (down[:, None] * right).to(part)
             i, j = int(top * scale), int(left * scale)
-            total[..., i : i + size[0], j : j + size[1]] += mask * part
-            weight[i : i + size[0], j : j + size[1]] += mask
-    assert total is not None and weight is not None
+            total[..., i : i + len(down), j : j + len(right)] += mask * part
+            weight[i : i + len(down), j : j + len(right)] += mask
+    assert total is not None
+    assert weight is not None
     return total / weight

@@ -76,7 +76,9 @@ def test_files_come_back_as_a_codec(tmp_path):
     assert loaded.config == network.config
     with torch.no_grad():
         mean = network.encode(video)[:, :3]
-    expected = (mean - torch.tensor([0.5, 0.0, -1.0]).view(-1, 1, 1, 1)) / torch.tensor([2.0, 1.0, 0.5]).view(-1, 1, 1, 1)
+    expected = (mean - torch.tensor([0.5, 0.0, -1.0]).view(-1, 1, 1, 1)) / torch.tensor([2.0, 1.0, 0.5]).view(
+        -1, 1, 1, 1
+    )
     assert torch.allclose(codec.encode(video), expected, atol=1e-6)
     with torch.no_grad():
         assert torch.allclose(codec.decode(expected), network.decode(mean), atol=1e-5)

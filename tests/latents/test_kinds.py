@@ -121,7 +121,9 @@ def network_pixels(network, name, raw):
 
 
 def test_means_and_deviations_of_sdxl_variants():
-    settings = dict(CASES["AutoencoderKL"].settings, latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[1.0, 2.0, 3.0, 4.0])
+    settings = dict(
+        CASES["AutoencoderKL"].settings, latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[1.0, 2.0, 3.0, 4.0]
+    )
     codec = AutoencoderCodec(diffusers.AutoencoderKL(**settings), CodecSettings("kl"), "")
     shift, scale = codec.scale
     latent = torch.ones(4)  # StableDiffusionXLPipeline: latents * std / scaling_factor + mean

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
 from flexivid.media.pixels import to_unit
@@ -16,6 +17,7 @@ from flexivid.training.autoencoder.perceptual import PerceptualDistance
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
 
+SHAPE = AutoencoderConfig()
 AVERAGE = 0.99  # share that the running mean and deviation of latents keep in a step
 
 
@@ -44,6 +46,43 @@ def psnr(video: Tensor, target: Tensor) -> Tensor:
     return 10 * torch.log10(4 / error.clamp_min(1e-10))
 
 
+class LatentStatistics(nn.Module):
+    """Running mean and deviation of each channel of the latents, over the latest batches; a module to be saved with it.
+
+    Args:
+        channels: Of the latents.
+
+    Example:
+        >>> statistics = LatentStatistics(1)
+        >>> statistics.add(torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1))
+        >>> [value.item() for value in statistics.values()]
+        [2.0, 1.0]
+    """
+
+    mean: Tensor
+    square: Tensor
+    weight: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("square", torch.zeros(channels))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def add(self, latent: Tensor) -> None:
+        """Count a batch, (b, c, t, h, w)."""
+        latent = latent.float()
+        for total, value in ((self.mean, latent.mean((0, 2, 3, 4))), (self.square, latent.square().mean((0, 2, 3, 4)))):
+            total.mul_(AVERAGE).add_(value, alpha=1 - AVERAGE)
+        self.weight.mul_(AVERAGE).add_(1 - AVERAGE)
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, (c,)."""
+        mean = self.mean / self.weight
+        return mean, (self.square / self.weight - mean.square()).clamp_min(1e-8).sqrt()
+
+
 class AutoencoderTraining(GuardedModule):
     """Trains a ``CausalAutoencoder`` on clips of 1 + k ``temporal`` frames.
 
@@ -64,7 +103,7 @@ class AutoencoderTraining(GuardedModule):
 
     def __init__(
         self,
-        autoencoder: AutoencoderConfig = AutoencoderConfig(),
+        autoencoder: AutoencoderConfig = SHAPE,
         loss: ReconstructionLoss = ReconstructionLoss(),
         optimizer: OptimizerSettings = OptimizerSettings(),
         clip_size: tuple[int, int, int] = (9, 64, 64),
@@ -73,9 +112,7 @@ class AutoencoderTraining(GuardedModule):
         self.latent_size = latent_size(autoencoder, clip_size)
         self.network = CausalAutoencoder(autoencoder)
         self.terms, self.perceptual = loss, PerceptualDistance() if loss.perceptual else None
-        self.register_buffer("mean", torch.zeros(autoencoder.channels))
-        self.register_buffer("square", torch.zeros(autoencoder.channels))
-        self.register_buffer("weight", torch.zeros(()))
+        self.statistics = LatentStatistics(autoencoder.channels)
 
     def setup(self, stage: str) -> None:
         """Say what is trained."""
@@ -89,9 +126,10 @@ class AutoencoderTraining(GuardedModule):
         mean, log_variance = self.network.encode(video, chunk=video.shape[2]).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         latent = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        self._average(mean.detach())
+        self.statistics.add(mean.detach())
         copy = self.network.decode(latent, chunk=4 * video.shape[2]).float()
-        error = torch.nn.functional.huber_loss(copy, video, delta=self.terms.huber) / self.terms.huber
+        error = self._error(copy, video)
+        self.nothing = self._error(torch.zeros_like(video), video) + self.terms.perceptual
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss = error + self.terms.kl * divergence
         if self.perceptual is not None:
@@ -102,6 +140,10 @@ class AutoencoderTraining(GuardedModule):
         self.log("train/kl", divergence.detach(), batch_size=len(video))
         self.log("train/psnr", psnr(copy.detach(), video).mean(), batch_size=len(video), prog_bar=True)
         return loss
+
+    def _error(self, copy: Tensor, video: Tensor) -> Tensor:
+        """About the mean absolute error where it is large."""
+        return F.huber_loss(copy, video, delta=self.terms.huber) / self.terms.huber
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """PSNR of held-out clips, in dB."""
@@ -116,26 +158,18 @@ class AutoencoderTraining(GuardedModule):
 
     def normalise(self) -> None:
         """Give the autoencoder the mean and deviation of the latents of late training batches."""
-        weight = self.weight.clamp_min(1e-8)
-        mean = self.mean / weight
-        std = (self.square / weight - mean.square()).clamp_min(1e-8).sqrt()
-        self.network.normalised(mean, std)
+        self.network.normalised(*self.statistics.values())
 
     def configure_optimizers(self) -> Any:
         """Optimizer, and a learning rate that follows the steps of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)
-        total = max(1, self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches)
+        total = max(
+            1, self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
+        )
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, step / total, self.optimizer_settings)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-    @torch.no_grad()
-    def _average(self, latent: Tensor) -> None:
-        """Running mean and mean square of each channel, over the latest batches."""
-        for total, value in ((self.mean, latent.mean((0, 2, 3, 4))), (self.square, latent.square().mean((0, 2, 3, 4)))):
-            total.mul_(AVERAGE).add_(value, alpha=1 - AVERAGE)
-        self.weight.mul_(AVERAGE).add_(1 - AVERAGE)
 
 
 def latent_size(config: AutoencoderConfig, clip: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -44,8 +44,17 @@ def run(*words):
 
 def test_it_learns_and_leaves_a_codec(videos, tmp_path):
     settings = ("--data.root", videos, "--data.size", 32, "--data.batch_size", 4, "--trainer.accelerator", "cpu")
-    steps = ("--trainer.max_steps", 30, "--trainer.val_check_interval", 15, "--trainer.log_every_n_steps", 1, "--trainer.precision", "32-true")
-    rate = ("--model.optimizer.warmup_steps", 1, "--model.optimizer.learning_rate", 5e-3)
+    steps = (
+        "--trainer.max_steps",
+        30,
+        "--trainer.val_check_interval",
+        15,
+        "--trainer.log_every_n_steps",
+        1,
+        "--trainer.precision",
+        "32-true",
+    )
+    rate = ("--model.optimizer.warmup_steps", 1, "--model.optimizer.learning_rate", 2e-3)
     run(*settings, *steps, *rate, *SMALL)
     folder = tmp_path / "runs" / "autoencoder" / "version_0"
     codec = build_codec(str(folder / "autoencoder"))
@@ -79,7 +88,7 @@ def test_clips_that_do_not_fit(videos, capsys):
 def test_dry_run_and_every_value(videos, capsys):
     with pytest.raises(SystemExit):
         run("--data.root", videos, "--dry-run")
-    assert "3x9x64x64 becomes a latent of 16x3x8x8, 36.0 times fewer numbers" in capsys.readouterr().out
+    assert "3x9x64x64 becomes a latent of 32x3x8x8, 18.0 times fewer numbers" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run("--print_config")
     arrived, recipe = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(CONF.read_text())
