@@ -58,7 +58,7 @@ def test_it_learns_and_leaves_a_codec(videos, tmp_path):
     run(*settings, *steps, *rate, *SMALL)
     folder = tmp_path / "runs" / "autoencoder" / "version_0"
     codec = build_codec(str(folder / "autoencoder"))
-    assert (codec.channels, codec.spatial, codec.temporal) == (8, 8, 4)
+    assert (codec.channels, codec.spatial, codec.temporal) == (8, 4, 4)
     assert {file.name for file in (folder / "reconstructions").iterdir()} >= {"step_000015.png", "step_000030.png"}
     scalars = logged(folder)
     assert np.mean(scalars["train/loss"][-5:]) < 0.7 * np.mean(scalars["train/loss"][:3])
@@ -88,7 +88,7 @@ def test_clips_that_do_not_fit(videos, capsys):
 def test_dry_run_and_every_value(videos, capsys):
     with pytest.raises(SystemExit):
         run("--data.root", videos, "--dry-run")
-    assert "3x9x64x64 becomes a latent of 32x3x8x8, 18.0 times fewer numbers" in capsys.readouterr().out
+    assert "3x9x64x64 becomes a latent of 16x3x16x16, 9.0 times fewer numbers" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run("--print_config")
     arrived, recipe = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(CONF.read_text())
