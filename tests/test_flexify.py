@@ -17,7 +17,7 @@ from flexivid.pretrained.load import load_transformer
 from flexivid.training.distillation.recorded_data import Rows
 from tests.pretrained.families import CASES, build
 from tests.pretrained.pipelines import PIPELINES
-from tests.pretrained.test_plain_checkpoints import published
+from tests.pretrained.test_original_checkpoints import published
 
 program = import_module("flexivid.flexify")
 
