@@ -22,6 +22,7 @@ examples:
   python -m flexivid.train fit --config conf/train_video.yaml --config conf/model/B.yaml --dry-run
   python -m flexivid.train fit --config conf/train_video.yaml --ckpt_path last        go on with the newest run
   python -m flexivid.train fit --config conf/distill_wan.yaml        weak modes for a pre-trained model of diffusers
+  python -m flexivid.train fit --config conf/autoencoder.yaml --data.root my_videos        a small video autoencoder
 
 subcommands (Lightning's):
   fit        train          validate   loss of every mode on held-out videos
@@ -48,10 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
         with swift_imports():
             from flexivid.runtime.distributed import leave_group
-            from flexivid.training.command_lines import is_distillation
+            from flexivid.training.command_lines import is_autoencoder, is_distillation
 
             if is_distillation(words):
                 start = import_module("flexivid.training.distillation.cli").DistillCLI
+            elif is_autoencoder(words):
+                start = import_module("flexivid.training.autoencoder.cli").AutoencoderCLI
             else:
                 start = import_module("flexivid.training.cli").FlexiCLI
         start(dry_run=bool(dry))

@@ -43,6 +43,7 @@ MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and t
     "calibration": "evaluation sampling data metrics model diffusion budget patching media",
     "training": "sampling data metrics model latents diffusion budget patching media",
     "training.callbacks": "training calibration evaluation sampling data metrics model budget media",
+    "training.autoencoder": "training training.callbacks data metrics latents media",
     "training.distillation": "training training.callbacks pipelines pretrained sampling data model latents diffusion "
     "patching media",
 }

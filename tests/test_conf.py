@@ -16,7 +16,8 @@ from flexivid.training.modes import Phase, batch_size_of
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 DISTILLATIONS = sorted(CONF.glob("distill_*.yaml"))
-RECIPES = sorted(set(CONF.glob("*.yaml")) - set(DISTILLATIONS))
+AUTOENCODERS = sorted(CONF.glob("autoencoder*.yaml"))  # see training/autoencoder
+RECIPES = sorted(set(CONF.glob("*.yaml")) - set(DISTILLATIONS) - set(AUTOENCODERS))
 PARTS = sorted(path for folder in ("model", "data", "trainer") for path in CONF.glob(f"{folder}/*.yaml"))
 
 

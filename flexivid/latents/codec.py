@@ -1,28 +1,59 @@
 """The contract of a codec, and the pixel codec. A codec is a plain object, never a submodule of what is trained.
 
-Video is (b, c, t, h, w) in [-1, 1]; latents are what the network sees. An autoencoder fits the same contract.
+Video is (b, c, t, h, w) in [-1, 1]; latents are what the network sees.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+
+from flexivid.latents.autoencoder import AutoencoderCodec
+from flexivid.latents.kinds import KINDS
+from flexivid.latents.loading import fingerprint_of, load_autoencoder
+from flexivid.latents.settings import CodecSettings, codec_settings
 
 
 class Codec(Protocol):
-    """Turns video into latents and back."""
+    """Turns video into latents and back.
+
+    Args:
+        channels: Of the latents.
+        spatial: Rows of pixels of a row of the latent.
+        temporal: Frames of a latent frame, but of the first where ``causal``.
+        causal: Whether the first latent frame stands for the first frame alone. A picture is a video of one frame.
+        fingerprint: Tells codecs apart whose latents mean different things.
+    """
 
     channels: int
+    spatial: int
+    temporal: int
+    causal: bool
+    fingerprint: str
+
+    def to(self, device: torch.device | str) -> Codec:
+        """Move it to a device; returns itself."""
 
     def encode(self, video: Tensor) -> Tensor:
         """(b, 3, t, h, w) in [-1, 1] -> latent."""
 
-    def decode(self, latent: Tensor) -> Tensor:
-        """Latent -> (b, 3, t, h, w), about [-1, 1]."""
+    def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
+        """Latent -> (b, 3, t, h, w), about [-1, 1]; at most so many frames."""
+
+    def fit_frames(self, frames: int) -> int:
+        """The number of frames that is coded instead of so many: clips are continued by their last frame."""
 
     def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Size (t, h, w) of the latent of a video of that size in pixels."""
+
+    def video_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Size (t, h, w) in pixels of the video that a latent of that size decodes to."""
+
+    def piece_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Size (t, h, w) in pixels of the largest piece of a video that is in work at once: bounds the memory."""
 
 
 class PixelCodec:
@@ -33,30 +64,53 @@ class PixelCodec:
         (8, 32, 32)
     """
 
-    channels = 3
+    channels, spatial, temporal, causal, fingerprint = 3, 1, 1, False, "pixel"
+
+    def to(self, device: torch.device | str) -> PixelCodec:
+        """It computes nothing anywhere."""
+        return self
 
     def encode(self, video: Tensor) -> Tensor:
         """The video."""
         return video
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
         """The latent."""
-        return latent
+        return latent[:, :, :frames]
+
+    def fit_frames(self, frames: int) -> int:
+        """Any number of frames fits."""
+        return frames
 
     def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """The size in pixels."""
         return frames, height, width
 
+    def video_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """The size of the latent."""
+        return frames, height, width
 
-CODECS = {"pixel": PixelCodec}
+    def piece_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """The size in pixels."""
+        return frames, height, width
 
 
-def build_codec(name: str) -> Codec:
-    """Make a codec by the name a checkpoint keeps.
+def build_codec(codec: str | Mapping[str, Any] | CodecSettings) -> Codec:
+    """Make a codec by what a recipe or a checkpoint keeps.
+
+    Args:
+        codec: ``pixel``, a folder or a hub id, or settings with one of these as ``source``. It is made on the CPU.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is no such codec, or it cannot be loaded.
+
+    Example:
+        >>> build_codec("pixel").channels
+        3
     """
-    if name not in CODECS:
-        raise ValueError(f"got codec {name!r}; expected one of {', '.join(CODECS)}; check the checkpoint's config.json")
-    return CODECS[name]()
+    settings = codec_settings(codec)
+    if settings.source == "pixel":
+        return PixelCodec()
+    network = load_autoencoder(settings.source)
+    fingerprint = fingerprint_of(network, KINDS[type(network).__name__].scale(network))
+    return AutoencoderCodec(network, settings, fingerprint)

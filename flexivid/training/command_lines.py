@@ -1,4 +1,4 @@
-"""Which of training's two command lines to start: FlexiDiT or distillation. Imports no torch, to import only one."""
+"""Which of training's three command lines to start: FlexiDiT, distillation or autoencoder. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,26 @@ def is_distillation(words: Sequence[str]) -> bool:
         >>> is_distillation(["fit", "--model.transformer", "my_wan"]), is_distillation(["fit"])
         (True, False)
     """
-    if any(word.startswith("--model.transformer") for word in words):
+    return _names(words, "transformer")
+
+
+def is_autoencoder(words: Sequence[str]) -> bool:
+    """Whether arguments, or a recipe among them, name the shape of an autoencoder.
+
+    Example:
+        >>> is_autoencoder(["fit", "--model.autoencoder.width", "64"]), is_autoencoder(["fit"])
+        (True, False)
+    """
+    return _names(words, "autoencoder")
+
+
+def _names(words: Sequence[str], key: str) -> bool:
+    """Whether a key of ``model`` is named."""
+    if any(word.startswith(f"--model.{key}") for word in words):
         return True
     files = [following for word, following in pairwise(words) if word in ("--config", "-c")]
     files += [word.partition("=")[2] for word in words if word.startswith("--config=")]
-    return any("transformer" in _model_of(Path(file)) for file in files)
+    return any(key in _model_of(Path(file)) for file in files)
 
 
 def _model_of(file: Path) -> dict[str, Any]:

@@ -34,5 +34,5 @@ def test_bytes_clip_in_any_precision(dtype):
 
 
 def test_unknown_codec_is_refused():
-    with pytest.raises(ValueError, match=r"got codec .wan.; expected one of pixel; check"):
+    with pytest.raises(ValueError, match=r"got codec wan, which does not exist; expected .pixel., a folder.*; check"):
         build_codec("wan")

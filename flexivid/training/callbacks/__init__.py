@@ -9,7 +9,7 @@ from flexivid.training.callbacks.progress import FlexiProgressBar
 from flexivid.training.callbacks.samples import SampleVideos
 from flexivid.training.callbacks.speed import Speed
 
-DOORS = ("folder",)
+DOORS = ("folder", "tensorboard")
 __all__ = [
     "ExportModel",
     "FVDVsBudget",

@@ -1,0 +1,140 @@
+"""What differs between classes of autoencoders: factors, frames, scale and shift, arguments. One entry a class.
+
+Latents are (raw - shift) * scale, as the pipelines of diffusers make and undo them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Scale(NamedTuple):
+    """Normalisation of raw latents: one number, or one for each channel, (c,)."""
+
+    shift: float | Tensor
+    scale: float | Tensor
+
+
+class Kind(NamedTuple):
+    """How a class of autoencoders is used.
+
+    Args:
+        channels: Of its latents.
+        spatial: Rows of pixels of a row of the latent.
+        temporal: Frames of a latent frame but the first, which stands for one frame; ``None`` = every frame by itself.
+        scale: Its normalisation.
+        group: Frames after the first must be a multiple of so many; ``None`` = ``temporal``.
+        chunk: Most frames that it sees at once in a clip of so many; ``None`` = all of them.
+        decode: Raw latents to pixels.
+    """
+
+    channels: Callable[[Any], int]
+    spatial: Callable[[Any], int]
+    temporal: Callable[[Any], int] | None
+    scale: Callable[[Any], Scale]
+    group: Callable[[Any], int] | None = None
+    chunk: Callable[[int], int] | None = None
+    decode: Callable[[Any, Tensor], Tensor] = lambda network, latent: _tensor(network.decode(latent))
+
+
+def encode(network: nn.Module, pixels: Tensor) -> Tensor:
+    """Raw latents, or what describes their distribution: means, then logarithms of variances, along the channels."""
+    coded = network.encode(pixels)  # type: ignore[operator]
+    distribution = getattr(coded, "latent_dist", None)
+    return _tensor(coded) if distribution is None else distribution.parameters
+
+
+def _tensor(output: Any) -> Tensor:
+    """The tensor in what diffusers returns."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _factor_scale(network: Any) -> Scale:
+    return Scale(getattr(network.config, "shift_factor", None) or 0.0, network.config.scaling_factor)
+
+
+def _kl_scale(network: Any) -> Scale:
+    """Stable Diffusion XL's way where the configuration has means and deviations, else that of all others."""
+    config = network.config
+    if config.latents_mean is None or config.latents_std is None:
+        return _factor_scale(network)
+    return Scale(torch.tensor(config.latents_mean), config.scaling_factor / torch.tensor(config.latents_std))
+
+
+def _wan_scale(network: Any) -> Scale:
+    return Scale(torch.tensor(network.config.latents_mean), 1 / torch.tensor(network.config.latents_std))
+
+
+def _ltx_scale(network: Any) -> Scale:
+    factor = network.config.scaling_factor
+    return Scale(network.latents_mean.float().cpu(), factor / network.latents_std.float().cpu())
+
+
+def _ltx_decode(network: Any, latent: Tensor) -> Tensor:
+    """Decoders that remove noise are told that there is none, as the pipelines do unless they are told otherwise."""
+    time = latent.new_zeros(len(latent)) if network.config.timestep_conditioning else None
+    return _tensor(network.decode(latent, time))
+
+
+def _causal_scale(network: Any) -> Scale:
+    mean, std = network.config.mean, network.config.std
+    return Scale(torch.tensor(mean) if mean else 0.0, 1 / torch.tensor(std) if std else 1.0)
+
+
+def _levels(name: str) -> Callable[[Any], int]:
+    """The spatial factor of a network that halves the picture between its levels."""
+    return lambda network: 2 ** (len(network.config[name]) - 1)
+
+
+def _latent_channels(network: Any) -> int:
+    return network.config.latent_channels
+
+
+def _spatial_ratio(network: Any) -> int:
+    return network.spatial_compression_ratio
+
+
+def _temporal_ratio(network: Any) -> int:
+    return network.temporal_compression_ratio
+
+
+LTX = Kind(_latent_channels, _spatial_ratio, _temporal_ratio, _ltx_scale, decode=_ltx_decode)
+HUNYUAN = Kind(_latent_channels, _spatial_ratio, _temporal_ratio, _factor_scale)
+
+KINDS = {
+    "AutoencoderKL": Kind(_latent_channels, _levels("block_out_channels"), None, _kl_scale),
+    "AutoencoderTiny": Kind(_latent_channels, _levels("encoder_block_out_channels"), None, _factor_scale),
+    "AutoencoderDC": Kind(_latent_channels, _spatial_ratio, None, _factor_scale),
+    "AutoencoderKLWan": Kind(
+        channels=lambda network: network.config.z_dim,
+        spatial=lambda network: 2 ** (len(network.config.dim_mult) - 1) * (network.config.patch_size or 1),
+        temporal=lambda network: 2 ** sum(network.config.temperal_downsample),
+        scale=_wan_scale,
+        chunk=lambda frames: min(frames, 4),  # it remembers what its convolutions need of the frames before
+    ),
+    "AutoencoderKLLTXVideo": LTX,
+    "AutoencoderKLLTX2Video": LTX,
+    "AutoencoderKLCogVideoX": Kind(
+        # ``invert_scale_latents`` concerns the given picture of CogVideoX 1.5's image-to-video pipeline alone
+        channels=_latent_channels,
+        spatial=_levels("block_out_channels"),
+        temporal=lambda network: network.config.temporal_compression_ratio,
+        scale=_factor_scale,
+        group=lambda network: 2 * network.config.temporal_compression_ratio,  # it decodes latent frames in pairs
+        chunk=lambda frames: min(frames, 8 + frames % 8),
+    ),
+    "AutoencoderKLHunyuanVideo": HUNYUAN._replace(chunk=lambda frames: min(frames, 17)),  # blended tiles of frames
+    "AutoencoderKLHunyuanVideo15": HUNYUAN,
+    "TAEF2": Kind(lambda network: 32, lambda network: 8, None, lambda network: Scale(0.0, 1.0)),
+    "CausalAutoencoder": Kind(
+        channels=lambda network: network.config.channels,
+        spatial=lambda network: network.config.spatial,
+        temporal=lambda network: network.config.temporal,
+        scale=_causal_scale,
+        chunk=lambda frames: min(frames, 17),
+    ),
+}

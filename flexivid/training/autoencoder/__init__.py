@@ -1,0 +1,3 @@
+"""Training a small causal video autoencoder, whose latents other models are trained on."""
+
+DOORS = ()

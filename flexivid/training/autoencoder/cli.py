@@ -1,0 +1,59 @@
+"""The command line of the autoencoder: a recipe whose ``model`` names an ``autoencoder``."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from flexivid.data.module import VideoDataModule
+from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
+from flexivid.training.autoencoder.module import AutoencoderTraining, latent_size
+from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser, SaveFreshConfig
+
+
+def clip_size(data: VideoDataModule) -> tuple[int, int, int]:
+    """Frames, rows and columns of a clip.
+
+    >>> clip_size(VideoDataModule("videos", num_frames=9, size=64))
+    (9, 64, 64)
+    """
+    return (data.settings.num_frames, *data.settings.size)
+
+
+class AutoencoderCLI(FlexiCLI):
+    """Like ``FlexiCLI``, for ``AutoencoderTraining``."""
+
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self.dry_run = dry_run
+        LightningCLI.__init__(
+            self,
+            AutoencoderTraining,
+            VideoDataModule,
+            seed_everything_default=0,
+            save_config_callback=SaveFreshConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=Parser,
+            parser_kwargs={"prog": "python -m flexivid.train"},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Fill ``model.clip_size`` from the data."""
+        parser.link_arguments("data", "model.clip_size", compute_fn=clip_size, apply_on="instantiate")
+
+    def instantiate_classes(self) -> None:
+        """Build everything, or only say what it would make."""
+        if not self.dry_run:
+            self._instantiate()
+            return
+        config = self.config[self.subcommand]
+        shape = AutoencoderConfig(**config.model.autoencoder.as_dict())
+        clip = clip_size(VideoDataModule(**config.data.as_dict()))
+        latent, count = latent_size(shape, clip), sum(p.numel() for p in CausalAutoencoder(shape).parameters())
+        numbers = shape.channels * latent[0] * latent[1] * latent[2]
+        ratio = 3 * clip[0] * clip[1] * clip[2] / numbers
+        sizes = ["x".join(map(str, size)) for size in ((3, *clip), (shape.channels, *latent))]
+        sys.stdout.write(f"autoencoder of {count / 1e6:.2f} M parameters\n")
+        sys.stdout.write(f"a clip of {sizes[0]} becomes a latent of {sizes[1]}, {ratio:.1f} times fewer numbers\n")
+        raise SystemExit(0)

@@ -1,0 +1,192 @@
+"""LightningModule of the causal autoencoder: reconstruction, KL and a perceptual term."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
+from flexivid.media.pixels import to_unit
+from flexivid.training.autoencoder.perceptual import PerceptualDistance
+from flexivid.training.guarded import GuardedModule
+from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
+
+SHAPE = AutoencoderConfig()
+AVERAGE = 0.99  # share that the running mean and deviation of latents keep in a step
+
+
+@dataclass(frozen=True)
+class ReconstructionLoss:
+    """Weights of the terms.
+
+    Args:
+        kl: Of the KL divergence to a standard normal distribution, per number of the latent.
+        perceptual: Of the distance in the maps of the motion network; 0 leaves it out.
+        huber: Errors below it, in units of [-1, 1], count squared, larger ones linearly.
+    """
+
+    kl: float = 1e-5
+    perceptual: float = 0.05
+    huber: float = 0.1
+
+
+def psnr(video: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each clip, (b, ...) in [-1, 1] -> (b,).
+
+    >>> psnr(torch.zeros(1, 4), torch.full((1, 4), 0.2)).item()
+    20.0
+    """
+    error = (video.float().clamp(-1, 1) - target.float()).square().flatten(1).mean(1)
+    return 10 * torch.log10(4 / error.clamp_min(1e-10))
+
+
+class LatentStatistics(nn.Module):
+    """Running mean and deviation of each channel of the latents, over the latest batches; a module to be saved with it.
+
+    Args:
+        channels: Of the latents.
+
+    Example:
+        >>> statistics = LatentStatistics(1)
+        >>> statistics.add(torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1))
+        >>> [value.item() for value in statistics.values()]
+        [2.0, 1.0]
+    """
+
+    mean: Tensor
+    square: Tensor
+    weight: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("square", torch.zeros(channels))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def add(self, latent: Tensor) -> None:
+        """Count a batch, (b, c, t, h, w)."""
+        latent = latent.float()
+        for total, value in ((self.mean, latent.mean((0, 2, 3, 4))), (self.square, latent.square().mean((0, 2, 3, 4)))):
+            total.mul_(AVERAGE).add_(value, alpha=1 - AVERAGE)
+        self.weight.mul_(AVERAGE).add_(1 - AVERAGE)
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, (c,)."""
+        mean = self.mean / self.weight
+        return mean, (self.square / self.weight - mean.square()).clamp_min(1e-8).sqrt()
+
+
+class AutoencoderTraining(GuardedModule):
+    """Trains a ``CausalAutoencoder`` on clips of 1 + k ``temporal`` frames.
+
+    Args:
+        autoencoder: Its shape.
+        loss: Weights of the terms.
+        optimizer: How weights are updated.
+        clip_size: Frames, rows and columns of a clip; the command line fills it from the data.
+
+    Raises:
+        ValueError: If clips of that size do not fit the autoencoder.
+
+    Example:
+        >>> module = AutoencoderTraining(AutoencoderConfig(width=8), clip_size=(5, 16, 16))
+        >>> module.latent_size
+        (2, 2, 2)
+    """
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderConfig = SHAPE,
+        loss: ReconstructionLoss = ReconstructionLoss(),
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        clip_size: tuple[int, int, int] = (9, 64, 64),
+    ) -> None:
+        super().__init__(optimizer)
+        self.latent_size = latent_size(autoencoder, clip_size)
+        self.network = CausalAutoencoder(autoencoder)
+        self.terms, self.perceptual = loss, PerceptualDistance() if loss.perceptual else None
+        self.statistics = LatentStatistics(autoencoder.channels)
+
+    def setup(self, stage: str) -> None:
+        """Say what is trained."""
+        count = sum(parameter.numel() for parameter in self.network.parameters())
+        size = "x".join(map(str, (self.network.config.channels, *self.latent_size)))
+        rank_zero_info(f"training an autoencoder of {count / 1e6:.2f} M parameters; latents of a clip: {size}")
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        video = to_unit(batch["video"])
+        mean, log_variance = self.network.encode(video, chunk=video.shape[2]).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        latent = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        self.statistics.add(mean.detach())
+        copy = self.network.decode(latent, chunk=4 * video.shape[2]).float()
+        error = self._error(copy, video)
+        self.nothing = self._error(torch.zeros_like(video), video) + self.terms.perceptual
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        loss = error + self.terms.kl * divergence
+        if self.perceptual is not None:
+            apart = self.perceptual(copy, video)
+            loss = loss + self.terms.perceptual * apart
+            self.log("train/perceptual", apart.detach(), batch_size=len(video))
+        self.log("train/loss", loss.detach(), batch_size=len(video), prog_bar=True)
+        self.log("train/kl", divergence.detach(), batch_size=len(video))
+        self.log("train/psnr", psnr(copy.detach(), video).mean(), batch_size=len(video), prog_bar=True)
+        return loss
+
+    def _error(self, copy: Tensor, video: Tensor) -> Tensor:
+        """About the mean absolute error where it is large."""
+        return F.huber_loss(copy, video, delta=self.terms.huber) / self.terms.huber
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """PSNR of held-out clips, in dB."""
+        video = to_unit(batch["video"])
+        value = psnr(self.reconstruct(video), video).mean()
+        self.log("val/psnr", value, batch_size=len(video), sync_dist=True, prog_bar=True)
+
+    @torch.no_grad()
+    def reconstruct(self, video: Tensor) -> Tensor:
+        """Videos (b, 3, t, h, w) after encoding, without noise, and decoding."""
+        return self.network.decode(self.network.encode(video).chunk(2, dim=1)[0]).float()
+
+    def normalise(self) -> None:
+        """Give the autoencoder the mean and deviation of the latents of late training batches."""
+        self.network.normalised(*self.statistics.values())
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer, and a learning rate that follows the steps of the run."""
+        optimizer = build_optimizer(self.network, self.optimizer_settings)
+        total = max(
+            1, self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
+        )
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(step, step / total, self.optimizer_settings)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+
+def latent_size(config: AutoencoderConfig, clip: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Size (t, h, w) of the latent of a clip.
+
+    Raises:
+        ValueError: If the clip does not fit.
+
+    Example:
+        >>> latent_size(AutoencoderConfig(), (9, 64, 64))
+        (3, 8, 8)
+    """
+    frames, height, width = clip
+    if (frames - 1) % config.temporal or height % config.spatial or width % config.spatial:
+        fit = 1 + math.ceil((frames - 1) / config.temporal) * config.temporal
+        raise ValueError(
+            f"got clips of {frames} frames of {height}x{width}; expected {config.temporal}k + 1 frames, such as {fit},"
+            f" and multiples of {config.spatial} pixels; change data.num_frames or data.size"
+        )
+    return (frames - 1) // config.temporal + 1, height // config.spatial, width // config.spatial
