@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from tests.pretrained.test_plain_checkpoints import published
 
 import flexivid
 from flexivid.model.checkpoint import save
@@ -17,7 +18,6 @@ from flexivid.pretrained.load import load_transformer
 from flexivid.training.distillation.recorded_data import Rows
 from tests.pretrained.families import CASES, build
 from tests.pretrained.pipelines import PIPELINES
-from tests.pretrained.test_plain_checkpoints import published
 
 program = import_module("flexivid.flexify")
 

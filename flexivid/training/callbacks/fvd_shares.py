@@ -172,4 +172,4 @@ def _real_clips(data: Any, question: Question) -> ClipSet:
     settings = clip_settings(given._asdict(), (given.num_frames, *given.size))
     split, count = "held_out" if question.reference == "val" else "train", question.num_videos
     held_out_from = count if question.reference == "auto" else None
-    return find_clips(data.collection, settings, split=split, num_clips=count, held_out_from=held_out_from)
+    return find_clips(data.manifests, settings, split=split, num_clips=count, held_out_from=held_out_from)
