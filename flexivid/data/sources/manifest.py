@@ -107,6 +107,7 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
         ValueError: If it is a file, holds no video, or holds a class that ``class_names`` lacks.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> root = Path(tempfile.mkdtemp())
     >>> for name in ("wind/a.MP4", "waves/b.webm", "waves/.c.mp4", "waves/notes.md"):
     ...     (root / name).parent.mkdir(exist_ok=True)
