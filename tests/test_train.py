@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,24 @@ def test_dry_run_writes_nothing(capsys, videos, tmp_path, flag):
     assert [line.split()[5] for line in lines[2:6]] == ["1", "2", "4", "8"]  # clips with as many tokens
     assert "checkpoint" in lines[-1]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_lists_each_folder_of_its_collection_once(videos, monkeypatch):
+    listed = Counter()
+
+    def counting(lists):
+        def counted(path="."):
+            if not isinstance(path, int):  # an open folder
+                listed[os.path.relpath(path, videos)] += 1
+            return lists(path)
+
+        return counted
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    fit(videos, "--trainer.max_steps=2")  # FVDVsBudget reads real clips at the end
+    below = {path: count for path, count in listed.items() if not path.startswith("..")}
+    assert below == {".": 1, "right": 1, "down": 1}
 
 
 def test_from_videos_to_a_model_and_on(videos, tmp_path):

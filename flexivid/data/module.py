@@ -26,6 +26,7 @@ from flexivid.data.clips.windows import ClipSettings, Short, Windows, refuse_set
 from flexivid.data.decoding.backends import Choice
 from flexivid.data.index.build import BadVideo
 from flexivid.data.sources.layout import Collection, Layout, collection_of
+from flexivid.data.sources.manifest import Manifests, read_manifests
 from flexivid.data.splits import Splits, keep_in_memory, load_splits
 from flexivid.data.workers.pool import DecodePool, num_cores
 from flexivid.runtime.distributed import gathered
@@ -122,11 +123,19 @@ class VideoDataModule(LightningDataModule):
             raise ValueError(f"got data.batch_size={batch_size}; expected at least 1; raise data.batch_size")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be fewer held-out clips than ranks
         self._batch_size_at: Callable[[int], int] = lambda global_step: batch_size
+        self._manifests: Manifests | None = None
         self._splits: Splits | None = None
         self._bad: BadFiles | None = None
         self._died: dict[str, str] = {}  # files that killed their decoders in training batches, and how
         self._latents: dict[str, LatentCache] = {}
         self._pool: DecodePool | None = None
+
+    @property
+    def manifests(self) -> Manifests:
+        """The videos, their classes and captions. The first call lists the collection: once in each process."""
+        if self._manifests is None:
+            self._manifests = read_manifests(self.collection)
+        return self._manifests
 
     @property
     def splits(self) -> Splits:
@@ -252,7 +261,7 @@ class VideoDataModule(LightningDataModule):
         with self._new_pool(num_cores()) as pool:
             check: Literal["names", "stat"] = "names" if self.trust_index else "stat"
             options: dict[str, Any] = {"buckets": self.buckets, "check": check, "decoder": self.decoder}
-            return load_splits(self.collection, self.settings, pool=pool, progress=self._run.rank == 0, **options)
+            return load_splits(self.manifests, self.settings, pool=pool, progress=self._run.rank == 0, **options)
 
     def _loader(
         self, name: Literal["train", "val"], batches: StepBatchSampler | list[list[Address]]

@@ -21,8 +21,7 @@ from flexivid.data.clips.windows import ClipSettings, span_of, step_of
 from flexivid.data.decoding.backends import Choice, refuse_decoder
 from flexivid.data.index.build import BadVideo, Check, VideoIndex, build_index, index_path
 from flexivid.data.index.videos import Videos
-from flexivid.data.sources.layout import Collection
-from flexivid.data.sources.manifest import Manifest, read_manifests
+from flexivid.data.sources.manifest import Listed, Manifest, read_manifests
 from flexivid.data.workers.pool import DecodePool, num_cores, probe_many
 from flexivid.runtime.printable import printable
 
@@ -73,7 +72,7 @@ class Splits(NamedTuple):
 
 
 def load_splits(
-    root: str | Collection,
+    root: Listed,
     settings: ClipSettings,
     *,
     buckets: Sequence[Bucket] = (),
@@ -85,8 +84,8 @@ def load_splits(
     """Find the videos of a folder or manifest and what is known of each; nothing is decoded but what is new.
 
     Args:
-        root: The collection, with or without training and held-out folders (see ``layout``). Without held-out videos,
-            some of the training ones are held out (see ``footage.hold_out``).
+        root: The collection, listed already (``Manifests``) or not, with or without training and held-out folders (see
+            ``layout``). Without held-out videos, some of the training ones are held out (see ``footage.hold_out``).
         settings: How clips are cut out of them.
         buckets: Shapes of clips, in place of the one in ``settings``.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
@@ -121,7 +120,7 @@ def load_splits(
 
 
 def index_collection(
-    root: str | Collection,
+    root: Listed,
     *,
     pool: DecodePool | None = None,
     decoder: Choice = "auto",
@@ -144,7 +143,7 @@ def index_collection(
     ...
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
-    train, held_out = read_manifests(root)
+    train, held_out, _ = read_manifests(root)
     with DecodePool(num_cores()) if pool is None else nullcontext(pool) as looking:
 
         def index(manifest: Manifest) -> VideoIndex:

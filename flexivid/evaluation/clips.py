@@ -25,8 +25,7 @@ from flexivid.data.decoding.probe import VideoError
 from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.build import BadVideo, VideoIndex, build_index
 from flexivid.data.lists.text import read_text
-from flexivid.data.sources.layout import Collection
-from flexivid.data.sources.manifest import Manifests, read_manifests
+from flexivid.data.sources.manifest import Listed, Manifests, read_manifests
 from flexivid.data.splits import load_splits, name_some
 from flexivid.data.storage.changes import fingerprints
 from flexivid.data.workers.pool import DecodePool, num_cores, outcomes, probe_many
@@ -157,7 +156,7 @@ def data_root(run: Path, section: Mapping[str, Any]) -> str:
 
 
 def find_clips(
-    root: str | Collection,
+    root: Listed,
     settings: ClipSettings,
     *,
     split: str | None = None,
@@ -168,7 +167,7 @@ def find_clips(
 
     Args:
         root: A folder or a manifest (see ``flexivid.data.sources.manifest``), or a ``Collection``, which says how its
-            folders are read.
+            folders are read, or the ``Manifests`` of one that has been listed.
         settings: From :func:`clip_settings`.
         split: ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
             part, else ``all``.
@@ -184,9 +183,9 @@ def find_clips(
     split = split or ("all" if manifests.held_out is None else "train")
     with DecodePool(num_cores()) as pool:
         if split == "train" and held_out_from is not None:
-            splits = load_splits(root, settings, pool=pool)
+            splits = load_splits(manifests, settings, pool=pool)
             split = "train" if splits.val is None or len(splits.val) < held_out_from else "held_out"
-        dataset, bad = _dataset(root, manifests, settings, split=split, pool=pool)
+        dataset, bad = _dataset(manifests, settings, split=split, pool=pool)
     if len(dataset) < 2:
         raise ValueError(
             f"got {len(dataset)} clips in {root} ({split}); expected at least 2 for a distance; name a larger folder"
@@ -196,13 +195,13 @@ def find_clips(
 
 
 def _dataset(
-    root: str | Collection, manifests: Manifests, settings: ClipSettings, *, split: str, pool: DecodePool
+    root: Manifests, settings: ClipSettings, *, split: str, pool: DecodePool
 ) -> tuple[ClipDataset, tuple[BadVideo, ...]]:
     if split == "all":
-        if manifests.held_out is not None:
+        if root.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
         looks = partial(probe_many, pool=pool)
-        index = build_index(manifests.train, probe_many=looks, square_pixels=settings.square_pixels)
+        index = build_index(root.train, probe_many=looks, square_pixels=settings.square_pixels)
         dataset = ClipDataset(index.videos, settings)
         if len(dataset) == 0:
             raise ValueError(_explain(str(root), index, settings))

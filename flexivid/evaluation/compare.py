@@ -12,7 +12,7 @@ import torch
 
 from flexivid.data.index.build import build_index
 from flexivid.data.sources.layout import Collection, Layout
-from flexivid.data.sources.manifest import read_manifests
+from flexivid.data.sources.manifest import Manifests, read_manifests
 from flexivid.evaluation.clips import clip_settings, find_clips
 from flexivid.evaluation.features import ClipFeatures, check_frames
 from flexivid.metrics.extractors.extractor import build_extractor
@@ -63,13 +63,13 @@ class Pair(NamedTuple):
     protocol: Protocol
 
 
-def common_size(root: Collection) -> tuple[int, int]:
+def common_size(root: Manifests) -> tuple[int, int]:
     """Height and width of all videos of a folder.
 
     Raises:
         ValueError: If they differ, or no video can be decoded.
     """
-    videos = build_index(read_manifests(root).train).videos
+    videos = build_index(root.train).videos
     sizes = np.unique(np.stack([videos.heights, videos.widths], axis=1), axis=0)
     if len(sizes) > 1:
         some = ", ".join(f"{height}x{width}" for height, width in sizes[:5].tolist())
@@ -88,7 +88,9 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     """
     extractor = build_extractor(**request.metric, device=device)
     check_frames(extractor, request.num_frames)
-    sources = [Collection(root, request.layout or "auto") for root in (request.generated, request.reference)]
+    roots = dict.fromkeys((request.generated, request.reference))
+    listed = {root: read_manifests(Collection(root, request.layout or "auto")) for root in roots}
+    sources = [listed[root] for root in (request.generated, request.reference)]
     height, width = request.size or common_size(sources[0])
     settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
     clips = find_clips(sources[0], settings, num_clips=request.num_videos)

@@ -12,7 +12,6 @@ from jsonargparse.typing import register_type
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from flexivid.data.module import VideoDataModule
-from flexivid.data.sources.manifest import read_manifests
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.memory import training_report
 from flexivid.patching.shapes import PatchMode
@@ -33,7 +32,7 @@ def clips_of(data: VideoDataModule) -> Clips:
     settings = data.settings
     return Clips(
         size=(settings.num_frames, *settings.size),
-        num_classes=len(read_manifests(data.collection).train.class_names),
+        num_classes=len(data.manifests.train.class_names),
         batch_size=data.batch_size,
     )
 

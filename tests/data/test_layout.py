@@ -38,12 +38,12 @@ def read(root, layout="auto"):
         warnings.simplefilter("always")
         manifests = read_manifests(Collection(str(root), layout))
     parts = []
-    for part in manifests:
+    for part in manifests[:2]:
         names = manifests.train.class_names
         rows = [] if part is None else part.items
         parts.append([(names[row.label] if row.label >= 0 else "", str(row.path).split(f"{root}/")[1]) for row in rows])
     messages = [str(one.message) for one in told if issubclass(one.category, LeftOutWarning)]
-    notes = {note for part in manifests if part is not None for note in part.notes}
+    notes = {note for part in manifests[:2] if part is not None for note in part.notes}
     assert set(messages) == notes  # the report of `check` has what training is warned of
     return parts[0], parts[1], " ".join(messages)
 
@@ -249,8 +249,8 @@ def test_metadata_of_parts(tmp_path, above):
         for part, (name, words) in rows.items():
             (tmp_path / part / "metadata.csv").write_text(f"file_name,text\n{name},{words}\n")
     manifests = read_manifests(tmp_path)
-    assert [part.items[0].caption for part in manifests] == ["sea", "sky"]
-    assert [part.notes for part in manifests] == [(), ()]
+    assert [part.items[0].caption for part in manifests[:2]] == ["sea", "sky"]
+    assert [part.notes for part in manifests[:2]] == [(), ()]
 
 
 def test_faults_of_metadata_name_the_video(tmp_path):

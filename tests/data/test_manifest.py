@@ -3,7 +3,8 @@
 import fsspec
 import pytest
 
-from flexivid.data.sources.manifest import find_splits, read_manifests, scan
+from flexivid.data.sources.layout import find_parts
+from flexivid.data.sources.manifest import read_manifests, scan
 
 
 def touch(root, *names):
@@ -38,7 +39,7 @@ def test_class_folders(tmp_path):
 )
 def test_class_folders_that_are_numbers_are_numbered_as_in_lists(tmp_path, folders, labels):
     touch(tmp_path, *(f"train/{name}/{i}.mp4" for i, name in enumerate(folders)), f"val/{folders[-1]}/a.mp4")
-    train, held_out = read_manifests(tmp_path)
+    train, held_out, _ = read_manifests(tmp_path)
     assert {item.path.parent.name: item.label for item in train.items} == dict(zip(folders, labels, strict=True))
     assert held_out.items[0].label == labels[-1]
     assert held_out.class_names == train.class_names
@@ -80,14 +81,14 @@ def test_refusals(tmp_path):
 
 
 def test_splits(tmp_path):
-    assert find_splits(tmp_path) == (tmp_path, None)
+    assert find_parts(str(tmp_path)) == (str(tmp_path), None, (), ())
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match=r"test but no .*train; expected both or neither"):
-        find_splits(tmp_path)
+        find_parts(str(tmp_path))
     (tmp_path / "train").mkdir()
-    assert find_splits(tmp_path) == (tmp_path / "train", tmp_path / "test")
+    assert find_parts(str(tmp_path))[:2] == (f"{tmp_path}/train", f"{tmp_path}/test")
     (tmp_path / "held_out").mkdir()
-    assert find_splits(tmp_path)[1] == tmp_path / "held_out"
+    assert find_parts(str(tmp_path)).held_out == f"{tmp_path}/held_out"
 
 
 def test_text_beside_a_video_is_its_caption(tmp_path):
@@ -114,7 +115,7 @@ def test_ucf101(tmp_path):
     (lists / "trainlist01.txt").write_text("BabyCrawling/v_BabyCrawling_g09_c01.avi 2\r\n")
     (lists / "testlist01.txt").write_text("Archery/v_Archery_g08_c01.avi\n")
     for root in (tmp_path, lists, lists / "trainlist01.txt"):
-        train, held_out = read_manifests(root)
+        train, held_out, _ = read_manifests(root)
         assert train.class_names == ("Archery", "BabyCrawling")
         assert train.items[0] == (tmp_path / "UCF-101/BabyCrawling/v_BabyCrawling_g09_c01.avi", 1, "BabyCrawling")
         assert [(item.label, item.path.exists()) for item in held_out.items] == [(0, True)]
@@ -129,7 +130,7 @@ def test_remote_folders():
     for name in ("train/wind/1.mp4", "train/waves/2.MKV", "val/wind/3.mp4", "train/waves/.4.mp4"):
         files.pipe(f"/remote_folders/{name}", b"x")
     files.pipe("/remote_folders/train/waves/2.txt", b"a boat")
-    train, held_out = read_manifests("memory://remote_folders")
+    train, held_out, _ = read_manifests("memory://remote_folders")
     assert [(item.path[-8:], item.label, item.caption) for item in train.items] == [
         ("es/2.MKV", 0, "a boat"),
         ("nd/1.mp4", 1, "wind"),

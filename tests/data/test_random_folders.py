@@ -126,7 +126,7 @@ def meant(model, *, labelled=True):
 def found(root, layout):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        train, held_out = read_manifests(Collection(str(root), layout))
+        train, held_out, _ = read_manifests(Collection(str(root), layout))
     names = dict(enumerate(train.class_names))
     numbers = [str(label) for label in names]
     assert list(names.values()) in (sorted(names.values()), numbers)

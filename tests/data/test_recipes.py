@@ -63,7 +63,7 @@ def test_ucf101(site, ucf101, tmp_path):
         "path,class,split",
         "videos/UCF-101/Archery/v_Archery_g08_c01.avi,Archery,train",
     ]
-    train, held_out = read_manifests(tmp_path / "ucf" / "manifest.csv")
+    train, held_out, _ = read_manifests(tmp_path / "ucf" / "manifest.csv")
     assert (train.class_names, [item.label for item in train.items]) == (("Archery", "Surf"), [0, 1, 1])
     assert [(item.label, Path(item.path).read_text()) for item in held_out.items] == [
         (0, "Archery/v_Archery_g01_c01.avi")
@@ -106,7 +106,7 @@ def test_sky_timelapse(site, tmp_path):
     assert load(RECIPES / "sky_timelapse.py").main(flags) == 0
     rows = ["videos/sky/sky_train/x/x_1,,train", "videos/sky/sky_test/y/y_1,,test"]
     assert listing(output) == ["path,class,split", *rows]
-    train, held_out = read_manifests(output / "manifest.csv")
+    train, held_out, _ = read_manifests(output / "manifest.csv")
     assert [len(train), len(held_out)] == [1, 1]
     site.content_type = "text/html"  # as Google Drive answers when it refuses
     assert load(RECIPES / "sky_timelapse.py").main([*flags[2:], "--output", str(tmp_path / "refused")]) == 2

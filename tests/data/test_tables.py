@@ -49,7 +49,7 @@ def write(name, rows):
 )
 def test_same_rows_from_every_format(tmp_path, name):
     (tmp_path / name).write_bytes(write(name.lower(), ROWS))
-    train, held_out = read_manifests(tmp_path / name)
+    train, held_out, _ = read_manifests(tmp_path / name)
     assert train.class_names == held_out.class_names == ("waves", "wind")
     assert list(train.items) == [
         (tmp_path / "a/1.mp4", 1, 'a "red", big dog'),
@@ -247,7 +247,7 @@ def test_ucf101_goes_by_the_numbers_of_the_classes(tmp_path):
     lists = ucf101(
         tmp_path / "l", "2 Wind\r\n1 Big Waves\r\n", "Wind/a b.avi 2\r\nBig Waves/c.avi 1\r\n", "Wind/d.avi\n"
     )
-    train, held_out = read_manifests(lists)
+    train, held_out, _ = read_manifests(lists)
     assert train.class_names == ("Big Waves", "Wind")
     assert [(str(item.path.relative_to(tmp_path / "UCF-101")), item.label) for item in train.items] == [
         ("Wind/a b.avi", 1),

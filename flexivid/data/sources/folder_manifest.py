@@ -14,6 +14,7 @@ from flexivid.data.lists.classes import class_folders, class_numbers, classes_of
 from flexivid.data.sources.folders import Found, find_videos
 from flexivid.data.sources.layout import SETTING, Layout, refuse_deep_parts
 from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.sources.listing import Listing
 from flexivid.data.sources.manifest_rows import Manifest, rows_of
 from flexivid.data.sources.metadata import look_up, read_metadata
 from flexivid.data.sources.shards import class_names as shard_classes
@@ -30,6 +31,7 @@ def read_folder(
     layout: Layout = "auto",
     above: tuple[str, ...] = (),
     is_root: bool = False,
+    listing: Listing | None = None,
 ) -> tuple[Manifest, pa.ChunkedArray | None]:
     """Read a folder or shards; also the part of each video, where a list beside the videos says it.
 
@@ -39,6 +41,7 @@ def read_folder(
         layout: How folders are read.
         above: Lists in the folder above, which name videos in this one, too.
         is_root: Whether it is a whole collection.
+        listing: What has been listed before.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -49,15 +52,16 @@ def read_folder(
     ...
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
-    if is_shards(folder) and not _refuse_mixed(folder, layout):
+    listing = Listing() if listing is None else listing
+    if is_shards(folder, listing) and not _refuse_mixed(folder, layout, listing):
         leftovers = Leftovers()
-        rows = ((row.path, row.label, row.caption) for row in shard_rows(folder, leftovers))
+        rows = ((row.path, row.label, row.caption) for row in shard_rows(folder, leftovers, listing))
         table = Manifest.of(rows).table
         if len(table) == 0:
             raise ValueError(f"got {folder}, shards without any video; expected some; look into the files")
         names = shard_classes(folder) or class_numbers(pc.max(table["label"]).as_py())
         return Manifest(table, names, folder, leftovers.notes(folder)), None
-    folder, found = _find(folder)
+    folder, found = _find(folder, listing)
     if is_root and layout == "auto":
         refuse_deep_parts(folder, found.parents)
     files = (*above, *found.metadata)
@@ -72,7 +76,7 @@ def read_folder(
     return Manifest(table, names, folder, notes), metadata.splits
 
 
-def _find(folder: str) -> tuple[str, Found]:
+def _find(folder: str, listing: Listing) -> tuple[str, Found]:
     """List a folder, or say why there is nothing to list."""
     remote = is_remote(folder)
     if remote:
@@ -87,7 +91,7 @@ def _find(folder: str) -> tuple[str, Found]:
             f"got {folder}, a file; expected a folder of videos; name the folder that holds it, or unpack an archive"
         )
     folder = system.unstrip_protocol(place).rstrip("/") if remote else folder
-    found = find_videos(folder)
+    found = find_videos(folder, listing)
     if len(found.paths) == 0:
         listed = f"; there are {found.leftovers.described()}" if found.leftovers.num_files else ""
         told = found.leftovers.notes(folder, without=frozenset(("text",)))
@@ -99,9 +103,9 @@ def _find(folder: str) -> tuple[str, Found]:
     return folder, found
 
 
-def _refuse_mixed(folder: str, layout: Layout) -> bool:
+def _refuse_mixed(folder: str, layout: Layout, listing: Listing) -> bool:
     """Say whether shards are to be passed over, for the videos beside them."""
-    if is_tar(folder) or not (beside := len(find_videos(folder).paths)):
+    if is_tar(folder) or not (beside := len(find_videos(folder, listing).paths)):
         return False
     if layout == "auto":
         raise ValueError(

@@ -3,30 +3,27 @@
 A video is a file with one of ``EXTENSIONS``, in any letter case, or a folder of numbered pictures ("frames/0001.png").
 Pictures beside video files are taken for previews and left out. Hidden files and folders are skipped; all else that is
 not used is counted (see ``leftovers``). The order: the files of a folder by name, then its sub-folders by name.
-Standard library, Arrow and fsspec.
+Standard library and Arrow.
 """
 
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import fsspec
 import pyarrow as pa
 
 from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.sources.listing import Folder, Listing
 from flexivid.data.storage.video_names import EXTENSIONS
-from flexivid.runtime.paths import is_hidden, is_remote
+from flexivid.runtime.paths import is_remote
 
 PICTURES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
 TEXTS = ("txt", "caption")  # beside a video; of several, the first is used
 _VIDEO = re.compile(rf".+\.({'|'.join(EXTENSIONS)})", re.IGNORECASE | re.DOTALL)
 _PICTURE = re.compile(rf".*\d\.({'|'.join(PICTURES)})", re.IGNORECASE | re.DOTALL)
 _METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|ndjson|parquet)", re.IGNORECASE)
-
-Folder = tuple[str, Sequence[str], Sequence[str]]  # its path, its sub-folders, its files; no hidden ones
 
 
 class Found(NamedTuple):
@@ -77,8 +74,12 @@ def is_metadata(name: str) -> bool:
     return _METADATA.fullmatch(name) is not None
 
 
-def find_videos(root: str) -> Found:
+def find_videos(root: str, listing: Listing | None = None) -> Found:
     """List the videos below a folder; links are followed, each folder once.
+
+    Args:
+        root: The folder.
+        listing: What has been listed before.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
@@ -90,10 +91,13 @@ def find_videos(root: str) -> Found:
     >>> found.leftovers.described()
     '1 .txt, 1 .md'
     """
-    finder = _Finder(root)
-    for folder in _remote_folders(root) if is_remote(root) else _local_folders(root, finder.leftovers):
-        finder.look_at(*folder)
-    return finder.found()
+    listing = Listing() if listing is None else listing
+    if root not in listing.videos:
+        finder = _Finder(root)
+        for folder in listing.walk(root, finder.leftovers):
+            finder.add(folder)
+        listing.videos[root] = finder.found()
+    return listing.videos[root]
 
 
 class _Finder:
@@ -106,7 +110,8 @@ class _Finder:
         self._reel_texts: dict[str, str] = {}  # of all folders that have a text beside them
         self._takes_pictures = not is_remote(root)
 
-    def look_at(self, folder: str, folders: Sequence[str], names: Sequence[str]) -> None:
+    def add(self, listed: Folder) -> None:
+        folder, folders, names, _ = listed
         videos = [name for name in names if is_video(name)]
         others = [name for name in names if not is_video(name)]
         texts = _texts(others)
@@ -181,36 +186,3 @@ def _shortened(text: str, stem: str) -> str:
 
 def _form(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _local_folders(root: str, leftovers: Leftovers) -> Iterator[Folder]:
-    seen: dict[tuple[int, int], str] = {}  # links may lead back up
-
-    def note_unreadable(error: OSError) -> None:
-        leftovers.add("unreadable", str(error.filename))
-
-    for parent, folders, names in os.walk(root, followlinks=True, onerror=note_unreadable):
-        status = os.stat(parent)
-        first = seen.setdefault((status.st_dev, status.st_ino), parent)
-        if first != parent:
-            folders.clear()
-            if not parent.startswith(f"{first.rstrip('/')}/"):
-                leftovers.add("link", parent)
-            continue
-        for name in (name for name in (*folders, *names) if not _is_utf8(name)):
-            leftovers.add("encoding", f"{parent}/{name}")
-        folders[:] = sorted(name for name in folders if _is_utf8(name) and not is_hidden(name))
-        yield parent, folders, sorted(name for name in names if _is_utf8(name) and not is_hidden(name))
-
-
-def _is_utf8(name: str) -> bool:
-    """Say whether a name can be written as text; Linux takes any bytes for names."""
-    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)
-
-
-def _remote_folders(root: str) -> Iterator[Folder]:
-    system, place = fsspec.core.url_to_fs(root)
-    below = [path for path in system.find(place) if not is_hidden(path[len(place) :])]
-    split = sorted(path.rsplit("/", 1) for path in below)
-    for folder, files in groupby(split, key=lambda parts: parts[0]):
-        yield system.unstrip_protocol(folder), (), [name for _, name in files]

@@ -8,12 +8,11 @@ beside the parts is counted and told. Standard library and fsspec.
 import os
 from typing import Literal, NamedTuple
 
-import fsspec
-
 from flexivid.data.lists.split_names import SPLITS, resembles_split, split_of
 from flexivid.data.sources.folders import find_videos, is_metadata, is_video
+from flexivid.data.sources.listing import Listing
 from flexivid.data.sources.shards import is_shards, shard_rows
-from flexivid.runtime.paths import is_hidden, is_remote, resolve
+from flexivid.runtime.paths import resolve
 
 Layout = Literal["auto", "splits", "classes", "flat"]
 LAYOUTS = ("auto", "splits", "classes", "flat")
@@ -74,12 +73,13 @@ def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
     return Collection(resolve(given.root), given.layout)
 
 
-def find_parts(folder: str, layout: Layout = "auto") -> Parts:
+def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
     """Tell the folders of a collection that are its parts.
 
     Args:
         folder: The root, resolved.
         layout: See ``Collection``.
+        listing: What has been listed before.
 
     Raises:
         ValueError: If the names of the folders can be read in two ways, or if there is nothing to train on.
@@ -93,16 +93,17 @@ def find_parts(folder: str, layout: Layout = "auto") -> Parts:
     """
     if layout in ("classes", "flat"):
         return Parts(folder, None)
-    folders, num_loose, metadata = _look(folder)
+    listing = Listing() if listing is None else listing
+    folders, num_loose, metadata = _look(folder, listing)
     means = split_of if layout == "auto" else resembles_split
     parts: dict[str, list[str]] = {}
     for name in folders:
         parts.setdefault(means(name) or "", []).append(name)
-    others = _Beside(folder, parts.pop("", []), num_loose)
+    others = _Beside(folder, parts.pop("", []), num_loose, listing)
     if not parts:
         _refuse_resemblance(folder, folders, layout)
         return Parts(folder, None)
-    chosen = {part: _only(folder, part, names) for part, names in parts.items()}
+    chosen = {part: _only(folder, part, names, listing) for part, names in parts.items()}
     held_out = next((chosen[part] for part in SPLITS if part in chosen), None)
     if "train" not in chosen:
         raise ValueError(
@@ -113,8 +114,8 @@ def find_parts(folder: str, layout: Layout = "auto") -> Parts:
         raise ValueError(others.ambiguity(chosen["train"]))
     unused = [name for part, name in chosen.items() if part != "train" and name != held_out]
     notes = [
-        f"got {name}/ beside {held_out}/ in {folder}, with {_count(folder, name)} videos, which are left out: one part "
-        f"is held out; name {folder}/{name} itself to read it"
+        f"got {name}/ beside {held_out}/ in {folder}, with {_count(folder, name, listing)} videos, which are left out: "
+        f"one part is held out; name {folder}/{name} itself to read it"
         for name in unused
     ]
     held_out_folder = None if held_out is None else f"{folder}/{held_out}"
@@ -124,13 +125,13 @@ def find_parts(folder: str, layout: Layout = "auto") -> Parts:
 class _Beside:
     """The folders and videos beside the parts; counted when they are asked for, since a store may be large."""
 
-    def __init__(self, folder: str, names: list[str], num_loose: int) -> None:
-        self._folder, self._names, self._num_loose = folder, names, num_loose
+    def __init__(self, folder: str, names: list[str], num_loose: int, listing: Listing) -> None:
+        self._folder, self._names, self._num_loose, self._listing = folder, names, num_loose, listing
         self._counts: dict[str, int] | None = None
 
     def count(self) -> int:
         if self._counts is None:
-            counts = {name: _count(self._folder, name) for name in self._names}
+            counts = {name: _count(self._folder, name, self._listing) for name in self._names}
             self._counts = {name: count for name, count in counts.items() if count}
         return sum(self._counts.values()) + self._num_loose
 
@@ -194,36 +195,31 @@ def refuse_deep_parts(folder: str, parents: set[str]) -> None:
         )
 
 
-def _look(folder: str) -> tuple[list[str], int, tuple[str, ...]]:
+def _look(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...]]:
     """Return the sub-folders of a folder, sorted, how many videos and tars lie in it itself, and its metadata."""
     try:
-        if is_remote(folder):
-            system, place = fsspec.core.url_to_fs(folder)
-            entries = [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry["type"]) for entry in system.ls(place)]
-        else:
-            with os.scandir(folder) as found:
-                entries = [(entry.name, "directory" if entry.is_dir() else "file") for entry in found]
+        _, folders, files, _ = listing.folder(folder)
     except (OSError, KeyError):
         return [], 0, ()  # whoever lists the videos says what is wrong
-    seen = [(name, kind) for name, kind in entries if not is_hidden(name)]
-    files = sorted(name for name, kind in seen if kind != "directory")
     metadata = tuple(f"{folder}/{name}" for name in files if is_metadata(name))
-    return sorted(name for name, kind in seen if kind == "directory"), sum(map(_is_footage, files)), metadata
+    return folders, sum(map(_is_footage, files)), metadata
 
 
 def _is_footage(name: str) -> bool:
     return is_video(name) or name.lower().endswith(".tar")
 
 
-def _count(folder: str, name: str) -> int:
+def _count(folder: str, name: str, listing: Listing) -> int:
     """Return how many videos lie in a sub-folder, which may be shards."""
     path = f"{folder}/{name}"
-    return sum(1 for _ in shard_rows(path)) if is_shards(path) else len(find_videos(path).paths)
+    if is_shards(path, listing):
+        return sum(1 for _ in shard_rows(path, listing=listing))
+    return len(find_videos(path, listing).paths)
 
 
-def _only(folder: str, part: str, names: list[str]) -> str:
+def _only(folder: str, part: str, names: list[str], listing: Listing) -> str:
     """Return the one folder for a part; empty ones do not count where there are several."""
-    full = names if len(names) == 1 else [name for name in names if _count(folder, name)]
+    full = names if len(names) == 1 else [name for name in names if _count(folder, name, listing)]
     if len(full) > 1:
         raise ValueError(
             f"got {' and '.join(full)} in {folder}, which all mean {part}; expected one folder for each part; merge or "

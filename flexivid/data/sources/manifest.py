@@ -11,7 +11,6 @@ of them are numbers. Otherwise there are no classes and every label is -1. The c
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,32 +22,45 @@ from flexivid.data.sources.folder_manifest import read_folder
 from flexivid.data.sources.folders import find_videos
 from flexivid.data.sources.layout import SETTING, Collection, Layout, collection_of, find_parts
 from flexivid.data.sources.leftovers import LeftOutWarning
+from flexivid.data.sources.listing import Listing
 from flexivid.data.sources.manifest_rows import Items, Manifest, VideoItem, read_caption, rows_of, text_beside
 from flexivid.runtime.paths import is_remote, resolve
 from flexivid.runtime.printable import printable
 
-__all__ = ["Items", "LeftOutWarning", "Manifest", "Manifests", "VideoItem", "find_splits", "read_caption"]
+__all__ = ["Items", "LeftOutWarning", "Manifest", "Manifests", "VideoItem", "read_caption"]
 __all__ += ["read_manifests", "scan", "text_beside"]
 
 
 class Manifests(NamedTuple):
-    """What to train on, and what is held out, if anything is; classes have the same numbers in both.
+    """A collection that has been listed: made once in a run, and passed on in place of its root.
 
-    >>> Manifests(Manifest.of([]), None).held_out is None
-    True
+    Args:
+        train: The videos to train on.
+        held_out: The held-out ones, if there are any; classes have the same numbers in both.
+        root: Where the collection is, for messages.
+
+    >>> str(Manifests(Manifest.of([]), None, "videos"))
+    'videos'
     """
 
     train: Manifest
     held_out: Manifest | None
+    root: str = ""
+
+    def __str__(self) -> str:
+        return self.root
 
 
-def read_manifests(root: str | os.PathLike[str] | Collection) -> Manifests:
+Listed = str | os.PathLike[str] | Collection | Manifests  # a collection, listed already or to be listed
+
+
+def read_manifests(root: Listed) -> Manifests:
     r"""Find the videos of a data set, wherever it is and however it is kept.
 
     Args:
         root: A folder, with or without training and held-out folders in it (see ``layout``); a list (see ``tables``),
             whose column ``split`` is honoured; a folder or a train list of UCF101; or a url of these. A ``Collection``
-            also says how folders are read.
+            also says how folders are read; ``Manifests`` are returned as they are.
 
     Raises:
         FileNotFoundError: If there is nothing.
@@ -61,6 +73,8 @@ def read_manifests(root: str | os.PathLike[str] | Collection) -> Manifests:
     >>> manifests.train.items[0].label, manifests.held_out.items[0].label, manifests.train.class_names
     (1, 0, ('waves', 'wind'))
     """
+    if isinstance(root, Manifests):
+        return root
     collection = collection_of(root)
     place, layout = collection
     if is_table(place) and not os.path.isdir(place):
@@ -72,8 +86,9 @@ def read_manifests(root: str | os.PathLike[str] | Collection) -> Manifests:
         manifests = _by_split(table, place, class_names, notes=_unlisted(table, place))
     else:
         manifests = _read_folders(collection)
-    _tell(note for part in manifests if part is not None for note in part.notes)
-    return manifests
+    for part in manifests[:2]:
+        _tell(() if part is None else part.notes)
+    return manifests._replace(root=place)
 
 
 def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> Manifest:
@@ -92,6 +107,7 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
         ValueError: If it is a file, holds no video, or holds a class that ``class_names`` lacks.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> root = Path(tempfile.mkdtemp())
     >>> for name in ("wind/a.MP4", "waves/b.webm", "waves/.c.mp4", "waves/notes.md"):
     ...     (root / name).parent.mkdir(exist_ok=True)
@@ -104,23 +120,6 @@ def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = No
     return manifest
 
 
-def find_splits(root: str | os.PathLike[str]) -> tuple[Path, Path | None]:
-    """Return the folder to train on and the held-out folder, if there is one (see ``layout.find_parts``).
-
-    Raises:
-        ValueError: If there is a held-out folder but no training folder: it would be trained on.
-
-    >>> import tempfile
-    >>> root = Path(tempfile.mkdtemp())
-    >>> for split in ("train", "val"):
-    ...     (root / split).mkdir()
-    >>> [folder.name for folder in find_splits(root)]
-    ['train', 'val']
-    """
-    parts = find_parts(resolve(root))
-    return Path(parts.train), None if parts.held_out is None else Path(parts.held_out)
-
-
 def _tell(notes: Iterable[str]) -> None:
     for note in dict.fromkeys(notes):
         warnings.warn(printable(note), LeftOutWarning, stacklevel=1)  # from one place: once a run
@@ -128,16 +127,18 @@ def _tell(notes: Iterable[str]) -> None:
 
 def _read_folders(collection: Collection) -> Manifests:
     place, layout = collection
-    parts = find_parts(place, layout)
+    listing = Listing()
+    parts = find_parts(place, layout, listing)
     inner: Layout = "auto" if layout == "splits" else layout
     if parts.train == place:
-        manifest, split = read_folder(place, layout=inner, is_root=True)
+        manifest, split = read_folder(place, layout=inner, is_root=True, listing=listing)
         return Manifests(manifest, None) if split is None else _parted(manifest, split)
-    train, _ = read_folder(parts.train, layout=inner, above=parts.metadata)
+    train, _ = read_folder(parts.train, layout=inner, above=parts.metadata, listing=listing)
     train = Manifest(train.table, train.class_names, train.root, parts.notes + train.notes)
     if parts.held_out is None:
         return Manifests(train, None)
-    return Manifests(train, read_folder(parts.held_out, class_names=train.class_names, above=parts.metadata)[0])
+    names, above = train.class_names, parts.metadata
+    return Manifests(train, read_folder(parts.held_out, class_names=names, above=above, listing=listing)[0])
 
 
 def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.sources.listing import Listing
 from flexivid.data.sources.tars import is_tar, tar_rows, tars_in
 from flexivid.data.storage.byte_range import ByteRange, ShardRow, read_range
 from flexivid.runtime.paths import is_remote, resolve
@@ -30,22 +31,29 @@ CLASSES = "classes.json"
 NUM_LEAVES = 3  # of a sample: JSON record, facts, video
 
 
-def is_shards(url: str | os.PathLike[str]) -> bool:
+def is_shards(url: str | os.PathLike[str], listing: Listing | None = None) -> bool:
     """Say whether a folder or address holds shards: a litdata store, a tar, or a folder or pattern of tars.
+
+    Args:
+        url: Folder, tar or pattern.
+        listing: What has been listed before.
 
     >>> is_shards("films-{0000..0099}.tar"), is_shards("nowhere")
     (True, False)
     """
     name = resolve(url)
-    return is_tar(name) or _is_store(name) or bool(tars_in(name))
+    return is_tar(name) or _is_store(name) or bool(tars_in(name, listing))
 
 
-def shard_rows(url: str | os.PathLike[str], leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
+def shard_rows(
+    url: str | os.PathLike[str], leftovers: Leftovers | None = None, listing: Listing | None = None
+) -> Iterator[ShardRow]:
     """List a store, in the order in which it is stored; neighbours lie in the same shard.
 
     Args:
         url: What ``is_shards`` accepts.
         leftovers: Counts what tars hold besides.
+        listing: What has been listed before.
 
     Raises:
         ValueError: If there is no store, or one of another form.
@@ -57,9 +65,10 @@ def shard_rows(url: str | os.PathLike[str], leftovers: Leftovers | None = None) 
     got nowhere, which holds no shard
     """
     name = resolve(url)
-    if not is_shards(name):
+    listing = Listing() if listing is None else listing
+    if not is_shards(name, listing):
         raise ValueError(f"got {name}, which holds no shards; expected {INDEX} or *.tar there; correct the path")
-    tars = tars_in(name)
+    tars = tars_in(name, listing)
     if is_tar(name) or tars:
         for tar in tars:
             yield from tar_rows(tar, leftovers)

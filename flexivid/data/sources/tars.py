@@ -18,6 +18,7 @@ from flexivid.data.lists.cells import captions_of, class_number, word_of
 from flexivid.data.lists.text import decode
 from flexivid.data.sources.folders import TEXTS
 from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.sources.listing import Listing
 from flexivid.data.storage.byte_range import ByteRange, ShardRow, open_binary, remote
 from flexivid.data.storage.video_names import EXTENSIONS
 from flexivid.runtime.paths import is_hidden, is_remote, resolve
@@ -37,8 +38,12 @@ def is_tar(url: str) -> bool:
     return url.lower().endswith(".tar") and not os.path.isdir(url)
 
 
-def tars_in(url: str) -> list[str]:
+def tars_in(url: str, listing: Listing | None = None) -> list[str]:
     """Return the tars that a folder, a tar, or a pattern (``*``, ``?``, ``{0000..0099}``) stands for, sorted.
+
+    Args:
+        url: Folder, tar or pattern.
+        listing: What has been listed before.
 
     Raises:
         ValueError: If a pattern fits no file.
@@ -48,7 +53,7 @@ def tars_in(url: str) -> list[str]:
     """
     url = resolve(url)
     if not is_tar(url):
-        return _in_folder(url)
+        return _in_folder(url, Listing() if listing is None else listing)
     literal = _literal(url)
     pattern = url[len(literal) :]
     braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
@@ -167,14 +172,12 @@ def _open(tar: str) -> Any:
     return open_binary(tar)
 
 
-def _in_folder(folder: str) -> list[str]:
-    if is_remote(folder):
-        return _glob(f"{folder}/*.tar")
+def _in_folder(folder: str, listing: Listing) -> list[str]:
     try:
-        names = sorted(name for name in os.listdir(folder) if is_tar(name) and not is_hidden(name))
-    except OSError:
+        names = listing.folder(folder).files
+    except (OSError, KeyError):
         return []
-    return [path for name in names if os.path.isfile(path := os.path.join(folder, name))]
+    return [f"{folder}/{name}" for name in names if name.lower().endswith(".tar")]
 
 
 def _literal(pattern: str) -> str:

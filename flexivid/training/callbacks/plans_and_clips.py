@@ -76,5 +76,5 @@ def training_clips(
     settings = clip_settings(data.settings._asdict(), (data.settings.num_frames, *data.settings.size))
     split = "held_out" if reference == "val" else "train"
     held_out_from = num_clips if reference == "auto" else None
-    clips = find_clips(data.collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
+    clips = find_clips(data.manifests, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
     return ClipFeatures(extractor, clips, batch_size=batch_size, num_workers=max(1, num_cores() // trainer.world_size))
