@@ -14,7 +14,7 @@ from flexivid.media.write import write_video
 from flexivid.train import main
 from flexivid.training.autoencoder.module import AutoencoderTraining, psnr
 from flexivid.training.autoencoder.perceptual import PerceptualDistance
-from flexivid.training.recipes import is_autoencoder, is_distillation
+from flexivid.training.command_lines import is_autoencoder, is_distillation
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "autoencoder.yaml"
 SMALL = ("--model.autoencoder.width", 24, "--model.autoencoder.depth", 1, "--model.autoencoder.channels", 8)
