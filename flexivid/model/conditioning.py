@@ -9,8 +9,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flexivid.model.text import Text, TextKeys
+
 TIME_FEATURES = 256  # as in DiT
 TIME_SCALE = 1000.0  # times in [0, 1] reach the sinusoids as the customary 0..1000
+
+
+class Frames(NamedTuple):
+    """Frames of the video that are given.
+
+    Args:
+        latent: Clean latent, (b, c, t, h, w); counts where the mask is 1.
+        mask: 1 for given cells, 0 elsewhere, (b, 1, t, h, w).
+    """
+
+    latent: Tensor
+    mask: Tensor
+
+    def channels(self) -> Tensor:
+        """What stands beside the noisy latent: (b, c + 1, t, h, w)."""
+        return torch.cat((torch.where(self.mask > 0, self.latent, 0), self.mask.to(self.latent.dtype)), dim=1)
+
+    def split(self, samples: int) -> list[Frames]:
+        """Shares of the batch, in order."""
+        return [Frames(*pair) for pair in zip(self.latent.split(samples), self.mask.split(samples), strict=True)]
 
 
 class Condition(NamedTuple):
@@ -18,9 +40,18 @@ class Condition(NamedTuple):
 
     Args:
         label: Classes, int64 (b,); the value ``num_classes`` is the null class. ``None`` = null class for all.
+        text: Captions, as features of a text encoder or as the network has read them; ``None`` = null text for all.
+        frames: Given frames; ``None`` = none.
     """
 
     label: Tensor | None = None
+    text: Text | TextKeys | None = None
+    frames: Frames | None = None
+
+    def split(self, samples: int, shares: int) -> list[Condition]:
+        """Equal shares of a batch, in order."""
+        parts = [[None] * shares if part is None else list(part.split(samples)) for part in self]
+        return [Condition(*share) for share in zip(*parts, strict=True)]
 
 
 def time_features(time: Tensor) -> Tensor:
@@ -61,9 +92,8 @@ class Conditioning(nn.Module):
         nn.init.zeros_(self.time_in.bias)
         nn.init.normal_(self.label.weight, std=0.5)  # with DiT's 0.02 a short training never gets to see the class
 
-    def forward(self, time: Tensor, condition: Condition | None, mode_index: int) -> Tensor:
-        """(b,) times in [0, 1] and a condition -> (b, d)."""
-        label = None if condition is None else condition.label
+    def forward(self, time: Tensor, label: Tensor | None, mode_index: int) -> Tensor:
+        """(b,) times in [0, 1] and classes -> (b, d)."""
         if label is None:
             label = torch.full_like(time, self.num_classes, dtype=torch.long)
         embedded = self.time_out(F.silu(self.time_in(time_features(time).to(self.time_in.weight.dtype))))
