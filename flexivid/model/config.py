@@ -54,7 +54,7 @@ class FlexiDiTConfig:
         output_conv: Add a small convolution over the output, which can smooth the borders between patches. It costs the
             same in all modes, so large patches become dearer.
         text_channels: Features of the text encoder whose texts the network attends to in every block; 0 = no text.
-        given_frames: Show the network given frames (first, last, any): their latents and a mask, in more input channels.
+        given_frames: Show the network given frames (first, last, any) and a mask, in more input channels.
 
     Raises:
         ValueError: If the numbers do not fit together, or a field is of another type; the message names it. Numbers and
