@@ -36,16 +36,23 @@ class NetworkShape(Protocol):
     def modes(self) -> tuple: ...
     @property
     def output_conv(self) -> bool: ...
+    @property
+    def text_channels(self) -> int: ...
+    @property
+    def embedded_channels(self) -> int: ...
     def mode(self, mode: str | PatchMode | None) -> PatchMode: ...
 
 
-def macs(config: NetworkShape, size: tuple[int, int, int], mode: str | PatchMode | None = None) -> int:
-    """MACs of one forward pass of one sample.
+def macs(
+    config: NetworkShape, size: tuple[int, int, int], mode: str | PatchMode | None = None, *, text_tokens: int = 0
+) -> int:
+    """MACs of one forward pass of one sample whose text has been read, see :func:`text_macs`.
 
     Args:
         config: Shape of the network, e.g. a ``FlexiDiTConfig``.
         size: Latent size (t, h, w); sides that the mode does not divide are padded, and the padding is paid for.
         mode: Patch mode; ``None`` = native.
+        text_tokens: Tokens of the text that video tokens attend to, padding included. Means nothing without text.
 
     Raises:
         ValueError: If the network does not have the mode.
@@ -62,11 +69,34 @@ def macs(config: NetworkShape, size: tuple[int, int, int], mode: str | PatchMode
     patch = config.mode(mode)
     grid = grid_of(size, patch)
     n, d = grid.volume, config.width
-    embed = n * patch.volume * config.in_channels * d
+    embed = n * patch.volume * config.embedded_channels * d
     out = n * patch.volume * (config.out_channels or config.in_channels) * d + 2 * d * d  # with its modulation
     condition = TIME_FEATURES * d + d * d
     linears = n * (4 * d * d + 2 * d * config.hidden) + 6 * d * d  # qkv, out, feed-forward; modulation
-    return embed + condition + config.depth * linears + _attention(config, grid) + out + _output_conv(config, size)
+    blocks = config.depth * linears + _attention(config, grid) + _cross_attention(config, n, text_tokens)
+    return embed + condition + blocks + out + _output_conv(config, size)
+
+
+def text_macs(config: NetworkShape, text_tokens: int) -> int:
+    """MACs of reading the text of one sample: its projection, and keys and values of all blocks. Once a sample.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> text_macs(FlexiDiTConfig(width=64, depth=2, num_heads=2, text_channels=32), 10)
+        241664
+    """
+    if not config.text_channels:
+        return 0
+    d = config.width
+    return text_tokens * (config.text_channels * d + d * d) + config.depth * 2 * (text_tokens + 1) * d * d
+
+
+def _cross_attention(config: NetworkShape, tokens: int, text_tokens: int) -> int:
+    """Queries, output, scores and weighted sums; the null token stands before every text."""
+    if not config.text_channels:
+        return 0
+    d = config.width
+    return config.depth * (2 * tokens * d * d + 2 * d * tokens * (text_tokens + 1))
 
 
 def _attention(config: NetworkShape, grid: tuple[int, int, int]) -> int:

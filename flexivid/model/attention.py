@@ -57,33 +57,39 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return _Rotate.apply(x, cos, sin)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "sdpa") -> Tensor:
-    """Softmax attention, (b, n, k, e) three times -> (b, n, k, e).
+def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "sdpa", *, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention, (b, n, k, e) and twice (b, m, k, e) -> (b, n, k, e).
 
     Args:
-        q: Queries, cast to the dtype of ``v``. Likewise ``k`` keys and ``v`` values.
+        q: Queries, cast to the dtype of ``v``.
+        k: Keys, cast likewise.
+        v: Values.
         backend: ``sdpa`` or ``xformers``; xformers falls back with one warning where it has no operator.
+        mask: True for keys that may be attended to, bool (b, m); at least one a sample. ``None`` = all. Always by SDPA.
     """
     q, k = q.to(v.dtype), k.to(v.dtype)  # on GPUs, norms under autocast answer in float32
-    if backend == "xformers" and _xformers_operator(q.device.type):
+    if backend == "xformers" and mask is None and _xformers_operator(q.device.type):
         return _xformers_operator(q.device.type)(q, k, v)
-    if _prefers_bmm(q):
-        return _bmm_attention(q, k, v)
+    if _prefers_bmm(q, k):
+        return _bmm_attention(q, k, v, mask)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    visible = None if mask is None else mask[:, None, None]  # b 1 1 m
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(1, 2)
 
 
-def _prefers_bmm(q: Tensor) -> bool:
+def _prefers_bmm(q: Tensor, k: Tensor) -> bool:
     """On CPUs, bf16 matrix products are 5-10x faster than float32 and SDPA's kernel does not use them (docs/LOG.md)."""
     b, n, heads, _ = q.shape
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and b * heads * n * n * 2 <= BMM_LIMIT_BYTES
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and b * heads * n * k.shape[1] * 2 <= BMM_LIMIT_BYTES
 
 
-def _bmm_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _bmm_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     b, n, heads, e = q.shape
-    q, k, v = (x.transpose(1, 2).reshape(b * heads, n, e) for x in (q, k, v))
-    scores = torch.softmax(torch.bmm(q * e**-0.5, k.transpose(1, 2)), dim=-1)  # (b k) n n
-    return torch.bmm(scores, v).view(b, heads, n, e).transpose(1, 2)
+    q, k, v = (x.transpose(1, 2).reshape(b * heads, -1, e) for x in (q, k, v))
+    scores = torch.bmm(q * e**-0.5, k.transpose(1, 2))  # (b k) n m
+    if mask is not None:
+        scores = scores.masked_fill(~mask.repeat_interleave(heads, 0)[:, None], -torch.inf)
+    return torch.bmm(torch.softmax(scores, dim=-1), v).view(b, heads, n, e).transpose(1, 2)
 
 
 def packed_operator(v: Tensor, backend: str) -> PackedAttention | None:

@@ -1,8 +1,13 @@
-"""What the network is told beside the latent: time, class, mode. One vector (b, d) that steers every block."""
+"""What the network is told beside the latent: time, class, mode as one vector, text as keys and values, given frames.
+
+Text shapes: l tokens, f features of the encoder, k heads, e head dim. Keys and values do not depend on the time or the
+patch mode, so a sampler computes them once a sample (``FlexiDiT.prepare``), not once a step.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,14 +18,161 @@ TIME_FEATURES = 256  # as in DiT
 TIME_SCALE = 1000.0  # times in [0, 1] reach the sinusoids as the customary 0..1000
 
 
+class Text(NamedTuple):
+    """What a text encoder makes of one caption a sample.
+
+    Args:
+        features: (b, l, f).
+        mask: True for tokens of the caption, False for padding, bool (b, l); ``None`` = no padding. A sample
+            without any token has the null text.
+    """
+
+    features: Tensor
+    mask: Tensor | None = None
+
+    def split(self, samples: int) -> list[Text]:
+        """Shares of the batch, in order."""
+        masks = [None] * -(-len(self.features) // samples) if self.mask is None else self.mask.split(samples)
+        return [Text(*pair) for pair in zip(self.features.split(samples), masks, strict=True)]
+
+
+class TextKeys(NamedTuple):
+    """A text that the network has read.
+
+    Args:
+        pooled: Mean of the caption, which adds to the time, (b, d).
+        keys: One for each block, (b, l + 1, k, e). Likewise ``values``.
+        mask: True for tokens that may be attended to, bool (b, l + 1).
+    """
+
+    pooled: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor
+
+    def split(self, samples: int) -> list[TextKeys]:
+        """Shares of the batch, in order."""
+        keys = zip(*(key.split(samples) for key in self.keys), strict=True)
+        values = zip(*(value.split(samples) for value in self.values), strict=True)
+        parts = zip(self.pooled.split(samples), keys, values, self.mask.split(samples), strict=True)
+        return [TextKeys(*part) for part in parts]
+
+    def block(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and mask for a block."""
+        return self.keys[index], self.values[index], self.mask
+
+
+def join_texts(texts: Sequence[TextKeys]) -> TextKeys:
+    """Several batches as one; shorter texts are padded with tokens that nobody attends to."""
+    longest = max(text.mask.shape[1] for text in texts)
+    padded = [_pad(text, longest - text.mask.shape[1]) for text in texts]
+    return TextKeys(
+        torch.cat([text.pooled for text in padded]),
+        tuple(torch.cat(keys) for keys in zip(*(text.keys for text in padded), strict=True)),
+        tuple(torch.cat(values) for values in zip(*(text.values for text in padded), strict=True)),
+        torch.cat([text.mask for text in padded]),
+    )
+
+
+def _pad(text: TextKeys, count: int) -> TextKeys:
+    if not count:
+        return text
+    keys, values = (tuple(F.pad(x, (0, 0, 0, 0, 0, count)) for x in part) for part in (text.keys, text.values))
+    return TextKeys(text.pooled, keys, values, F.pad(text.mask, (0, count)))
+
+
+class TextProjection(nn.Module):
+    """Features of the encoder -> tokens of the network's width.
+
+    A learned null token stands before every caption and is always attended to: without a caption it is seen alone.
+
+    Args:
+        channels: Features f of the encoder.
+        width: Width d.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.norm = nn.LayerNorm(channels, bias=False)  # encoders differ in scale by orders of magnitude
+        self.project_in = nn.Linear(channels, width)
+        self.project_out = nn.Linear(width, width)
+        self.null = nn.Parameter(torch.randn(width))
+        for linear in (self.project_in, self.project_out):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, text: Text | None, batch: int) -> tuple[Tensor, Tensor]:
+        """-> tokens (b, l + 1, d) and their mask, bool (b, l + 1).
+
+        Raises:
+            ValueError: If the features or the mask have another shape.
+        """
+        null = self.null.expand(batch, 1, -1)  # b 1 d
+        seen = torch.ones(batch, 1, dtype=torch.bool, device=self.null.device)
+        if text is None:
+            return null, seen
+        features, mask = text
+        if features.ndim != 3 or len(features) != batch or features.shape[2] != self.channels:
+            raise ValueError(
+                f"got text features of shape {tuple(features.shape)}; expected ({batch}, l, {self.channels});"
+                " encode one text a sample with the encoder of the training"
+            )
+        if mask is None:
+            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        elif mask.shape != features.shape[:2]:
+            raise ValueError(
+                f"got a text mask of shape {tuple(mask.shape)}; expected {tuple(features.shape[:2])}; give one value"
+                " a token"
+            )
+        features = features.masked_fill(~mask[..., None].bool(), 0)  # padding may hold anything, NaN included
+        tokens = self.project_out(F.gelu(self.project_in(self.norm(features.to(self.norm.weight.dtype)))))  # b l d
+        return torch.cat((null.to(tokens.dtype), tokens), dim=1), torch.cat((seen, mask.bool()), dim=1)
+
+
+def pool(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens of the captions, without the null token; 0 where there are none: (b, l + 1, d) -> (b, d)."""
+    weight = mask[:, 1:, None].to(tokens.dtype)
+    return (tokens[:, 1:] * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+class Frames(NamedTuple):
+    """Frames of the video that are given.
+
+    Args:
+        latent: Clean latent, (b, c, t, h, w); counts where the mask is 1.
+        mask: 1 for given cells, 0 elsewhere, (b, 1, t, h, w).
+    """
+
+    latent: Tensor
+    mask: Tensor
+
+    def channels(self) -> Tensor:
+        """What stands beside the noisy latent: (b, c + 1, t, h, w)."""
+        return torch.cat((torch.where(self.mask > 0, self.latent, 0), self.mask.to(self.latent.dtype)), dim=1)
+
+    def split(self, samples: int) -> list[Frames]:
+        """Shares of the batch, in order."""
+        return [Frames(*pair) for pair in zip(self.latent.split(samples), self.mask.split(samples), strict=True)]
+
+
 class Condition(NamedTuple):
     """What a sample should show.
 
     Args:
         label: Classes, int64 (b,); the value ``num_classes`` is the null class. ``None`` = null class for all.
+        text: Captions, as features of a text encoder or as the network has read them; ``None`` = null text for all.
+        frames: Given frames; ``None`` = none.
     """
 
     label: Tensor | None = None
+    text: Text | TextKeys | None = None
+    frames: Frames | None = None
+
+    def split(self, samples: int, shares: int) -> list[Condition]:
+        """Equal shares of a batch, in order."""
+        parts = [[None] * shares if part is None else list(part.split(samples)) for part in self]
+        return [Condition(*share) for share in zip(*parts, strict=True)]
 
 
 def time_features(time: Tensor) -> Tensor:
@@ -61,9 +213,8 @@ class Conditioning(nn.Module):
         nn.init.zeros_(self.time_in.bias)
         nn.init.normal_(self.label.weight, std=0.5)  # with DiT's 0.02 a short training never gets to see the class
 
-    def forward(self, time: Tensor, condition: Condition | None, mode_index: int) -> Tensor:
-        """(b,) times in [0, 1] and a condition -> (b, d)."""
-        label = None if condition is None else condition.label
+    def forward(self, time: Tensor, label: Tensor | None, mode_index: int) -> Tensor:
+        """(b,) times in [0, 1] and classes -> (b, d)."""
         if label is None:
             label = torch.full_like(time, self.num_classes, dtype=torch.long)
         embedded = self.time_out(F.silu(self.time_in(time_features(time).to(self.time_in.weight.dtype))))

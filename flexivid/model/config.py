@@ -24,9 +24,12 @@ CHOICES = {
     "attention_backend": ("sdpa", "xformers"),
     "resize": ("area", "bilinear"),
 }
+ABSENT = {"num_classes": "classes", "text_channels": "text"}  # what 0 of a field means
 BEFORE: dict[str, Any] = {
     "resize": "bilinear",
     "output_conv": False,
+    "text_channels": 0,
+    "given_frames": False,
 }  # what configs mean that were written before a field was there
 
 
@@ -50,6 +53,8 @@ class FlexiDiTConfig:
             models saved before there was a choice. Without such sides it makes no difference and reads ``area``.
         output_conv: Add a small convolution over the output, which can smooth the borders between patches. It costs the
             same in all modes, so large patches become dearer.
+        text_channels: Features of the text encoder whose texts the network attends to in every block; 0 = no text.
+        given_frames: Show the network given frames (first, last, any) and a mask, in more input channels.
 
     Raises:
         ValueError: If the numbers do not fit together, or a field is of another type; the message names it. Numbers and
@@ -74,6 +79,8 @@ class FlexiDiTConfig:
     gradient_checkpointing: bool = False
     resize: Literal["area", "bilinear"] = "area"
     output_conv: bool = False
+    text_channels: int = 0
+    given_frames: bool = False
 
     def __post_init__(self) -> None:
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
@@ -124,6 +131,11 @@ class FlexiDiTConfig:
         return self.width // self.num_heads
 
     @property
+    def embedded_channels(self) -> int:
+        """Channels that the patch embedding reads: the noisy latent, the given frames and their mask."""
+        return 2 * self.in_channels + 1 if self.given_frames else self.in_channels
+
+    @property
     def hidden(self) -> int:
         """Width inside the feed-forward."""
         return int(self.width * self.mlp_ratio)
@@ -148,10 +160,10 @@ class FlexiDiTConfig:
         return any(shrinks_far(old, new) for mode in modes for old, new in zip(largest, mode, strict=True))
 
     def _check(self) -> None:
-        for name in ("width", "depth", "num_heads", "in_channels", "out_channels", "num_classes"):
-            value, least = whole_number(getattr(self, name)), int(name != "num_classes")
+        for name in ("width", "depth", "num_heads", "in_channels", "out_channels", *ABSENT):
+            value, least = whole_number(getattr(self, name)), int(name not in ABSENT)
             if value is None or value < least:
-                none = "; use 0 for no classes" if name == "num_classes" else f"; change {name}"
+                none = f"; use 0 for no {ABSENT[name]}" if name in ABSENT else f"; change {name}"
                 raise ValueError(f"got {name}={getattr(self, name)!r}; expected a whole number >= {least}{none}")
         self._check_types()
         if not self.modes or len(set(self.modes)) != len(self.modes):
@@ -172,7 +184,7 @@ class FlexiDiTConfig:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 raise ValueError(f"got {name}={value!r}; expected {' or '.join(known)}; choose one")
-        for name in ("gradient_checkpointing", "output_conv"):
+        for name in ("gradient_checkpointing", "output_conv", "given_frames"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"got {name}={getattr(self, name)!r}; expected True or False; change {name}")
         ratio = self.mlp_ratio

@@ -6,7 +6,9 @@ diffusion: what the output means (noise, velocity, clean video) is the process's
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, part_from
-from flexivid.model.conditioning import Condition, Conditioning
+from flexivid.model.conditioning import Condition, Conditioning, Frames, Text, TextKeys, TextProjection, pool
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.formats import read_model, write_model
 from flexivid.model.recipe import Recipe
@@ -79,9 +81,10 @@ class FlexiDiT(nn.Module):
         self.recipe = Recipe()
         self.stand_ins: tuple[FlexiDiT, ...] = ()  # a tuple: no part of the module tree
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
-        self.embed = FlexiPatchEmbed(config.in_channels, config.width, modes, resize=config.resize)
+        self.embed = FlexiPatchEmbed(config.embedded_channels, config.width, modes, resize=config.resize)
         self.mode_embedding = nn.Parameter(torch.zeros(len(modes), config.width))
         self.conditioning = Conditioning(config.width, config.num_classes, len(modes))
+        self.text = TextProjection(config.text_channels, config.width) if config.text_channels else None
         axes = ("space", "time") if config.attention == "factorised" else ("joint",)
         self.blocks = nn.ModuleList(Block(config, axes[i % len(axes)]) for i in range(config.depth))
         self.out_modulation = nn.Linear(config.width, 2 * config.width)
@@ -137,7 +140,7 @@ class FlexiDiT(nn.Module):
         Args:
             x: Noisy latent, (b, c, t, h, w), any size.
             time: Times, (b,), 0 = data, 1 = noise.
-            condition: What to show; ``None`` is the null class.
+            condition: What to show; ``None`` is the null class, the null text and no given frames.
             mode: Patch mode, ``"2x4x4"`` or :class:`PatchMode`; ``None`` is the native one; :class:`Packed` several,
                 each for an equal share of the batch.
 
@@ -157,56 +160,93 @@ class FlexiDiT(nn.Module):
         size = Size3(*x.shape[2:])
         if isinstance(mode, Packed):
             return self._packed(x, time, condition, mode)
-        patch = self.config.mode(mode)
-        h, tokens = self._embed(x, patch)  # b n d
+        patch, condition = self.config.mode(mode), self.prepare(condition or Condition(), len(x))
+        h, tokens = self._embed(x, condition, patch)  # b n d
         steering = self._steer(time, condition, patch)  # b d
-        h = self._run(h, steering, tokens)  # b n d
+        h = self._run(h, steering, tokens, condition.text)  # b n d
         return self._unembed(h, patch, size)  # b c t h w
+
+    def prepare(self, condition: Condition, batch: int) -> Condition:
+        """Read the text of a condition: keys and values depend on no time and no mode, so once a sample is enough.
+
+        Args:
+            condition: With texts, already read or not, or without.
+            batch: Samples.
+
+        Returns:
+            The condition with :class:`TextKeys`; as it is where the network takes no text.
+
+        Raises:
+            ValueError: If the network takes no text but there is one, or the text does not fit.
+        """
+        text = condition.text
+        if isinstance(text, TextKeys) or (self.text is None and text is None):
+            return condition
+        if self.text is None:
+            raise ValueError("got a text for a network without; expected no text; train with text_channels set")
+        tokens, mask = self.text(text, batch)  # b l+1 d
+        blocks: Iterable[Any] = self.blocks
+        pairs = [block.cross.read(tokens) for block in blocks]
+        keys, values = zip(*pairs, strict=True)
+        return condition._replace(text=TextKeys(pool(tokens, mask), keys, values, mask))
 
     def _packed(self, x: Tensor, time: Tensor, condition: Condition | None, modes: Packed) -> Tensor:
         """As :meth:`forward`, with all samples' tokens in one row."""
         size, share = Size3(*x.shape[2:]), len(x) // len(modes)
         patches = [self.config.mode(mode) for mode in modes]
-        labels = [None] * len(modes) if condition is None or condition.label is None else condition.label.split(share)
+        condition = self.prepare(condition or Condition(), len(x))
+        shares = condition.split(share, len(modes))
         steering = torch.cat(
-            [
-                self._steer(at, Condition(label), patch)
-                for at, label, patch in zip(time.split(share), labels, patches, strict=True)
-            ]
+            [self._steer(at, own, patch) for at, own, patch in zip(time.split(share), shares, patches, strict=True)]
         )  # b d
-        made = [self._embed(part, patch) for part, patch in zip(x.split(share), patches, strict=True)]
+        made = [self._embed(part, own, patch) for part, own, patch in zip(x.split(share), shares, patches, strict=True)]
         parts = tuple(Part(share, h.shape[1], own.frames) for h, own in made)
         cos, sin = (
             join([table.expand(share, -1, -1, -1) for table in tables])[0]  # n 1 e
             for tables in ([own.cos for _, own in made], [own.sin for _, own in made])
         )
-        h = self._run(join([h for h, _ in made]), steering, Tokens(cos, sin, 0, parts))  # 1 n d
+        h = self._run(join([h for h, _ in made]), steering, Tokens(cos, sin, 0, parts), condition.text)  # 1 n d
         outs = zip(part_from(h, parts), patches, strict=True)
         return torch.cat([self._unembed(own, patch, size) for own, patch in outs])  # b c t h w
 
-    def _embed(self, x: Tensor, patch: PatchMode) -> tuple[Tensor, Tokens]:
+    def _embed(self, x: Tensor, condition: Condition, patch: PatchMode) -> tuple[Tensor, Tokens]:
         """Latent (b, c, t, h, w) -> tokens (b, n, d) with their positions and mode added."""
+        if self.config.given_frames:
+            x = torch.cat((x, self._given(x, condition.frames)), dim=1)  # b 2c+1 t h w
         h = self.embed(x, patch)  # b n d
         tokens, table = self._places(Size3(*x.shape[2:]), patch, h)
         index = self.config.modes.index(patch)
         return h + (table + self.mode_embedding[index]).to(h.dtype), tokens  # b n d
+
+    def _given(self, x: Tensor, frames: Frames | None) -> Tensor:
+        """Given frames and their mask, (b, c + 1, t, h, w); zeros where none are given."""
+        if frames is None:
+            return torch.zeros_like(x[:, :1]).expand(-1, x.shape[1] + 1, -1, -1, -1)
+        if frames.latent.shape != x.shape or frames.mask.shape != x[:, :1].shape:
+            raise ValueError(
+                f"got given frames {tuple(frames.latent.shape)} with a mask {tuple(frames.mask.shape)}; expected"
+                f" {tuple(x.shape)} and {tuple(x[:, :1].shape)}; make them as large as the latent"
+            )
+        return frames.channels().to(x.dtype)
 
     def _unembed(self, h: Tensor, patch: PatchMode, size: Size3) -> Tensor:
         """Tokens (b, n, d) -> (b, out_channels, t, h, w)."""
         y = self.out(h, patch, size)  # b c t h w
         return y if self.out_conv is None else self.out_conv(y)
 
-    def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
+    def _steer(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """What steers every block, (b, d)."""
-        return F.silu(self.conditioning(time, condition, self.config.modes.index(patch)))
+        vector = self.conditioning(time, condition.label, self.config.modes.index(patch))
+        return F.silu(vector + condition.text.pooled if isinstance(condition.text, TextKeys) else vector)
 
-    def _run(self, h: Tensor, steering: Tensor, tokens: Tokens) -> Tensor:
+    def _run(self, h: Tensor, steering: Tensor, tokens: Tokens, text: Text | TextKeys | None) -> Tensor:
         """All blocks and the last norm, (b, n, d) -> (b, n, d)."""
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            own = text.block(index) if isinstance(text, TextKeys) else None
             if self.config.gradient_checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, steering, tokens, use_reentrant=False)
+                h = checkpoint(block, h, steering, tokens, own, use_reentrant=False)
             else:
-                h = block(h, steering, tokens)  # b n d
+                h = block(h, steering, tokens, own)  # b n d
         shift, scale = tokens.spread(self.out_modulation(steering)).chunk(2, dim=-1)
         return modulate(h, shift, scale)
 
@@ -225,6 +265,7 @@ class FlexiDiT(nn.Module):
 
     def _check(self, x: Tensor, time: Tensor, mode: str | PatchMode | Packed | None) -> None:
         channels = self.embed.in_channels  # of whatever answers as the embedding
+        channels -= self.config.embedded_channels - self.config.in_channels
         if x.ndim != 5 or x.shape[1] != channels:
             raise ValueError(f"got x of shape {tuple(x.shape)}; expected (b, {channels}, t, h, w); add or move axes")
         if isinstance(mode, Packed) and len(x) % len(mode):

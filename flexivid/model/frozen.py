@@ -132,7 +132,7 @@ class _StandIn(FlexiDiT):
         self.out_modulation = _Share(end, None)  # type: ignore[assignment]
         self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
 
-    def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
+    def _steer(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """The modulations of all blocks, (b, 6 d for each and 2 d in the end)."""
         return F.linear(super()._steer(time, condition, patch), *self._modulations)
 

@@ -116,7 +116,7 @@ def test_any_value_of_any_field_fits_or_is_refused_by_name(name):
             assert (name, value) in [
                 *(("num_classes", None), ("out_channels", None)),
                 *(("mlp_ratio", 2.5), ("mlp_ratio", 3.0)),
-                *(("gradient_checkpointing", True), ("output_conv", True)),
+                *(("gradient_checkpointing", True), ("output_conv", True), ("given_frames", True)),
             ]
             json.dumps(config.to_dict())
     if name in WHOLE:

@@ -65,6 +65,11 @@ def _refuse(config: Config, mode: PatchMode) -> None:
             f"got mode {mode} for a FlexiDiT with output_conv, which cannot see a folded latent; expected one without;"
             " train the network with the modes you want"
         )
+    if config.get("text_channels") or config.get("given_frames"):
+        raise ValueError(
+            f"got mode {mode} for a FlexiDiT with text or given frames; expected one with classes at most; train the"
+            " network with the modes you want"
+        )
     if str(mode) in [str(known) for known in config["modes"][1:]]:
         raise ValueError(
             f"got mode {mode} for a FlexiDiT that was trained with it; expected another; leave it out, and call the"

@@ -1,0 +1,180 @@
+"""Text encoders: captions become features that a network attends to. Any encoder of transformers, by folder or hub id.
+
+Loads frozen weights and knows no network. An empty caption is the null text: it has no tokens at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flexivid.runtime.paths import resolve
+
+HUB_ID = r"[\w.-]+/[\w.-]+"
+LONGEST = 256  # tokens, where neither the settings nor the encoder have a limit
+PIPELINE = ("text_encoder", "tokenizer")  # folders of a pipeline of diffusers
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Which encoder reads the captions.
+
+    Args:
+        source: Folder of an encoder with its tokenizer, of a diffusers pipeline, or an id on the Hugging Face hub.
+        max_length: Tokens of a caption, end mark included; longer ones are cut with a warning. ``None`` = as many as
+            the encoder can read, at most 256.
+        dtype: Arithmetic of the encoder: ``float32``, ``bfloat16`` or ``float16``.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Read what is on this machine only.
+
+    Example:
+        >>> TextSettings("google/t5-v1_1-base").dtype
+        'float32'
+    """
+
+    source: str
+    max_length: int | None = None
+    dtype: str = "float32"
+    revision: str | None = None
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"got max_length={self.max_length}; expected at least 1 token; change it")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"got dtype {self.dtype!r}; expected float32, bfloat16 or float16; choose one")
+
+
+class EncodedText(NamedTuple):
+    """Captions as features.
+
+    Args:
+        features: (b, l, f), zero where there is no token.
+        mask: True for tokens of the caption, bool (b, l).
+    """
+
+    features: Tensor
+    mask: Tensor
+
+
+class TextEncoder:
+    """A frozen text encoder with its tokenizer. A plain object, never a submodule of what is trained.
+
+    Args:
+        settings: Which one.
+        device: Where it runs.
+
+    Raises:
+        ValueError: If there is no such encoder, or it cannot be loaded.
+    """
+
+    def __init__(self, settings: TextSettings, device: str | torch.device = "cpu") -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self._model, self._tokenizer = _load(settings)
+        self._model.to(self.device)
+        self.channels = int(self._model.config.hidden_size)
+        self.max_length = settings.max_length or min(LONGEST, _limit(self._tokenizer, self._model))
+
+    @torch.no_grad()
+    def encode(self, captions: Sequence[str]) -> EncodedText:
+        """Captions -> features, as long as the longest caption of the batch.
+
+        Args:
+            captions: One a sample; an empty one is the null text. Those above ``max_length`` are cut, with a warning.
+
+        Raises:
+            ValueError: If there are none, or one is no text.
+        """
+        if not captions or not all(isinstance(caption, str) for caption in captions):
+            raise ValueError(f"got captions {captions!r}; expected one text a sample; give at least one")
+        self._warn_of_long(captions)
+        tokens = self._tokenizer(
+            list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.device)
+        features = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        spoken = torch.tensor([bool(caption.strip()) for caption in captions], device=self.device)
+        mask = tokens.attention_mask.bool() & spoken[:, None]
+        return EncodedText(features.masked_fill(~mask[..., None], 0), mask)
+
+    def fingerprint(self) -> str:
+        """What tells its features from those of another encoder: 16 hexadecimal digits of weights, tokens and limit.
+
+        The length of a batch does not change features, so it does not count; the limit cuts captions, so it does.
+        """
+        state = hashlib.sha256(f"{self.max_length} {self.settings.dtype} {len(self._tokenizer)}".encode())
+        for name, value in sorted(self._model.state_dict().items()):
+            state.update(f"{name} {tuple(value.shape)}".encode())
+            state.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return state.hexdigest()[:16]
+
+    def _warn_of_long(self, captions: Sequence[str]) -> None:
+        lengths = [len(ids) for ids in self._tokenizer(list(captions), verbose=False).input_ids]
+        longest = max(range(len(lengths)), key=lengths.__getitem__)
+        if lengths[longest] > self.max_length:
+            warnings.warn(
+                f"got a caption of {lengths[longest]} tokens ({captions[longest][:40]!r}...); expected at most"
+                f" {self.max_length}; the rest is cut: shorten it",
+                stacklevel=3,
+            )
+
+
+def _load(settings: TextSettings) -> tuple[Any, Any]:
+    """Encoder and tokenizer."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    source, (encoder, tokenizer) = _place(settings)
+    options = {"revision": settings.revision, "local_files_only": settings.local_files_only}
+    options = {name: value for name, value in options.items() if value}
+    try:
+        config = AutoConfig.from_pretrained(source, subfolder=encoder, **options)
+        model = _encoder_class(config).from_pretrained(
+            source, subfolder=encoder, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options
+        )
+        words = AutoTokenizer.from_pretrained(source, subfolder=tokenizer, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"got text encoder {settings.source}, which cannot be loaded ({reason}); expected an encoder of"
+            " transformers with safetensors and its tokenizer, in a folder or on the"
+            " hub; check the name, the folder and the network"
+        ) from error
+    return model.eval().requires_grad_(False), words
+
+
+def _place(settings: TextSettings) -> tuple[str, tuple[str, str]]:
+    """Where it is: a folder or hub id, and the sub-folders of encoder and tokenizer in it."""
+    folder = Path(resolve(settings.source))
+    if folder.is_dir():
+        is_pipeline = all((folder / name).is_dir() for name in PIPELINE)
+        return os.fspath(folder), PIPELINE if is_pipeline else ("", "")
+    if re.fullmatch(HUB_ID, settings.source):
+        return settings.source, ("", "")
+    raise ValueError(
+        f"got text encoder {settings.source}; expected a folder or an id of the Hugging Face hub (owner/name); check it"
+    )
+
+
+def _encoder_class(config: Any) -> Any:
+    """The class of the text encoder alone: a decoder, or an image encoder, is not read."""
+    import transformers
+
+    halves = {"t5": "T5EncoderModel", "umt5": "UMT5EncoderModel", "mt5": "MT5EncoderModel", "clip": "CLIPTextModel"}
+    halves |= {"clip_text_model": "CLIPTextModel"}
+    return getattr(transformers, halves.get(config.model_type, "AutoModel"))
+
+
+def _limit(tokenizer: Any, model: Any) -> int:
+    """Most tokens that the encoder can read: its tokenizer says, or the table of its positions."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    limits = [limit for limit in (tokenizer.model_max_length, positions) if limit and limit < 1 << 20]
+    return min(limits, default=LONGEST)
