@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.finite import require_finite_weights
-from flexivid.runtime.whole_file import whole_file
 
 CONFIG, WEIGHTS, CLASS = "config.json", "diffusion_pytorch_model.safetensors", "CausalAutoencoder"
 PATCH = 4  # pixels of a side that the first layer sees as channels
@@ -203,9 +203,9 @@ class CausalAutoencoder(nn.Module):
         weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.state_dict().items()}
         require_finite_weights(weights, f"an autoencoder for {folder}")
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / WEIGHTS) as part:
+        with atomic_write(folder / WEIGHTS) as part:
             save_file(weights, part, metadata={"format": "pt"})
-        with whole_file(folder / CONFIG) as part:
+        with atomic_write(folder / CONFIG) as part:
             part.write_text(json.dumps({"_class_name": CLASS, **asdict(self.config)}, indent=2) + "\n")
         return folder
 
