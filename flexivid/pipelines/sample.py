@@ -60,7 +60,7 @@ def load_pipeline(
 
     Args:
         model: Folder or hub id.
-        adapter: What ``save_adapter``, ``flexivid.flexify`` or a distillation wrote.
+        adapter: Folder that ``save_adapter``, ``flexivid.convert`` or a distillation wrote.
         dtype: Precision of the pipeline.
         device: Where to put it.
         files: Which of its files to read.

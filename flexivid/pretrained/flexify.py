@@ -51,7 +51,7 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         >>> from diffusers import WanTransformer3DModel
         >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
         >>> wan = flexify(wan, ["1x4x4", "2x4x4"], rank=4)
-        >>> mode_of(wan), sum(p.numel() for p in adapter_parameters(wan))
+        >>> current_mode(wan), sum(p.numel() for p in adapter_parameters(wan))
         ('native', 40112)
     """
     refuse_wrapped(model)
@@ -126,7 +126,7 @@ def flexi_of(model: nn.Module) -> Flexi:
     return model.flexi  # type: ignore[return-value]
 
 
-def mode_of(model: nn.Module) -> str:
+def current_mode(model: nn.Module) -> str:
     """The mode in use: ``"native"`` or a written form like ``"1x4x4"``; during a call, that of the call."""
     flexi = flexi_of(model)
     return flexi.mode if flexi.active is None else flexi.active
