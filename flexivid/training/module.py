@@ -53,7 +53,7 @@ class Clips(NamedTuple):
 
 
 class FlexiDiffusion(GuardedModule):
-    """Trains a FlexiDiT.
+    """LightningModule that trains a FlexiDiT in all its modes.
 
     Args:
         network: Shape of the network; ``num_classes`` is taken from the data.
@@ -63,6 +63,12 @@ class FlexiDiffusion(GuardedModule):
         optimizer: Optimizer and learning rate.
         sampling: Kept for whoever samples the model.
         codec: Name of the codec; ``pixel``.
+
+    Example:
+        >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
+        >>> module = FlexiDiffusion(shape, Clips(size=(8, 32, 32), num_classes=10, batch_size=4))
+        >>> module.latent_size, module.network.config.num_classes
+        ((8, 32, 32), 10)
     """
 
     def __init__(

@@ -40,7 +40,7 @@ from flexivid.training.resume import require_same_adapter, steps_of, weights_to_
 
 
 class FlexiDistillation(GuardedModule):
-    """Trains the weak modes of a pre-trained transformer.
+    """LightningModule that trains the weak modes of a pre-trained transformer.
 
     A batch holds, by what it has: ``hidden_states``, then it is a recorded call, used as it is; ``latent`` or
     ``video``, then noise is added; neither, then the teacher's own paths are walked.
@@ -64,6 +64,13 @@ class FlexiDistillation(GuardedModule):
         texts: Folder of arrays named as arguments of ``forward``, for videos: one row a class, or one for all.
         codec: What turns videos into latents.
         optimizer: Optimizer and learning rate; as the paper has it.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> from flexivid import flexify
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> FlexiDistillation.of(flexify(wan, ["1x4x4"], rank=4), reuse=2).modes
+        ['1x4x4']
     """
 
     def __init__(  # noqa: PLR0913
