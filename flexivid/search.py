@@ -50,7 +50,8 @@ def build_parser() -> ArgumentParser:
     steps = (
         "goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and fewer)"
     )
-    add_sampling(add, num_inference_steps={"nargs": "+", "help": steps})
+    refused = {name: {"help": "refused: a search compares all planners at one scale"} for name in NOT_SEARCHED}
+    add_sampling(add, num_inference_steps={"nargs": "+", "help": steps}, **refused)
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
     return parser
