@@ -38,11 +38,11 @@ _MODULES = {  # where each public name is
     "apply_budget": "flexivid.pipelines.budget",
     "FlexiDiffusion": "flexivid.training.module",
     "FlexiDistillation": "flexivid.training.distillation.module",
-    "FVDVsBudget": "flexivid.training.callbacks.fvd_vs_budget",
+    "FVDVsBudget": "flexivid.training.callbacks",
     "VideoDataModule": "flexivid.data.module",
     "open_video": "flexivid.data.decoding.reader",
     "VideoError": "flexivid.data.storage.errors",
-    "FrechetVideoDistance": "flexivid.metrics.fvd",
+    "FrechetVideoDistance": "flexivid.metrics",
 }
 __all__ = [*_MODULES, "__version__"]
 
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from flexivid.data.decoding.reader import open_video as open_video
     from flexivid.data.module import VideoDataModule as VideoDataModule
     from flexivid.data.storage.errors import VideoError as VideoError
-    from flexivid.metrics.fvd import FrechetVideoDistance as FrechetVideoDistance
+    from flexivid.metrics import FrechetVideoDistance as FrechetVideoDistance
     from flexivid.model.checkpoint import load as load
     from flexivid.model.checkpoint import save as save
     from flexivid.model.conditioning import Condition as Condition
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from flexivid.pretrained.flexify import set_mode as set_mode
     from flexivid.pretrained.flexify import unflexify as unflexify
     from flexivid.sampling.generate import generate as generate
-    from flexivid.training.callbacks.fvd_vs_budget import FVDVsBudget as FVDVsBudget
+    from flexivid.training.callbacks import FVDVsBudget as FVDVsBudget
     from flexivid.training.distillation.module import FlexiDistillation as FlexiDistillation
     from flexivid.training.module import FlexiDiffusion as FlexiDiffusion
 

@@ -34,8 +34,8 @@ ROOMS = {  # names that recipes, the README or docs took from a room, and that s
 }
 INTRODUCTION = """# Public names
 
-`import flexivid` is enough: every name is loaded on first use, and torch with the first that needs it. `help(flexivid.load)` shows
-arguments, units and an example. Names stay; a change is announced in [CHANGELOG.md](../CHANGELOG.md).
+`import flexivid` is enough: every name is loaded on first use, and torch with the first that needs it.
+`help(flexivid.load)` shows arguments, units and an example. Names stay; a change is announced in [CHANGELOG.md](../CHANGELOG.md).
 """
 
 
@@ -79,8 +79,8 @@ def test_type_checkers_know_the_same_names() -> None:
     (block,) = [
         node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
     ]
-    declared = {f"{node.module}.{alias.asname}" for node in block.body for alias in node.names}  # type: ignore[attr-defined]
-    assert declared == {f"{getattr(flexivid, name).__module__}.{name}" for name in PUBLIC}
+    declared = [alias.asname for node in block.body for alias in node.names]  # type: ignore[attr-defined]
+    assert sorted(declared) == sorted(PUBLIC)
 
 
 def test_names_stay_in_the_rooms_they_were_public_in() -> None:

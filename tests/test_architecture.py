@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import flexivid
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "flexivid"
 

@@ -66,9 +66,8 @@ class FlexiDiffusion(GuardedModule):
 
     Example:
         >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
-        >>> module = FlexiDiffusion(shape, Clips(size=(8, 32, 32), num_classes=10, batch_size=4))
-        >>> module.latent_size, module.network.config.num_classes
-        ((8, 32, 32), 10)
+        >>> FlexiDiffusion(shape, Clips(size=(8, 32, 32), num_classes=10)).latent_size
+        (8, 32, 32)
     """
 
     def __init__(
@@ -206,10 +205,8 @@ class FlexiDiffusion(GuardedModule):
             generator=source,
         )
         dropped = torch.rand(len(x0), generator=source) < dropout
-        time, noise = (
-            drawn.to(x0.device),
-            torch.randn(x0.shape, device=x0.device, generator=generator_of(stream, x0.device)),
-        )
+        time = drawn.to(x0.device)
+        noise = torch.randn(x0.shape, device=x0.device, generator=generator_of(stream, x0.device))
         labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
         output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
         target = self.process.target_of(x0, noise, time)

@@ -204,5 +204,7 @@ def test_settings_are_in_the_order_in_which_results_name_them(model) -> None:
 def test_unknown_values_are_refused_by_name(model) -> None:
     with pytest.raises(ValueError, match=f"got planner 'best'; expected one of {', '.join(PLANNERS)}; choose one"):
         Sampling(planner="best").filled(model)
+    with pytest.raises(ValueError, match="got guidance 'strong'; expected one of ordinary, weak, auto; choose one"):
+        Sampling(guidance="strong").filled(model)
     with pytest.raises(ValueError, match="got packing 'often'; expected one of auto, always, never; choose one"):
         Sampling(packing="often").filled(load("model"))

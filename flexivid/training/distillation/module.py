@@ -67,7 +67,6 @@ class FlexiDistillation(GuardedModule):
 
     Example:
         >>> from diffusers import WanTransformer3DModel
-        >>> from flexivid import flexify
         >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
         >>> FlexiDistillation.of(flexify(wan, ["1x4x4"], rank=4), reuse=2).modes
         ['1x4x4']
@@ -255,13 +254,9 @@ class FlexiDistillation(GuardedModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW on what is new, and a learning rate that follows the run's progress."""
-        settings = self.optimizer_settings
-        optimizer = torch.optim.AdamW(  # not fused: Lightning clips none of those under mixed precision
-            adapter_parameters(self.network),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
+        settings, new = self.optimizer_settings, adapter_parameters(self.network)
+        rates = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+        optimizer = torch.optim.AdamW(new, **rates)  # not fused: Lightning clips no fused one under mixed precision
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, min(1.0, step / self.total_steps), settings)
         )
