@@ -35,7 +35,8 @@ ROOMS = {  # names that recipes, the README or docs took from a room, and that s
 INTRODUCTION = """# Public names
 
 `import flexivid` is enough: every name is loaded on first use, and torch with the first that needs it.
-`help(flexivid.load)` shows arguments, units and an example. Names stay; a change is announced in [CHANGELOG.md](../CHANGELOG.md).
+`help(flexivid.load)` shows arguments, units and an example. Names stay; a change is announced in
+[CHANGELOG.md](../CHANGELOG.md).
 """
 
 

@@ -255,8 +255,8 @@ class FlexiDistillation(GuardedModule):
     def configure_optimizers(self) -> Any:
         """AdamW on what is new, and a learning rate that follows the run's progress."""
         settings, new = self.optimizer_settings, adapter_parameters(self.network)
-        rates = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
-        optimizer = torch.optim.AdamW(new, **rates)  # not fused: Lightning clips no fused one under mixed precision
+        # not fused: Lightning clips no gradients of a fused optimizer under mixed precision
+        optimizer = torch.optim.AdamW(new, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, min(1.0, step / self.total_steps), settings)
         )
