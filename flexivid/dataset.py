@@ -53,13 +53,18 @@ def build_parser() -> ProgramParser:
     parser = program_parser("dataset", __doc__.splitlines()[0], EXAMPLES[""])
     subcommands = parser.add_subcommands(dest="verb")
     for verb, about in VERBS.items():
-        subparser = program_parser(f"dataset {verb}", about, EXAMPLES[verb])
-        if verb in ("check", "preview"):
-            _add_clips(subparser.add_argument)
-        else:
-            subparser.add_argument("path", help="folder or manifest of videos")
-        _add_options(subparser.add_argument, verb)
-        subcommands.add_subcommand(verb, subparser, help=about)
+        subcommands.add_subcommand(verb, verb_parser(verb), help=about)
+    return parser
+
+
+def verb_parser(verb: str) -> ProgramParser:
+    """Return the parser of one verb."""
+    parser = program_parser(f"dataset {verb}", VERBS[verb], EXAMPLES[verb])
+    if verb in ("check", "preview"):
+        _add_clips(parser.add_argument)
+    else:
+        parser.add_argument("path", help="folder or manifest of videos")
+    _add_options(parser.add_argument, verb)
     return parser
 
 

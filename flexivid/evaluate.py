@@ -18,12 +18,13 @@ from flexivid.runtime.program import (
     add_layout,
     add_model,
     add_size,
+    flags_set,
     pixels_of,
     program_parser,
     run_program,
     write_json,
 )
-from flexivid.sampling.options import add_sampling, sampling_options
+from flexivid.sampling.options import OPTIONS, add_sampling, sampling_options
 
 EXAMPLES = """examples:
   python -m flexivid.evaluate --num-videos 256                          the newest run at three budgets
@@ -33,6 +34,8 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 -m flexivid.evaluate --checkpoint RUN     ranks share --output-dir
 """
 REFERENCE = ("reference", "layout", "split", "num_reference", "seed")  # options that both requests have
+OF_SAMPLES: tuple[str, ...] = ("budget", "schedule", "label", "no_ema", "no_rivals")  # not of two folders
+OF_SAMPLES += tuple(name for name in OPTIONS if name != "batch_size")
 SPLITS = {"train": "train", "val": "held_out", "held_out": "held_out", "all": "all"}  # their names in results
 
 
@@ -145,8 +148,8 @@ def run_pair(options: Namespace) -> None:
     size = (options.height, options.width)
     if (options.height is None) != (options.width is None):
         raise ValueError(f"got --height {size[0]} and --width {size[1]}; expected both or neither; write --size")
-    if options.devices != 1:
-        raise ValueError(f"got --devices {options.devices} for two folders; expected 1; leave it out")
+    for flag in flags_set(build_parser(), options, [*OF_SAMPLES, "devices"]):
+        raise ValueError(f"got {flag} with --generated, where it has no effect; expected two folders; leave it out")
     request = PairRequest(
         output=options.output_dir or "evaluation",
         metric=_metric(options),

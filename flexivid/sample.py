@@ -18,6 +18,7 @@ from flexivid.runtime.program import (
     add_json,
     add_model,
     add_size,
+    flags_set,
     pixels_of,
     program_parser,
     run_program,
@@ -42,6 +43,9 @@ PLANNER_HELP = (
 )
 PIPELINE_OPTIONS: tuple[str, ...] = ("adapter", "merge_lora", "prompt", "negative_prompt")
 PIPELINE_OPTIONS += ("variant", "revision", "local_files_only", "use_safetensors")
+MODEL_OPTIONS: tuple[str, ...] = ("checkpoint", "no_ema", "label", "modes", "schedule", "budget_gmacs")
+MODEL_OPTIONS += ("budget_seconds", "solver", "shift", "guidance", "guidance_interval", "compensate_guidance")
+MODEL_OPTIONS += ("weak_guidance_scale", "packing", "batch_size", "compile")
 
 
 def build_parser() -> ProgramParser:
@@ -92,6 +96,10 @@ def run(options: Namespace) -> None:
     options.height, options.width = pixels_of(options)
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
+    for flag in flags_set(build_parser(), options, MODEL_OPTIONS if options.pipeline else PIPELINE_OPTIONS):
+        if options.pipeline:
+            raise ValueError(f"got {flag} with --pipeline, where it has no effect; expected one of them; leave one out")
+        raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")
     if options.pipeline:
         from flexivid.pipelines.sample import run_pipeline
 
@@ -127,7 +135,6 @@ def _prepare(options: Namespace) -> Job:
         from flexivid.sampling import settings as sampling
         from flexivid.sampling.plan import tables_folder
 
-    _refuse_pipeline_options(options)
     path, note = checkpoint.choose(options.checkpoint)
     if note:
         print(note)
@@ -146,13 +153,6 @@ def _prepare(options: Namespace) -> Job:
     for plan in plans:
         print(describe(plan, model, settings, len(labels), latency))
     return Job(model, plans, settings, labels)
-
-
-def _refuse_pipeline_options(options: Namespace) -> None:
-    for name in PIPELINE_OPTIONS:
-        if getattr(options, name):
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")
 
 
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:

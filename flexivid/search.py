@@ -19,6 +19,7 @@ from flexivid.runtime.program import (
     add_json,
     add_layout,
     add_model,
+    flags_set,
     program_parser,
     run_program,
     write_json,
@@ -99,14 +100,10 @@ def _set_goal(options: Namespace) -> None:
     for name, default in GOALS[options.goal].items():
         options[name] = default if options[name] is None else options[name]
     for goal, defaults in GOALS.items():
-        for name in sorted(defaults.keys() - GOALS[options.goal].keys()):
-            if options[name] is not None:
-                flag = "--" + name.replace("_", "-")
-                raise ValueError(f"got {flag} for goal {options.goal}; expected it for {goal} alone; leave it out")
-    for name in NOT_SEARCHED:
-        if options[name]:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
+        for flag in flags_set(build_parser(), options, sorted(defaults.keys() - GOALS[options.goal].keys())):
+            raise ValueError(f"got {flag} for goal {options.goal}; expected it for {goal} alone; leave it out")
+    for flag in flags_set(build_parser(), options, NOT_SEARCHED):
+        raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
 
 
 def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:

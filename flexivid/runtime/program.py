@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -131,6 +131,18 @@ def resolved(options: Namespace) -> Namespace:
         if key.rpartition(".")[2] in PATHS and value not in (None, STDOUT):
             options[key] = [resolve(path) for path in value] if isinstance(value, list) else resolve(value)
     return options
+
+
+def flags_set(parser: ArgumentParser, options: Namespace, names: Iterable[str]) -> list[str]:
+    """Return the flags of those options that do not have their default, for programs to refuse.
+
+    Example:
+        >>> parser = ProgramParser()
+        >>> action = parser.add_argument("--batch-size", type=int, default=16)
+        >>> flags_set(parser, parser.parse_args(["--batch-size", "8"]), ["batch_size"])
+        ['--batch-size']
+    """
+    return ["--" + name.replace("_", "-") for name in names if options[name] != parser.get_default(name)]
 
 
 def add_model(add: Callable[..., Any]) -> None:

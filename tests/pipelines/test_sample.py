@@ -89,7 +89,7 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
     [
         (["--label", "3"], "got --label with --pipeline"),
         (["--budget", "draft"], "got --budget draft with --pipeline; expected a fraction"),
-        (["--precision", "int8"], "got --precision int8"),
+        (["--precision", "int8"], "got precision 'int8'"),
         (["--pipeline", "nowhere/at/all"], "got pipeline nowhere/at/all, which cannot be loaded"),
         (["--adapter", "nowhere"], "expected an adapter folder"),
         (
