@@ -157,12 +157,16 @@ class Frames(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """What a sample should show.
+    """What samples should show: their classes.
 
     Args:
         label: Classes, int64 (b,); the value ``num_classes`` is the null class. ``None`` = null class for all.
         text: Captions, as features of a text encoder or as the network has read them; ``None`` = null text for all.
         frames: Given frames; ``None`` = none.
+
+    Example:
+        >>> Condition(label=torch.tensor([3, 8])).label.tolist()
+        [3, 8]
     """
 
     label: Tensor | None = None

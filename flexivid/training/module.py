@@ -1,7 +1,6 @@
 """FlexiDiffusion: trains one FlexiDiT in all its patch modes, one mode a global step.
 
-Everything random in a step (mode, times, noise, dropped labels) is a function of (seed, global step, rank, batch), so
-that a resumed run goes on as if it had never stopped.
+Everything random in a step is a function of (seed, global step, rank, batch), so a resumed run equals an unbroken one.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Clips(NamedTuple):
 
 
 class FlexiDiffusion(GuardedModule):
-    """Trains a FlexiDiT.
+    """LightningModule that trains a FlexiDiT in all its modes.
 
     Args:
         network: Shape of the network; ``num_classes`` is taken from the data.
@@ -64,6 +63,11 @@ class FlexiDiffusion(GuardedModule):
         optimizer: Optimizer and learning rate.
         sampling: Kept for whoever samples the model.
         codec: Name of the codec; ``pixel``.
+
+    Example:
+        >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
+        >>> FlexiDiffusion(shape, Clips(size=(8, 32, 32), num_classes=10)).latent_size
+        (8, 32, 32)
     """
 
     def __init__(
@@ -202,10 +206,8 @@ class FlexiDiffusion(GuardedModule):
             generator=source,
         )
         dropped = torch.rand(len(x0), generator=source) < dropout
-        time, noise = (
-            drawn.to(x0.device),
-            torch.randn(x0.shape, device=x0.device, generator=generator_of(stream, x0.device)),
-        )
+        time = drawn.to(x0.device)
+        noise = torch.randn(x0.shape, device=x0.device, generator=generator_of(stream, x0.device))
         labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
         output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
         target = self.process.target_of(x0, noise, time)

@@ -1,8 +1,7 @@
 """FlexiDistillation: weak modes of a pre-trained transformer learn to answer as its native mode does.
 
-The teacher is the same network in its native mode, without gradient; the student is the mode of the global step, drawn
-from (seed, global step). Loss: mean squared difference of what they predict (velocity, noise or whatever the model was
-trained for). Only adapters and new layers are trained, averaged and kept in checkpoints.
+The teacher is the same network in its native mode, without gradient; the student is the mode of the global step. The
+loss is the mean squared difference of their outputs. Only adapters and new layers are trained, averaged and kept.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from flexivid.training.resume import require_same_adapter, steps_of, weights_to_
 
 
 class FlexiDistillation(GuardedModule):
-    """Trains the weak modes of a pre-trained transformer.
+    """LightningModule that trains the weak modes of a pre-trained transformer.
 
     A batch holds, by what it has: ``hidden_states``, then it is a recorded call, used as it is; ``latent`` or
     ``video``, then noise is added; neither, then the teacher's own paths are walked.
@@ -65,6 +64,12 @@ class FlexiDistillation(GuardedModule):
         texts: Folder of arrays named as arguments of ``forward``, for videos: one row a class, or one for all.
         codec: What turns videos into latents.
         optimizer: Optimizer and learning rate; as the paper has it.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> FlexiDistillation.of(flexify(wan, ["1x4x4"], rank=4), reuse=2).modes
+        ['1x4x4']
     """
 
     def __init__(  # noqa: PLR0913
@@ -249,13 +254,9 @@ class FlexiDistillation(GuardedModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW on what is new, and a learning rate that follows the run's progress."""
-        settings = self.optimizer_settings
-        optimizer = torch.optim.AdamW(  # not fused: Lightning clips none of those under mixed precision
-            adapter_parameters(self.network),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
+        settings, new = self.optimizer_settings, adapter_parameters(self.network)
+        # not fused: Lightning clips no gradients of a fused optimizer under mixed precision
+        optimizer = torch.optim.AdamW(new, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, min(1.0, step / self.total_steps), settings)
         )
