@@ -21,7 +21,7 @@ EPS = 1e-6
 
 
 class Packed(tuple[PatchMode, ...]):
-    """Modes of equal shares of a batch, in order: what to pass as ``mode`` for several modes in one pass.
+    """Several modes for one pass, each for an equal share of the batch in order; passed as ``mode``.
 
     Example:
         >>> str(Packed([PatchMode("1x2x2"), PatchMode("2x4x4")]))
@@ -38,9 +38,9 @@ class Part(NamedTuple):
     """Samples of one mode in the row.
 
     Args:
-        samples: How many.
-        length: Tokens of each.
-        frames: Of these along time; the rest are rows and columns.
+        samples: Number of samples.
+        length: Tokens of each sample.
+        frames: Number of tokens along time; length / frames are rows and columns.
     """
 
     samples: int
@@ -79,13 +79,13 @@ def spread(values: Tensor, parts: Sequence[Part]) -> Tensor:
 
 
 class Tokens(NamedTuple):
-    """What a block needs to know of the tokens beside their values.
+    """Positions of the tokens and which sample they belong to.
 
     Args:
         cos: Cosines of the rotary angles, (n, 1, e), in the dtype of the tokens.
         sin: Sines, the first half negated, (n, 1, e).
-        frames: Tokens along time; the rest of n are rows and columns.
-        parts: Where samples of different lengths share the row, b = 1: which tokens are whose. Empty otherwise.
+        frames: Number of tokens along time; n / frames are rows and columns.
+        parts: Lengths of the samples, if those of several modes share one row (b = 1); empty otherwise.
     """
 
     cos: Tensor
@@ -94,7 +94,7 @@ class Tokens(NamedTuple):
     parts: tuple[Part, ...] = ()
 
     def spread(self, values: Tensor) -> Tensor:
-        """One vector a sample, made to fit the tokens: (samples, d) -> (b, 1 or n, d)."""
+        """Broadcast one vector a sample to the tokens: (samples, d) -> (b, 1 or n, d)."""
         return spread(values, self.parts) if self.parts else values.unsqueeze(1)
 
 
@@ -108,7 +108,7 @@ class SelfAttention(nn.Module):
 
     Args:
         config: The network's shape.
-        axes: ``joint`` over all tokens, ``space`` within a frame, ``time`` along a place.
+        axes: ``joint`` over all tokens, ``space`` within a frame, ``time`` over the frames at one position.
     """
 
     def __init__(self, config: FlexiDiTConfig, axes: str) -> None:
@@ -119,7 +119,7 @@ class SelfAttention(nn.Module):
         self.q_norm, self.k_norm = (nn.LayerNorm(config.head_dim, eps=EPS, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """(b, n, d) -> (b, n, d). Layer norm, since on CPUs it is one kernel, unlike RMS norm."""
+        """(b, n, d) -> (b, n, d). Queries and keys take a layer norm, which unlike RMS norm is one kernel on CPUs."""
         b, n, d = x.shape
         q, k, v = (y.view(b, n, self.num_heads, -1) for y in self._project(x))  # b n k e
         q, k = (rotate(norm(y), tokens.cos, tokens.sin) for norm, y in ((self.q_norm, q), (self.k_norm, k)))
@@ -144,7 +144,7 @@ class SelfAttention(nn.Module):
         return self._unfold(attend(q, k, v, self.backend), b, frames)  # b n k e
 
     def _fold(self, y: Tensor, frames: int) -> Tensor:
-        """Move the axes that attention leaves alone into the batch."""
+        """Fold the axis that attention does not mix into the batch."""
         if self.axes == "joint":
             return y
         y = y.unflatten(1, (frames, -1))  # b t s k e
@@ -179,9 +179,9 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, steering: Tensor, tokens: Tokens) -> Tensor:
-        """Tokens (b, n, d) and the activated condition of each sample (samples, d) -> (b, n, d)."""
-        chunks = tokens.spread(self.modulation(steering)).chunk(6, dim=-1)
+    def forward(self, x: Tensor, conditioning: Tensor, tokens: Tokens) -> Tensor:
+        """Tokens (b, n, d) and the activated conditioning of each sample (samples, d) -> (b, n, d)."""
+        chunks = tokens.spread(self.modulation(conditioning)).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks
         x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a), tokens))
         hidden = F.gelu(self.mlp_in(modulate(x, shift_m, scale_m)))  # exact: on CPUs 4-7x faster than the tanh form

@@ -1,7 +1,7 @@
 """FlexiDiT: one video diffusion transformer for several patch sizes (arXiv 2502.20126).
 
 Latent (b, c, t, h, w) in, the same shape out; the mode decides how many tokens are in between. Knows nothing of
-diffusion: what the output means (noise, velocity, clean video) is the process's business.
+diffusion: the process defines what the output means (noise, velocity, clean video).
 """
 
 from __future__ import annotations
@@ -153,41 +153,41 @@ class FlexiDiT(nn.Module):
     def _answer(
         self, x: Tensor, time: Tensor, condition: Condition | None, mode: str | PatchMode | Packed | None
     ) -> Tensor:
-        """As :meth:`forward`, by this network's own layers."""
+        """As :meth:`forward`, by this network and not by its stand-in."""
         size = Size3(*x.shape[2:])
         if isinstance(mode, Packed):
             return self._packed(x, time, condition, mode)
         patch = self.config.mode(mode)
         h, tokens = self._embed(x, patch)  # b n d
-        steering = self._steer(time, condition, patch)  # b d
-        h = self._run(h, steering, tokens)  # b n d
+        conditioning = self._condition(time, condition, patch)  # b d
+        h = self._run(h, conditioning, tokens)  # b n d
         return self._unembed(h, patch, size)  # b c t h w
 
     def _packed(self, x: Tensor, time: Tensor, condition: Condition | None, modes: Packed) -> Tensor:
-        """As :meth:`forward`, with all samples' tokens in one row."""
+        """As :meth:`forward` for several modes, with the tokens of all samples in one row."""
         size, share = Size3(*x.shape[2:]), len(x) // len(modes)
         patches = [self.config.mode(mode) for mode in modes]
         labels = [None] * len(modes) if condition is None or condition.label is None else condition.label.split(share)
-        steering = torch.cat(
+        conditioning = torch.cat(
             [
-                self._steer(at, Condition(label), patch)
-                for at, label, patch in zip(time.split(share), labels, patches, strict=True)
+                self._condition(times, Condition(label), patch)
+                for times, label, patch in zip(time.split(share), labels, patches, strict=True)
             ]
         )  # b d
-        made = [self._embed(part, patch) for part, patch in zip(x.split(share), patches, strict=True)]
-        parts = tuple(Part(share, h.shape[1], own.frames) for h, own in made)
+        embedded = [self._embed(part, patch) for part, patch in zip(x.split(share), patches, strict=True)]
+        parts = tuple(Part(share, h.shape[1], tokens.frames) for h, tokens in embedded)
         cos, sin = (
             join([table.expand(share, -1, -1, -1) for table in tables])[0]  # n 1 e
-            for tables in ([own.cos for _, own in made], [own.sin for _, own in made])
+            for tables in ([tokens.cos for _, tokens in embedded], [tokens.sin for _, tokens in embedded])
         )
-        h = self._run(join([h for h, _ in made]), steering, Tokens(cos, sin, 0, parts))  # 1 n d
-        outs = zip(part_from(h, parts), patches, strict=True)
-        return torch.cat([self._unembed(own, patch, size) for own, patch in outs])  # b c t h w
+        h = self._run(join([h for h, _ in embedded]), conditioning, Tokens(cos, sin, 0, parts))  # 1 n d
+        outputs = zip(part_from(h, parts), patches, strict=True)
+        return torch.cat([self._unembed(part, patch, size) for part, patch in outputs])  # b c t h w
 
     def _embed(self, x: Tensor, patch: PatchMode) -> tuple[Tensor, Tokens]:
         """Latent (b, c, t, h, w) -> tokens (b, n, d) with their positions and mode added."""
         h = self.embed(x, patch)  # b n d
-        tokens, table = self._places(Size3(*x.shape[2:]), patch, h)
+        tokens, table = self._positions(Size3(*x.shape[2:]), patch, h)
         index = self.config.modes.index(patch)
         return h + (table + self.mode_embedding[index]).to(h.dtype), tokens  # b n d
 
@@ -196,22 +196,22 @@ class FlexiDiT(nn.Module):
         y = self.out(h, patch, size)  # b c t h w
         return y if self.out_conv is None else self.out_conv(y)
 
-    def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
-        """What steers every block, (b, d)."""
+    def _condition(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
+        """The activated conditioning that modulates every block, (b, d)."""
         return F.silu(self.conditioning(time, condition, self.config.modes.index(patch)))
 
-    def _run(self, h: Tensor, steering: Tensor, tokens: Tokens) -> Tensor:
+    def _run(self, h: Tensor, conditioning: Tensor, tokens: Tokens) -> Tensor:
         """All blocks and the last norm, (b, n, d) -> (b, n, d)."""
         for block in self.blocks:
             if self.config.gradient_checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, steering, tokens, use_reentrant=False)
+                h = checkpoint(block, h, conditioning, tokens, use_reentrant=False)
             else:
-                h = block(h, steering, tokens)  # b n d
-        shift, scale = tokens.spread(self.out_modulation(steering)).chunk(2, dim=-1)
+                h = block(h, conditioning, tokens)  # b n d
+        shift, scale = tokens.spread(self.out_modulation(conditioning)).chunk(2, dim=-1)
         return modulate(h, shift, scale)
 
-    def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
-        """Rotary tables, and the absolute position table (n, d): rotary alone cannot tell a wall from the middle."""
+    def _positions(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
+        """Rotary tables, and absolute positions (n, d), without which a token does not know how far the edges are."""
         grid = grid_of(size, patch)
         centres = self._centres(grid, patch, like.device)  # n 3
         angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2

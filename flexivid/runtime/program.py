@@ -1,4 +1,4 @@
-"""The command line that the programs share: errors in one line, dashes and underscores alike. Imports no torch."""
+"""What the command lines of all programs share: errors in one line, dashes or underscores. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jsonargparse import ArgumentParser, Namespace
 from flexivid.runtime.errors import refuse
 from flexivid.runtime.paths import resolve
 
-PATHS = {  # options that name files or folders; resolved, whatever program has them
+PATHS = {  # options of any program that name files or folders
     *("checkpoint", "pipeline", "adapter", "model", "weights", "reference", "generated", "path", "config", "prompts"),
     *("output", "output_dir", "json", "fix_manifest", "against"),
 }
 
 
 class ProgramParser(ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
+    """A parser that reports what is wrong with the arguments in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with status 2."""
@@ -27,7 +27,7 @@ class ProgramParser(ArgumentParser):
 
 
 def program_parser(program: str, description: str, examples: str) -> ProgramParser:
-    """A parser without options yet.
+    """Make a parser without options.
 
     Args:
         program: What is typed after ``python -m flexivid.``.
@@ -48,7 +48,7 @@ def program_parser(program: str, description: str, examples: str) -> ProgramPars
 
 
 def words_of(argv: Sequence[str] | None) -> list[str]:
-    """The given words, or those of the process, with underscores in the names of options.
+    """Return the given arguments, or those of the process, with underscores in the names of options.
 
     Example:
         >>> words_of(["--num-videos=4", "--output-dir", "my-videos"])
@@ -58,7 +58,7 @@ def words_of(argv: Sequence[str] | None) -> list[str]:
 
 
 def resolved(options: Namespace) -> Namespace:
-    """The same options, their paths read by the rules of ``flexivid.runtime.paths``.
+    """Return the options with their paths resolved by the rules of ``flexivid.runtime.paths``.
 
     Raises:
         ValueError: If a path is empty, or names a variable that is not set.
@@ -82,12 +82,12 @@ def _underscored(word: str) -> str:
 
 
 def add_layout(add: Callable[..., Any]) -> None:
-    """How folders of videos are read."""
+    """Add the option for how folders of videos are read."""
     add("--layout", help="folders of videos are splits, classes, or flat: none of both (default: as trained, or auto)")
 
 
 def add_files(add: Callable[..., Any]) -> None:
-    """Which files of a diffusers model to read; their names are those of ``ModelFiles``."""
+    """Add the options for which files of a diffusers model are read, named as the fields of ``ModelFiles``."""
     add("--variant", help="diffusers: files of the weights, e.g. fp16 (default: those without a variant)")
     add("--revision", help="diffusers: branch, tag or commit on the hub (default: its main branch)")
     add("--local_files_only", action="store_true", help="diffusers: read what is on this machine only")
