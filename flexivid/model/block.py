@@ -218,16 +218,16 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.bias)
         self.cross = CrossAttention(config.width, config.num_heads) if config.text_channels else None
 
-    def forward(self, x: Tensor, steering: Tensor, tokens: Tokens, text: BlockText | None = None) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor, tokens: Tokens, text: BlockText | None = None) -> Tensor:
         """Tokens (b, n, d) and the activated condition of each sample (samples, d) -> (b, n, d).
 
         Args:
             x: Video tokens.
-            steering: Activated condition.
+            conditioning: Activated condition.
             tokens: Where the tokens are and whose.
             text: Keys, values and mask of this block's text; ``None`` where the network takes none.
         """
-        chunks = tokens.spread(self.modulation(steering)).chunk(6, dim=-1)
+        chunks = tokens.spread(self.modulation(conditioning)).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks
         x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a), tokens))
         if self.cross is not None and text is not None:

@@ -162,8 +162,8 @@ class FlexiDiT(nn.Module):
             return self._packed(x, time, condition, mode)
         patch, condition = self.config.mode(mode), self.prepare(condition or Condition(), len(x))
         h, tokens = self._embed(x, condition, patch)  # b n d
-        steering = self._steer(time, condition, patch)  # b d
-        h = self._run(h, steering, tokens, condition.text)  # b n d
+        conditioning = self._condition(time, condition, patch)  # b d
+        h = self._run(h, conditioning, tokens, condition.text)  # b n d
         return self._unembed(h, patch, size)  # b c t h w
 
     def prepare(self, condition: Condition, batch: int) -> Condition:
@@ -196,8 +196,8 @@ class FlexiDiT(nn.Module):
         patches = [self.config.mode(mode) for mode in modes]
         condition = self.prepare(condition or Condition(), len(x))
         shares = condition.split(share, len(modes))
-        steering = torch.cat(
-            [self._steer(at, own, patch) for at, own, patch in zip(time.split(share), shares, patches, strict=True)]
+        conditioning = torch.cat(
+            [self._condition(at, own, patch) for at, own, patch in zip(time.split(share), shares, patches, strict=True)]
         )  # b d
         made = [self._embed(part, own, patch) for part, own, patch in zip(x.split(share), shares, patches, strict=True)]
         parts = tuple(Part(share, h.shape[1], own.frames) for h, own in made)
@@ -205,7 +205,7 @@ class FlexiDiT(nn.Module):
             join([table.expand(share, -1, -1, -1) for table in tables])[0]  # n 1 e
             for tables in ([own.cos for _, own in made], [own.sin for _, own in made])
         )
-        h = self._run(join([h for h, _ in made]), steering, Tokens(cos, sin, 0, parts), condition.text)  # 1 n d
+        h = self._run(join([h for h, _ in made]), conditioning, Tokens(cos, sin, 0, parts), condition.text)  # 1 n d
         outs = zip(part_from(h, parts), patches, strict=True)
         return torch.cat([self._unembed(own, patch, size) for own, patch in outs])  # b c t h w
 
@@ -234,20 +234,20 @@ class FlexiDiT(nn.Module):
         y = self.out(h, patch, size)  # b c t h w
         return y if self.out_conv is None else self.out_conv(y)
 
-    def _steer(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
-        """What steers every block, (b, d)."""
+    def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
+        """The activated conditioning that modulates every block, (b, d)."""
         vector = self.conditioning(time, condition.label, self.config.modes.index(patch))
         return F.silu(vector + condition.text.pooled if isinstance(condition.text, TextKeys) else vector)
 
-    def _run(self, h: Tensor, steering: Tensor, tokens: Tokens, text: Text | TextKeys | None) -> Tensor:
+    def _run(self, h: Tensor, conditioning: Tensor, tokens: Tokens, text: Text | TextKeys | None) -> Tensor:
         """All blocks and the last norm, (b, n, d) -> (b, n, d)."""
         for index, block in enumerate(self.blocks):
             own = text.block(index) if isinstance(text, TextKeys) else None
             if self.config.gradient_checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, steering, tokens, own, use_reentrant=False)
+                h = checkpoint(block, h, conditioning, tokens, own, use_reentrant=False)
             else:
-                h = block(h, steering, tokens, own)  # b n d
-        shift, scale = tokens.spread(self.out_modulation(steering)).chunk(2, dim=-1)
+                h = block(h, conditioning, tokens, own)  # b n d
+        shift, scale = tokens.spread(self.out_modulation(conditioning)).chunk(2, dim=-1)
         return modulate(h, shift, scale)
 
     def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:

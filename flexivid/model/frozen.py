@@ -132,9 +132,9 @@ class _StandIn(FlexiDiT):
         self.out_modulation = _Share(end, None)  # type: ignore[assignment]
         self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
 
-    def _steer(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
+    def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """The modulations of all blocks, (b, 6 d for each and 2 d in the end)."""
-        return F.linear(super()._steer(time, condition, patch), *self._modulations)
+        return F.linear(super()._condition(time, condition, patch), *self._modulations)
 
     def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
         key = (size, patch, like.dtype)

@@ -24,7 +24,7 @@ WARNINGS = (  # (start of the message, module that it is attributed to), regular
 LOGS = {  # logger: parts of messages that are dropped
     "xformers": ("can't load C++/CUDA extensions",),  # diffusers checks for xformers, and works without
     "transformers": ("`torch_dtype` is deprecated",),  # diffusers' use of transformers
-    "lightning.pytorch.utilities.rank_zero": ("litlogger",),  # an advertisement
+    "lightning.pytorch.utilities.rank_zero": ("litlogger", "litmodels", "TPU available: False"),  # advertisements
 }
 
 
