@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from flexivid.runtime.program import ProgramParser, add_files, add_json, program_parser, run_program, write_json
+from flexivid.runtime.program import ProgramParser, add_files, add_json, program_options, program_parser, write_json
 
 EXAMPLES = """examples:
   python -m flexivid.convert Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output-dir wan_modes
@@ -50,7 +50,8 @@ def build_parser() -> ProgramParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    run_program(build_parser(), run, argv)
+    with program_options(build_parser(), argv) as options:
+        run(options)
 
 
 def run(options: Namespace) -> None:

@@ -19,8 +19,8 @@ from flexivid.runtime.program import (
     ProgramParser,
     add_json,
     add_layout,
+    program_options,
     program_parser,
-    run_program,
     write_json,
 )
 
@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     runs = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard}
-    run_program(build_parser(), lambda options: runs[options.verb](options[options.verb]), words)
+    with program_options(build_parser(), words) as options:
+        runs[options.verb](options[options.verb])
 
 
 def check(options: Namespace) -> None:

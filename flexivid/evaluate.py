@@ -12,18 +12,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from flexivid.runtime.program import (
-    ProgramParser,
-    add_json,
-    add_layout,
-    add_model,
-    add_size,
-    flags_set,
-    pixels_of,
-    program_parser,
-    run_program,
-    write_json,
-)
+from flexivid.runtime import program
 from flexivid.sampling.options import OPTIONS, add_sampling, sampling_options
 
 EXAMPLES = """examples:
@@ -39,11 +28,11 @@ OF_SAMPLES += tuple(name for name in OPTIONS if name != "batch_size")
 SPLITS = {"train": "train", "val": "held_out", "held_out": "held_out", "all": "all"}  # their names in results
 
 
-def build_parser() -> ProgramParser:
+def build_parser() -> program.ProgramParser:
     """Return the parser with all options, those of sampling named as in ``flexivid.sample``."""
-    parser = program_parser("evaluate", __doc__.splitlines()[0], EXAMPLES)
+    parser = program.program_parser("evaluate", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
-    add_model(add)
+    program.add_model(add)
     _add_comparison(add)
     add_sampling(add)
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
@@ -52,7 +41,7 @@ def build_parser() -> ProgramParser:
     add("--output-dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
     add("--against", help="an earlier evaluation.json of the same protocol: print by how much each distance differs")
     add("--dry-run", action="store_true", help="print the plans and what they cost, and stop")
-    add_json(add)
+    program.add_json(add)
     return parser
 
 
@@ -68,23 +57,24 @@ def _add_comparison(add: Callable[..., Any]) -> None:
     add("--compat", help="videogpt: I3D as in most PyTorch ports, for comparison with their numbers")
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
     add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
-    add_layout(add)
+    program.add_layout(add)
     add("--split", help="part of the reference: train, val or all (default: val where it has enough clips)")
     add("--num-reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
     add("--fps", type=float, help="frames a second of real clips, instead of --stride (default: as trained)")
-    add_size(add, "as trained; for two folders 16 frames, as large as --generated")
+    program.add_size(add, "as trained; for two folders 16 frames, as large as --generated")
     add("--no-rivals", action="store_true", help="no samples of fewer native steps beside those of each budget")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    run_program(build_parser(), run, argv)
+    with program.program_options(build_parser(), argv) as options:
+        run(options)
 
 
 def run(options: Namespace) -> None:
     """Evaluate a checkpoint or two folders, or fetch the weights of I3D."""
-    options.height, options.width = pixels_of(options)
+    options.height, options.width = program.pixels_of(options)
     if options.split and options.split not in SPLITS:
         raise ValueError(f"got --split {options.split}; expected train, val or all; choose one")
     options.split = SPLITS.get(options.split)
@@ -148,7 +138,7 @@ def run_pair(options: Namespace) -> None:
     size = (options.height, options.width)
     if (options.height is None) != (options.width is None):
         raise ValueError(f"got --height {size[0]} and --width {size[1]}; expected both or neither; write --size")
-    for flag in flags_set(build_parser(), options, [*OF_SAMPLES, "devices"]):
+    for flag in program.flags_set(build_parser(), options, [*OF_SAMPLES, "devices"]):
         raise ValueError(f"got {flag} with --generated, where it has no effect; expected two folders; leave it out")
     request = PairRequest(
         output=options.output_dir or "evaluation",
@@ -267,7 +257,7 @@ def _report(options: Namespace, request: Any, job: Any, earlier: Any, evaluation
 
 def _print_files(options: Namespace, files: dict[str, Path], results: dict[str, Any]) -> None:
     print(f"look at {files['page']}; the numbers and their protocol are in {files['json']}")
-    write_json(options.json, {**results, "files": {kind: str(file) for kind, file in files.items()}})
+    program.write_json(options.json, {**results, "files": {kind: str(file) for kind, file in files.items()}})
 
 
 @contextmanager

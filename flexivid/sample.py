@@ -13,18 +13,7 @@ from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
 
-from flexivid.runtime.program import (
-    ProgramParser,
-    add_files,
-    add_json,
-    add_model,
-    add_size,
-    flags_set,
-    pixels_of,
-    program_parser,
-    run_program,
-    write_json,
-)
+from flexivid.runtime import program
 from flexivid.sampling.messages import describe, result_line
 from flexivid.sampling.options import PLANNERS, add_sampling, sampling_options
 
@@ -49,15 +38,15 @@ MODEL_OPTIONS += ("budget_seconds", "solver", "shift", "guidance", "guidance_int
 MODEL_OPTIONS += ("weak_guidance_scale", "packing", "batch_size", "compile")
 
 
-def build_parser() -> ProgramParser:
+def build_parser() -> program.ProgramParser:
     """Return the parser with all options, named as in diffusers."""
-    parser = program_parser("sample", __doc__.splitlines()[0], EXAMPLES)
+    parser = program.program_parser("sample", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
-    add_model(add)
+    program.add_model(add)
     add("--pipeline", help="diffusers pipeline instead of a checkpoint: folder or hub id; needs --adapter and --prompt")
     add("--adapter", help="weak modes for the pipeline: a folder that flexivid.convert or a distillation wrote")
     add("--merge-lora", action="store_true", help="merge the adapter's LoRA into copies: faster, takes more memory")
-    add_files(add)
+    program.add_files(add)
     add("--prompt", nargs="+", help="texts, one video each, or --num-videos of each")
     add("--negative-prompt", help="text of what not to show, where the pipeline takes one")
     about = "fractions of full compute, or draft, balanced, full (default: 1)"
@@ -69,18 +58,19 @@ def build_parser() -> ProgramParser:
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
     add_sampling(add, planner={"help": PLANNER_HELP})
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
-    add_size(add)
+    program.add_size(add)
     add("--fps", type=float, help="frames a second of the files (default: as trained)")
     add("--compile", action="store_true", help="one static graph a mode: a slow start, then faster; for many videos")
     add("--output-dir", default="samples", help="where files go (default: samples)")
     add("--dry-run", action="store_true", help="print parameters, plan, cost and memory, and stop")
-    add_json(add)
+    program.add_json(add)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    run_program(build_parser(), run, argv)
+    with program.program_options(build_parser(), argv) as options:
+        run(options)
 
 
 class Job(NamedTuple):
@@ -94,21 +84,23 @@ class Job(NamedTuple):
 
 def run(options: Namespace) -> None:
     """Load the model, print the plans, sample, print what was measured."""
-    options.height, options.width = pixels_of(options)
+    options.height, options.width = program.pixels_of(options)
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
-    for flag in flags_set(build_parser(), options, MODEL_OPTIONS if options.pipeline else PIPELINE_OPTIONS):
+    for flag in program.flags_set(build_parser(), options, MODEL_OPTIONS if options.pipeline else PIPELINE_OPTIONS):
         if options.pipeline:
             raise ValueError(f"got {flag} with --pipeline, where it has no effect; expected one of them; leave one out")
         raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")
     if options.pipeline:
         from flexivid.pipelines.sample import run_pipeline
 
-        write_json(options.json, run_pipeline(options))
+        program.write_json(options.json, run_pipeline(options))
         return
     job = _prepare(options)
     if options.dry_run:
-        _print_needs(job.model, job.settings)
+        from flexivid.model.memory import sampling_report
+
+        print("\n".join(sampling_report(job.model.config, job.settings.size, job.settings.batch_size)))
         return
     from flexivid.sampling import sample_folder
 
@@ -122,7 +114,7 @@ def run(options: Namespace) -> None:
     for outcome in outcomes:
         print(result_line(outcome.plan.budget, outcome, outcomes[0]))
     print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
-    write_json(options.json, _summary(outcomes, folder))
+    program.write_json(options.json, _summary(outcomes, folder))
 
 
 def _prepare(options: Namespace) -> Job:
@@ -134,6 +126,7 @@ def _prepare(options: Namespace) -> Job:
         from flexivid.runtime.device import pick_device
         from flexivid.sampling import compiling
         from flexivid.sampling import settings as sampling
+        from flexivid.sampling.latency import known_latency
         from flexivid.sampling.plan import tables_folder
 
     path, note = checkpoint.choose(options.checkpoint)
@@ -145,7 +138,7 @@ def _prepare(options: Namespace) -> Job:
     settings = sampling.settings_from(sampling_options(options)).filled(model)
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
-    latency = _latency(options, model, settings, len(labels))
+    latency = known_latency(model, settings, len(labels)) if options.budget_seconds else None
     plans = sampling_plans(options, model, settings, tables_folder(path), latency)
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
@@ -196,27 +189,11 @@ def budget_amounts(options: Namespace) -> list[Any]:
     return [Amount(number_or_preset(word)) for word in options.budget or ["1"]]
 
 
-def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> Any:
-    """Measured seconds of a call by mode, where a budget is in seconds."""
-    if not options.budget_seconds:
-        return None
-    from flexivid.sampling.latency import known_latency
-
-    return known_latency(model, settings, num_videos)
-
-
 def _build_graphs(job: Job) -> None:
     from flexivid.sampling.compiling import warm_up_plans
 
     seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.labels))
     print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
-
-
-def _print_needs(model: Any, settings: Any) -> None:
-    from flexivid.model.memory import sampling_report
-
-    for line in sampling_report(model.config, settings.size, settings.batch_size):
-        print(line)
 
 
 @contextmanager

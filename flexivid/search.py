@@ -14,16 +14,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from flexivid.runtime.program import (
-    ProgramParser,
-    add_json,
-    add_layout,
-    add_model,
-    flags_set,
-    program_parser,
-    run_program,
-    write_json,
-)
+from flexivid.runtime import program
 from flexivid.sampling.options import add_sampling, sampling_options
 
 GOALS = {  # options of one goal alone, and what they are without being set
@@ -40,11 +31,11 @@ EXAMPLES = """examples:
 """
 
 
-def build_parser() -> ProgramParser:
+def build_parser() -> program.ProgramParser:
     """Return the parser with all options, those of sampling named as in ``flexivid.sample``."""
-    parser = program_parser("search", __doc__.splitlines()[0], EXAMPLES)
+    parser = program.program_parser("search", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
-    add_model(add)
+    program.add_model(add)
     add(
         "--goal",
         default="fvd",
@@ -54,20 +45,21 @@ def build_parser() -> ProgramParser:
     number = "videos of each plan in the last round (goal fvd, default: 256), or trajectories (fidelity, default: 16)"
     add("--num-videos", older=["--num-scored"], type=int, help=number)
     add("--reference", help="goal fvd: folder of real videos (default: those of the training)")
-    add_layout(add)
+    program.add_layout(add)
     add("--max-switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
     steps = (
         "goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and fewer)"
     )
     hidden = {name: {"help": argparse.SUPPRESS} for name in NOT_SEARCHED}
     add_sampling(add, num_inference_steps={"nargs": "+", "help": steps}, **hidden)
-    add_json(add)
+    program.add_json(add)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    run_program(build_parser(), run, argv)
+    with program.program_options(build_parser(), argv) as options:
+        run(options)
 
 
 def run(options: Namespace) -> None:
@@ -88,7 +80,7 @@ def run(options: Namespace) -> None:
     folder = tables_folder(path)
     picture = _score(options, model, path, folder) if options.goal == "fvd" else _measure(options, model, folder)
     print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {picture}")
-    write_json(options.json, {"goal": options.goal, "schedules": str(folder / FILE), "picture": str(picture)})
+    program.write_json(options.json, {"goal": options.goal, "schedules": str(folder / FILE), "picture": str(picture)})
 
 
 def _set_goal(options: Namespace) -> None:
@@ -100,9 +92,9 @@ def _set_goal(options: Namespace) -> None:
     for name, default in GOALS[options.goal].items():
         options[name] = default if options[name] is None else options[name]
     for goal, defaults in GOALS.items():
-        for flag in flags_set(build_parser(), options, sorted(defaults.keys() - GOALS[options.goal].keys())):
+        for flag in program.flags_set(build_parser(), options, sorted(defaults.keys() - GOALS[options.goal].keys())):
             raise ValueError(f"got {flag} for goal {options.goal}; expected it for {goal} alone; leave it out")
-    for flag in flags_set(build_parser(), options, NOT_SEARCHED):
+    for flag in program.flags_set(build_parser(), options, NOT_SEARCHED):
         raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
 
 

@@ -269,7 +269,7 @@ def test_every_option_of_convert_has_an_effect(tmp_path, monkeypatch, capsys) ->
 @pytest.fixture
 def watched_evaluation(collections, monkeypatch) -> list:
     """``flexivid.evaluate`` with stand-ins for the work."""
-    from flexivid.evaluation import compare, ranks, report, run
+    from flexivid.evaluation import against, compare, ranks, report, result, run
     from flexivid.metrics.extractors import i3d_weights
 
     seen: list = []
@@ -277,19 +277,19 @@ def watched_evaluation(collections, monkeypatch) -> list:
     shutil.copytree(shipped.FOLDER / "moving_digits", "other")
     clips = SimpleNamespace(clips="clips")
     pair = SimpleNamespace(generated=clips, real=clips, protocol=SimpleNamespace(label="fvd"))
-    result = SimpleNamespace(metric="fvd", fvd_auc=1.0, protocol=None, to_json=dict)
+    scores = SimpleNamespace(metric="fvd", fvd_auc=1.0, protocol=None, to_json=dict)
     files = {"page": Path("page.html"), "json": Path("evaluation.json")}
     monkeypatch.setattr(run, "prepare", lambda request, device: seen.append((request, device)))
     monkeypatch.setattr(evaluate, "_print_plan", lambda request, job, number: seen.append(number))
     monkeypatch.setattr(run, "work", lambda *args, **options: seen.append("work"))
     monkeypatch.setattr(run, "progress", lambda job: {})
-    monkeypatch.setattr(run, "finish", lambda job: (result, None))
+    monkeypatch.setattr(run, "finish", lambda job: (scores, None))
     monkeypatch.setattr(ranks, "work_in_processes", lambda request, devices, **options: seen.append(devices))
     monkeypatch.setattr(compare, "prepare_pair", lambda request, device: seen.append((request, device)) or pair)
-    monkeypatch.setattr(compare, "compare_pair", lambda pair, **options: seen.append("work") or result)
+    monkeypatch.setattr(compare, "compare_pair", lambda pair, **options: seen.append("work") or scores)
     monkeypatch.setattr(compare, "pair_progress", lambda pair: {})
-    monkeypatch.setattr("flexivid.evaluation.result.plain", lambda scores: {})
-    monkeypatch.setattr("flexivid.evaluation.against.by_budget", lambda evaluation: {})
+    monkeypatch.setattr(result, "plain", lambda scores: {})
+    monkeypatch.setattr(against, "by_budget", lambda evaluation: {})
     for name, value in (("write_evaluation", files), ("write_pair", files), ("table", []), ("pair_table", [])):
         monkeypatch.setattr(report, name, lambda *args, value=value: value)
     monkeypatch.setattr(report, "aligned", lambda rows: [])

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,23 +98,27 @@ def program_parser(program: str, description: str, examples: str) -> ProgramPars
     )
 
 
-def run_program(parser: ProgramParser, run: Callable[[Namespace], object], argv: Sequence[str] | None) -> None:
-    """Parse arguments and run a program with them; errors that users can cause become one line.
+@contextmanager
+def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterator[Namespace]:
+    """Parse the arguments of a program, whose work is the block; errors that users can cause become one line.
 
     Args:
         parser: Parser of the program.
-        run: The program; it gets the options, with their paths resolved.
         argv: Arguments; ``None`` = those of the process.
+
+    Yields:
+        The options, with their paths resolved.
 
     Example:
         >>> parser = ProgramParser()
         >>> action = parser.add_argument("--seed", type=int)
-        >>> run_program(parser, lambda options: print(options.seed), ["--seed", "7"])
+        >>> with program_options(parser, ["--seed", "7"]) as options:
+        ...     options.seed
         7
     """
     options = parser.parse_args(argv)
     with plain_errors():
-        run(resolved(options))
+        yield resolved(options)
 
 
 def resolved(options: Namespace) -> Namespace:
