@@ -182,12 +182,11 @@ def preview(options: Namespace) -> None:
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(clips).save(folder / "clips.png")
-    part = "training" if options.split == "train" else "validation"
     skipped = ", ".join(f"{count} {cause}" for cause, count in data.skipped.items())
     number = data.num_clips if options.split == "train" else min(data.val_clips, len(data.splits.val))
     settings = {"collection": data.root, "a clip": _described(data), "clips of an epoch": number}
     settings |= {"left out": skipped, "seed": data.settings.seed}
-    text = page(clips, title=f"The first clips of {part}", settings=settings)
+    text = page(clips, title=f"The first clips of {options.split}", settings=settings)
     (folder / "clips.html").write_text(text, encoding="utf-8")
     data.teardown()
     for clip in clips:
