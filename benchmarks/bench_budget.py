@@ -30,11 +30,12 @@ import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, generate, load
 from flexivid.budget.table import read_tables
+from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.sampling.compiling import compile_forward
 from flexivid.sampling.generate import Generation
 from flexivid.sampling.plan import tables_folder
 
-RECIPE = {"size": [8, 32, 32], "process": {"path": "flow", "target": "x0"}}
+RECIPE = Recipe(size=(8, 32, 32), sampling=SamplingDefaults(5, guidance_scale=2.0, shift=4.0))
 
 
 def build() -> FlexiDiT:
@@ -42,7 +43,7 @@ def build() -> FlexiDiT:
     torch.manual_seed(0)
     config = FlexiDiTConfig.preset("tiny", modes=("2x4x4", "4x4x4", "2x8x8", "4x8x8"), num_classes=10)
     model = FlexiDiT(config).eval()
-    model.recipe = {**RECIPE, "sampling": {"num_inference_steps": 5, "guidance_scale": 2.0, "shift": 4.0}}
+    model.recipe = RECIPE
     return model
 
 
@@ -86,7 +87,7 @@ def seconds_beside_calls(make: Callable[[], Generation], model: FlexiDiT, repeti
 
 def measure(model: FlexiDiT, tables: list, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for full compute and for each budget, in batches of one size."""
-    native = f"{model.recipe['sampling']['num_inference_steps']}x{model.config.native}"
+    native = f"{model.recipe.sampling.num_inference_steps}x{model.config.native}"
     common = {"num_videos": batch, "batch_size": batch, "packing": options.packing, "tables": tables}
     makers = {"full": partial(generate, model, schedule=native, **common)}
     makers |= {f"{budget:g}": partial(generate, model, budget, **common) for budget in options.budgets}

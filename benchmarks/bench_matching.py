@@ -29,13 +29,14 @@ from flexivid.evaluation.features import extract
 from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
+from flexivid.model.recipe import SamplingDefaults
 from flexivid.runtime.device import fast_dtype
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import plan_for
 from flexivid.training.distribution_matching import Matching
 from flexivid.training.modes import ModeChoice, Phase
 from flexivid.training.module import Clips, FlexiDiffusion
-from flexivid.training.objective import Objective, SamplingDefaults
+from flexivid.training.objective import Objective
 from flexivid.training.optimizer import OptimizerSettings
 
 

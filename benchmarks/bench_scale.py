@@ -29,6 +29,7 @@ from lightning.fabric.utilities.throughput import get_available_flops
 from torch import Tensor, nn
 
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig, generate, macs
+from flexivid.model.recipe import Recipe
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.sampling.compiling import compile_forward
 from flexivid.sampling.denoiser import batch_of
@@ -48,7 +49,7 @@ def build(options: argparse.Namespace) -> FlexiDiT:
             nn.init.normal_(parameter, std=0.02)
     sampling = {"num_inference_steps": options.steps, "guidance_scale": GUIDANCE}
     process = {"path": "flow", "target": "velocity"}
-    model.recipe = {"size": list(options.size), "process": process, "sampling": sampling}
+    model.recipe = Recipe(size=options.size, process=process, sampling=sampling)
     return model.to(options.device)
 
 

@@ -212,7 +212,7 @@ def main() -> None:
     judge = train_judge(options.data_seed)
     seconds = time.perf_counter() - started
     model, tables = load(options.checkpoint).to(options.device), read_tables(tables_folder(options.checkpoint))
-    size, names = model.recipe["size"], model.recipe.get("class_names") or range(NUM_CLASSES)
+    size, names = model.recipe.size, model.recipe.class_names or range(NUM_CLASSES)
     digits = torch.tensor([int(name) for name in names])
     real = judge.look(*held_out_clips(options.num_videos, tuple(size), options.data_seed))
     rows: list[dict[str, Any]] = [{"budget": None, "plan": "held-out clips", **real._asdict()}]

@@ -29,7 +29,6 @@ from torch import Tensor
 
 from flexivid.budget.schedule import REUSE, Schedule, affordable_cost, schedule_macs
 from flexivid.budget.table import read_tables
-from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import solvers_of
 from flexivid.evaluation.features import BlockFolder, blocks_of, extract
 from flexivid.evaluation.rivals import native_plan
@@ -90,7 +89,7 @@ def _plan(job: Job, tables: list, name: str, budget: float) -> Plan:
 def ways_of(job: Job) -> list[str]:
     """Names of all ways."""
     own = job.task.settings.solver
-    others = [name for name in solvers_of(process_of(job.task.model.recipe)) if name not in (own, "heun")]
+    others = [name for name in solvers_of(job.task.model.recipe.process) if name not in (own, "heun")]
     return [*PLANNERS, "fewer_steps", *(f"fewer_steps:{name}" for name in others), "all_weak", "reuse"]
 
 
@@ -99,7 +98,7 @@ class Maker:
 
     def __init__(self, job: Job, ways: list[Way], cache: Path, judge: Judge | None) -> None:
         self._task, self._ways, self._judge = job.task, ways, judge
-        names = job.task.model.recipe.get("class_names") or []
+        names = job.task.model.recipe.class_names
         self._digits = torch.tensor([int(name) for name in names]) if judge else torch.tensor([])
         common = {"checkpoint": fingerprint(job.task.model), "seed": job.task.seed}
         common |= {"extractor": job.task.extractor.fingerprint, "judged": judge is not None}
@@ -270,7 +269,7 @@ def main() -> None:
         "question": __doc__.splitlines()[0],
         **{"num_videos": len(features), "num_real": len(real), "split": job.protocol.reference_split},
         **{"metric": job.task.extractor.metric_name, "floor": score(features, real).floor},
-        **{"settings": job.task.settings._asdict(), "step_floor": job.task.model.recipe.get("step_floor")},
+        **{"settings": job.task.settings._asdict(), "step_floor": job.task.model.recipe.step_floor},
         **{"torch": torch.__version__, "threads": torch.get_num_threads()},
         "rows": rows_of(ways, blocks, real),
     }

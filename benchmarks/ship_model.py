@@ -88,7 +88,7 @@ def ship(run: Path, name: str, *, quality: str = "", curve: Path | None = None) 
     tables = [table for table in read_tables(tables_folder(run)) if table.model == fingerprint(model)]
     shipped.FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=shipped.FOLDER.parent) as new:
-        save(new, copy.deepcopy(model).half(), model.recipe)
+        save(copy.deepcopy(model).half(), new)
         rounded = load(new)
         if tables:
             write_tables(Path(new) / FILE, [table._replace(model=fingerprint(rounded)) for table in tables])
@@ -120,7 +120,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 def output_changes(model: FlexiDiT, rounded: FlexiDiT) -> dict[str, float]:
     """Root mean square change of the output by mode, in root mean squares of the output, on noise at four times."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, model.config.in_channels, *model.recipe["size"], generator=generator)
+    x = torch.randn(4, model.config.in_channels, *model.recipe.size, generator=generator)
     time = torch.tensor([0.2, 0.5, 0.8, 1.0])
     condition = Condition(torch.arange(4) % model.config.num_classes) if model.config.num_classes else Condition()
     changes = {}
@@ -149,7 +149,7 @@ def data_line(run: Path) -> str:
 def card(model: FlexiDiT, name: str, *, data: str, quality: str) -> str:
     """The model card: what is known from the files, and what was measured."""
     recipe = model.recipe
-    frames, height, width = recipe["size"]
+    frames, height, width = recipe.size
     return CARD.format(
         name=name,
         parameters=model.num_parameters / 1e6,
@@ -157,11 +157,11 @@ def card(model: FlexiDiT, name: str, *, data: str, quality: str) -> str:
         depth=model.config.depth,
         modes=", ".join(map(str, model.config.modes)),
         size=f"{frames} frames of {height}x{width}",
-        fps=recipe.get("fps", 8),
-        classes=", ".join(recipe.get("class_names", [])) or "none",
-        steps=recipe.get("global_step", "an unknown number of"),
+        fps=recipe.fps,
+        classes=", ".join(recipe.class_names) or "none",
+        steps="an unknown number of" if recipe.global_step is None else recipe.global_step,
         data=data,
-        sampling=", ".join(f"{key} {value}" for key, value in recipe.get("sampling", {}).items()) or "as flexivid says",
+        sampling=", ".join(f"{key} {value}" for key, value in recipe.to_dict()["sampling"].items()),
         quality=quality.strip() or "Not measured.",
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def preview(options: Namespace) -> None:
     loader = data.train_dataloader() if options.split == "train" else data.val_dataloader()
     if not len(loader):
         raise ValueError(f"got --split val of {data.root}, which has too few videos for it; expected train; change it")
-    addresses = _first_addresses(loader, options.num_videos)
+    addresses = list(islice(chain.from_iterable(loader.batches), options.num_videos))
     clips = list(look(loader, addresses, class_names=data.class_names))
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +217,10 @@ def stats(options: Namespace) -> None:
     numbers: dict[str, Any] = {name: room.summary(column) for name, column in values.items()}
     with DecodePool(options.num_workers or num_cores()) as pool:
         colours = room.channel_statistics(room.decoded(videos, options.num_colour_frames, pool=pool))
-    print_table(["", "unit", *numbers["frames"]], _stat_rows(numbers, room.QUANTITIES))
+    rows = [
+        [name, unit, *(f"{value:.6g}" for value in numbers[name].values())] for name, unit in room.QUANTITIES.items()
+    ]
+    print_table(["", "unit", *numbers["frames"]], rows)
     for name, channels in colours.items():
         print(f"{name} of red, green, blue in [0, 1]: {', '.join(f'{value:.4f}' for value in channels)}")
     file = room.write_histograms(Path(options.output_dir) / "stats.png", values)
@@ -247,9 +251,14 @@ def _data_module(files: Sequence[str] | None, root: str | None, overrides: dict[
     from flexivid.data.module import VideoDataModule
 
     section: dict[str, Any] = {}
+    seed: Any = None
     for file in files or ():
-        recipe = yaml.safe_load(read_text(file))
-        section |= (recipe.get("data") if isinstance(recipe, dict) else None) or {}
+        content = yaml.safe_load(read_text(file))
+        content = content if isinstance(content, dict) else {}
+        section |= content.get("data") or {}
+        seed = content.get("seed_everything", seed)
+    if section.get("seed") is None and not isinstance(seed, bool):  # true is a random one
+        section["seed"] = seed
     section |= overrides | ({"root": root} if root else {})
     parser = OneLineParser(prog="python -m flexivid.dataset")
     parser.add_class_arguments(VideoDataModule, "data")
@@ -275,13 +284,6 @@ def _overrides(options: Namespace) -> dict[str, Any]:
     return overrides
 
 
-def _first_addresses(loader: Any, count: int) -> list[tuple[int, int]]:
-    """Return the addresses of the first clips that the sampler draws."""
-    from itertools import chain, islice
-
-    return list(islice(chain.from_iterable(loader.batches), count))
-
-
 def _described(data: Any) -> str:
     """Describe a clip in one line."""
     settings = data.settings
@@ -289,10 +291,6 @@ def _described(data: Any) -> str:
     height, width = settings.size
     shapes = [f"{length} frames of {w}x{h}" for length, h, w in data.buckets or [(settings.num_frames, height, width)]]
     return f"{' or '.join(shapes)}, {rate}, short videos: {settings.short}, windows: {settings.windows}"
-
-
-def _stat_rows(numbers: dict[str, Any], units: dict[str, str]) -> list[list[str]]:
-    return [[name, unit, *(f"{value:.6g}" for value in numbers[name].values())] for name, unit in units.items()]
 
 
 if __name__ == "__main__":

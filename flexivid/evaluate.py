@@ -231,7 +231,7 @@ def _print_plan(request: Any, job: Any, num_devices: int) -> None:
     task, total = job.task, 0
     device = next(task.model.parameters()).device
     print(f"model {request.checkpoint}: {task.model.num_parameters / 1e6:.1f} M parameters on {device}")
-    steps, floor = task.settings.num_inference_steps, task.model.recipe.get("step_floor")
+    steps, floor = task.settings.num_inference_steps, task.model.recipe.step_floor
     note = f"step floor {floor}: more native steps made no difference" if floor else "step floor not measured"
     print(f"full compute: {steps} native steps; {note}")
     for plan in task.plans:

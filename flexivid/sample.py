@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,7 +134,7 @@ def _prepare(options: Namespace) -> Job:
         print(note)
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     model = compiling.compile_forward(model) if options.compile else model
-    model.recipe = {**model.recipe, **({"fps": options.fps} if options.fps else {})}
+    model.recipe = replace(model.recipe, fps=options.fps) if options.fps else model.recipe
     settings = sampling.settings_from(sampling_options(options)).filled(model)
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))

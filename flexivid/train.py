@@ -27,9 +27,9 @@ subcommands (Lightning's):
   fit        train          validate   loss of every mode on held-out videos
 
 options:
-  --config FILE        a recipe; may be given several times, later ones override
-  --data.root FOLDER   videos to train on          --data.* --model.* --trainer.*   anything else in a recipe
-  --ckpt_path FILE     resume; `last` = the newest run of this recipe
+  --config FILE        settings as YAML; may be given several times, later ones override
+  --data.root FOLDER   videos to train on          --data.* --model.* --trainer.*   anything else in a configuration
+  --ckpt_path FILE     resume; `last` = the newest run of this configuration
   --dry-run            print parameters, tokens, MACs and memory, and stop
   --print_config       print the whole configuration with its explanations
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
         with swift_imports():
             from flexivid.runtime.distributed import leave_group
-            from flexivid.training.recipes import is_distillation
+            from flexivid.training.command_lines import is_distillation
 
             if is_distillation(words):
                 start = import_module("flexivid.training.distillation.cli").DistillCLI

@@ -9,6 +9,7 @@ import torch
 
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +42,16 @@ def own_cache_folder(tmp_path_factory):
         os.environ["FLEXIVID_CACHE"] = before
 
 
-RECIPE = {
-    "process": {"path": "flow", "target": "x0"},
-    "codec": "pixel",
-    "size": [4, 8, 8],
-    "fps": 8.0,
-    "class_names": ["cat", "dog", "7"],
-    "sampling": {"num_inference_steps": 4, "guidance_scale": 1.0, "shift": 2.0},
-}
+RECIPE = Recipe.from_dict(
+    {
+        "process": {"path": "flow", "target": "x0"},
+        "codec": "pixel",
+        "size": [4, 8, 8],
+        "fps": 8.0,
+        "class_names": ["cat", "dog", "7"],
+        "sampling": {"num_inference_steps": 4, "guidance_scale": 1.0, "shift": 2.0},
+    }
+)
 
 
 def build(**changes):
@@ -58,7 +61,7 @@ def build(**changes):
     with torch.no_grad():  # fresh networks start as functions of little: zero gates, zero output
         for parameter in model.parameters():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    model.recipe = dict(RECIPE)
+    model.recipe = RECIPE
     return model.eval()
 
 

@@ -52,7 +52,7 @@ def test_dry_run_reads_the_configuration_only(model, tmp_path, capsys) -> None:
 @pytest.mark.parametrize("dry", [False, True])
 def test_a_trained_flexidit(dry, tmp_path, capsys) -> None:
     case = next(case for case in CASES if case.name == "flexidit")
-    folder, output = save(tmp_path / "run", build(case), {}), tmp_path / "modes"
+    folder, output = save(build(case), tmp_path / "run"), tmp_path / "modes"
     words = [str(folder), "--modes", "2x4x4", "--rank", "2", "--output-dir", str(output), "--device", "cpu"]
     program.main(words + ["--dry-run"] * dry)
     out = capsys.readouterr().out

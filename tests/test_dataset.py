@@ -71,6 +71,13 @@ def test_preview_shows_the_first_clips_of_training(videos, tmp_path, capsys):
     assert sheet[8 + 22, 8].tolist() == batch[0, :, 0, 0, 0].tolist()
 
 
+def test_preview_takes_the_seed_of_training(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("seed_everything: 3\ndata: {root: videos}\n")
+    assert _data_module([str(file)], None, {}).settings.seed == 3
+    assert _data_module([str(file)], None, {"seed": 5}).settings.seed == 5
+
+
 @pytest.mark.parametrize("words", [["check", "nowhere"], ["check", "v", "--sise", "3"], ["check", "--num-frames", "0"]])
 def test_a_mistake_is_one_line(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

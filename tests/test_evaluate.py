@@ -22,16 +22,19 @@ from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.run import Request, finish, job_of, prepare, work
 from flexivid.media.write import write_video
 from flexivid.model.checkpoint import save
+from flexivid.model.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")  # distances of few are rough
-RECIPE = {
-    "process": {"path": "flow", "target": "x0"},
-    "size": [4, 16, 16],
-    "fps": 8.0,
-    "class_names": ["cat", "dog"],
-    "sampling": {"num_inference_steps": 2},
-    "global_step": 70,
-}
+RECIPE = Recipe.from_dict(
+    {
+        "process": {"path": "flow", "target": "x0"},
+        "size": [4, 16, 16],
+        "fps": 8.0,
+        "class_names": ["cat", "dog"],
+        "sampling": {"num_inference_steps": 2},
+        "global_step": 70,
+    }
+)
 QUICK = ("--num-videos", 6, "--batch-size", 2, "--metric", "motion")
 
 
@@ -69,7 +72,7 @@ def run(tmp_path, write_videos):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.1 * torch.randn(parameter.shape))
-    folder = save(tmp_path / "runs" / "tiny" / "version_0", model, RECIPE)
+    folder = save(model, tmp_path / "runs" / "tiny" / "version_0", recipe=RECIPE)
     write_videos("videos")
     (folder / "config.yaml").write_text("data:\n  root: videos\n")
     return folder

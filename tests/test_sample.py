@@ -16,16 +16,19 @@ import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig
 from flexivid.model.checkpoint import save
+from flexivid.model.recipe import Recipe
 from flexivid.sample import main
 from flexivid.search import main as run_search
 
-RECIPE = {
-    "process": {"path": "flow", "target": "x0"},
-    "size": [4, 8, 8],
-    "fps": 8.0,
-    "class_names": ["cat", "dog"],
-    "sampling": {"num_inference_steps": 4},
-}
+RECIPE = Recipe.from_dict(
+    {
+        "process": {"path": "flow", "target": "x0"},
+        "size": [4, 8, 8],
+        "fps": 8.0,
+        "class_names": ["cat", "dog"],
+        "sampling": {"num_inference_steps": 4},
+    }
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +45,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 def checkpoint(tmp_path):
     torch.manual_seed(0)
     model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4"), num_classes=2))
-    return str(save(tmp_path / "runs" / "tiny" / "version_0", model, RECIPE))
+    return str(save(model, tmp_path / "runs" / "tiny" / "version_0", recipe=RECIPE))
 
 
 def sample(capsys, *words):

@@ -14,9 +14,10 @@ from flexivid.calibration import calibrate as calibration
 from flexivid.calibration import plan_search
 from flexivid.media.write import write_video
 from flexivid.model.checkpoint import load, save
+from flexivid.model.recipe import Recipe
 from flexivid.search import main
 
-RECIPE = {"process": {"path": "flow", "target": "x0"}, "size": [4, 8, 8], "sampling": {"num_inference_steps": 6}}
+RECIPE = Recipe(size=(4, 8, 8), sampling={"num_inference_steps": 6})
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def checkpoint(tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.1 * torch.randn(parameter.shape))
-    return save(tmp_path / "runs" / "tiny" / "version_0", model, RECIPE)
+    return save(model, tmp_path / "runs" / "tiny" / "version_0", recipe=RECIPE)
 
 
 def refused(capsys, program, *words):
@@ -144,7 +145,7 @@ def test_searched_again_after_training(capsys, checkpoint):
     main(["--goal", "fidelity", "--num-videos", "1"])
     model = load(checkpoint)
     torch.nn.init.zeros_(model.mode_embedding)
-    save(checkpoint, model, model.recipe)
+    save(model, checkpoint)
     assert "got schedules.json of model" in refused(capsys, sample.main, "--budget", 0.5, "--dry-run")
     sample.main(["--budget", "0.5", "--dry-run", "--planner", "weak_first"])
     main(["--goal", "fidelity", "--num-videos", "1"])

@@ -13,7 +13,7 @@ import yaml
 
 from flexivid import load
 from flexivid.media.write import write_video
-from flexivid.model.checkpoint import KEY
+from flexivid.model.formats import KEY
 from flexivid.train import main
 
 RECIPE = Path(__file__).resolve().parents[1] / "conf" / "train_video.yaml"
@@ -97,14 +97,14 @@ def test_from_videos_to_a_model_and_on(videos, tmp_path):
     assert made <= set(os.listdir(run))
     assert list(run.glob("events.out.tfevents.*"))
     model = load(run)
-    assert (model.config.width, model.config.num_classes, model.recipe["class_names"]) == (32, 2, ["down", "right"])
-    assert model.recipe["global_step"] == 4
+    assert (model.config.width, model.config.num_classes, model.recipe.class_names) == (32, 2, ("down", "right"))
+    assert model.recipe.global_step == 4
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 4
 
     fit(videos, "--trainer.max_steps=7", "--ckpt_path", "last")
     assert os.listdir(run.parent) == ["version_0"]  # it goes on in its folder
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["global_step"] == load(run).recipe["global_step"] == 7
+    assert last["global_step"] == load(run).recipe.global_step == 7
     assert last[KEY]["plans"][-1] == [4, 7]  # the learning rate falls to its end at the new one
     assert max(last["lr_schedulers"][0]["_last_lr"]) < 1e-6
 
@@ -124,14 +124,14 @@ def test_the_last_good_checkpoint_is_found_and_the_saved_settings_start_a_fresh_
     fit(videos, "--trainer.max_steps=7", "--ckpt_path", "last")
     where = "runs/moving_digits/version_0/checkpoints"
     assert f"passes over {where}/last.ckpt, which is cut off, or no checkpoint; going on" in capsys.readouterr().err
-    assert (torch.load(last, weights_only=True)["global_step"], load(run).recipe["global_step"]) == (6, 7)
+    assert (torch.load(last, weights_only=True)["global_step"], load(run).recipe.global_step) == (6, 7)
 
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert (saved["ckpt_path"], saved["trainer"]["logger"]["init_args"]["version"]) == (None, None)
     assert saved["trainer"]["max_steps"] == 7
     main(["fit", "--config", str(run / "config.yaml")])
     fresh = run.parent / "version_1"
-    assert load(fresh).recipe["global_step"] == 7
+    assert load(fresh).recipe.global_step == 7
     again = yaml.safe_load((fresh / "config.yaml").read_text())
     assert again == saved
 

@@ -21,7 +21,6 @@ from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
 from flexivid.diffusion.guidance import at_call
-from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler, noise_generators, num_calls, solve
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
@@ -255,7 +254,7 @@ class _Batch:
         return GuidedDenoiser(model, settings, guidance, self._labels, steps_of(steps), lambda done, step: count(done))
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-        process, settings = process_of(self._model.recipe), self._settings
+        process, settings = self._model.recipe.process, self._settings
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
         noise = start_noise(self._model, settings.size, self._seeds).to(self._labels.device)
         with sampling_calls(self._model, settings.precision):

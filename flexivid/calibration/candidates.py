@@ -13,7 +13,6 @@ from flexivid.budget.allowance import Allowance
 from flexivid.budget.planners import staged
 from flexivid.budget.schedule import REUSE, Step, affordable_cost, schedule_macs
 from flexivid.calibration.scoring import plan_from
-from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import solvers_of
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.plan import Plan, allowance_of
@@ -76,7 +75,7 @@ def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
         settings: From ``Sampling(...).filled(model)``.
         plan: A leader of the search.
     """
-    sampling, process = dict(plan.sampling), process_of(model.recipe)
+    sampling, process = dict(plan.sampling), model.recipe.process
     skipped = {settings.solver, "heun", "ddpm"}  # two calls a step; noise of its own in every step
     changes: list[dict[str, Any]] = [{"solver": name} for name in solvers_of(process) if name not in skipped]
     if process.path == "flow":  # the only one whose times can be shifted

@@ -29,6 +29,7 @@ from flexivid.data.sources.layout import Collection, Layout, collection_of
 from flexivid.data.splits import Splits, keep_in_memory, load_splits
 from flexivid.data.workers.pool import DecodePool, num_cores
 from flexivid.runtime.distributed import gathered
+from flexivid.runtime.start import seed_or_global
 
 
 class VideoDataModule(LightningDataModule):
@@ -48,7 +49,7 @@ class VideoDataModule(LightningDataModule):
         num_workers: Processes that decode clips; 0 means one, which is enough while the videos fit into memory.
         cache_gib: Memory for decoded frames, per rank, read before training; videos beyond it are decoded clip by clip.
             None: 4 if all videos can be read in about a minute, else 0.
-        seed: Decides the order of the clips and all that is drawn.
+        seed: Decides the order of the clips and all that is drawn; None: that of ``--seed_everything``.
         short: What to do with videos shorter than a clip: skip, loop or pad them (their last frame stays).
         flip: Mirror half of the training clips left to right.
         max_bad_fraction: Stop, at the start or later, when a larger share of the files cannot be decoded, on all ranks
@@ -84,7 +85,7 @@ class VideoDataModule(LightningDataModule):
         batch_size: int = 32,
         num_workers: int = 0,
         cache_gib: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         short: Short = "skip",
         flip: bool = False,
         max_bad_fraction: float = 0.05,
@@ -105,6 +106,7 @@ class VideoDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
+        seed = seed_or_global(seed)
         self.settings = ClipSettings(
             *(num_frames, (height, width), stride, seed, fps, windows, clips_per_video, short, flip, crop, kernel),
             square_pixels=square_pixels,
@@ -193,8 +195,7 @@ class VideoDataModule(LightningDataModule):
         else:
             with self._new_pool(num_cores()) as pool:
                 room = None if self.cache_gib is None else int(self.cache_gib * 2**30)
-                quiet = self._run.rank > 0
-                splits = keep_in_memory(splits, pool=pool, max_bytes=room, agree=agree, progress=not quiet)
+                splits = keep_in_memory(splits, pool=pool, max_bytes=room, agree=agree, progress=self._run.rank == 0)
         self._report(splits)
         self._splits = splits
 
@@ -236,8 +237,8 @@ class VideoDataModule(LightningDataModule):
         number = min(self.val_clips, len(dataset))
         clips = [i * len(dataset) // number for i in range(number)]
         by_bucket = [[clip for clip in clips if dataset.bucket(clip) == i] for i in range(len(dataset.buckets))]
-        batch_size, run = self.batch_size, self._run
-        return self._loader("val", fixed_batches(by_bucket, batch_size, rank=run.rank, world_size=run.world_size))
+        rank, world_size = self._run.rank, self._run.world_size
+        return self._loader("val", fixed_batches(by_bucket, self.batch_size, rank=rank, world_size=world_size))
 
     @property
     def _run(self) -> Run:
@@ -271,8 +272,7 @@ class VideoDataModule(LightningDataModule):
 
     def _report(self, splits: Splits) -> None:
         """Warn of everything that is left out or slow."""
-        run = self._run
-        self._bad = open_account(splits, self.root, max_fraction=self.max_bad_fraction, run=run)
+        self._bad = open_account(splits, self.root, max_fraction=self.max_bad_fraction, run=self._run)
         if splits.bad:
             rank_zero_warn(self._bad.message())
         for cache in self._latents.values():

@@ -7,7 +7,6 @@ A network's output is one of three targets; from any of them both x0 and noise f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -115,8 +114,3 @@ def _alpha_bar(path: str) -> Tensor:
     schedule = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[path]
     chain: Any = DDIMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule=schedule)
     return torch.cat((torch.ones(1), chain.alphas_cumprod))
-
-
-def process_of(recipe: Mapping[str, Any]) -> Process:
-    """The process that a model was trained with, by its recipe."""
-    return Process(**recipe.get("process", {})).check()

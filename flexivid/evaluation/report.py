@@ -133,9 +133,7 @@ def write_evaluation(
         f" {legend(evaluation)}",
         table=table(evaluation),
         protocol=_spaced(evaluation.protocol._asdict()),
-        films=Films(
-            [f"seed {task.seed + i}" for i in range(len(films[0]))], rows, float(task.model.recipe.get("fps", 8))
-        ),
+        films=Films([f"seed {task.seed + i}" for i in range(len(films[0]))], rows, task.model.recipe.fps),
         curve=curve,
     )
     return _write(Path(request.output), evaluation.to_json(), text, curve)

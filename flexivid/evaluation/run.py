@@ -227,7 +227,7 @@ def finish(job: Job, real: Tensor | None = None) -> tuple[Evaluation, list[Sampl
     real = real_features(job) if real is None else real
     blocks = list(evaluate_features(job.task, job.blocks(), store=job.samples))
     protocol = job.protocol._replace(num_reference=len(real))
-    step = job.task.model.recipe.get("global_step")
+    step = job.task.model.recipe.global_step
     return Evaluation(protocol.label, protocol, score_budgets(job.task, blocks, real), step), blocks
 
 

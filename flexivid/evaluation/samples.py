@@ -154,7 +154,7 @@ def _keys(task: Task) -> list[dict[str, Any]]:
     """Everything that the samples of each plan depend on."""
     common = {
         "checkpoint": fingerprint(task.model),
-        "recipe": task.model.recipe,
+        "recipe": task.model.recipe.to_dict(),
         "settings": task.settings._asdict(),
         "seed": task.seed,
         "extractor": task.extractor.fingerprint,

@@ -1,3 +1,18 @@
-"""The FlexiDiT: configuration, conditioning, attention, block, network. Knows patching; no diffusion, no training."""
+"""The FlexiDiT: configuration, conditioning, attention, block, network; the recipe beside it, and their files.
 
-DOORS = ("checkpoint", "conditioning", "config", "flexidit", "flops", "frozen", "memory", "packing", "shipped")
+The network knows no diffusion; the recipe names a process. No training.
+"""
+
+DOORS = (
+    "block",
+    "checkpoint",
+    "conditioning",
+    "config",
+    "flexidit",
+    "flops",
+    "formats",
+    "frozen",
+    "memory",
+    "recipe",
+    "shipped",
+)

@@ -1,6 +1,6 @@
-"""Attention over tokens: rotary positions with QK-norm, and the operator chosen for the device.
+"""Attention over tokens: rotary positions, and the fastest operator of the device.
 
-Tensors are (b, n, k, e). Backends give the same result; which is used depends on device, dtype and length alone.
+Tensors are (b, n, k, e). All operators give the same result; device, dtype and length decide which one is used.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ PackedAttention = Callable[[Tensor, Tensor, Tensor, list[int]], Tensor]
 
 
 class _Rotate(torch.autograd.Function):
-    """x cos + swap(x) sin. Its gradient is the turn back: three operations where autograd would take seven."""
+    """x cos + swap(x) sin. Its gradient is the rotation back: three operations where autograd would take seven."""
 
     @staticmethod
     def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        turned = x * cos
+        rotated = x * cos
         first, second = x.chunk(2, dim=-1)
-        for half, other, factor in zip(turned.chunk(2, dim=-1), (second, first), sin.chunk(2, dim=-1), strict=True):
-            half.addcmul_(other, factor)  # in place: moves half the memory of building swap(x)
-        return turned
+        for half, swapped, factor in zip(rotated.chunk(2, dim=-1), (second, first), sin.chunk(2, dim=-1), strict=True):
+            half.addcmul_(swapped, factor)  # in place: moves half the memory of building swap(x)
+        return rotated
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -42,12 +42,12 @@ class _Rotate(torch.autograd.Function):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn feature i with feature i + e/2 by the token's angle.
+    """Rotate the pair of features i and i + e/2 by the token's angle.
 
     Args:
         x: (b, n, ..., e).
         cos: Cosines for all features, broadcastable to x; no gradient flows to them. Likewise ``sin``, whose first
-            half carries the minus sign.
+            half is negated.
 
     Source:
         RoPE (arXiv:2104.09864), in the half-split layout of the public LLM codes.
@@ -64,7 +64,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "sdpa") -> Tensor:
         q: Queries, cast to the dtype of ``v``. Likewise ``k`` keys and ``v`` values.
         backend: ``sdpa`` or ``xformers``; xformers falls back with one warning where it has no operator.
     """
-    q, k = q.to(v.dtype), k.to(v.dtype)  # on GPUs, norms under autocast answer in float32
+    q, k = q.to(v.dtype), k.to(v.dtype)  # on GPUs, norms under autocast return float32
     if backend == "xformers" and _xformers_operator(q.device.type):
         return _xformers_operator(q.device.type)(q, k, v)
     if _prefers_bmm(q):
@@ -87,9 +87,9 @@ def _bmm_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def packed_operator(v: Tensor, backend: str) -> PackedAttention | None:
-    """Attention over samples of different lengths in one row, or ``None``: then one call for each length.
+    """Return an operator for samples of different lengths in one row; ``None`` = call :func:`attend` for each length.
 
-    On GPUs xformers where it is asked for and runs, else torch's varlen attention, which takes half precision.
+    On GPUs xformers if it is requested and runs, else torch's varlen attention, which needs half precision.
 
     Args:
         v: Values, for their device and dtype; autocast leaves queries and keys in float32, after their norms.
@@ -123,7 +123,7 @@ def varlen_packed(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor
 
 @cache
 def _xformers_operator(device_type: str):
-    """Xformers' attention where it can run on the device, else ``None`` (warned once per device)."""
+    """Return xformers' attention if it runs on the device, else ``None``, with one warning a device."""
     try:
         from xformers.ops import memory_efficient_attention
 

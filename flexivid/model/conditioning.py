@@ -1,4 +1,4 @@
-"""What the network is told beside the latent: time, class, mode. One vector (b, d) that steers every block."""
+"""Conditioning of the network: time, class and mode as one vector (b, d), which modulates every block."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Condition(NamedTuple):
 
 
 def time_features(time: Tensor) -> Tensor:
-    """Sinusoids of the time, (b,) in [0, 1] -> float32 (b, 256).
+    """Embed times as sinusoids, (b,) in [0, 1] -> float32 (b, 256).
 
     Source:
         DDPM (arXiv:2006.11239), as in DiT.
@@ -75,7 +75,7 @@ class Conditioning(nn.Module):
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels outside ``[0, num_classes]`` (the last one is the null class). Reads the values: not for loops.
+    """Refuse labels outside ``[0, num_classes]`` (the last is the null class). Waits for the device: not for loops.
 
     Raises:
         ValueError: If a label is out of range.

@@ -1,4 +1,4 @@
-"""What a FlexiDiT is, as plain data. No torch: a budget can be planned from it on any machine."""
+"""The shape of a FlexiDiT as plain data. Imports no torch, so that a budget can be planned on any machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHOICES = {
 BEFORE: dict[str, Any] = {
     "resize": "bilinear",
     "output_conv": False,
-}  # what configs mean that were written before a field was there
+}  # in files that lack these fields
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class FlexiDiTConfig:
         mlp_ratio: Hidden width of the feed-forward over ``width``.
         out_channels: Channels of the output; ``None`` = ``in_channels``.
         attention: ``joint`` over space and time, or ``factorised``: spatial and temporal blocks in turn (Latte).
-        attention_backend: ``sdpa`` or ``xformers`` (falls back to sdpa where xformers has no operator).
+        attention_backend: ``sdpa`` or ``xformers``, which falls back to sdpa if it has no operator for the device.
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
-        resize: How embedding weights come to sides below half of the largest one: ``area``, or ``bilinear`` as in
-            models saved before there was a choice. Without such sides it makes no difference and reads ``area``.
+        resize: How embedding weights are resized to sides below half of the largest: ``area``, or ``bilinear`` in
+            models saved before there was a choice. Without such sides it has no effect and reads ``area``.
         output_conv: Add a small convolution over the output, which can smooth the borders between patches. It costs the
-            same in all modes, so large patches become dearer.
+            same in all modes, so large patches become relatively dearer.
 
     Raises:
         ValueError: If the numbers do not fit together, or a field is of another type; the message names it. Numbers and
@@ -88,7 +88,7 @@ class FlexiDiTConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> FlexiDiTConfig:
-        """A named size: ``tiny``, ``S``, ``B``, ``L`` or ``XL``, with any field changed."""
+        """Return a named size (``nano``, ``tiny``, ``S``, ``B``, ``L``, ``XL``) with any field changed."""
         if name not in PRESETS:
             raise ValueError(f"got preset {name!r}; expected one of {', '.join(PRESETS)}; choose one of these")
         return cls(**{**PRESETS[name], **changes})
@@ -97,7 +97,7 @@ class FlexiDiTConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> FlexiDiTConfig:
         """Build from plain data, as in ``config.json``; an unknown key is an error that names the nearest field.
 
-        Fields that did not exist when the data were written mean what networks did then.
+        Fields that older files lack get the value that networks had then.
 
         Example:
             >>> FlexiDiTConfig.from_dict({"modes": ["1x2x2", "1x8x8"]}).resize, FlexiDiTConfig().resize
@@ -107,7 +107,7 @@ class FlexiDiTConfig:
         return cls(**{**BEFORE, **values})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for ``config.json``; modes as text. Newer fields are left out where they change nothing."""
+        """Return plain data for ``config.json``; modes as text. Newer fields are left out where they change nothing."""
         values = {**asdict(self), "modes": [str(mode) for mode in self.modes]}
         if not self._shrinks_far:
             values["resize"] = BEFORE["resize"]
@@ -115,7 +115,7 @@ class FlexiDiTConfig:
 
     @property
     def native(self) -> PatchMode:
-        """The first mode: the paper's powerful one."""
+        """The first mode, which the paper calls powerful."""
         return self.modes[0]  # type: ignore[return-value]
 
     @property
@@ -129,15 +129,15 @@ class FlexiDiTConfig:
         return int(self.width * self.mlp_ratio)
 
     def mode(self, mode: str | PatchMode | None) -> PatchMode:
-        """Resolve a mode as users name it; ``None`` and ``native`` are the native one.
+        """Return the patch mode that a user names; ``None`` and ``native`` are the native one.
 
         Raises:
             ValueError: If the model does not have the mode.
         """
         chosen = self.native if mode is None or mode == "native" else PatchMode(mode)
         if chosen not in self.modes:
-            have = ", ".join(map(str, self.modes))
-            raise ValueError(f"got mode {chosen}; expected one the model has ({have}); choose one or retrain with it")
+            names = ", ".join(map(str, self.modes))
+            raise ValueError(f"got mode {chosen}; expected one the model has ({names}); choose one or retrain with it")
         return chosen
 
     @property
@@ -155,8 +155,8 @@ class FlexiDiTConfig:
                 raise ValueError(f"got {name}={getattr(self, name)!r}; expected a whole number >= {least}{none}")
         self._check_types()
         if not self.modes or len(set(self.modes)) != len(self.modes):
-            have = ", ".join(map(str, self.modes)) or "none"
-            raise ValueError(f"got modes {have}; expected at least one and none twice; change modes")
+            listed = ", ".join(map(str, self.modes)) or "none"
+            raise ValueError(f"got modes {listed}; expected at least one and none twice; change modes")
         if self.width % self.num_heads:
             raise ValueError(
                 f"got width={self.width} and num_heads={self.num_heads}; expected a width that is a multiple of"
@@ -167,11 +167,11 @@ class FlexiDiTConfig:
         axis_split(self.head_dim)
 
     def _check_types(self) -> None:
-        """Fields that are no whole numbers."""
-        for name, known in CHOICES.items():
+        """Check the fields that are no whole numbers."""
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
-            if not isinstance(value, str) or value not in known:
-                raise ValueError(f"got {name}={value!r}; expected {' or '.join(known)}; choose one")
+            if not isinstance(value, str) or value not in choices:
+                raise ValueError(f"got {name}={value!r}; expected {' or '.join(choices)}; choose one")
         for name in ("gradient_checkpointing", "output_conv"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"got {name}={getattr(self, name)!r}; expected True or False; change {name}")
@@ -181,7 +181,7 @@ class FlexiDiTConfig:
 
 
 def _plain(value: Any) -> Any:
-    """A number or truth value of numpy or torch as Python's; anything else as it is."""
+    """Convert a number or truth value of numpy or torch to Python's; return anything else as it is."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 

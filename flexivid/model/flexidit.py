@@ -1,30 +1,59 @@
 """FlexiDiT: one video diffusion transformer for several patch sizes (arXiv 2502.20126).
 
 Latent (b, c, t, h, w) in, the same shape out; the mode decides how many tokens are in between. Knows nothing of
-diffusion: what the output means (noise, velocity, clean video) is the process's business.
+diffusion: the process defines what the output means (noise, velocity, clean video).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flexivid.model.block import Block, Tokens, modulate
+from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, part_from
 from flexivid.model.conditioning import Condition, Conditioning
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.model.output_conv import OutputConv
-from flexivid.model.packing import Packed, Part, join, part_from
+from flexivid.model.formats import read_model, write_model
+from flexivid.model.recipe import Recipe
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput
 from flexivid.patching.position import axis_angles, patch_centres
 from flexivid.patching.shapes import PatchMode, Size3, grid_of
 
 ROTARY_BASE = 100.0  # few tokens an axis: with the 10000 of language models most features would hardly turn
 TABLE_BASE = 10000.0
+CONV_CHANNELS = 16  # inside the convolution over the output
+
+
+class OutputConv(nn.Module):
+    """y + pointwise(gelu(conv(y))) with a 3x3x3 convolution; the same for all patch modes.
+
+    Each token draws its patch alone, so borders between patches may show; the convolution sees across them. It starts
+    as the identity. Beyond the edge, the last frame, row and column are repeated, as where a mode does not divide the
+    size.
+
+    Args:
+        channels: Channels of the output.
+
+    Example:
+        >>> conv, y = OutputConv(3), torch.randn(1, 3, 2, 4, 4)
+        >>> torch.equal(conv(y), y), sum(parameter.numel() for parameter in conv.parameters())
+        (True, 1363)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv3d(channels, CONV_CHANNELS, 3, padding=1, padding_mode="replicate")
+        self.gather = nn.Conv3d(CONV_CHANNELS, channels, 1)
+        nn.init.zeros_(self.gather.weight)
+        nn.init.zeros_(self.gather.bias)  # type: ignore[arg-type]
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(b, c, t, h, w) -> the same shape."""
+        hidden = F.gelu(self.spread(y))  # b 16 t h w
+        return y + self.gather(hidden)  # b c t h w
 
 
 class FlexiDiT(nn.Module):
@@ -34,7 +63,7 @@ class FlexiDiT(nn.Module):
         config: Its shape, see :class:`FlexiDiTConfig`.
 
     Attributes:
-        recipe: How it was trained and how to sample it, plain data; filled by ``flexivid.load``, empty otherwise.
+        recipe: How it was trained and how to sample it; filled by ``flexivid.load``, all defaults otherwise.
         stand_ins: The network that answers in the place of this one, if any: see ``model.frozen``.
 
     Example:
@@ -47,7 +76,7 @@ class FlexiDiT(nn.Module):
     def __init__(self, config: FlexiDiTConfig) -> None:
         super().__init__()
         self.config = config
-        self.recipe: Mapping[str, Any] = {}
+        self.recipe = Recipe()
         self.stand_ins: tuple[FlexiDiT, ...] = ()  # a tuple: no part of the module tree
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
         self.embed = FlexiPatchEmbed(config.in_channels, config.width, modes, resize=config.resize)
@@ -60,6 +89,36 @@ class FlexiDiT(nn.Module):
         self.out_conv = OutputConv(self.out.out_channels) if config.output_conv else None
         nn.init.zeros_(self.out_modulation.weight)
         nn.init.zeros_(self.out_modulation.bias)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
+        """Load a model for sampling, as ``flexivid.load`` does.
+
+        Args:
+            path: Folder, run, ``.ckpt`` file, or name of a shipped model.
+            ema: Averaged weights; ``False`` takes the last ones of a ``.ckpt``.
+            device: Where to put it.
+
+        Example:
+            >>> FlexiDiT.from_pretrained("moving_digits").num_parameters
+            7759872
+        """
+        stored = read_model(path, ema=ema)
+        model = cls(stored.config)
+        stored.fill(model)
+        model.recipe = stored.recipe
+        return model.eval().to(device)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``, as ``flexivid.save`` does; returns the folder.
+
+        Example:
+            >>> import tempfile
+            >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2))
+            >>> FlexiDiT.from_pretrained(model.save_pretrained(tempfile.mkdtemp())).config == model.config
+            True
+        """
+        return write_model(folder, self.config, self.recipe, self.state_dict())
 
     @property
     def num_parameters(self) -> int:
@@ -94,41 +153,41 @@ class FlexiDiT(nn.Module):
     def _answer(
         self, x: Tensor, time: Tensor, condition: Condition | None, mode: str | PatchMode | Packed | None
     ) -> Tensor:
-        """As :meth:`forward`, by this network's own layers."""
+        """As :meth:`forward`, by this network and not by its stand-in."""
         size = Size3(*x.shape[2:])
         if isinstance(mode, Packed):
             return self._packed(x, time, condition, mode)
         patch = self.config.mode(mode)
         h, tokens = self._embed(x, patch)  # b n d
-        steering = self._steer(time, condition, patch)  # b d
-        h = self._run(h, steering, tokens)  # b n d
+        conditioning = self._condition(time, condition, patch)  # b d
+        h = self._run(h, conditioning, tokens)  # b n d
         return self._unembed(h, patch, size)  # b c t h w
 
     def _packed(self, x: Tensor, time: Tensor, condition: Condition | None, modes: Packed) -> Tensor:
-        """As :meth:`forward`, with all samples' tokens in one row."""
+        """As :meth:`forward` for several modes, with the tokens of all samples in one row."""
         size, share = Size3(*x.shape[2:]), len(x) // len(modes)
         patches = [self.config.mode(mode) for mode in modes]
         labels = [None] * len(modes) if condition is None or condition.label is None else condition.label.split(share)
-        steering = torch.cat(
+        conditioning = torch.cat(
             [
-                self._steer(at, Condition(label), patch)
-                for at, label, patch in zip(time.split(share), labels, patches, strict=True)
+                self._condition(times, Condition(label), patch)
+                for times, label, patch in zip(time.split(share), labels, patches, strict=True)
             ]
         )  # b d
-        made = [self._embed(part, patch) for part, patch in zip(x.split(share), patches, strict=True)]
-        parts = tuple(Part(share, h.shape[1], own.frames) for h, own in made)
+        embedded = [self._embed(part, patch) for part, patch in zip(x.split(share), patches, strict=True)]
+        parts = tuple(Part(share, h.shape[1], tokens.frames) for h, tokens in embedded)
         cos, sin = (
             join([table.expand(share, -1, -1, -1) for table in tables])[0]  # n 1 e
-            for tables in ([own.cos for _, own in made], [own.sin for _, own in made])
+            for tables in ([tokens.cos for _, tokens in embedded], [tokens.sin for _, tokens in embedded])
         )
-        h = self._run(join([h for h, _ in made]), steering, Tokens(cos, sin, 0, parts))  # 1 n d
-        outs = zip(part_from(h, parts), patches, strict=True)
-        return torch.cat([self._unembed(own, patch, size) for own, patch in outs])  # b c t h w
+        h = self._run(join([h for h, _ in embedded]), conditioning, Tokens(cos, sin, 0, parts))  # 1 n d
+        outputs = zip(part_from(h, parts), patches, strict=True)
+        return torch.cat([self._unembed(part, patch, size) for part, patch in outputs])  # b c t h w
 
     def _embed(self, x: Tensor, patch: PatchMode) -> tuple[Tensor, Tokens]:
         """Latent (b, c, t, h, w) -> tokens (b, n, d) with their positions and mode added."""
         h = self.embed(x, patch)  # b n d
-        tokens, table = self._places(Size3(*x.shape[2:]), patch, h)
+        tokens, table = self._positions(Size3(*x.shape[2:]), patch, h)
         index = self.config.modes.index(patch)
         return h + (table + self.mode_embedding[index]).to(h.dtype), tokens  # b n d
 
@@ -137,22 +196,22 @@ class FlexiDiT(nn.Module):
         y = self.out(h, patch, size)  # b c t h w
         return y if self.out_conv is None else self.out_conv(y)
 
-    def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
-        """What steers every block, (b, d)."""
+    def _condition(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
+        """The activated conditioning that modulates every block, (b, d)."""
         return F.silu(self.conditioning(time, condition, self.config.modes.index(patch)))
 
-    def _run(self, h: Tensor, steering: Tensor, tokens: Tokens) -> Tensor:
+    def _run(self, h: Tensor, conditioning: Tensor, tokens: Tokens) -> Tensor:
         """All blocks and the last norm, (b, n, d) -> (b, n, d)."""
         for block in self.blocks:
             if self.config.gradient_checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, steering, tokens, use_reentrant=False)
+                h = checkpoint(block, h, conditioning, tokens, use_reentrant=False)
             else:
-                h = block(h, steering, tokens)  # b n d
-        shift, scale = tokens.spread(self.out_modulation(steering)).chunk(2, dim=-1)
+                h = block(h, conditioning, tokens)  # b n d
+        shift, scale = tokens.spread(self.out_modulation(conditioning)).chunk(2, dim=-1)
         return modulate(h, shift, scale)
 
-    def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
-        """Rotary tables, and the absolute position table (n, d): rotary alone cannot tell a wall from the middle."""
+    def _positions(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
+        """Rotary tables, and absolute positions (n, d), without which a token does not know how far the edges are."""
         grid = grid_of(size, patch)
         centres = self._centres(grid, patch, like.device)  # n 3
         angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2

@@ -1,6 +1,6 @@
-"""Measuring what was really computed: every call of a network, costed by PyTorch's own counter on the meta device.
+"""Measures what was computed: counts every call of a network and costs it by PyTorch's counter on the meta device.
 
-Independent of the formulas in ``flexivid.budget``: a plan's prediction can be held against it.
+Independent of the formulas in ``flexivid.budget``, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from types import TracebackType
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from flexivid.model.block import Packed
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.model.packing import Packed
 from flexivid.patching.shapes import PatchMode, Size3
 
 
 class CallCounter:
-    """Counts a network's calls by size and mode while it is entered.
+    """Context manager that counts a network's calls by size and mode.
 
     Args:
         model: The network to watch.
@@ -56,14 +56,14 @@ class CallCounter:
         x = args[0] if args else kwargs["x"]
         mode = args[3] if len(args) > 3 else kwargs.get("mode")
         modes = mode if isinstance(mode, Packed) else [mode]
-        for one in modes:
-            self._samples[Size3(*x.shape[2:]), self._model.config.mode(one)] += len(x) // len(modes)
+        for patch in modes:
+            self._samples[Size3(*x.shape[2:]), self._model.config.mode(patch)] += len(x) // len(modes)
         self.calls += 1
 
 
 @cache
 def meta_macs(config: FlexiDiTConfig, size: Size3, mode: PatchMode) -> int:
-    """MACs of one sample by ``FlopCounterMode`` over a real forward pass without data (meta device).
+    """Return the MACs of one sample, counted by ``FlopCounterMode`` in a forward pass without data (meta device).
 
     Args:
         config: Shape of the network.

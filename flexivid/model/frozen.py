@@ -1,9 +1,9 @@
-"""Calls of a network whose weights stay as they are: what depends on weights alone is computed once, not at every call.
+"""Faster calls of a network whose weights do not change: what depends on weights alone is computed once.
 
-While :func:`frozen` lasts, a stand-in answers for the network. It has the same layers, with weights in the dtype that
-autocast would cast them to. Layers that read the same input are joined to one product, and the patch kernels of each
-mode are resized once. Outputs are the same but for the order of sums inside a product. The stand-in is kept for the
-next time and built anew when the weights have changed. Hooks on the network itself run as ever.
+Inside :func:`frozen`, calls go to a stand-in. It has the same layers, with weights in the dtype that autocast would
+cast them to. Layers that read the same input are joined to one product, and the patch kernels of each mode are resized
+once. Outputs differ only by the order of sums inside a product. The stand-in is cached, and rebuilt when the weights
+have changed. Hooks on the network itself still run.
 
 Joined products cost as many MACs as single ones, so the cost formulas hold.
 """
@@ -23,20 +23,19 @@ from torch import Tensor, nn
 from flexivid.model.block import Block, SelfAttention, Tokens
 from flexivid.model.conditioning import Condition, Conditioning
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.model.flexidit import FlexiDiT
-from flexivid.model.output_conv import OutputConv
+from flexivid.model.flexidit import FlexiDiT, OutputConv
 from flexivid.model.snapshot import Snapshot, is_plain
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.runtime.device import autocast, dtype_of
 
-KEPT_PARAMETERS = 1 << 26  # above this a network is slow enough to build its stand-in again, and memory matters more
+MOST_PARAMETERS = 1 << 26  # larger networks are slow anyway: rebuild the stand-in and save the memory
 MOST_TABLES = 32  # of positions, one a size and mode
 KINDS = {FlexiDiT, Block, SelfAttention, Conditioning, OutputConv, FlexiPatchEmbed, FlexiPatchOutput}
 KINDS |= {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv3d}
 
 
-class _Kept(NamedTuple):
+class _Cached(NamedTuple):
     """A stand-in, the weights that it was built from, and the dtype of its products."""
 
     network: FlexiDiT
@@ -44,14 +43,14 @@ class _Kept(NamedTuple):
     dtype: torch.dtype | None
 
 
-_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[nn.Module, _Cached] = WeakKeyDictionary()
 
 
 @contextmanager
 def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
-    """While it lasts, the model's weights must not change, and calls of it may cost less. Without gradients only.
+    """Make calls of a model faster inside the block, where its weights must not change and gradients are off.
 
-    A model that is not made of flexivid's own layers alone, or that has hooks inside, is called as it is.
+    A model with layers of other classes or with hooks inside is called unchanged.
 
     Args:
         model: The network.
@@ -69,12 +68,12 @@ def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
     if torch.is_grad_enabled() or not _can_be_replaced(model):
         yield
         return
-    kept = _kept.get(model)
-    if kept is None or kept.dtype != dtype or not kept.weights.holds(model):
-        kept = _Kept(_build(model, dtype), Snapshot(model), dtype)
-        if model.num_parameters <= KEPT_PARAMETERS:
-            _kept[model] = kept
-    model.stand_ins = (kept.network,)
+    cached = _cache.get(model)
+    if cached is None or cached.dtype != dtype or not cached.weights.holds(model):
+        cached = _Cached(_build(model, dtype), Snapshot(model), dtype)
+        if model.num_parameters <= MOST_PARAMETERS:
+            _cache[model] = cached
+    model.stand_ins = (cached.network,)
     try:
         yield
     finally:
@@ -83,7 +82,7 @@ def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
 
 @contextmanager
 def sampling_calls(model: FlexiDiT, precision: str = "auto") -> Iterator[None]:
-    """Autocast, and the model's weights frozen: for calls without gradients between which the weights do not change.
+    """Autocast and :func:`frozen` together, for calls without gradients between which the weights do not change.
 
     Raises:
         ValueError: If the precision is unknown.
@@ -96,12 +95,12 @@ def sampling_calls(model: FlexiDiT, precision: str = "auto") -> Iterator[None]:
 
 
 def _can_be_replaced(model: nn.Module) -> bool:
-    """Whether every layer does what its class says: no other class, no method of its own, no hook inside."""
+    """Whether every layer does just what its class says: a class of ours or torch's, no patched method, no hook."""
     for module in model.modules():
         inside = module is not model and (module._forward_hooks or module._forward_pre_hooks)
         if type(module) not in KINDS or "forward" in vars(module) or inside:
             return False
-    return type(model) is FlexiDiT and (model in _kept or is_plain(model))
+    return type(model) is FlexiDiT and (model in _cache or is_plain(model))
 
 
 @torch.inference_mode(False)
@@ -120,10 +119,10 @@ def _build(model: FlexiDiT, dtype: torch.dtype | None) -> FlexiDiT:
 
 
 class _StandIn(FlexiDiT):
-    """A FlexiDiT that makes one product where it would make several of one input, and remembers where tokens sit."""
+    """A FlexiDiT that joins the products of one input, and remembers the positions of tokens."""
 
     def join(self) -> None:
-        """Put one layer in the place of those that read the same input."""
+        """Replace layers that read the same input by one layer."""
         owners: list[Any] = list(self.blocks)
         self._modulations = _joined([*(block.modulation for block in owners), self.out_modulation])
         ends = accumulate([block.modulation.out_features for block in owners])
@@ -133,27 +132,27 @@ class _StandIn(FlexiDiT):
         self.out_modulation = _Share(end, None)  # type: ignore[assignment]
         self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
 
-    def _steer(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
+    def _condition(self, time: Tensor, condition: Condition | None, patch: PatchMode) -> Tensor:
         """The modulations of all blocks, (b, 6 d for each and 2 d in the end)."""
-        return F.linear(super()._steer(time, condition, patch), *self._modulations)
+        return F.linear(super()._condition(time, condition, patch), *self._modulations)
 
-    def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
+    def _positions(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
         key = (size, patch, like.dtype)
         if key not in self._tables:
             self._tables = self._tables if len(self._tables) < MOST_TABLES else {}
-            self._tables[key] = super()._places(size, patch, like)
+            self._tables[key] = super()._positions(size, patch, like)
         return self._tables[key]
 
 
 class _Share(nn.Module):
-    """Some of the features of its input, in the place of the layer that computes them alone."""
+    """Returns a slice of the joined features, in the place of the layer that computed them."""
 
     def __init__(self, start: int, stop: int | None) -> None:
         super().__init__()
         self._features = slice(start, stop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, all) -> (b, own)."""
+        """(b, all features) -> (b, features of the layer)."""
         return x[:, self._features]
 
 
@@ -172,7 +171,7 @@ class _StandInAttention(SelfAttention):
 
 
 def _joined(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of one layer that gives the outputs of several, one after the other."""
+    """Weight and bias of one layer that returns the outputs of several layers, concatenated."""
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
     return torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases) if biases else None
 

@@ -1,13 +1,13 @@
-"""What a model needs before anything is run: parameters, tokens, MACs, memory. For ``--dry-run``.
+"""Predicts what a model needs: parameters, tokens, MACs, memory. For ``--dry-run``.
 
-Activation memory is not guessed: a forward pass on the meta device says which tensors autograd would keep. Attention
-counts as the kernels that never write the scores out; on CPUs, short sequences take a path that does.
+Activation memory is measured: a forward pass on the meta device shows which tensors autograd would keep. Attention is
+counted as kernels that never store the score matrix; on CPUs, short sequences do store it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,26 +22,8 @@ from flexivid.patching.shapes import PatchMode, Size3, num_tokens
 TRAIN_BYTES = 20  # a parameter in training: weight, gradient, two AdamW moments and the EMA, float32 each
 
 
-class ModeNeeds(NamedTuple):
-    """What one mode takes.
-
-    Args:
-        mode: Patch mode.
-        tokens: Length of the sequence.
-        macs: MACs of a forward pass of one sample.
-        batch: Samples in a training step.
-        train_bytes: Activations that a training step keeps for its backward pass.
-    """
-
-    mode: PatchMode
-    tokens: int
-    macs: int
-    batch: int
-    train_bytes: int
-
-
 def num_parameters(config: FlexiDiTConfig) -> int:
-    """Number of learned values, without making them.
+    """Return the number of learned values without allocating them.
 
     Example:
         >>> num_parameters(FlexiDiTConfig.preset("XL", in_channels=4, modes=["1x2x2"], num_classes=1000)) // 10**6
@@ -51,22 +33,8 @@ def num_parameters(config: FlexiDiTConfig) -> int:
         return FlexiDiT(config).num_parameters
 
 
-def mode_needs(config: FlexiDiTConfig, size: tuple[int, int, int], batches: dict[PatchMode, int]) -> list[ModeNeeds]:
-    """Needs of every mode at its batch size, activations in bf16."""
-    return [
-        ModeNeeds(
-            mode,
-            num_tokens(size, mode),
-            macs(config, size, mode),
-            batches[mode],
-            batches[mode] * activation_bytes(config, size, mode),
-        )
-        for mode in (PatchMode(mode) for mode in config.modes)
-    ]
-
-
 def activation_bytes(config: FlexiDiTConfig, size: tuple[int, int, int], mode: PatchMode) -> int:
-    """Bytes that autograd keeps for the backward pass of one sample, in bf16, weights not counted.
+    """Return the bytes that autograd keeps for the backward pass of one sample, in bf16, without weights.
 
     Args:
         config: Shape of the network.
@@ -78,7 +46,7 @@ def activation_bytes(config: FlexiDiTConfig, size: tuple[int, int, int], mode: P
 
 
 class _ScoresUnwritten(TorchFunctionMode):
-    """Attention as in training: the meta device alone would fall back to writing the scores out."""
+    """Attention that does not store the scores, as in training; on the meta device torch would store them."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -87,13 +55,13 @@ class _ScoresUnwritten(TorchFunctionMode):
 
 
 def _saved_bytes(config: FlexiDiTConfig, size: Size3, mode: PatchMode) -> int:
-    kept: dict[int, int] = {}
-    alive = []  # storages must not be freed while they are told apart by their address
+    sizes: dict[int, int] = {}
+    alive = []  # a freed storage's address could be taken by another
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         alive.append(storage)
-        kept[storage._cdata] = storage.nbytes()
+        sizes[storage._cdata] = storage.nbytes()
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
@@ -101,15 +69,15 @@ def _saved_bytes(config: FlexiDiTConfig, size: Size3, mode: PatchMode) -> int:
         model = FlexiDiT(config).bfloat16()
         model(torch.empty(1, config.in_channels, *size, dtype=torch.bfloat16), torch.empty(1), mode=mode)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    return sum(size for address, size in kept.items() if address not in weights)
+    return sum(count for address, count in sizes.items() if address not in weights)
 
 
 def training_report(config: FlexiDiTConfig, size: tuple[int, int, int], batches: dict[PatchMode, int]) -> list[str]:
-    """Lines for people before training: parameters, one line a mode, memory, and sizes on disk."""
-    needs = mode_needs(config, size, batches)
+    """Describe a training in lines: parameters; tokens, MACs and memory of each mode; sizes on disk."""
     count = num_parameters(config)
-    rows = [f"{need.batch:>7} {_gib(need.train_bytes):>12}" for need in needs]
-    peak = count * TRAIN_BYTES + max(need.train_bytes for need in needs)
+    activations = {mode: batch * activation_bytes(config, size, mode) for mode, batch in batches.items()}
+    rows = [f"{batches[mode]:>7} {_gib(activations[mode]):>12}" for mode in map(PatchMode, config.modes)]
+    peak = count * TRAIN_BYTES + max(activations.values())
     return [
         *_table(config, size, f"{'batch':>7} {'activations':>12}", rows),
         f"training memory about {_gib(peak)} ({TRAIN_BYTES} bytes a parameter, and the largest activations)",
@@ -118,9 +86,9 @@ def training_report(config: FlexiDiTConfig, size: tuple[int, int, int], batches:
 
 
 def sampling_report(config: FlexiDiTConfig, size: tuple[int, int, int], batch_size: int) -> list[str]:
-    """Lines for people before sampling: parameters, one line a mode, memory."""
+    """Describe a sampling in lines: parameters, tokens and MACs of each mode, memory."""
     native = num_tokens(size, config.native) * config.width
-    widest = batch_size * native * 2 * (3 + config.mlp_ratio + 4)  # qkv, hidden, and what an element-wise step holds
+    widest = batch_size * native * 2 * (3 + config.mlp_ratio + 4)  # qkv, hidden, and element-wise operands
     return [
         *_table(config, size, "", [""] * len(config.modes)),
         f"sampling memory about {_gib(num_parameters(config) * 6 + widest)} (weights, bf16 copy, {batch_size} videos)",

@@ -1,7 +1,7 @@
-"""Trained models that come with the package: their names and where they lie. Imports no torch.
+"""Trained models that come with the package: their names and folders. Imports no torch.
 
 A shipped model is a folder below ``flexivid/models/`` with ``config.json``, ``model.safetensors`` (in float16, to halve
-the download), ``schedules.json``, and ``card.md``, which says how it was made and what it can do.
+the download), ``schedules.json``, and ``card.md``, which says how it was trained and what it can do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WEIGHTS = "model.safetensors"
 
 
 def shipped_models() -> list[str]:
-    """Names of the shipped models, sorted.
+    """Return the names of the shipped models, sorted.
 
     Example:
         >>> set(shipped_models()) <= {"moving_digits"}
@@ -26,7 +26,7 @@ def shipped_models() -> list[str]:
 
 
 def locate(checkpoint: str | Path) -> Path:
-    """The path that a user means: the folder of a shipped model for its name, any other path as it is.
+    """Return the path that a user means: for the name of a shipped model its folder, else the path itself.
 
     A file or folder of that name in the current folder comes first.
 
@@ -37,12 +37,12 @@ def locate(checkpoint: str | Path) -> Path:
         >>> locate("runs/digits/last.ckpt").as_posix()
         'runs/digits/last.ckpt'
     """
-    path = resolve_path(checkpoint) if str(checkpoint) else Path()  # whoever loads it says that nothing is there
+    path = resolve_path(checkpoint) if str(checkpoint) else Path()  # loading it will say that there is nothing
     return FOLDER / path if str(checkpoint) in shipped_models() and not path.exists() else path
 
 
 def is_shipped(path: str | Path) -> bool:
-    """Whether a path lies in the folder of the shipped models, where nothing must be written.
+    """Say whether a path is inside the folder of the shipped models, where nothing may be written.
 
     Example:
         >>> is_shipped(FOLDER / "moving_digits"), is_shipped("moving_digits")
@@ -52,7 +52,7 @@ def is_shipped(path: str | Path) -> bool:
 
 
 def names_line() -> str:
-    """What error messages say about shipped models; nothing if there are none.
+    """Return the part of error messages that lists shipped models; empty if there are none.
 
     Example:
         >>> names_line().startswith(", or a shipped model: ") if shipped_models() else names_line() == ""
@@ -77,6 +77,6 @@ def refuse_shipped(path: Path, purpose: str) -> None:
     """
     if is_shipped(path):
         raise ValueError(
-            f"got the shipped model {path.name}, beside which nothing is written; expected a model of your own for"
+            f"got the shipped model {path.name}, which must stay as it is; expected a model of your own for"
             f" {purpose}; copy it first: mkdir -p runs && cp -r {path} runs/{path.name}"
         )

@@ -1,8 +1,8 @@
-"""Whether a module's weights are still what they were, told without reading them all.
+"""Detects whether a module's weights have changed, without reading all of them.
 
-What is computed from weights (a hash, patch kernels, casts) may then be kept. PyTorch counts changes in place, but not
-those through ``.data``, by which Lightning swaps averaged weights in and out: so a few values of each tensor are
-compared too.
+Results computed from weights (a hash, patch kernels, casts) can be reused until they change. PyTorch counts changes in
+place, but not those through ``.data``, by which Lightning swaps averaged weights in and out, so a few values of each
+tensor are compared as well.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Snapshot:
     """A module's weights at one moment.
 
     Args:
-        module: Its parameters and buffers are looked at. They stay in memory as long as the snapshot does, so that no
-            other tensor can come to stand at their addresses.
+        module: Its parameters and buffers are compared. The snapshot keeps them in memory, so that no new tensor
+            can get their addresses.
 
     Example:
         >>> layer = nn.Linear(3, 2)
@@ -37,7 +37,7 @@ class Snapshot:
         self._values = self._sampled()
 
     def holds(self, module: nn.Module) -> bool:
-        """Whether they are the same tensors with the same values."""
+        """Say whether the module still has the same tensors with the same values."""
         return self._marks == _marks(_tensors(module)) and torch.equal(self._values, self._sampled())
 
     def _sampled(self) -> Tensor:
@@ -45,9 +45,9 @@ class Snapshot:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether all weights are ordinary tensors on one device, so that a snapshot can be taken; sharded ones are not."""
+    """Say whether all weights are ordinary tensors on one device, as a snapshot needs; sharded ones are not."""
     tensors = _tensors(module)
-    ordinary = all(type(one) in (Tensor, nn.Parameter) and one.is_contiguous() and not one.is_meta for one in tensors)
+    ordinary = all(type(x) in (Tensor, nn.Parameter) and x.is_contiguous() and not x.is_meta for x in tensors)
     return ordinary and len({tensor.device for tensor in tensors}) == 1
 
 
@@ -56,5 +56,5 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def _marks(tensors: list[Tensor]) -> list[tuple[int, int]]:
-    """Address and count of changes in place of each; inference tensors have no count."""
+    """Address and number of in-place changes of each tensor; inference tensors have no such number."""
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]

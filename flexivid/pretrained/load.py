@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from flexivid.model.checkpoint import CONFIG, load
+from flexivid.model.checkpoint import load
+from flexivid.model.formats import CONFIG
 from flexivid.pretrained.families.video_dit import VideoDiT
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles, plain_loading
 from flexivid.pretrained.original_checkpoints import load_plain

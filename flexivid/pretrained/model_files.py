@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flexivid.model.checkpoint import CONFIG
+from flexivid.model.formats import CONFIG
 
 HUB_ID = r"[\w.-]+/[\w.-]+"
 TRANSFORMER = "transformer"  # its folder in a pipeline

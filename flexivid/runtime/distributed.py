@@ -1,6 +1,6 @@
-"""Work that all ranks do together: what fails on one of them fails on all alike, so that none waits for another.
+"""Work that all ranks share. If it fails on one rank it fails on all with the same error, so that none waits forever.
 
-Knows torch.distributed and nothing of training. Without a process group there is one rank.
+Uses torch.distributed, no training code. Without a process group there is one rank.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class FailedRankError(Exception):
-    """Work failed on some rank; raised on every rank with the same words."""
+    """Work failed on some rank; raised on every rank with the same message."""
 
 
 def gathered(value: T) -> list[T]:
-    """The values of all ranks, in their order; any object that pickles.
+    """Return the values of all ranks in the order of the ranks; any object that can be pickled.
 
     Example:
         >>> gathered(3)
@@ -34,13 +34,13 @@ def gathered(value: T) -> list[T]:
 
 
 def on_all_ranks(work: Callable[[], T]) -> T:
-    """Do a rank's share of some work, which itself must not wait for other ranks.
+    """Do this rank's share of the work, then raise on every rank if it failed on any.
 
     Args:
-        work: The share.
+        work: The share; it must not wait for other ranks.
 
     Returns:
-        What it gives.
+        The result of this rank's share.
 
     Raises:
         NotFiniteError: On every rank, if that is the reason on any of them.
@@ -57,7 +57,7 @@ def on_all_ranks(work: Callable[[], T]) -> T:
     result, cause, failure = None, None, None
     try:
         result = work()
-    except Exception as error:  # whatever it is, the other ranks must hear of it
+    except Exception as error:  # the other ranks must be told of any error
         cause, failure = error, (str(error) or repr(error), isinstance(error, NotFiniteError))
     failures = list(dict.fromkeys(filter(None, gathered(failure))))
     if failures:
@@ -81,9 +81,9 @@ def from_first(work: Callable[[], T]) -> T:
 
 
 def leave_group() -> None:
-    """End this process's part in the group, if there is one; the last thing that a program of several ranks does.
+    """Leave the process group, if there is one. Programs that run on several ranks call it last.
 
-    Lightning does so for NCCL only. The threads of gloo that are left then can abort the process while Python exits.
+    Lightning does so for NCCL only; threads that gloo leaves running can abort the process while Python exits.
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Refuses numbers that are not finite where they would leave a run: weights that are saved or loaded, and samples."""
+"""Refuses NaN and infinity where they would spread: in weights that are saved or loaded, and in samples."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import Tensor
 
 
 class NotFiniteError(ValueError):
-    """Something holds NaN or infinity. Callbacks that turn other errors into warnings let this one pass."""
+    """Something holds NaN or infinity. Callbacks that turn other errors into warnings must raise this one."""
 
 
 class NotFiniteSampleError(NotFiniteError):
     """A sample is not finite.
 
     Args:
-        sample: Its number.
-        place: More about where, such as ``at budget 0.5``.
+        sample: Number of the sample.
+        context: Where it is from, such as ``at budget 0.5``.
     """
 
-    def __init__(self, sample: int, place: str = "") -> None:
+    def __init__(self, sample: int, context: str = "") -> None:
         self.sample = sample
         super().__init__(
-            f"got values that are not finite in sample {sample}{place and ' '}{place}; expected numbers; try precision"
-            " fp32, or a checkpoint from before the training diverged"
+            f"got values that are not finite in sample {sample}{context and ' '}{context}; expected numbers; try"
+            " precision fp32, or a checkpoint from before the training diverged"
         )
 
 
 def first_not_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
-    """Name of the first floating-point tensor with NaN or infinity; ``None`` if all are finite.
+    """Return the name of the first floating-point tensor with NaN or infinity; ``None`` if all are finite.
 
     Example:
         >>> first_not_finite({"a": torch.zeros(2), "b": torch.tensor([1.0, torch.inf])})
@@ -43,12 +43,12 @@ def first_not_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]
     return None
 
 
-def require_finite_weights(weights: Mapping[str, Tensor], place: object) -> None:
+def require_finite_weights(weights: Mapping[str, Tensor], owner: object) -> None:
     """Refuse weights that are not finite.
 
     Args:
         weights: By name.
-        place: Where they are, or were going to, for the message.
+        owner: File or model that they belong to, for the message.
 
     Raises:
         NotFiniteError: If one holds NaN or infinity.
@@ -63,7 +63,7 @@ numbers; take a checkpoint from before the training diverged
     name = first_not_finite(weights)
     if name is not None:
         raise NotFiniteError(
-            f"got values that are not finite in weight {name} of {place}; expected numbers; take a checkpoint from"
+            f"got values that are not finite in weight {name} of {owner}; expected numbers; take a checkpoint from"
             " before the training diverged"
         )
 
@@ -73,7 +73,7 @@ def require_finite_samples(samples: Tensor, indices: Sequence[int]) -> Tensor:
 
     Args:
         samples: (b, ...).
-        indices: Number of each, for the message.
+        indices: Number of each sample, for the message.
 
     Raises:
         NotFiniteSampleError: If one holds NaN or infinity.

@@ -1,4 +1,4 @@
-"""One reading of every path that a user writes: roots, rows of lists, shards, runs, checkpoints, outputs, caches.
+"""How every path that a user writes is read: roots, rows of lists, shards, runs, checkpoints, outputs, caches.
 
 The rules, in this order:
 
@@ -20,7 +20,7 @@ from urllib.parse import unquote
 _URL = re.compile(r"(?:shard:)?(?:[a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LOCAL_URL = re.compile(r"(?:file|local)://(?:localhost(?=/))?|file:(?=/)", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:([A-Z_][A-Z0-9_]*)|\{([A-Za-z_]\w*)\})")
-_HIDDEN = frozenset(  # made by systems and tools, not by users: thumbnails, bins, indexes
+_HIDDEN = frozenset(  # files of operating systems and tools: thumbnails, bins, indexes
     ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "lost+found")
 ) | {"system volume information"}
 
@@ -37,7 +37,7 @@ def is_remote(path: object) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Say whether a file, or a folder above it, is one that systems hide; to be asked of paths below a root.
+    """Say whether a path below a root is hidden: it, or a folder above it, starts with a dot or belongs to a system.
 
     >>> is_hidden("waves/._1.mp4"), is_hidden("__MACOSX/1.mp4"), is_hidden("./waves/1.mp4")
     (True, True, False)
@@ -46,10 +46,10 @@ def is_hidden(path: str) -> bool:
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """Return what a path means, by the rules above; the same again if it is resolved twice.
+    """Return the path that is meant, by the rules above. Resolving a path twice changes nothing.
 
     Args:
-        path: As the user wrote it. What it names need not exist.
+        path: As the user wrote it; it need not exist.
 
     Raises:
         ValueError: If it is empty, or if it names a variable that is not set.
@@ -76,7 +76,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """Return ``resolve(path)`` as a ``Path``, for what cannot be a url.
+    """Return ``resolve(path)`` as a ``Path``, where no url is possible.
 
     >>> resolve_path("2024::trip/").name
     '2024::trip'
@@ -85,7 +85,7 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
 
 
 def expand(path: str) -> str:
-    """Return a path with its variables, its home folder and its ``file://`` replaced; variables not set stay.
+    """Replace variables, the home folder and ``file://`` in a path; variables that are not set stay.
 
     >>> expand("file:///films/my%20trip"), expand("a~b$"), expand("shard:s3://films/1.tar#512+9")
     ('/films/my trip', 'a~b$', 'shard:s3://films/1.tar#512+9')
@@ -97,14 +97,14 @@ def expand(path: str) -> str:
         path = path if os.path.lexists(path) else unquote(path)
     if (url := _URL.match(path)) is not None:
         scheme, rest = path[: url.end()].lower(), path[url.end() :]
-        return scheme + (rest if scheme.startswith("http") else rest.rstrip("/"))  # of a web page, "/" is a part
+        return scheme + (rest if scheme.startswith("http") else rest.rstrip("/"))  # a web address may end in a slash
     if path.startswith("~"):
         path = os.path.expanduser(path)
     return tidy(path)
 
 
 def tidy(path: str) -> str:
-    """Return a local path without what adds nothing to it; ``..`` stays, for links.
+    """Return a local path without redundant slashes and dots; ``..`` stays, since it may follow a link.
 
     >>> tidy("a//b/./c/"), tidy("//"), tidy("./a/../b")
     ('a/b/c', '/', './a/../b')
@@ -113,7 +113,7 @@ def tidy(path: str) -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """Return where something is kept: ``$FLEXIVID_CACHE/name`` or ``~/.cache/flexivid/name``.
+    """Return a folder of the cache: ``$FLEXIVID_CACHE/name`` or ``~/.cache/flexivid/name``.
 
     >>> cache_folder("index").name
     'index'
@@ -122,7 +122,7 @@ def cache_folder(name: str) -> Path:
 
 
 class Names:
-    """Finds files whose names are written in another unicode form on disk; lists each folder once.
+    """Finds files whose names have another unicode form on disk; lists each folder once.
 
     >>> Names().existing("nowhere/a.mp4")
     'nowhere/a.mp4'
@@ -132,7 +132,7 @@ class Names:
         self._folders: dict[str, dict[str, str]] = {}
 
     def existing(self, path: str) -> str:
-        """Return the path as it is on disk, or as it was given if nothing of that name exists.
+        """Return the path as it is written on disk, or unchanged if there is no such file.
 
         Args:
             path: A local path.
@@ -150,7 +150,7 @@ class Names:
 
 
 def _accented(folder: str) -> dict[str, str]:
-    """Names in a folder beyond ASCII, each under itself and under its composed form."""
+    """Names in a folder that are not ASCII, by the name itself and by its composed form."""
     try:
         names = [name for name in os.listdir(folder) if not name.isascii()]
     except OSError:

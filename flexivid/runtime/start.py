@@ -1,4 +1,4 @@
-"""What programs do while they start and run: import fast, and leave out warnings that users can do nothing about.
+"""What programs do while they start and run: import fast, drop warnings that users can do nothing about, take one seed.
 
 Imports no torch.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ WARNINGS = (  # (start of the message, module that it is attributed to), regular
 LOGS = {  # logger: parts of messages that are dropped
     "xformers": ("can't load C++/CUDA extensions",),  # diffusers checks for xformers, and works without
     "transformers": ("`torch_dtype` is deprecated",),  # diffusers' use of transformers
-    "lightning.pytorch.utilities.rank_zero": ("litlogger",),  # an advertisement
+    "lightning.pytorch.utilities.rank_zero": ("litlogger", "litmodels", "TPU available: False"),  # advertisements
 }
 
 
@@ -69,6 +70,18 @@ def quiet_libraries() -> Iterator[None]:
         finally:
             for name, silence in filters.items():
                 logging.getLogger(name).removeFilter(silence)
+
+
+def seed_or_global(seed: int | None) -> int:
+    """Return a seed, or else that of ``--seed_everything`` (Lightning's ``seed_everything``), or else 0.
+
+    So one number drives everything random in a training, and a part that names a seed of its own keeps it.
+
+    Example:
+        >>> seed_or_global(7)
+        7
+    """
+    return int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
 
 
 class _Silence(logging.Filter):

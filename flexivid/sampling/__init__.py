@@ -10,5 +10,4 @@ DOORS = (
     "plan",
     "sample_folder",
     "settings",
-    "spectrum",
 )

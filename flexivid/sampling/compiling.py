@@ -14,7 +14,6 @@ from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.schedule import Schedule
-from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import sampling_calls
@@ -59,7 +58,7 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
 
     A compiled network is not called: its graphs depend on more than the mode, see :func:`warm_up_plans`.
     """
-    build_scheduler(process_of(model.recipe), settings.solver, settings.num_inference_steps)  # imports diffusers
+    build_scheduler(model.recipe.process, settings.solver, settings.num_inference_steps)  # imports diffusers
     if is_compiled(model):
         return
     with sampling_calls(model, settings.precision):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from flexivid.budget.schedule import REUSE, Step
 from flexivid.diffusion.guidance import Guidance
+from flexivid.model.block import Packed
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.model.packing import Packed
 from flexivid.patching.shapes import PatchMode, num_tokens
 from flexivid.sampling.options import Settings
 

@@ -17,7 +17,6 @@ from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.budget.table import Table
 from flexivid.diffusion.guidance import Guidance, compensated_scale
-from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import build_scheduler, noise_generators, solve
 from flexivid.latents.codec import build_codec
 from flexivid.model.conditioning import check_labels
@@ -145,7 +144,7 @@ def generate_batches(
     """
     check_labels(labels, model.config.num_classes)
     settings = with_steps_of(settings, len(plan))
-    process, codec = process_of(model.recipe), build_codec(model.recipe.get("codec", "pixel"))
+    process, codec = model.recipe.process, build_codec(model.recipe.codec)
     device = next(model.parameters()).device
     indices = list(range(len(labels))) if indices is None else list(indices)
     together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import Namespace
@@ -69,17 +69,15 @@ class Sampling:
         Raises:
             ValueError: If a value is out of range, or no size is known.
         """
-        from flexivid.diffusion.process import process_of
         from flexivid.diffusion.solver import check_solver, solvers_of
 
-        process = process_of(model.recipe)
-        defaults: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 1.0, "shift": 1.0}
-        defaults |= {"solver": solvers_of(process)[0], "size": model.recipe.get("size")}
-        defaults |= model.recipe.get("sampling", {})
+        recipe = model.recipe
+        process, solver = recipe.process, recipe.sampling.solver or solvers_of(recipe.process)[0]
+        defaults: dict[str, Any] = {**asdict(recipe.sampling), "solver": solver, "size": recipe.size}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {name: defaults.get(name) for name, value in values.items() if value is None}
         if values["size"] is None:
-            raise ValueError("got no size; expected (t, h, w) of the latent; pass size=, the model has no recipe")
+            raise ValueError("got no size; expected (t, h, w) of the latent; pass size=, the model's recipe has none")
         check_solver(process, values["solver"], values["num_inference_steps"])
         values["size"] = Size3(*values["size"])
         values["guidance"] = values["guidance"] or ("ordinary" if values["guide_mode"] is None else "weak")

@@ -16,7 +16,6 @@ from flexivid.budget.scores import ScoreTable, affordable_rows
 from flexivid.budget.spectral import spectral
 from flexivid.budget.table import ErrorTable, Table, find_scores, find_table
 from flexivid.diffusion.guidance import at_call
-from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
@@ -188,7 +187,7 @@ def _plan_by(
 
 def _spectral_choice(model: FlexiDiT, settings: Settings, allowance: Allowance) -> list[int]:
     """The spectral planner's choice under the times of the solver."""
-    spectrum, process = required_spectrum(model, "spectral"), process_of(model.recipe)
+    spectrum, process = required_spectrum(model, "spectral"), model.recipe.process
 
     def times_of(calls: int) -> list[float]:
         steps = steps_of_calls(settings.solver, calls)

@@ -118,7 +118,7 @@ def write_samples(
     except KeyboardInterrupt:
         _update_manifest(folder / "manifest.jsonl", lines)
         raise Interrupted(_missing(folder, [file for files in names for file in files], lines)) from None
-    write_grid(folder / "grid", grid, _fps(model))
+    write_grid(folder / "grid", grid, model.recipe.fps)
     return outcomes
 
 
@@ -137,7 +137,7 @@ def _write_batch(
 ) -> list[np.ndarray]:
     """Write a batch's videos, add their manifest lines; returns the frames."""
     indices, videos, files, seed, common = batch
-    names = model.recipe.get("class_names") or []
+    names = model.recipe.class_names
     shown = []
     for i, video in zip(indices, videos, strict=True):
         frames = to_frames(video)
@@ -153,7 +153,7 @@ def _write_batch(
             "macs": schedule_macs(schedule, model.config, common["sampling"]["size"]),
             **common,
         }
-        write_video(folder / files[i], frames, _fps(model))
+        write_video(folder / files[i], frames, model.recipe.fps)
         lines[files[i]] = line  # right after the file: an interruption in between would leave it out
         shown.append(frames)
     return shown
@@ -172,7 +172,3 @@ def _missing(folder: Path, files: Sequence[str], done: Container[str]) -> str:
     missing = [file for file in files if file not in done]
     listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
     return f"interrupted: {len(files) - len(missing)} of {len(files)} files are finished in {folder}; missing: {listed}"
-
-
-def _fps(model: FlexiDiT) -> float:
-    return float(model.recipe.get("fps", 8))

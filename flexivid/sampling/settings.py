@@ -13,7 +13,6 @@ from flexivid.budget.allowance import step_options
 from flexivid.budget.cost import full_cost, macs
 from flexivid.budget.schedule import Step
 from flexivid.diffusion.guidance import Guidance, calls_outside
-from flexivid.diffusion.process import process_of
 from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
@@ -45,7 +44,7 @@ def plain_calls(model: FlexiDiT, settings: Settings) -> frozenset[int]:
     """Calls outside the interval of guidance."""
     if settings.guidance_interval is None:
         return frozenset()
-    process = process_of(model.recipe)
+    process = model.recipe.process
     times = call_times(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
     return calls_outside(times, settings.guidance_interval)
 
@@ -77,7 +76,7 @@ def label_numbers(model: FlexiDiT, names: Sequence[str] | None) -> list[int] | N
     """
     if names is None:
         return None
-    classes = list(model.recipe.get("class_names") or [])
+    classes = list(model.recipe.class_names)
     wrong = [name for name in names if name not in classes and not name.isdigit()]
     if wrong:
         choices = ", ".join(classes[:20]) or f"a number below {model.config.num_classes}"

@@ -10,27 +10,6 @@ from flexivid.budget.spectral import Spectrum
 from flexivid.diffusion.process import Process
 from flexivid.model.flexidit import FlexiDiT
 
-RECIPE_KEY = "spectrum"
-
-
-def spectrum_of(model: FlexiDiT) -> Spectrum | None:
-    """The power spectrum of the model's training data; ``None`` if its recipe has none.
-
-    Raises:
-        ValueError: If the recipe's entry cannot be read.
-
-    Example:
-        >>> from flexivid import FlexiDiTConfig
-        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2))
-        >>> spectrum_of(model) is None
-        True
-        >>> model.recipe = {"spectrum": Spectrum(((1.0,), (1.5, 0.5), (1.0, 1.0)), 0.5, 8).to_plain()}
-        >>> spectrum_of(model).clips
-        8
-    """
-    plain = model.recipe.get(RECIPE_KEY)
-    return None if plain is None else Spectrum.from_plain(plain)
-
 
 def required_spectrum(model: FlexiDiT, planner: str) -> Spectrum:
     """The spectrum of the model's training data, for a planner that needs one.
@@ -40,12 +19,12 @@ def required_spectrum(model: FlexiDiT, planner: str) -> Spectrum:
         planner: Name of the planner, for the error.
 
     Raises:
-        ValueError: If the recipe has none or it cannot be read.
+        ValueError: If the recipe has none.
     """
-    spectrum = spectrum_of(model)
+    spectrum = model.recipe.spectrum
     if spectrum is None:
         raise ValueError(
-            f"got planner {planner} for a model whose recipe has no {RECIPE_KEY}; expected one that training measured;"
+            f"got planner {planner} for a model whose recipe has no spectrum; expected one that training measured;"
             " train anew, or choose --planner weak_first"
         )
     return spectrum

@@ -1,3 +1,3 @@
 """Training: the LightningModule, the mode of a global step, callbacks. Knows Lightning."""
 
-DOORS = ("cli", "guarded", "modes", "module", "objective", "optimizer", "recipes", "resume")
+DOORS = ("cli", "command_lines", "guarded", "modes", "module", "objective", "optimizer", "resume")

@@ -7,7 +7,7 @@ outcome is held against really noised clips of the time it arrived at. The gradi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from flexivid.diffusion.mmd import maximum_mean_discrepancy
 from flexivid.diffusion.process import Process
 from flexivid.patching.shapes import PatchMode
+from flexivid.runtime.start import seed_or_global
 
 Call = Callable[[Tensor, Tensor, PatchMode], Tensor]  # (x, time (b,), mode) -> network output
 
@@ -30,14 +31,15 @@ class Matching:
         share: Fraction of the native training steps that have it, in (0, 1].
         weak_steps: Solver steps in a weak mode, without gradient, >= 1.
         native_steps: Solver steps in the native mode after them, >= 1.
-        seed: Decides which steps have it, in which weak mode and from which time.
+        seed: Decides which steps have it, in which weak mode and from which time; ``None`` = that of
+            ``--seed_everything``.
     """
 
     weight: float = 0.0
     share: float = 0.5
     weak_steps: int = 1
     native_steps: int = 1
-    seed: int = 0
+    seed: int | None = None
 
     @property
     def num_steps(self) -> int:
@@ -45,7 +47,7 @@ class Matching:
         return self.weak_steps + self.native_steps
 
     def check(self, modes: Sequence[PatchMode], num_inference_steps: int) -> Matching:
-        """Return itself.
+        """Return itself, with its seed filled in.
 
         Raises:
             ValueError: If a number is out of range, there is no weak mode, or more solver steps are asked for than a
@@ -62,7 +64,7 @@ class Matching:
                 f"got {self.weak_steps} weak and {self.native_steps} native steps to match; expected at most the"
                 f" {num_inference_steps} of a sample; change objective.matching or sampling"
             )
-        return self
+        return replace(self, seed=seed_or_global(self.seed))
 
     def start(self, global_step: int, modes: Sequence[PatchMode], calls: int) -> tuple[PatchMode, int] | None:
         """Weak mode and first call of a native training step, the same on every rank; ``None`` = not in this step.
@@ -79,7 +81,7 @@ class Matching:
         """
         if not self.weight:
             return None
-        draw = np.random.default_rng((self.seed, global_step, 1))
+        draw = np.random.default_rng((seed_or_global(self.seed), global_step, 1))
         if draw.random() >= self.share:
             return None
         first = draw.integers(calls - self.num_steps + 1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from flexivid.patching.shapes import PatchMode, num_tokens
+from flexivid.runtime.start import seed_or_global
 
 NATIVE, WEAK = "native", "weak"  # names that stand for modes in probabilities
 
@@ -20,8 +21,8 @@ class Phase:
     Args:
         until: Where it ends, as a fraction of all steps, in (0, 1]; the last phase ends at 1.
         probabilities: Relative weight of each mode; modes left out are not trained. ``native`` stands for the first
-            mode and ``weak`` for all others, which share its weight evenly, so that a recipe fits networks with any
-            modes. Weights of a mode that is named twice add up.
+            mode and ``weak`` for all others, which share its weight evenly, so that a configuration fits networks
+            with any modes. Weights of a mode that is named twice add up.
 
     Example:
         >>> modes = (PatchMode("2x4x4"), PatchMode("4x4x4"), PatchMode("4x8x8"))
@@ -49,7 +50,8 @@ class ModeChoice:
     Args:
         phases: In order; none = all modes alike throughout.
         equal_tokens: Batches of about equal token count: a mode with 8x fewer tokens takes an 8x larger batch.
-        seed: Decides the draw.
+        seed: Decides the draw of modes, and the times, noises and dropped labels of each step; ``None`` = that of
+            ``--seed_everything``.
         time_ranges: Times (low, high) that a mode is trained at, 1 = noise; modes left out are trained at all. So a
             mode trains where schedules use it (PPFlow, 2506.23543).
         time_shifts: Time shift of a mode in place of the objective's, above 1 means more noise (2502.06782).
@@ -57,7 +59,7 @@ class ModeChoice:
 
     phases: list[Phase] = field(default_factory=list)
     equal_tokens: bool = True
-    seed: int = 0
+    seed: int | None = None
     time_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     time_shifts: Mapping[str, float] = field(default_factory=dict)
 
@@ -77,7 +79,7 @@ class ModeChoice:
         return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
     def check(self, modes: Sequence[PatchMode], *, groups: bool = True) -> ModeChoice:
-        """Return itself.
+        """Return itself, with its seed filled in.
 
         Args:
             modes: The network's modes.
@@ -102,7 +104,7 @@ class ModeChoice:
                     f"got probabilities {dict(phase.probabilities)}; expected weights >= 0, not all 0; change"
                     " mode_choice.phases"
                 )
-        return self
+        return replace(self, seed=seed_or_global(self.seed))
 
     def _check_times(self, modes: Sequence[PatchMode]) -> None:
         _check_known(self.time_ranges, modes, "a time range", "time_ranges")
@@ -143,7 +145,7 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
     Args:
         global_step: Optimizer step.
         progress: Fraction of all steps that are done, in [0, 1].
-        choice: Probabilities and seed.
+        choice: Probabilities and seed, as ``ModeChoice.check`` returns them.
         modes: The network's modes.
 
     Example:
@@ -156,7 +158,7 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
         if progress < phase.until or phase is choice.phases[-1]:
             weights = np.array(phase.weights(modes))
             break
-    draw = np.random.default_rng((choice.seed, global_step)).random() * weights.sum()
+    draw = np.random.default_rng((seed_or_global(choice.seed), global_step)).random() * weights.sum()
     return modes[int(np.searchsorted(weights.cumsum(), draw, side="right"))]
 
 

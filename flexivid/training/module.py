@@ -6,7 +6,7 @@ that a resumed run goes on as if it had never stopped.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -22,17 +22,18 @@ from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec
 from flexivid.latents.spectrum import SpectrumMeter
 from flexivid.media.pixels import to_unit
-from flexivid.model.checkpoint import KEY
 from flexivid.model.conditioning import Condition
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.patching.shapes import PatchMode
-from flexivid.sampling.spectrum import RECIPE_KEY
+from flexivid.model.formats import KEY
+from flexivid.model.recipe import Recipe, SamplingDefaults
+from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.runtime.start import seed_or_global
 from flexivid.training import resume
 from flexivid.training.distribution_matching import discrepancy
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mode_at
-from flexivid.training.objective import Objective, SamplingDefaults
+from flexivid.training.objective import Objective
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
 
 SPECTRUM_CLIPS = 256  # the first clips of a run give its spectrum: half a second of one core, powers to 10 %
@@ -89,6 +90,7 @@ class FlexiDiffusion(GuardedModule):
         shape = replace(network, num_classes=self.clips.num_classes, in_channels=self.codec.channels, out_channels=None)
         self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)
+        self.seed = seed_or_global(self.mode_choice.seed)  # of times, noises and dropped labels
         self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
         self.latent_size = self.codec.latent_size(*self.clips.size)
         self.network = FlexiDiT(shape)
@@ -164,7 +166,7 @@ class FlexiDiffusion(GuardedModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One mode's loss, the mean over the batch."""
         mode = self.mode_at(self.global_step)
-        stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
+        stream = (self.seed, self.global_step, self.global_rank, batch_idx)
         x0, count = self._latents(batch), len(batch["label"])
         if not self.spectrum_meter.is_full and tuple(x0.shape[2:]) == tuple(self.latent_size):  # the one sampled
             self.spectrum_meter.add(x0[x0.isfinite().flatten(1).all(1)])
@@ -252,28 +254,27 @@ class FlexiDiffusion(GuardedModule):
             self.log("train/grad_norm", self.grad_norm)
             self.log("train/lr", optimizer.param_groups[-1]["lr"])
 
-    def recipe(self) -> dict[str, Any]:
-        """What a sampler must know beside the network, as plain data."""
+    def recipe(self) -> Recipe:
+        """Return what a sampler must know beside the network."""
         data = getattr(self._trainer, "datamodule", None)
-        spectrum = self.spectrum_meter.spectrum()
-        return {
-            **({} if spectrum is None else {RECIPE_KEY: spectrum.to_plain()}),
-            **({} if self.step_floor is None else {"step_floor": self.step_floor}),
-            "process": {"path": self.process.path, "target": self.process.target},
-            "codec": self.codec_name,
-            "size": list(self.latent_size),
-            "fps": float(getattr(data, "fps", 0) or 8),
-            "class_names": list(getattr(data, "class_names", ())),
-            "sampling": {key: value for key, value in asdict(self.sampling).items() if value is not None},
-            "global_step": self.global_step if self._trainer else 0,
-        }
+        return Recipe(
+            process=self.process,
+            codec=self.codec_name,
+            size=Size3(*self.latent_size),
+            fps=getattr(data, "fps", 0) or 8,
+            class_names=getattr(data, "class_names", ()),
+            sampling=self.sampling,
+            global_step=self.global_step if self._trainer else 0,
+            step_floor=self.step_floor,
+            spectrum=self.spectrum_meter.spectrum(),
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what ``flexivid.load`` and a resumed run need."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY] = {
             "model": self.network.config.to_dict(),
-            "recipe": self.recipe(),
+            "recipe": self.recipe().to_dict(),
             "plans": [list(p) for p in self.plans],
             "asked_steps": self.asked_steps,
             "spectrum_meter": self.spectrum_meter.state_dict(),
@@ -288,7 +289,7 @@ class FlexiDiffusion(GuardedModule):
         super().on_load_checkpoint(checkpoint)
         entry = checkpoint.get(KEY, {"model": {}, "recipe": {}})
         resume.require_same_network(entry["model"], self.network.config.to_dict())
-        resume.require_same_meaning(entry["recipe"], self.recipe())
+        resume.require_same_meaning(entry["recipe"], self.recipe().to_dict())
         resume.require_same_optimizer(checkpoint, self.optimizer_settings)
         resume.weights_to_go_on_from(checkpoint, self._trainer)
         self.plans = [(int(first), int(total)) for first, total in entry["plans"]]

@@ -36,23 +36,6 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class SamplingDefaults:
-    """How the trained model is sampled unless told otherwise; kept in its recipe.
-
-    Args:
-        num_inference_steps: Solver steps.
-        guidance_scale: Classifier-free guidance, 1 = none.
-        solver: Solver that fits the path; ``None`` = the first of ``solvers_of``.
-        shift: Time shift of flow paths.
-    """
-
-    num_inference_steps: int = 20
-    guidance_scale: float = 1.0
-    solver: str | None = None
-    shift: float = 1.0
-
-
-@dataclass(frozen=True)
 class DistillationTimes:
     """Which times are trained at, where latents are given.
 

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig, macs
 from flexivid.budget.cost import human
+from flexivid.model.block import Packed
 from flexivid.model.config import PRESETS
-from flexivid.model.packing import Packed
 
 MODES = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")
 SIZES = ((8, 16, 16), (5, 15, 22))

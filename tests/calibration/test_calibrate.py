@@ -1,6 +1,7 @@
 """Errors are what replacing one call does to the finished sample, measured anew here the long way round."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from flexivid.budget.schedule import REUSE, Schedule, affordable_cost
 from flexivid.budget.search import best, frontier
 from flexivid.calibration import calibrate as calibration
 from flexivid.calibration.calibrate import calibrate, num_sample_steps, relate
+from flexivid.diffusion.process import Process
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate
 from flexivid.sampling.plan import allowance_of
@@ -32,7 +34,7 @@ def fp32(model, **changes):
 )
 def test_equals_sampling_with_one_call_replaced(model, changes):
     if changes.get("solver") == "ddpm":
-        model.recipe = {**model.recipe, "process": {"path": "cosine", "target": "x0"}}
+        model.recipe = replace(model.recipe, process=Process("cosine"))
     settings = fp32(model, **changes)
     table = calibrate(model, settings, num_videos=3).table
     options = options_for(model, settings)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig
+from flexivid.model.block import Packed
 from flexivid.model.frozen import frozen
-from flexivid.model.packing import Packed
 from flexivid.patching.shapes import PatchMode
 
 MODES = ("1x2x2", "2x2x2", "2x4x4")

@@ -5,13 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flexivid.budget.cost import macs
 from flexivid.model.attention import BMM_LIMIT_BYTES
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.memory import (
     activation_bytes,
-    mode_needs,
     num_parameters,
     sampling_report,
     training_report,
@@ -69,19 +67,13 @@ def test_parameters_are_counted_without_making_them(changes):
     assert num_parameters(config) == sum(p.numel() for p in FlexiDiT(config).parameters())
 
 
-def test_needs_of_every_mode():
-    native, weak = mode_needs(CONFIG, (4, 16, 16), {NATIVE: 2, WEAK: 16})
-    assert (native.mode, native.tokens, native.batch) == (NATIVE, 256, 2)
-    assert (weak.mode, weak.tokens, weak.batch) == (WEAK, 32, 16)
-    assert (native.macs, weak.macs) == (macs(CONFIG, (4, 16, 16)), macs(CONFIG, (4, 16, 16), WEAK))
-    assert weak.train_bytes == 16 * activation_bytes(CONFIG, (4, 16, 16), WEAK)
-
-
 def test_training_report_speaks_of_every_mode():
     lines = training_report(CONFIG, (4, 16, 16), {NATIVE: 2, WEAK: 16})
     assert f"{num_parameters(CONFIG) / 1e6:.1f} M parameters, latent 4x16x16, joint attention" == lines[0]
     assert [line.split()[:2] for line in lines[2:4]] == [["1x2x2", "256"], ["2x4x4", "32"]]
     assert [line.split()[5] for line in lines[2:4]] == ["2", "16"]
+    needs = [batch * activation_bytes(CONFIG, (4, 16, 16), mode) for mode, batch in ((NATIVE, 2), (WEAK, 16))]
+    assert [line.split()[6] for line in lines[2:4]] == [f"{need / 2**30:.2f}" for need in needs]
     assert "training memory about" in lines[4]
     assert "checkpoint" in lines[5]
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from flexivid.budget.cost import OUTPUT_CONV_CELLS, OUTPUT_CONV_HIDDEN
+from flexivid.model.block import Packed
 from flexivid.model.conditioning import Condition
-from flexivid.model.output_conv import OutputConv
-from flexivid.model.packing import Packed
+from flexivid.model.flexidit import OutputConv
 
 MODES = ("1x2x2", "1x4x4", "2x4x4")
 LABELS = Condition(torch.tensor([0, 2]))

@@ -5,8 +5,8 @@ import torch
 
 from flexivid.model import attention
 from flexivid.model.attention import packed_operator, varlen_packed
+from flexivid.model.block import Packed, Part, join, lengths_of, part_from, spread
 from flexivid.model.conditioning import Condition
-from flexivid.model.packing import Packed, Part, join, lengths_of, part_from, spread
 from flexivid.patching.shapes import PatchMode
 from tests.reference.attention import attention as reference
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from flexivid.budget.schedule import Step
 from flexivid.budget.table import ErrorTable, find_table, read_tables, write_tables
 from flexivid.model import shipped
 from flexivid.model.checkpoint import choose, fingerprint, save
+from flexivid.model.recipe import Recipe
 from flexivid.model.shipped import is_shipped, locate, refuse_shipped, shipped_models
 from flexivid.sampling.plan import tables_folder
 
@@ -38,7 +40,7 @@ def ship():
 @pytest.fixture
 def run(model, tmp_path):
     """The folder of a run with a table of measured errors, and one of another model."""
-    folder = save(tmp_path / "runs" / "version_0", model, {**model.recipe, "global_step": 1234})
+    folder = save(model, tmp_path / "runs" / "version_0", recipe=replace(model.recipe, global_step=1234))
     options = tuple(Step(mode) for mode in model.config.modes)
     rows = [[0.0, 0.5], [0.0, 0.25]]
     write_tables(folder, [ErrorTable(fingerprint(model), {"steps": 2}, options, rows, [[], []], {"num_videos": 3})])
@@ -78,7 +80,7 @@ def test_tables_are_known_by_the_rounded_weights(ship, run, model, models_folder
 
 
 def test_tables_of_other_weights_are_not_shipped(ship, run, build_model, models_folder):
-    save(run, build_model(modes=("1x2x2", "2x2x4")), {"size": [4, 8, 8]})
+    save(build_model(modes=("1x2x2", "2x2x4")), run, recipe=Recipe(size=(4, 8, 8)))
     assert ship(run, "tiny")["tables"] == 0
     assert not (models_folder / "tiny" / "schedules.json").exists()
 
@@ -111,7 +113,7 @@ def test_weights_that_float16_cannot_hold_are_refused(ship, model, models_folder
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = 70_000
     with pytest.raises(ValueError, match=r"got a weight of 70000 .*; expected less than 65504; train it anew"):
-        ship(save(tmp_path / "run", model, model.recipe), "tiny")
+        ship(save(model, tmp_path / "run"), "tiny")
     assert shipped_models() == []
 
 
@@ -119,7 +121,7 @@ def test_a_path_comes_before_a_name(ship, run, build_model, models_folder, tmp_p
     ship(run, "tiny")
     monkeypatch.chdir(tmp_path)
     assert locate("tiny") == models_folder / "tiny"
-    own = save("tiny", build_model(depth=1), {"size": [4, 8, 8]})
+    own = save(build_model(depth=1), "tiny", recipe=Recipe(size=(4, 8, 8)))
     assert locate("tiny") == own
     assert flexivid.load("tiny").config.depth == 1
 
@@ -183,7 +185,7 @@ def test_the_real_one_is_small_and_complete():
     assert sum(sizes.values()) < 16e6
     model = flexivid.load("moving_digits")
     assert model.config.num_classes == 10
-    assert model.recipe["class_names"] == list("0123456789")
+    assert model.recipe.class_names == tuple("0123456789")
     tables = read_tables(tables_folder("moving_digits"))
     assert {table.model for table in tables} == {fingerprint(model)}
 

@@ -1,11 +1,13 @@
 """A sample depends on its own seed alone: not on its batch, nor on who makes the others."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from flexivid.budget.schedule import Schedule
 from flexivid.calibration.calibrate import calibrate
-from flexivid.diffusion.process import process_of
+from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times
 from flexivid.model.conditioning import Condition
 from flexivid.model.flops import CallCounter
@@ -41,7 +43,7 @@ def test_same_sample_whatever_the_batch_size(model, solver):
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
 def test_ancestral_noise_does_not_depend_on_the_batch(model, solver):
-    model.recipe = {**model.recipe, "process": {"path": "cosine", "target": "x0"}}
+    model.recipe = replace(model.recipe, process=Process("cosine"))
     whole, single = (made(model, fp32(model, solver=solver, batch_size=size)) for size in (16, 1))
     for i, video in whole.items():
         torch.testing.assert_close(single[i], video, atol=TOLERANCE, rtol=0)
@@ -50,7 +52,7 @@ def test_ancestral_noise_does_not_depend_on_the_batch(model, solver):
 
 def gaussian_denoiser(model, std, ratios):
     """The perfect output for data of mean 0.3; notes the variance of each call's input over what it should be."""
-    process = process_of(model.recipe)
+    process = model.recipe.process
 
     def forward(x, time, condition=None, mode=None):
         alpha, sigma = (value.view(-1, 1, 1, 1, 1) for value in process.alpha_sigma(time))
@@ -65,7 +67,7 @@ def gaussian_denoiser(model, std, ratios):
 @pytest.mark.parametrize("measuring", [False, True])
 def test_ancestral_noise_is_independent_of_the_start(model, monkeypatch, std, calls, measuring):
     """Latents have the variance alpha^2 var + sigma^2: they are too loud if the first two noises are the same."""
-    model.recipe = {**model.recipe, "process": {"path": "linear", "target": "x0"}}
+    model.recipe = replace(model.recipe, process=Process("linear"))
     settings, ratios = fp32(model, solver="ddpm", num_inference_steps=20, size=(4, 32, 32)), []
     monkeypatch.setattr(model, "forward", gaussian_denoiser(model, std, ratios))
     if measuring:
@@ -174,7 +176,7 @@ def test_reuse_gives_the_solver_the_last_output_again(model):
     assert counter.calls == 2
     assert heard == ["2x4x4", "reuse", "1x2x2", "reuse"]
     # with a linear solver and a clean-video target, the line to the last output is followed on: two calls, two steps
-    times = call_times(process_of(model.recipe), "euler", 4, shift=settings.shift)
+    times = call_times(model.recipe.process, "euler", 4, shift=settings.shift)
     x, outputs = start_noise(model, settings.size, [0, 1]), []
     for place, mode in ((0, "2x4x4"), (2, "1x2x2")):
         following = times[place + 2] if place + 2 < len(times) else 0.0

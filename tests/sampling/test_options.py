@@ -13,6 +13,7 @@ import torch
 from flexivid import FlexiDiT, FlexiDiTConfig, evaluate, sample, search
 from flexivid.calibration import calibrate, plan_search, scoring, searched
 from flexivid.model.checkpoint import load, save
+from flexivid.model.recipe import Recipe
 from flexivid.pipelines import sample as pipeline_sample
 from flexivid.sampling import compiling, sample_folder, settings
 from flexivid.sampling.generate import generate_batches
@@ -21,13 +22,15 @@ from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Settings, labels_for, settings_from
 
 PROGRAMS = {"sample": sample, "search": search, "evaluate": evaluate}
-RECIPE = {
-    "process": {"path": "flow", "target": "x0"},
-    "size": [4, 8, 8],
-    "fps": 8.0,
-    "class_names": ["cat", "dog"],
-    "sampling": {"num_inference_steps": 4, "guidance_scale": 2.0},
-}
+RECIPE = Recipe.from_dict(
+    {
+        "process": {"path": "flow", "target": "x0"},
+        "size": [4, 8, 8],
+        "fps": 8.0,
+        "class_names": ["cat", "dog"],
+        "sampling": {"num_inference_steps": 4, "guidance_scale": 2.0},
+    }
+)
 SHARED = {  # an option of sampling: another value than its default
     "num_inference_steps": ["3"],
     "guidance_scale": ["3"],
@@ -73,7 +76,7 @@ def two_models(tmp_path, monkeypatch) -> None:
     for seed, name in enumerate(("model", "other")):
         torch.manual_seed(seed)
         config = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "1x4x4", "2x4x4"), num_classes=2)
-        save(tmp_path / name, FlexiDiT(config), RECIPE)
+        save(FlexiDiT(config), tmp_path / name, recipe=RECIPE)
 
 
 def test_programs_share_all_sampling_options_and_no_others() -> None:
@@ -112,7 +115,7 @@ def watched_sample(monkeypatch) -> list:
 
     def write_samples(model, plans, folder, *, settings, labels, seed, on_step):
         facts = [(str(plan.followed), plan.budget, str(plan.settings(settings))) for plan in plans]
-        seen.append((facts, labels.tolist(), seed, str(folder), model.recipe["fps"], "forward" in vars(model)))
+        seen.append((facts, labels.tolist(), seed, str(folder), model.recipe.fps, "forward" in vars(model)))
         return []
 
     monkeypatch.setattr(sample_folder, "write_samples", write_samples)

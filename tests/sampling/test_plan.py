@@ -1,5 +1,7 @@
 """Whatever is asked for, in whatever unit and from whatever planner: predicted is measured, and never above."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ ROWS = ((1.0, 0.5, 0.2, 0.1), *[(3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)] * 2)
 @pytest.fixture(params=GUIDANCE)
 def measured(model, request):
     """A model, settings, and what was measured under them: errors, also of fewer steps, and scores."""
-    model.recipe = {**model.recipe, "spectrum": Spectrum(ROWS, 0.5, 8).to_plain()}
+    model.recipe = replace(model.recipe, spectrum=Spectrum(ROWS, 0.5, 8))
     settings = Sampling(precision="fp32", **GUIDANCE[request.param]).filled(model)
     every = [settings._replace(num_inference_steps=steps) for steps in (STEPS, 3)]
     tables = relate([calibrate(model, one, num_videos=3) for one in every])

@@ -73,7 +73,7 @@ def test_manifest_tells_all(model, tmp_path):
     for line in lines.values():
         assert set(line) == KEYS
         assert (line["seed"], line["label"]) == (7 + line["index"], line["index"])
-        assert line["class"] == model.recipe["class_names"][line["label"]]
+        assert line["class"] == model.recipe.class_names[line["label"]]
         assert line["checkpoint"] == fingerprint(model)
         assert line["sampling"]["num_inference_steps"] == 4
         assert line["seconds"] > 0

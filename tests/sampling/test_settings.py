@@ -1,11 +1,15 @@
 """Settings: what is given, else what the recipe says, else the default; wrong ones are named."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
 from flexivid.budget.spectral import Spectrum
+from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import num_calls
+from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.patching.shapes import Size3
 from flexivid.sampling.plan import plan_for
 from flexivid.sampling.settings import Sampling, full_macs, label_numbers, labels_for, resized, settings_from
@@ -15,13 +19,13 @@ def test_given_before_recipe_before_default(model):
     settings = Sampling(shift=3.0).filled(model)
     assert (settings.shift, settings.num_inference_steps, settings.solver) == (3.0, 4, "euler")
     assert settings.size == Size3(4, 8, 8)
-    model.recipe = {"size": (2, 4, 4), "process": {"path": "cosine"}}
+    model.recipe = Recipe(size=(2, 4, 4), process=Process("cosine"))
     bare = Sampling().filled(model)
     assert (bare.num_inference_steps, bare.guidance_scale, bare.shift, bare.solver) == (20, 1.0, 1.0, "ddim")
 
 
 def test_size_must_come_from_somewhere(model):
-    model.recipe = {}
+    model.recipe = Recipe()
     with pytest.raises(ValueError, match="got no size; expected"):
         Sampling().filled(model)
     assert Sampling(size=(1, 4, 4)).filled(model).size == Size3(1, 4, 4)
@@ -55,7 +59,7 @@ def test_guidance_without_classes_warns_and_does_nothing(build_model):
     with pytest.warns(UserWarning, match="guidance_scale has no effect"):
         assert Sampling(guidance_scale=2.0).filled(model).guidance_scale == 1.0
     assert Sampling(guidance_scale=2.0, guide_mode="2x4x4").filled(model).guidance_scale == 2.0
-    model.recipe["sampling"] = {"guidance_scale": 2.0}
+    model.recipe = replace(model.recipe, sampling=SamplingDefaults(guidance_scale=2.0))
     assert Sampling().filled(model).guidance_scale == 1.0
 
 
@@ -95,7 +99,7 @@ def test_every_solver_can_run_the_plan(model, planner, solver):
         (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02),
         (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02),
     )
-    model.recipe = {**model.recipe, "spectrum": Spectrum(rows, 0.5, 8).to_plain()}
+    model.recipe = replace(model.recipe, spectrum=Spectrum(rows, 0.5, 8))
     settings = Sampling(solver=solver, planner=planner, guidance_interval=(0.3, 0.8), guidance_scale=2.0).filled(model)
     for budget in (0.35, 0.6, 1.0):
         plan = plan_for(model, settings, budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,20 +12,19 @@ import torch
 from flexivid.budget.spectral import Spectrum
 from flexivid.diffusion.process import Process
 from flexivid.model.checkpoint import load, save
-from flexivid.sampling.spectrum import noise_shares, required_spectrum, spectrum_of
+from flexivid.sampling.spectrum import noise_shares, required_spectrum
 
 SPECTRUM = Spectrum(((1.7, 0.3), (2.5, 1.0, 0.4, 0.1), (2.0, 1.5, 0.4, 0.1)), deviation=0.6, clips=256)
 
 
 def test_a_saved_model_keeps_its_spectrum(tmp_path, model):
-    model.recipe = {**model.recipe, "spectrum": SPECTRUM.to_plain()}
-    folder = save(tmp_path, model, model.recipe)
-    assert spectrum_of(load(folder)) == required_spectrum(load(folder), "spectral") == SPECTRUM
+    model.recipe = replace(model.recipe, spectrum=SPECTRUM)
+    folder = save(model, tmp_path)
+    assert load(folder).recipe.spectrum == required_spectrum(load(folder), "spectral") == SPECTRUM
     assert json.loads((folder / "config.json").read_text())["recipe"]["spectrum"]["clips"] == 256
 
 
 def test_a_planner_that_needs_one_says_so(model):
-    assert spectrum_of(model) is None
     text = (
         "got planner spectral for a model whose recipe has no spectrum; expected one that training measured; train"
         " anew, or choose --planner weak_first"

@@ -19,20 +19,21 @@ from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.budget.table import FILE, write_tables
 from flexivid.calibration.calibrate import calibrate
 from flexivid.model.checkpoint import fingerprint, load, save
+from flexivid.model.recipe import Recipe
 from flexivid.sampling.plan import table_settings
 from flexivid.sampling.settings import Sampling
 
 PACKAGE = Path(flexivid.__file__).parent
 MOST_FRAMES = 8
 MOST_FILES = 3
-RECIPE = {"process": {"path": "flow", "target": "x0"}, "size": [2, 4, 4], "sampling": {"num_inference_steps": 4}}
+RECIPE = Recipe(size=(2, 4, 4), sampling={"num_inference_steps": 4})
 
 
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     torch.manual_seed(0)
     config = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4"), num_classes=2)
-    return save(tmp_path / "model", FlexiDiT(config), RECIPE)
+    return save(FlexiDiT(config), tmp_path / "model", recipe=RECIPE)
 
 
 def frames_here() -> list[str]:

@@ -233,7 +233,7 @@ def test_how_a_short_run_ends(tmp_path, make_module, bad, ends_well):
     data = spoilt(bad, math.nan)
     if ends_well:
         trainer_of(tmp_path, 12, ExportModel()).fit(make_module(), batches(data))
-        assert load(tmp_path).recipe["global_step"] == 12
+        assert load(tmp_path).recipe.global_step == 12
     else:
         assert "bad steps in a row" in stopped(tmp_path, make_module(), data, 12)
 

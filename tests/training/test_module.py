@@ -15,9 +15,10 @@ from flexivid.data.workers.pool import DecodePool
 from flexivid.latents.codec import build_codec
 from flexivid.latents.spectrum import measure_spectrum
 from flexivid.media.pixels import to_unit
-from flexivid.model.checkpoint import KEY, load
+from flexivid.model.checkpoint import load
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.sampling.spectrum import required_spectrum, spectrum_of
+from flexivid.model.formats import KEY
+from flexivid.sampling.spectrum import required_spectrum
 from flexivid.training.callbacks import ExportModel
 from flexivid.training.modes import ModeChoice, generator_of
 from flexivid.training.module import Clips
@@ -92,11 +93,11 @@ def test_the_spectrum_is_that_of_the_first_clips(tmp_path, make_data, make_modul
     used = next(n for n, count in enumerate(counts) if count >= 10)
     assert used < 6
     expected = measure_spectrum(seen[:used])
-    assert spectrum_of(load(tmp_path / "10" / "checkpoints" / "last.ckpt")) == expected
+    assert load(tmp_path / "10" / "checkpoints" / "last.ckpt").recipe.spectrum == expected
     assert required_spectrum(load(tmp_path / "10"), "spectral") == expected
     assert expected.size == (4, 16, 16)
-    assert "spectrum" not in module.recipe()
-    assert spectrum_of(load(tmp_path / "0")) is None
+    assert module.recipe().spectrum is None
+    assert load(tmp_path / "0").recipe.spectrum is None
 
 
 def test_sums_of_a_spectrum_are_taken_over_where_there_are_any_of_this_size(make_module):
@@ -139,7 +140,7 @@ def test_trains_without_classes(tmp_path, make_data, make_module, make_trainer, 
     trainer = make_trainer(tmp_path, 2)
     trainer.fit(module, data)
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
-    assert module.recipe()["class_names"] == []
+    assert module.recipe().class_names == ()
 
 
 @pytest.mark.parametrize("target", ["x0", "velocity", "noise"])

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from flexivid import FlexiDiTConfig
-from flexivid.model.checkpoint import KEY
+from flexivid.model.formats import KEY
 from flexivid.training.callbacks import FitMinutes
 from flexivid.training.distribution_matching import Matching
 from flexivid.training.modes import ModeChoice, Phase
@@ -94,7 +94,7 @@ def test_settings_of_the_data_take_effect(go_on, make_module, make_data, data):
         one.shape == other.shape and torch.equal(one, other)
         for one, other in zip(watch.videos, plain.videos, strict=True)
     )
-    assert module.recipe()["size"] == [clips.size[0], clips.size[1], clips.size[2]]
+    assert module.recipe().size == tuple(clips.size)
 
 
 def test_the_decay_of_the_average_takes_effect(go_on, make_trainer, tmp_path):

@@ -1,4 +1,4 @@
-"""Text that users wrote: captions, lists, prompts, recipes. The only place that turns their bytes into words.
+"""Text that users wrote: captions, lists, prompts, configurations. The only place that turns their bytes into words.
 
 A byte order mark decides, then strict UTF-8; nothing is replaced or left out. The encoding is never guessed: a caption
 has too few bytes for it (charset-normalizer reads 18 of 39 captions in eight encodings wrongly, docs/LOG.md). Standard

@@ -22,7 +22,7 @@ MANIFEST = "manifest.csv"
 
 
 def add_flags(parser: argparse.ArgumentParser, output: Path) -> None:
-    """Add what every recipe takes: ``--output``, ``--limit``, ``--quiet``.
+    """Add the options that every script takes: ``--output``, ``--limit``, ``--quiet``.
 
     >>> parser = argparse.ArgumentParser()
     >>> add_flags(parser, Path("data/films"))

@@ -18,4 +18,4 @@ class ExportModel(Callback):
         assert isinstance(pl_module, FlexiDiffusion)
         folder = run_folder(trainer)
         if trainer.is_global_zero and trainer.global_step > 0:
-            rank_zero_info(f"model written to {save(folder, pl_module.network, pl_module.recipe())}")
+            rank_zero_info(f"model written to {save(pl_module.network, folder, recipe=pl_module.recipe())}")

@@ -27,8 +27,8 @@ from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import job_of
 from flexivid.evaluation.samples import Task
 from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.model.checkpoint import CONFIG, WEIGHTS, write_config
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.formats import CONFIG, WEIGHTS, write_config
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
 from flexivid.runtime.finite import NotFiniteError
 from flexivid.sampling.plan import Plan
@@ -167,4 +167,4 @@ def _write(trainer: Trainer, network: FlexiDiT, folder: Path, table: ScoreTable)
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(folder / FILE, [table])
     if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-        write_config(folder, network, network.recipe)
+        write_config(folder, network.config, network.recipe)

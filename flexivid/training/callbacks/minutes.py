@@ -17,7 +17,7 @@ class FitMinutes(Callback):
     """Reduces the number of steps so that the run ends within some minutes, and fits learning rate and phases to it.
 
     ``max_time`` would cut a run off in the middle of its learning rate schedule. The speed is measured four times; a
-    run that was slow at first gets steps back, never more than its recipe has. Validation and samples count as
+    run that was slow at first gets steps back, never more than ``max_steps``. Validation and samples count as
     training.
 
     Args:

@@ -92,7 +92,7 @@ class SampleVideos(Callback):
             rows.append((plan, [merged[i] for i in sorted(merged)]))
         network.train(was_training)
         folder = run_folder(trainer) / "samples"
-        return self._write(trainer, folder, rows, network.recipe["fps"]) if trainer.is_global_zero else None
+        return self._write(trainer, folder, rows, network.recipe.fps) if trainer.is_global_zero else None
 
     @staticmethod
     def _plans(network: FlexiDiT, settings: Settings, budgets: Sequence[float], folder: Path) -> list[Plan]:

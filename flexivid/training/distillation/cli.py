@@ -1,4 +1,4 @@
-"""The command line of distillation: a recipe whose ``model`` names a ``transformer``."""
+"""The command line of distillation: a configuration whose ``model`` names a ``transformer``."""
 
 from __future__ import annotations
 

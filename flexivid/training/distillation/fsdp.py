@@ -1,4 +1,4 @@
-"""A flexified transformer over several devices: FSDP2, ``strategy: ModelParallelStrategy`` in a recipe.
+"""A flexified transformer over several devices: FSDP2, ``strategy: ModelParallelStrategy`` in the configuration.
 
 Native weights are sharded, a group a block, gathered when the block runs. What is new is small and trained, and its
 layers answer from anywhere in the network: every device holds all of it, and gradients are averaged as in DDP.

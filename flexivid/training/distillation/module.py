@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec
 from flexivid.media.pixels import to_unit
-from flexivid.model.checkpoint import KEY
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.formats import KEY
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.adapter import fingerprint, load_adapter
 from flexivid.pretrained.families.family import config_of
@@ -28,6 +28,7 @@ from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
 from flexivid.pretrained.signature import JOINED, first_output, flow_call
 from flexivid.runtime.device import DTYPES
+from flexivid.runtime.start import seed_or_global
 from flexivid.training.distillation.fsdp import average_gradients, refuse_shards, shard
 from flexivid.training.distillation.recorded_data import read_arrays
 from flexivid.training.distillation.replay import Answer, Replay
@@ -58,7 +59,7 @@ class FlexiDistillation(GuardedModule):
         reuse: Steps that an answer of the teacher serves, at once and later, drawn from the latest ones. The teacher's
             pass is most of a step's work: 4 saves half of the MACs of a step of 1x4x4, for inputs seen four times.
         phases: Probabilities of weak modes over the run; none = all alike.
-        seed: Of modes, times and noise.
+        seed: Of modes, times and noise; ``None`` = that of ``--seed_everything``.
         times: Distribution of times for latents and videos.
         walk: Settings for training without data.
         texts: Folder of arrays named as arguments of ``forward``, for videos: one row a class, or one for all.
@@ -85,7 +86,7 @@ class FlexiDistillation(GuardedModule):
         gradient_checkpointing: bool = True,
         reuse: int = 1,
         phases: list[Phase] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         times: DistillationTimes = DistillationTimes(),
         walk: Walk = Walk(),
         texts: str | None = None,
@@ -101,7 +102,8 @@ class FlexiDistillation(GuardedModule):
         self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip}
         self.gradient_checkpointing = gradient_checkpointing
         self.weak_modes = tuple(dict.fromkeys(PatchMode(mode) for mode in modes))
-        self.mode_choice = ModeChoice(phases or [], equal_tokens=False, seed=seed).check(self.weak_modes, groups=False)
+        self.seed, choice = seed_or_global(seed), ModeChoice(phases or [], equal_tokens=False, seed=seed)
+        self.mode_choice = choice.check(self.weak_modes, groups=False)
         self.times, self.codec = times, build_codec(codec)
         self.texts = read_arrays(texts) if texts else {}
         self.walk = TeacherWalk(tuple(walk.size), num_steps=walk.num_steps, shift=walk.shift)  # type: ignore[arg-type]
@@ -166,10 +168,9 @@ class FlexiDistillation(GuardedModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One mode's distance from the native one."""
         mode = self.mode_at(self.global_step)
-        stream = (self.mode_choice.seed, self.global_step, self.global_rank, batch_idx)
-        call, target = self.replay.answer(
-            partial(self._ask_teacher, batch, stream), partial(generator_of, (*stream, 2))
-        )
+        stream = (self.seed, self.global_step, self.global_rank, batch_idx)
+        draw = partial(generator_of, (*stream, 2))
+        call, target = self.replay.answer(partial(self._ask_teacher, batch, stream), draw)
         error, scale = distance(self.network, mode, call, target)
         self.nothing, count = scale.detach(), len(target)
         self.log("train/loss", error.detach(), batch_size=count, prog_bar=True)

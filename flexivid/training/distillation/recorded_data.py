@@ -22,6 +22,7 @@ from flexivid.data.clips.sampler import StepBatchSampler
 from flexivid.data.clips.trainer_state import FollowsRun, Run
 from flexivid.runtime.errors import reason_of
 from flexivid.runtime.paths import is_hidden, resolve_path
+from flexivid.runtime.start import seed_or_global
 
 CONSTANTS = "constants.pt"
 
@@ -94,15 +95,20 @@ class CallArrays(LightningDataModule):
         batch_size: Rows of a batch on each rank.
         val_folder: Another one to validate on.
         num_workers: Processes that read.
-        seed: Of the order.
+        seed: Of the order; ``None`` = that of ``--seed_everything``.
     """
 
     def __init__(
-        self, folder: str, batch_size: int = 8, val_folder: str | None = None, num_workers: int = 0, seed: int = 0
+        self,
+        folder: str,
+        batch_size: int = 8,
+        val_folder: str | None = None,
+        num_workers: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.batch_size, self.val_folder, self.num_workers = folder, batch_size, val_folder, num_workers
-        self.seed = seed
+        self.seed = seed_or_global(seed)
 
     def train_dataloader(self) -> RowLoader:
         """Shuffled anew in every epoch; a batch may cross from one into the next."""

@@ -15,8 +15,8 @@ def test_exported_model_is_the_average_of_the_checkpoint(tmp_path, make_data, ma
     assert all(torch.equal(exported[name], averaged[name]) for name in averaged)
     assert not all(torch.equal(exported[name], current[name]) for name in current)
     recipe = load(tmp_path).recipe
-    assert (recipe["size"], recipe["fps"], recipe["global_step"]) == ([4, 16, 16], 16.0, 4)
-    assert recipe["class_names"] == [str(digit) for digit in range(10)]
+    assert (recipe.size, recipe.fps, recipe.global_step) == ((4, 16, 16), 16.0, 4)
+    assert recipe.class_names == tuple("0123456789")
 
 
 def test_without_averages_the_weights_themselves_are_exported(tmp_path, make_data, make_module, make_trainer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,8 +38,8 @@ def test_the_model_is_left_with_its_floor_and_its_plans(noisy_module, make_data,
     model = load(tmp_path)
     (table,) = read_tables(tmp_path)
     assert table.model == fingerprint(model)
-    assert table.step_floor == model.recipe["step_floor"] <= 5
-    steps = model.recipe["sampling"]["num_inference_steps"]
+    assert table.step_floor == model.recipe.step_floor <= 5
+    steps = model.recipe.sampling.num_inference_steps
     assert steps == max(find_plans.FEWEST_STEPS, table.step_floor)
     assert dict(table.settings)["num_inference_steps"] == steps
     settings = Sampling().filled(model)
@@ -54,7 +55,7 @@ def test_the_model_is_left_with_its_floor_and_its_plans(noisy_module, make_data,
 def test_the_number_of_steps_may_be_kept(noisy_module, make_data, make_trainer, tmp_path):
     make_trainer(tmp_path, 2, ExportModel(), FindPlans(num_videos=4, steps=False)).fit(noisy_module, make_data())
     recipe = load(tmp_path).recipe
-    assert (recipe["sampling"]["num_inference_steps"], recipe["step_floor"] <= 5) == (20, True)
+    assert (recipe.sampling.num_inference_steps, recipe.step_floor <= 5) == (20, True)
 
 
 def test_failure_is_a_warning_and_costs_nothing_else(noisy_module, make_data, make_trainer, tmp_path, monkeypatch):
@@ -66,7 +67,7 @@ def test_failure_is_a_warning_and_costs_nothing_else(noisy_module, make_data, ma
         warnings.simplefilter("always")
         make_trainer(tmp_path, 2, ExportModel(), FindPlans(num_videos=4)).fit(noisy_module, make_data())
     assert any("no plans were searched: no floor today" in str(warning.message) for warning in caught)
-    assert load(tmp_path).recipe["sampling"]["num_inference_steps"] == 20
+    assert load(tmp_path).recipe.sampling.num_inference_steps == 20
     assert read_tables(tmp_path) == []
 
 
@@ -76,7 +77,7 @@ def test_ranks_make_the_samples_of_one_process(noisy_module, monkeypatch, world_
     from flexivid.metrics.extractors.extractor import build_extractor
 
     network = noisy_module.network.eval()
-    network.recipe = {**noisy_module.recipe(), "size": [4, 16, 16]}
+    network.recipe = replace(noisy_module.recipe(), size=(4, 16, 16))
     settings = Sampling(precision="fp32", batch_size=2).filled(network)
     judge = Judge(build_extractor("motion"), torch.zeros(2, 96), labels_for(network, 7, None), "fvd[motion]")
     plan = native_plan(network, settings, 2)

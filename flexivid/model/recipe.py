@@ -1,0 +1,187 @@
+"""The recipe of a model: what a sampler must know and the network does not. Stored beside the weights as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from reprlib import repr as shortened
+from typing import Any
+
+from flexivid.budget.spectral import Spectrum
+from flexivid.diffusion.process import PATHS, TARGETS, Process
+from flexivid.patching.shapes import Size3, whole_number
+from flexivid.runtime.errors import check_keys
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """How a model is sampled unless the caller says otherwise.
+
+    Args:
+        num_inference_steps: Solver steps.
+        guidance_scale: Classifier-free guidance, 1 = none.
+        solver: Solver that fits the path; ``None`` = the first of ``solvers_of``.
+        shift: Time shift of flow paths.
+    """
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 1.0
+    solver: str | None = None
+    shift: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a sampler must know beside the network. Fields also take the plain data that ``to_dict`` writes.
+
+    Args:
+        process: Noising path and target of the network.
+        codec: Name of the codec between videos and latents.
+        size: Latent size (t, h, w) trained on; ``None`` = unknown.
+        fps: Frames a second of the videos trained on, > 0.
+        class_names: Names of the classes in the order of their labels; empty without classes.
+        sampling: Defaults for sampling.
+        global_step: Optimizer steps of the training; ``None`` = unknown.
+        step_floor: Fewest native steps that are as good as many; ``None`` = not measured.
+        spectrum: Power spectrum of the training data; ``None`` = not measured.
+
+    Raises:
+        ValueError: If a field is of another type or out of range; the message names it.
+
+    Example:
+        >>> recipe = Recipe(process={"path": "cosine", "target": "noise"}, size=[8, 32, 32])
+        >>> recipe.process.target, recipe.size.volume, recipe.sampling.num_inference_steps
+        ('noise', 8192, 20)
+    """
+
+    process: Process = field(default_factory=Process)
+    codec: str = "pixel"
+    size: Size3 | None = None
+    fps: float = 8.0
+    class_names: tuple[str, ...] = ()
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    global_step: int | None = None
+    step_floor: int | None = None
+    spectrum: Spectrum | None = None
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value, (read, expected) = getattr(self, entry.name), _READERS[entry.name]
+            if value is None and entry.default is None:
+                continue
+            try:
+                object.__setattr__(self, entry.name, read(value))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"got a recipe with {entry.name}={shortened(value)}; expected {expected}; correct the recipe, in"
+                    " config.json if it is there, or export the model again"
+                ) from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Read the plain data of ``config.json`` or a checkpoint; entries that older files lack get their defaults.
+
+        Raises:
+            ValueError: If an entry is unknown or of another type.
+
+        Example:
+            >>> Recipe.from_dict({"fps": 16, "class_names": ["cat", "dog"]}).class_names
+            ('cat', 'dog')
+            >>> Recipe.from_dict({"fsp": 16})
+            Traceback (most recent call last):
+            ...
+            ValueError: got recipe entry 'fsp'; expected one of process, codec, size, fps, class_names, sampling, \
+global_step, step_floor, spectrum; did you mean 'fps'?
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"got a recipe that is {shortened(values)}; expected names and values; export it again")
+        check_keys(values, list(_READERS), what="recipe entry")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON and checkpoints, without what is ``None``.
+
+        Example:
+            >>> Recipe(size=(8, 32, 32)).to_dict()["size"]
+            [8, 32, 32]
+        """
+        plain = {
+            **{name: getattr(self, name) for name in ("codec", "fps", "global_step", "step_floor")},
+            "process": self.process._asdict(),
+            "size": None if self.size is None else list(self.size),
+            "class_names": list(self.class_names),
+            "sampling": {name: value for name, value in asdict(self.sampling).items() if value is not None},
+            "spectrum": None if self.spectrum is None else self.spectrum.to_plain(),
+        }
+        return {name: value for name, value in plain.items() if value is not None}
+
+
+def _process(value: Any) -> Process:
+    return (Process(**value) if isinstance(value, Mapping) else Process(*value)).check()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _count(value: Any) -> int:
+    number = whole_number(value)
+    if number is None or number < 0:
+        raise ValueError(value)
+    return number
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (bool, str)) or not math.isfinite(value):
+        raise ValueError(value)
+    return float(value)
+
+
+def _positive(value: Any) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError(value)
+    return number
+
+
+def _size(value: Any) -> Size3:
+    sides = Size3(*map(_count, value))
+    if not all(sides):
+        raise ValueError(value)
+    return sides
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, (str, Mapping)):
+        raise TypeError(value)
+    return tuple(map(_text, value))
+
+
+def _sampling(value: Any) -> SamplingDefaults:
+    defaults = value if isinstance(value, SamplingDefaults) else SamplingDefaults(**value)
+    return SamplingDefaults(
+        _count(defaults.num_inference_steps),
+        _number(defaults.guidance_scale),
+        None if defaults.solver is None else _text(defaults.solver),
+        _positive(defaults.shift),
+    )
+
+
+def _spectrum(value: Any) -> Spectrum:
+    return value if isinstance(value, Spectrum) else Spectrum.from_plain(value)
+
+
+_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "process": (_process, f"a path ({', '.join(PATHS)}) and a target ({', '.join(TARGETS)})"),
+    "codec": (_text, "the name of a codec"),
+    "size": (_size, "three whole numbers (t, h, w) above 0"),
+    "fps": (_positive, "a number above 0"),
+    "class_names": (_names, "a list of names"),
+    "sampling": (_sampling, "num_inference_steps, guidance_scale, solver and shift"),
+    "global_step": (_count, "a whole number"),
+    "step_floor": (_count, "a whole number"),
+    "spectrum": (_spectrum, "power (t, h, w), deviation and clips"),
+}
