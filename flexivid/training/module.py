@@ -229,9 +229,8 @@ class FlexiDiffusion(GuardedModule):
         cost = partial(macs, self.network.config, self.latent_size)
         clip_macs, start = 3 * cost(self.mode_at(global_step)), self._matched_at(global_step)
         if start is not None:
-            clip_macs += self.matching.weak_steps * cost(start[0]) + 3 * self.matching.native_steps * cost(
-                self.modes[0]
-            )
+            clip_macs += self.matching.weak_steps * cost(start[0])
+            clip_macs += 3 * self.matching.native_steps * cost(self.modes[0])
         return self.batch_size_at(global_step) * clip_macs
 
     def configure_optimizers(self) -> Any:
