@@ -3,7 +3,7 @@
 Each candidate runs some training steps in a process of its own; memory is the peak of the process on the CPU (resident
 set, less what it had before the model), or of the allocator on a GPU. Both train with AdamW, bf16 weights, gradient
 checkpointing and LoRA of the same rank on the same linears. Also: what a 1.3B Wan needs by the report of
-``flexivid.flexify --dry-run``, counted on the meta device.
+``flexivid.convert --dry-run``, counted on the meta device.
 
     python benchmarks/bench_distill_memory.py --output benchmarks/results/bench_distill_memory.json
 

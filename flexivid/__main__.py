@@ -1,4 +1,4 @@
-"""``flexivid VERB ...`` = ``python -m flexivid.VERB ...``."""
+"""``flexivid VERB ...`` is ``python -m flexivid.VERB ...``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ VERBS = {
     "search": "find the best patch schedule for every budget",
     "sample": "sample videos at any fraction of the full compute",
     "evaluate": "measure quality against compute, or how far two folders of videos are apart",
-    "flexify": "give a pre-trained video transformer weak modes",
+    "convert": "give a pre-trained video transformer weak modes",
     "dataset": "check, preview, index, count and shard a collection of videos",
 }
+OLDER_NAMES = {"flexify": "convert"}
 
 
 def main() -> None:
     """Hand the arguments to the verb's program."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    verb = OLDER_NAMES.get(verb, verb)
     if verb in VERBS:
         import_module(f"flexivid.{verb}").main(sys.argv[2:])
         return

@@ -5,17 +5,25 @@ Parses, calls the rooms, prints. A recipe's data section is read as the training
 
 from __future__ import annotations
 
-import json
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.printable import printable
-from flexivid.runtime.program import ProgramParser, add_layout, program_parser, resolved, words_of
+from flexivid.runtime.program import (
+    OneLineParser,
+    ProgramParser,
+    add_json,
+    add_layout,
+    program_options,
+    program_parser,
+    write_json,
+)
 
 EXAMPLES = {
     "": """examples:
@@ -27,7 +35,7 @@ EXAMPLES = {
 options of each: python -m flexivid.dataset check --help
 """,
     "check": "example: python -m flexivid.dataset check my_videos --num-frames 16 --full --fix-manifest good.csv",
-    "preview": "example: python -m flexivid.dataset preview my_videos --config conf/train_video.yaml --num 32",
+    "preview": "example: python -m flexivid.dataset preview my_videos --size 64 --num-videos 32",
     "index": "example: python -m flexivid.dataset index my_videos",
     "stats": "example: python -m flexivid.dataset stats my_videos --output-dir stats --json stats/stats.json",
     "shard": "example: python -m flexivid.dataset shard my_videos s3://bucket/my_videos --chunk-mib 128",
@@ -35,63 +43,83 @@ options of each: python -m flexivid.dataset check --help
 VERBS = {
     "check": "find files that are bad, too short or there twice; exit status 1 if there are any",
     "preview": "draw the clips that a recipe trains on, as a PNG and as a page",
-    "index": "look at every video once, and keep what was found",
+    "index": "probe every video once, and store what training must know of it",
     "stats": "draw and print how long, large and fast the videos are, and the mean of their colours",
     "shard": "copy videos into a few large files that stream from a disk or a bucket",
 }
 
 
-def build_parser() -> ArgumentParser:
-    """All verbs and their options; dashes and underscores are the same."""
-    verbs = {verb: program_parser(f"dataset {verb}", text, EXAMPLES[verb]) for verb, text in VERBS.items()}
-    for verb in ("check", "preview"):
-        add = verbs[verb].add_argument
-        add("path", nargs="?", help="folder or manifest (default: data.root of the recipe)")
-        add("--config", "-c", action="append", help="a recipe; its data section counts; later ones override")
-    for verb in ("index", "stats", "shard"):
-        verbs[verb].add_argument("path", help="folder or manifest of videos")
-    for name, kind, text in (
-        ("num_frames", int, "frames of a clip"),
-        ("stride", int, "distance of its frames in source frames"),
-        ("fps", float, "frames a second of a clip, instead of a stride"),
-    ):
-        verbs["check"].add_argument(f"--{name}", type=kind, help=f"{text} (default: the recipe's)")
-    verbs["check"].add_argument("--size", type=int, nargs="+", help="side of a clip, or height and width")
-    for verb in ("check", "index", "stats"):
-        text = "whether pixels that are not square are made so, as players do (default: true, or the recipe's)"
-        verbs[verb].add_argument("--square_pixels", type=bool, help=text)
-    verbs["check"].add_argument("--full", action="store_true", help="decode every frame instead of only looking")
-    verbs["check"].add_argument("--fix_manifest", help="write the files without fault to this .csv, .jsonl or .parquet")
-    verbs["preview"].add_argument("--num", type=int, default=16, help="clips (default: 16)")
-    verbs["stats"].add_argument("--num", type=int, default=256, help="frames for the colours (default: 256)")
-    for verb in ("preview", "stats"):
-        verbs[verb].add_argument("--output_dir", default=verb, help=f"where files go (default: {verb})")
-    for verb in VERBS:
-        add_layout(verbs[verb].add_argument)
-    for verb in ("check", "stats"):
-        verbs[verb].add_argument("--json", help="write everything that was found to this file")
-    for verb in ("check", "index", "stats"):
-        verbs[verb].add_argument("--num_workers", type=int, help="processes (default: one a core)")
-    verbs["shard"].add_argument("output", help="new folder, or an address such as s3://bucket/name")
-    verbs["shard"].add_argument("--chunk_mib", type=int, default=64, help="size of the files (default: 64)")
+def build_parser() -> ProgramParser:
+    """Return the parser with all verbs and their options."""
     parser = program_parser("dataset", __doc__.splitlines()[0], EXAMPLES[""])
     subcommands = parser.add_subcommands(dest="verb")
-    for verb, subparser in verbs.items():
-        subcommands.add_subcommand(verb, subparser, help=VERBS[verb])
+    for verb, about in VERBS.items():
+        subcommands.add_subcommand(verb, verb_parser(verb), help=about)
     return parser
+
+
+def verb_parser(verb: str) -> ProgramParser:
+    """Return the parser of one verb."""
+    parser = program_parser(f"dataset {verb}", VERBS[verb], EXAMPLES[verb])
+    if verb in ("check", "preview"):
+        _add_clips(parser.add_argument)
+    else:
+        parser.add_argument("path", help="folder or manifest of videos")
+    _add_options(parser.add_argument, verb)
+    return parser
+
+
+def _add_clips(add: Callable[..., Any]) -> None:
+    """Add the options that say what a clip is; they override the recipe."""
+    add("path", nargs="?", help="folder or manifest (default: data.root of the recipe)")
+    add("--config", "-c", action="append", help="a recipe, of which the data section is read; later ones override")
+    add("--num-frames", type=int, help="frames of a clip (default: the recipe's)")
+    add(
+        "--size",
+        type=int,
+        nargs="+",
+        help="height and width in pixels, or one side of a square (default: the recipe's)",
+    )
+    add("--stride", type=int, help="take every so-many-th frame of the source (default: the recipe's)")
+    add("--fps", type=float, help="frames a second of a clip, instead of --stride (default: the recipe's)")
+
+
+def _add_options(add: Callable[..., Any], verb: str) -> None:
+    """Add the options of a verb that do not describe clips."""
+    add_layout(add)
+    if verb != "shard":
+        about = "make pixels that are not square square, as players do (default: true, or the recipe's)"
+        add("--square-pixels", type=bool, help=about)
+    if verb in ("check", "index", "stats"):
+        add("--num-workers", type=int, help="processes (default: one a core)")
+    if verb in ("check", "stats"):
+        add_json(add)
+    if verb in ("preview", "stats"):
+        add("--output-dir", default=verb, help=f"where files go (default: {verb})")
+    if verb == "check":
+        add("--full", action="store_true", help="decode every frame instead of only probing the files")
+        add("--fix-manifest", help="write the files without fault to this .csv, .jsonl or .parquet")
+    elif verb == "preview":
+        add("--num-videos", older=["--num"], type=int, default=16, help="clips to draw (default: 16)")
+        add("--split", default="train", help="clips of training or of validation: train or val (default: train)")
+    elif verb == "stats":
+        about = "frames that the colours are measured on (default: 256)"
+        add("--num-colour-frames", older=["--num"], type=int, default=256, help=about)
+    elif verb == "shard":
+        add("output", help="new folder, or an address such as s3://bucket/name")
+        add("--chunk-mib", type=int, default=64, help="size of the files in MiB (default: 64)")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    words = words_of(argv) or ["--help"]
-    options = build_parser().parse_args(words)
-    run = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard}[options.verb]
-    with plain_errors():
-        run(resolved(options[options.verb]))
+    words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    runs = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard}
+    with program_options(build_parser(), words) as options:
+        runs[options.verb](options[options.verb])
 
 
 def check(options: Namespace) -> None:
-    """Print what is wrong and what there is."""
+    """Print the faults and the contents of a collection."""
     from flexivid.data.inspection.inspect import find_parts, inspect
     from flexivid.data.inspection.report import refuse_ending, write_manifest
     from flexivid.data.sources.leftovers import LeftOutWarning
@@ -100,7 +128,7 @@ def check(options: Namespace) -> None:
 
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
-    data = _recipe(options.config, options.path, _given(options))
+    data = _data_module(options.config, options.path, _overrides(options))
     pixels, workers = data.settings.square_pixels, options.num_workers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LeftOutWarning)  # the report has it
@@ -111,8 +139,7 @@ def check(options: Namespace) -> None:
     for name, report in reports.items():
         _print_report(name, report)
     print(f"a clip: {_described(data)}")
-    if options.json:
-        _write_json(options.json, {name: report.to_json() for name, report in reports.items()})
+    write_json(options.json, {name: report.to_json() for name, report in reports.items()})
     if options.fix_manifest:
         file, index = options.fix_manifest, parts["train"].found
         left_out = [fault.path for fault in reports["train"].faults]
@@ -139,23 +166,29 @@ def _print_report(name: str, report: Any) -> None:
 
 
 def preview(options: Namespace) -> None:
-    """Draw the first clips of the training batches."""
+    """Draw the first clips of the batches of training or validation."""
     from flexivid.data.inspection.preview import contact_sheet, look, page
 
-    if options.num < 1:
-        raise ValueError(f"got --num {options.num}; expected at least 1; raise it")
-    data = _recipe(options.config, options.path, _given(options))
+    if options.num_videos < 1:
+        raise ValueError(f"got --num-videos {options.num_videos}; expected at least 1; raise it")
+    if options.split not in ("train", "val"):
+        raise ValueError(f"got --split {options.split}; expected train or val; choose one")
+    data = _data_module(options.config, options.path, _overrides(options))
     data.setup()
-    loader = data.train_dataloader()
-    addresses = _first_addresses(loader, options.num)
+    loader = data.train_dataloader() if options.split == "train" else data.val_dataloader()
+    if not len(loader):
+        raise ValueError(f"got --split val of {data.root}, which has too few videos for it; expected train; change it")
+    addresses = list(islice(chain.from_iterable(loader.batches), options.num_videos))
     clips = list(look(loader, addresses, class_names=data.class_names))
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(clips).save(folder / "clips.png")
+    part = "training" if options.split == "train" else "validation"
     skipped = ", ".join(f"{count} {cause}" for cause, count in data.skipped.items())
-    settings = {"collection": data.root, "a clip": _described(data), "clips of an epoch": data.num_clips}
+    number = data.num_clips if options.split == "train" else min(data.val_clips, len(data.splits.val))
+    settings = {"collection": data.root, "a clip": _described(data), "clips of an epoch": number}
     settings |= {"left out": skipped, "seed": data.settings.seed}
-    text = page(clips, title="The first clips of training", settings=settings)
+    text = page(clips, title=f"The first clips of {part}", settings=settings)
     (folder / "clips.html").write_text(text, encoding="utf-8")
     data.teardown()
     for clip in clips:
@@ -164,10 +197,10 @@ def preview(options: Namespace) -> None:
 
 
 def index(options: Namespace) -> None:
-    """Look at what is new, and say what is known."""
-    for name, (found, num_probed) in _parts(options).items():
-        total = len(found.videos) + len(found.bad)
-        print(f"{name}: {len(found.videos)} videos and {len(found.bad)} bad files in {found.path}")
+    """Probe the files that are new, and print how many there are."""
+    for name, (table, num_probed) in _parts(options).items():
+        total = len(table.videos) + len(table.bad)
+        print(f"{name}: {len(table.videos)} videos and {len(table.bad)} bad files in {table.path}")
         print(f"  {num_probed} files looked at now, {total - num_probed} rows known before")
 
 
@@ -183,14 +216,16 @@ def stats(options: Namespace) -> None:
     values = room.quantities(videos)
     numbers: dict[str, Any] = {name: room.summary(column) for name, column in values.items()}
     with DecodePool(options.num_workers or num_cores()) as pool:
-        colours = room.channel_statistics(room.decoded(videos, options.num, pool=pool))
-    print_table(["", "unit", *numbers["frames"]], _stat_rows(numbers, room.QUANTITIES))
+        colours = room.channel_statistics(room.decoded(videos, options.num_colour_frames, pool=pool))
+    rows = [
+        [name, unit, *(f"{value:.6g}" for value in numbers[name].values())] for name, unit in room.QUANTITIES.items()
+    ]
+    print_table(["", "unit", *numbers["frames"]], rows)
     for name, channels in colours.items():
         print(f"{name} of red, green, blue in [0, 1]: {', '.join(f'{value:.4f}' for value in channels)}")
     file = room.write_histograms(Path(options.output_dir) / "stats.png", values)
     print(f"look at {file}; {len(videos)} videos that can be decoded")
-    if options.json:
-        _write_json(options.json, {"num_videos": len(videos), **numbers, "colour": colours})
+    write_json(options.json, {"num_videos": len(videos), **numbers, "colour": colours})
 
 
 def shard(options: Namespace) -> None:
@@ -198,17 +233,18 @@ def shard(options: Namespace) -> None:
     from flexivid.data.sources.shard_writer import sources_of, write_shards
 
     parts = _parts(options)
-    for name, (found, _) in parts.items():
+    for name, (table, _) in parts.items():
         output = options.output if len(parts) == 1 else f"{options.output.rstrip('/')}/{name.replace(' ', '_')}"
         size = options.chunk_mib << 20
-        done = write_shards(sources_of(found.videos), output, chunk_bytes=size, class_names=found.class_names)
-        print(f"{done.num_videos} videos in {done.num_chunks} files, {done.num_bytes / 2**20:.1f} MiB, in {output}")
-        for path, reason in [*found.bad, *done.bad]:
+        shards = write_shards(sources_of(table.videos), output, chunk_bytes=size, class_names=table.class_names)
+        mib = shards.num_bytes / 2**20
+        print(f"{shards.num_videos} videos in {shards.num_chunks} files, {mib:.1f} MiB, in {output}")
+        for path, reason in [*table.bad, *shards.bad]:
             print(printable(f"  left out: {path}: {reason}"))
 
 
-def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> Any:
-    """The data module of a recipe, made by the rules of the training program."""
+def _data_module(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> Any:
+    """Build the data module of a recipe by the rules of the training program."""
     import yaml
 
     from flexivid.data.lists.text import read_text
@@ -224,13 +260,13 @@ def _recipe(files: Sequence[str] | None, root: str | None, overrides: dict[str, 
     if section.get("seed") is None and not isinstance(seed, bool):  # true is a random one
         section["seed"] = seed
     section |= overrides | ({"root": root} if root else {})
-    parser = ProgramParser(prog="python -m flexivid.dataset")
+    parser = OneLineParser(prog="python -m flexivid.dataset")
     parser.add_class_arguments(VideoDataModule, "data")
     return VideoDataModule(**parser.parse_object({"data": section}).data.as_dict())
 
 
 def _parts(options: Namespace) -> Any:
-    """The videos that a verb without a recipe is given: their parts, as ``inspection.find_parts`` finds them."""
+    """Find the parts of a collection for a verb without a recipe: see ``inspection.find_parts``."""
     from flexivid.data.inspection.inspect import find_parts
     from flexivid.data.sources.layout import Collection
 
@@ -239,39 +275,22 @@ def _parts(options: Namespace) -> Any:
     return find_parts(collection, num_workers=options.get("num_workers"), square_pixels=square_pixels)
 
 
-def _given(options: Namespace) -> dict[str, Any]:
-    """The options that override the recipe, under their names there."""
+def _overrides(options: Namespace) -> dict[str, Any]:
+    """Return the options that override the recipe, by their names there."""
     names = ("num_frames", "stride", "fps", "size", "square_pixels", "layout")
-    given = {name: getattr(options, name, None) for name in names}
-    if given["size"] is not None and len(given["size"]) == 1:
-        given["size"] = given["size"][0]
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _first_addresses(loader: Any, count: int) -> list[tuple[int, int]]:
-    """Where the sampler of training begins."""
-    from itertools import chain, islice
-
-    return list(islice(chain.from_iterable(loader.batches), count))
+    overrides = {name: options[name] for name in names if options[name] is not None}
+    if len(overrides.get("size", ())) == 1:
+        overrides["size"] = overrides["size"][0]
+    return overrides
 
 
 def _described(data: Any) -> str:
-    """The settings of clips in a line."""
+    """Describe a clip in one line."""
     settings = data.settings
     rate = f"stride {settings.stride}" if settings.fps is None else f"{settings.fps:g} fps"
     height, width = settings.size
     shapes = [f"{length} frames of {w}x{h}" for length, h, w in data.buckets or [(settings.num_frames, height, width)]]
     return f"{' or '.join(shapes)}, {rate}, short videos: {settings.short}, windows: {settings.windows}"
-
-
-def _stat_rows(numbers: dict[str, Any], units: dict[str, str]) -> list[list[str]]:
-    return [[name, unit, *(f"{value:.6g}" for value in numbers[name].values())] for name, unit in units.items()]
-
-
-def _write_json(path: str, content: dict[str, Any]) -> None:
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

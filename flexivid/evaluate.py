@@ -1,95 +1,93 @@
-"""Measure quality against compute: ``python -m flexivid.evaluate --checkpoint RUN --budgets 1 0.5 0.25``.
+"""Measure quality against compute: ``python -m flexivid.evaluate --checkpoint RUN --budget 1 0.5 0.25``.
 
 Parses, calls the rooms, prints. Finished blocks are kept in files: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from flexivid.runtime.errors import plain_errors
-from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
-from flexivid.sampling.options import add_sampling, sampling_options
+from flexivid.runtime import program
+from flexivid.sampling.options import OPTIONS, add_sampling, sampling_options
 
 EXAMPLES = """examples:
   python -m flexivid.evaluate --num-videos 256                          the newest run at three budgets
-  python -m flexivid.evaluate --checkpoint RUN --budgets 1 0.5 0.25 --num-videos 2048 --devices 8
-  python -m flexivid.evaluate --checkpoint RUN --reference videos --split held_out --metric r3d_18
+  python -m flexivid.evaluate --checkpoint RUN --budget 1 0.5 0.25 --num-videos 2048 --devices 8
+  python -m flexivid.evaluate --checkpoint RUN --reference videos --split val --metric r3d_18
   python -m flexivid.evaluate --generated samples --reference videos    any two folders of videos
   torchrun --nproc-per-node 8 -m flexivid.evaluate --checkpoint RUN     ranks share --output-dir
 """
 REFERENCE = ("reference", "layout", "split", "num_reference", "seed")  # options that both requests have
+OF_SAMPLES: tuple[str, ...] = ("budget", "schedule", "label", "no_ema", "no_rivals")  # not of two folders
+OF_SAMPLES += tuple(name for name in OPTIONS if name != "batch_size")
+SPLITS = {"train": "train", "val": "held_out", "held_out": "held_out", "all": "all"}  # their names in results
 
 
-def build_parser() -> ArgumentParser:
-    """All options, those of sampling named as in ``flexivid.sample``; dashes and underscores are the same."""
-    parser = program_parser("evaluate", __doc__.splitlines()[0], EXAMPLES)
-    _add_what(parser.add_argument)
-    _add_sampling(parser.add_argument)
+def build_parser() -> program.ProgramParser:
+    """Return the parser with all options, those of sampling named as in ``flexivid.sample``."""
+    parser = program.program_parser("evaluate", __doc__.splitlines()[0], EXAMPLES)
+    add = parser.add_argument
+    program.add_model(add)
+    _add_comparison(add)
+    add_sampling(add)
+    add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
+    add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
+    add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
+    add("--output-dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
+    add("--against", help="an earlier evaluation.json of the same protocol: print by how much each distance differs")
+    add("--dry-run", action="store_true", help="print the plans and what they cost, and stop")
+    program.add_json(add)
     return parser
 
 
-def _add_what(add: Callable[..., Any]) -> None:
-    add("--checkpoint", "--ckpt", help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)")
+def _add_comparison(add: Callable[..., Any]) -> None:
+    """Add the options that say which videos are compared, and by which metric."""
     add("--generated", help="folder of videos to measure instead of a checkpoint's; needs --reference")
-    add(
-        "--budgets",
-        "--budget",
-        nargs="+",
-        help="fractions of full compute, or draft, balanced, full (default: 1 0.5 0.25)",
-    )
+    about = "fractions of full compute, or draft, balanced, full (default: 1 0.5 0.25)"
+    add("--budget", older=["--budgets"], nargs="+", help=about)
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 12x4x8x8,8x2x4x4")
-    add("--num_videos", type=int, help="samples a budget, or clips of --generated (default: 2048)")
+    add("--num-videos", type=int, help="samples a budget, or clips of --generated (default: 2048)")
     add("--metric", help="i3d, motion, r3d_18, mvit_v2_s, swin3d_t or a file (default: i3d if its weights are there)")
     add("--weights", help="weights of the metric's network (default: where they are usually kept)")
     add("--compat", help="videogpt: I3D as in most PyTorch ports, for comparison with their numbers")
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
     add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
-    add_layout(add)
-    add("--split", help="train, held_out or all of the reference (default: held_out where it has enough clips)")
-    add("--num_reference", type=int, help="clips of the reference, at most (default: as many as videos)")
+    program.add_layout(add)
+    add("--split", help="part of the reference: train, val or all (default: val where it has enough clips)")
+    add("--num-reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
     add("--fps", type=float, help="frames a second of real clips, instead of --stride (default: as trained)")
-    add("--num_frames", type=int, help="frames (default: as trained; 16 for two folders)")
-    add("--height", type=int, help="rows in pixels (default: as trained, or as --generated)")
-    add("--width", type=int, help="columns in pixels (default: likewise)")
-    add("--no_rivals", action="store_true", help="no samples of fewer native steps beside those of each budget")
-    add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
-    add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add("--output_dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
-    add("--against", help="an earlier evaluation.json of the same protocol: print by how much each distance differs")
-    add("--dry_run", action="store_true", help="print what would be done and what it costs, and stop")
-    add("--json", action="store_true", help="last line of stdout is one JSON object")
-
-
-def _add_sampling(add: Callable[..., Any]) -> None:
-    add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
-    add_sampling(add)
-    add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
+    program.add_size(add, "as trained; for two folders 16 frames, as large as --generated")
+    add("--no-rivals", action="store_true", help="no samples of fewer native steps beside those of each budget")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    options = build_parser().parse_args(words_of(argv))
-    with plain_errors():
-        options = resolved(options)
-        if options.generated and options.checkpoint:
-            raise ValueError("got --generated and --checkpoint; expected one of them; leave the other out")
-        if options.download:
-            download()
-        else:
-            (run_pair if options.generated else run)(options)
+    with program.program_options(build_parser(), argv) as options:
+        run(options)
 
 
 def run(options: Namespace) -> None:
-    """Evaluate a checkpoint: print the plan, do a share or all of it, report."""
+    """Evaluate a checkpoint or two folders, or fetch the weights of I3D."""
+    options.height, options.width = program.pixels_of(options)
+    if options.split and options.split not in SPLITS:
+        raise ValueError(f"got --split {options.split}; expected train, val or all; choose one")
+    options.split = SPLITS.get(options.split)
+    if options.generated and options.checkpoint:
+        raise ValueError("got --generated and --checkpoint; expected one of them; leave the other out")
+    if options.download:
+        download()
+    else:
+        (run_pair if options.generated else run_checkpoint)(options)
+
+
+def run_checkpoint(options: Namespace) -> None:
+    """Print the plans, sample and compare all of it or the share of this rank, report."""
     from flexivid.evaluation import ranks as room
     from flexivid.evaluation.run import finish, prepare, progress, work
     from flexivid.runtime.console import polled_bars
@@ -139,9 +137,9 @@ def run_pair(options: Namespace) -> None:
         raise ValueError("got --generated without --reference; expected two folders; name the real videos")
     size = (options.height, options.width)
     if (options.height is None) != (options.width is None):
-        raise ValueError(f"got --height {size[0]} and --width {size[1]}; expected both or neither; add the other")
-    if options.devices != 1:
-        raise ValueError(f"got --devices {options.devices} for two folders; expected 1; leave it out")
+        raise ValueError(f"got --height {size[0]} and --width {size[1]}; expected both or neither; write --size")
+    for flag in program.flags_set(build_parser(), options, [*OF_SAMPLES, "devices"]):
+        raise ValueError(f"got {flag} with --generated, where it has no effect; expected two folders; leave it out")
     request = PairRequest(
         output=options.output_dir or "evaluation",
         metric=_metric(options),
@@ -162,7 +160,7 @@ def run_pair(options: Namespace) -> None:
     files = write_pair(pair, scores, Path(request.output))
     print("\n".join(aligned(pair_table(pair.protocol.label, scores))))
     differences = _print_differences(earlier, pair.protocol, {TWO_FOLDERS: scores})
-    _say(options, files, {"metric": pair.protocol.label, "scores": plain(scores), **differences})
+    _print_files(options, files, {"metric": pair.protocol.label, "scores": plain(scores), **differences})
 
 
 def _request(options: Namespace, *, quiet: bool) -> Any:
@@ -178,7 +176,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
     return Request(
         checkpoint=str(path),
         output=options.output_dir or str(beside / "evaluation"),
-        budgets=tuple(map(number_or_preset, options.budgets or ("1", "0.5", "0.25"))),
+        budgets=tuple(map(number_or_preset, options.budget or ("1", "0.5", "0.25"))),
         schedules=tuple(options.schedule or ()),
         metric=_metric(options, quiet=quiet),
         sampling=sampling_options(options),
@@ -254,13 +252,12 @@ def _report(options: Namespace, request: Any, job: Any, earlier: Any, evaluation
     print("\n".join([*aligned(table(evaluation)), legend(evaluation)]))
     print(f"area under {evaluation.metric} over log(MACs): {evaluation.fvd_auc:.4g}")
     differences = _print_differences(earlier, evaluation.protocol, by_budget(evaluation))
-    _say(options, files, {**evaluation.to_json(), **differences})
+    _print_files(options, files, {**evaluation.to_json(), **differences})
 
 
-def _say(options: Namespace, files: dict[str, Path], result: dict[str, Any]) -> None:
+def _print_files(options: Namespace, files: dict[str, Path], results: dict[str, Any]) -> None:
     print(f"look at {files['page']}; the numbers and their protocol are in {files['json']}")
-    if options.json:
-        print(json.dumps({**result, "files": {kind: str(file) for kind, file in files.items()}}))
+    program.write_json(options.json, {**results, "files": {kind: str(file) for kind, file in files.items()}})
 
 
 @contextmanager

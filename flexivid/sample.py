@@ -1,20 +1,19 @@
 """Sample videos at any fraction of the full compute: ``python -m flexivid.sample --budget 0.25``.
 
-Parses, calls the pipeline, prints. The plan and its cost are printed before the work, measured cost and seconds after.
+Parses, calls the rooms, prints: the plan and its cost before the work, measured cost and seconds after.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from flexivid.runtime.errors import plain_errors
-from flexivid.runtime.program import add_files, program_parser, resolved, words_of
+from flexivid.runtime import program
 from flexivid.sampling.messages import describe, result_line
 from flexivid.sampling.options import PLANNERS, add_sampling, sampling_options
 
@@ -34,52 +33,44 @@ PLANNER_HELP = (
 )
 PIPELINE_OPTIONS: tuple[str, ...] = ("adapter", "merge_lora", "prompt", "negative_prompt")
 PIPELINE_OPTIONS += ("variant", "revision", "local_files_only", "use_safetensors")
+MODEL_OPTIONS: tuple[str, ...] = ("checkpoint", "no_ema", "label", "modes", "schedule", "budget_gmacs")
+MODEL_OPTIONS += ("budget_seconds", "solver", "shift", "guidance", "guidance_interval", "compensate_guidance")
+MODEL_OPTIONS += ("weak_guidance_scale", "packing", "batch_size", "compile")
 
 
-def build_parser() -> ArgumentParser:
-    """All options, named as in diffusers; dashes and underscores are the same."""
-    parser = program_parser("sample", __doc__.splitlines()[0], EXAMPLES)
+def build_parser() -> program.ProgramParser:
+    """Return the parser with all options, named as in diffusers."""
+    parser = program.program_parser("sample", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
-    add("--checkpoint", "--ckpt", help="run, .ckpt, exported folder or moving_digits (default: newest run, else that)")
+    program.add_model(add)
     add("--pipeline", help="diffusers pipeline instead of a checkpoint: folder or hub id; needs --adapter and --prompt")
-    add(
-        "--adapter", help="weak modes for the pipeline's transformer: a folder of flexivid.flexify or of a distillation"
-    )
-    add("--merge_lora", action="store_true", help="copies with the adapter's LoRA merged: faster, takes more memory")
-    add_files(add)
+    add("--adapter", help="weak modes for the pipeline: a folder that flexivid.convert or a distillation wrote")
+    add("--merge-lora", action="store_true", help="merge the adapter's LoRA into copies: faster, takes more memory")
+    program.add_files(add)
     add("--prompt", nargs="+", help="texts, one video each, or --num-videos of each")
-    add("--negative_prompt", help="text to keep away from, where the pipeline takes one")
-    add("--budget", nargs="+", help="fractions of the all-native compute, or draft, balanced, full (default: 1)")
-    add("--budget_gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
-    add("--budget_seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
+    add("--negative-prompt", help="text of what not to show, where the pipeline takes one")
+    about = "fractions of full compute, or draft, balanced, full (default: 1)"
+    add("--budget", older=["--budgets"], nargs="+", help=about)
+    add("--budget-gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
+    add("--budget-seconds", type=float, nargs="+", help="budgets in seconds of the network a video instead")
     add("--schedule", nargs="+", help="explicit plans instead of budgets, e.g. 6x4x8x8,4x4x4x4,1x2x4x4")
-    add("--num_videos", type=int, help="number of videos (default: 1, or one a label)")
+    add("--num-videos", type=int, help="number of videos (default: 1, or one a label)")
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
     add_sampling(add, planner={"help": PLANNER_HELP})
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
-    _add_size(add)
-    add("--compile", action="store_true", help="one static graph a mode: a slow start, then faster; for many videos")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add("--output_dir", default="samples", help="where files go (default: samples)")
-    add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
-    add("--dry_run", action="store_true", help="print parameters, plan, cost and memory, and stop")
-    add("--json", action="store_true", help="last line of stdout is one JSON object")
-    return parser
-
-
-def _add_size(add: Callable[..., Any]) -> None:
-    """Size in pixels and time."""
-    add("--num_frames", type=int, help="frames (default: as trained)")
-    add("--height", type=int, help="rows in pixels (default: as trained)")
-    add("--width", type=int, help="columns in pixels (default: as trained)")
+    program.add_size(add)
     add("--fps", type=float, help="frames a second of the files (default: as trained)")
+    add("--compile", action="store_true", help="one static graph a mode: a slow start, then faster; for many videos")
+    add("--output-dir", default="samples", help="where files go (default: samples)")
+    add("--dry-run", action="store_true", help="print parameters, plan, cost and memory, and stop")
+    program.add_json(add)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    options = build_parser().parse_args(words_of(argv))
-    with plain_errors():
-        run(resolved(options))
+    with program.program_options(build_parser(), argv) as options:
+        run(options)
 
 
 class Job(NamedTuple):
@@ -92,30 +83,38 @@ class Job(NamedTuple):
 
 
 def run(options: Namespace) -> None:
-    """Load, plan, say so, sample, report."""
+    """Load the model, print the plans, sample, print what was measured."""
+    options.height, options.width = program.pixels_of(options)
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"got --fps {options.fps:g}; expected more than 0; change it or leave it out")
+    for flag in program.flags_set(build_parser(), options, MODEL_OPTIONS if options.pipeline else PIPELINE_OPTIONS):
+        if options.pipeline:
+            raise ValueError(f"got {flag} with --pipeline, where it has no effect; expected one of them; leave one out")
+        raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")
     if options.pipeline:
-        _run_pipeline(options)
+        from flexivid.pipelines.sample import run_pipeline
+
+        program.write_json(options.json, run_pipeline(options))
         return
     job = _prepare(options)
     if options.dry_run:
-        _print_needs(job.model, job.settings)
+        from flexivid.model.memory import sampling_report
+
+        print("\n".join(sampling_report(job.model.config, job.settings.size, job.settings.batch_size)))
         return
     from flexivid.sampling import sample_folder
 
     folder = sample_folder.prepare_folder(options.output_dir)
     if options.compile:
         _build_graphs(job)
-    with _progress(job.plans, len(job.labels)) as on_step:
+    with _progress(len(job.labels)) as on_step:
         outcomes = sample_folder.write_samples(
             job.model, job.plans, folder, settings=job.settings, labels=job.labels, seed=options.seed, on_step=on_step
         )
     for outcome in outcomes:
         print(result_line(outcome.plan.budget, outcome, outcomes[0]))
     print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
-    if options.json:
-        print(json.dumps(_summary(outcomes, folder)))
+    program.write_json(options.json, _summary(outcomes, folder))
 
 
 def _prepare(options: Namespace) -> Job:
@@ -127,9 +126,9 @@ def _prepare(options: Namespace) -> Job:
         from flexivid.runtime.device import pick_device
         from flexivid.sampling import compiling
         from flexivid.sampling import settings as sampling
+        from flexivid.sampling.latency import known_latency
         from flexivid.sampling.plan import tables_folder
 
-    _refuse_pipeline_options(options)
     path, note = checkpoint.choose(options.checkpoint)
     if note:
         print(note)
@@ -139,7 +138,7 @@ def _prepare(options: Namespace) -> Job:
     settings = sampling.settings_from(sampling_options(options)).filled(model)
     settings = sampling.resized(settings, options.num_frames, options.height, options.width)
     labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
-    latency = _latency(options, model, settings, len(labels))
+    latency = known_latency(model, settings, len(labels)) if options.budget_seconds else None
     plans = sampling_plans(options, model, settings, tables_folder(path), latency)
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
@@ -148,22 +147,6 @@ def _prepare(options: Namespace) -> Job:
     for plan in plans:
         print(describe(plan, model, settings, len(labels), latency))
     return Job(model, plans, settings, labels)
-
-
-def _run_pipeline(options: Namespace) -> None:
-    """A diffusers pipeline as shipped."""
-    from flexivid.pipelines.sample import run_pipeline
-
-    summary = run_pipeline(options)
-    if options.json:
-        print(json.dumps(summary))
-
-
-def _refuse_pipeline_options(options: Namespace) -> None:
-    for name in PIPELINE_OPTIONS:
-        if getattr(options, name):
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")
 
 
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
@@ -206,15 +189,6 @@ def budget_amounts(options: Namespace) -> list[Any]:
     return [Amount(number_or_preset(word)) for word in options.budget or ["1"]]
 
 
-def _latency(options: Namespace, model: Any, settings: Any, num_videos: int) -> Any:
-    """Measured seconds of a call by mode, where a budget is in seconds."""
-    if not options.budget_seconds:
-        return None
-    from flexivid.sampling.latency import known_latency
-
-    return known_latency(model, settings, num_videos)
-
-
 def _build_graphs(job: Job) -> None:
     from flexivid.sampling.compiling import warm_up_plans
 
@@ -222,32 +196,20 @@ def _build_graphs(job: Job) -> None:
     print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
 
 
-def _print_needs(model: Any, settings: Any) -> None:
-    from flexivid.model.memory import sampling_report
-
-    for line in sampling_report(model.config, settings.size, settings.batch_size):
-        print(line)
-
-
-def _progress(plans: Sequence[Any], num_videos: int) -> Any:
-    """A progress bar on stderr that names the current mode; gives the callback for a plan's steps."""
-    from contextlib import contextmanager
-
+@contextmanager
+def _progress(num_videos: int) -> Iterator[Callable[[Any], Callable[[int, Any], None]]]:
+    """Yield a function that shows a bar for a plan, naming the current mode, and returns what moves the bar."""
     from flexivid.runtime.console import progress_bars
 
-    @contextmanager
-    def bar() -> Any:
-        with progress_bars("sample steps") as progress:
+    with progress_bars("sample steps") as progress:
 
-            def on_step(plan: Any) -> Callable[[int, Any], None]:
-                task = progress.add_task(f"budget {plan.budget:g}", total=len(plan.schedule) * num_videos)
-                return lambda count, step: progress.update(
-                    task, advance=count, description=f"budget {plan.budget:g}, mode {step}"
-                )
+        def on_step(plan: Any) -> Callable[[int, Any], None]:
+            task = progress.add_task(f"budget {plan.budget:g}", total=len(plan.schedule) * num_videos)
+            return lambda count, step: progress.update(
+                task, advance=count, description=f"budget {plan.budget:g}, mode {step}"
+            )
 
-            yield on_step
-
-    return bar()
+        yield on_step
 
 
 def _summary(outcomes: Sequence[Any], folder: Path) -> dict[str, Any]:

@@ -6,61 +6,60 @@ it, and a picture of the schedules to ``schedules.png`` (``schedules_fidelity.pn
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from flexivid.runtime.errors import plain_errors
-from flexivid.runtime.program import add_layout, program_parser, resolved, words_of
+from flexivid.runtime import program
 from flexivid.sampling.options import add_sampling, sampling_options
 
 GOALS = {  # options of one goal alone, and what they are without being set
-    "fvd": {"num_scored": 256, "reference": None, "layout": None},
+    "fvd": {"num_videos": 256, "reference": None, "layout": None},
     "fidelity": {"num_videos": 16, "max_switches": None},
 }
 NOT_SEARCHED = ("planner", "compensate_guidance")  # a search compares all plans, at one scale of guidance
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run: plans closest to its real videos
-  python -m flexivid.search --checkpoint runs/moving_digits/version_0 --num-scored 512
+  python -m flexivid.search --checkpoint runs/moving_digits/version_0 --num-videos 512
   python -m flexivid.search --reference my_videos        real videos of your own
   python -m flexivid.search --goal fidelity              plans closest to the samples of full compute instead
   python -m flexivid.search --goal fidelity --num-inference-steps 10 20 --max-switches 3
 """
 
 
-def build_parser() -> ArgumentParser:
-    """All options, named as in flexivid.sample; dashes and underscores are the same."""
-    parser = program_parser("search", __doc__.splitlines()[0], EXAMPLES)
+def build_parser() -> program.ProgramParser:
+    """Return the parser with all options, those of sampling named as in ``flexivid.sample``."""
+    parser = program.program_parser("search", __doc__.splitlines()[0], EXAMPLES)
     add = parser.add_argument
-    add("--checkpoint", "--ckpt", help="run folder, .ckpt or exported folder (default: the newest below runs/)")
+    program.add_model(add)
     add(
         "--goal",
         default="fvd",
         help="what is best: closest to real videos (fvd), or to the samples of full compute (fidelity), for which fewer"
         " native steps are the best by construction (default: fvd)",
     )
-    add("--num_scored", type=int, help="goal fvd: videos of each plan in the last round (default: 256)")
+    number = "videos of each plan in the last round (goal fvd, default: 256), or trajectories (fidelity, default: 16)"
+    add("--num-videos", older=["--num-scored"], type=int, help=number)
     add("--reference", help="goal fvd: folder of real videos (default: those of the training)")
-    add_layout(add)
-    add("--num_videos", type=int, help="goal fidelity: trajectories to measure (default: 16)")
-    add("--max_switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
+    program.add_layout(add)
+    add("--max-switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
     steps = (
         "goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and fewer)"
     )
-    add_sampling(add, num_inference_steps={"nargs": "+", "help": steps})
-    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add("--no_ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
+    hidden = {name: {"help": argparse.SUPPRESS} for name in NOT_SEARCHED}
+    add_sampling(add, num_inference_steps={"nargs": "+", "help": steps}, **hidden)
+    program.add_json(add)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
-    options = build_parser().parse_args(words_of(argv))
-    with plain_errors():
-        run(resolved(options))
+    with program.program_options(build_parser(), argv) as options:
+        run(options)
 
 
 def run(options: Namespace) -> None:
@@ -81,6 +80,7 @@ def run(options: Namespace) -> None:
     folder = tables_folder(path)
     picture = _score(options, model, path, folder) if options.goal == "fvd" else _measure(options, model, folder)
     print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {picture}")
+    program.write_json(options.json, {"goal": options.goal, "schedules": str(folder / FILE), "picture": str(picture)})
 
 
 def _set_goal(options: Namespace) -> None:
@@ -89,17 +89,13 @@ def _set_goal(options: Namespace) -> None:
     Raises:
         ValueError: If one of these is set.
     """
+    for name, default in GOALS[options.goal].items():
+        options[name] = default if options[name] is None else options[name]
     for goal, defaults in GOALS.items():
-        for name, default in defaults.items():
-            if goal == options.goal:
-                options[name] = default if options[name] is None else options[name]
-            elif options[name] is not None:
-                flag = "--" + name.replace("_", "-")
-                raise ValueError(f"got {flag} for goal {options.goal}; expected it for {goal} alone; leave it out")
-    for name in NOT_SEARCHED:
-        if options[name]:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
+        for flag in program.flags_set(build_parser(), options, sorted(defaults.keys() - GOALS[options.goal].keys())):
+            raise ValueError(f"got {flag} for goal {options.goal}; expected it for {goal} alone; leave it out")
+    for flag in program.flags_set(build_parser(), options, NOT_SEARCHED):
+        raise ValueError(f"got {flag} in a search; expected it in flexivid.sample alone; leave it out")
 
 
 def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
@@ -116,13 +112,13 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
     settings = _settings(options, model, (options.num_inference_steps or [None])[0])._replace(fixed_steps=False)
     judge = scoring.find_judge(
         path,
-        options.num_scored,
+        options.num_videos,
         reference=options.reference,
         layout=options.layout,
         ema=not options.no_ema,
         device=next(model.parameters()).device,
     )
-    print(f"plans of any number of steps, {options.num_scored} videos in the last round, {len(judge.real)} real clips")
+    print(f"plans of any number of steps, {options.num_videos} videos in the last round, {len(judge.real)} real clips")
     with _progress("scoring", "samples") as (grow, advance):
         table = plan_search.search_plans(model, settings, judge, grow=grow, on_samples=advance)
     write_tables(folder / FILE, [table])
@@ -177,12 +173,12 @@ def _settings(options: Namespace, model: Any, steps: int | None) -> Any:
 
 
 @contextmanager
-def _progress(what: str, unit: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """A progress bar on stderr; gives functions that add to its length and to what is done."""
+def _progress(work: str, unit: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show a progress bar; yields a function that makes it longer, and one that moves it on."""
     from flexivid.runtime.console import progress_bars
 
     with progress_bars(unit) as progress:
-        task = progress.add_task(what, total=0)
+        task = progress.add_task(work, total=0)
 
         def grow(count: int) -> None:
             progress.update(task, total=(progress.tasks[0].total or 0) + count)

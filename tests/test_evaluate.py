@@ -328,11 +328,11 @@ WRONG = {
     "reference": (["--reference", "nowhere"], "got nowhere, which does not exist"),
     "empty reference": (["--reference", "empty"], "got empty, which holds 0 other files and no video"),
     "broken reference": (["--reference", "broken"], "got broken, where all 2 videos fail to decode"),
-    "split": (["--split", "test"], "got split 'test'; expected one of train, held_out, all"),
+    "split": (["--split", "test"], "got --split test; expected train, val or all"),
     "rates": (["--stride", 2, "--fps", 4], "got --stride 2 and --fps 4; expected one; leave"),
     "device": (["--device", "cuda:99"], "got device 'cuda:99', which is not available"),
     "devices": (["--devices", 0], "got 0 devices"),
-    "misspelt flag": (["--bugdets", 0.5], "did you mean '--budgets'?"),
+    "misspelt flag": (["--bugdets", 0.5], "did you mean '--budget'?"),
     "two things": (["--generated", "videos", "--ckpt", "runs"], "got --generated and --checkpoint; expected one"),
     "no reference": (["--generated", "videos"], "got --generated without --reference; expected two folders"),
 }

@@ -79,7 +79,7 @@ def test_help_shows_an_example():
         [sys.executable, "-m", "flexivid.sample", "--help"], capture_output=True, text=True, check=True
     )
     assert "python -m flexivid.sample --budget 0.25" in done.stdout
-    for option in ("--checkpoint", "--budget", "--schedule", "--num_inference_steps", "--seed", "--no_ema"):
+    for option in ("--checkpoint", "--budget", "--schedule", "--num-inference-steps", "--seed", "--no-ema"):
         assert option in done.stdout
 
 
@@ -227,7 +227,7 @@ WRONG = {
     "device": (["--device", "cuda:99"], "got device 'cuda:99', which is not available"),
     "precision": (["--precision", "fp8"], "got precision 'fp8'; expected one of auto"),
     "misspelt flag": (["--bugdet", 0.5], "did you mean '--budget'?"),
-    "misspelt flag with a dash": (["--num-video", 3], "did you mean '--num_videos'?"),
+    "misspelt flag with a dash": (["--num-video", 3], "did you mean '--num-videos'?"),
     "same budgets": (["--budget", 0.5, 0.5], "got plans of budgets 0.5, 0.5; expected no two alike"),
 }
 

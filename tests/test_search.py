@@ -72,7 +72,7 @@ def sampled(capsys, *words):
 def test_search_then_sample(capsys, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(plan_search, "FEWEST_VIDEOS", 2)
     videos = write_videos(tmp_path / "videos")
-    main(["--ckpt", str(checkpoint), "--num-scored", "6", "--reference", str(videos)])
+    main(["--ckpt", str(checkpoint), "--num-videos", "6", "--reference", str(videos)])
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("probing")]
     assert lines[1] == "plans of any number of steps, 6 videos in the last round, 8 real clips"
     assert lines[2].startswith("step floor ")
@@ -125,7 +125,7 @@ def test_a_number_of_steps_that_is_asked_for_is_kept(capsys, checkpoint):
 @pytest.mark.filterwarnings(r"ignore:got \d+ videos")
 def test_scores_come_before_errors(capsys, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(plan_search, "FEWEST_VIDEOS", 2)
-    main(["--num-scored", "6", "--reference", str(write_videos(tmp_path / "videos"))])
+    main(["--num-videos", "6", "--reference", str(write_videos(tmp_path / "videos"))])
     main(["--goal", "fidelity", "--num-videos", "2"])  # leaves the scores where they are
     capsys.readouterr()
     plans = {
@@ -165,9 +165,11 @@ def test_two_searches_of_one_model_at_once_lose_nothing(checkpoint):
 
 
 def test_options_of_the_other_goal_are_refused(capsys, checkpoint):
-    assert "got --num-videos for goal fvd; expected it for fidelity alone" in refused(capsys, main, "--num-videos", 3)
-    fidelity = ("--goal", "fidelity", "--num-scored", 3)
-    assert "got --num-scored for goal fidelity; expected it for fvd alone" in refused(capsys, main, *fidelity)
+    assert "got --max-switches for goal fvd; expected it for fidelity alone" in refused(
+        capsys, main, "--max-switches", 3
+    )
+    fidelity = ("--goal", "fidelity", "--reference", "videos")
+    assert "got --reference for goal fidelity; expected it for fvd alone" in refused(capsys, main, *fidelity)
     assert "got --planner in a search" in refused(capsys, main, "--planner", "staged")
 
 
@@ -196,5 +198,5 @@ def test_mistakes_are_one_line(capsys, checkpoint):
     assert "got max_switches=-1; expected 0 or more" in refused(capsys, main, *fidelity, "--max-switches", -1)
     assert "got mode 9x9x9" in refused(capsys, main, *fidelity, "--modes", "9x9x9")
     assert "got 2 numbers of steps for goal fvd" in refused(capsys, main, "--num-inference-steps", 4, 6)
-    assert "did you mean '--max_switches'?" in refused(capsys, main, "--max-switch", 2)
+    assert "did you mean '--max-switches'?" in refused(capsys, main, "--max-switch", 2)
     assert not (checkpoint / "schedules.json").exists()

@@ -115,7 +115,7 @@ class Schedule(tuple[Step, ...]):
 
 
 def constant(mode: str | PatchMode, num_steps: int, *, guided: bool = False) -> Schedule:
-    """One mode for all steps.
+    """Return a schedule of one mode at all steps.
 
     Example:
         >>> str(constant("1x2x2", 20))
@@ -125,7 +125,7 @@ def constant(mode: str | PatchMode, num_steps: int, *, guided: bool = False) -> 
 
 
 def weak_first(counts: Iterable[tuple[str | PatchMode, int]], *, guided: bool = False) -> Schedule:
-    """So many steps of each mode, in the order given (the paper's order: weak modes first, native last).
+    """Return a schedule of so many steps of each mode, in this order (the paper's: weak modes first, native last).
 
     Args:
         counts: Pairs of mode and number of steps.

@@ -57,17 +57,6 @@ class Guidance(NamedTuple):
         return self.kind == "weak" and step.guide_mode != step.mode
 
 
-def check_kind(kind: str) -> str:
-    """Return the kind of guidance.
-
-    Raises:
-        ValueError: If there is no such kind.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"got guidance {kind!r}; expected one of {', '.join(KINDS)}; choose one")
-    return kind
-
-
 def weak_scale(scale: float) -> float:
     """The scale of weak guidance that goes with an ordinary guidance scale.
 

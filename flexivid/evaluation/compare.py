@@ -73,9 +73,7 @@ def common_size(root: Collection) -> tuple[int, int]:
     sizes = np.unique(np.stack([videos.heights, videos.widths], axis=1), axis=0)
     if len(sizes) > 1:
         some = ", ".join(f"{height}x{width}" for height, width in sizes[:5].tolist())
-        raise ValueError(
-            f"got videos of {len(sizes)} sizes in {root} ({some}); expected one; choose with --height, --width"
-        )
+        raise ValueError(f"got videos of {len(sizes)} sizes in {root} ({some}); expected one; choose one with --size")
     return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) else (1, 1)  # without videos, finding clips says why
 
 

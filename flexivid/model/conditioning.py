@@ -14,10 +14,14 @@ TIME_SCALE = 1000.0  # times in [0, 1] reach the sinusoids as the customary 0..1
 
 
 class Condition(NamedTuple):
-    """What a sample shall show.
+    """What samples should show: their classes.
 
     Args:
         label: Classes, int64 (b,); the value ``num_classes`` is the null class. ``None`` = null class for all.
+
+    Example:
+        >>> Condition(label=torch.tensor([3, 8])).label.tolist()
+        [3, 8]
     """
 
     label: Tensor | None = None

@@ -95,7 +95,7 @@ class BudgetedRun:
         """
         self.check_parts()
         plan = self.plan or self._make_plan(model, args, kwargs)
-        mode = plan.mode_of(self.steps_done, self._calls)
+        mode = plan.current_mode(self.steps_done, self._calls)
         self._calls += 1
         self._all_calls += 1
         return mode

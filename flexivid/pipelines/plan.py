@@ -51,7 +51,7 @@ class PretrainedPlan(NamedTuple):
         calls = (self.full_steps or len(self.modes)) * (2 if self.guide_modes else 1)
         return self.macs / (calls * self.costs[NATIVE])
 
-    def mode_of(self, step: int, call: int) -> str:
+    def current_mode(self, step: int, call: int) -> str:
         """Of a call in a step; what comes after the last step is native."""
         modes = self.guide_modes if call and self.guide_modes else self.modes
         return modes[step] if step < len(modes) else NATIVE

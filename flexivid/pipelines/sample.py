@@ -27,8 +27,6 @@ from flexivid.runtime.finite import require_finite_samples, require_finite_weigh
 from flexivid.runtime.paths import resolve
 from flexivid.sampling.sample_folder import file_name, prepare_folder
 
-NO_EFFECT: tuple[str, ...] = ("checkpoint", "budget_gmacs", "budget_seconds", "schedule", "modes")
-NO_EFFECT += ("label", "solver", "shift", "no_ema", "weak_guidance_scale")
 ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
 
 
@@ -60,7 +58,7 @@ def load_pipeline(
 
     Args:
         model: Folder or hub id.
-        adapter: What ``save_adapter``, ``flexivid.flexify`` or a distillation wrote.
+        adapter: Folder that ``save_adapter``, ``flexivid.convert`` or a distillation wrote.
         dtype: Precision of the pipeline.
         device: Where to put it.
         files: Which of its files to read.
@@ -227,10 +225,6 @@ def _cost(plan: PretrainedPlan) -> str:
 
 
 def _check(options: Any) -> None:
-    for name in NO_EFFECT:
-        if getattr(options, name):
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"got {flag} with --pipeline; expected it without, for it has no effect; leave one out")
     for name in ("adapter", "prompt"):
         if not getattr(options, name):
             raise ValueError(f"got --pipeline without --{name}; expected both; give --{name}")

@@ -70,6 +70,14 @@ def flexify(
 
     Raises:
         ValueError: As there, or as in ``load_adapter``.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> from flexivid.pretrained.flexify import adapter_parameters, current_mode
+        >>> wan = flexify(wan, ["1x4x4"], rank=4)
+        >>> current_mode(wan), sum(p.numel() for p in adapter_parameters(wan))
+        ('native', 13784)
     """
     if isinstance(modes, (str, Path)):
         return load_adapter(model, modes)
@@ -86,11 +94,19 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
 
     Args:
         model: Flexified.
-        folder: Where; made if it is not there.
+        folder: Made if missing.
         write: Where a model is sharded, all ranks call this together, and one of them writes.
 
     Returns:
         The folder.
+
+    Example:
+        >>> import tempfile
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> folder = save_adapter(flexify(wan, ["1x4x4"], rank=4), tempfile.mkdtemp())
+        >>> sorted(file.name for file in folder.iterdir())
+        ['1x4x4.safetensors', 'flexivid.json']
     """
     flexi, folder = flexi_of(model), resolve_path(folder)
     if write:
@@ -126,6 +142,15 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
 
     Raises:
         ValueError: If the folder holds no adapter, or one of another model or with other modes.
+
+    Example:
+        >>> import tempfile
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> from flexivid.pretrained.flexify import unflexify
+        >>> folder = save_adapter(flexify(wan, ["1x4x4"], rank=4), tempfile.mkdtemp())
+        >>> flexi_of(load_adapter(unflexify(wan), folder)).rank
+        4
     """
     folder = resolve_path(folder)
     settings = _settings(folder)

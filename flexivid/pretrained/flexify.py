@@ -51,7 +51,7 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         >>> from diffusers import WanTransformer3DModel
         >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
         >>> wan = flexify(wan, ["1x4x4", "2x4x4"], rank=4)
-        >>> mode_of(wan), sum(p.numel() for p in adapter_parameters(wan))
+        >>> current_mode(wan), sum(p.numel() for p in adapter_parameters(wan))
         ('native', 40112)
     """
     refuse_wrapped(model)
@@ -76,7 +76,18 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
 
 
 def unflexify(model: Model) -> Model:
-    """Take all that ``flexify`` added away: modules, names and trainable parameters are those from before."""
+    """Remove what ``flexify`` added: modules, names and trainable parameters are those from before.
+
+    Raises:
+        ValueError: If the model has no weak modes, or is wrapped.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> wan = flexify(wan, ["1x4x4"], rank=4)
+        >>> [sum(p.requires_grad for p in model.parameters()) for model in (wan, unflexify(wan))]
+        [0, 42]
+    """
     if "flexi" not in {*vars(model), *dict(model.named_children())}:
         flexi_of(model)  # says so where there is nothing to take away
         raise ValueError(f"got a {type(model).__name__} around a transformer; expected the transformer; pass that")
@@ -126,8 +137,18 @@ def flexi_of(model: nn.Module) -> Flexi:
     return model.flexi  # type: ignore[return-value]
 
 
-def mode_of(model: nn.Module) -> str:
-    """The mode in use: ``"native"`` or a written form like ``"1x4x4"``; during a call, that of the call."""
+def current_mode(model: nn.Module) -> str:
+    """Return the mode in use: ``"native"`` or a written form like ``"1x4x4"``; during a call, that of the call.
+
+    Raises:
+        ValueError: If the model has no weak modes.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> current_mode(set_mode(flexify(wan, ["1x4x4"], rank=4), "1x4x4"))
+        '1x4x4'
+    """
     flexi = flexi_of(model)
     return flexi.mode if flexi.active is None else flexi.active
 
@@ -166,6 +187,15 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
     Raises:
         ValueError: If the model has no such mode, something is active that weak modes cannot work with, or a pipeline
             runs it under a budget.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> wan = set_mode(flexify(wan, ["1x4x4"], rank=4), "1x4x4")
+        >>> latent, text = torch.zeros(1, 16, 2, 8, 8), torch.zeros(1, 4, 4096)
+        >>> wan(latent, torch.tensor([500]), text).sample.shape  # of 8 tokens instead of 32
+        torch.Size([1, 16, 2, 8, 8])
     """
     flexi = flexi_of(model)
     name = _known(flexi, model, mode)

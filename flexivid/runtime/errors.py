@@ -84,7 +84,8 @@ def plain_errors() -> Iterator[None]:
 def refuse(parser: Any, message: str, error: Exception | None = None) -> NoReturn:
     """End a program whose arguments jsonargparse refuses: one line on stderr, exit status 2."""
     parser = getattr(error, "subcommand_parser", None) or parser
-    sys.stderr.write(f"error: {explain(message, [action.dest for action in parser._actions])}\n")
+    keys = [max(action.option_strings or [action.dest], key=len).lstrip("-") for action in parser._actions]
+    sys.stderr.write(f"error: {explain(message, keys)}\n")
     raise SystemExit(2)
 
 
@@ -93,7 +94,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
 
     Args:
         message: The complaint.
-        keys: All valid keys.
+        keys: All valid keys, as options are shown: "num-videos", "data.root".
 
     Example:
         >>> explain("Subcommand 'fit' does not accept option 'data.rot'", ["data.root", "data.size"])
@@ -128,11 +129,14 @@ def _unknown_class(keys: list[str], module: str, word: str) -> str:
 
 def _wrong_value(keys: list[str], key: str, kind: str, value: str) -> str:
     kind = re.sub(r"<class '(.+?)'>", r"\1", re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", kind))
-    return f"got {key}={value}; expected {kind}; change {key}"
+    flag = key.replace("_", "-")
+    name = f"--{flag}" if flag in keys and "." not in key else key
+    return f"got {name}={value}; expected {kind}; change {name}"
 
 
 def _no_value(keys: list[str], key: str) -> str:
-    return f"got no {key}; expected a value for it; give one, or a configuration with --config"
+    advice = ", or a configuration with --config" if "config" in keys else ""
+    return f"got no {key}; expected a value for it; give one{advice}"
 
 
 def _no_file(keys: list[str], file: str) -> str:

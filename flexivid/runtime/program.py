@@ -1,36 +1,87 @@
-"""What the command lines of all programs share: errors in one line, dashes or underscores. Imports no torch."""
+"""The command line that all programs share. Imports no torch.
+
+Options are shown with dashes and accepted with underscores too. Older names stay accepted, and are not shown.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from flexivid.runtime.errors import refuse
+from flexivid.runtime.errors import plain_errors, refuse
+from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import resolve
 
-PATHS = {  # options of any program that name files or folders
+PATHS = {  # options that name files or folders
     *("checkpoint", "pipeline", "adapter", "model", "weights", "reference", "generated", "path", "config", "prompts"),
     *("output", "output_dir", "json", "fix_manifest", "against"),
 }
+STDOUT = "-"  # value of --json without a file
 
 
-class ProgramParser(ArgumentParser):
-    """A parser that reports what is wrong with the arguments in one line."""
+class OneLineParser(ArgumentParser):
+    """Says in one line what is wrong with arguments or settings."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with status 2."""
         refuse(self, message, ex)
 
 
+class ProgramParser(OneLineParser):
+    """Reads options under their present and older names.
+
+    Example:
+        >>> parser = ProgramParser()
+        >>> action = parser.add_argument("--num_videos", type=int, older=["--num"])
+        >>> [parser.parse_args([name, "4"]).num_videos for name in ("--num-videos", "--num_videos", "--num")]
+        [4, 4, 4]
+        >>> "--num-videos" in parser.format_help(), "--num " in parser.format_help()
+        (True, False)
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.older_names: dict[str, str] = {}
+        super().__init__(**settings)
+
+    def add_argument(self, *names: str, older: Sequence[str] = (), **settings: Any) -> argparse.Action:
+        """Add an option, shown with dashes.
+
+        Args:
+            *names: With dashes or underscores.
+            older: Names that are accepted too, and not shown.
+            **settings: As of argparse.
+        """
+        is_of_library = not isinstance(settings.get("action", ""), str)  # jsonargparse looks for these by name
+        shown = names if is_of_library else [_dashed(name) for name in names]
+        self.older_names |= {_dashed(name): shown[0] for name in older}
+        return super().add_argument(*shown, **settings)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None, **settings: Any) -> Namespace:  # type: ignore[override]
+        """Parse the arguments (default: those of the process)."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args([self._present(word) for word in words], namespace, **settings)
+
+    def _present(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        return self.older_names.get(_dashed(name), _dashed(name)) + equals + value
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-") if name.startswith("--") else name
+
+
 def program_parser(program: str, description: str, examples: str) -> ProgramParser:
-    """Make a parser without options.
+    """Return a parser without options yet.
 
     Args:
-        program: What is typed after ``python -m flexivid.``.
+        program: The words after ``python -m flexivid.``.
         description: One line.
         examples: Shown as they are at the end of the help.
 
@@ -40,25 +91,38 @@ def program_parser(program: str, description: str, examples: str) -> ProgramPars
     """
     return ProgramParser(
         prog=f"python -m flexivid.{program}",
-        description=description,
+        description=description.replace("``", ""),
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
 
 
-def words_of(argv: Sequence[str] | None) -> list[str]:
-    """Return the given arguments, or those of the process, with underscores in the names of options.
+@contextmanager
+def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterator[Namespace]:
+    """Parse the arguments of a program, whose work is the block; errors that users can cause become one line.
+
+    Args:
+        parser: Parser of the program.
+        argv: Arguments; ``None`` = those of the process.
+
+    Yields:
+        The options, with their paths resolved.
 
     Example:
-        >>> words_of(["--num-videos=4", "--output-dir", "my-videos"])
-        ['--num_videos=4', '--output_dir', 'my-videos']
+        >>> parser = ProgramParser()
+        >>> action = parser.add_argument("--seed", type=int)
+        >>> with program_options(parser, ["--seed", "7"]) as options:
+        ...     options.seed
+        7
     """
-    return [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    options = parser.parse_args(argv)
+    with plain_errors():
+        yield resolved(options)
 
 
 def resolved(options: Namespace) -> Namespace:
-    """Return the options with their paths resolved by the rules of ``flexivid.runtime.paths``.
+    """Resolve the paths among options, by the rules of ``flexivid.runtime.paths``.
 
     Raises:
         ValueError: If a path is empty, or names a variable that is not set.
@@ -67,28 +131,95 @@ def resolved(options: Namespace) -> Namespace:
         >>> resolved(Namespace(output_dir="./2024::trip//", prompt=["a  //  b"])).output_dir
         './2024::trip'
     """
-    for name in sorted(PATHS.intersection(options.keys())):
-        value = options[name]
-        if isinstance(value, list):
-            options[name] = [resolve(path) for path in value]
-        elif isinstance(value, str):
-            options[name] = resolve(value)
+    for key in sorted(options.keys()):
+        value = options[key]
+        if key.rpartition(".")[2] in PATHS and value not in (None, STDOUT):
+            options[key] = [resolve(path) for path in value] if isinstance(value, list) else resolve(value)
     return options
 
 
-def _underscored(word: str) -> str:
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+def flags_set(parser: ArgumentParser, options: Namespace, names: Iterable[str]) -> list[str]:
+    """Return the flags of those options that do not have their default, for programs to refuse.
+
+    Example:
+        >>> parser = ProgramParser()
+        >>> action = parser.add_argument("--batch-size", type=int, default=16)
+        >>> flags_set(parser, parser.parse_args(["--batch-size", "8"]), ["batch_size"])
+        ['--batch-size']
+    """
+    return ["--" + name.replace("_", "-") for name in names if options[name] != parser.get_default(name)]
+
+
+def add_model(add: Callable[..., Any]) -> None:
+    """Add the options that choose a trained model and the device to run it on."""
+    about = "run folder, .ckpt, exported folder or moving_digits (default: the newest below runs/, else moving_digits)"
+    add("--checkpoint", older=["--ckpt"], help=about)
+    add("--no-ema", action="store_true", help="last weights instead of averaged ones (needs a .ckpt)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+
+
+def add_size(add: Callable[..., Any], default: str = "as trained") -> None:
+    """Add the options for the size of videos; ``pixels_of`` reads the sides. ``default`` is part of the help."""
+    add("--num-frames", type=int, help=f"frames of a video (default: {default})")
+    add("--size", type=int, nargs="+", help=f"height and width in pixels, or one side of a square (default: {default})")
+    for name in ("--height", "--width"):  # how programs asked for it before
+        add(name, type=int, help=argparse.SUPPRESS)
+
+
+def pixels_of(options: Namespace) -> tuple[int | None, int | None]:
+    """Return the height and width that the options of ``add_size`` ask for, in pixels.
+
+    Raises:
+        ValueError: If ``--size`` has more than two numbers, or is there together with ``--height`` or ``--width``.
+
+    Example:
+        >>> pixels_of(Namespace(size=[64], height=None, width=None))
+        (64, 64)
+    """
+    if options.size is None:
+        return options.height, options.width
+    if options.height or options.width:
+        raise ValueError("got --size with --height or --width; expected --size alone; leave the others out")
+    if len(options.size) > 2:
+        numbers = " ".join(map(str, options.size))
+        raise ValueError(f"got --size {numbers}; expected the side of a square, or height and width; change it")
+    return options.size[0], options.size[-1]
 
 
 def add_layout(add: Callable[..., Any]) -> None:
-    """Add the option for how folders of videos are read."""
-    add("--layout", help="folders of videos are splits, classes, or flat: none of both (default: as trained, or auto)")
+    """Add the option that says how folders of videos are read."""
+    about = "what sub-folders of videos are: splits, classes, or flat for neither (default: as in training, or auto)"
+    add("--layout", help=about)
 
 
 def add_files(add: Callable[..., Any]) -> None:
-    """Add the options for which files of a diffusers model are read, named as the fields of ``ModelFiles``."""
+    """Add the options that choose the files of a diffusers model; their names are those of ``ModelFiles``."""
     add("--variant", help="diffusers: files of the weights, e.g. fp16 (default: those without a variant)")
     add("--revision", help="diffusers: branch, tag or commit on the hub (default: its main branch)")
-    add("--local_files_only", action="store_true", help="diffusers: read what is on this machine only")
-    add("--use_safetensors", action="store_true", help="diffusers: read weights from safetensors only")
+    add("--local-files-only", action="store_true", help="diffusers: read only files that are on this machine")
+    add("--use-safetensors", action="store_true", help="diffusers: read weights from safetensors only")
+
+
+def add_json(add: Callable[..., Any]) -> None:
+    """Add ``--json [FILE]``, whose value ``write_json`` takes."""
+    about = "write the results as JSON to FILE; without FILE, as the last line of stdout"
+    add("--json", nargs="?", const=STDOUT, metavar="FILE", help=about)
+
+
+def write_json(target: str | None, results: dict[str, Any]) -> None:
+    """Write results where ``--json`` says.
+
+    Args:
+        target: Path of a file, "-" for a line on stdout, or ``None`` where the option is not set.
+        results: Plain data.
+
+    Example:
+        >>> write_json("-", {"budget": 0.5})
+        {"budget": 0.5}
+    """
+    if target == STDOUT:
+        sys.stdout.write(json.dumps(results) + "\n")
+    elif target is not None:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as part:
+            part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

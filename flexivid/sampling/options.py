@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from jsonargparse import Namespace
 
 from flexivid.budget.cost import macs
-from flexivid.diffusion.guidance import check_kind
+from flexivid.diffusion.guidance import KINDS
 from flexivid.patching.shapes import Size3
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PACKING = ("auto", "always", "never")
 PLANNERS = ("staged", "weak_first", "searched", "adaptive", "three_phase", "searched_fvd", "fewer_steps", "spectral")
 
 
-def option(default: Any, words: str) -> Any:
+def _option(default: Any, words: str) -> Any:
     """A field that programs have as a flag; ``words`` are its help."""
     return field(default=default, metadata={"help": words})
 
@@ -47,21 +47,21 @@ class Sampling:
         16
     """
 
-    num_inference_steps: int | None = option(None, "solver steps (default: as the model says, else 20)")
-    guidance_scale: float | None = option(None, "classifier-free guidance, 1 = none (default: as the model says)")
-    guide_mode: str | None = option(None, "weak guidance: patch mode of the second branch (default: the step's own)")
-    solver: str | None = option(None, "euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
-    shift: float | None = option(None, "time shift of flow models; above 1 more steps at high noise")
+    num_inference_steps: int | None = _option(None, "solver steps (default: as the model says, else 20)")
+    guidance_scale: float | None = _option(None, "classifier-free guidance, 1 = none (default: as the model says)")
+    guide_mode: str | None = _option(None, "weak guidance: patch mode of the second branch (default: the step's own)")
+    solver: str | None = _option(None, "euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
+    shift: float | None = _option(None, "time shift of flow models; above 1 more steps at high noise")
     size: tuple[int, int, int] | None = None
-    batch_size: int = option(16, "videos in one call of the native mode; coarser ones take more")
-    precision: str = option("auto", "auto, fp32, bf16 or fp16")
-    modes: tuple[str, ...] | None = option(None, "patch modes a budget may use (default: all the model has)")
-    planner: str | None = option(None, f"{', '.join(PLANNERS)} (default: what was searched, else staged)")
-    guidance: str | None = option(None, "second branch: ordinary, weak or auto (default: ordinary, or as --guide-mode)")
-    guidance_interval: tuple[float, float] | None = option(None, "guidance between these times only (default: 0 1)")
-    compensate_guidance: bool = option(False, "a little more guidance for less compute (default: off)")
-    packing: str = option("auto", "both branches in one call: auto, always or never")
-    weak_guidance_scale: float | None = option(None, "guidance of steps in weak modes, 1 = none (default: as all)")
+    batch_size: int = _option(16, "videos in one call of the native mode; coarser ones take more")
+    precision: str = _option("auto", "auto, fp32, bf16 or fp16")
+    modes: tuple[str, ...] | None = _option(None, "patch modes a budget may use (default: all the model has)")
+    planner: str | None = _option(None, f"{', '.join(PLANNERS)} (default: what was searched, else staged)")
+    guidance: str | None = _option(None, "kind: ordinary, weak or auto (default: ordinary; weak with --guide-mode)")
+    guidance_interval: tuple[float, float] | None = _option(None, "times with guidance, 1 = noise (default: 0 1)")
+    compensate_guidance: bool = _option(False, "a little more guidance for less compute (default: off)")
+    packing: str = _option("auto", "both branches in one call: auto, always or never")
+    weak_guidance_scale: float | None = _option(None, "guidance of steps in weak modes, 1 = none (default: as all)")
 
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
@@ -152,11 +152,12 @@ class Settings(Sampling):
                 raise ValueError(f"got {key}={value}; expected a number >= {low}; change {key}")
         if min(self.size) < 1:
             raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")
-        for key, choices in (("precision", PRECISIONS), ("packing", PACKING), ("planner", PLANNERS)):
+        choices_of = {"precision": PRECISIONS, "packing": PACKING, "planner": PLANNERS, "guidance": KINDS}
+        for key, choices in choices_of.items():
             value = getattr(self, key)
             if value is not None and value not in choices:
                 raise ValueError(f"got {key} {value!r}; expected one of {', '.join(choices)}; choose one")
-        if check_kind(self.guidance) == "ordinary" and self.guide_mode is not None:
+        if self.guidance == "ordinary" and self.guide_mode is not None:
             raise ValueError(
                 f"got guidance ordinary with guide_mode {self.guide_mode}; expected weak or auto, whose second branch"
                 " has a mode of its own; leave one out"

@@ -54,7 +54,7 @@ class Clips(NamedTuple):
 
 
 class FlexiDiffusion(GuardedModule):
-    """Trains a FlexiDiT.
+    """LightningModule that trains a FlexiDiT in all its modes.
 
     Args:
         network: Shape of the network; ``num_classes`` is taken from the data.
@@ -64,6 +64,11 @@ class FlexiDiffusion(GuardedModule):
         optimizer: Optimizer and learning rate.
         sampling: Defaults for sampling, stored in the recipe.
         codec: Name of the codec, such as ``pixel``.
+
+    Example:
+        >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
+        >>> FlexiDiffusion(shape, Clips(size=(8, 32, 32), num_classes=10)).latent_size
+        (8, 32, 32)
     """
 
     def __init__(

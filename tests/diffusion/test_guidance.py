@@ -9,7 +9,6 @@ from flexivid import PatchMode, Step
 from flexivid.diffusion.guidance import (
     at_call,
     calls_outside,
-    check_kind,
     compensated_scale,
 )
 from flexivid.diffusion.process import TARGETS, Process
@@ -28,11 +27,6 @@ def test_published_scales_at_half_the_compute() -> None:
     assert [compensated_scale(scale, 0.5) for scale in (4.5, 6.0)] == [5.0, 6.5]  # 2502.20126
     assert compensated_scale(3.0, 1.0) == 3.0
     assert compensated_scale(1.0, 0.2) == 1.0
-
-
-def test_unknown_kind() -> None:
-    with pytest.raises(ValueError, match="got guidance 'strong'; expected one of ordinary, weak, auto"):
-        check_kind("strong")
 
 
 @pytest.mark.parametrize("target", TARGETS)

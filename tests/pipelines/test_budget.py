@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flexivid.pipelines.budget import apply_budget, apply_schedule
 from flexivid.pipelines.plan import PLANNERS, STAGED, costs_of, least_budget, plan_steps
-from flexivid.pretrained.flexify import flexify, mode_of, set_mode, unflexify
+from flexivid.pretrained.flexify import current_mode, flexify, set_mode, unflexify
 from tests.pretrained.families import disturb
 from tests.pretrained.pipelines import PIPELINES
 
@@ -126,7 +126,7 @@ def test_the_real_pipeline_at_half_and_full_budget_and_after(family) -> None:
     with apply_budget(pipe, 1.0) as applied:
         assert torch.equal(sample(pipe, arguments), original)
     plans, called = [], []
-    hook = pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
+    hook = pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(current_mode(model)))
     half = (1 + least_budget(applied.plan.costs)) / 2
     applied = apply_budget(pipe, half, on_plan=plans.append)
     half = sample(pipe, arguments)
@@ -159,7 +159,7 @@ def test_both_branches_of_guidance_take_the_mode_of_the_step() -> None:
 def test_the_call_without_the_prompt_takes_its_own_mode(family) -> None:
     pipe, arguments, weak = pipeline(family)
     called, plans = [], []
-    pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
+    pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(current_mode(model)))
     guided = (
         {"true_cfg_scale": 4.0, "negative_prompt": "a dog runs"} if family == "hunyuan" else {"guidance_scale": 4.0}
     )
@@ -174,7 +174,7 @@ def test_the_call_without_the_prompt_takes_its_own_mode(family) -> None:
     with apply_budget(pipe, 0.6) as applied:
         sample(pipe, arguments, **guided)
         assert applied.plan.modes.count("native") < plan.modes.count("native")
-    assert mode_of(pipe.transformer) == "native"
+    assert current_mode(pipe.transformer) == "native"
 
 
 def test_a_guide_mode_needs_a_second_call() -> None:
@@ -239,7 +239,7 @@ def test_an_infeasible_budget_names_the_least_which_works() -> None:
     applied = apply_budget(pipe, least)
     sample(pipe, arguments)
     assert set(applied.plan.modes) == {weak}
-    assert mode_of(pipe.transformer) == "native"
+    assert current_mode(pipe.transformer) == "native"
 
 
 def test_an_interrupted_run_leaves_nothing_for_the_next() -> None:
@@ -273,7 +273,7 @@ def test_what_a_budget_cannot_work_with_is_refused() -> None:
 def modes_of_runs(pipe, arguments, *runs):
     """Modes of the calls of a pipeline's transformer in some runs; ``runs`` are pipelines."""
     called = []
-    hook = pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
+    hook = pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(current_mode(model)))
     try:
         for run in runs:
             sample(run, arguments, guidance_scale=1.0)
@@ -398,7 +398,7 @@ def test_a_run_that_ends_early_leaves_the_model_native(end) -> None:
     else:
         with pytest.raises(errors[end]):
             sample(pipe, arguments, callback_on_step_end=callback)
-    assert mode_of(pipe.transformer) == "native"
+    assert current_mode(pipe.transformer) == "native"
     for one in (pipe, plain):  # how a LoRA got into weak layers
         torch.manual_seed(0)
         one.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
@@ -422,7 +422,7 @@ def test_a_pipeline_that_yields_may_be_left_at_any_time() -> None:
     settings = {name: value for name, value in arguments.items() if name != "prompt"}
     settings |= {"num_inference_steps": 2, "guidance_scale": 1.0, "return_dict": False}
     called = []
-    pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(mode_of(model)))
+    pipe.transformer.register_forward_pre_hook(lambda model, args: called.append(current_mode(model)))
     applied = apply_budget(stream, 0.6)
     source = stream(["a cat", "walks", "a cat"], **settings)
     next(source)
@@ -433,7 +433,7 @@ def test_a_pipeline_that_yields_may_be_left_at_any_time() -> None:
     next(source)
     assert called == [*plan, *["native"] * 4, *plan]
     source.close()
-    assert mode_of(pipe.transformer) == "native"
+    assert current_mode(pipe.transformer) == "native"
     assert vars(stream.scheduler).keys() == vars(pipe.scheduler).keys() >= {"timesteps"}
     assert "step" not in vars(stream.scheduler)
 
@@ -452,7 +452,7 @@ def test_a_block_gives_back_the_budget_from_before_it() -> None:
         outer.remove()  # not in force any more
         assert modes_of_runs(pipe, arguments, pipe) == ["native"] * 4
     pipe._flexivid_budget.remove()
-    assert mode_of(pipe.transformer) == "2x4x4"
+    assert current_mode(pipe.transformer) == "2x4x4"
 
 
 def test_modes_are_not_set_in_a_run_under_a_budget() -> None:

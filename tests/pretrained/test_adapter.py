@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from flexivid.pretrained.adapter import fingerprint, load_adapter, save_adapter
-from flexivid.pretrained.flexify import flexify, mode_of, set_mode
+from flexivid.pretrained.flexify import current_mode, flexify, set_mode
 from tests.pretrained.families import CASES, build, by_family, call, disturb, output
 
 WAN = CASES[0]
@@ -25,7 +25,7 @@ def test_a_loaded_adapter_gives_the_same_output(case, tmp_path) -> None:
     save_adapter(model, tmp_path)
     loaded = load_adapter(build(case), tmp_path)
     arguments = call(case, case.odd)
-    assert mode_of(loaded) == "native"
+    assert current_mode(loaded) == "native"
     assert not any(parameter.is_meta for parameter in loaded.parameters())
     for mode in ("native", *case.modes):
         assert torch.equal(output(set_mode(model, mode), arguments), output(set_mode(loaded, mode), arguments))
@@ -67,7 +67,7 @@ def test_other_weights_other_families_and_other_modes_are_refused(tmp_path) -> N
     with pytest.raises(ValueError, match="of other native weights; expected sha256"):
         load_adapter(other, tmp_path)
     assert not hasattr(other, "flexi")
-    assert mode_of(load_adapter(other, tmp_path, check=False)) == "native"
+    assert current_mode(load_adapter(other, tmp_path, check=False)) == "native"
     with pytest.raises(ValueError, match="an adapter for WanTransformer3DModel; expected one for LTX"):
         load_adapter(build(CASES[1]), tmp_path)
     with pytest.raises(ValueError, match=r"OptimizedModule around a WanTransformer3DModel; .* flexify it first"):

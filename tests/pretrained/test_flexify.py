@@ -10,7 +10,7 @@ from diffusers import FirstBlockCacheConfig
 from torch import nn
 
 from flexivid import FlexiDiT, FlexiDiTConfig
-from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode, unflexify
+from flexivid.pretrained.flexify import adapter_parameters, current_mode, flexify, set_mode, unflexify
 from flexivid.pretrained.signature import first_output
 from tests.pretrained.families import CASES, VARIANTS, build, by_family, call, disturb, output
 
@@ -174,7 +174,7 @@ def test_compiled_modes_give_the_same() -> None:
 def test_the_native_mode_goes_by_its_written_form_too() -> None:
     model = flexify(build(WAN), ["1x2x2", "2x2x2"], rank=1)
     assert list(model.flexi.modes) == ["2x2x2"]
-    assert mode_of(set_mode(set_mode(model, "2x2x2"), "1x2x2")) == "native"
+    assert current_mode(set_mode(set_mode(model, "2x2x2"), "1x2x2")) == "native"
 
 
 def part_compiled() -> nn.Module:
@@ -221,7 +221,7 @@ def test_what_weak_modes_cannot_work_with_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="fused projections"):
         set_mode(model, "1x4x4")
     model.unfuse_qkv_projections()
-    assert mode_of(set_mode(model, "1x4x4")) == "1x4x4"
+    assert current_mode(set_mode(model, "1x4x4")) == "1x4x4"
     set_mode(model, "native")._parallel_config = object()
     with pytest.raises(ValueError, match="parallelism"):
         set_mode(model, "1x4x4")

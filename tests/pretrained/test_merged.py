@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flexivid.pretrained.adapter import load_adapter, save_adapter
 from flexivid.pretrained.cost import transformer_macs
-from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode, unflexify
+from flexivid.pretrained.flexify import adapter_parameters, current_mode, flexify, set_mode, unflexify
 from flexivid.pretrained.merged import merge_lora, unmerge_lora
 from tests.pretrained.families import CASES, build, by_family, call, disturb, output
 
@@ -26,7 +26,7 @@ def test_the_same_output_at_less_cost(case) -> None:
     native = output(model, arguments)
     before = {mode: output(set_mode(model, mode), arguments) for mode in case.modes}
     num_bytes = merge_lora(model)  # in a weak mode
-    assert mode_of(model) == case.modes[-1]
+    assert current_mode(model) == case.modes[-1]
     assert len(adapter_parameters(model)) == new
     assert num_bytes == sum(p.nbytes for mode in model.flexi.modes.values() for p in mode.merged.parameters()) > 0
     for mode, expected in before.items():

@@ -12,7 +12,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from flexivid.pretrained.adapter import fingerprint, load_adapter, save_adapter
-from flexivid.pretrained.flexify import adapter_parameters, conceal, flexify, mode_of, register, set_mode, unflexify
+from flexivid.pretrained.flexify import (
+    adapter_parameters,
+    conceal,
+    current_mode,
+    flexify,
+    register,
+    set_mode,
+    unflexify,
+)
 from flexivid.pretrained.merged import merge_lora
 from flexivid.pretrained.signature import first_output
 from tests.pretrained.families import CASES, build, by_family, call, disturb, output
@@ -191,7 +199,7 @@ def test_calls_in_threads_wait_for_each_other() -> None:
     inside = threading.Event()
 
     def linger(*_: object) -> None:
-        if mode_of(model) != "native":
+        if current_mode(model) != "native":
             inside.set()
             time.sleep(0.3)
 
@@ -247,4 +255,4 @@ def test_modes_are_not_taken_from_what_is_around_a_transformer() -> None:
     compiled = torch.compile(flexible(), backend="eager")
     with pytest.raises(ValueError, match="got a OptimizedModule around a transformer; expected the transformer"):
         unflexify(compiled)
-    assert mode_of(set_mode(compiled, "2x2x2")) == "2x2x2"
+    assert current_mode(set_mode(compiled, "2x2x2")) == "2x2x2"

@@ -23,7 +23,7 @@ from torch import nn
 
 from flexivid.pipelines.budget import apply_budget
 from flexivid.pretrained.adapter import fingerprint, load_adapter, save_adapter
-from flexivid.pretrained.flexify import flexi_of, flexify, mode_of, set_mode
+from flexivid.pretrained.flexify import current_mode, flexi_of, flexify, set_mode
 from flexivid.pretrained.merged import merge_lora, unmerge_lora
 from tests.pretrained.families import CASES, Case, build, call, disturb, output
 from tests.pretrained.pipelines import PIPELINES
@@ -71,7 +71,7 @@ class Walk:
         for kind in ("state_dict", "named_parameters", "named_buffers", "named_modules"):
             names = [list(dict(getattr(model, kind)())) for model in (self.plain, self.ours)]
             assert names[0] == names[1], (self.done, kind)
-        before = mode_of(self.ours)
+        before = current_mode(self.ours)
         set_mode(self.ours, "native")
         arguments = call(self.case, self.case.even, dtype=self.dtype)
         expected, found = output(self.plain, arguments), output(self.ours, arguments)
@@ -80,7 +80,7 @@ class Walk:
 
     def step(self, operations: list[Callable[[Walk], None]]) -> None:
         operation = self.rng.choice(operations)
-        self.done.append(f"{operation.__name__} in {mode_of(self.ours)}")
+        self.done.append(f"{operation.__name__} in {current_mode(self.ours)}")
         operation(self)
         self.check()
 
@@ -120,7 +120,7 @@ def interrupted_call(walk: Walk) -> None:
 
 def backward(walk: Walk) -> None:
     """In a weak mode; a native one has nothing to learn."""
-    if walk.is_compiled or walk.is_offloaded or mode_of(walk.ours) == "native":
+    if walk.is_compiled or walk.is_offloaded or current_mode(walk.ours) == "native":
         return
     arguments = call(walk.case, walk.case.even, dtype=walk.dtype)
     if hasattr(walk.ours, "enable_gradient_checkpointing") and walk.rng.random() < 0.5:
@@ -282,7 +282,7 @@ def run(walk: Walk) -> None:
     ends = suppress(error) if isinstance(error, type) else nullcontext()
     with ends:
         refused(lambda: walk.pipe(num_inference_steps=2, callback_on_step_end=callback, **walk.settings))
-    assert mode_of(walk.ours) == "native"
+    assert current_mode(walk.ours) == "native"
 
 
 def compile_in_place(walk: Walk) -> None:

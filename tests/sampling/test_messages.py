@@ -9,10 +9,10 @@ from flexivid.runtime.errors import explain, plain_errors
 from flexivid.sampling.messages import plan_line, result_line
 from flexivid.sampling.sample_folder import Interrupted
 
-KEYS = ["data.root", "data.batch_size", "model.network.width", "trainer.max_steps", "budget", "num_videos"]
+KEYS = ["data.root", "data.batch_size", "model.network.width", "trainer.max_steps", "budget", "num-videos"]
 COMPLAINTS = {
     "unrecognized arguments: --data.rot x": "got --data.rot; .*; did you mean '--data.root'?",
-    "unrecognized arguments: --num_video=3": "got --num_video=3; .*; did you mean '--num_videos'?",
+    "unrecognized arguments: --num_video=3": "got --num_video=3; .*; did you mean '--num-videos'?",
     "unrecognized arguments: --zzzzzz": "got --zzzzzz; .*; remove it",
     "Subcommand 'fit' does not accept option 'model.network.widht'": "got model.network.widht; .*model.network.width'?",
     "Problem with given class_path 'flexivid.training.modes.Phase':\n    Option 'untill' is not accepted": (
@@ -23,7 +23,7 @@ COMPLAINTS = {
         "got model.objective.target=foo; expected one of 'x0', 'noise'; change model.objective.target"
     ),
     "Parser key \"budget\" element 1:\n  Expected a <class 'float'>. Got value: abc": (
-        "got budget=abc; expected float; change budget"
+        "got --budget=abc; expected float; change --budget"
     ),
     "the following arguments are required: fit.data.root": "got no fit.data.root; expected a value for it; give one",
     "Parser key \"config\": File does not exist: 'a.yaml'": "got file a.yaml, which does not exist; expected a",

@@ -49,15 +49,16 @@ SHARED = {  # an option of sampling: another value than its default
 }
 OF_SAMPLE = {
     **{"checkpoint": ["other"], "num_videos": ["3"], "label": ["dog"], "seed": ["1"], "device": ["cuda:99"]},
-    **{"num_frames": ["2"], "height": ["4"], "width": ["4"], "fps": ["5"], "output_dir": ["elsewhere"]},
+    **{"num_frames": ["2"], "height": ["4"], "width": ["4"], "size": ["4"], "fps": ["5"], "output_dir": ["elsewhere"]},
     **{"budget": ["0.5"], "budget_gmacs": ["1"], "budget_seconds": ["100"], "schedule": ["3x2x4x4,1x1x2x2"]},
     **{"compile": [], "no_ema": [], "dry_run": [], "json": [], "pipeline": ["wan"], "adapter": ["modes"]},
     **{"prompt": ["a cat"], "negative_prompt": ["a dog"], "merge_lora": [], "variant": ["fp16"], "revision": ["main"]},
     **{"local_files_only": [], "use_safetensors": []},
 }
 OF_SEARCH = {
-    **{"checkpoint": ["other"], "goal": ["fidelity"], "num_scored": ["8"], "reference": ["videos"]},
+    **{"checkpoint": ["other"], "goal": ["fidelity"], "reference": ["videos"]},
     **{"layout": ["flat"], "num_videos": ["3"], "max_switches": ["1"], "device": ["cuda:99"], "no_ema": []},
+    **{"json": []},
 }
 
 
@@ -83,7 +84,7 @@ def test_programs_share_all_sampling_options_and_no_others() -> None:
     for name, program in PROGRAMS.items():
         assert set(OPTIONS) <= names_of(program), name
     own = {name: names_of(program) - set(OPTIONS) for name, program in PROGRAMS.items()}
-    assert not any(set(Sampling.__dataclass_fields__) & names for names in own.values())
+    assert not any((set(Sampling.__dataclass_fields__) - {"size"}) & names for names in own.values())
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -206,5 +207,7 @@ def test_settings_are_in_the_order_in_which_results_name_them(model) -> None:
 def test_unknown_values_are_refused_by_name(model) -> None:
     with pytest.raises(ValueError, match=f"got planner 'best'; expected one of {', '.join(PLANNERS)}; choose one"):
         Sampling(planner="best").filled(model)
+    with pytest.raises(ValueError, match="got guidance 'strong'; expected one of ordinary, weak, auto; choose one"):
+        Sampling(guidance="strong").filled(model)
     with pytest.raises(ValueError, match="got packing 'often'; expected one of auto, always, never; choose one"):
         Sampling(packing="often").filled(load("model"))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipelines.record import record_calls
 from flexivid.pretrained.adapter import load_adapter
-from flexivid.pretrained.flexify import adapter_parameters, flexify, mode_of, set_mode
+from flexivid.pretrained.flexify import adapter_parameters, current_mode, flexify, set_mode
 from flexivid.pretrained.signature import random_call
 from flexivid.training.bad_steps import BadSteps, DivergedError
 from flexivid.training.distillation.ema import AdapterEMA
@@ -94,7 +94,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         distillation = module(gradient_checkpointing=checkpointing)
         distillation.log = lambda *args, **kwargs: None
         distillation.training_step(given, 0).backward()
-        assert mode_of(distillation.network) == str(distillation.mode_at(0))
+        assert current_mode(distillation.network) == str(distillation.mode_at(0))
         found.append([p.grad for p in adapter_parameters(distillation.network) if p.grad is not None])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
@@ -103,7 +103,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 def test_an_answer_of_the_teacher_serves_several_steps(tmp_path) -> None:
     seed_everything(0)
     distillation, asked = module(reuse=4), []
-    distillation.network.register_forward_pre_hook(lambda model, args: asked.append(mode_of(model)))
+    distillation.network.register_forward_pre_hook(lambda model, args: asked.append(current_mode(model)))
     before = errors(distillation)
     asked.clear()
     fit(distillation, CallArrays(str(arrays(tmp_path / "rows")), batch_size=4), tmp_path, 80)

@@ -8,6 +8,7 @@ model). Only adapters and new layers are trained, averaged and stored in checkpo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ from flexivid.training.resume import prepare_weights, require_same_adapter, step
 
 
 class FlexiDistillation(GuardedModule):
-    """Trains the weak modes of a pre-trained transformer.
+    """LightningModule that trains the weak modes of a pre-trained transformer.
 
     A batch with ``hidden_states`` is a recorded call and used as it is; to ``latent`` or ``video`` noise is added; with
     none of them, training points are taken from the teacher's sampling paths.
@@ -65,6 +66,12 @@ class FlexiDistillation(GuardedModule):
         texts: Folder of arrays named as arguments of ``forward``, for videos: one row a class, or one for all.
         codec: Name of the codec that encodes videos as latents.
         optimizer: Optimizer and learning rate; the defaults are the paper's.
+
+    Example:
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
+        >>> FlexiDistillation.of(flexify(wan, ["1x4x4"], rank=4), reuse=2).modes
+        ['1x4x4']
     """
 
     def __init__(  # noqa: PLR0913
@@ -212,17 +219,9 @@ class FlexiDistillation(GuardedModule):
         noises = generator_of(tuple(stream), self.device)
         if latent is None:
             return self._in_native_precision(self.walk.call(self.network, inputs, noises)), True
-        times = self.times
-        drawn = draw_times(
-            len(latent),
-            distribution=times.distribution,
-            mean=times.mean,
-            std=times.std,
-            shift=times.shift,
-            generator=generator_of(tuple(stream)),
-        )
+        times = draw_times(len(latent), **asdict(self.times), generator=generator_of(tuple(stream)))
         noise = torch.randn(latent.shape, device=latent.device, generator=noises)
-        call = flow_call(self.network, latent.float(), noise, drawn.to(latent.device), inputs)
+        call = flow_call(self.network, latent.float(), noise, times.to(latent.device), inputs)
         return self._in_native_precision(call), False
 
     def _in_native_precision(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -249,13 +248,9 @@ class FlexiDistillation(GuardedModule):
 
     def configure_optimizers(self) -> Any:
         """Make AdamW for the adapter, with a learning rate that follows the progress of the run."""
-        settings = self.optimizer_settings
-        optimizer = torch.optim.AdamW(  # not fused: Lightning refuses to clip gradients of those under mixed precision
-            adapter_parameters(self.network),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
+        settings, new = self.optimizer_settings, adapter_parameters(self.network)
+        # not fused: Lightning clips no gradients of a fused optimizer under mixed precision
+        optimizer = torch.optim.AdamW(new, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, min(1.0, step / self.total_steps), settings)
         )

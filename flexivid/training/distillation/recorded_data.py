@@ -130,7 +130,7 @@ def _constants(path: Path) -> dict[str, Any]:
         return torch.load(path, weights_only=True)
     except Exception as error:  # damaged bytes can raise anything
         raise ValueError(
-            f"got {path}, which cannot be read ({reason_of(error)}); expected what flexivid.flexify --prompts wrote;"
+            f"got {path}, which cannot be read ({reason_of(error)}); expected what flexivid.convert --prompts wrote;"
             " run it again"
         ) from error
 

@@ -1,15 +1,15 @@
-"""The program of the same name as the public function: it shows that nothing changed, costs, and writes an adapter."""
+"""The program around ``flexivid.flexify``: it shows that nothing changed, prints costs, and writes an adapter."""
 
 import json
 import subprocess
 import sys
-from importlib import import_module
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
 import flexivid
+from flexivid import convert as program
 from flexivid.model.checkpoint import save
 from flexivid.pretrained import original_checkpoints as plain_checkpoints
 from flexivid.pretrained.adapter import load_adapter
@@ -18,8 +18,6 @@ from flexivid.training.distillation.recorded_data import Rows
 from tests.pretrained.families import CASES, build
 from tests.pretrained.pipelines import PIPELINES
 from tests.pretrained.test_original_checkpoints import published
-
-program = import_module("flexivid.flexify")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,9 @@ def model(tmp_path_factory):
 
 def test_it_compares_counts_and_writes(model, tmp_path, capsys) -> None:
     output = str(tmp_path / "modes")
-    program.main([model, "--modes", "1x4x4", "2x4x4", "--rank", "2", "--output", output, "--device", "cpu", "--json"])
+    program.main(
+        [model, "--modes", "1x4x4", "2x4x4", "--rank", "2", "--output-dir", output, "--device", "cpu", "--json"]
+    )
     lines = capsys.readouterr().out.splitlines()
     told = json.loads(lines[-1])
     assert lines[0] == "native mode, largest absolute difference before and after: 0"
@@ -42,7 +42,9 @@ def test_it_compares_counts_and_writes(model, tmp_path, capsys) -> None:
 
 
 def test_dry_run_reads_the_configuration_only(model, tmp_path, capsys) -> None:
-    program.main([model, "--modes", "1x4x4", "--dry-run", "--size", "5", "8", "8", "--output", str(tmp_path / "none")])
+    program.main(
+        [model, "--modes", "1x4x4", "--dry-run", "--latent-size", "5", "8", "8", "--output-dir", str(tmp_path / "none")]
+    )
     assert "latent 5x8x8" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
 
@@ -51,7 +53,7 @@ def test_dry_run_reads_the_configuration_only(model, tmp_path, capsys) -> None:
 def test_a_trained_flexidit(dry, tmp_path, capsys) -> None:
     case = next(case for case in CASES if case.name == "flexidit")
     folder, output = save(build(case), tmp_path / "run"), tmp_path / "modes"
-    words = [str(folder), "--modes", "2x4x4", "--rank", "2", "--output", str(output), "--device", "cpu"]
+    words = [str(folder), "--modes", "2x4x4", "--rank", "2", "--output-dir", str(output), "--device", "cpu"]
     program.main(words + ["--dry-run"] * dry)
     out = capsys.readouterr().out
     assert "native mode 1x2x2" in out
@@ -68,7 +70,7 @@ def test_original_checkpoints_and_video_dit(kind, dry, tmp_path, capsys, monkeyp
     if kind == "folder":
         load_transformer(where).save_pretrained(tmp_path / "latte")
         where = tmp_path / "latte"
-    words = [str(where), "--modes", "1x4x4", "--rank", "2", "--output", str(tmp_path / "modes"), "--device", "cpu"]
+    words = [str(where), "--modes", "1x4x4", "--rank", "2", "--output-dir", str(tmp_path / "modes"), "--device", "cpu"]
     program.main(words + ["--dry-run"] * dry)
     out = capsys.readouterr().out
     assert ("largest absolute difference before and after: 0" in out) != dry
@@ -82,7 +84,7 @@ def test_prompts_for_distillation(tmp_path, capsys) -> None:
     pipe.save_pretrained(tmp_path / "pipe")
     (tmp_path / "prompts.txt").write_text("a cat\n\na cat walks\n")
     words = [str(tmp_path / "pipe"), "--modes", "1x4x4", "--rank", "2", "--device", "cpu"]
-    program.main([*words, "--output", str(tmp_path / "modes"), "--prompts", str(tmp_path / "prompts.txt")])
+    program.main([*words, "--output-dir", str(tmp_path / "modes"), "--prompts", str(tmp_path / "prompts.txt")])
     assert "2 prompts written to" in capsys.readouterr().out
     assert len(Rows(tmp_path / "modes" / "prompts")) == 2
     model = flexivid.flexify(
@@ -90,7 +92,7 @@ def test_prompts_for_distillation(tmp_path, capsys) -> None:
     )
     assert list(model.flexi.modes) == ["1x4x4"]
     with pytest.raises(SystemExit):
-        program.main([*words, "--prompts", "nowhere.txt", "--output", str(tmp_path / "other")])
+        program.main([*words, "--prompts", "nowhere.txt", "--output-dir", str(tmp_path / "other")])
     assert "got --prompts nowhere.txt; expected a file" in capsys.readouterr().err
 
 
@@ -100,7 +102,7 @@ def test_prompts_mean_the_same_in_every_encoding_or_are_refused(tmp_path, capsys
     file, recorded = tmp_path / "prompts.txt", []
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         file.write_text("a caf\xe9\r\na cat\n", encoding=encoding)
-        program.main([*words, "--output", str(tmp_path / encoding), "--prompts", str(file)])
+        program.main([*words, "--output-dir", str(tmp_path / encoding), "--prompts", str(file)])
         rows = Rows(tmp_path / encoding / "prompts")
         recorded.append([value for row in range(len(rows)) for value in rows[row].values()])
     for other in recorded[1:]:
@@ -109,7 +111,7 @@ def test_prompts_mean_the_same_in_every_encoding_or_are_refused(tmp_path, capsys
     for content, says in (("a caf\xe9".encode("latin-1"), "byte 5 (0xe9, line 1) is not UTF-8"), (b" \n", "is empty")):
         file.write_bytes(content)
         with pytest.raises(SystemExit):
-            program.main([*words, "--output", str(tmp_path / "bad"), "--prompts", str(file)])
+            program.main([*words, "--output-dir", str(tmp_path / "bad"), "--prompts", str(file)])
         assert says in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
 
@@ -135,7 +137,7 @@ def test_mistakes_are_one_line(model, capsys, words, says) -> None:
 def test_a_model_that_changed_is_not_written(model, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("flexivid.pipelines.report.flexify_and_compare", _spoilt)
     with pytest.raises(SystemExit):
-        program.main([model, "--modes", "1x4x4", "--output", str(tmp_path / "none"), "--device", "cpu"])
+        program.main([model, "--modes", "1x4x4", "--output-dir", str(tmp_path / "none"), "--device", "cpu"])
     assert "differs by 0.5; expected 0; nothing is written" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
@@ -146,11 +148,25 @@ def _spoilt(model: torch.nn.Module, modes: list, **settings: object) -> float:
     return 0.5
 
 
-def test_the_name_stays_the_function_once_the_program_is_imported() -> None:
-    check = (
-        "import flexivid, importlib; program = importlib.import_module('flexivid.flexify');"
-        "assert callable(program.main); assert callable(flexivid.flexify);"
-        "from flexivid.pretrained.adapter import flexify; assert flexivid.flexify is flexify"
-    )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+
+
+def test_flexify_is_an_alias_of_the_program_and_in_python_the_function() -> None:
+    helps = [
+        run("-m", *words, "--help") for words in (["flexivid.convert"], ["flexivid.flexify"], ["flexivid", "flexify"])
+    ]
+    assert [done.returncode for done in helps] == [0, 0, 0]
+    assert helps[0].stdout == helps[1].stdout == helps[2].stdout
+    check = """
+import flexivid, importlib
+try:
+    importlib.import_module("flexivid.flexify")
+except ImportError as error:
+    print(error)
+from flexivid.pretrained.adapter import flexify
+assert flexivid.flexify is flexify
+"""
+    done = run("-c", check)
+    assert "write `from flexivid import flexify`" in done.stdout
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,137 @@
+"""Give a pre-trained video transformer weak modes: ``python -m flexivid.convert MODEL --modes 1x4x4 2x4x4``.
+
+Parses, calls ``flexivid.flexify``, prints. ``python -m flexivid.flexify`` is the same program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from flexivid.runtime.program import ProgramParser, add_files, add_json, program_options, program_parser, write_json
+
+EXAMPLES = """examples:
+  python -m flexivid.convert Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output-dir wan_modes
+  python -m flexivid.convert my_pipeline --modes 1x4x4 --rank 64 --skip --output-dir modes --prompts prompts.txt
+  python -m flexivid.convert my_pipeline --modes 1x4x4 2x4x4 --latent-size 21 60 104 --dry-run    costs, no weights read
+
+next: python -m flexivid.train fit --config conf/distill_wan.yaml    (train what was added)
+"""
+
+
+def build_parser() -> ProgramParser:
+    """Return the parser with all options."""
+    parser = program_parser("convert", __doc__.splitlines()[0], EXAMPLES)
+    add = parser.add_argument
+    add(
+        "model",
+        help="diffusers folder (pipeline or transformer), Hugging Face hub id, original .pt of DiT or Latte, or folder"
+        " of a trained FlexiDiT",
+    )
+    add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
+    add("--output-dir", older=["--output"], help="adapter folder to write (default: none is written)")
+    add("--prompts", help="file of prompts, one a line: what distillation reads is written to OUTPUT_DIR/prompts")
+    add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
+    add("--skip", action="store_true", help="add a small network around the transformer, zero at first")
+    add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
+    add_files(add)
+    add("--subfolder", help="diffusers: folder of the transformer in a pipeline, e.g. transformer_2")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    size = "latent frames, rows and columns that costs are counted for (default: the family's usual size)"
+    add("--latent-size", older=["--size"], type=int, nargs=3, help=size)
+    add("--text-tokens", type=int, default=512, help="tokens of text that costs are counted for (default: 512)")
+    add("--dry-run", action="store_true", help="read the configuration only: print costs and memory, and stop")
+    add_json(add)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments (default: the command line's)."""
+    with program_options(build_parser(), argv) as options:
+        run(options)
+
+
+def run(options: Namespace) -> None:
+    """Add the modes, check that native outputs are the same bits, print costs, write the adapter."""
+    from flexivid.data.lists.text import read_lines
+    from flexivid.pipelines import report as pretrained
+    from flexivid.pretrained.adapter import save_adapter
+    from flexivid.pretrained.flexify import flexify
+    from flexivid.pretrained.load import load_transformer
+    from flexivid.pretrained.model_files import files_of
+    from flexivid.runtime.device import DTYPES, pick_device
+
+    _check(options)
+    prompts = read_lines(options.prompts) if options.prompts else []
+    if options.prompts and not prompts:
+        raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
+    dtype = DTYPES[options.precision]
+    settings, files = {"rank": options.rank, "skip": options.skip}, files_of(options)
+    model = load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
+    difference = None
+    if options.dry_run:
+        flexify(model, options.modes, **settings)
+    else:
+        model.to(pick_device(options.device))
+        difference = pretrained.flexify_and_compare(model, options.modes, **settings)
+        print(f"native mode, largest absolute difference before and after: {difference:g}")
+    size = tuple(options.latent_size) if options.latent_size else None
+    print("\n".join(pretrained.report(model, size, text_tokens=options.text_tokens)))
+    if difference:
+        raise ValueError(
+            f"got a native output that differs by {difference:g}; expected 0; nothing is written: report it"
+        )
+    folder = None
+    if options.output_dir and not options.dry_run:
+        folder = str(save_adapter(model, options.output_dir))
+        print(f"adapter written to {folder}, not trained yet")
+        if prompts:
+            _write_prompts(options, model, prompts, dtype)
+    if options.json:
+        write_json(options.json, _summary(model, size, options.text_tokens, difference, folder))
+
+
+def _check(options: Namespace) -> None:
+    from flexivid.runtime.device import DTYPES
+
+    if options.prompts and (not options.output_dir or options.dry_run or not Path(options.prompts).is_file()):
+        raise ValueError(f"got --prompts {options.prompts}; expected a file, and --output-dir to write to; give both")
+    if options.prompts and options.subfolder not in (None, "transformer"):
+        raise ValueError(
+            f"got --prompts with --subfolder {options.subfolder}; expected prompts of the pipeline's first transformer,"
+            " whose texts serve both; write them without --subfolder"
+        )
+    if options.precision not in DTYPES:
+        raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+
+
+def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype: Any) -> None:
+    """Write text embeddings for models of flows, whose paths distillation walks itself; for others recorded calls."""
+    from flexivid.pipelines.record import record_calls, record_texts
+    from flexivid.pipelines.sample import whole_pipeline
+    from flexivid.pretrained.model_files import files_of
+    from flexivid.pretrained.signature import form_of
+
+    pipe = whole_pipeline(options.model, dtype=dtype, files=files_of(options), transformer=model)
+    pipe.to(next(model.parameters()).device)
+    record = record_texts if form_of(model).is_flow else record_calls
+    print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output_dir) / 'prompts', prompts)}")
+
+
+def _summary(model: Any, size: Any, text_tokens: int, difference: float | None, folder: str | None) -> dict[str, Any]:
+    from flexivid.pipelines.plan import costs_of, least_budget
+    from flexivid.pipelines.report import needs_of
+    from flexivid.pretrained.families.family import config_of
+    from flexivid.pretrained.signature import form_of
+
+    size = size or form_of(model).size(config_of(model))
+    costs = costs_of(model, size, text_tokens)
+    results = {"difference": difference, "macs": costs, "least_budget": least_budget(costs), "output": folder}
+    return results | needs_of(model, size, text_tokens)._asdict()
+
+
+if __name__ == "__main__":
+    main()
