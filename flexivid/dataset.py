@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def preview(options: Namespace) -> None:
     loader = data.train_dataloader() if options.split == "train" else data.val_dataloader()
     if not len(loader):
         raise ValueError(f"got --split val of {data.root}, which has too few videos for it; expected train; change it")
-    addresses = _first_addresses(loader, options.num_videos)
+    addresses = list(islice(chain.from_iterable(loader.batches), options.num_videos))
     clips = list(look(loader, addresses, class_names=data.class_names))
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,13 +279,6 @@ def _overrides(options: Namespace) -> dict[str, Any]:
     if len(overrides.get("size", ())) == 1:
         overrides["size"] = overrides["size"][0]
     return overrides
-
-
-def _first_addresses(loader: Any, count: int) -> list[tuple[int, int]]:
-    """Return the addresses of the first clips that the sampler draws."""
-    from itertools import chain, islice
-
-    return list(islice(chain.from_iterable(loader.batches), count))
 
 
 def _described(data: Any) -> str:

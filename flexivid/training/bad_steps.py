@@ -1,8 +1,8 @@
-"""What counts as a bad step of a run, how many were bad, and when that is too much. Knows no trainer.
+"""Decides which steps of a run are bad, counts them, and says when there are too many. Knows no trainer.
 
-A step whose loss or gradient is not finite is skipped: only the counters change, the number of the step among them.
-A step whose loss explodes is taken, since such a run may recover, but it counts. Losses are read as ratios to that of
-predicting nothing for the same clips, times and noises: whatever these are, a network that learns stays below about 1.
+A step whose loss or gradient is not finite is skipped: weights and optimizer state do not change, the step is counted.
+A step whose loss explodes is taken, since the run may recover, but it counts as bad. Losses are divided by that of
+predicting zero on the same clips, times and noises, so that a network that learns stays below about 1 on any data.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, NamedTuple
 from flexivid.runtime.finite import NotFiniteError
 
 MEMORY = 10  # steps
-ENOUGH, WORSE = 20, 1.1  # steps, and a ratio that no network that learns has after them
+ENOUGH, WORSE = 20, 1.1  # after so many steps, a network that learns is below this ratio
 
 
 class DivergedError(NotFiniteError):
-    """A run cannot go on: too many of its steps were bad."""
+    """A run must stop: too many of its steps were bad."""
 
 
 @dataclass(frozen=True)
 class BadSteps:
-    """What a run does when losses or gradients are not finite.
+    """When a run goes back to an earlier checkpoint or stops because of bad steps.
 
     Args:
-        in_a_row: So many bad steps in a row, and the run goes back to the weights of its last good checkpoint, >= 1.
+        in_a_row: After so many bad steps in a row the run goes back to its last good checkpoint, >= 1.
         rewinds: How often it goes back before it stops, >= 0.
         share: Stop when a larger share of all steps was bad, in (0, 1]; up to ``in_a_row`` are always allowed.
-        explosion: A loss so many times that of predicting nothing counts as bad, though its step is taken; > 1.
+        explosion: A loss so many times that of predicting zero counts as bad, though its step is taken; > 1.
 
     Example:
         >>> BadSteps(in_a_row=0).check()
@@ -63,12 +63,12 @@ class BadSteps:
 
 
 class Verdict(NamedTuple):
-    """What was seen of an optimizer step, the worst of all ranks.
+    """Loss and gradient of an optimizer step, the worst of all ranks.
 
     Args:
         loss: Mean over the batches of the step; infinity if it is not finite.
-        gradient: Norm before clipping; likewise.
-        ratio: Loss over that of predicting nothing.
+        gradient: Norm before clipping; likewise infinity.
+        ratio: Loss divided by that of predicting zero.
     """
 
     loss: float
@@ -83,15 +83,15 @@ class Verdict(NamedTuple):
 
 @dataclass
 class StepRecord:
-    """Counters of a run; plain numbers, kept in checkpoints.
+    """Counters of a run: plain numbers, stored in checkpoints.
 
     Args:
         bad: Bad steps in all.
         in_a_row: Bad steps since the last good one or the last rewind.
         rewinds: How often the run has gone back.
         good: Good steps in all.
-        scale: The first finite ratio, at least 1; 0 = not known yet.
-        recent: Running mean of the ratio over about ten steps, relative to ``scale``, cut at ``explosion``.
+        scale: The first finite ratio, at least 1; 0 = none yet.
+        recent: Running mean of the ratio over about ten steps, relative to ``scale``, clipped at ``explosion``.
 
     Example:
         >>> record, settings = StepRecord(), BadSteps(in_a_row=2)
@@ -109,7 +109,7 @@ class StepRecord:
     recent: float = 1.0
 
     def add(self, verdict: Verdict, settings: BadSteps) -> bool:
-        """Count a step; says whether it was good."""
+        """Count a step and say whether it was good."""
         if verdict.is_finite:
             self.scale = self.scale or max(1.0, verdict.ratio)
             self.recent += (min(verdict.ratio / self.scale, settings.explosion) - self.recent) / MEMORY
@@ -123,20 +123,20 @@ class StepRecord:
         return self.in_a_row >= settings.in_a_row
 
     def is_too_much(self, settings: BadSteps) -> bool:
-        """Whether so many steps were bad that going back is no help."""
-        allowed = settings.in_a_row * (1 + self.rewinds)  # what a rewind has given up is no matter any more
+        """Whether so many steps were bad that going back does not help."""
+        allowed = settings.in_a_row * (1 + self.rewinds)  # each rewind discards a streak
         return self.bad > max(allowed, settings.share * (self.good + self.bad))
 
     def ends_badly(self, settings: BadSteps) -> bool:
-        """Whether a run that ends here must not be taken for a good one."""
+        """Whether a run that ends here has failed."""
         is_streak = self.in_a_row >= min(3, settings.in_a_row) or (self.in_a_row > 0 and self.rewinds > 0)
         return is_streak or (self.bad > 0 and self.good == 0) or self.is_useless
 
     @property
     def is_useless(self) -> bool:
-        """Whether, after enough steps, predictions are worse than none."""
+        """Whether, after enough steps, predictions are worse than predicting zero."""
         return self.good + self.bad >= ENOUGH and self.recent > WORSE
 
     def to_plain(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return plain data for a checkpoint."""
         return asdict(self)

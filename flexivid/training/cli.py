@@ -1,4 +1,4 @@
-"""LightningCLI for flexivid: the data tells the module what it looks like, ``--dry-run``, ``--ckpt_path last``."""
+"""LightningCLI for flexivid: tells the module the shape of the data; adds ``--dry-run`` and ``--ckpt_path last``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from flexivid.data.module import VideoDataModule
@@ -24,11 +25,11 @@ from flexivid.training.module import Clips, FlexiDiffusion
 
 register_type(PatchMode, str, PatchMode)
 
-TRAINER_DEFAULTS = {"enable_model_summary": False}  # it counts 0 FLOPs; modules say what they train
+TRAINER_DEFAULTS = {"enable_model_summary": False}  # it counts 0 FLOPs; modules print what they train
 
 
 def clips_of(data: VideoDataModule) -> Clips:
-    """What the module must know of a data module; lists the folder, decodes nothing."""
+    """Return what the module must know about the data; lists the folder, decodes nothing."""
     settings = data.settings
     return Clips(
         size=(settings.num_frames, *settings.size),
@@ -38,17 +39,17 @@ def clips_of(data: VideoDataModule) -> Clips:
 
 
 class Parser(LightningArgumentParser):
-    """Says in one line what is wrong with the arguments, and names the nearest valid key."""
+    """A parser that reports in one line what is wrong with the arguments, with the nearest valid key."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with status 2, unless it is only one of several ways to read a value."""
+        """Exit with status 2, unless the parser only tries one of several types for a value."""
         if not self.exit_on_error:
             super().error(message, ex)
         refuse(self, message, ex)
 
 
 class SaveFreshConfig(SaveConfigCallback):
-    """Saves the settings that a run has, without what made it go on from another: they start a fresh run."""
+    """Saves the settings of a run without those that resumed it, so that they start a fresh run."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **settings: Any) -> None:
         fresh = config.clone()
@@ -62,17 +63,21 @@ class SaveFreshConfig(SaveConfigCallback):
 
 
 class FlexiCLI(LightningCLI):
-    """``fit``, ``validate``, ... from one YAML and dotted overrides.
+    """``fit`` and ``validate`` from YAML files and dotted options.
 
     Args:
-        dry_run: Print what a run would need, and stop before anything is built.
+        dry_run: Print the needs of a run, and stop before anything is built.
     """
+
+    module_class: type[LightningModule] = FlexiDiffusion
+    data_class: type[LightningDataModule] = VideoDataModule
 
     def __init__(self, *, dry_run: bool = False) -> None:
         self.dry_run = dry_run
         super().__init__(
-            FlexiDiffusion,
-            VideoDataModule,
+            self.module_class,
+            self.data_class,
+            subclass_mode_data=self.data_class is LightningDataModule,
             seed_everything_default=0,
             save_config_callback=SaveFreshConfig,
             save_config_kwargs={"overwrite": True},  # a resumed run stays in its folder
@@ -83,7 +88,7 @@ class FlexiCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Those that there is something for; each parser takes its share of the start."""
+        """Keep the useful ones only, since each parser makes the start slower."""
         return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -91,7 +96,7 @@ class FlexiCLI(LightningCLI):
         parser.link_arguments("data", "model.clips", compute_fn=clips_of, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and look at the checkpoint before Lightning does."""
+        """Parse, and check the checkpoint before Lightning reads it."""
         super().parse_arguments(parser, args)
         _resolve_paths(self.config[self.config.subcommand])
         file = self.config[self.config.subcommand].get("ckpt_path")
@@ -115,7 +120,7 @@ class FlexiCLI(LightningCLI):
             config.trainer.logger.init_args.version = file.parent.parent.name
 
     def instantiate_classes(self) -> None:
-        """Build everything, or only say what it would need."""
+        """Build everything, or only print what it would need."""
         if not self.dry_run:
             self._instantiate()
             return
@@ -129,7 +134,7 @@ class FlexiCLI(LightningCLI):
         raise SystemExit(0)
 
     def _instantiate(self) -> None:
-        """Build everything; an error of the data comes without jsonargparse's words around it."""
+        """Build everything; re-raise errors of the data without the text that jsonargparse adds."""
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -139,7 +144,7 @@ class FlexiCLI(LightningCLI):
 
 
 def _resolve_paths(config: Any) -> None:
-    """Read the paths of Lightning's own settings by the rules of all others, so that every rank and a resume agree."""
+    """Resolve the paths of Lightning's settings by the rules of all paths, so that ranks and resumed runs agree."""
     if config.get("ckpt_path") not in (None, "last"):
         config.ckpt_path = resolve(config.ckpt_path)
     for section, name in ((config.trainer, "default_root_dir"), (_logger_settings(config), "save_dir")):
@@ -158,10 +163,10 @@ def _fast_precision(accelerator: str) -> str:
 
 
 def refuse_fault(file: str | Path) -> None:
-    """Look at a checkpoint that was named before Lightning does.
+    """Check a checkpoint before Lightning reads it.
 
     Raises:
-        ValueError: If it cannot be gone on from.
+        ValueError: If a run cannot resume from it.
 
     Example:
         >>> refuse_fault("nowhere.ckpt")
@@ -180,27 +185,27 @@ name `last` for the last good one
 
 
 def find_last_good(root: Path) -> Path:
-    """The newest checkpoint among the runs below ``root`` that can be gone on from; newer ones are told on stderr.
+    """Return the newest checkpoint of the runs below ``root`` to resume from; rejected newer ones are listed on stderr.
 
-    Runs are looked at by the newest checkpoint of each, and all of a run's checkpoints before those of an older run.
+    Runs are sorted by their newest checkpoint; all checkpoints of a run come before those of an older one.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If none of them is good.
     """
-    every = newest_first(root.glob("*/checkpoints/*.ckpt"))
-    if not every:
+    checkpoints = newest_first(root.glob("*/checkpoints/*.ckpt"))
+    if not checkpoints:
         raise FileNotFoundError(
             f"got --ckpt_path last, but no checkpoint below {root}/; expected a run with one; start without it"
         )
-    good, passed = choose_good(every)
-    told = "; ".join(f"{file}, which {fault}" for file, fault in passed)
+    good, rejected = choose_good(checkpoints)
+    faults = "; ".join(f"{file}, which {fault}" for file, fault in rejected)
     if good is None:
         raise ValueError(
-            f"got --ckpt_path last, but no good checkpoint below {root}/ ({told}); expected one; start without it"
+            f"got --ckpt_path last, but no good checkpoint below {root}/ ({faults}); expected one; start without it"
         )
-    if passed:
-        sys.stderr.write(f"--ckpt_path last passes over {told}; going on from {good}\n")
+    if rejected:
+        sys.stderr.write(f"--ckpt_path last passes over {faults}; going on from {good}\n")
     return good
 
 

@@ -1,7 +1,7 @@
-"""The native mode learns to repair what weak steps leave: bootstrapped distribution matching (2502.20126).
+"""Bootstrapped distribution matching (2502.20126): the native mode learns to repair errors of weak steps.
 
-A noised clip is taken a few solver steps towards data, weak steps first and native ones after, as schedules do, and the
-outcome is held against really noised clips of the time it arrived at. The gradient runs through the native steps.
+A noised clip goes a few solver steps towards data, first in a weak mode, then in the native one, as in schedules. The
+result is compared with clips noised to the same time. The gradient runs through the native steps only.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Call = Callable[[Tensor, Tensor, PatchMode], Tensor]  # (x, time (b,), mode) -> 
 
 @dataclass(frozen=True)
 class Matching:
-    """Bootstrapped distribution matching, beside the denoising loss of native steps.
+    """Settings of distribution matching, which is added to the denoising loss of native steps.
 
     Args:
-        weight: Of the squared discrepancy in the loss, >= 0; 0 = off.
-        share: Fraction of the native training steps that have it, in (0, 1].
+        weight: Factor of the squared discrepancy in the loss, >= 0; 0 = off.
+        share: Fraction of the native training steps with this loss, in (0, 1].
         weak_steps: Solver steps in a weak mode, without gradient, >= 1.
         native_steps: Solver steps in the native mode after them, >= 1.
         seed: Decides which steps have it, in which weak mode and from which time; ``None`` = that of
@@ -43,7 +43,7 @@ class Matching:
 
     @property
     def num_steps(self) -> int:
-        """Solver steps from the start to the goal."""
+        """Solver steps in all."""
         return self.weak_steps + self.native_steps
 
     def check(self, modes: Sequence[PatchMode], num_inference_steps: int) -> Matching:
@@ -67,7 +67,7 @@ class Matching:
         return replace(self, seed=seed_or_global(self.seed))
 
     def start(self, global_step: int, modes: Sequence[PatchMode], calls: int) -> tuple[PatchMode, int] | None:
-        """Weak mode and first call of a native training step, the same on every rank; ``None`` = not in this step.
+        """Return weak mode and first solver step for a training step, the same on every rank; ``None`` = no matching.
 
         Args:
             global_step: Optimizer step.
@@ -92,15 +92,15 @@ def discrepancy(
     call: Call, process: Process, matching: Matching, x0: Tensor, noises: tuple[Tensor, Tensor], times: Sequence[float],
     modes: tuple[PatchMode, PatchMode],
 ) -> Tensor:  # fmt: skip
-    """Squared discrepancy between clips after weak and native steps, and clips noised to the same time.
+    """Return the squared discrepancy of clips after weak and native steps from clips noised to the same time.
 
     Args:
         call: The network.
-        process: What its output means.
-        matching: How many steps.
+        process: Defines what its output means.
+        matching: Number of steps.
         x0: Clean latents, (b, c, t, h, w), b >= 2.
-        noises: Of the start and of the goal, each like ``x0``.
-        times: Of the calls, and where the last one ends: weak_steps + native_steps + 1 falling times.
+        noises: Noise at the start, and of the clips compared with, each like ``x0``.
+        times: Times of the solver steps and the end of the last: weak_steps + native_steps + 1 falling times.
         modes: Weak and native.
     """
     weak, native = modes

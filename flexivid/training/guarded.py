@@ -1,8 +1,8 @@
-"""GuardedModule: what both LightningModules share. Bad steps are skipped and counted, a diverging run goes back to its
-last good checkpoint and then stops, and a resumed run trains by the settings that it is given now.
+"""GuardedModule, the base of both LightningModules. It skips and counts bad steps, takes a diverging run back to its
+last good checkpoint and then stops it, and makes a resumed run use its present settings.
 
-One number a step is waited for, before the optimizer's: loss and norm of the gradient, the worst of all ranks. A loss
-that is not finite spoils the gradient on purpose, so that any way of averaging gradients tells the other ranks.
+Each step waits once for the device, before the optimizer: for loss and gradient norm, the worst of all ranks. A loss
+that is not finite makes the whole gradient not finite on purpose, so that averaging gradients informs all ranks.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from flexivid.training.last_good import KEY, keep_proven, to_rewind_to
 from flexivid.training.optimizer import OptimizerSettings
 from flexivid.training.resume import renew_optimizers, require_steps_left, require_time_left
 
-TINY = 1e-6  # where there is nothing to predict, any loss is small against this
-TOLD = 10  # bad steps that are told one by one; later ones only in hundreds
+TINY = 1e-6  # lower bound of the loss of predicting zero, which is 0 where all targets are
+MOST_WARNINGS = 10  # after so many bad steps only every hundredth is reported
 
 
 class GuardedModule(LightningModule):
     """Skips bad steps and stops diverging runs.
 
     Args:
-        optimizer_settings: Say how many bad steps are too many, in ``bad_steps``.
+        optimizer_settings: Its ``bad_steps`` says how many are too many.
     """
 
     def __init__(self, optimizer_settings: OptimizerSettings) -> None:
         super().__init__()
         self.optimizer_settings, self.record = optimizer_settings, StepRecord()
         self.bad_steps = optimizer_settings.bad_steps.check()
-        self.is_skipped = False  # the latest step, for callbacks that average weights
+        self.is_skipped = False  # whether the latest step was, for callbacks that average weights
         self.grad_norm = torch.zeros(())  # of the latest step, before clipping
-        self.nothing: Tensor | None = None  # what predicting nothing would have cost in the latest batch
-        self._costs: list[tuple[Tensor, Tensor]] = []  # with that, of the batches of a step
-        self._verdict: Verdict | None = None  # of a step that the end of the batch has still to look at
+        self.zero_loss: Tensor | None = None  # loss of predicting zero on the latest batch
+        self._loss_pairs: list[tuple[Tensor, Tensor]] = []  # of the batches of a step
+        self._verdict: Verdict | None = None  # of a step until its batch ends
         self._is_bad = False
         self._precision_state: dict[str, Any] | None = None
-        self._is_unproven = False  # a checkpoint was written, and no good step has followed
+        self._is_unproven = False  # whether a checkpoint was written and no good step has followed
         self._fresh_groups: list[list[dict[str, Any]]] = []
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Spread a loss that is not finite over the whole gradient; others are multiplied by exactly 1."""
+        """Make the whole gradient not finite if the loss is; finite losses are multiplied by exactly 1."""
         value = loss.detach()
-        self._costs.append((value, value if self.nothing is None else self.nothing))
+        self._loss_pairs.append((value, value if self.zero_loss is None else self.zero_loss))
         super().backward(loss * (1 + 0 * value), *args, **kwargs)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -64,11 +64,11 @@ class GuardedModule(LightningModule):
         self.is_skipped = not verdict.is_finite
         if self.is_skipped:
             for parameter in parameters:
-                parameter.grad = None  # an optimizer leaves parameters without gradients, and their state, alone
+                parameter.grad = None  # an optimizer changes neither parameters without gradients nor their state
         if self._is_overflow(verdict):
-            self._verdict = None  # of a half-precision scale that is found by trying: GradScaler's own matter
+            self._verdict = None  # GradScaler tries scales and skips such steps itself
             return
-        if math.isinf(verdict.loss):  # the scale is not at fault
+        if math.isinf(verdict.loss):  # not because of the scale, which must stay
             self._precision_state = copy.deepcopy(self.trainer.precision_plugin.state_dict())
         self._is_bad = not self.record.add(verdict, self.bad_steps)
         if not self._is_bad and self._is_unproven and self.trainer.is_global_zero:
@@ -77,16 +77,16 @@ class GuardedModule(LightningModule):
         self._is_unproven = self._is_unproven and self._is_bad
 
     def _look(self, gradients: list[Tensor]) -> Verdict:
-        """The one transfer from the device in a step."""
+        """Loss and gradient of the step; the only transfer from the device in a step."""
         norm = torch.nn.utils.get_total_norm(gradients)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.grad_norm = norm
-        losses, nothings = (torch.stack(values).float() for values in zip(*self._costs, strict=True))
-        self._costs = []
+        losses, zero_losses = (torch.stack(values).float() for values in zip(*self._loss_pairs, strict=True))
+        self._loss_pairs = []
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         loss = losses.sum() / scaler.get_scale() if scaler is not None else losses.sum()
-        numbers = torch.stack([loss, norm.float().to(loss.device), loss / nothings.mean().clamp_min(TINY)])
-        worst = torch.nan_to_num(numbers, nan=math.inf, posinf=math.inf, neginf=math.inf)  # a maximum may drop NaN
+        numbers = torch.stack([loss, norm.float().to(loss.device), loss / zero_losses.mean().clamp_min(TINY)])
+        worst = torch.nan_to_num(numbers, nan=math.inf, posinf=math.inf, neginf=math.inf)  # a maximum may ignore NaN
         worst = self.trainer.strategy.reduce(worst, reduce_op="max")
         return Verdict(*worst.tolist())
 
@@ -111,33 +111,33 @@ class GuardedModule(LightningModule):
         if verdict is None or not self._is_bad:
             return
         self.forget_bad_step()
-        self._tell(verdict, batch)
+        self._report(verdict, batch)
         if self.record.is_too_much(self.bad_steps):
             self._stop(f"{self.record.bad} bad steps among {self.record.bad + self.record.good}")
         if self.record.is_streak(self.bad_steps):
             self._go_back()
 
     def forget_bad_step(self) -> None:
-        """For what a module keeps of a step beside the weights; nothing here."""
+        """Remove what a bad step left in the module beside the weights; subclasses override it."""
 
-    def _tell(self, verdict: Verdict, batch: Any) -> None:
-        if self.record.bad > TOLD and self.record.bad % 100:
+    def _report(self, verdict: Verdict, batch: Any) -> None:
+        if self.record.bad > MOST_WARNINGS and self.record.bad % 100:
             return
-        done = (
+        outcome = (
             f"the loss is {verdict.ratio:.3g} times that of predicting nothing"
             if verdict.is_finite
             else "it was skipped"
         )
-        named = batch.items() if isinstance(batch, dict) else ()
-        wrong = [k for k, v in named if isinstance(v, Tensor) and v.is_floating_point() and not v.isfinite().all()]
+        entries = batch.items() if isinstance(batch, dict) else ()
+        wrong = [k for k, v in entries if isinstance(v, Tensor) and v.is_floating_point() and not v.isfinite().all()]
         cause = f"; its batch holds values that are not finite in {', '.join(wrong)}" if wrong else ""
         rank_zero_warn(
-            f"step {self.global_step - 1} is bad: loss {_told(verdict.loss)}, gradient {_told(verdict.gradient)};"
-            f" {done} ({self.record.in_a_row} in a row, {self.record.bad} in all){cause}"
+            f"step {self.global_step - 1} is bad: loss {_shown(verdict.loss)}, gradient {_shown(verdict.gradient)};"
+            f" {outcome} ({self.record.in_a_row} in a row, {self.record.bad} in all){cause}"
         )
 
     def _go_back(self) -> None:
-        """Take weights, averages and the optimizer's state of the last good checkpoint; steps and data go on."""
+        """Restore weights, averages and optimizer state from the last good checkpoint; steps and data continue."""
         count, trainer = f"{self.record.in_a_row} bad steps in a row", self.trainer
         if self.record.rewinds >= self.bad_steps.rewinds:
             self._stop(f"{count}{', again after going back' if self.record.rewinds else ''}")
@@ -152,28 +152,28 @@ class GuardedModule(LightningModule):
         trainer.strategy.load_optimizer_state_dict(checkpoint)
         renew_optimizers(trainer, self._fresh_groups)
         self.record.rewinds, self.record.in_a_row = self.record.rewinds + 1, 0
-        self._is_unproven = False  # the newest file is of the steps that are given up
+        self._is_unproven = False  # the newest file belongs to the discarded steps
 
     def _last_good(self) -> Path | None:
-        """The same on every rank."""
-        found = to_rewind_to(self._folders()) if self.trainer.is_global_zero else None
-        return self.trainer.strategy.broadcast(found)
+        """The checkpoint to go back to, the same on every rank."""
+        file = to_rewind_to(self._folders()) if self.trainer.is_global_zero else None
+        return self.trainer.strategy.broadcast(file)
 
     def _folders(self) -> list[Path]:
-        """Where checkpoints are."""
+        """Folders of checkpoints."""
         callbacks: list[Any] = self.trainer.checkpoint_callbacks
         return [Path(callback.dirpath) for callback in callbacks if getattr(callback, "dirpath", None)]
 
     def _stop(self, reason: str) -> None:
         file = self._last_good()
-        kept = f"the last good checkpoint is {file}" if file else "there is no good checkpoint"
+        state = f"the last good checkpoint is {file}" if file else "there is no good checkpoint"
         raise DivergedError(
             f"got {reason} until step {self.global_step}; expected finite losses and gradients that fall; lower"
-            f" model.optimizer.learning_rate, or look at the clips of these steps; {kept}"
+            f" model.optimizer.learning_rate, or look at the clips of these steps; {state}"
         )
 
     def on_fit_start(self) -> None:
-        """Note the settings of now before a checkpoint brings those of before; keep skipped steps out of averages.
+        """Remember the present settings before a checkpoint overwrites them; exclude skipped steps from averages.
 
         Raises:
             ValueError: If no time is left.
@@ -194,14 +194,14 @@ class GuardedModule(LightningModule):
         return decide
 
     def on_train_start(self) -> None:
-        """Go on by the settings of now, not by those of the checkpoint."""
+        """Use the present settings, not those of the checkpoint."""
         renew_optimizers(self.trainer, self._fresh_groups)
 
     def on_train_epoch_end(self) -> None:
-        """Before anything is exported: a run that ends among bad steps has failed.
+        """Stop before anything is exported if the run ends among bad steps.
 
         Raises:
-            DivergedError: If it did.
+            DivergedError: If it does.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
         by_steps = 0 <= loop.epoch_loop.max_steps <= trainer.global_step
@@ -211,7 +211,7 @@ class GuardedModule(LightningModule):
             self._stop(useless if self.record.is_useless else f"{self.record.in_a_row} bad steps in a row at the end")
 
     def on_validation_epoch_end(self) -> None:
-        """Losses that are not finite are told; they are an error where nothing else was asked for.
+        """Warn of losses that are not finite; in ``validate``, where losses are all that is computed, raise.
 
         Raises:
             NotFiniteError: In ``validate``.
@@ -228,12 +228,12 @@ class GuardedModule(LightningModule):
             rank_zero_warn(message)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counters."""
+        """Store the counters."""
         checkpoint[KEY] = self.record.to_plain()
         self._is_unproven = self.record.in_a_row == 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the counters.
+        """Restore the counters.
 
         Raises:
             ValueError: If the run has passed its limits already.
@@ -242,5 +242,5 @@ class GuardedModule(LightningModule):
         self.record = StepRecord(**checkpoint.get(KEY, {}))
 
 
-def _told(value: float) -> str:
+def _shown(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "not finite"

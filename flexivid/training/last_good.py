@@ -1,4 +1,4 @@
-"""Which checkpoint of a run can be gone on from: the newest one that is whole, finite and not of a diverging run."""
+"""Finds the checkpoint to resume from: the newest that is complete, finite and not from a diverging run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from flexivid.runtime.finite import first_not_finite
 KEY = "bad_steps"  # of the counters of ``bad_steps.StepRecord`` in a checkpoint
 LAST, PROVEN = "last.ckpt", "last_good.ckpt"
 CUT_OFF = "is cut off, or no checkpoint"
-FEW = 3  # bad steps in a row happen to healthy runs; from so many on a checkpoint counts as one of a diverging run
+FEW = 3  # from so many bad steps in a row on, a checkpoint counts as one of a diverging run; fewer are harmless
 
 
 def fault_of(file: Path) -> str:
-    """What is wrong with a checkpoint, as words after "which"; empty if nothing is. Reads the whole file.
+    """Say what is wrong with a checkpoint, as the end of "which ..."; empty if nothing is. Reads the whole file.
 
     Example:
         >>> fault_of(Path("nowhere.ckpt"))
         'does not exist'
     """
-    if file.is_dir():  # in shards, which only their own strategy reads
+    if file.is_dir():  # sharded: only the strategy that wrote it can read it
         return "" if (file / ".metadata").is_file() else "is a folder without a checkpoint in it"
     if not file.is_file():
         return "does not exist"
@@ -49,7 +49,7 @@ def fault_of(file: Path) -> str:
 def _fault_in(content: object) -> str:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         return "holds no weights"
-    if content.get("hyper_parameters"):  # Lightning's command line would take them over, classes to import among them
+    if content.get("hyper_parameters"):  # Lightning's command line would apply them, and import classes they name
         return "brings settings of its own"
     for key in ("state_dict", "current_model_state"):
         name = first_not_finite(content.get(key, {}))
@@ -60,10 +60,10 @@ def _fault_in(content: object) -> str:
 
 
 def newest_first(files: Iterable[Path]) -> list[Path]:
-    """Checkpoints of each folder, ``last.ckpt`` first and the rest by the time they were written; newest folder first.
+    """Sort checkpoints: newest folder first, in each folder ``last.ckpt`` first, then the rest by time of writing.
 
-    Copied runs have other times, so within a folder names come first, where they say something. Lightning numbers a
-    ``last.ckpt`` that it did not write itself (``last-v1.ckpt``): then the time decides again.
+    Copying a run changes times, so names count first. Where Lightning did not write a ``last.ckpt`` itself it adds a
+    number (``last-v1.ckpt``); among those, the time decides.
 
     Example:
         >>> newest_first([])
@@ -82,30 +82,30 @@ def _rank(file: Path) -> int:
 
 
 def _written(file: Path) -> float:
-    return os.path.getmtime(file) if file.exists() else 0.0  # a link that leads nowhere
+    return os.path.getmtime(file) if file.exists() else 0.0  # a broken link
 
 
 def choose_good(files: Iterable[Path]) -> tuple[Path | None, tuple[tuple[Path, str], ...]]:
-    """The first file that can be gone on from, and what is wrong with those before it.
+    """Return the first file to resume from, and the faults of those before it.
 
     Args:
-        files: In the order of preference.
+        files: In order of preference.
 
     Example:
         >>> choose_good([Path("nowhere.ckpt")])
         (None, ((PosixPath('nowhere.ckpt'), 'does not exist'),))
     """
-    passed: list[tuple[Path, str]] = []
+    rejected: list[tuple[Path, str]] = []
     for file in files:
         fault = fault_of(file)
         if not fault:
-            return file, tuple(passed)
-        passed.append((file, fault))
-    return None, tuple(passed)
+            return file, tuple(rejected)
+        rejected.append((file, fault))
+    return None, tuple(rejected)
 
 
 def to_rewind_to(folders: Iterable[Path]) -> Path | None:
-    """The checkpoint that a diverging run goes back to: one that good steps followed, else the newest good one.
+    """Return the checkpoint that a diverging run goes back to: one that good steps followed, else the newest good one.
 
     Example:
         >>> to_rewind_to([]) is None
@@ -118,10 +118,10 @@ def to_rewind_to(folders: Iterable[Path]) -> Path | None:
 
 
 def keep_proven(folder: Path) -> None:
-    """Note that good steps followed the newest checkpoint: ``last_good.ckpt`` is a second name of its file.
+    """Link the newest checkpoint as ``last_good.ckpt``, because good steps have followed it.
 
-    A name costs no space until the checkpoint is replaced by the next one, and then keeps it: a checkpoint that was
-    written while a run began to diverge never is the only one.
+    The link takes no space until the next checkpoint replaces the file, and then preserves it: so a checkpoint written
+    while a run began to diverge is never the only one.
     """
     files = newest_first(file for file in folder.glob("*.ckpt") if file.name != PROVEN and file.is_file())
     if not files:

@@ -1,4 +1,4 @@
-"""Which patch mode a global step trains: a pure function of (seed, step), so that ranks and resumed runs agree."""
+"""Chooses the patch mode of a global step: a pure function of (seed, step), so that ranks and resumed runs agree."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from flexivid.patching.shapes import PatchMode, num_tokens
 from flexivid.runtime.start import seed_or_global
 
-NATIVE, WEAK = "native", "weak"  # names that stand for modes in probabilities
+NATIVE, WEAK = "native", "weak"  # names for the first mode and for all others
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of training with its own mode probabilities.
+    """A part of the training with its mode probabilities.
 
     Args:
         until: Where it ends, as a fraction of all steps, in (0, 1]; the last phase ends at 1.
         probabilities: Relative weight of each mode; modes left out are not trained. ``native`` stands for the first
             mode and ``weak`` for all others, which share its weight evenly, so that a configuration fits networks
-            with any modes. Weights of a mode that is named twice add up.
+            with any modes. Weights of a mode that is named twice are added.
 
     Example:
         >>> modes = (PatchMode("2x4x4"), PatchMode("4x4x4"), PatchMode("4x8x8"))
@@ -37,9 +37,9 @@ class Phase:
         """Relative weight of each mode, the native one first."""
         weights = [0.0] * len(modes)
         for name, weight in self.probabilities.items():
-            places = _places(name, modes)
-            for place in places:
-                weights[place] += weight / len(places)
+            indices = _indices(name, modes)
+            for index in indices:
+                weights[index] += weight / len(indices)
         return weights
 
 
@@ -49,12 +49,12 @@ class ModeChoice:
 
     Args:
         phases: In order; none = all modes alike throughout.
-        equal_tokens: Batches of about equal token count: a mode with 8x fewer tokens takes an 8x larger batch.
+        equal_tokens: Make batches of about equal token count: a mode with 8x fewer tokens gets an 8x larger batch.
         seed: Decides the draw of modes, and the times, noises and dropped labels of each step; ``None`` = that of
             ``--seed_everything``.
-        time_ranges: Times (low, high) that a mode is trained at, 1 = noise; modes left out are trained at all. So a
-            mode trains where schedules use it (PPFlow, 2506.23543).
-        time_shifts: Time shift of a mode in place of the objective's, above 1 means more noise (2502.06782).
+        time_ranges: Times (low, high) that a mode is trained at, 1 = noise; modes left out are trained at all times. So
+            a mode is trained where schedules use it (PPFlow, 2506.23543).
+        time_shifts: Time shift of a mode instead of the objective's; above 1 means more noise (2502.06782).
     """
 
     phases: list[Phase] = field(default_factory=list)
@@ -64,7 +64,7 @@ class ModeChoice:
     time_shifts: Mapping[str, float] = field(default_factory=dict)
 
     def time_range(self, mode: PatchMode) -> tuple[float, float]:
-        """Times that a mode is trained at.
+        """Return the range of times that a mode is trained at.
 
         Example:
             >>> choice = ModeChoice(time_ranges={"2x4x4": (0.6, 1.0)})
@@ -75,7 +75,7 @@ class ModeChoice:
         return named.get(mode, (0.0, 1.0))
 
     def time_shift(self, mode: PatchMode, default: float) -> float:
-        """Time shift of a mode."""
+        """Return the time shift of a mode."""
         return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
     def check(self, modes: Sequence[PatchMode], *, groups: bool = True) -> ModeChoice:
@@ -83,7 +83,7 @@ class ModeChoice:
 
         Args:
             modes: The network's modes.
-            groups: Whether the first one is native, so that ``native`` and ``weak`` mean something.
+            groups: Whether the first mode is native, so that ``native`` and ``weak`` are allowed.
 
         Raises:
             ValueError: If a phase names an unknown mode, has no positive weight, or the phases do not end at 1; if a
@@ -122,8 +122,8 @@ class ModeChoice:
                 )
 
 
-def _places(name: str, modes: Sequence[PatchMode]) -> list[int]:
-    """Which of the modes a name in probabilities stands for."""
+def _indices(name: str, modes: Sequence[PatchMode]) -> list[int]:
+    """Indices of the modes that a name in probabilities stands for."""
     if name in (NATIVE, WEAK):
         return [0] if name == NATIVE else list(range(1, len(modes)))
     return [modes.index(PatchMode(name))]
@@ -140,7 +140,7 @@ def _check_known(names: Iterable[str], modes: Sequence[PatchMode], what: str, ke
 
 
 def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequence[PatchMode]) -> PatchMode:
-    """The mode of a global step.
+    """Return the mode of a global step.
 
     Args:
         global_step: Optimizer step.
@@ -163,7 +163,7 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
 
 
 def batch_size_of(mode: PatchMode, size: tuple[int, int, int], native: PatchMode, base: int) -> int:
-    """Samples that hold about as many tokens as ``base`` samples of the native mode, at least 1.
+    """Return the number of samples with about as many tokens as ``base`` native ones, at least 1.
 
     Example:
         >>> batch_size_of(PatchMode("4x8x8"), (8, 32, 32), PatchMode("2x4x4"), 32)
@@ -173,11 +173,11 @@ def batch_size_of(mode: PatchMode, size: tuple[int, int, int], native: PatchMode
 
 
 def generator_of(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that depends on the numbers alone, such as (seed, global step, rank).
+    """Make a generator seeded by whole numbers, such as (seed, global step, rank).
 
     Args:
         stream: Whole numbers, of any sign.
-        device: Of what is drawn.
+        device: Device of the random tensors.
 
     Example:
         >>> torch.rand(1, generator=generator_of((0, 7))).equal(torch.rand(1, generator=generator_of((0, 7))))

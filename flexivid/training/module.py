@@ -1,4 +1,4 @@
-"""FlexiDiffusion: trains one FlexiDiT in all its patch modes, one mode a global step.
+"""FlexiDiffusion: trains one FlexiDiT in all its patch modes, one mode per global step.
 
 Everything random in a step is a function of (seed, global step, rank, batch), so a resumed run equals an unbroken one.
 """
@@ -35,11 +35,11 @@ from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mod
 from flexivid.training.objective import Objective
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
 
-SPECTRUM_CLIPS = 256  # the first clips of a run give its spectrum: half a second of one core, powers to 10 %
+SPECTRUM_CLIPS = 256  # first clips of a run, whose spectrum is measured: half a second of one core, powers to 10 %
 
 
 class Clips(NamedTuple):
-    """What the module must know of the data before it sees any.
+    """What the module must know about the data before it sees any.
 
     Args:
         size: Frames, height, width in pixels.
@@ -57,12 +57,12 @@ class FlexiDiffusion(GuardedModule):
 
     Args:
         network: Shape of the network; ``num_classes`` is taken from the data.
-        clips: What the data looks like; ``flexivid.train`` fills it in.
+        clips: Shape of the data; ``flexivid.train`` fills it in.
         objective: Process, loss and times.
         mode_choice: How steps are shared among the patch modes.
         optimizer: Optimizer and learning rate.
-        sampling: Kept for whoever samples the model.
-        codec: Name of the codec; ``pixel``.
+        sampling: Defaults for sampling, stored in the recipe.
+        codec: Name of the codec, such as ``pixel``.
 
     Example:
         >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
@@ -95,67 +95,65 @@ class FlexiDiffusion(GuardedModule):
         self.network = FlexiDiT(shape)
         self.spectrum_meter = SpectrumMeter(SPECTRUM_CLIPS)  # each rank measures its own clips
         self.log_every = 20
-        self.plans = [(0, 1)]  # (from step, total steps): a run may be replanned, and what is done must stay as it was
-        self.asked_steps = 0  # by the trainer's settings, before any change
-        self.step_floor: int | None = None  # fewest native steps that are as good as many; measured when training ends
+        self.horizons = [(0, 1)]  # (from step, total steps): changing the length of a run must not change past steps
+        self.asked_steps = 0  # total steps by the trainer's settings, before any change
+        self.step_floor: int | None = None  # see Recipe; measured when training ends
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return self.plans[-1][1]
+        return self.horizons[-1][1]
 
     @cached_property
     def times(self) -> list[float]:
-        """Of a sample's solver steps, and 0 where the last one ends."""
+        """Times of a sample's solver steps, and 0, where the last one ends."""
         steps = self.sampling.num_inference_steps
         return [*call_times(self.process, solvers_of(self.process)[0], steps, shift=self.sampling.shift), 0.0]
 
     def replan(self, total_steps: int, *, from_step: int) -> None:
-        """Plan the run for another number of steps, from a future step on."""
-        self.plans.append((from_step, total_steps))
+        """Change the total number of steps, from a future step on."""
+        self.horizons.append((from_step, total_steps))
 
     def progress_at(self, global_step: int) -> float:
-        """Fraction of the run that is done before a step, in [0, 1]."""
-        total = next(total for first, total in reversed(self.plans) if first <= global_step)
+        """Return the fraction of the run before a step, in [0, 1]."""
+        total = next(total for first, total in reversed(self.horizons) if first <= global_step)
         return min(1.0, global_step / max(1, total))
 
     def mode_at(self, global_step: int) -> PatchMode:
-        """The mode of a step, the same on every rank."""
+        """Return the mode of a step, the same on every rank."""
         return mode_at(global_step, self.progress_at(global_step), self.mode_choice, self.modes)
 
     def batch_size_at(self, global_step: int) -> int:
-        """Clips of a step on each rank."""
+        """Return the number of clips of a step on each rank."""
         if not self.mode_choice.equal_tokens:
             return self.clips.batch_size
         return batch_size_of(self.mode_at(global_step), self.latent_size, self.modes[0], self.clips.batch_size)
 
     def setup(self, stage: str) -> None:
-        """Tell the data module the batch size of each step.
+        """Give the data module the batch size of each step.
 
         Raises:
             ValueError: If the data are latents of another codec.
         """
-        made_by = getattr(getattr(self.trainer, "datamodule", None), "latent_codec", None)
-        if made_by not in (None, self.codec_name):
-            raise ValueError(
-                f"got latents of codec {made_by}; expected {self.codec_name}; change data.latents or codec"
-            )
+        codec = getattr(getattr(self.trainer, "datamodule", None), "latent_codec", None)
+        if codec not in (None, self.codec_name):
+            raise ValueError(f"got latents of codec {codec}; expected {self.codec_name}; change data.latents or codec")
         if stage == "fit":
             self.asked_steps = resume.steps_of(self.trainer)
-            if self.plans == [(0, 1)]:
-                self.plans = [(0, self.asked_steps)]
+            if self.horizons == [(0, 1)]:
+                self.horizons = [(0, self.asked_steps)]
             data = getattr(self.trainer, "datamodule", None)
             if data is not None and hasattr(data, "set_batch_sizes"):
                 data.set_batch_sizes(self.batch_size_at)
 
     def on_fit_start(self) -> None:
-        """Say what is trained."""
+        """Print what is trained."""
         super().on_fit_start()
         cost = f"{human(macs(self.network.config, self.latent_size, self.modes[0]))} a clip in {self.modes[0]}"
         rank_zero_info(f"training {self.network.num_parameters / 1e6:.1f} M parameters, {cost}")
 
     def on_train_start(self) -> None:
-        """Plan for all steps, where the minutes that shortened an earlier part of the run do not count any more."""
+        """Restore the full number of steps if ``FitMinutes`` had shortened an earlier part of the run."""
         limit = self.trainer.fit_loop.epoch_loop.max_steps
         end = limit if limit >= 0 else self.asked_steps
         if end > self.total_steps:
@@ -163,11 +161,11 @@ class FlexiDiffusion(GuardedModule):
         super().on_train_start()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One mode's loss, the mean over the batch."""
+        """Return the loss of the step's mode, the mean over the batch."""
         mode = self.mode_at(self.global_step)
         stream = (self.seed, self.global_step, self.global_rank, batch_idx)
         x0, count = self._latents(batch), len(batch["label"])
-        if not self.spectrum_meter.is_full and tuple(x0.shape[2:]) == tuple(self.latent_size):  # the one sampled
+        if not self.spectrum_meter.is_full and tuple(x0.shape[2:]) == tuple(self.latent_size):  # not of a bucket
             self.spectrum_meter.add(x0[x0.isfinite().flatten(1).all(1)])
         loss = self._losses(x0, batch["label"], mode, stream, dropout=self.objective.label_dropout).mean()
         self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
@@ -175,12 +173,12 @@ class FlexiDiffusion(GuardedModule):
         start = self._matched_at(self.global_step)
         if start is None or count < 2:
             return loss
-        apart = self._discrepancy(x0, batch["label"], start, (*stream, 1))
-        self.log("train/discrepancy", apart.detach(), batch_size=count)
-        return loss + self.matching.weight * apart
+        discrepancy_loss = self._discrepancy(x0, batch["label"], start, (*stream, 1))
+        self.log("train/discrepancy", discrepancy_loss.detach(), batch_size=count)
+        return loss + self.matching.weight * discrepancy_loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Every mode's loss on the same clips, times and noises at every validation."""
+        """Log the loss of every mode, on the same clips, times and noises at every validation."""
         x0 = self._latents(batch)
         for mode in self.modes:
             losses = self._losses(x0, batch["label"], mode, (-1, self.global_rank, batch_idx), dropout=0.0)
@@ -188,20 +186,20 @@ class FlexiDiffusion(GuardedModule):
             self.log(name, losses.mean(), batch_size=count, sync_dist=True, prog_bar=mode == self.modes[0])
 
     def _latents(self, batch: dict[str, Tensor]) -> Tensor:
-        """What the network learns, (b, c, t, h, w)."""
+        """Latents of a batch, (b, c, t, h, w)."""
         return batch["latent"].float() if "latent" in batch else self.codec.encode(to_unit(batch["video"]))
 
     def _losses(
         self, x0: Tensor, labels: Tensor, mode: PatchMode, stream: tuple[int, ...], *, dropout: float
     ) -> Tensor:
         """Loss of each sample, (b,)."""
-        goal, source = self.objective, generator_of(stream)
+        objective, source = self.objective, generator_of(stream)
         drawn = draw_times(
             len(x0),
-            distribution=goal.times,
-            mean=goal.time_mean,
-            std=goal.time_std,
-            shift=self.mode_choice.time_shift(mode, goal.time_shift),
+            distribution=objective.times,
+            mean=objective.time_mean,
+            std=objective.time_std,
+            shift=self.mode_choice.time_shift(mode, objective.time_shift),
             within=self.mode_choice.time_range(mode),
             generator=source,
         )
@@ -211,8 +209,8 @@ class FlexiDiffusion(GuardedModule):
         labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
         output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
         target = self.process.target_of(x0, noise, time)
-        losses = partial(denoising_loss, self.process, target=target, time=time, space=goal.loss_space)
-        self.nothing = losses(torch.zeros_like(output)).mean().detach()
+        losses = partial(denoising_loss, self.process, target=target, time=time, space=objective.loss_space)
+        self.zero_loss = losses(torch.zeros_like(output)).mean().detach()
         return losses(output)
 
     def _matched_at(self, global_step: int) -> tuple[PatchMode, int] | None:
@@ -231,15 +229,16 @@ class FlexiDiffusion(GuardedModule):
         )  # fmt: skip
 
     def step_macs(self, global_step: int) -> int:
-        """MACs of a training step on each rank: a backward pass costs two forward ones."""
+        """Return the MACs of a training step on each rank; a backward pass costs two forward passes."""
         cost = partial(macs, self.network.config, self.latent_size)
-        each, start = 3 * cost(self.mode_at(global_step)), self._matched_at(global_step)
+        clip_macs, start = 3 * cost(self.mode_at(global_step)), self._matched_at(global_step)
         if start is not None:
-            each += self.matching.weak_steps * cost(start[0]) + 3 * self.matching.native_steps * cost(self.modes[0])
-        return self.batch_size_at(global_step) * each
+            clip_macs += self.matching.weak_steps * cost(start[0])
+            clip_macs += 3 * self.matching.native_steps * cost(self.modes[0])
+        return self.batch_size_at(global_step) * clip_macs
 
     def configure_optimizers(self) -> Any:
-        """Optimizer, and a learning rate that follows the run's progress."""
+        """Make the optimizer, with a learning rate that follows the progress of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, self.progress_at(step), self.optimizer_settings)
@@ -247,7 +246,7 @@ class FlexiDiffusion(GuardedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the size of the gradient, before clipping."""
+        """Log the norm of the gradient before clipping."""
         super().on_before_optimizer_step(optimizer)
         if self.global_step % self.log_every == 0:
             self.log("train/grad_norm", self.grad_norm)
@@ -269,32 +268,32 @@ class FlexiDiffusion(GuardedModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what ``flexivid.load`` and a resumed run need."""
+        """Add what ``flexivid.load`` and a resumed run need to the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY] = {
             "model": self.network.config.to_dict(),
             "recipe": self.recipe().to_dict(),
-            "plans": [list(p) for p in self.plans],
+            "plans": [list(p) for p in self.horizons],
             "asked_steps": self.asked_steps,
             "spectrum_meter": self.spectrum_meter.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the plan of the run that goes on, and change it if another number of steps is asked for now.
+        """Restore the length of the run, and change it if another number of steps is requested now.
 
         Raises:
-            ValueError: If the checkpoint is of another network, optimizer or meaning, or not finite.
+            ValueError: If the checkpoint has another network, optimizer, process, codec or classes, or is not finite.
         """
         super().on_load_checkpoint(checkpoint)
         entry = checkpoint.get(KEY, {"model": {}, "recipe": {}})
         resume.require_same_network(entry["model"], self.network.config.to_dict())
         resume.require_same_meaning(entry["recipe"], self.recipe().to_dict())
         resume.require_same_optimizer(checkpoint, self.optimizer_settings)
-        resume.weights_to_go_on_from(checkpoint, self._trainer)
-        self.plans = [(int(first), int(total)) for first, total in entry["plans"]]
+        resume.prepare_weights(checkpoint, self._trainer)
+        self.horizons = [(int(first), int(total)) for first, total in entry["plans"]]
         sums = entry.get("spectrum_meter", {"power": []})
-        if [len(row) for row in sums["power"]] == list(self.latent_size):  # a run may go on with clips of another size
+        if [len(row) for row in sums["power"]] == list(self.latent_size):  # a run may resume with clips of another size
             self.spectrum_meter.load_state_dict(sums)
-        before = entry.get("asked_steps", self.plans[0][1])
+        before = entry.get("asked_steps", self.horizons[0][1])
         if self.asked_steps not in (0, before, self.total_steps):
-            self.plans.append((checkpoint["global_step"], self.asked_steps))
+            self.horizons.append((checkpoint["global_step"], self.asked_steps))

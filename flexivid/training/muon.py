@@ -24,7 +24,7 @@ RMS = 0.2  # of AdamW's updates, which a step is scaled to (2502.16982, sec. 2.2
 
 
 def loss_of(closure: Callable[[], Any] | None) -> Any:
-    """What an optimizer's closure gives, with gradients; ``None`` without one."""
+    """Return the loss of an optimizer's closure, called with gradients on; ``None`` without a closure."""
     if closure is None:
         return None
     with torch.enable_grad():
@@ -32,13 +32,13 @@ def loss_of(closure: Callable[[], Any] | None) -> Any:
 
 
 class Muon(Optimizer):
-    """Steps for matrices.
+    """Muon: momentum with orthogonalised updates, for matrices.
 
     Args:
         params: Matrices.
         lr: On AdamW's scale.
         weight_decay: Decoupled.
-        momentum: Of the running mean of gradients, with Nesterov's look ahead.
+        momentum: Decay of the running mean of gradients (Nesterov).
 
     Raises:
         ValueError: If a parameter is not a matrix.
@@ -54,16 +54,16 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         loss = loss_of(closure)
         for group in self.param_groups:
-            alike = defaultdict(list)
+            by_shape = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike[parameter.shape].append((parameter, self._direction(parameter, group["momentum"])))
-            for shape, pairs in alike.items():
-                found = orthogonalised(torch.stack([direction for _, direction in pairs]))
-                for (parameter, _), update in zip(pairs, found, strict=True):
+                    by_shape[parameter.shape].append((parameter, self._direction(parameter, group["momentum"])))
+            for shape, pairs in by_shape.items():
+                updates = orthogonalised(torch.stack([direction for _, direction in pairs]))
+                for (parameter, _), update in zip(pairs, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-group["lr"] * RMS * math.sqrt(max(shape)))
         return loss
@@ -78,11 +78,11 @@ class Muon(Optimizer):
 
 
 def orthogonalised(matrices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Matrices with the singular vectors of the given ones and singular values near 1, (n, rows, columns).
+    """Return matrices with the same singular vectors and singular values near 1, (n, rows, columns).
 
     Args:
         matrices: (n, rows, columns).
-        dtype: To compute in; ``None`` = what the device is fast in.
+        dtype: Of the computation; ``None`` = the one that the device is fast in.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonalised(torch.tensor([[[3.0, 0.0], [0.0, 0.2]]])))

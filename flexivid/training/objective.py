@@ -1,4 +1,4 @@
-"""What a run learns, and how its outcome is sampled by default: settings only."""
+"""Settings of what a run learns."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from flexivid.training.distribution_matching import Matching
 
 @dataclass(frozen=True)
 class Objective:
-    """What is learned.
+    """What the network learns to predict, and at which times.
 
     Args:
         path: ``flow``, ``cosine`` or ``linear``, see ``Process``.
         target: What the network predicts. ``x0`` lets patches with more numbers than the width work (2511.13720).
-        loss_space: Where the error is measured, whatever is predicted.
+        loss_space: Quantity that the error is measured on, whatever the network predicts.
         times: Distribution of training times, ``uniform`` or ``logit_normal``.
         time_mean: Mean of the logit; above 0 means more noise.
         time_std: Deviation of the logit.
         time_shift: Shift of the times, above 1 means more noise.
         label_dropout: Fraction of labels replaced by the null class, for guidance.
-        matching: A loss by which the native mode learns to repair what weak steps leave; off as it is.
+        matching: A loss by which the native mode learns to repair errors of weak steps; off by default.
     """
 
     path: Literal["flow", "cosine", "linear"] = "flow"
@@ -37,7 +37,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class DistillationTimes:
-    """Which times are trained at, where latents are given.
+    """Distribution of training times, for data with latents or videos.
 
     Args:
         distribution: ``uniform`` or ``logit_normal``.

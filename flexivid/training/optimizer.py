@@ -17,18 +17,18 @@ from flexivid.training.muon import Muon, loss_of
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How weights are updated.
+    """Settings of the optimizer and the learning rate.
 
     Args:
         name: ``adamw``, or ``muon`` (https://kellerjordan.github.io/posts/muon/): orthogonalised momentum for the
             matrices inside the blocks, AdamW for everything else. Needs whole matrices: not for FSDP.
         learning_rate: Peak.
-        muon_learning_rate: Peak of Muon's group, on AdamW's scale (2502.16982).
+        muon_learning_rate: Peak for Muon's matrices, on AdamW's scale (2502.16982).
         weight_decay: Decoupled, on matrices only.
         betas: Of AdamW.
         warmup_steps: Linear rise.
         final_fraction: Where the cosine ends, as a fraction of the peak.
-        bad_steps: What to do when losses or gradients are not finite.
+        bad_steps: When bad steps make a run go back or stop.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -42,7 +42,7 @@ class OptimizerSettings:
 
 
 class Chained(Optimizer):
-    """Several optimizers as one: their groups side by side, each stepped by its own rule.
+    """Several optimizers as one, each for some of the parameters.
 
     Args:
         parts: Optimizers over disjoint parameters.
@@ -55,34 +55,34 @@ class Chained(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Run the closure once, then step every part."""
+        """Call the closure once, then step every part."""
         loss = loss_of(closure)
         for part in self.parts:
             part.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The parts' states."""
+        """Return the states of the parts."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the parts, and show their groups again."""
+        """Restore the parts, and refer to their new groups."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """Make the optimizer; biases, norms and embeddings are not decayed.
+    """Make the optimizer. Biases, norms and embeddings have no weight decay.
 
     Args:
         network: What to train; its ``blocks`` are Muon's.
-        settings: Names and numbers.
+        settings: Of the optimizer.
     """
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     muon = [p for name, p in named if settings.name == "muon" and _is_block_matrix(name, p)]
-    taken = set(map(id, muon))
-    rest = [(name, p) for name, p in named if id(p) not in taken]
+    by_muon = set(map(id, muon))
+    rest = [(name, p) for name, p in named if id(p) not in by_muon]
     decayed = [p for name, p in rest if p.ndim >= 2 and not _is_table(name)]
     plain = [p for name, p in rest if p.ndim < 2 or _is_table(name)]
     adamw = AdamW(
@@ -97,7 +97,7 @@ def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimize
 
 
 def rate_factor(step: int, progress: float, settings: OptimizerSettings) -> float:
-    """Learning rate over its peak: linear warm-up, then a half cosine over the whole run.
+    """Return the learning rate as a fraction of its peak: linear warm-up, then a half cosine over the whole run.
 
     Example:
         >>> settings = OptimizerSettings(warmup_steps=10)

@@ -1,7 +1,7 @@
-"""A run that goes on trains by the settings it is given now, or refuses them. What settings these are: docs of ``fit``.
+"""What happens to settings when a run resumes: those that may change take effect, the others are refused.
 
-Lightning brings everything back from a checkpoint, the learning rate of before and its decays among it. Here is what
-has to be put right after that, and what cannot be changed.
+Lightning restores everything from a checkpoint, also the old learning rate and weight decay. The functions below
+correct what it restores, and check what must not differ.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from flexivid.model.config import BEFORE
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.training.optimizer import OptimizerSettings
 
-CURRENT = "current_model_state"  # of the weights themselves, where averages are kept beside them
+CURRENT = "current_model_state"  # key of the last weights, where state_dict holds averages
 
 
 def steps_of(trainer: Trainer) -> int:
-    """Optimizer steps that a trainer's settings come to.
+    """Return the number of optimizer steps that follows from a trainer's settings.
 
     Example:
         >>> steps_of(Trainer(logger=False, accelerator="cpu", max_steps=-1, max_epochs=-1))
@@ -30,7 +30,7 @@ def steps_of(trainer: Trainer) -> int:
 falls towards the last step; set max_steps, and FitMinutes if minutes count
 
     Raises:
-        ValueError: If they have no end: a learning rate that falls to the end of a run needs one.
+        ValueError: If it is unlimited: the learning rate falls towards the last step.
     """
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
@@ -42,11 +42,11 @@ falls towards the last step; set max_steps, and FitMinutes if minutes count
 
 
 def renew_optimizers(trainer: Trainer, fresh_groups: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-    """Give the optimizers the settings of now, and the learning rate that follows from them at this step.
+    """Give the optimizers the present settings, and the learning rate that follows from them at this step.
 
     Args:
         trainer: Its optimizers may have been loaded from a checkpoint.
-        fresh_groups: Settings of each group of each optimizer, as they were built.
+        fresh_groups: Present settings of each group of each optimizer.
 
     Example:
         >>> renew_optimizers(Trainer(logger=False, accelerator="cpu"), [])
@@ -63,14 +63,14 @@ def renew_optimizers(trainer: Trainer, fresh_groups: Sequence[Sequence[Mapping[s
 
 
 def require_steps_left(checkpoint: Mapping[str, Any], trainer: Trainer | None) -> None:
-    """Refuse numbers of steps or epochs that a run has passed before it goes on.
+    """Refuse limits of steps or epochs that the run has passed already.
 
     Args:
         checkpoint: Of the run.
-        trainer: With the limits of now.
+        trainer: With the present limits.
 
     Raises:
-        ValueError: If ``max_steps`` or ``max_epochs`` is below what was done.
+        ValueError: If ``max_steps`` or ``max_epochs`` is below what the checkpoint has behind it.
 
     Example:
         >>> require_steps_left({"global_step": 7}, Trainer(logger=False, accelerator="cpu", max_steps=4))
@@ -90,17 +90,17 @@ def require_steps_left(checkpoint: Mapping[str, Any], trainer: Trainer | None) -
 
 
 def require_time_left(trainer: Trainer) -> None:
-    """Refuse a time that a run has taken before it goes on.
+    """Refuse a ``max_time`` that the run has used up already.
 
     Raises:
-        ValueError: If nothing is left of ``max_time``.
+        ValueError: If no time remains.
 
     Example:
         >>> require_time_left(Trainer(logger=False, accelerator="cpu", max_steps=1))
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        left = callback.time_remaining() if isinstance(callback, Timer) else None
-        if left is not None and left <= 0:
+        remaining = callback.time_remaining() if isinstance(callback, Timer) else None
+        if remaining is not None and remaining <= 0:
             raise ValueError(
                 f"got trainer.max_time, of which nothing is left after the {callback.time_elapsed():.0f} seconds of the"
                 " run so far; expected time for the rest; raise it (it counts from the run's first start)"
@@ -108,10 +108,10 @@ def require_time_left(trainer: Trainer) -> None:
 
 
 def require_same_optimizer(checkpoint: Mapping[str, Any], settings: OptimizerSettings) -> None:
-    """Refuse another optimizer than a checkpoint's, whose state would mean nothing to it.
+    """Refuse another optimizer than the checkpoint's, whose state it cannot use.
 
     Raises:
-        ValueError: If it is another one.
+        ValueError: If the optimizers differ.
 
     Example:
         >>> require_same_optimizer({}, OptimizerSettings())
@@ -126,12 +126,12 @@ def require_same_optimizer(checkpoint: Mapping[str, Any], settings: OptimizerSet
         )
 
 
-def require_same_meaning(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse to go on with weights that mean something else: another target, codec or set of classes.
+def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse weights that were trained for another process, codec or set of classes.
 
     Args:
-        saved: Recipe of the checkpoint.
-        own: Recipe of now.
+        saved: Recipe of the checkpoint, as plain data.
+        current: Recipe of this run, as plain data.
 
     Raises:
         ValueError: If they differ in one of these.
@@ -147,7 +147,7 @@ def require_same_meaning(saved: Mapping[str, Any], own: Mapping[str, Any]) -> No
         ("codec", "codec"),
         ("class_names", "data.root"),
     ):
-        before, now = saved.get(key), own.get(key)
+        before, now = saved.get(key), current.get(key)
         if before and now and before != now:
             raise ValueError(
                 f"got a checkpoint with {key} {before} for a run with {now}; expected the same; change {remedy} or"
@@ -155,8 +155,8 @@ def require_same_meaning(saved: Mapping[str, Any], own: Mapping[str, Any]) -> No
             )
 
 
-def weights_to_go_on_from(checkpoint: dict[str, Any], trainer: Trainer | None) -> None:
-    """Check the weights, and where averages are kept no longer, take the weights themselves.
+def prepare_weights(checkpoint: dict[str, Any], trainer: Trainer | None) -> None:
+    """Check the weights of a checkpoint, and load the last weights instead of averages if the run no longer averages.
 
     Raises:
         NotFiniteError: If one holds NaN or infinity.
@@ -169,12 +169,12 @@ def weights_to_go_on_from(checkpoint: dict[str, Any], trainer: Trainer | None) -
         checkpoint["state_dict"] = checkpoint.pop(CURRENT)
 
 
-def require_same_network(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse to go on from the weights of another network.
+def require_same_network(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse weights of another network.
 
     Args:
-        saved: Its config in the checkpoint.
-        own: The one of now.
+        saved: Config in the checkpoint.
+        current: Config of this run.
 
     Raises:
         ValueError: If they differ in what shapes the weights.
@@ -186,21 +186,22 @@ def require_same_network(saved: Mapping[str, Any], own: Mapping[str, Any]) -> No
         ValueError: got a checkpoint with width=64 for a network with width=32; expected the same; change \
 model.network, the data or --ckpt_path
     """
-    saved, own = {**BEFORE, **saved}, {**BEFORE, **own}
-    for key in sorted(own.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
-        if saved.get(key) != own[key]:
+    saved, current = {**BEFORE, **saved}, {**BEFORE, **current}
+    for key in sorted(current.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
+        before, now = saved.get(key), current[key]
+        if before != now:
             raise ValueError(
-                f"got a checkpoint with {key}={saved.get(key)} for a network with {key}={own[key]}; expected the same;"
+                f"got a checkpoint with {key}={before} for a network with {key}={now}; expected the same;"
                 " change model.network, the data or --ckpt_path"
             )
 
 
-def require_same_adapter(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse to go on with new weights that were trained on another transformer, or for other modes.
+def require_same_adapter(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse adapter weights that were trained on another transformer, or for other modes.
 
     Args:
         saved: ``modes``, ``rank``, ``skip`` and ``native_sha256`` of the checkpoint; empty in old ones.
-        own: Those of now.
+        current: Those of this run.
 
     Raises:
         ValueError: If they differ.
@@ -212,10 +213,11 @@ def require_same_adapter(saved: Mapping[str, Any], own: Mapping[str, Any]) -> No
         ValueError: got a checkpoint with rank=8 for a run with rank=4; expected the same; change model.rank \
 or --ckpt_path
     """
-    for key in own.keys() & saved.keys():
-        if saved[key] != own[key]:
+    for key in current.keys() & saved.keys():
+        before, now = saved[key], current[key]
+        if before != now:
             name = "transformer" if key == "native_sha256" else key
             raise ValueError(
-                f"got a checkpoint with {key}={saved[key]} for a run with {key}={own[key]}; expected the same; change"
+                f"got a checkpoint with {key}={before} for a run with {key}={now}; expected the same; change"
                 f" model.{name} or --ckpt_path"
             )

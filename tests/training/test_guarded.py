@@ -77,7 +77,7 @@ class Without(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         if trainer.global_step == self.step:
             optimizer.zero_grad()
-            pl_module.on_before_optimizer_step = lambda optimizer: pl_module._costs.clear()
+            pl_module.on_before_optimizer_step = lambda optimizer: pl_module._loss_pairs.clear()
         elif "on_before_optimizer_step" in vars(pl_module):
             del pl_module.on_before_optimizer_step
 

@@ -52,7 +52,7 @@ def test_resumed_equals_uninterrupted(tmp_path, make_data, make_module, make_tra
 
     part, first = make_module(), Watch()
     part.load_state_dict(start)
-    part.plans = [(0, 8)]  # the run is planned for eight steps and dies after three
+    part.horizons = [(0, 8)]  # the run is planned for eight steps and dies after three
     make_trainer(tmp_path / "part", 3, first).fit(part, make_data())
     torch.manual_seed(99)
     resumed, second = make_module(), Watch()
@@ -163,7 +163,7 @@ def test_randomness_differs_between_steps_and_ranks():
 
 def test_a_shortened_run_keeps_its_past(make_module):
     module = make_module()
-    module.plans = [(0, 1000)]
+    module.horizons = [(0, 1000)]
     past = [module.mode_at(step) for step in range(100)]
     module.replan(150, from_step=100)
     assert [module.mode_at(step) for step in range(100)] == past

@@ -132,7 +132,7 @@ def test_another_precision_and_accumulation_take_effect(go_on):
 def test_more_steps_take_effect_and_fewer_too(go_on):
     for steps in (12, 6):
         _, trainer, module = go_on(steps=steps)
-        assert (trainer.global_step, module.total_steps, module.plans[-1]) == (steps, steps, (4, steps))
+        assert (trainer.global_step, module.total_steps, module.horizons[-1]) == (steps, steps, (4, steps))
 
 
 class Shortened(Callback):

@@ -1,3 +1,3 @@
-"""Train the weak modes of a pre-trained transformer to answer as its native mode does."""
+"""Distillation: the weak modes of a pre-trained transformer learn to predict what its native mode predicts."""
 
 DOORS = ("module",)

@@ -5,40 +5,28 @@ from __future__ import annotations
 import sys
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 
 from flexivid.pipelines.report import report
 from flexivid.pretrained.flexify import flexify
 from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ModelFiles
 from flexivid.runtime.device import DTYPES
-from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser, SaveFreshConfig
+from flexivid.training.cli import FlexiCLI
 from flexivid.training.distillation.module import FlexiDistillation
 
 
 class DistillCLI(FlexiCLI):
     """Like ``FlexiCLI``, for ``FlexiDistillation`` and any data module, named by its ``class_path``."""
 
-    def __init__(self, *, dry_run: bool = False) -> None:
-        self.dry_run = dry_run
-        LightningCLI.__init__(
-            self,
-            FlexiDistillation,
-            LightningDataModule,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            save_config_callback=SaveFreshConfig,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults=TRAINER_DEFAULTS,
-            parser_class=Parser,
-            parser_kwargs={"prog": "python -m flexivid.train"},
-        )
+    module_class = FlexiDistillation
+    data_class = LightningDataModule
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Nothing is linked: a pre-trained model knows its own shapes."""
+        """Link nothing: a pre-trained model knows its shapes."""
 
     def instantiate_classes(self) -> None:
-        """Build everything, or only say what it would need."""
+        """Build everything, or only print what it would need."""
         if not self.dry_run:
             super().instantiate_classes()
             return

@@ -1,4 +1,4 @@
-"""Averages of the new weights of a distillation, and the adapter folder they are written to."""
+"""Averages the adapter weights during a distillation, and writes them as an adapter folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flexivid.training.distillation.module import FlexiDistillation
 
 
 class AdapterEMA(Callback):
-    """Keeps an exponential moving average of adapters alone; at the end it is in the module, and in ``adapter/``.
+    """Exponential moving average of the adapter weights; at the end it is in the module and in ``adapter/``.
 
-    The frozen network is never copied. Early averages forget faster: decay min(decay, (1 + n) / (10 + n)).
+    The frozen weights are never copied. The decay rises at first: min(decay, (1 + n) / (10 + n)) at step n.
 
     Args:
         decay: Of one step.
@@ -29,7 +29,7 @@ class AdapterEMA(Callback):
         self.decay, self.count, self.average = decay, 0, list[Tensor]()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin at the weights, or go on with the averages of the checkpoint."""
+        """Start from the weights, or from the averages of the checkpoint."""
         weights = self._weights(pl_module)
         if not self.average:
             self.average = [weight.detach().clone() for weight in weights]
@@ -40,7 +40,7 @@ class AdapterEMA(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Once an optimizer step that was not skipped."""
+        """Update the averages once for each optimizer step that was not skipped."""
         assert isinstance(pl_module, FlexiDistillation)
         if trainer.global_step == self._seen:
             return
@@ -53,7 +53,7 @@ class AdapterEMA(Callback):
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the averages into the network, and write them."""
+        """Copy the averages into the network, and write the adapter."""
         if self.count == 0:
             return
         for weight, average in zip(self._weights(pl_module), self.average, strict=True):
@@ -66,18 +66,18 @@ class AdapterEMA(Callback):
         rank_zero_info(f"adapter written to {folder}")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """For a run that goes back to a checkpoint while it trains."""
+        """Restore the averages if the run goes back to a checkpoint during training."""
         if self.average and self.state_key in checkpoint.get("callbacks", {}):
             devices = [average.device for average in self.average]
             self.load_state_dict(checkpoint["callbacks"][self.state_key])
             self.average = [average.to(device) for average, device in zip(self.average, devices, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Averages and their count."""
+        """Return the averages and the number of updates."""
         return {"count": self.count, "average": self.average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Restore them."""
         self.count, self.average = state_dict["count"], state_dict["average"]
 
     @staticmethod

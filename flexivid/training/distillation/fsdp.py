@@ -1,7 +1,7 @@
-"""A flexified transformer over several devices: FSDP2, ``strategy: ModelParallelStrategy`` in the configuration.
+"""Shards a flexified transformer over several devices: FSDP2, ``strategy: ModelParallelStrategy`` in the configuration.
 
-Native weights are sharded, a group a block, gathered when the block runs. What is new is small and trained, and its
-layers answer from anywhere in the network: every device holds all of it, and gradients are averaged as in DDP.
+Native weights are sharded, one group per block, and gathered when the block runs. Adapter weights are few and used all
+over the network: every device holds all of them, and gradients are averaged as in DDP.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, s
 
 
 def refuse_shards(strategy: Any) -> None:
-    """Refuse checkpoints in shards: they hold new weights only, and to load them Lightning asks for all.
+    """Refuse sharded checkpoints: ours hold adapter weights only, and Lightning loads shards of all weights only.
 
     Raises:
-        ValueError: If the strategy would write such.
+        ValueError: If the strategy would write them.
     """
     if getattr(strategy, "_save_distributed_checkpoint", False):
         raise ValueError(
@@ -33,28 +33,28 @@ def refuse_shards(strategy: Any) -> None:
 def shard(network: Any, mesh: DeviceMesh, device: torch.device) -> None:
     """Shard in place, in the native mode; native parameters become ``DTensor``.
 
-    Weights in another precision than most, which diffusers keeps in float32, stay whole too: a group has but one.
+    Weights that diffusers keeps in another precision than most (float32) are not sharded: a group has one precision.
 
     Args:
         network: Transformer that went through ``flexify``.
         mesh: One axis of devices.
-        device: This process's own.
+        device: Of this process.
     """
     set_mode(network, NATIVE)
     sizes: Counter[torch.dtype] = Counter()
     for parameter in network.parameters():
         sizes[parameter.dtype] += 0 if parameter.requires_grad else parameter.numel()
     (most, _), *_ = sizes.most_common()
-    apart = {parameter for parameter in network.parameters() if parameter.requires_grad or parameter.dtype != most}
-    for tensor in (*apart, *network.buffers()):
+    unsharded = {parameter for parameter in network.parameters() if parameter.requires_grad or parameter.dtype != most}
+    for tensor in (*unsharded, *network.buffers()):
         tensor.data = tensor.data.to(device)
     for part in (*blocks_of(network), network):
-        fully_shard(part, mesh=mesh, ignored_params=apart)
+        fully_shard(part, mesh=mesh, ignored_params=unsharded)
 
 
 @torch.no_grad()
 def average_gradients(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Mean over the devices of the gradients of what is new; once more changes nothing."""
+    """Average the gradients of the adapter over the devices; calling it again changes nothing."""
     gradients: list[Tensor] = [p.grad for p in adapter_parameters(network) if p.grad is not None]
     if not gradients:
         return

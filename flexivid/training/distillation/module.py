@@ -1,4 +1,4 @@
-"""FlexiDistillation: weak modes of a pre-trained transformer learn to answer as its native mode does.
+"""FlexiDistillation: weak modes of a pre-trained transformer learn to predict what its native mode predicts.
 
 The teacher is the same network in its native mode, without gradient; the student is the mode of the global step. The
 loss is the mean squared difference of their outputs. Only adapters and new layers are trained, averaged and kept.
@@ -7,6 +7,7 @@ loss is the mean squared difference of their outputs. Only adapters and new laye
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -36,34 +37,34 @@ from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, Phase, generator_of, mode_at
 from flexivid.training.objective import DistillationTimes, Walk
 from flexivid.training.optimizer import OptimizerSettings, rate_factor
-from flexivid.training.resume import require_same_adapter, steps_of, weights_to_go_on_from
+from flexivid.training.resume import prepare_weights, require_same_adapter, steps_of
 
 
 class FlexiDistillation(GuardedModule):
     """LightningModule that trains the weak modes of a pre-trained transformer.
 
-    A batch holds, by what it has: ``hidden_states``, then it is a recorded call, used as it is; ``latent`` or
-    ``video``, then noise is added; neither, then the teacher's own paths are walked.
+    A batch with ``hidden_states`` is a recorded call and used as it is; to ``latent`` or ``video`` noise is added; with
+    none of them, training points are taken from the teacher's sampling paths.
 
     Args:
         transformer: Diffusers folder, of a pipeline or of its transformer, or hub id.
         modes: Weak modes.
         rank: Rank of the LoRA.
         skip: Add a small network around the transformer, for times with little noise.
-        adapter: Folder of an adapter to go on from; its modes, rank and skip count.
+        adapter: Folder of an adapter to start from; its modes, rank and skip replace those above.
         weights: Precision of the native weights: ``bf16``, ``fp32``, or ``fp16`` with ``trainer.precision: 16-mixed``,
-            which scales gradients; new ones are float32.
+            which scales gradients; adapter weights are float32.
         files: Which files of the transformer to read.
         gradient_checkpointing: Keep the input of each block only.
-        reuse: Steps that an answer of the teacher serves, at once and later, drawn from the latest ones. The teacher's
-            pass is most of a step's work: 4 saves half of the MACs of a step of 1x4x4, for inputs seen four times.
-        phases: Probabilities of weak modes over the run; none = all alike.
+        reuse: Steps that use each output of the teacher, drawn from the latest ones. The teacher's pass is most of a
+            step's work: 4 saves half of the MACs of a step of 1x4x4, with each input seen four times.
+        phases: Probabilities of weak modes over the run; none = all equal.
         seed: Of modes, times and noise; ``None`` = that of ``--seed_everything``.
         times: Distribution of times for latents and videos.
         walk: Settings for training without data.
         texts: Folder of arrays named as arguments of ``forward``, for videos: one row a class, or one for all.
-        codec: What turns videos into latents.
-        optimizer: Optimizer and learning rate; as the paper has it.
+        codec: Name of the codec that encodes videos as latents.
+        optimizer: Optimizer and learning rate; the defaults are the paper's.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -113,7 +114,7 @@ class FlexiDistillation(GuardedModule):
 
     @classmethod
     def of(cls, network: nn.Module, **settings: Any) -> FlexiDistillation:
-        """Around a transformer in memory that went through ``flexify``; ``settings`` as above."""
+        """Make a module for a flexified transformer in memory; ``settings`` as above."""
         module = cls("in memory", list(flexi_of(network).modes), **settings)
         module._adopt(network)
         return module
@@ -148,47 +149,47 @@ class FlexiDistillation(GuardedModule):
         self.network = register(network).eval()  # no dropout, in teacher and student
 
     def setup(self, stage: str) -> None:
-        """Learn how long the run is."""
+        """Read the length of the run."""
         refuse_shards(self.trainer.strategy)
         if stage == "fit":
             self.total_steps = steps_of(self.trainer)
 
     def on_fit_start(self) -> None:
-        """Say what is trained."""
+        """Print what is trained."""
         super().on_fit_start()
         new = sum(parameter.numel() for parameter in adapter_parameters(self.network)) / 1e6
         old = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6 - new
         rank_zero_info(f"training {new:.2f} M new parameters, {new / old:.2%} of {old:.1f} M native ones")
 
     def mode_at(self, global_step: int) -> PatchMode:
-        """The mode of a step, the same on every rank."""
+        """Return the mode of a step, the same on every rank."""
         return mode_at(global_step, min(1.0, global_step / self.total_steps), self.mode_choice, self.weak_modes)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One mode's distance from the native one."""
+        """Return the squared distance of the step's mode from the native one."""
         mode = self.mode_at(self.global_step)
         stream = (self.seed, self.global_step, self.global_rank, batch_idx)
         draw = partial(generator_of, (*stream, 2))
         call, target = self.replay.answer(partial(self._ask_teacher, batch, stream), draw)
         error, scale = distance(self.network, mode, call, target)
-        self.nothing, count = scale.detach(), len(target)
+        self.zero_loss, count = scale.detach(), len(target)
         self.log("train/loss", error.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/relative_error/{mode}", error.detach() / scale, batch_size=count)
         return error
 
     def on_after_backward(self) -> None:
-        """Whoever comes next, checkpoints of shards above all, finds the network as it came."""
+        """Set the native mode again, as sharding, checkpoints and other code expect."""
         set_mode(self.network, NATIVE)
         if self.is_sharded and self.device_mesh is not None:
             average_gradients(self.network, self.device_mesh["data_parallel"])
 
     def forget_bad_step(self) -> None:
-        """Neither answers nor paths that are not finite may spoil later steps."""
+        """Remove answers and restart paths that are not finite, so that later steps do not use them."""
         self.replay.forget_bad()
         self.walk.restart_bad()
 
     def _ask_teacher(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:
-        """A call and what the teacher says to it."""
+        """A call, and the teacher's output for it."""
         call, is_walk = self.call_of(batch, stream)
         with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
             target = first_output(set_mode(self.network, NATIVE), call)
@@ -197,7 +198,7 @@ class FlexiDistillation(GuardedModule):
         return call, target
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Relative error of every mode on the same noise at every validation."""
+        """Log the relative error of every mode, on the same noise at every validation."""
         call, is_walk = self.call_of(batch, (-1, self.global_rank, batch_idx))
         if is_walk:
             return
@@ -208,30 +209,22 @@ class FlexiDistillation(GuardedModule):
         set_mode(self.network, NATIVE)
 
     def call_of(self, batch: dict[str, Any], stream: Sequence[int]) -> tuple[dict[str, Any], bool]:
-        """Arguments of the network's call for a batch, and whether they lie on the teacher's own path."""
+        """Return the arguments of the call for a batch, and whether they are on the teacher's sampling path."""
         batch = {**batch, **batch.get("constants", {})}
         batch.pop("constants", None)
         if "hidden_states" in batch:
-            return self._in_own_precision(batch), False
+            return self._in_native_precision(batch), False
         latent, inputs = self._latent_and_inputs(batch)
         noises = generator_of(tuple(stream), self.device)
         if latent is None:
-            return self._in_own_precision(self.walk.call(self.network, inputs, noises)), True
-        goal = self.times
-        drawn = draw_times(
-            len(latent),
-            distribution=goal.distribution,
-            mean=goal.mean,
-            std=goal.std,
-            shift=goal.shift,
-            generator=generator_of(tuple(stream)),
-        )
+            return self._in_native_precision(self.walk.call(self.network, inputs, noises)), True
+        times = draw_times(len(latent), **asdict(self.times), generator=generator_of(tuple(stream)))
         noise = torch.randn(latent.shape, device=latent.device, generator=noises)
-        call = flow_call(self.network, latent.float(), noise, drawn.to(latent.device), inputs)
-        return self._in_own_precision(call), False
+        call = flow_call(self.network, latent.float(), noise, times.to(latent.device), inputs)
+        return self._in_native_precision(call), False
 
-    def _in_own_precision(self, call: dict[str, Any]) -> dict[str, Any]:
-        """Latents and texts in the precision of the native weights; times and tables as they are."""
+    def _in_native_precision(self, call: dict[str, Any]) -> dict[str, Any]:
+        """Cast latents and texts to the precision of the native weights; times and tables stay."""
         dtype, batch = self.network.dtype, len(call["hidden_states"])
         floats = [name for name, v in call.items() if isinstance(v, Tensor) and v.is_floating_point()]
         wide = [name for name in floats if name in JOINED or (len(call[name]) == batch and name != "timestep")]
@@ -239,7 +232,7 @@ class FlexiDistillation(GuardedModule):
 
     def _latent_and_inputs(self, batch: dict[str, Any]) -> tuple[Tensor | None, dict[str, Tensor]]:
         label, video, latent = batch.pop("label", None), batch.pop("video", None), batch.pop("latent", None)
-        batch.pop("caption", None)  # words; the network wants their embeddings
+        batch.pop("caption", None)  # text; the network takes its embeddings
         if video is not None:
             latent = self.codec.encode(to_unit(video))
         if label is None:
@@ -253,7 +246,7 @@ class FlexiDistillation(GuardedModule):
         return latent, {name: value[chosen].to(label.device) for name, value in self.texts.items()}
 
     def configure_optimizers(self) -> Any:
-        """AdamW on what is new, and a learning rate that follows the run's progress."""
+        """Make AdamW for the adapter, with a learning rate that follows the progress of the run."""
         settings, new = self.optimizer_settings, adapter_parameters(self.network)
         # not fused: Lightning clips no gradients of a fused optimizer under mixed precision
         optimizer = torch.optim.AdamW(new, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
@@ -263,23 +256,23 @@ class FlexiDistillation(GuardedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the native weights out."""
+        """Leave the native weights out of the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY] = self._identity()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.flexi.")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse what does not fit.
+        """Check that the checkpoint fits.
 
         Raises:
-            ValueError: If the new weights are of another transformer or other modes, or not finite.
+            ValueError: If its adapter is of another transformer or other modes, or not finite.
         """
         super().on_load_checkpoint(checkpoint)
         require_same_adapter(checkpoint.get(KEY, {}), self._identity())
-        weights_to_go_on_from(checkpoint, self._trainer)
+        prepare_weights(checkpoint, self._trainer)
 
     def _identity(self) -> dict[str, Any]:
-        """What new weights are made for; a fingerprint of native ones that are in shards would take all ranks."""
+        """What the adapter belongs to. Sharded native weights have no fingerprint: it would take all ranks."""
         flexi = flexi_of(self.network)
         if not self.is_sharded and self._sha256 is None:
             self._sha256 = fingerprint(self.network)
@@ -288,9 +281,9 @@ class FlexiDistillation(GuardedModule):
 
 
 def distance(network: nn.Module, mode: PatchMode, call: dict[str, Any], target: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared difference of a mode's prediction from the native one's, and the mean square of the latter.
+    """Return the mean squared difference of a mode's prediction from the native one, and the mean square of the latter.
 
-    Where a model also predicts a variance (as many channels again), it is left out.
+    If a model also predicts a variance (as many channels again), it is left out.
     """
     output = first_output(set_mode(network, mode), call)
     channels = call["hidden_states"].shape[1]

@@ -28,10 +28,10 @@ CONSTANTS = "constants.pt"
 
 
 class Rows(Dataset):
-    """Rows of arrays that are mapped into memory; a shorter array is read in turns.
+    """Rows of memory-mapped arrays; shorter arrays are repeated.
 
     Args:
-        folder: With at least one ``.npy``.
+        folder: Has at least one ``.npy`` file.
 
     Raises:
         ValueError: If there is none, or one is empty.
@@ -57,18 +57,18 @@ class Rows(Dataset):
         return {name: torch.from_numpy(np.array(array[row % len(array)])) for name, array in self.arrays.items()}
 
     def collate(self, rows: list[dict[str, Tensor]]) -> dict[str, Any]:
-        """A batch, with what is the same for all."""
+        """Make a batch, with the constants that all rows share."""
         batch = default_collate(rows)
         return {**batch, "constants": self.constants} if self.constants else batch
 
 
 class RowLoader(FollowsRun):
-    """Batches of rows, from where the run stands on.
+    """Batches of rows, from the run's current step on.
 
     Args:
         rows: What to read.
         batches: Gives (row, epoch) of every sample of a batch.
-        num_workers: Processes that read.
+        num_workers: Processes that read the arrays.
     """
 
     def __init__(self, rows: Rows, batches: StepBatchSampler, num_workers: int = 0) -> None:
@@ -79,7 +79,7 @@ class RowLoader(FollowsRun):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         numbers = ([row for row, _ in batch] for batch in self.batches)
-        # all of this runs at the first ``next``: Lightning calls iter() just to look
+        # all of this runs at the first ``next``, since Lightning calls iter() without using it
         yield from DataLoader(
             self.rows, batch_sampler=numbers, num_workers=self.num_workers, collate_fn=self.rows.collate
         )
@@ -88,13 +88,13 @@ class RowLoader(FollowsRun):
 class CallArrays(LightningDataModule):
     """Batches for ``FlexiDistillation`` from a folder of arrays, in random order; each rank its share.
 
-    Which rows a step takes follows from the seed and the step: a resumed run goes on exactly.
+    The rows of a step depend on seed and step only, so that a resumed run continues exactly.
 
     Args:
         folder: See ``Rows``.
         batch_size: Rows of a batch on each rank.
-        val_folder: Another one to validate on.
-        num_workers: Processes that read.
+        val_folder: Folder to validate on.
+        num_workers: Processes that read the arrays.
         seed: Of the order; ``None`` = that of ``--seed_everything``.
     """
 
@@ -111,14 +111,14 @@ class CallArrays(LightningDataModule):
         self.seed = seed_or_global(seed)
 
     def train_dataloader(self) -> RowLoader:
-        """Shuffled anew in every epoch; a batch may cross from one into the next."""
+        """Return batches in random order, shuffled in every epoch; a batch may span two epochs."""
         rows = Rows(self.folder)
         size = min(self.batch_size, len(rows))
         batches = Run(self.trainer).batches([np.arange(len(rows))], lambda step: size, seed=self.seed, epoch_size=size)
         return RowLoader(rows, batches, self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list:
-        """In order."""
+        """Return batches in order."""
         if self.val_folder is None:
             return []
         rows = Rows(self.val_folder)
@@ -128,7 +128,7 @@ class CallArrays(LightningDataModule):
 def _constants(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True)
-    except Exception as error:  # whatever the damaged bytes lead to
+    except Exception as error:  # damaged bytes can raise anything
         raise ValueError(
             f"got {path}, which cannot be read ({reason_of(error)}); expected what flexivid.convert --prompts wrote;"
             " run it again"
@@ -136,5 +136,5 @@ def _constants(path: Path) -> dict[str, Any]:
 
 
 def read_arrays(folder: str | Path) -> dict[str, Tensor]:
-    """All arrays of a folder, in memory."""
+    """Return all arrays of a folder, in memory."""
     return {name: torch.from_numpy(np.array(array)) for name, array in Rows(folder).arrays.items()}

@@ -1,21 +1,22 @@
-"""Replay buffer of a distillation: the teacher's pass is most of a step's work, so its answers serve several steps."""
+"""Replay buffer of a distillation: the teacher's pass is most of a step's work, so several steps share its output."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Answer = tuple[dict[str, Any], Tensor]  # a call of the network, and its native output
+Answer = tuple[dict[str, Any], Tensor]  # arguments of a call, and the output of the native mode
 
 
 class Replay:
-    """The latest answers of the teacher. Not part of a checkpoint: a resumed run begins with new ones.
+    """The latest calls and outputs of the teacher. Not stored in checkpoints: a resumed run starts with new ones.
 
     Args:
-        reuse: Steps that an answer serves, on average, >= 1.
+        reuse: Steps that use each output, on average, >= 1.
 
     Example:
         >>> replay = Replay(reuse=2)
@@ -28,28 +29,30 @@ class Replay:
         if reuse < 1:
             raise ValueError(f"got reuse={reuse}; expected 1 or more; change model.reuse")
         self.reuse, self.num_calls = reuse, 0
-        self.answers: list[Answer] = []
+        self.answers: deque[Answer] = deque(maxlen=2 * reuse - 1)
 
     def answer(self, ask: Callable[[], Answer], generator: Callable[[], torch.Generator]) -> Answer:
-        """A new answer every ``reuse`` calls, else one of the latest.
+        """Return a new answer every ``reuse`` calls, else a random one of the buffer.
 
         Args:
-            ask: Gives a new one.
-            generator: Gives the source of the draw among the latest.
+            ask: Calls the teacher.
+            generator: Makes the generator of the draw.
         """
-        is_new, self.num_calls = not self.answers or self.num_calls % self.reuse == 0, self.num_calls + 1
+        is_new = not self.answers or self.num_calls % self.reuse == 0
+        self.num_calls += 1
         if not is_new:
             return self.answers[int(torch.randint(len(self.answers), (), generator=generator()))]
-        self.answers = [*self.answers, ask()][1 - 2 * self.reuse :]
+        self.answers.append(ask())
         return self.answers[-1]
 
     def forget_bad(self) -> None:
-        """Drop answers that are not finite, or are to calls that are not."""
-        self.answers = [
+        """Remove answers whose output or arguments are not finite."""
+        finite = [
             (call, target)
             for call, target in self.answers
             if all(_is_finite(value) for value in (target, *call.values()) if isinstance(value, Tensor))
         ]
+        self.answers = deque(finite, maxlen=self.answers.maxlen)
 
 
 def _is_finite(value: Tensor) -> bool:

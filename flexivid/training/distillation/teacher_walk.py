@@ -1,8 +1,8 @@
-"""Points on a rectified flow's own paths, without any data: the teacher's answer, which distillation needs anyway, is
-also what moves a sample one solver step on, so they cost nothing.
+"""Training points without data: on the sampling paths of the teacher, a rectified flow. They cost nothing, since the
+teacher's output, which distillation needs anyway, also moves a sample by one solver step.
 
 Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread evenly, and
-then begins anew with other noise and another text. Knows how transformers are called; no Lightning.
+then restarts with other noise and another text. Knows how transformers are called; no Lightning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flexivid.pretrained.signature import Size, flow_call
 
 
 class TeacherWalk:
-    """Where each slot of the batch stands. Not part of a checkpoint: a resumed run begins with noise.
+    """State of each slot of the batch. Not stored in checkpoints: a resumed run starts from noise.
 
     Args:
         size: Latent size (t, h, w).
@@ -38,16 +38,16 @@ class TeacherWalk:
 
     @property
     def time(self) -> Tensor:
-        """Time of each slot, (b,)."""
+        """Times of the slots, (b,)."""
         assert self.position is not None
         return shift_time(self.position, self.shift)
 
     def call(self, model: nn.Module, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
-        """Arguments of the next call; slots whose path has ended take new noise and the inputs given here.
+        """Return the arguments of the next call; slots at the end of their path restart from noise with these inputs.
 
         Args:
             model: Transformer, text to video.
-            inputs: What comes beside the latent, one row a slot.
+            inputs: Inputs beside the latent, one row a slot.
             generator: Source of the noise, on the inputs' device.
         """
         first = next(iter(inputs.values()))
@@ -64,12 +64,12 @@ class TeacherWalk:
         return flow_call(model, self.latent, self.latent, self.time, self.inputs)
 
     def advance(self, velocity: Tensor, hidden: Tensor, generator: torch.Generator) -> None:
-        """Take one solver step.
+        """Move all slots by one solver step.
 
         Args:
             velocity: The teacher's output for the latest call.
-            hidden: ``hidden_states`` of that call, whose layout it has.
-            generator: Source of the steps' lengths, on the same device.
+            hidden: ``hidden_states`` of that call, with the same layout.
+            generator: Source of the step lengths, on the same device.
         """
         assert self.position is not None
         time = self.time
@@ -79,15 +79,15 @@ class TeacherWalk:
         self.latent = self.latent + _unpacked(step, self.latent)
 
     def restart_bad(self) -> None:
-        """Slots whose latent is not finite begin anew with the next call."""
+        """Restart slots whose latent is not finite with the next call."""
         if self.position is not None:
             finite = self.latent.isfinite().flatten(1).all(1)
             self.position = torch.where(finite, self.position, 0.0)
 
 
-def _like(values: Tensor, other: Tensor) -> Tensor:
-    """(b,) -> (b, 1, ...), as many axes as ``other``."""
-    return values.view(-1, *[1] * (other.ndim - 1))
+def _like(values: Tensor, target: Tensor) -> Tensor:
+    """(b,) -> (b, 1, ...), as many axes as ``target``."""
+    return values.view(-1, *[1] * (target.ndim - 1))
 
 
 def _unpacked(step: Tensor, latent: Tensor) -> Tensor:

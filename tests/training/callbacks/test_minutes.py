@@ -31,7 +31,7 @@ def test_a_run_fits_its_minutes(tmp_path, make_data, make_module, make_trainer, 
     assert max(rates.seen) > 0.9 * peak
     assert 0 <= rates.seen[-1] < 1e-3 * peak
     assert rates.seen[2:] == sorted(rates.seen[2:], reverse=True)  # after the warm-up it only falls
-    assert module.plans == [(0, 1000), (40, 120)]  # looked at after 8 steps; 32 more stay as they were
+    assert module.horizons == [(0, 1000), (40, 120)]  # looked at after 8 steps; 32 more stay as they were
 
 
 def test_a_run_that_was_slow_at_first_gets_steps_back(tmp_path, make_data, make_module, make_trainer, set_clock):
@@ -43,7 +43,7 @@ def test_a_run_that_was_slow_at_first_gets_steps_back(tmp_path, make_data, make_
     callbacks = {"callbacks": [clock, Faster(), FitMinutes(2.0)], "enable_checkpointing": False, "logger": False}
     trainer = make_trainer(tmp_path, 1000, **callbacks)
     trainer.fit(module, make_data())
-    totals = [total for _, total in module.plans]
+    totals = [total for _, total in module.horizons]
     assert totals[1] < 150 < 400 < totals[-1] == trainer.global_step
     assert clock.now - 100 == pytest.approx(120, abs=4)
 
@@ -54,7 +54,7 @@ def test_a_fast_run_is_left_alone(tmp_path, make_data, make_module, make_trainer
     trainer = make_trainer(tmp_path, 20, **callbacks)
     trainer.fit(module, make_data())
     assert trainer.global_step == 20
-    assert module.plans == [(0, 20)]
+    assert module.horizons == [(0, 20)]
 
 
 @pytest.mark.parametrize("minutes", [0, -1])
