@@ -187,7 +187,7 @@ def test_interrupted_search_writes_nothing(capsys, checkpoint, monkeypatch):
 def test_the_shipped_model_is_not_written_to(capsys, checkpoint, models_folder):
     checkpoint.rename(models_folder / "moving_digits")
     for words in ([], ["--ckpt", "moving_digits"]):
-        assert "got the shipped model moving_digits, beside which nothing is written" in refused(capsys, main, *words)
+        assert "got the shipped model moving_digits, which must stay as it is" in refused(capsys, main, *words)
     assert len(list((models_folder / "moving_digits").iterdir())) == 2
 
 
