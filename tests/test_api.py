@@ -32,6 +32,11 @@ ROOMS = {  # names that recipes, the README or docs took from a room, and that s
     "flexivid.metrics": "fvd.FrechetVideoDistance",
     "flexivid.training": "module.FlexiDiffusion distillation.module.FlexiDistillation callbacks.FVDVsBudget",
 }
+OLDER_PLACES = {  # of names that pages or recipes wrote with their module, before files moved to rooms
+    "flexivid.training.arrays.CallArrays": "flexivid.training.distillation.recorded_data",
+    "flexivid.training.callbacks.adapter.AdapterEMA": "flexivid.training.distillation.ema",
+    "flexivid.data.latent_cache.write_latents": "flexivid.data.clips.latent_cache",
+}
 INTRODUCTION = """# Public names
 
 `import flexivid` is enough: every name is loaded on first use, and torch with the first that needs it.
@@ -89,6 +94,17 @@ def test_names_stay_in_the_rooms_they_were_public_in() -> None:
         for path in names.split():
             module, _, name = f"{room}.{path}".rpartition(".")
             assert getattr(import_module(module), name) is getattr(flexivid, name)
+
+
+@pytest.mark.parametrize("path", OLDER_PLACES)
+def test_older_places_lead_to_the_same(path: str) -> None:
+    module, _, name = path.rpartition(".")
+    assert getattr(import_module(module), name) is getattr(import_module(OLDER_PLACES[path]), name)
+
+
+def test_rooms_give_their_public_names() -> None:
+    for room, names in {"data": "VideoDataModule VideoError open_video", "metrics": "FrechetVideoDistance I3D"}.items():
+        assert set(names.split()) <= set(import_module(f"flexivid.{room}").__all__)
 
 
 def test_names_without_tensors_load_no_torch() -> None:

@@ -84,8 +84,9 @@ def unflexify(model: Model) -> Model:
     Example:
         >>> from diffusers import WanTransformer3DModel
         >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> wan = unflexify(flexify(wan, ["1x4x4"], rank=4))
-        >>> sum(parameter.requires_grad for parameter in wan.parameters())
+        >>> sum(p.requires_grad for p in flexify(wan, ["1x4x4"], rank=4).parameters())
+        0
+        >>> sum(p.requires_grad for p in unflexify(wan).parameters())
         42
     """
     if "flexi" not in {*vars(model), *dict(model.named_children())}:

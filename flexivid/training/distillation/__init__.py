@@ -1,3 +1,3 @@
 """Distillation: the weak modes of a pre-trained transformer learn to predict what its native mode predicts."""
 
-DOORS = ("module",)
+DOORS = ("ema", "module", "recorded_data")
