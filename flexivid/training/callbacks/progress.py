@@ -42,18 +42,19 @@ class FlexiProgressBar(RichProgressBar):
         return {"mode": f"{mode!s:<6}", **short}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the epoch; without a last one Lightning counts to -2."""
+        """Name the epoch, and set the length."""
         super().on_train_epoch_start(trainer, pl_module)
-        if self.progress is not None and self.train_progress_bar_id is not None and trainer.max_epochs == -1:
-            style = f"[{self.theme.description}]" if self.theme.description else ""
-            self.progress.update(self.train_progress_bar_id, description=f"{style}Epoch {trainer.current_epoch}")
-            self._set_total(trainer, 0)
+        self._name_epoch(trainer)
+        self._set_total(trainer, 0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The length may have changed."""
+        """Set the length, which may have changed."""
+        is_without_bar = self.train_progress_bar_id is None  # a run that resumes within an epoch
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if is_without_bar:
+            self._name_epoch(trainer)
         self._set_total(trainer, batch_idx + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,6 +62,12 @@ class FlexiProgressBar(RichProgressBar):
         if self.progress is not None and self.train_progress_bar_id is not None:
             self.progress.update(self.train_progress_bar_id, total=self.train_progress_bar.completed)
         super().on_train_end(trainer, pl_module)
+
+    def _name_epoch(self, trainer: Trainer) -> None:
+        """Name the epoch alone where there is no last one; Lightning would write "Epoch 0/-2"."""
+        if self.progress is not None and self.train_progress_bar_id is not None and trainer.max_epochs == -1:
+            style = f"[{self.theme.description}]" if self.theme.description else ""
+            self.progress.update(self.train_progress_bar_id, description=f"{style}Epoch {trainer.current_epoch}")
 
     def _set_total(self, trainer: Trainer, num_done: int) -> None:
         """Set the length to the batches of the epoch, or to those that the rest of the run takes if they are fewer."""

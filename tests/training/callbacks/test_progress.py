@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
@@ -66,3 +67,20 @@ def test_batches_that_make_a_step_together_count(tmp_path, make_data, make_modul
     assert trainer.global_step == 4
     assert {total for _, total in bar.seen} == {12}
     assert bar.seen[-1] == (12, 12)
+
+
+class Dies(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 3:
+            raise RuntimeError("the power is off")
+
+
+def test_a_resumed_run_names_its_epoch_and_ends_full(tmp_path, make_data, make_module, make_trainer):
+    with pytest.raises(RuntimeError, match="the power is off"):
+        make_trainer(tmp_path, 5, Dies()).fit(make_module(), make_data())
+    bar = Watched()
+    saves = {"enable_checkpointing": False, "logger": False, "enable_progress_bar": True}
+    trainer = make_trainer(tmp_path, 5, callbacks=[bar], **saves)
+    trainer.fit(make_module(), make_data(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert bar.words.endswith("Epoch 0")
+    assert bar.seen[-1] == (5, 5)
