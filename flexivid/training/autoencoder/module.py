@@ -129,7 +129,7 @@ class AutoencoderTraining(GuardedModule):
         self.statistics.add(mean.detach())
         copy = self.network.decode(latent, chunk=4 * video.shape[2]).float()
         error = self._error(copy, video)
-        self.nothing = self._error(torch.zeros_like(video), video) + self.terms.perceptual
+        self.zero_loss = self._error(torch.zeros_like(video), video) + self.terms.perceptual
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss = error + self.terms.kl * divergence
         if self.perceptual is not None:

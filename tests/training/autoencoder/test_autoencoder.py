@@ -126,3 +126,11 @@ def test_perceptual_distance_grows_with_blur_and_has_a_gradient():
 def test_the_perceptual_network_is_not_a_part_of_the_module():
     module = AutoencoderTraining(AutoencoderConfig(width=8, depth=1))
     assert not [name for name, _ in module.named_parameters() if not name.startswith("network.")]
+
+
+def test_the_guard_knows_the_loss_of_predicting_zero():
+    module = AutoencoderTraining(AutoencoderConfig(width=8), clip_size=(5, 16, 16))
+    module.log = lambda *_, **__: None
+    module.training_step({"video": torch.full((1, 3, 5, 16, 16), 255, dtype=torch.uint8)}, 0)
+    # errors of 1 everywhere, by the Huber loss over its delta, and the whole weight of the perceptual term
+    assert module.zero_loss.item() == pytest.approx(1 - 0.1 / 2 + 0.05)
