@@ -33,7 +33,7 @@ from flexivid.training.distribution_matching import discrepancy
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mode_at
 from flexivid.training.objective import Objective
-from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
+from flexivid.training.optimizer import OptimizerSettings, build_optimizer, with_rate
 
 SPECTRUM_CLIPS = 256  # first clips of a run, whose spectrum is measured: half a second of one core, powers to 10 %
 
@@ -240,10 +240,7 @@ class FlexiDiffusion(GuardedModule):
     def configure_optimizers(self) -> Any:
         """Make the optimizer, with a learning rate that follows the progress of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)
-        rate = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(step, self.progress_at(step), self.optimizer_settings)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return with_rate(optimizer, self.optimizer_settings, self.progress_at)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before clipping."""

@@ -109,6 +109,18 @@ def rate_factor(step: int, progress: float, settings: OptimizerSettings) -> floa
     return min(1.0, (step + 1) / max(1, settings.warmup_steps)) * cosine
 
 
+def with_rate(optimizer: Optimizer, settings: OptimizerSettings, progress_at: Callable[[int], float]) -> dict[str, Any]:
+    """Return what ``configure_optimizers`` returns: the optimizer, and its learning rate step by step.
+
+    Args:
+        optimizer: The optimizer.
+        settings: Warm-up and end of the rate, see :func:`rate_factor`.
+        progress_at: Fraction of the run that is done before a step.
+    """
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, progress_at(step), settings))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+
 def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
     return name.startswith("blocks.") and parameter.ndim == 2 and "modulation" not in name
 

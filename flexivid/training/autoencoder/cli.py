@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 
 from flexivid.data.module import VideoDataModule
 from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
 from flexivid.training.autoencoder.module import AutoencoderTraining, latent_size
-from flexivid.training.cli import TRAINER_DEFAULTS, FlexiCLI, Parser, SaveFreshConfig
+from flexivid.training.cli import FlexiCLI
 
 
 def clip_size(data: VideoDataModule) -> tuple[int, int, int]:
@@ -24,19 +24,7 @@ def clip_size(data: VideoDataModule) -> tuple[int, int, int]:
 class AutoencoderCLI(FlexiCLI):
     """Like ``FlexiCLI``, for ``AutoencoderTraining``."""
 
-    def __init__(self, *, dry_run: bool = False) -> None:
-        self.dry_run = dry_run
-        LightningCLI.__init__(
-            self,
-            AutoencoderTraining,
-            VideoDataModule,
-            seed_everything_default=0,
-            save_config_callback=SaveFreshConfig,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults=TRAINER_DEFAULTS,
-            parser_class=Parser,
-            parser_kwargs={"prog": "python -m flexivid.train"},
-        )
+    module_class = AutoencoderTraining
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Fill ``model.clip_size`` from the data."""

@@ -15,7 +15,7 @@ from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoenc
 from flexivid.media.pixels import to_unit
 from flexivid.training.autoencoder.perceptual import PerceptualDistance
 from flexivid.training.guarded import GuardedModule
-from flexivid.training.optimizer import OptimizerSettings, build_optimizer, rate_factor
+from flexivid.training.optimizer import OptimizerSettings, build_optimizer, with_rate
 
 SHAPE = AutoencoderConfig()
 AVERAGE = 0.99  # share that the running mean and deviation of latents keep in a step
@@ -166,10 +166,7 @@ class AutoencoderTraining(GuardedModule):
         total = max(
             1, self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
         )
-        rate = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(step, step / total, self.optimizer_settings)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return with_rate(optimizer, self.optimizer_settings, lambda step: step / total)
 
 
 def latent_size(config: AutoencoderConfig, clip: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ from flexivid.training.distillation.teacher_walk import TeacherWalk
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, Phase, generator_of, mode_at
 from flexivid.training.objective import DistillationTimes, Walk
-from flexivid.training.optimizer import OptimizerSettings, rate_factor
+from flexivid.training.optimizer import OptimizerSettings, with_rate
 from flexivid.training.resume import prepare_weights, require_same_adapter, steps_of
 
 
@@ -250,10 +250,7 @@ class FlexiDistillation(GuardedModule):
         settings, new = self.optimizer_settings, adapter_parameters(self.network)
         # not fused: Lightning clips no gradients of a fused optimizer under mixed precision
         optimizer = torch.optim.AdamW(new, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
-        rate = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(step, min(1.0, step / self.total_steps), settings)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return with_rate(optimizer, settings, lambda step: step / self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the native weights out of the checkpoint."""
