@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from flexivid.latents.kinds import KINDS, Kind, Scale, encode
 from flexivid.latents.settings import CodecSettings
 from flexivid.latents.tiles import in_tiles
+from flexivid.runtime.device import DTYPES
 
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Function = Callable[[Tensor], Tensor]
 
 
@@ -49,7 +49,7 @@ class AutoencoderCodec:
         self._group = self._kind.group(network) if self._kind.group else self.temporal
         self.scale = self._kind.scale(network)  # before the weights are rounded
         self._network = network.eval().requires_grad_(False)
-        nn.Module.to(network, TORCH_DTYPES[settings.dtype])  # diffusers' own warns of layers that it keeps in float32
+        nn.Module.to(network, DTYPES[settings.dtype])  # diffusers' own warns of layers that it keeps in float32
         self._check_tile()
 
     @property
@@ -187,7 +187,7 @@ class AutoencoderCodec:
 
     def _call(self, function: Function, x: Tensor) -> Tensor:
         """Show a piece (1, c, t, h, w) to the network: as it is, or its frames as images."""
-        x = x.to(TORCH_DTYPES[self.settings.dtype])
+        x = x.to(DTYPES[self.settings.dtype])
         if self.causal:
             return function(x).float()
         images = function(x[0].transpose(0, 1))  # t c h w

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from flexivid.latents.kinds import KINDS, Scale
 from flexivid.latents.taef2 import TAEF2, own_names
 from flexivid.runtime.finite import require_finite_weights
-from flexivid.runtime.paths import resolve
+from flexivid.runtime.paths import HUB_ID, resolve
+from flexivid.runtime.weights import add_weights
 
-HUB_ID = r"[\w.-]+/[\w.-]+"
 CONFIG = "config.json"
 INNER = ("", "vae")  # folders of a repository that an autoencoder is looked for in, in this order
 TAEF2_FILES = (("taef2.safetensors",), ("encoder.safetensors", "decoder.safetensors"))
@@ -70,9 +70,7 @@ def fingerprint_of(network: nn.Module, scale: Scale) -> str:
     """
     numbers = [value.tolist() if isinstance(value, Tensor) else value for value in scale]
     digest = hashlib.blake2b(json.dumps([type(network).__name__, numbers]).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().reshape(-1).view(torch.uint8).numpy())
+    add_weights(digest, network.state_dict())
     return digest.hexdigest()[:12]
 
 

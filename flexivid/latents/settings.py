@@ -8,8 +8,6 @@ from typing import Any
 
 from flexivid.runtime.errors import nearest
 
-DTYPES = ("fp32", "bf16", "fp16")
-
 
 @dataclass(frozen=True)
 class CodecSettings:
@@ -39,6 +37,8 @@ class CodecSettings:
     frames: int = 16
 
     def __post_init__(self) -> None:
+        from flexivid.runtime.device import DTYPES
+
         if self.dtype not in DTYPES:
             raise ValueError(f"got codec dtype {self.dtype!r}; expected one of {', '.join(DTYPES)}; choose one")
         if self.frames < 1 or (self.tile is not None and self.tile < 1):

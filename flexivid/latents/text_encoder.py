@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexivid.runtime.paths import resolve
+from flexivid.runtime.paths import HUB_ID, resolve
+from flexivid.runtime.weights import add_weights
 
-HUB_ID = r"[\w.-]+/[\w.-]+"
 LONGEST = 256  # tokens, where neither the settings nor the encoder have a limit
 PIPELINE = ("text_encoder", "tokenizer")  # folders of a pipeline of diffusers
 
@@ -111,11 +111,9 @@ class TextEncoder:
 
         The length of a batch does not change features, so it does not count; the limit cuts captions, so it does.
         """
-        state = hashlib.sha256(f"{self.max_length} {self.settings.dtype} {len(self._tokenizer)}".encode())
-        for name, value in sorted(self._model.state_dict().items()):
-            state.update(f"{name} {tuple(value.shape)}".encode())
-            state.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-        return state.hexdigest()[:16]
+        digest = hashlib.sha256(f"{self.max_length} {self.settings.dtype} {len(self._tokenizer)}".encode())
+        add_weights(digest, self._model.state_dict())
+        return digest.hexdigest()[:16]
 
     def _warn_of_long(self, captions: Sequence[str]) -> None:
         lengths = [len(ids) for ids in self._tokenizer(list(captions), verbose=False).input_ids]

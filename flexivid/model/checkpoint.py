@@ -19,6 +19,7 @@ from flexivid.model.recipe import Recipe
 from flexivid.model.shipped import WEIGHTS
 from flexivid.model.snapshot import Snapshot, is_plain
 from flexivid.runtime.paths import is_hidden, resolve_path
+from flexivid.runtime.weights import add_weights
 
 _fingerprints: WeakKeyDictionary[FlexiDiT, tuple[Snapshot, str]] = WeakKeyDictionary()
 
@@ -91,9 +92,7 @@ def fingerprint(model: FlexiDiT) -> str:
 
 def _hash(model: FlexiDiT) -> str:
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    add_weights(digest, model.state_dict())
     return digest.hexdigest()[:12]
 
 

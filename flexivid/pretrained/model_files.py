@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from flexivid.model.formats import CONFIG
+from flexivid.runtime.paths import HUB_ID
 
-HUB_ID = r"[\w.-]+/[\w.-]+"
 TRANSFORMER = "transformer"  # its folder in a pipeline
 WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.(safetensors|bin)")
 SINGLE_FILES = (".safetensors", ".sft", ".gguf", ".bin", ".ckpt")

@@ -11,4 +11,5 @@ DOORS = (
     "printable",
     "program",
     "start",
+    "weights",
 )

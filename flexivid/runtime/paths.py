@@ -17,6 +17,7 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
+HUB_ID = r"[\w.-]+/[\w.-]+"  # of a model on the Hugging Face hub
 _URL = re.compile(r"(?:shard:)?(?:[a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LOCAL_URL = re.compile(r"(?:file|local)://(?:localhost(?=/))?|file:(?=/)", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:([A-Z_][A-Z0-9_]*)|\{([A-Za-z_]\w*)\})")
