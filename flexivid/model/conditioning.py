@@ -157,7 +157,7 @@ class Frames(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """What samples should show: their classes.
+    """What samples should show: classes, captions, given frames.
 
     Args:
         label: Classes, int64 (b,); the value ``num_classes`` is the null class. ``None`` = null class for all.

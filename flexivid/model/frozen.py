@@ -176,42 +176,36 @@ def _joined(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     return torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases) if biases else None
 
 
-class _FrozenEmbed(nn.Module):
-    """``FlexiPatchEmbed`` with the kernels of its modes resized and cast once, when they are first used."""
+class _FrozenPatchLayer(nn.Module):
+    """The linear layers of an embedding or a de-embedding, each resized and cast once, when its mode is first used."""
 
-    def __init__(self, embed: FlexiPatchEmbed, dtype: torch.dtype | None) -> None:
+    def __init__(self, source: FlexiPatchEmbed | FlexiPatchOutput, dtype: torch.dtype | None) -> None:
         super().__init__()
-        self.in_channels = embed.in_channels
-        self._source, self._dtype = (embed,), dtype  # a tuple: no part of this module's tree
+        self._source = (source,)  # a tuple: no part of this module's tree
+        self._dtype = dtype
         self._layers: dict[PatchMode, tuple[Tensor, Tensor]] = {}
+
+    def layer(self, mode: PatchMode) -> tuple[Tensor, Tensor]:
+        """Weight and bias, as of the source."""
+        if mode not in self._layers:
+            (source,) = self._source
+            with torch.inference_mode(False):
+                weight, bias = (value.detach() for value in source.layer(mode))
+                self._layers[mode] = weight.to(self._dtype or weight.dtype), bias.to(self._dtype or bias.dtype)
+        return self._layers[mode]
+
+
+class _FrozenEmbed(_FrozenPatchLayer):
+    """In the place of ``FlexiPatchEmbed``."""
 
     def forward(self, latent: Tensor, mode: PatchMode) -> Tensor:
         """(b, c, t, h, w) -> tokens (b, n, d)."""
-        if mode not in self._layers:
-            (embed,) = self._source
-            with torch.inference_mode(False):
-                self._layers[mode] = _cast(embed.kernel(mode).flatten(1), embed.bias, self._dtype)
-        return F.linear(patchify(latent, mode), *self._layers[mode])
+        return F.linear(patchify(latent, mode), *self.layer(mode))
 
 
-class _FrozenOutput(nn.Module):
-    """``FlexiPatchOutput`` with the kernels of its modes resized and cast once, when they are first used."""
-
-    def __init__(self, out: FlexiPatchOutput, dtype: torch.dtype | None) -> None:
-        super().__init__()
-        self._source, self._dtype = (out,), dtype
-        self._layers: dict[PatchMode, tuple[Tensor, Tensor]] = {}
+class _FrozenOutput(_FrozenPatchLayer):
+    """In the place of ``FlexiPatchOutput``."""
 
     def forward(self, tokens: Tensor, mode: PatchMode, size: Size3) -> Tensor:
         """Tokens (b, n, d) -> (b, c, t, h, w)."""
-        if mode not in self._layers:
-            (out,) = self._source
-            with torch.inference_mode(False):
-                weight, bias = out.kernel(mode)
-                self._layers[mode] = _cast(weight.flatten(1).T, bias.flatten(), self._dtype)
-        return unpatchify(F.linear(tokens, *self._layers[mode]), mode, size)
-
-
-def _cast(weight: Tensor, bias: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    values = weight.detach(), bias.detach()
-    return values if dtype is None else (values[0].to(dtype), values[1].to(dtype))
+        return unpatchify(F.linear(tokens, *self.layer(mode)), mode, size)

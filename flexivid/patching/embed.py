@@ -125,9 +125,13 @@ class FlexiPatchEmbed(_FlexiKernel):
         """Embedding weights of a mode, (d, c, pt, ph, pw)."""
         return pi_resize(self.weight, *self.duals(mode))
 
+    def layer(self, mode: PatchMode) -> tuple[Tensor, Tensor]:
+        """Weight (d, c pt ph pw) and bias (d,) of the linear layer that embeds the patches of a mode."""
+        return self.kernel(mode).flatten(1), self.bias
+
     def forward(self, latent: Tensor, mode: PatchMode) -> Tensor:
         """(b, c, t, h, w) -> tokens (b, n, d)."""
-        return F.linear(patchify(latent, mode), self.kernel(mode).flatten(1), self.bias)
+        return F.linear(patchify(latent, mode), *self.layer(mode))
 
 
 class FlexiPatchOutput(_FlexiKernel):
@@ -150,7 +154,11 @@ class FlexiPatchOutput(_FlexiKernel):
         duals = self.duals(mode)
         return pi_resize(self.weight, *duals), pi_resize(self.bias, *duals)
 
+    def layer(self, mode: PatchMode) -> tuple[Tensor, Tensor]:
+        """Weight (c pt ph pw, d) and bias (c pt ph pw,) of the linear layer that makes the patches of a mode."""
+        weight, bias = self.kernel(mode)
+        return weight.flatten(1).T, bias.flatten()
+
     def forward(self, tokens: Tensor, mode: PatchMode, size: Size3) -> Tensor:
         """Tokens (b, n, d) -> (b, c, t, h, w)."""
-        weight, bias = self.kernel(mode)
-        return unpatchify(F.linear(tokens, weight.flatten(1).T, bias.flatten()), mode, size)
+        return unpatchify(F.linear(tokens, *self.layer(mode)), mode, size)
