@@ -99,21 +99,7 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     generated, real = (
         ClipFeatures(extractor, side, root, batch_size=request.batch_size) for side in (clips, reference)
     )
-    protocol = Protocol(
-        metric=extractor.metric_name,
-        extractor_fingerprint=extractor.fingerprint,
-        preprocessing=extractor.preprocessing,
-        num_frames=request.num_frames,
-        height=height,
-        width=width,
-        stride=settings.stride,
-        fps=reference.fps,
-        num_videos=len(clips),
-        num_reference=len(reference),
-        reference=reference.fingerprint,
-        reference_split=reference.split,
-        seed=request.seed,
-    )
+    protocol = real.protocol((request.num_frames, height, width), len(clips), seed=request.seed)
     return Pair(generated, real, protocol)
 
 

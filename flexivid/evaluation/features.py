@@ -23,6 +23,7 @@ from torch import Tensor
 from flexivid.evaluation.clips import ClipSet, read_blocks
 from flexivid.media.pixels import to_unit
 from flexivid.metrics.extractors.extractor import Extractor
+from flexivid.metrics.protocol import Protocol
 from flexivid.runtime.distributed import gathered
 from flexivid.runtime.files import atomic_write
 
@@ -171,6 +172,33 @@ class ClipFeatures:
     def blocks(self, rank: int = 0, world_size: int = 1) -> list[list[int]]:
         """A rank's share of the clips."""
         return blocks_of(len(self.clips), self.batch_size, rank, world_size)
+
+    def protocol(self, size: tuple[int, int, int], num_videos: int, *, seed: int, sampling: str = "{}") -> Protocol:
+        """How distances of generated videos to these clips are measured.
+
+        Args:
+            size: Frames, height, width of the generated videos.
+            num_videos: How many of them there are.
+            seed: Of their noise and of the bootstrap.
+            sampling: Settings of the sampler, JSON.
+        """
+        num_frames, height, width = size
+        return Protocol(
+            metric=self.extractor.metric_name,
+            extractor_fingerprint=self.extractor.fingerprint,
+            preprocessing=self.extractor.preprocessing,
+            num_frames=num_frames,
+            height=height,
+            width=width,
+            stride=self.clips.dataset.settings.stride,
+            fps=self.clips.fps,
+            num_videos=num_videos,
+            num_reference=len(self.clips),
+            reference=self.clips.fingerprint,
+            reference_split=self.clips.split,
+            seed=seed,
+            sampling=sampling,
+        )
 
     @property
     def num_done(self) -> int:

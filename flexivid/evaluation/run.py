@@ -115,23 +115,8 @@ def job_of(task: Task, real: ClipFeatures, root: Path | None = None) -> Job:
         real: What it is compared with.
         root: Folder for the features of samples; ``None`` = memory.
     """
-    clips, settings = real.clips, task.settings
-    protocol = Protocol(
-        metric=task.extractor.metric_name,
-        extractor_fingerprint=task.extractor.fingerprint,
-        preprocessing=task.extractor.preprocessing,
-        num_frames=settings.size[0],
-        height=settings.size[1],
-        width=settings.size[2],
-        stride=clips.dataset.settings.stride,
-        fps=clips.fps,
-        num_videos=len(task.labels),
-        num_reference=len(clips),
-        reference=clips.fingerprint,
-        reference_split=clips.split,
-        seed=task.seed,
-        sampling=json.dumps(settings._asdict()),
-    )
+    settings = json.dumps(task.settings._asdict())
+    protocol = real.protocol(task.settings.size, len(task.labels), seed=task.seed, sampling=settings)
     return Job(task, protocol, SampleStore(root, task), real)
 
 
