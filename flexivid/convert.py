@@ -118,6 +118,7 @@ def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype
     pipe = complete_pipeline(options.model, dtype=dtype, files=files_of(options), transformer=model)
     pipe.to(next(model.parameters()).device)
     record = record_texts if signature_of(model).is_flow else record_calls
+    pipe.set_progress_bar_config(disable=record is record_texts)  # its runs end before the first step
     print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output_dir) / 'prompts', prompts)}")
 
 

@@ -18,7 +18,7 @@ from flexivid.media.write import write_grid, write_video
 from flexivid.pipelines.budget import apply_budget, apply_schedule
 from flexivid.pipelines.plan import STAGED, PretrainedPlan, plan_steps
 from flexivid.pipelines.record import NetworkReachedError
-from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.adapter import load_adapter, read_settings
 from flexivid.pretrained.flexify import flexi_of
 from flexivid.pretrained.merged import merge_lora
 from flexivid.pretrained.model_files import ANY_FILES, TRANSFORMER, ModelFiles, files_of, plain_loading
@@ -67,6 +67,7 @@ def load_pipeline(
         ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
         NotFiniteError: If a weight of the adapter holds NaN or infinity.
     """
+    read_settings(adapter)  # refuses a wrong folder before much is loaded
     pipe = complete_pipeline(model, dtype=dtype, files=files)
     load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(pipe.transformer))
     require_finite_weights(flexi_of(pipe.transformer).state_dict(), adapter)
@@ -174,7 +175,9 @@ def run_pipeline(options: Any) -> dict[str, Any]:
         print(f"LoRA merged into copies: {merge_lora(pipe.transformer) / 2**20:.1f} MiB more")
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
+    pipe.set_progress_bar_config(disable=True)  # it would stay at 0 %
     full = full_plan(pipe, prompts[0], **settings)
+    pipe.set_progress_bar_config()
     planner = options.planner or default_planner(pipe, settings, full)
     choice = {"guide_mode": options.guide_mode, "planner": planner}
     plans = [plan_steps(budget, full.costs, len(full.modes), **choice) for budget in budgets]
@@ -203,9 +206,11 @@ def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
     Example:
         >>> plan = PretrainedPlan(("1x4x4", "native"), {"native": 3_000_000, "1x4x4": 1_000_000})
         >>> plan_line(0.7, plan, 2)
-        'budget 0.7: 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance (66.7%), 2 videos'
+        'budget 0.7: 2 steps, 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance, 66.7% of full compute; \
+2 videos'
     """
-    return f"budget {budget:g}: {plan}; {_cost(plan)} ({plan.budget:.1%}), {videos} videos"
+    steps = f"{len(plan.modes)} step{'s' * (len(plan.modes) > 1)}, {plan}"
+    return f"budget {budget:g}: {steps}; {_cost(plan)}, {plan.budget:.1%} of full compute; {_count(videos)}"
 
 
 def result_line(outcome: PipelineOutcome) -> str:
@@ -216,8 +221,12 @@ def result_line(outcome: PipelineOutcome) -> str:
         >>> result_line(PipelineOutcome(1.0, plan, [], 2.0))
         'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
     """
-    cost, count = _cost(outcome.plan), len(outcome.files)
-    return f"budget {outcome.budget:g}: {cost}, {outcome.seconds:.2f} s for {count} videos"
+    seconds = f"{outcome.seconds:.2f} s for {_count(len(outcome.files))}"
+    return f"budget {outcome.budget:g}: {_cost(outcome.plan)}, {seconds}"
+
+
+def _count(videos: int) -> str:
+    return f"{videos} video{'s' * (videos != 1)}"
 
 
 def _cost(plan: PretrainedPlan) -> str:

@@ -152,8 +152,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
         >>> flexi_of(load_adapter(unflexify(wan), folder)).rank
         4
     """
-    folder = resolve_path(folder)
-    settings = _settings(folder)
+    settings, folder = read_settings(folder), resolve_path(folder)
     refuse_wrapped(model)
     if settings["family"] != type(model).__name__:
         raise ValueError(
@@ -178,7 +177,13 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     return model
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """Read what an adapter belongs to: ``family``, ``modes``, ``rank``, ``skip`` and ``native_sha256``.
+
+    Raises:
+        ValueError: If the folder holds no adapter, or its settings cannot be read.
+    """
+    folder = resolve_path(folder)
     path = folder / SETTINGS
     if not path.is_file():
         raise ValueError(f"got {folder}; expected an adapter folder with {SETTINGS}; pass what save_adapter wrote")

@@ -106,25 +106,13 @@ def unflexify(model: Model) -> Model:
 def register(model: Model) -> Model:
     """Register what ``flexify`` added as ``flexi`` in the model, so that Lightning, DDP and FSDP find it.
 
-    ``conceal`` undoes it.
-
     Example:
         >>> from diffusers import WanTransformer3DModel
         >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
         >>> len(list(flexify(wan, ["1x4x4"], rank=4).parameters())), len(list(register(wan).parameters()))
         (42, 58)
-        >>> len(list(conceal(wan).parameters()))
-        42
     """
     model.flexi = flexi_of(model)
-    return model
-
-
-def conceal(model: Model) -> Model:
-    """Remove what ``flexify`` added from the model's registered modules; it stays in use."""
-    flexi = flexi_of(model)
-    del model.flexi
-    vars(model)["flexi"] = flexi
     return model
 
 

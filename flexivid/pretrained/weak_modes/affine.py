@@ -54,11 +54,6 @@ class Affine(nn.Module):
         """Inputs of a linear; channels of a convolution."""
         return self.weight.shape[1]
 
-    @property
-    def out_features(self) -> int:
-        """Outputs."""
-        return self.weight.shape[0]
-
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs), or (b, channels, cells...): the output has the dtype of the input, or of autocast."""
         if self.weight.dtype.itemsize < LEAST_BYTES:

@@ -78,11 +78,6 @@ class LoraLinear(nn.Module):
         self.lora_A = Affine.drawn((rank, int(base.in_features)), like=empty, bias=False)  # type: ignore[arg-type]
         self.lora_B = Affine(empty.new_zeros(int(base.out_features), rank))  # type: ignore[arg-type]
 
-    @property
-    def base_layer(self) -> nn.Module:
-        """The linear that it adapts, with other adapters if it has some."""
-        return self.base[0]
-
     def adapt(self, base: nn.Module) -> nn.Module:
         """Adapt ``base`` from now on; return it."""
         self.base[0] = base
