@@ -43,7 +43,7 @@ def load_transformer(
     with plain_loading(f"model {model}", "a diffusers model"):
         kind = _class_of(Path(source))
         if empty:
-            return nn.Module.to(_empty(kind, source, where, files), dtype)  # their own warns of what stays float32
+            return nn.Module.to(_empty(kind, source, where, files), dtype)  # diffusers' own warns of parts in float32
         return kind.from_pretrained(source, dtype=dtype, **where, **files.settings).eval()
 
 

@@ -59,7 +59,7 @@ def _modes(model: nn.Module) -> list[WeakMode]:
 
 @torch.no_grad()
 def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affine:
-    """A linear with base + B A, in the precision of the base, or what the model computes in where that is more."""
+    """A linear with weights base + B A, in the higher of the precisions of the base and of the model."""
     weight = getattr(base, "weight", None)
     if not is_plain(base):
         raise ValueError(

@@ -32,7 +32,7 @@ class ModelFiles:
         revision: Branch, tag or commit on the hub.
         subfolder: Folder of the transformer, where it is not ``transformer``: ``transformer_2`` of Wan 2.2.
         local_files_only: Read what is on this machine only.
-        use_safetensors: Read safetensors only, no other format, whatever there is.
+        use_safetensors: Read safetensors only, even if there are other formats.
 
     Example:
         >>> ModelFiles(variant="fp16", local_files_only=True).settings

@@ -39,10 +39,10 @@ class CentredPatchEmbed(PositionModule):
 
 
 def gather_channels(images: Tensor, fold: Fold) -> Tensor:
-    """Read what DiT puts together in the shape that it should have had: (k growth, c, h, w) -> (k, c growth, h, w).
+    """Undo DiT's last reshape, which turns folded channels into images: (k growth, c, h, w) -> (k, c growth, h, w).
 
-    The class ends with a reshape to (-1, gh, gw, ph, pw, c): folded channels become more images, with their values
-    spread over them. The values in memory are right.
+    The class ends with a reshape to (-1, gh, gw, ph, pw, c) for its own number of channels. The order of values in
+    memory is right.
     """
     growth, sides = fold.growth.volume, {"ph": fold.native.h, "pw": fold.native.w}
     values = rearrange(images, "k c (gh ph) (gw pw) -> k gh gw ph pw c", **sides)

@@ -1,7 +1,7 @@
-"""Our own ``FlexiDiT``: modes that it was not trained with, added by adapters, its own ones untouched.
+"""Our own ``FlexiDiT``: adapters add modes that it was not trained with.
 
-Weak modes of a FlexiDiT are trained with it, all in one set of weights. What is added here is beside them: the native
-mode is what new patch layers start from, and every mode that the model has stays bit for bit what it was.
+A FlexiDiT has weak modes in its own weights, trained with it. Those of ``flexify`` come on top: their patch layers
+start from the native mode, and every mode that the model had gives the same bits as before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flexivid.budget.cost import TIME_FEATURES
-from flexivid.model.conditioning import Condition
+from flexivid.model.conditioning import Condition, check_labels
 from flexivid.patching.embed import patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.pretrained.families.family import Config, Family, Signature, Work, config_of
@@ -107,7 +107,11 @@ def _fold_inputs(call: dict[str, Any], fold: Fold, size: Size3) -> None:
 
 def _class_inputs(config: Config, labels: Tensor) -> dict[str, Any]:
     null = config["num_classes"]
-    return {"condition": Condition(torch.where(labels < 0, null, labels)) if null else None}
+    if not null:
+        return {"condition": None}
+    labels = torch.where(labels < 0, null, labels)
+    check_labels(labels, null)
+    return {"condition": Condition(labels)}
 
 
 def _work(config: Config, grid: Size3, text: int) -> list[Work]:

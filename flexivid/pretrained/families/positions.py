@@ -1,6 +1,6 @@
-"""Positions of patch centres: what stands in for a model's own positions, and rotary tables by diffusers' frequencies.
+"""Positions of patch centres: the base of modules that give them to a model, and rotary tables.
 
-Knows grids and angles, no family.
+Frequencies are those of diffusers. Knows grids and angles, no family.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 
 class FramePositions(nn.Module):
-    """A table added to frames, (1, t, d): zero, or what a checkpoint says."""
+    """A learned table added to frames, (1, t, d); zero at first."""
 
     def __init__(self, frames: int, width: int) -> None:
         super().__init__()

@@ -23,8 +23,8 @@ def derived(base: type, methods: Methods) -> type:
         reduced = super(kind, self).__reduce_ex__(protocol)
         return (_blank, (base, methods), *reduced[2:]) if type(self) is kind else reduced
 
-    def same(cls: type, other: object) -> bool:
-        return cls is other or (cls is kind and other is base)
+    def same(cls: type, value: object) -> bool:
+        return cls is value or (cls is kind and value is base)
 
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     metaclass: Any = type("Alike", (type(base),), {"__eq__": same, "__hash__": type.__hash__})

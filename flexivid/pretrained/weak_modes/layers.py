@@ -80,7 +80,7 @@ def hidden_width(inputs: int, outputs: int) -> int:
 
 
 class Skip(nn.Module):
-    """The way around the transformer: patches (b, ...) -> what is added to the output patches, (b, n, outputs).
+    """The network around the transformer: patches (b, ...) -> a term of the output patches, (b, n, outputs).
 
     Args:
         first: Linear or convolution from patches to hidden features, initialised.

@@ -215,7 +215,7 @@ def block_paths(paths: Iterable[str]) -> list[str]:
 
 
 def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
-    """Refuse a weak mode that would compute something else than it says; let LoRA adapt the modules registered now.
+    """Refuse a weak mode that would compute wrong outputs; let LoRA adapt the modules registered now.
 
     Raises:
         ValueError: If diffusers runs the model over several devices or with fused projections, modules that LoRA
