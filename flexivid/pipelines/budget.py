@@ -95,7 +95,7 @@ class AppliedBudget:
 
 
 def _budget_of(pipe: Any) -> AppliedBudget | None:
-    """The budget in force; ``None`` for a pipeline without, also for one whose class looks attributes up elsewhere."""
+    """The budget in force, or ``None``. ``getattr`` would make diffusers look it up in the pipeline's configuration."""
     return vars(pipe).get("flexivid_budget")
 
 

@@ -165,7 +165,7 @@ def test_labels_of_a_flexidit_are_classes_or_none() -> None:
     is_dropped = shown[labels >= 0] == 10
     assert torch.equal(shown[labels >= 0][~is_dropped], labels[labels >= 0][~is_dropped])
     assert 0.02 < is_dropped.float().mean() < 0.2
-    with pytest.raises(ValueError, match="got labels from . to 30; expected 0 to 9"):
+    with pytest.raises(ValueError, match=r"got labels from . to 30; expected 0 to 9"):
         distillation.call_of({"latent": latent[:31], "label": torch.arange(31)}, (0, 0))
     with pytest.raises(ValueError, match="got a batch without videos or latents for a FlexiDiT; expected some"):
         distillation.call_of({"label": labels}, (0, 0))
