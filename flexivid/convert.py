@@ -111,13 +111,14 @@ def _check(options: Namespace) -> None:
 def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype: Any) -> None:
     """Write text embeddings for models of flows, whose paths distillation walks itself; for others recorded calls."""
     from flexivid.pipelines.record import record_calls, record_texts
-    from flexivid.pipelines.sample import whole_pipeline
+    from flexivid.pipelines.sample import complete_pipeline
     from flexivid.pretrained.model_files import files_of
-    from flexivid.pretrained.signature import form_of
+    from flexivid.pretrained.signature import signature_of
 
-    pipe = whole_pipeline(options.model, dtype=dtype, files=files_of(options), transformer=model)
+    pipe = complete_pipeline(options.model, dtype=dtype, files=files_of(options), transformer=model)
     pipe.to(next(model.parameters()).device)
-    record = record_texts if form_of(model).is_flow else record_calls
+    record = record_texts if signature_of(model).is_flow else record_calls
+    pipe.set_progress_bar_config(disable=record is record_texts)  # its runs end before the first step
     print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output_dir) / 'prompts', prompts)}")
 
 
@@ -125,9 +126,9 @@ def _summary(model: Any, size: Any, text_tokens: int, difference: float | None, 
     from flexivid.pipelines.plan import costs_of, least_budget
     from flexivid.pipelines.report import needs_of
     from flexivid.pretrained.families.family import config_of
-    from flexivid.pretrained.signature import form_of
+    from flexivid.pretrained.signature import signature_of
 
-    size = size or form_of(model).size(config_of(model))
+    size = size or signature_of(model).usual_size(config_of(model))
     costs = costs_of(model, size, text_tokens)
     results = {"difference": difference, "macs": costs, "least_budget": least_budget(costs), "output": folder}
     return results | needs_of(model, size, text_tokens)._asdict()

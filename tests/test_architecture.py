@@ -33,7 +33,7 @@ MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and t
     "data": "",
     "data.inspection": "data media",
     "sampling": "model latents diffusion budget patching media",
-    "pretrained.families": "budget patching",
+    "pretrained.families": "model budget patching",
     "pretrained.weak_modes": "pretrained.families budget patching",
     "pretrained": "model budget patching",
     "pipelines": "pretrained sampling data.lists model budget patching media",

@@ -7,6 +7,7 @@ diffusion: what the output means (noise, velocity, clean video) is the process's
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,30 @@ class OutputConv(nn.Module):
         return y + self.gather(hidden)  # b c t h w
 
 
+class Positions(nn.Module):
+    """Where the tokens of a mode sit. It has no weights.
+
+    Args:
+        config: Of the network.
+    """
+
+    def __init__(self, config: FlexiDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, grid: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
+        """Rotary tables, and the absolute position table (n, d) on the device of ``like``."""
+        return self.tables(patch_centres(grid, patch, self.config.native, device=like.device), grid, like)
+
+    def tables(self, centres: Tensor, grid: Size3, like: Tensor) -> tuple[Tokens, Tensor]:
+        """Both tables at ``centres`` (n, 3): rotary positions alone cannot tell a wall from the middle."""
+        angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2
+        cos, sin = angles.cos(), angles.sin()
+        cos, sin = (torch.cat(pair, dim=-1)[:, None].to(like.dtype) for pair in ((cos, cos), (-sin, sin)))  # n 1 e
+        absolute = axis_angles(centres, self.config.width, base=TABLE_BASE)  # n d/2
+        return Tokens(cos, sin, grid.t), torch.cat((absolute.cos(), absolute.sin()), dim=-1)
+
+
 class FlexiDiT(nn.Module):
     """Spatio-temporal FlexiDiT.
 
@@ -82,6 +107,7 @@ class FlexiDiT(nn.Module):
         self.stand_ins: tuple[FlexiDiT, ...] = ()  # a tuple: no part of the module tree
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
         self.embed = FlexiPatchEmbed(config.embedded_channels, config.width, modes, resize=config.resize)
+        self.positions = Positions(config)
         self.mode_embedding = nn.Parameter(torch.zeros(len(modes), config.width))
         self.conditioning = Conditioning(config.width, config.num_classes, len(modes))
         self.text = TextProjection(config.text_channels, config.width) if config.text_channels else None
@@ -166,6 +192,10 @@ class FlexiDiT(nn.Module):
         h = self._run(h, conditioning, tokens, condition.text)  # b n d
         return self._unembed(h, patch, size)  # b c t h w
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute blocks in the backward pass, as the models of diffusers do after the method of this name."""
+        self.config = replace(self.config, gradient_checkpointing=True)
+
     def prepare(self, condition: Condition, batch: int) -> Condition:
         """Read the text of a condition: keys and values depend on no time and no mode, so once a sample is enough.
 
@@ -214,7 +244,7 @@ class FlexiDiT(nn.Module):
         if self.config.given_frames:
             x = torch.cat((x, self._given(x, condition.frames)), dim=1)  # b 2c+1 t h w
         h = self.embed(x, patch)  # b n d
-        tokens, table = self._places(Size3(*x.shape[2:]), patch, h)
+        tokens, table = self.positions(grid_of(Size3(*x.shape[2:]), patch), patch, h)
         index = self.config.modes.index(patch)
         return h + (table + self.mode_embedding[index]).to(h.dtype), tokens  # b n d
 
@@ -249,19 +279,6 @@ class FlexiDiT(nn.Module):
                 h = block(h, conditioning, tokens, own)  # b n d
         shift, scale = tokens.spread(self.out_modulation(conditioning)).chunk(2, dim=-1)
         return modulate(h, shift, scale)
-
-    def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
-        """Rotary tables, and the absolute position table (n, d): rotary alone cannot tell a wall from the middle."""
-        grid = grid_of(size, patch)
-        centres = self._centres(grid, patch, like.device)  # n 3
-        angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2
-        cos, sin = angles.cos(), angles.sin()
-        cos, sin = (torch.cat(pair, dim=-1)[:, None].to(like.dtype) for pair in ((cos, cos), (-sin, sin)))  # n 1 e
-        absolute = axis_angles(centres, self.config.width, base=TABLE_BASE)  # n d/2
-        return Tokens(cos, sin, grid.t), torch.cat((absolute.cos(), absolute.sin()), dim=-1)
-
-    def _centres(self, grid: Size3, patch: PatchMode, device: torch.device) -> Tensor:
-        return patch_centres(grid, patch, self.config.native, device=device)
 
     def _check(self, x: Tensor, time: Tensor, mode: str | PatchMode | Packed | None) -> None:
         channels = self.embed.in_channels  # of whatever answers as the embedding

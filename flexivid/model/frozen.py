@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from flexivid.model.block import Block, SelfAttention, Tokens
 from flexivid.model.conditioning import Condition, Conditioning
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.model.flexidit import FlexiDiT, OutputConv
+from flexivid.model.flexidit import FlexiDiT, OutputConv, Positions
 from flexivid.model.snapshot import Snapshot, is_plain
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
@@ -31,7 +31,7 @@ from flexivid.runtime.device import autocast, dtype_of
 
 KEPT_PARAMETERS = 1 << 26  # above this a network is slow enough to build its stand-in again, and memory matters more
 MOST_TABLES = 32  # of positions, one a size and mode
-KINDS = {FlexiDiT, Block, SelfAttention, Conditioning, OutputConv, FlexiPatchEmbed, FlexiPatchOutput}
+KINDS = {FlexiDiT, Block, SelfAttention, Conditioning, OutputConv, Positions, FlexiPatchEmbed, FlexiPatchOutput}
 KINDS |= {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv3d}
 
 
@@ -130,17 +130,26 @@ class _StandIn(FlexiDiT):
             block.modulation = _Share(end - block.modulation.out_features, end)
             block.attention = _StandInAttention(self.config, block.attention)
         self.out_modulation = _Share(end, None)  # type: ignore[assignment]
-        self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
+        self.positions = _FrozenPositions(self.config)
 
     def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """The modulations of all blocks, (b, 6 d for each and 2 d in the end)."""
         return F.linear(super()._condition(time, condition, patch), *self._modulations)
 
-    def _places(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
-        key = (size, patch, like.dtype)
+
+class _FrozenPositions(Positions):
+    """``Positions`` with the tables of each grid and mode computed once."""
+
+    def __init__(self, config: FlexiDiTConfig) -> None:
+        super().__init__(config)
+        self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
+
+    def forward(self, grid: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
+        """As its base."""
+        key = (grid, patch, like.dtype)
         if key not in self._tables:
             self._tables = self._tables if len(self._tables) < MOST_TABLES else {}
-            self._tables[key] = super()._places(size, patch, like)
+            self._tables[key] = super().forward(grid, patch, like)
         return self._tables[key]
 
 

@@ -1,7 +1,7 @@
 """A diffusers pipeline under a compute budget: its own solver, guidance and callbacks, a patch mode for each step.
 
-The budget belongs to the pipeline, and holds while the pipeline runs: calls of its transformer by others, by pipelines
-that share it too, are native. Nothing is put into the transformer or the scheduler beyond a run (budgeted_run.py).
+The budget belongs to the pipeline and is in force while the pipeline runs: all other calls of its transformer are
+native, also those of pipelines that share it. After a run, transformer and scheduler are as before (budgeted_run.py).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from flexivid.pretrained.weak_modes.derived import derive, restore
 class AppliedBudget:
     """A budget in force.
 
-    ``remove()`` gives the pipeline back as it was without any; the end of a ``with`` block, as it was before the block,
-    under the budget that this one took the place of.
+    ``remove()`` leaves the pipeline without a budget. The end of a ``with`` block restores the budget from before the
+    block.
 
     Attributes:
         budget: Fraction of the all-native cost; ``None`` under an explicit schedule.
@@ -31,33 +31,37 @@ class AppliedBudget:
     """
 
     def __init__(
-        self, pipe: Any, budget: float | None, how: dict[str, Any], on_plan: Callable[[PretrainedPlan], None] | None
+        self,
+        pipe: Any,
+        budget: float | None,
+        settings: dict[str, Any],
+        on_plan: Callable[[PretrainedPlan], None] | None,
     ) -> None:
-        self.pipe, self.budget, self.how, self.on_plan = pipe, budget, how, on_plan
-        self.guide_mode: str | None = how.get("guide_mode")
+        self.pipe, self.budget, self.settings, self.on_plan = pipe, budget, settings, on_plan
+        self.guide_mode: str | None = settings.get("guide_mode")
         self.flexi = flexi_of(pipe.transformer)
         self.plan: PretrainedPlan | None = None
         self._is_removed = False
-        self._replaced: AppliedBudget | None = vars(pipe).get("_flexivid_budget")
+        self._replaced = _budget_of(pipe)
         if self._replaced is not None:
-            self._replaced._take_off()
-        self._put_in_force()
+            self._replaced._suspend()
+        self._enforce()
 
-    def _put_in_force(self) -> None:
+    def _enforce(self) -> None:
         self._mode_before = flexi_of(self.pipe.transformer).mode
         switch(self.pipe.transformer, NATIVE)
-        self.pipe._flexivid_budget = self
+        self.pipe.flexivid_budget = self
         derive(self.pipe, _run_methods)
 
     def remove(self) -> None:
-        """Take it off: the pipeline, and the mode of its transformer, are what they were."""
+        """Remove it; the transformer is in the mode from before again."""
         self._is_removed = True
-        self._take_off()
+        self._suspend()
 
-    def _take_off(self) -> None:
-        if vars(self.pipe).get("_flexivid_budget") is not self:
+    def _suspend(self) -> None:
+        if _budget_of(self.pipe) is not self:
             return
-        del self.pipe._flexivid_budget
+        del self.pipe.flexivid_budget
         restore(self.pipe, _run_methods)
         transformer = self.pipe.transformer
         if getattr(transformer, "flexi", None) is self.flexi and flexi_of(transformer).mode == NATIVE:
@@ -67,35 +71,40 @@ class AppliedBudget:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if vars(self.pipe).get("_flexivid_budget") is self:
+        if _budget_of(self.pipe) is self:
             self.remove()
             if self._replaced is not None and not self._replaced._is_removed:
-                self._replaced._put_in_force()
+                self._replaced._enforce()
 
     def begin(self) -> BudgetedRun:
-        """A run of the pipeline.
+        """Begin a run of the pipeline.
 
         Raises:
             ValueError: If its transformer is not the one that the budget was applied to, compiled or not.
         """
         self.plan = None
-        run = BudgetedRun(self.pipe, self.flexi, self._plan_made, budget=self.budget, how=self.how)
+        run = BudgetedRun(self.pipe, self.flexi, self._store_plan, budget=self.budget, settings=self.settings)
         run.check_parts()
         switch(self.pipe.transformer, NATIVE)
         return run
 
-    def _plan_made(self, plan: PretrainedPlan) -> None:
+    def _store_plan(self, plan: PretrainedPlan) -> None:
         self.plan = plan
         if self.on_plan is not None:
             self.on_plan(plan)
 
 
+def _budget_of(pipe: Any) -> AppliedBudget | None:
+    """The budget in force, or ``None``. ``getattr`` would make diffusers look it up in the pipeline's configuration."""
+    return vars(pipe).get("flexivid_budget")
+
+
 def _run_methods(base: type) -> dict[str, Any]:
-    """What a pipeline under a budget has in the place of the method of its class (derived.py)."""
+    """Make the method of the derived class of a pipeline under a budget (derived.py)."""
 
     @functools.wraps(base.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        applied: AppliedBudget | None = vars(self).get("_flexivid_budget")
+        applied = _budget_of(self)
         if applied is None:
             return base.__call__(self, *args, **kwargs)
         with applied.begin() as run:
@@ -105,13 +114,13 @@ def _run_methods(base: type) -> dict[str, Any]:
 
     @functools.wraps(base.__call__)
     def stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        applied: AppliedBudget | None = vars(self).get("_flexivid_budget")
+        applied = _budget_of(self)
         if applied is None:
             yield from base.__call__(self, *args, **kwargs)
             return
         run = applied.begin()
         with closing(base.__call__(self, *args, **kwargs)) as source:
-            while True:  # between two results the run rests: whoever takes them may use the transformer
+            while True:  # between two results the run is suspended: their reader may use the transformer
                 with run:
                     result = next(source, _END)
                 if result is _END:
@@ -134,28 +143,28 @@ def apply_budget(
 ) -> AppliedBudget:
     """Run a diffusers pipeline at a fraction of its compute: weak modes in some steps, native ones in the rest.
 
-    Each run plans anew, for its own size, text length and number of steps, so nothing has to be said twice. Cost is
-    counted exactly, one call a step and branch of guidance. It holds for what ``pipe(...)`` does, also after the
-    transformer was compiled or another scheduler put in; in a loop of your own, call ``set_mode`` before each step.
+    Each run is planned for its size, text length and number of steps. Costs are exact: one call a step and branch of
+    guidance. The budget holds for calls of ``pipe(...)``, also after the transformer was compiled or the scheduler
+    replaced; in a loop of your own, call ``set_mode`` before each step.
 
     Args:
         pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
         budget: Fraction of the all-native cost of the network, in (0, 1]; 1 is the pipeline as shipped, bit for bit.
-        guide_mode: Mode of the call without the prompt, in all steps that are not cheaper: saved there, the compute
+        guide_mode: Mode of the call without the prompt, in all steps that are not cheaper; the compute that it saves
             buys more native steps. For pipelines that call with the prompt first and without it next (Wan,
-            HunyuanVideo, Cosmos). ``None`` = the mode of the step, and then 1 is the pipeline as shipped.
+            HunyuanVideo, Cosmos). ``None`` = the mode of the step; only then budget 1 is the pipeline as shipped.
         planner: Where the weak steps are: ``weak_first`` as in FlexiDiT's paper (2502.20126), ``weak_last``, or
             ``three_phase`` with native steps at both ends. All keep the number of steps that the pipeline is
             called with; ``flexivid.sample --pipeline`` plans that too, see ``apply_schedule``.
         on_plan: Called with the plan of each run, before the network is.
 
     Returns:
-        A handle with ``plan`` and ``remove()``; also a context manager. A new budget takes the place of an old one.
+        A handle with ``plan`` and ``remove()``; also a context manager. A new budget replaces an old one.
         The transformer is native between runs, however they end.
 
     Raises:
-        ValueError: If the budget is not in (0, 1], there is no such planner, or the pipeline is not one that can take
-            it. A budget below the least possible is refused in the run, at the first call of the network, with the
+        ValueError: If the budget is not in (0, 1], there is no such planner, or the pipeline cannot have a budget. A
+            budget below the least possible is refused at the first call of the network, in an error that names the
             least one.
 
     Example:
@@ -171,7 +180,7 @@ def apply_budget(
 
 
 def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str] = ()) -> AppliedBudget:
-    """Run a diffusers pipeline with the mode of every solver step given.
+    """Run a diffusers pipeline with these modes, one for each solver step.
 
     A run must have as many steps: ``pipe(..., num_inference_steps=len(modes))``.
 
@@ -184,12 +193,12 @@ def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str
         A handle as of :func:`apply_budget`.
 
     Raises:
-        ValueError: If a mode is unknown, or the pipeline is not one that can take a schedule; a run of another number
-            of steps is refused at the first call of the network.
+        ValueError: If a mode is unknown, or the pipeline cannot have a schedule. A run of another number of steps is
+            refused at the first call of the network.
     """
     _check_pipeline(pipe)
-    known = (NATIVE, *flexi_of(pipe.transformer).modes)
-    explicit_plan(modes, dict.fromkeys(known, 1), len(modes), guide_modes)
+    costs = dict.fromkeys((NATIVE, *flexi_of(pipe.transformer).modes), 1)
+    explicit_plan(modes, costs, len(modes), guide_modes)  # refuses unknown modes
     return AppliedBudget(pipe, None, {"modes": tuple(modes), "guide_modes": tuple(guide_modes)}, None)
 
 

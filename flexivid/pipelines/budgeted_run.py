@@ -1,8 +1,8 @@
 """One run of a diffusers pipeline under a budget: counts its steps, and chooses the mode of each call of its network.
 
-The number of steps is the pipeline's, counted by the scheduler: guidance's second call of the network falls into the
-same step (and may have a mode of its own), a second-order solver's second evaluation is a step of its own, as diffusers
-counts them. Size and text length are those of the first call, in which the plan is made.
+Steps are counted as the scheduler counts them: the second call of guidance belongs to the same step (and may have
+another mode), the second evaluation of a second-order solver is a step. The plan is made in the first call, for its
+size and text length. The scheduler's ``step`` and ``set_timesteps`` are watched while the run lasts, no longer.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from torch import nn
 
 from flexivid.patching.shapes import Size3
 from flexivid.pipelines.plan import PretrainedPlan, costs_of, explicit_plan, plan_steps
-from flexivid.pretrained.families.family import Fold, argument_names, config_of, named_call
+from flexivid.pretrained.families.family import config_of, named_call
+from flexivid.pretrained.families.folding import Fold
 from flexivid.pretrained.flexify import flexi_of
 from flexivid.pretrained.weak_modes.flexi import Flexi
 from flexivid.pretrained.weak_modes.weak_call import modes_from
 
 
 class BudgetedRun:
-    """Chooses modes in a ``with`` block around the run, in which it also hears of the scheduler's steps.
+    """Chooses modes and counts steps in a ``with`` block around the run.
 
     Args:
         pipe: Pipeline of diffusers.
         flexi: Of the transformer that the budget is for.
         on_plan: Called with the plan, before the network is.
         budget: Fraction of the all-native cost; ``None`` with an explicit schedule.
-        how: ``guide_mode`` and ``planner`` of ``plan_steps``, or ``modes`` and ``guide_modes`` of ``explicit_plan``.
+        settings: ``guide_mode`` and ``planner`` of ``plan_steps``, or ``modes`` and ``guide_modes`` of
+            ``explicit_plan``.
     """
 
     def __init__(
@@ -40,18 +42,22 @@ class BudgetedRun:
         on_plan: Callable[[PretrainedPlan], None],
         *,
         budget: float | None,
-        how: dict[str, Any],
+        settings: dict[str, Any],
     ) -> None:
-        self.pipe, self.flexi, self.on_plan, self.budget, self.how = pipe, flexi, on_plan, budget, how
+        self.pipe, self.flexi, self.on_plan = pipe, flexi, on_plan
+        self.budget, self.settings = budget, settings
         self.scheduler = pipe.scheduler
         self.plan: PretrainedPlan | None = None
-        self.steps_done, self._first_index, self._calls, self._all_calls = 0, 0, 0, 0
+        self.steps_done = 0
+        self._first_index = 0  # of the scheduler, in the first step
+        self._calls = 0  # of the network in this step
+        self._all_calls = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> BudgetedRun:
-        with ExitStack() as stack:  # undone where one of them fails
-            for name, then in (("set_timesteps", self._plan_anew), ("step", self._advance)):
-                stack.callback(_follow(self.scheduler, name, then))
+        with ExitStack() as stack:  # undoes the first ones if a later one fails
+            for name, then in (("set_timesteps", self._restart), ("step", self._advance)):
+                stack.callback(_call_after(self.scheduler, name, then))
             stack.enter_context(modes_from(self))
             self._stack = stack.pop_all()
         return self
@@ -60,7 +66,7 @@ class BudgetedRun:
         self._stack.close()
 
     def check_parts(self) -> None:
-        """Refuse parts that the run did not begin with.
+        """Refuse parts that were replaced since the run began.
 
         Raises:
             ValueError: If the pipeline has another transformer or scheduler now.
@@ -76,10 +82,10 @@ class BudgetedRun:
             )
 
     def check_end(self) -> None:
-        """Refuse a run that was not what it was planned for.
+        """Refuse a run whose steps could not be counted.
 
         Raises:
-            ValueError: If the network was called again and again, and no step was heard of.
+            ValueError: If the network was called more than twice, but the scheduler never.
         """
         if self.steps_done == 0 and self._all_calls > 2:
             raise ValueError(
@@ -88,14 +94,14 @@ class BudgetedRun:
             )
 
     def mode_of_call(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
-        """The mode of the next call, by the plan.
+        """Return the mode of the next call, by the plan.
 
         Raises:
             ValueError: If parts were replaced, diffusers caches steps, or the budget cannot be kept.
         """
         self.check_parts()
         plan = self.plan or self._make_plan(model, args, kwargs)
-        mode = plan.current_mode(self.steps_done, self._calls)
+        mode = plan.mode_of_call(self.steps_done, self._calls)
         self._calls += 1
         self._all_calls += 1
         return mode
@@ -107,13 +113,13 @@ class BudgetedRun:
         num_steps = getattr(self.pipe, "num_timesteps", None) or len(self.scheduler.timesteps)
         costs = costs_of(model, size, text_tokens)
         if self.budget is None:
-            self.plan = explicit_plan(costs=costs, num_steps=num_steps, **self.how)
+            self.plan = explicit_plan(costs=costs, num_steps=num_steps, **self.settings)
         else:
-            self.plan = plan_steps(self.budget, costs, num_steps, **self.how)
+            self.plan = plan_steps(self.budget, costs, num_steps, **self.settings)
         self.on_plan(self.plan)
         return self.plan
 
-    def _plan_anew(self) -> None:
+    def _restart(self) -> None:
         self.plan, self.steps_done, self._calls = None, 0, 0
 
     def _advance(self) -> None:
@@ -132,16 +138,16 @@ class BudgetedRun:
 
 
 def measure_call(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Size3, int]:
-    """Latent size (t, h, w) and text length of a call of a flexified transformer."""
-    family = flexi_of(model).family
-    call = named_call(argument_names(model), args, kwargs)
+    """Return latent size (t, h, w) and text length of a call of a flexified transformer."""
+    family, config = flexi_of(model).family, config_of(model)
+    call = named_call(model, args, kwargs)
     text = call.get("encoder_hidden_states")
-    native = family.patch(config_of(model))
-    return family.fold_call(call, Fold(Size3(1, 1, 1), native)), 0 if text is None else text.shape[1]
+    size = family.fold_call(call, Fold.between(family.patch(config), family.patch(config)))
+    return size, 0 if text is None else text.shape[1]
 
 
-def _follow(scheduler: Any, name: str, then: Callable[[], None]) -> Callable[[], None]:
-    """Do something after each call of a method of this scheduler; returns what ends that."""
+def _call_after(scheduler: Any, name: str, then: Callable[[], None]) -> Callable[[], None]:
+    """Call ``then`` after each call of a method of this scheduler, until the returned function is called."""
     function, before = getattr(scheduler, name), vars(scheduler).get(name)
 
     @wraps(function)  # diffusers looks at signatures
@@ -151,7 +157,7 @@ def _follow(scheduler: Any, name: str, then: Callable[[], None]) -> Callable[[],
         return result
 
     def end() -> None:
-        if vars(scheduler).get(name) is not both:  # somebody's own, put there in the run
+        if vars(scheduler).get(name) is not both:  # replaced by other code during the run
             return
         if before is None:
             delattr(scheduler, name)

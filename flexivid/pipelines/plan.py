@@ -1,4 +1,4 @@
-"""Which patch mode each step of a diffusers pipeline runs in, and what that costs."""
+"""The patch mode of each step of a diffusers pipeline, and what that costs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class PretrainedPlan(NamedTuple):
     Args:
         modes: ``"native"`` or a weak mode, one a step.
         costs: MACs of one call for one sample, by mode.
-        guide_modes: Of the second call of each step, without the prompt; empty = the same modes, and not counted.
+        guide_modes: Modes of the second call of each step, without the prompt; empty = ``modes``, and the second calls
+            are not counted.
         full_steps: Native steps of full compute; 0 = as many as the plan has.
 
     Example:
@@ -42,7 +43,7 @@ class PretrainedPlan(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Of all steps, one sample: one call each, or both where the second has a mode of its own."""
+        """MACs of all steps for one sample: one call each, or both if ``guide_modes`` has the second."""
         return sum(self.costs[mode] for mode in self.modes + self.guide_modes)
 
     @property
@@ -51,8 +52,8 @@ class PretrainedPlan(NamedTuple):
         calls = (self.full_steps or len(self.modes)) * (2 if self.guide_modes else 1)
         return self.macs / (calls * self.costs[NATIVE])
 
-    def current_mode(self, step: int, call: int) -> str:
-        """Of a call in a step; what comes after the last step is native."""
+    def mode_of_call(self, step: int, call: int) -> str:
+        """Return the mode of a call in a step; calls after the last step are native."""
         modes = self.guide_modes if call and self.guide_modes else self.modes
         return modes[step] if step < len(modes) else NATIVE
 
@@ -63,13 +64,13 @@ class PretrainedPlan(NamedTuple):
 
 
 def costs_of(model: nn.Module, size: tuple[int, int, int], text_tokens: int) -> dict[str, int]:
-    """MACs of one call for one sample in every mode of a flexified transformer."""
+    """Return MACs of one call for one sample, by mode of a flexified transformer."""
     modes = (NATIVE, *flexi_of(model).modes)
     return {mode: transformer_macs(model, size, mode, text_tokens=text_tokens) for mode in modes}
 
 
 def least_budget(costs: dict[str, int]) -> float:
-    """Every step in the cheapest mode; rounded up to four digits, so that it can be met.
+    """Return the budget of all steps in the cheapest mode, rounded up to four digits so that a plan can meet it.
 
     Example:
         >>> least_budget({"native": 3, "1x4x4": 1})
@@ -86,7 +87,7 @@ def plan_steps(
     guide_mode: str | None = None,
     planner: str = "weak_first",
 ) -> PretrainedPlan:
-    """As many native steps as can be paid, weak ones for the rest; what is left buys the next finer mode.
+    """Plan as many native steps as the budget pays for and weak ones for the rest; the remainder buys finer modes.
 
     Args:
         budget: Fraction of the all-native cost, in (0, 1].
@@ -136,7 +137,7 @@ def plan_steps(
 def explicit_plan(
     modes: Sequence[str], costs: dict[str, int], num_steps: int, guide_modes: Sequence[str] = ()
 ) -> PretrainedPlan:
-    """A plan of given modes, for a run of as many steps.
+    """Make a plan of these modes, for a run of as many steps.
 
     Raises:
         ValueError: If the run has another number of steps, or a mode is unknown.
@@ -166,12 +167,12 @@ PLANNERS: dict[str, Callable[[Allowance], list[int]]] = {
 
 
 def check_fraction(budget: float) -> None:
-    """Refuse what is no fraction of the compute."""
+    """Refuse a budget that is not in (0, 1]."""
     if not 0 < budget <= 1:
         raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
 
 
-def check_planner(name: str, known: Iterable[str] = PLANNERS) -> None:
-    """Refuse a planner that is not among the known ones, by default those that keep the number of steps."""
-    if name not in known:
-        raise ValueError(f"got planner {name!r} for a pipeline; expected one of {', '.join(known)}; choose one")
+def check_planner(name: str, choices: Iterable[str] = PLANNERS) -> None:
+    """Refuse a planner that is not among the choices, by default those that keep the number of steps."""
+    if name not in choices:
+        raise ValueError(f"got planner {name!r} for a pipeline; expected one of {', '.join(choices)}; choose one")

@@ -1,9 +1,9 @@
-"""The calls that a diffusers pipeline makes of its transformer, kept on disk: data-free distillation for any family.
+"""Write the calls that a diffusers pipeline makes of its transformer: data-free distillation for any family.
 
-Text encoder, solver and guidance are as shipped, so latents and times are those of use. One row a sample of a call;
-``training/distillation/recorded_data.py`` reads the folder. Arguments that are the same for all samples lie in
-``constants.pt``. For rectified flows the text embeddings are enough (``record_texts``): distillation walks the paths
-itself.
+Text encoder, solver and guidance are as shipped, so latents and times are distributed as in sampling. One row is one
+sample of a call; ``training/distillation/recorded_data.py`` reads the folder. Arguments that are the same for all
+samples are in ``constants.pt``. For rectified flows the text embeddings are enough (``record_texts``), since
+distillation follows the sampling paths itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexivid.pretrained.families.family import argument_names, named_call
+from flexivid.pretrained.families.family import named_call
 from flexivid.runtime.paths import resolve_path
 
 SHARED = ("image_rotary_emb", "padding_mask", "ofs")  # tensors without a batch axis, or with one of length 1
@@ -28,13 +28,13 @@ CONSTANTS = "constants.pt"
 def record_calls(
     pipe: Any, folder: str | Path, prompts: Sequence[str], *, per_prompt: int = 2, seed: int = 0, **settings: Any
 ) -> Path:
-    """Run a pipeline once a prompt, and keep some calls of each run, drawn at random.
+    """Run a pipeline once for each prompt, and write some calls of each run, drawn at random.
 
     Args:
         pipe: Pipeline of diffusers with a transformer in its native mode.
-        folder: Where; made if it is not there.
+        folder: Made if missing.
         prompts: One run each.
-        per_prompt: Calls to keep of a run, guidance's counted too.
+        per_prompt: Calls to write of a run; those of guidance count.
         seed: Of noise and of the choice of calls.
         settings: For the pipeline: ``num_inference_steps``, ``height``, ...
 
@@ -48,17 +48,17 @@ def record_calls(
     folder.mkdir(parents=True, exist_ok=True)
     writer: _Writer | None = None
     for number, prompt in enumerate(prompts):
-        kept = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
-        hook = pipe.transformer.register_forward_pre_hook(_taken(kept), with_kwargs=True)
+        reservoir = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
+        hook = pipe.transformer.register_forward_pre_hook(reservoir.take, with_kwargs=True)
         try:
             source = torch.Generator().manual_seed(seed + number)
             pipe(prompt, generator=source, **{"output_type": "latent", **settings})
         finally:
             hook.remove()
-        if len(kept.calls) < per_prompt:
-            raise ValueError(f"got {len(kept.calls)} calls in a run; expected {per_prompt}; lower per_prompt")
-        writer = writer or _Writer(folder, len(prompts), kept.calls)
-        writer.write(number, kept.calls)
+        if len(reservoir.calls) < per_prompt:
+            raise ValueError(f"got {len(reservoir.calls)} calls in a run; expected {per_prompt}; lower per_prompt")
+        writer = writer or _Writer(folder, len(prompts), reservoir.calls)
+        writer.write(number, reservoir.calls)
     if writer is None:
         raise ValueError("got no prompts; expected at least one; pass some")
     writer.close()
@@ -70,11 +70,11 @@ class NetworkReachedError(Exception):
 
 
 def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settings: Any) -> Path:
-    """Keep what a pipeline gives its transformer beside the latent and the time; the network itself is never called.
+    """Write the inputs of a pipeline's transformer beside latent and time, without calling the transformer.
 
     Args:
         pipe: Pipeline of diffusers with a transformer in its native mode.
-        folder: Where; made if it is not there.
+        folder: Made if missing.
         prompts: One row each, more where the pipeline puts both branches of guidance into one call.
         settings: For the pipeline.
 
@@ -89,12 +89,11 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     model, calls = pipe.transformer, list[dict[str, Any]]()
 
     def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        call = named_call(argument_names(module), args, kwargs)
+        call = named_call(module, args, kwargs)
         count = len(call["hidden_states"])
-        kept = {
-            k: v for k, v in call.items() if isinstance(v, Tensor) and k not in (*SHARED, "hidden_states", "timestep")
-        }
-        calls.append({k: _on_cpu(v) for k, v in kept.items() if v.ndim and len(v) == count})
+        tensors = {name: value for name, value in call.items() if isinstance(value, Tensor) and value.ndim}
+        names = [name for name in tensors if name not in (*SHARED, "hidden_states", "timestep")]
+        calls.append({name: _on_cpu(tensors[name]) for name in names if len(tensors[name]) == count})
         raise NetworkReachedError
 
     hook = model.register_forward_pre_hook(take, with_kwargs=True)
@@ -116,27 +115,19 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
 
 
 class _Reservoir:
-    """Some of a stream of calls, each with the same chance."""
+    """Some calls of a stream, each with the same probability (reservoir sampling)."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng, self.seen, self.calls = size, rng, 0, list[dict[str, Any]]()
 
-    def place(self) -> int | None:
-        """Where the next call goes; ``None`` = nowhere."""
+    def take(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Pre-hook of a forward: store the call, or not."""
         self.seen += 1
-        at = len(self.calls) if len(self.calls) < self.size else int(self.rng.integers(self.seen))
-        return at if at < self.size else None
-
-
-def _taken(kept: _Reservoir) -> Any:
-    def hook(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        at = kept.place()
-        if at is not None:
-            call = named_call(argument_names(model), args, kwargs)
-            call = {k: _on_cpu(v) for k, v in call.items() if v is not None and k not in LEFT_OUT}
-            kept.calls[at : at + 1] = [call]
-
-    return hook
+        slot = len(self.calls) if len(self.calls) < self.size else int(self.rng.integers(self.seen))
+        if slot < self.size:
+            call = named_call(model, args, kwargs)
+            call = {name: _on_cpu(v) for name, v in call.items() if v is not None and name not in LEFT_OUT}
+            self.calls[slot : slot + 1] = [call]
 
 
 def _on_cpu(value: Any) -> Any:
@@ -146,12 +137,12 @@ def _on_cpu(value: Any) -> Any:
 
 
 class _Writer:
-    """Arrays on disk with room for all rows; floating point in half precision but for times."""
+    """Arrays on disk with space for all rows; floating point in half precision, times in full."""
 
     def __init__(self, folder: Path, num_runs: int, calls: list[dict[str, Any]]) -> None:
         first, rows = calls[0], len(calls) * len(calls[0]["hidden_states"])
         self.arrays = {}
-        for name in _row_names(first):
+        for name in (name for name, value in first.items() if isinstance(value, Tensor) and name not in SHARED):
             row = _rows(first, name)
             shape = (num_runs * rows, *row.shape[1:])
             self.arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", row.dtype, shape)
@@ -159,23 +150,19 @@ class _Writer:
         torch.save(constants, folder / CONSTANTS)
 
     def write(self, number: int, calls: list[dict[str, Any]]) -> None:
-        """The rows of one run."""
+        """Write the rows of one run."""
         for name, array in self.arrays.items():
             rows = np.concatenate([_rows(call, name) for call in calls])
             array[number * len(rows) : (number + 1) * len(rows)] = rows
 
     def close(self) -> None:
-        """Everything is on disk."""
+        """Flush all arrays to disk."""
         for array in self.arrays.values():
             array.flush()
 
 
-def _row_names(call: dict[str, Any]) -> list[str]:
-    return [name for name, value in call.items() if isinstance(value, Tensor) and name not in SHARED]
-
-
 def _rows(call: dict[str, Any], name: str) -> np.ndarray:
-    """(b, ...): a time for all samples is repeated for each."""
+    """One argument, (b, ...); a time for all samples is repeated for each."""
     value, count = call[name], len(call["hidden_states"])
     value = value.expand(count) if value.ndim == 0 else value
     value = value.expand(count, *value.shape[1:]) if len(value) == 1 else value
@@ -185,11 +172,11 @@ def _rows(call: dict[str, Any], name: str) -> np.ndarray:
 
 
 def half_rows(value: Tensor, wider: torch.dtype | None) -> Tensor:
-    """Numbers as they are kept on disk, in float16: NumPy has no bfloat16.
+    """Cast numbers to float16 for the disk, since NumPy has no bfloat16.
 
     Args:
-        value: Any tensor; integers stay.
-        wider: Dtype for what float16 cannot hold; ``None`` = refuse that.
+        value: Any tensor; integers stay as they are.
+        wider: Dtype for numbers that float16 cannot hold; ``None`` = refuse them.
 
     Raises:
         ValueError: If float16 cannot hold the numbers, and there is no ``wider``.
@@ -206,6 +193,6 @@ def half_rows(value: Tensor, wider: torch.dtype | None) -> Tensor:
     if wider is None:
         raise ValueError(
             f"got numbers up to {value.abs().max().item():g} in a call; expected what float16 holds (65504), in which"
-            " calls are kept; record with another model"
+            " calls are written; record with another model"
         )
     return value.to(wider)

@@ -1,4 +1,4 @@
-"""Find a pre-trained transformer, prove that ``flexify`` leaves it alone, and say what its modes cost."""
+"""Check that ``flexify`` leaves native outputs alone, and report what the modes of a transformer cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flexivid.pipelines.plan import costs_of, least_budget
 from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.families.registry import family_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode
-from flexivid.pretrained.signature import Size, first_output, form_of, random_call
+from flexivid.pretrained.signature import Size, first_output, random_call, signature_of
 from flexivid.pretrained.weak_modes.affine import compute_dtype
 
 TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient, Adam's two moments, its average
@@ -22,13 +22,14 @@ TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient
 
 @torch.no_grad()
 def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **settings: Any) -> float:
-    """Attach weak modes; the largest absolute difference of native outputs over random inputs, before and after.
-
-    After means after each weak mode was in use. 0 is the only right answer.
+    """Attach weak modes, and compare native outputs over random inputs before it and after each weak mode was used.
 
     Args:
         model: Transformer of diffusers.
         modes: As for ``flexify``. Likewise ``settings``.
+
+    Returns:
+        The largest absolute difference; 0 is the only right answer.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -36,7 +37,7 @@ def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **se
         >>> flexify_and_compare(wan, ["1x4x4"], rank=2)
         0.0
     """
-    sizes = _sizes(model)  # of an unknown family: refused here
+    sizes = _sizes(model)  # refuses models of no family
     calls = [random_call(model, size, batch=number + 1, seed=number) for number, size in enumerate(sizes)]
 
     def outputs() -> list[torch.Tensor]:
@@ -48,16 +49,16 @@ def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **se
         set_mode(model, mode)
         outputs()
         set_mode(model, NATIVE)
-        for now, then in zip(outputs(), before, strict=True):
-            largest = max(largest, (now - then).abs().max().item())
+        for output, original in zip(outputs(), before, strict=True):
+            largest = max(largest, (output - original).abs().max().item())
     return largest
 
 
 class Needs(NamedTuple):
-    """What a flexified transformer needs, in numbers.
+    """Parameters and memory of a flexified transformer.
 
     Args:
-        native: Parameters of the model as it came.
+        native: Parameters of the original model.
         added: New parameters.
         inference_bytes: Weights, all modes loaded.
         training_bytes: The same, with gradients, Adam's moments and averages of the new parameters.
@@ -81,7 +82,7 @@ class Needs(NamedTuple):
 
 
 def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
-    """Count; the model may be on the meta device."""
+    """Count parameters and memory; the model may be on the meta device."""
     flexi = flexi_of(model)
     new = adapter_parameters(model)
     ours = set(map(id, new))
@@ -89,25 +90,25 @@ def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
     added = sum(parameter.numel() for parameter in new)
     weights = sum(parameter.nbytes for parameter in native)
     tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
-    kept = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * compute_dtype(model).itemsize
+    activations = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * compute_dtype(model).itemsize
     return Needs(
         sum(parameter.numel() for parameter in native),
         added,
         weights + 4 * added,
         weights + TRAINING_BYTES * added,
-        kept,
+        activations,
     )
 
 
 def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512) -> list[str]:
-    """Lines for people: parameters, cost of each mode, least budget, memory.
+    """Return lines to print: parameters, cost of each mode, least budget, memory.
 
     Args:
         model: Flexified, on any device.
-        size: Latent size; ``None`` = what such models are mostly used at.
+        size: Latent size; ``None`` = the usual one of the class.
         text_tokens: Length of the text.
     """
-    flexi, size = flexi_of(model), size or form_of(model).size(config_of(model))
+    flexi, size = flexi_of(model), size or signature_of(model).usual_size(config_of(model))
     costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)
     native = flexi.family.patch(config_of(model))
     lines = [
@@ -129,8 +130,8 @@ def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512
 
 def _sizes(model: nn.Module) -> list[Size]:
     """Small sizes that the native patch divides, or the only one that the model takes."""
-    form, config = form_of(model), config_of(model)
-    if form.is_fixed(config):
-        return [form.size(config)]
+    signature, config = signature_of(model), config_of(model)
+    if signature.has_one_size(config):
+        return [signature.usual_size(config)]
     patch = family_of(type(model).__name__).patch(config)
     return [(patch.t * t, patch.h * h, patch.w * w) for t, h, w in ((1, 4, 4), (3, 3, 5))]

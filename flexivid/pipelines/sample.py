@@ -18,7 +18,7 @@ from flexivid.media.write import write_grid, write_video
 from flexivid.pipelines.budget import apply_budget, apply_schedule
 from flexivid.pipelines.plan import STAGED, PretrainedPlan, plan_steps
 from flexivid.pipelines.record import NetworkReachedError
-from flexivid.pretrained.adapter import load_adapter
+from flexivid.pretrained.adapter import load_adapter, read_settings
 from flexivid.pretrained.flexify import flexi_of
 from flexivid.pretrained.merged import merge_lora
 from flexivid.pretrained.model_files import ANY_FILES, TRANSFORMER, ModelFiles, files_of, plain_loading
@@ -27,17 +27,17 @@ from flexivid.runtime.finite import require_finite_samples, require_finite_weigh
 from flexivid.runtime.paths import resolve
 from flexivid.sampling.sample_folder import file_name, prepare_folder
 
-ASKED = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
+PIPELINE_OPTIONS = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
 
 
 class PipelineOutcome(NamedTuple):
-    """What one budget made and cost.
+    """The videos of one budget, and what they cost.
 
     Args:
-        budget: As asked for.
+        budget: As passed to the program.
         plan: Of the latest video, one call a step.
         files: One a video.
-        seconds: Of everything, text encoder and autoencoder included.
+        seconds: Of all parts of the pipeline, text encoder and autoencoder included.
     """
 
     budget: float
@@ -60,20 +60,21 @@ def load_pipeline(
         model: Folder or hub id.
         adapter: Folder that ``save_adapter``, ``flexivid.convert`` or a distillation wrote.
         dtype: Precision of the pipeline.
-        device: Where to put it.
+        device: Device of the pipeline.
         files: Which of its files to read.
 
     Raises:
         ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
         NotFiniteError: If a weight of the adapter holds NaN or infinity.
     """
-    pipe = whole_pipeline(model, dtype=dtype, files=files)
+    read_settings(adapter)  # refuses a wrong folder before much is loaded
+    pipe = complete_pipeline(model, dtype=dtype, files=files)
     load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(pipe.transformer))
     require_finite_weights(flexi_of(pipe.transformer).state_dict(), adapter)
     return pipe.to(device)
 
 
-def whole_pipeline(model: str | Path, *, dtype: torch.dtype, files: ModelFiles = ANY_FILES, **parts: Any) -> Any:
+def complete_pipeline(model: str | Path, *, dtype: torch.dtype, files: ModelFiles = ANY_FILES, **parts: Any) -> Any:
     """Load a diffusers pipeline with all its parts; ``parts`` are those that are in memory already.
 
     Raises:
@@ -109,17 +110,17 @@ def sample_pipeline(
     Args:
         pipe: From ``load_pipeline``.
         prompts: One video each.
-        budget: What the plan is called by.
+        budget: Budget that the files are named after.
         plan: Mode of every step.
-        folder: Where to; it must exist.
+        folder: Folder of the videos; it must exist.
         fps: Frames a second.
         seed: Base seed.
-        settings: For the pipeline, ``num_inference_steps`` among them where the plan has another number than its own.
+        settings: For the pipeline; with ``num_inference_steps`` if the plan has another number than its default.
 
     Raises:
         NotFiniteSampleError: If a video holds NaN; it is not written.
     """
-    started, files, videos = time.perf_counter(), [], []
+    start, files, videos = time.perf_counter(), [], []
     with apply_schedule(pipe, plan.modes, guide_modes=plan.guide_modes):
         for number, prompt in enumerate(prompts):
             source = torch.Generator().manual_seed(seed + number)
@@ -127,11 +128,11 @@ def sample_pipeline(
             require_finite_samples(torch.as_tensor(frames)[None], [number])
             videos.append((frames * 255).round().clip(0, 255).astype(np.uint8))
             files.append(write_video(folder / file_name(number, seed, budget), videos[-1], fps))
-    return PipelineOutcome(budget, plan, files, time.perf_counter() - started), videos
+    return PipelineOutcome(budget, plan, files, time.perf_counter() - start), videos
 
 
 def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
-    """The plan of one video at full compute: the pipeline runs to the first call of its network, and stops."""
+    """Return the plan of one video at full compute, by running the pipeline up to the first call of its network."""
     plans: list[PretrainedPlan] = []
 
     def stop(plan: PretrainedPlan) -> None:
@@ -144,11 +145,11 @@ def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
 
 
 def default_planner(pipe: Any, settings: Mapping[str, Any], full: PretrainedPlan) -> str:
-    """``staged`` where the number of steps can be planned: a step is one call of the solver. Else ``weak_first``.
+    """Return ``staged`` if the number of steps can be planned (one call of the solver a step), else ``weak_first``.
 
     Args:
         pipe: The pipeline.
-        settings: What it will be called with.
+        settings: Arguments that it will be called with.
         full: From :func:`full_plan`.
     """
     parameter = inspect.signature(type(pipe).__call__).parameters.get("num_inference_steps")
@@ -157,10 +158,10 @@ def default_planner(pipe: Any, settings: Mapping[str, Any], full: PretrainedPlan
 
 
 def run_pipeline(options: Any) -> dict[str, Any]:
-    """What ``flexivid.sample --pipeline`` does; returns the summary for ``--json``.
+    """Run ``flexivid.sample --pipeline``; return the summary for ``--json``.
 
     Args:
-        options: Those of the program.
+        options: Of the program.
 
     Raises:
         ValueError: If options are missing or have no effect with a pipeline.
@@ -174,10 +175,12 @@ def run_pipeline(options: Any) -> dict[str, Any]:
         print(f"LoRA merged into copies: {merge_lora(pipe.transformer) / 2**20:.1f} MiB more")
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
+    pipe.set_progress_bar_config(disable=True)  # it would stay at 0 %
     full = full_plan(pipe, prompts[0], **settings)
+    pipe.set_progress_bar_config()
     planner = options.planner or default_planner(pipe, settings, full)
-    how = {"guide_mode": options.guide_mode, "planner": planner}
-    plans = [plan_steps(budget, full.costs, len(full.modes), **how) for budget in budgets]
+    choice = {"guide_mode": options.guide_mode, "planner": planner}
+    plans = [plan_steps(budget, full.costs, len(full.modes), **choice) for budget in budgets]
     for budget, plan in zip(budgets, plans, strict=True):
         print(plan_line(budget, plan, len(prompts)))
     if options.dry_run:
@@ -198,26 +201,31 @@ def run_pipeline(options: Any) -> dict[str, Any]:
 
 
 def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
-    """One line before the work.
+    """Return the line that is printed before sampling.
 
     Example:
         >>> plan = PretrainedPlan(("1x4x4", "native"), {"native": 3_000_000, "1x4x4": 1_000_000})
-        >>> plan_line(0.7, plan, 2)
-        'budget 0.7: 1 of 1x4x4, 1 of native; 4.00 MMACs a video and branch of guidance (66.7%), 2 videos'
+        >>> plan_line(0.7, plan, 2).split("; ")[1:]
+        ['4.00 MMACs a video and branch of guidance, 66.7% of full compute', '2 videos']
     """
-    return f"budget {budget:g}: {plan}; {_cost(plan)} ({plan.budget:.1%}), {videos} videos"
+    steps = f"{len(plan.modes)} step{'s' * (len(plan.modes) > 1)}, {plan}"
+    return f"budget {budget:g}: {steps}; {_cost(plan)}, {plan.budget:.1%} of full compute; {_count(videos)}"
 
 
 def result_line(outcome: PipelineOutcome) -> str:
-    """One line after a budget's work: seconds of everything, text encoder and autoencoder included.
+    """Return the line that is printed after sampling; its seconds include text encoder and autoencoder.
 
     Example:
         >>> plan = PretrainedPlan(("native",), {"native": 3_000_000})
         >>> result_line(PipelineOutcome(1.0, plan, [], 2.0))
         'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
     """
-    cost, count = _cost(outcome.plan), len(outcome.files)
-    return f"budget {outcome.budget:g}: {cost}, {outcome.seconds:.2f} s for {count} videos"
+    seconds = f"{outcome.seconds:.2f} s for {_count(len(outcome.files))}"
+    return f"budget {outcome.budget:g}: {_cost(outcome.plan)}, {seconds}"
+
+
+def _count(videos: int) -> str:
+    return f"{videos} video{'s' * (videos != 1)}"
 
 
 def _cost(plan: PretrainedPlan) -> str:
@@ -243,16 +251,16 @@ def _fraction(word: str) -> float:
 
 
 def _settings(pipe: Any, options: Any) -> dict[str, Any]:
-    """What was asked for, under the names that diffusers has for it."""
-    known = inspect.signature(type(pipe).__call__).parameters
-    given = {name: getattr(options, name) for name in ASKED if getattr(options, name) is not None}
-    for name in given:
-        if name not in known:
+    """The options that were set, under their names in diffusers."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    settings = {name: getattr(options, name) for name in PIPELINE_OPTIONS if getattr(options, name) is not None}
+    for name in settings:
+        if name not in parameters:
             raise ValueError(
                 f"got --{name.replace('_', '-')} for {type(pipe).__name__}; expected no such option, which it does not"
                 " take; leave it out"
             )
-    return given
+    return settings
 
 
 def _row(outcome: PipelineOutcome) -> dict[str, Any]:

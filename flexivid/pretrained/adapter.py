@@ -33,23 +33,23 @@ SAMPLES = 4096  # values of each weight that the fingerprint reads
 
 
 def fingerprint(model: nn.Module) -> str:
-    """sha256 of the native weights: names, shapes and 4096 evenly spread values of each, in bfloat16.
+    """Return the sha256 of the native weights: names, shapes and 4096 evenly spread values of each, in bfloat16.
 
-    float32 and bfloat16 copies of the same weights agree, with and without adapters of others. Reading a sample keeps
-    it under seconds at any size.
+    float32 and bfloat16 copies of the same weights agree, with and without other adapters. 4096 values of each weight
+    take less than seconds at any size.
 
     Raises:
         ValueError: If weights are on the meta device (offloaded, or never loaded), or an adapter is fused into them.
     """
     digest = hashlib.sha256()
     state, names = model.state_dict(), native_names(model)
-    for now, name in sorted(names.items(), key=lambda pair: pair[1]):
-        weight = stored_values(state[now])
+    for present_name, name in sorted(names.items(), key=lambda pair: pair[1]):
+        weight = stored_values(state[present_name])
         if weight is None:
             continue
         if weight.is_meta:
             raise ValueError(f"got weight {name} on the meta device; expected loaded ones; do this before offloading")
-        flat = whole(weight.detach()).reshape(-1)
+        flat = unsharded(weight.detach()).reshape(-1)
         values = flat[:: max(1, flat.numel() // SAMPLES)].to(torch.bfloat16).cpu().contiguous()
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(values.view(torch.uint8).numpy().tobytes())
@@ -84,8 +84,8 @@ def flexify(
     return attach(model, modes, rank=rank, skip=skip)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that is sharded over devices, by all of them together; others as they are."""
+def unsharded(tensor: Tensor) -> Tensor:
+    """Gather a tensor that is sharded over devices, which all of them have to call; return others as they are."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -130,7 +130,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
 
 
 def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Model:
-    """Give a model the weak modes of a folder, or new values to those that it has.
+    """Give a model the weak modes of a folder, or load their values into those that it has.
 
     Args:
         model: The transformer that the adapter was made for, with or without weak modes.
@@ -152,8 +152,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
         >>> flexi_of(load_adapter(unflexify(wan), folder)).rank
         4
     """
-    folder = resolve_path(folder)
-    settings = _settings(folder)
+    settings, folder = read_settings(folder), resolve_path(folder)
     refuse_wrapped(model)
     if settings["family"] != type(model).__name__:
         raise ValueError(
@@ -178,7 +177,13 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     return model
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """Read what an adapter belongs to: ``family``, ``modes``, ``rank``, ``skip`` and ``native_sha256``.
+
+    Raises:
+        ValueError: If the folder holds no adapter, or its settings cannot be read.
+    """
+    folder = resolve_path(folder)
     path = folder / SETTINGS
     if not path.is_file():
         raise ValueError(f"got {folder}; expected an adapter folder with {SETTINGS}; pass what save_adapter wrote")
@@ -200,7 +205,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(mode: WeakMode) -> dict[str, Tensor]:
-    """The live tensors of a mode by the names that they have in the file."""
+    """The tensors of a mode, not copied, by the names that they have in the file."""
     named: dict[str, Tensor] = {}
     for path, layer in zip(mode.lora_layers, mode.lora.values(), strict=True):
         named |= {f"transformer.{path}.{key}": value for key, value in layer.state_dict().items()}
@@ -216,7 +221,7 @@ def _named(mode: WeakMode) -> dict[str, Tensor]:
                 f"got {name} stored in {value.dtype}, its precision lost; expected 16 bits or more; save an adapter"
                 " before the whole model is cast, or cast layer by layer (enable_layerwise_casting)"
             )
-    return {name: whole(value.detach()).cpu().contiguous() for name, value in _tensors(mode).items()}
+    return {name: unsharded(value.detach()).cpu().contiguous() for name, value in _tensors(mode).items()}
 
 
 def _fill(mode: WeakMode, values: dict[str, Tensor]) -> None:

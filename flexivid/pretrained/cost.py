@@ -1,4 +1,4 @@
-"""What a forward pass of a pre-trained transformer costs in any mode. Knows families; runs no model.
+"""The cost of a forward pass of a pre-trained transformer in any mode. Knows families; runs no model.
 
 Multiply-accumulates of matrix products and attention of one sample: exactly PyTorch's FlopCounterMode / 2 on the meta
 device.
@@ -14,7 +14,7 @@ from flexivid.patching.shapes import PatchMode, grid_of
 from flexivid.pretrained.families.family import Work, config_of
 from flexivid.pretrained.families.registry import family_of
 from flexivid.pretrained.flexify import NATIVE
-from flexivid.pretrained.weak_modes.skip import TIME_FEATURES, hidden_width
+from flexivid.pretrained.weak_modes.layers import TIME_FEATURES, hidden_width
 
 
 def transformer_macs(
@@ -46,7 +46,7 @@ def transformer_macs(
     family = family_of(config["_class_name"] if isinstance(model, Mapping) else type(model).__name__)
     native = family.patch(config)
     patch = native if str(mode) == NATIVE else PatchMode(mode)
-    family.growth(config, patch)  # refuses what the model cannot take
+    family.fold_of(config, patch)  # refuses modes that the model cannot take
     grid, d = grid_of(size, patch), family.width(config)
     n = grid.volume
     inputs, outputs = (channels * patch.volume for channels in family.channels(config))
@@ -57,5 +57,6 @@ def transformer_macs(
     if flexi is not None and flexi.skip:
         hidden = hidden_width(inputs, outputs)
         work += [Work(1, n, inputs, hidden), Work(1, 1, TIME_FEATURES, hidden), Work(1, n, hidden, outputs)]
-    own_rank = 0 if flexi is None or flexi.is_merged else flexi.rank
-    return sum(item.macs(own_rank if rank is None else rank) for item in work)
+    if rank is None:
+        rank = 0 if flexi is None or flexi.is_merged else flexi.rank
+    return sum(item.macs(rank) for item in work)

@@ -1,8 +1,8 @@
 """Give a pre-trained transformer weak modes, switch between them, take them away. Knows families by their description.
 
-``model.flexi`` holds all that is new, and is not registered in the model: its modules, names, parameters and state are
-those it came with, between calls in every mode, and so is every bit of its native output. What happens in a call in a
-weak mode is in weak_call.py.
+``model.flexi`` holds everything new and is not registered in the model: in every mode, modules, names, parameters and
+state between calls are the original ones, and the native output is the same bits. What happens in a call in a weak mode
+is in weak_call.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeVar
 
+from diffusers.hooks import HookRegistry
 from torch import nn
 
 from flexivid.patching.shapes import PatchMode
@@ -60,15 +61,15 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         kind = "weak modes" if hasattr(model, "flexi") else "peft adapters"
         raise ValueError(f"got a model with {kind}; expected one without; call unflexify or unload_lora_weights first")
     native = family.patch(config_of(model))
-    wanted = [mode for mode in dict.fromkeys(PatchMode(mode) for mode in modes) if mode != native]
-    if not wanted or rank < 0:
+    weak_modes = [mode for mode in dict.fromkeys(PatchMode(mode) for mode in modes) if mode != native]
+    if not weak_modes or rank < 0:
         raise ValueError(f"got modes {list(modes)}, rank {rank}; expected one weak mode at least and a rank >= 0")
-    for mode in wanted:
-        family.growth(config_of(model), mode)
+    for mode in weak_modes:
+        family.fold_of(config_of(model), mode)
     trainable = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     flexi = Flexi(family, trainable, rank=rank, skip=skip)
     model.requires_grad_(False)
-    for mode in wanted:
+    for mode in weak_modes:
         flexi.modes[str(mode)] = WeakMode(model, family, mode, rank=rank, skip=skip)
     vars(model)["flexi"] = flexi.train(model.training)  # not registered: see the first lines
     derive(model, call_methods)
@@ -90,48 +91,36 @@ def unflexify(model: Model) -> Model:
         42
     """
     if "flexi" not in {*vars(model), *dict(model.named_children())}:
-        flexi_of(model)  # says so where there is nothing to take away
+        flexi_of(model)  # refuses a model without weak modes
         raise ValueError(f"got a {type(model).__name__} around a transformer; expected the transformer; pass that")
     trainable = flexi_of(set_mode(model, NATIVE)).trainable
     del model.flexi
     restore(model, call_methods)
     names = native_names(model)
     for name, parameter in model.named_parameters():
-        if name in names:  # not of adapters of somebody else
+        if name in names:  # the others are of other adapters
             parameter.requires_grad_(names[name] in trainable)
     return model
 
 
 def register(model: Model) -> Model:
-    """Register what ``flexify`` added as ``flexi`` in the model, for who trains it by walking over the model.
-
-    Lightning, DDP and FSDP find, move and save what is registered. ``conceal`` undoes it.
+    """Register what ``flexify`` added as ``flexi`` in the model, so that Lightning, DDP and FSDP find it.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
         >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
         >>> len(list(flexify(wan, ["1x4x4"], rank=4).parameters())), len(list(register(wan).parameters()))
         (42, 58)
-        >>> len(list(conceal(wan).parameters()))
-        42
     """
     model.flexi = flexi_of(model)
     return model
 
 
-def conceal(model: Model) -> Model:
-    """Take what ``flexify`` added out of the model's registered modules again; it stays in use."""
-    flexi = flexi_of(model)
-    del model.flexi
-    vars(model)["flexi"] = flexi
-    return model
-
-
 def flexi_of(model: nn.Module) -> Flexi:
-    """What ``flexify`` added to a model.
+    """Return what ``flexify`` added to a model.
 
     Raises:
-        ValueError: If it added nothing.
+        ValueError: If the model has no weak modes.
     """
     if not isinstance(getattr(model, "flexi", None), Flexi):
         raise ValueError(f"got a {type(model).__name__} without weak modes; expected some; call flexify first")
@@ -155,12 +144,12 @@ def current_mode(model: nn.Module) -> str:
 
 
 def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """All new parameters, those to train: patch layers, skips and LoRA of every mode. Merged copies are none."""
+    """Return the parameters to train: patch layers, skips and LoRA of every mode, without merged copies."""
     return [parameter for name, parameter in flexi_of(model).named_parameters() if ".merged." not in name]
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a transformer: where its LoRA is, up to the first number of the path.
+    """Return the blocks of a transformer: the modules whose inner linears take LoRA.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -186,7 +175,7 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
         The same model.
 
     Raises:
-        ValueError: If the model has no such mode, something is active that weak modes cannot work with, or a pipeline
+        ValueError: If the model has no such mode, fused projections or parallelism rule weak modes out, or a pipeline
             runs it under a budget.
 
     Example:
@@ -199,7 +188,7 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
         torch.Size([1, 16, 2, 8, 8])
     """
     flexi = flexi_of(model)
-    name = _known(flexi, model, mode)
+    name = _name_of(mode, flexi, model)
     if has_chooser(flexi):
         raise ValueError(
             f"got mode {name} in a run under a budget, which chooses the mode of every step; expected none; remove()"
@@ -211,21 +200,21 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
 
 
 def switch(model: Model, name: str) -> Model:
-    """Use a mode from the next call on, known and not refused."""
+    """Use a mode from the next call on, by its name, without the checks of ``set_mode``."""
     flexi = flexi_of(model)
     if name == flexi.mode:
         return model
     flexi.mode = name
     if getattr(model, "is_cache_enabled", False):
-        model._reset_stateful_cache()  # type: ignore[operator]
+        HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
     return model
 
 
-def _known(flexi: Flexi, model: nn.Module, mode: str | PatchMode) -> str:
+def _name_of(mode: str | PatchMode, flexi: Flexi, model: nn.Module) -> str:
     if str(mode) == NATIVE or PatchMode(mode) == flexi.family.patch(config_of(model)):
         return NATIVE
     name = str(PatchMode(mode))
     if name not in flexi.modes:
-        known = ", ".join([NATIVE, *flexi.modes])
-        raise ValueError(f"got mode {name}; expected one of {known}; name it when you call flexify")
+        choices = ", ".join([NATIVE, *flexi.modes])
+        raise ValueError(f"got mode {name}; expected one of {choices}; name it when you call flexify")
     return name

@@ -1,4 +1,4 @@
-"""Load a pre-trained transformer, from a folder, the hub, or an original checkpoint."""
+"""Load a pre-trained transformer from a folder, the hub, or an original checkpoint."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def load_transformer(
         files.refuse_for(model)
         plain = load_plain(folder) if is_original else load(folder, device="meta" if empty else "cpu")
         return plain.to("meta" if empty else "cpu").to(dtype)
-    source, where = files.place(model)
+    source, where = files.locate(model)
     with plain_loading(f"model {model}", "a diffusers model"):
         kind = _class_of(Path(source))
         if empty:
-            return nn.Module.to(_empty(kind, source, where, files), dtype)  # their own warns of what stays float32
+            return nn.Module.to(_empty(kind, source, where, files), dtype)  # diffusers' own warns of parts in float32
         return kind.from_pretrained(source, dtype=dtype, **where, **files.settings).eval()
 
 
@@ -63,6 +63,6 @@ def _empty(kind: Any, source: str, where: dict[str, str], files: ModelFiles) -> 
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """The configuration in a folder; nothing for a hub id."""
+    """The configuration in a folder; empty for a hub id."""
     file = folder / CONFIG
     return json.loads(file.read_text()) if file.is_file() else {}

@@ -1,7 +1,7 @@
 """LoRA merged into copies of the linears that it adapts: weak steps without low-rank products, for more memory.
 
-The native weights stay where they are. A copy for each mode takes as much memory as the linears it is made of, and
-knows nothing of what happens to them later: merge again after other weights were loaded.
+Native weights do not change. The copies of each mode take as much memory as the linears they are made of, and do not
+follow later changes of these: merge again after loading other weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flexivid.pretrained.weak_modes.shadows import Registered
 
 
 def merge_lora(model: nn.Module) -> int:
-    """Let weak modes use merged copies from now on; for inference, after the last training step.
+    """Let weak modes use merged copies from now on. For inference, after the last training step.
 
     Args:
         model: Transformer that went through ``flexify``.
@@ -27,7 +27,7 @@ def merge_lora(model: nn.Module) -> int:
         Bytes that the copies take.
 
     Raises:
-        ValueError: If a linear is quantised or offloaded, or carries an adapter of somebody else.
+        ValueError: If a linear is quantised or offloaded, or carries another adapter.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -47,7 +47,7 @@ def merge_lora(model: nn.Module) -> int:
 
 
 def unmerge_lora(model: Model) -> Model:
-    """Drop the copies: weak modes use the LoRA itself again."""
+    """Delete the copies: weak modes use the LoRA itself again."""
     for mode in _modes(model):
         mode.merged.clear()
     return model
@@ -59,7 +59,7 @@ def _modes(model: nn.Module) -> list[WeakMode]:
 
 @torch.no_grad()
 def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affine:
-    """A linear with base + B A, in the precision of the base, or what the model computes in where that is more."""
+    """A linear with weights base + B A, in the higher of the precisions of the base and of the model."""
     weight = getattr(base, "weight", None)
     if not is_plain(base):
         raise ValueError(

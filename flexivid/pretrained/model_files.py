@@ -1,6 +1,6 @@
-"""Which files of a pre-trained model are read, and what is said where they are not there. Loads nothing.
+"""Which files of a pre-trained model are read, and errors for files that are missing. Loads nothing.
 
-Private models: the hub's own library reads the token that ``hf auth login`` or ``HF_TOKEN`` gave it.
+Private models: the hub's library reads the token of ``hf auth login`` or ``HF_TOKEN``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ModelFiles:
         revision: Branch, tag or commit on the hub.
         subfolder: Folder of the transformer, where it is not ``transformer``: ``transformer_2`` of Wan 2.2.
         local_files_only: Read what is on this machine only.
-        use_safetensors: Read safetensors only, no other format, whatever there is.
+        use_safetensors: Read safetensors only, even if there are other formats.
 
     Example:
         >>> ModelFiles(variant="fp16", local_files_only=True).settings
@@ -47,24 +47,24 @@ class ModelFiles:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Arguments of diffusers for what was asked, but for the subfolder: a whole pipeline has none."""
+        """Arguments of diffusers for these settings, without the subfolder, which pipelines do not take."""
         return {name: value for name, value in vars(self).items() if value and name != "subfolder"}
 
     def refuse_for(self, model: str | Path) -> None:
-        """Refuse all of this for a model that is not one of diffusers.
+        """Refuse all settings for a model that is not one of diffusers.
 
         Raises:
-            ValueError: If anything was asked for.
+            ValueError: If one was set.
         """
-        asked = [name for name, value in vars(self).items() if value]
-        if asked:
+        names = [name for name, value in vars(self).items() if value]
+        if names:
             raise ValueError(
-                f"got {' and '.join(asked)} for {model}; expected a diffusers model with it, which this is not; leave"
+                f"got {' and '.join(names)} for {model}; expected a diffusers model with it, which this is not; leave"
                 " it out"
             )
 
-    def place(self, model: str | Path) -> tuple[str, dict[str, str]]:
-        """Where the transformer is: a folder, or a hub id and the folder in it as an argument of diffusers.
+    def locate(self, model: str | Path) -> tuple[str, dict[str, str]]:
+        """Return where the transformer is: its folder, or a hub id with the subfolder as an argument of diffusers.
 
         Raises:
             ValueError: If there is no such model, or it has no such variant.
@@ -90,7 +90,7 @@ class ModelFiles:
         return str(inner), {}
 
     def check_folder(self, folder: Path) -> None:
-        """Refuse what a folder of a transformer does not have, and diffusers reads over in silence.
+        """Refuse settings that do not fit a folder of a transformer, where diffusers would ignore them in silence.
 
         Raises:
             ValueError: If none of its weights are of the variant, or all are of others; if a revision is asked for.
@@ -98,9 +98,9 @@ class ModelFiles:
         matches = [match for file in folder.glob("*") if (match := WEIGHTS.fullmatch(file.name))]
         variants = {match["variant"] for match in matches}
         if variants and self.variant not in variants:
-            known = ", ".join(sorted(variant or "none" for variant in variants))
+            choices = ", ".join(sorted(variant or "none" for variant in variants))
             raise ValueError(
-                f"got variant {self.variant or 'none'} for {folder}; expected one of those there: {known}; name it"
+                f"got variant {self.variant or 'none'} for {folder}; expected one of those there: {choices}; name it"
                 " (--variant, or files.variant of a distillation), or download other files"
             )
         if self.revision and folder.is_dir():
@@ -110,9 +110,9 @@ class ModelFiles:
             )
 
     def keep_fingerprint(self, model: nn.Module) -> bool:
-        """Whether a model that was read so has the fingerprint of its weights in float32.
+        """Whether a model read with these settings has the fingerprint of its float32 weights.
 
-        bfloat16 keeps it; float16 rounds otherwise, and float8 or quantised weights are others.
+        In bfloat16 it does; float16 rounds to other values, and float8 or quantised weights have other values.
         """
         dtypes = {weight.dtype for weight in model.parameters()}
         return self.variant != "fp16" and dtypes <= {torch.float64, torch.float32, torch.bfloat16}
@@ -122,14 +122,13 @@ ANY_FILES = ModelFiles()
 
 
 def files_of(options: Any) -> ModelFiles:
-    """What the options of a command line ask for."""
-    known = {name: getattr(options, name) for name in vars(ANY_FILES) if hasattr(options, name)}
-    return ModelFiles(**known)
+    """Read the settings from the options of a command line."""
+    return ModelFiles(**{name: getattr(options, name) for name in vars(ANY_FILES) if hasattr(options, name)})
 
 
 @contextmanager
 def plain_loading(model: str, expected: str) -> Iterator[None]:
-    """Say in one line why a model cannot be loaded.
+    """Turn any error of loading a model into a ``ValueError`` of one line.
 
     Example:
         >>> with plain_loading("model a/b", "a diffusers model"):
@@ -140,6 +139,6 @@ def plain_loading(model: str, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # of many kinds: no file, a broken one, no library or no device for a quantised model
+    except Exception as error:  # no file, a broken one, no library or no device for a quantised model
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"got {model}, which cannot be loaded ({reason}); expected {expected}; check it") from error

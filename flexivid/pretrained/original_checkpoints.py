@@ -1,4 +1,4 @@
-"""DiT and Latte as their authors publish them: a ``.pt`` file of weights, no configuration. Read by tables of names.
+"""Load DiT and Latte as their authors publish them: a ``.pt`` file of weights without a configuration.
 
 DiT and class-conditional or unconditional Latte: the same names; q, k, v in one matrix, one time and class embedding
 for all blocks, where diffusers has one in each. Latte alternates spatial and temporal blocks in one list.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from flexivid.pretrained.families.video_dit import VideoDiT, set_time_shift
 from flexivid.runtime.paths import resolve_path
 
-ONCE = {  # theirs: ours
+ONCE = {  # published name: name in diffusers
     "x_embedder.proj": "pos_embed.proj",
     "final_layer.adaLN_modulation.1": "proj_out_1",
     "final_layer.linear": "proj_out_2",
@@ -39,16 +39,16 @@ OF_A_BLOCK = {
 }
 QKV = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: S, B, L, XL
-TABLES = ("pos_embed", "temp_embed", "caption_projection.y_embedding")  # computed, or read apart from the names
-TEXT_SIDE, TEXT_FRAMES = 64, 16  # latent of Latte for text, 512 pixels; its file has no tables to tell
+TABLES = ("pos_embed", "temp_embed", "caption_projection.y_embedding")  # not renamed: computed, or read separately
+TEXT_SIDE, TEXT_FRAMES = 64, 16  # latent of Latte for text, 512 pixels; its file has no tables to read them from
 
 
 def load_plain(path: str | Path, *, num_heads: int | None = None) -> nn.Module:
-    """Load a published ``.pt`` of DiT or Latte. Only weights are read, nothing in the file is run.
+    """Load a published ``.pt`` of DiT or Latte. Reads weights only and runs no code of the file.
 
     Args:
-        path: E.g. ``DiT-XL-2-256x256.pt``, ``ucf101.pt`` or ``t2v.pt``; averaged weights are preferred where both are
-            there.
+        path: E.g. ``DiT-XL-2-256x256.pt``, ``ucf101.pt`` or ``t2v.pt``; of two sets of weights the averaged one is
+            read.
         num_heads: Attention heads; ``None`` = those of the published width.
 
     Returns:
@@ -62,9 +62,9 @@ def load_plain(path: str | Path, *, num_heads: int | None = None) -> nn.Module:
     for prefix in ("module.", "_orig_mod."):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     if "x_embedder.proj.weight" in weights:
-        return _steered_by_class(weights, num_heads).eval()
+        return _class_model(weights, num_heads).eval()
     if "adaln_single.linear.weight" in weights:
-        return _steered_by_text(weights, num_heads).eval()
+        return _text_model(weights, num_heads).eval()
     raise ValueError(f"got {path} without x_embedder or adaln_single; expected weights of DiT or Latte; check the file")
 
 
@@ -72,9 +72,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training checkpoints of DiT keep their arguments
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds: no file, no archive, something else than weights in it
-        asked = re.search(r"GLOBAL (\S+?)[.]?(\s|$)", str(error))
-        reason = f"it holds {asked[1]}, which is no data" if asked else str(error).splitlines()[0][:150]
+    except Exception as error:  # no file, no archive, something else than weights in it
+        match = re.search(r"GLOBAL (\S+?)[.]?(\s|$)", str(error))
+        reason = f"it holds {match[1]}, which is no data" if match else str(error).splitlines()[0][:150]
         reason = "it holds something else than data" if "weights_only" in reason else reason
         raise ValueError(f"got {path}, which cannot be read as weights ({reason}); expected a .pt file") from error
     for key in ("ema", "model", "state_dict"):
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {name: value.float() for name, value in content.items()}
 
 
-def _steered_by_class(weights: dict[str, Tensor], num_heads: int | None) -> nn.Module:
+def _class_model(weights: dict[str, Tensor], num_heads: int | None) -> nn.Module:
     width, in_channels, patch = weights["x_embedder.proj.weight"].shape[:3]
     settings = _heads(width, num_heads) | {
         "in_channels": in_channels,
@@ -115,7 +115,7 @@ def _steered_by_class(weights: dict[str, Tensor], num_heads: int | None) -> nn.M
 
 
 def rename(weights: Mapping[str, Tensor], depth: int, *, is_video: bool) -> dict[str, Tensor]:
-    """Names of diffusers for the weights of DiT, or of VideoDiT for those of Latte. A name not in the tables stays.
+    """Rename weights of DiT as in diffusers, or those of Latte as in ``VideoDiT``. Names not in the tables stay.
 
     Example:
         >>> sorted(rename({"blocks.3.attn.qkv.bias": torch.zeros(6)}, 4, is_video=True))[0]
@@ -147,7 +147,7 @@ def _block(number: int, is_video: bool) -> str:
     return f"{'temporal_' if number % 2 else ''}transformer_blocks.{number // 2}"
 
 
-def _steered_by_text(weights: dict[str, Tensor], num_heads: int | None) -> nn.Module:
+def _text_model(weights: dict[str, Tensor], num_heads: int | None) -> nn.Module:
     width, in_channels, patch = weights["pos_embed.proj.weight"].shape[:3]
     model = LatteTransformer3DModel(
         **_heads(width, num_heads),
@@ -180,9 +180,10 @@ def _heads(width: int, num_heads: int | None) -> dict[str, int]:
 
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Every weight of the model, and no other."""
-    own = {name: value.shape for name, value in model.state_dict().items()}
-    wrong = [name for name in sorted({*own, *weights}) if own.get(name) != getattr(weights.get(name), "shape", None)]
+    """Load every weight of the model, and refuse any other."""
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    names = sorted({*shapes, *weights})
+    wrong = [name for name in names if shapes.get(name) != getattr(weights.get(name), "shape", None)]
     if wrong:
         raise ValueError(
             f"got weights that differ by {wrong[0]} and {len(wrong) - 1} more; expected those of"
@@ -192,6 +193,6 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _check_table(model: Any, table: Tensor) -> None:
-    own = model.pos_embed.pos_embed
-    if own.shape != table.shape or not torch.allclose(own, table, atol=1e-3):
+    sinusoids = model.pos_embed.pos_embed
+    if sinusoids.shape != table.shape or not torch.allclose(sinusoids, table, atol=1e-3):
         raise ValueError("got a table of positions that is not the sinusoids of DiT; expected these; load another file")

@@ -451,7 +451,7 @@ def test_a_block_gives_back_the_budget_from_before_it() -> None:
         apply_budget(pipe, 1.0)
         outer.remove()  # not in force any more
         assert modes_of_runs(pipe, arguments, pipe) == ["native"] * 4
-    pipe._flexivid_budget.remove()
+    pipe.flexivid_budget.remove()
     assert current_mode(pipe.transformer) == "2x4x4"
 
 

@@ -54,8 +54,8 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
     main(words(folders, "--budget", "1", "0.8", *where, "--num-videos", "2", "--dry-run", "--json", "--merge-lora"))
     *lines, told = capsys.readouterr().out.splitlines()
     assert lines[-3].startswith("LoRA merged into copies: ")
-    assert lines[-2].startswith("budget 1: 3 of native; ")
-    assert lines[-1].endswith(", 2 videos")
+    assert lines[-2].startswith("budget 1: 3 steps, 3 of native; ")
+    assert lines[-1].endswith("; 2 videos")
     assert lines[-1].startswith("budget 0.8: ")
     assert "x4x4" in lines[-1]
     assert [plan["budget"] for plan in json.loads(told)["plans"]] == [1.0, 0.8]
@@ -81,7 +81,7 @@ def test_a_dry_run_plans_and_calls_no_network(folders, tmp_path, capsys, monkeyp
     main(words(folders, "--budget", "0.8", *where, "--planner", "staged", "--dry-run"))
     assert capsys.readouterr().out.splitlines()[-1].startswith(lines[-1].split(";")[0])  # the default
     main(words(folders, "--budget", "0.8", *where, "--planner", "weak_last", "--dry-run"))
-    assert capsys.readouterr().out.splitlines()[-1].startswith("budget 0.8: 2 of 1x4x4, 1 of 2x4x4; ")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("budget 0.8: 3 steps, 2 of 1x4x4, 1 of 2x4x4; ")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.families.folding import fold, growth_of, pool_times, unfold
+from flexivid.pretrained.families.folding import Fold, pool_times
 
 NATIVE = PatchMode("1x2x2")
 
@@ -13,20 +13,21 @@ NATIVE = PatchMode("1x2x2")
 @pytest.mark.parametrize("growth", [(1, 2, 2), (2, 1, 1), (2, 3, 2)])
 def test_unfold_undoes_fold(size, growth) -> None:
     latent = torch.randn(2, 3, *size)
-    folded = fold(latent, Size3(*growth), NATIVE)
+    fold = Fold(Size3(*growth), NATIVE)
+    folded = fold.apply(latent)
     assert all(side % patch == 0 for side, patch in zip(folded.shape[2:], NATIVE, strict=True))
-    assert torch.equal(unfold(folded, Size3(*growth), Size3(*size)), latent)
+    assert torch.equal(fold.undo(folded, Size3(*size)), latent)
 
 
 def test_channels_are_outermost_then_frames_rows_columns() -> None:
     latent = torch.arange(2 * 2 * 4 * 4.0).view(1, 2, 2, 4, 4)
-    folded = fold(latent, Size3(2, 2, 2), NATIVE)
+    folded = Fold(Size3(2, 2, 2), NATIVE).apply(latent)
     assert folded[0, :, 0, 0, 0].tolist() == [0, 1, 4, 5, 16, 17, 20, 21, 32, 33, 36, 37, 48, 49, 52, 53]
 
 
 def test_padding_repeats_the_last_frame_row_and_column() -> None:
     latent = torch.randn(1, 1, 3, 4, 4)
-    folded = fold(latent, Size3(2, 1, 1), NATIVE)
+    folded = Fold(Size3(2, 1, 1), NATIVE).apply(latent)
     assert torch.equal(folded[:, 0, 1], latent[:, 0, 2])
     assert torch.equal(folded[:, 1, 1], latent[:, 0, 2])
 
@@ -39,6 +40,6 @@ def test_the_largest_time_of_those_replaced_counts() -> None:
 
 
 def test_a_mode_must_be_a_multiple() -> None:
-    assert growth_of(PatchMode("2x6x2"), NATIVE) == (2, 3, 1)
+    assert Fold.between(PatchMode("2x6x2"), NATIVE).growth == (2, 3, 1)
     with pytest.raises(ValueError, match="none smaller; pass for example 1x4x4"):
-        growth_of(PatchMode("1x1x4"), NATIVE)
+        Fold.between(PatchMode("1x1x4"), NATIVE)

@@ -7,8 +7,7 @@ from einops import rearrange
 from torch import nn
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.families.family import Fold
-from flexivid.pretrained.families.folding import fold, unfold
+from flexivid.pretrained.families.folding import Fold
 from flexivid.pretrained.weak_modes.layers import Embedding, Unembedding, grow_output
 
 NATIVE = PatchMode("1x2x2")
@@ -17,35 +16,35 @@ NATIVE = PatchMode("1x2x2")
 @pytest.mark.parametrize("growth", [(2, 1, 1), (1, 2, 2), (2, 2, 2), (2, 4, 3)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_embedding_is_the_native_one_of_the_pooled_latent(growth, bias) -> None:
-    how = Fold(Size3(*growth), NATIVE)
+    fold = Fold(Size3(*growth), NATIVE)
     native = nn.Conv3d(4, 16, tuple(NATIVE), tuple(NATIVE), bias=bias)
     latent = torch.randn(2, 4, 4, 16, 12)
-    weak = Embedding.grow(native, 4, how)(fold(latent, how.growth, NATIVE))
+    weak = Embedding.grow(native, 4, fold)(fold.apply(latent))
     torch.testing.assert_close(weak, native(F.avg_pool3d(latent, growth)))
 
 
 def test_a_linear_embedding_of_patches_grows_like_a_convolution() -> None:
-    how = Fold(Size3(2, 2, 2), PatchMode("2x2x2"))
+    fold = Fold(Size3(2, 2, 2), PatchMode("2x2x2"))
     conv = nn.Conv3d(3, 8, (2, 2, 2), (2, 2, 2))
     linear = nn.Linear(24, 8)
     linear.load_state_dict({"weight": conv.weight.flatten(1), "bias": conv.bias})
-    by_conv, by_linear = Embedding.grow(conv, 3, how), Embedding.grow(linear, 3, how)
+    by_conv, by_linear = Embedding.grow(conv, 3, fold), Embedding.grow(linear, 3, fold)
     assert torch.equal(by_conv.layer.weight.flatten(1), by_linear.layer.weight)
 
 
 @pytest.mark.parametrize("order", ["pt ph pw c", "c pt ph pw", "ph pw pt c"])
 @pytest.mark.parametrize("growth", [(2, 1, 1), (1, 2, 2), (2, 2, 3)])
 def test_de_embedding_is_bilinear_in_space_and_repeats_frames(order, growth) -> None:
-    how = Fold(Size3(*growth), NATIVE)
+    fold = Fold(Size3(*growth), NATIVE)
     native = nn.Linear(16, 12)
     tokens = torch.randn(2, 5, 16)
-    weak = Unembedding.grow(native, Embedding(native), how, order)(tokens)
+    weak = Unembedding.grow(native, Embedding(native), fold, order)(tokens)
     sides = {"pt": 1, "ph": 2, "pw": 2}
     patches = rearrange(native(tokens), f"b n ({order}) -> (b n) c pt ph pw", **sides)
     inner = order.replace("c", "c gt gh gw")
     folded = rearrange(weak, f"b n ({inner}) -> (b n) (c gt gh gw) pt ph pw", **sides, gt=growth[0], gh=growth[1],
                        gw=growth[2])  # fmt: skip
-    got = unfold(folded, how.growth, Size3(*(side * g for side, g in zip(NATIVE, growth, strict=True))))
+    got = fold.undo(folded, Size3(*(side * g for side, g in zip(NATIVE, growth, strict=True))))
     expected = F.interpolate(patches[:, :, 0], scale_factor=growth[1:], mode="bilinear")
     torch.testing.assert_close(got, expected[:, :, None].repeat_interleave(growth[0], 2))
 

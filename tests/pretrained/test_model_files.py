@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flexivid.pipelines.sample import load_pipeline, whole_pipeline
+from flexivid.pipelines.sample import complete_pipeline, load_pipeline
 from flexivid.pretrained.adapter import save_adapter
 from flexivid.pretrained.flexify import flexify
 from flexivid.pretrained.load import load_transformer
@@ -43,8 +43,10 @@ def test_the_variant_is_read_and_the_plain_files_without_one(folder, caplog) -> 
         model = load_transformer(where, dtype=torch.bfloat16, files=FP16)
         assert torch.equal(model.proj_out.bias, torch.full_like(expected, 0.5).bfloat16())
         assert model.scale_shift_table.dtype == torch.float32  # kept so by its class
-    assert torch.equal(whole_pipeline(folder, dtype=torch.float32).transformer.proj_out.bias, expected)
-    assert whole_pipeline(folder, dtype=torch.float32, files=FP16).transformer.proj_out.bias.unique().tolist() == [0.5]
+    assert torch.equal(complete_pipeline(folder, dtype=torch.float32).transformer.proj_out.bias, expected)
+    assert complete_pipeline(folder, dtype=torch.float32, files=FP16).transformer.proj_out.bias.unique().tolist() == [
+        0.5
+    ]
 
 
 def test_the_subfolder_is_read(folder) -> None:
@@ -97,7 +99,7 @@ def test_loading_warns_of_nothing(folder, caplog, recwarn) -> None:
     logging.getLogger("diffusers").propagate = True
     load_transformer(folder, dtype=torch.bfloat16)
     load_transformer(folder, dtype=torch.bfloat16, empty=True)
-    whole_pipeline(folder, dtype=torch.bfloat16)
+    complete_pipeline(folder, dtype=torch.bfloat16)
     told = [record.getMessage() for record in caplog.records] + [str(warning.message) for warning in recwarn]
     assert not [line for line in told if "dtype" in line or "float32" in line]
 

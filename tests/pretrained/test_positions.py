@@ -8,11 +8,11 @@ from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.pretrained.families.cogvideox import CogVideoXEmbedding
 from flexivid.pretrained.families.cosmos import CosmosPositions, CosmosTable
 from flexivid.pretrained.families.dit import CentredPatchEmbed
-from flexivid.pretrained.families.family import Fold
+from flexivid.pretrained.families.folding import Fold
 from flexivid.pretrained.families.hunyuan import HunyuanPositions
 from flexivid.pretrained.families.latte import CentredFramePositions, FrameTable
 from flexivid.pretrained.families.ltx import LTX
-from flexivid.pretrained.families.rotary import centre_rotary
+from flexivid.pretrained.families.positions import centre_rotary
 from flexivid.pretrained.families.wan import WanPositions
 from flexivid.pretrained.flexify import flexify, set_mode
 from tests.pretrained.families import CASES, VARIANTS, build, call

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from flexivid.pretrained.flexify import flexify, set_mode
-from flexivid.pretrained.weak_modes.skip import Skip, hidden_width
+from flexivid.pretrained.weak_modes.layers import Skip, hidden_width
 from tests.pretrained.families import CASES, build, call, output
 
 WAN = CASES[0]

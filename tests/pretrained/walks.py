@@ -223,7 +223,7 @@ def copy_deeply(walk: Walk) -> None:
     walk.plain = copy.deepcopy(walk.plain)
     if walk.pipe is not None and walk.rng.random() < 0.5:
         walk.pipe = copy.deepcopy(walk.pipe)
-        walk.budget = vars(walk.pipe).get("_flexivid_budget")
+        walk.budget = vars(walk.pipe).get("flexivid_budget")
         walk.ours = walk.pipe.transformer
         return
     walk.ours = copy.deepcopy(walk.ours)

@@ -14,7 +14,9 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
+from flexivid.model.recipe import Recipe
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipelines.record import record_calls
 from flexivid.pretrained.adapter import load_adapter
@@ -115,10 +117,58 @@ def test_an_answer_of_the_teacher_serves_several_steps(tmp_path) -> None:
         module(reuse=0)
 
 
-def test_a_flexidit_is_sent_to_its_own_training() -> None:
-    network = flexify(build(next(case for case in CASES if case.name == "flexidit")), ["1x4x4"])
-    with pytest.raises(ValueError, match="got a FlexiDiT; expected a transformer of diffusers; train a FlexiDiT with"):
-        FlexiDistillation.of(network)
+FLEXIDIT = next(case for case in CASES if case.name == "flexidit")
+
+
+@torch.no_grad()
+def flexidit_error(distillation, batch) -> float:
+    """Relative error of 1x4x4 on the noise of validation."""
+    call, _ = distillation.call_of(batch, (-1, 0, 0))
+    error, scale = distance(
+        distillation.network, PatchMode("1x4x4"), call, output(set_mode(distillation.network, "native"), call)
+    )
+    set_mode(distillation.network, "native")
+    return float(error / scale)
+
+
+@pytest.mark.parametrize("process", [{"path": "flow", "target": "x0"}, {"path": "cosine", "target": "noise"}])
+def test_modes_of_flexify_are_distilled_into_a_flexidit(process, tmp_path) -> None:
+    seed_everything(0)
+    network = build(FLEXIDIT)
+    network.recipe = Recipe(process=process)
+    arguments = call(FLEXIDIT, FLEXIDIT.even)
+    native = output(network, arguments)
+    folder = network.save_pretrained(tmp_path / "flexidit")
+    distillation = FlexiDistillation(
+        str(folder), ["1x4x4"], rank=4, weights="fp32", optimizer=FAST, walk=Walk((4, 8, 8))
+    )
+    batch = {"latent": torch.randn(4, 4, 4, 8, 8), "label": torch.tensor([0, 3, -1, 9])}
+    distillation.configure_model()
+    before = flexidit_error(distillation, batch)
+    fit(distillation, DataLoader([batch] * 60, batch_size=None), tmp_path / "run", 60, AdapterEMA(decay=0.5))
+    assert flexidit_error(distillation, batch) < 0.9 * before
+    assert torch.equal(output(distillation.network, arguments), native)
+    adapter = next(tmp_path.rglob("1x4x4.safetensors")).parent
+    loaded = load_adapter(build(FLEXIDIT), adapter)
+    assert torch.equal(output(loaded, arguments), native)
+    weak = output(set_mode(distillation.network, "1x4x4"), arguments)
+    assert torch.equal(output(set_mode(loaded, "1x4x4"), arguments), weak)
+
+
+def test_labels_of_a_flexidit_are_classes_or_none() -> None:
+    distillation = FlexiDistillation.of(flexify(build(FLEXIDIT), ["1x4x4"], rank=1))
+    latent, labels = torch.zeros(200, 4, 1, 2, 2), torch.arange(200) % 11 - 1  # of 10 classes; -1 is none
+    arguments, is_walk = distillation.call_of({"latent": latent, "label": labels}, (0, 0))
+    assert not is_walk
+    shown = arguments["condition"].label
+    assert shown[labels < 0].unique().tolist() == [10]
+    is_dropped = shown[labels >= 0] == 10
+    assert torch.equal(shown[labels >= 0][~is_dropped], labels[labels >= 0][~is_dropped])
+    assert 0.02 < is_dropped.float().mean() < 0.2
+    with pytest.raises(ValueError, match=r"got labels from . to 30; expected 0 to 9"):
+        distillation.call_of({"latent": latent[:31], "label": torch.arange(31)}, (0, 0))
+    with pytest.raises(ValueError, match="got a batch without videos or latents for a FlexiDiT; expected some"):
+        distillation.call_of({"label": labels}, (0, 0))
 
 
 def test_the_mode_depends_on_seed_and_step_alone() -> None:
@@ -301,6 +351,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 from flexivid.pretrained.flexify import flexify
 from flexivid.training.distillation.recorded_data import CallArrays
 from flexivid.training.distillation.ema import AdapterEMA

@@ -1,3 +1,3 @@
-"""One file a family of transformers: how its patches fold, and how its call is made."""
+"""One file a family of transformers: where its layers are, how it is called, what a pass costs."""
 
-DOORS = ("family", "registry", "video_dit")
+DOORS = ("family", "folding", "registry", "video_dit")

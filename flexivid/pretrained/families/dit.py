@@ -1,4 +1,4 @@
-"""DiT: ``DiTTransformer2DModel``. Square images of one latent frame; the class and the time steer every block.
+"""DiT: ``DiTTransformer2DModel``. Square images of one latent frame; class and time modulate every block.
 
 An image is a video of one frame, so weak modes grow rows and columns, alike. Positions are a sinusoidal table added to
 the tokens, here at patch centres. What Latte shares with DiT is in this file.
@@ -6,75 +6,61 @@ the tokens, here at patch centres. What Latte shares with DiT is in this file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed_from_grid
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.families.family import Config, Family, Fold, Work
-from flexivid.pretrained.families.folding import fold, unfold
-from flexivid.pretrained.families.rotary import native_centres
+from flexivid.pretrained.families.family import Config, Family, Signature, Work, heads_width
+from flexivid.pretrained.families.folding import Fold
+from flexivid.pretrained.families.positions import PositionModule, native_centres
 
 
-class CentredPatchEmbed(nn.Module):
+class CentredPatchEmbed(PositionModule):
     """``PatchEmbed`` of diffusers with its sinusoidal table at patch centres."""
-
-    def __init__(self, native: nn.Module, how: Fold) -> None:
-        super().__init__()
-        self.native: list[Any] = [native]  # in a list: it is registered in the model
-        self.how = how
 
     def forward(self, latent: Tensor) -> Tensor:
         """Folded images (b, c, h, w) -> tokens (b, n, d)."""
-        native = self.native[0]
+        native = self.native
         tokens = native.proj(latent)  # (b, d, gh, gw)
-        grid, growth = Size3(1, *tokens.shape[2:]), Size3(1, *self.how.growth[1:])
+        grid, growth = Size3(1, *tokens.shape[2:]), Size3(1, *self.fold.growth[1:])
         rows, columns = native_centres(grid, growth, latent.device).T[1:]
         sides = (grid.h * growth.h, grid.w * growth.w)  # native tokens; the table spans base_size whatever they are
         rows, columns = (
-            place / (side / native.base_size) / native.interpolation_scale
-            for place, side in zip((rows, columns), sides, strict=True)
+            centres / (side / native.base_size) / native.interpolation_scale
+            for centres, side in zip((rows, columns), sides, strict=True)
         )
         table = get_2d_sincos_pos_embed_from_grid(tokens.shape[1], torch.stack((columns, rows)))  # (n, d)
         return (tokens.flatten(2).transpose(1, 2) + table.float()).to(latent.dtype)
 
 
-def gather_channels(images: Tensor, how: Fold) -> Tensor:
-    """Read what DiT puts together in the shape that it should have had: (k growth, c, h, w) -> (k, c growth, h, w).
+def gather_channels(images: Tensor, fold: Fold) -> Tensor:
+    """Undo DiT's last reshape, which turns folded channels into images: (k growth, c, h, w) -> (k, c growth, h, w).
 
-    The class ends with a reshape to (-1, gh, gw, ph, pw, c): folded channels become more images, with their values
-    spread over them. The values in memory are right.
+    The class ends with a reshape to (-1, gh, gw, ph, pw, c) for its own number of channels. The order of values in
+    memory is right.
     """
-    growth, sides = how.growth.volume, {"ph": how.native.h, "pw": how.native.w}
+    growth, sides = fold.growth.volume, {"ph": fold.native.h, "pw": fold.native.w}
     values = rearrange(images, "k c (gh ph) (gw pw) -> k gh gw ph pw c", **sides)
     values = values.reshape(len(images) // growth, *values.shape[1:5], -1)
     return rearrange(values, "k gh gw ph pw c -> k c (gh ph) (gw pw)")
 
 
-def _fold_call(call: dict[str, Any], how: Fold) -> Size3:
-    image = call["hidden_states"]  # (b, c, h, w)
-    size = Size3(1, *image.shape[2:])
-    if size.h != size.w:
+def _unpack(image: Tensor, call: Mapping[str, Any]) -> Tensor:
+    height, width = image.shape[2:]
+    if height != width:
         raise ValueError(
-            f"got a latent of {size.h} x {size.w} cells; expected a square, the only shape that DiT puts together"
+            f"got a latent of {height} x {width} cells; expected a square, the only shape that DiT puts together"
         )
-    call["hidden_states"] = fold(image.unsqueeze(2), how.growth, how.native).squeeze(2)
-    return size
-
-
-def _unfold_output(sample: Tensor, how: Fold, size: Size3) -> Tensor:
-    return unfold(gather_channels(sample, how).unsqueeze(2), how.growth, size).squeeze(2)
-
-
-def _width(config: Config) -> int:
-    return config["num_attention_heads"] * config["attention_head_dim"]
+    return image.unsqueeze(2)
 
 
 def _work(config: Config, grid: Size3, text: int) -> list[Work]:
-    n, d, depth = grid.volume, _width(config), config["num_layers"]
+    n, d, depth = grid.volume, heads_width(config), config["num_layers"]
     return [
         Work(depth + 1, 1, 256 + d, d),  # every block embeds the time anew, and the last layer does
         Work(depth, 1, d, 6 * d),
@@ -87,16 +73,20 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 
 DIT = Family(
     class_name="DiTTransformer2DModel",
+    signature=Signature(
+        lambda config, text: {"class_labels": ("label", config["num_embeds_ada_norm"])},
+        pack=lambda latent: latent[:, :, 0],
+        unpack=_unpack,
+        usual_size=lambda config: (1, config["sample_size"], config["sample_size"]),
+        has_one_size=lambda config: True,
+    ),
     patch=lambda config: PatchMode(1, config["patch_size"], config["patch_size"]),
-    width=_width,
     embed="pos_embed.proj",
     unembed="proj_out_2",
     output_order="pt ph pw c",
-    lora=r"transformer_blocks\.\d+\.(attn1\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2))",
     work=_work,
     axes=lambda config: "hw",
     square=True,
-    positions=lambda model, how: {"pos_embed": CentredPatchEmbed(model.get_submodule("pos_embed"), how)},
-    fold_call=_fold_call,
-    unfold_output=_unfold_output,
+    positions=lambda model, fold: {"pos_embed": CentredPatchEmbed(model.get_submodule("pos_embed"), fold)},
+    unpack_output=lambda images, fold, size: gather_channels(images, fold).unsqueeze(2),
 )

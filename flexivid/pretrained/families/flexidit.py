@@ -1,7 +1,7 @@
-"""Our own ``FlexiDiT``: modes that it was not trained with, added by adapters, its own ones untouched.
+"""Our own ``FlexiDiT``: adapters add modes that it was not trained with.
 
-Weak modes of a FlexiDiT are trained with it, all in one set of weights. What is added here is beside them: the native
-mode is what new patch layers start from, and every mode that the model has stays bit for bit what it was.
+A FlexiDiT has weak modes in its own weights, trained with it. Those of ``flexify`` come on top: their patch layers
+start from the native mode, and every mode that the model had gives the same bits as before.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from flexivid.budget.cost import TIME_FEATURES
+from flexivid.model.conditioning import Condition, check_labels
 from flexivid.patching.embed import patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
-from flexivid.pretrained.families.family import Config, Family, Fold, Work, config_of, fold_cells
-from flexivid.pretrained.families.rotary import native_centres
+from flexivid.pretrained.families.family import Config, Family, Signature, Work, config_of
+from flexivid.pretrained.families.folding import Fold
+from flexivid.pretrained.families.positions import PositionModule, native_centres
 
 
 class FoldedEmbed(nn.Module):
@@ -43,16 +45,12 @@ class FoldedOutput(nn.Module):
         return unpatchify(self.unembedding(tokens), native, size)
 
 
-class Centres(nn.Module):
-    """Centres of weak patches, in the place of the method that gives those of native ones."""
+class WeakPositions(PositionModule):
+    """The tables of ``Positions`` at the centres of weak patches."""
 
-    def __init__(self, how: Fold) -> None:
-        super().__init__()
-        self.how = how
-
-    def forward(self, grid: Size3, native: PatchMode, device: torch.device) -> Tensor:
-        """(n, 3)."""
-        return native_centres(grid, self.how.growth, device)
+    def forward(self, grid: Size3, patch: PatchMode, like: Tensor) -> Any:
+        """Rotary tables, and the absolute position table (n, d)."""
+        return self.native.tables(native_centres(grid, self.fold.growth, like.device), grid, like)
 
 
 def _native(config: Config) -> PatchMode:
@@ -70,14 +68,14 @@ def _refuse(config: Config, mode: PatchMode) -> None:
             f"got mode {mode} for a FlexiDiT with text or given frames; expected one with classes at most; train the"
             " network with the modes you want"
         )
-    if str(mode) in [str(known) for known in config["modes"][1:]]:
+    if mode in [PatchMode(trained) for trained in config["modes"][1:]]:
         raise ValueError(
             f"got mode {mode} for a FlexiDiT that was trained with it; expected another; leave it out, and call the"
             f' model with mode="{mode}"'
         )
 
 
-def _patch_layers(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+def _native_layers(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:
     """The native mode's patch layers, resized from the underlying kernels, as linears of features (c, pt, ph, pw)."""
     native = _native(config_of(model))
     embed: Any = model.get_submodule("embed")
@@ -94,19 +92,26 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def _answers(embed: Any, unembed: Any, how: Fold) -> tuple[nn.Module, nn.Module]:
-    channels = embed.layer.in_features // how.native.volume
+def _wrap_layers(embed: Any, unembed: Any, fold: Fold) -> tuple[nn.Module, nn.Module]:
+    channels = embed.layer.in_features // fold.native.volume
     return FoldedEmbed(embed, channels), FoldedOutput(unembed)
 
 
-def _fold_call(call: dict[str, Any], how: Fold) -> Size3:
+def _fold_inputs(call: dict[str, Any], fold: Fold, size: Size3) -> None:
     mode = call.get("mode")
-    if mode is not None and str(mode) not in ("native", str(how.native)):
+    if mode is not None and str(mode) not in ("native", str(fold.native)):
         raise ValueError(
             f"got mode {mode} while a mode of flexify is set; expected none; call set_mode(model, 'native') first"
         )
-    call["x"], size = fold_cells(call["x"], how)
-    return size
+
+
+def _class_inputs(config: Config, labels: Tensor) -> dict[str, Any]:
+    null = config["num_classes"]
+    if not null:
+        return {"condition": None}
+    labels = torch.where(labels < 0, null, labels)
+    check_labels(labels, null)
+    return {"condition": Condition(labels)}
 
 
 def _work(config: Config, grid: Size3, text: int) -> list[Work]:
@@ -127,6 +132,15 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 
 FLEXIDIT = Family(
     class_name="FlexiDiT",
+    signature=Signature(
+        lambda config, text: {},
+        latent="x",
+        time="time",
+        noise_time=1.0,
+        add_noise=lambda model, latent, noise, time: model.recipe.process.add_noise(latent, noise, time),
+        class_inputs=_class_inputs,
+        usual_size=lambda config: (8, 32, 32),
+    ),
     patch=_native,
     width=lambda config: config["width"],
     embed="embed",
@@ -135,9 +149,8 @@ FLEXIDIT = Family(
     lora=r"blocks\.\d+\.(attention\.(q|k|v|out)|mlp_in|mlp_out)",
     work=_work,
     refuse=_refuse,
-    patch_layers=_patch_layers,
-    answers=_answers,
-    positions=lambda model, how: {"_centres": Centres(how)},
-    fold_call=_fold_call,
-    time_of=lambda call: 1000 * call["time"],
+    native_layers=_native_layers,
+    wrap_layers=_wrap_layers,
+    positions=lambda model, fold: {"positions": WeakPositions(model.get_submodule("positions"), fold)},
+    fold_inputs=_fold_inputs,
 )

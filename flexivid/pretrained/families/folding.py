@@ -7,6 +7,8 @@ Folded channels are ordered (c gt gh gw), cells of one folded cell fastest.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -15,73 +17,55 @@ from flexivid.patching.embed import pad_to
 from flexivid.patching.shapes import PatchMode, Size3
 
 
-def growth_of(mode: PatchMode, native: PatchMode) -> Size3:
-    """How many native patches a patch of ``mode`` covers along each axis.
-
-    Raises:
-        ValueError: If the mode is not a whole multiple of the native one along each axis.
-
-    Example:
-        >>> growth_of(PatchMode("2x4x4"), PatchMode("1x2x2"))
-        Size3(t=2, h=2, w=2)
-    """
-    if any(side % unit for side, unit in zip(mode, native, strict=True)):
-        raise ValueError(
-            f"got mode {mode} for a model with native patch {native}; expected a whole multiple of the native side"
-            f" along each axis, none smaller; pass for example {PatchMode(native.t, 2 * native.h, 2 * native.w)}"
-        )
-    return Size3(*(side // unit for side, unit in zip(mode, native, strict=True)))
-
-
-def fold(latent: Tensor, growth: Size3, native: PatchMode) -> Tensor:
-    """Move ``growth`` cells into channels, after repeating the last frame, row and column until the weak mode divides.
-
-    Args:
-        latent: (b, c, t, h, w).
-        growth: Native patches per weak patch along each axis.
-        native: Patch of the native mode.
-
-    Returns:
-        (b, c gt gh gw, t', h', w') that ``native`` divides.
+class Fold(NamedTuple):
+    """A weak mode as its model sees it: ``growth`` cells folded into channels, then cut by the ``native`` patch.
 
     Example:
         >>> import torch
-        >>> fold(torch.zeros(1, 16, 5, 8, 8), Size3(2, 2, 2), PatchMode("1x2x2")).shape
-        torch.Size([1, 128, 3, 4, 4])
+        >>> fold = Fold.between(PatchMode("2x4x4"), PatchMode("1x2x2"))
+        >>> fold.growth, fold.apply(torch.zeros(1, 16, 5, 8, 8)).shape
+        (Size3(t=2, h=2, w=2), torch.Size([1, 128, 3, 4, 4]))
     """
-    mode = PatchMode(*(g * p for g, p in zip(growth, native, strict=True)))
-    return rearrange(
-        pad_to(latent, mode),
-        "b c (t gt) (h gh) (w gw) -> b (c gt gh gw) t h w",
-        gt=growth.t,
-        gh=growth.h,
-        gw=growth.w,
-    )
 
+    growth: Size3
+    native: PatchMode
 
-def unfold(folded: Tensor, growth: Size3, size: Size3) -> Tensor:
-    """Undo ``fold`` and crop the padding.
+    @classmethod
+    def between(cls, mode: PatchMode, native: PatchMode) -> Fold:
+        """Fold native patches into patches of ``mode``.
 
-    Args:
-        folded: (b, c gt gh gw, t', h', w').
-        growth: Native patches per weak patch along each axis.
-        size: Size (t, h, w) of the latent before folding.
+        Raises:
+            ValueError: If the mode is not a whole multiple of the native one along each axis.
+        """
+        if any(side % unit for side, unit in zip(mode, native, strict=True)):
+            raise ValueError(
+                f"got mode {mode} for a model with native patch {native}; expected a whole multiple of the native side"
+                f" along each axis, none smaller; pass for example {PatchMode(native.t, 2 * native.h, 2 * native.w)}"
+            )
+        return cls(Size3(*(side // unit for side, unit in zip(mode, native, strict=True))), native)
 
-    Returns:
-        (b, c, t, h, w).
-    """
-    latent = rearrange(
-        folded,
-        "b (c gt gh gw) t h w -> b c (t gt) (h gh) (w gw)",
-        gt=growth.t,
-        gh=growth.h,
-        gw=growth.w,
-    )
-    return latent[:, :, : size.t, : size.h, : size.w]
+    def apply(self, latent: Tensor) -> Tensor:
+        """Move ``growth`` cells into channels; the last frame, row and column are repeated until the mode divides.
+
+        Args:
+            latent: (b, c, t, h, w).
+
+        Returns:
+            (b, c gt gh gw, t', h', w'), which the native patch divides.
+        """
+        t, h, w = self.growth
+        padded = pad_to(latent, PatchMode(*(g * p for g, p in zip(self.growth, self.native, strict=True))))
+        return rearrange(padded, "b c (t gt) (h gh) (w gw) -> b (c gt gh gw) t h w", gt=t, gh=h, gw=w)
+
+    def undo(self, folded: Tensor, size: Size3) -> Tensor:
+        """Undo ``apply`` for a latent of ``size``: (b, c gt gh gw, t', h', w') -> (b, c, t, h, w)."""
+        t, h, w = self.growth
+        latent = rearrange(folded, "b (c gt gh gw) t h w -> b c (t gt) (h gh) (w gw)", gt=t, gh=h, gw=w)
+        return latent[:, :, : size.t, : size.h, : size.w]
 
 
 def pool_times(times: Tensor, growth: Size3, grid: Size3) -> Tensor:
-    """Times given per native token, for weak tokens: the largest among the native tokens that each replaces.
+    """Turn times of native tokens into times of weak ones: the largest among the native tokens that each replaces.
 
     The noisiest, because a patch that is partly a clean condition still has noise to remove.
 

@@ -6,37 +6,34 @@ tokens of the first frame by an image (``token_replace``) take no weak modes in 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from flexivid.patching.shapes import PatchMode, Size3, grid_of
-from flexivid.pretrained.families.family import Config, Family, Fold, Work
-from flexivid.pretrained.families.rotary import native_centres, rotary
+from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.families.family import Config, Family, Signature, Work, heads_width
+from flexivid.pretrained.families.positions import PositionModule, rotary
+
+GUIDANCE = 6000.0  # guidance scale 6, as the pipeline passes it
 
 
-class HunyuanPositions(nn.Module):
+class HunyuanPositions(PositionModule):
     """Rotary embeddings of patch centres, in the place of ``HunyuanVideoRotaryPosEmbed``."""
 
-    def __init__(self, native: nn.Module, how: Fold) -> None:
-        super().__init__()
-        self.features: tuple[int, int, int] = tuple(native.rope_dim)  # type: ignore[arg-type]
-        self.theta = float(native.theta)  # type: ignore[arg-type]
-        self.how = how
-
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        grid = grid_of(Size3(*hidden_states.shape[2:]), self.how.native)
-        return rotary(native_centres(grid, self.how.growth, hidden_states.device), self.features, self.theta)  # (n, e)
+        features: tuple[int, int, int] = tuple(self.native.rope_dim)
+        return rotary(self.centres(hidden_states), features, float(self.native.theta))  # (n, e)
 
 
-def _positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
-    return {"rope": HunyuanPositions(model.get_submodule("rope"), how)}
-
-
-def _width(config: Config) -> int:
-    return config["num_attention_heads"] * config["attention_head_dim"]
+def _inputs(config: Config, text: int) -> dict[str, tuple]:
+    inputs: dict[str, tuple] = {
+        "encoder_hidden_states": (text, config["text_embed_dim"]),
+        "encoder_attention_mask": ("ones", text),
+        "pooled_projections": (config["pooled_projection_dim"],),
+    }
+    return {**inputs, "guidance": ("constant", GUIDANCE)} if config["guidance_embeds"] else inputs
 
 
 def _refiner_work(config: Config, text: int) -> list[Work]:
-    d, depth = _width(config), config["num_refiner_layers"]
+    d, depth = heads_width(config), config["num_refiner_layers"]
     return [
         Work(1, 1, 256 + config["text_embed_dim"] + 2 * d, d),  # time and mean text
         Work(1, text, config["text_embed_dim"], d),
@@ -47,7 +44,7 @@ def _refiner_work(config: Config, text: int) -> list[Work]:
 
 
 def _work(config: Config, grid: Size3, text: int) -> list[Work]:
-    n, d, hidden = grid.volume, _width(config), int(_width(config) * config["mlp_ratio"])
+    n, d, hidden = grid.volume, heads_width(config), int(heads_width(config) * config["mlp_ratio"])
     tokens = n + text
     dual, single = config["num_layers"], config["num_single_layers"]
     replace = config["image_condition_type"] == "token_replace"  # the first frame has a time and modulation of its own
@@ -72,8 +69,8 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 
 HUNYUAN = Family(
     class_name="HunyuanVideoTransformer3DModel",
+    signature=Signature(_inputs, is_flow=True, usual_size=lambda config: (33, 90, 160)),
     patch=lambda config: PatchMode(config["patch_size_t"], config["patch_size"], config["patch_size"]),
-    width=_width,
     embed="x_embedder.proj",
     unembed="proj_out",
     output_order="c pt ph pw",
@@ -81,5 +78,5 @@ HUNYUAN = Family(
     r"|single_transformer_blocks\.\d+\.(attn\.(to_q|to_k|to_v)|proj_mlp|proj_out)",
     work=_work,
     axes=lambda config: "hw" if config["image_condition_type"] == "token_replace" else "thw",
-    positions=_positions,
+    positions=lambda model, fold: {"rope": HunyuanPositions(model.get_submodule("rope"), fold)},
 )

@@ -1,7 +1,8 @@
-"""Which families there are. A new one is a file beside this and a line here."""
+"""The families there are. A new one is a file beside this and a line here."""
 
 from __future__ import annotations
 
+from accelerate.utils import has_offloaded_params
 from torch import nn
 
 from flexivid.pretrained.families.cogvideox import COGVIDEOX
@@ -20,7 +21,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(class_name: str) -> Family:
-    """The family of a transformer class.
+    """Return the family of a transformer class.
 
     Raises:
         ValueError: If there is none.
@@ -32,19 +33,19 @@ def family_of(class_name: str) -> Family:
     if class_name not in FAMILIES:
         raise ValueError(
             f"got a model of class {class_name}; expected one of {', '.join(sorted(FAMILIES))};"
-            " pass the transformer of a pipeline, or add a file to flexivid/pretrained/"
+            " pass the transformer of a pipeline, or add a family (docs/new_family.md)"
         )
     return FAMILIES[class_name]
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Refuse what is around a transformer, or in it, that would hide the layers that weak modes are made of.
+    """Refuse models whose layers ``flexify`` could not see: wrapped, compiled or offloaded ones.
 
     Raises:
-        ValueError: If the model is compiled, wrapped or offloaded, or parts of it are compiled.
+        ValueError: If it is one of these, or parts of it are compiled.
 
     Example:
-        >>> refuse_wrapped(nn.Linear(2, 2))   # of no family: that is for ``family_of`` to say
+        >>> refuse_wrapped(nn.Linear(2, 2))   # of no family: ``family_of`` refuses that
     """
     kind = type(model).__name__
     inner = next((type(part).__name__ for part in model.modules() if type(part).__name__ in FAMILIES), None)
@@ -56,5 +57,5 @@ def refuse_wrapped(model: nn.Module) -> None:
     compiled = next((path for path, name in parts.items() if name == "OptimizedModule"), None)
     if compiled is not None:
         raise ValueError(f"got a {kind} with {compiled} compiled; expected none; flexify it first, then compile parts")
-    if any(weight.is_meta for weight in model.parameters()) and any(hasattr(m, "_hf_hook") for m in model.modules()):
+    if any(weight.is_meta for weight in model.parameters()) and any(map(has_offloaded_params, model.modules())):
         raise ValueError(f"got a {kind} that is offloaded; expected its weights in memory; flexify it first")

@@ -1,5 +1,5 @@
 """Class-conditional Latte, as published beside its paper: DiT's blocks in space and in time, in turn. diffusers has no
-class for it. Also a DiT inflated to video, which starts as that DiT on every frame.
+class for it.
 
 Knows blocks of diffusers, no family. Latents are (b, c, t, h, w).
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 
 class FramePositions(nn.Module):
-    """A table added to frames, (1, t, d): zero, or what a checkpoint says."""
+    """A learned table added to frames, (1, t, d); zero at first."""
 
     def __init__(self, frames: int, width: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class VideoDiT(DiTTransformer2DModel):
         num_embeds_ada_norm: Classes; 0 = none, ``class_labels`` is zeros then.
         video_length: Frames.
         time_shift: Of the frequencies of the time embedding; 0 as published, 1 as diffusers has it in its DiT.
-        others: As for ``DiTTransformer2DModel``.
+        num_attention_heads: Likewise the rest: as for ``DiTTransformer2DModel``.
 
     Example:
         >>> model = VideoDiT(num_attention_heads=2, attention_head_dim=4, num_layers=1, sample_size=4, video_length=3)
@@ -92,18 +92,18 @@ class VideoDiT(DiTTransformer2DModel):
         """
         (b, _, t, h, _), side = hidden_states.shape, self.config["patch_size"]
         x = self.pos_embed(rearrange(hidden_states, "b c t h w -> (b t) c h w"))  # (b t) s d
-        of_frame, of_place = (
+        of_frame, of_cell = (
             (timestep.repeat_interleave(count), class_labels.repeat_interleave(count)) for count in (t, x.shape[1])
         )
         pairs = zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
         for number, (spatial, temporal) in enumerate(pairs):
             x = self._block(spatial, x, *of_frame)
             x = rearrange(x, "(b t) s d -> (b s) t d", b=b)
-            x = self._block(temporal, self.temporal_positions(x) if number == 0 else x, *of_place)
+            x = self._block(temporal, self.temporal_positions(x) if number == 0 else x, *of_cell)
             x = rearrange(x, "(b s) t d -> (b t) s d", b=b)
         first: Any = self.transformer_blocks[0]
-        steering = first.norm1.emb(timestep, class_labels, hidden_dtype=x.dtype)
-        shift, scale = self.proj_out_1(F.silu(steering)).repeat_interleave(t, dim=0).unsqueeze(1).chunk(2, dim=2)
+        conditioning = first.norm1.emb(timestep, class_labels, hidden_dtype=x.dtype)
+        shift, scale = self.proj_out_1(F.silu(conditioning)).repeat_interleave(t, dim=0).unsqueeze(1).chunk(2, dim=2)
         x = self.proj_out_2(self.norm_out(x) * (1 + scale) + shift)  # (b t) s (ph pw c)
         sides = {"b": b, "gh": h // side, "ph": side, "pw": side}
         sample = rearrange(x, "(b t) (gh gw) (ph pw c) -> b c t (gh ph) (gw pw)", **sides)
@@ -121,23 +121,3 @@ def set_time_shift(model: nn.Module, shift: int) -> None:
     for module in model.modules():
         if isinstance(module, Timesteps):
             module.downscale_freq_shift = shift
-
-
-def inflate(dit: DiTTransformer2DModel, video_length: int) -> VideoDiT:
-    """A DiT for video: at first, exactly the DiT on every frame, since the gates of the temporal blocks are zero.
-
-    Example:
-        >>> dit = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=4, num_layers=1, sample_size=4)
-        >>> inflate(dit, 3).temporal_positions.weight.shape
-        torch.Size([1, 3, 8])
-    """
-    own = ("num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "num_layers", "sample_size")
-    settings = {name: dit.config[name] for name in (*own, "patch_size", "num_embeds_ada_norm", "norm_eps")}
-    shift = next(module.downscale_freq_shift for module in dit.modules() if isinstance(module, Timesteps))
-    model = VideoDiT(**settings, video_length=video_length, time_shift=shift)
-    model.load_state_dict(dit.state_dict(), strict=False)
-    model.temporal_transformer_blocks.load_state_dict(dit.transformer_blocks.state_dict())
-    for block in model.temporal_transformer_blocks:
-        for parameter in block.norm1.linear.parameters():
-            nn.init.zeros_(parameter)
-    return model.to(dit.dtype).train(dit.training)

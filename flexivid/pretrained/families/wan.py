@@ -1,56 +1,48 @@
 """Wan 2.1 and 2.2: ``WanTransformer3DModel``. Text by cross-attention, rotary positions from tables.
 
-Wan 2.2's 5B model gives a time per token; image-to-video models take more channels in than they give out. Both work.
+Wan 2.2's 5B model takes a time per token; image-to-video models take more channels in than they give out. Both work.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from flexivid.patching.shapes import PatchMode, Size3, grid_of
-from flexivid.pretrained.families.family import Config, Family, Fold, Work, fold_latent
-from flexivid.pretrained.families.folding import pool_times
-from flexivid.pretrained.families.rotary import native_centres, rotary
+from flexivid.pretrained.families.family import Config, Family, Signature, Work, heads_width
+from flexivid.pretrained.families.folding import Fold, pool_times
+from flexivid.pretrained.families.positions import PositionModule, rotary
 
 THETA = 10000.0  # the default of diffusers' WanRotaryPosEmbed, which the model never changes
 IMAGE_TOKENS = 257  # CLIP ViT-H/14 at 224 pixels, Wan 2.1 image-to-video
+IMAGE_TEXT_TOKENS = 512  # the only text length of those models
 
 
-class WanPositions(nn.Module):
+class WanPositions(PositionModule):
     """Rotary embeddings of patch centres, in the place of ``WanRotaryPosEmbed``."""
 
-    def __init__(self, native: nn.Module, how: Fold) -> None:
-        super().__init__()
-        self.features = (int(native.t_dim), int(native.h_dim), int(native.w_dim))  # type: ignore[arg-type]
-        self.how = how
-
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        grid = grid_of(Size3(*hidden_states.shape[2:]), self.how.native)
-        centres = native_centres(grid, self.how.growth, hidden_states.device)
-        cos, sin = rotary(centres, self.features, THETA)  # (n, e)
+        features = (int(self.native.t_dim), int(self.native.h_dim), int(self.native.w_dim))
+        cos, sin = rotary(self.centres(hidden_states), features, THETA)  # (n, e)
         return cos[None, :, None], sin[None, :, None]  # (1, n, 1, e)
 
 
-def _positions(model: nn.Module, how: Fold) -> dict[str, nn.Module]:
-    return {"rope": WanPositions(model.get_submodule("rope"), how)}
-
-
-def _fold_call(call: dict[str, Any], how: Fold) -> Size3:
-    size = fold_latent(call, how)
+def _fold_inputs(call: dict[str, Any], fold: Fold, size: Size3) -> None:
     if call["timestep"].ndim == 2:
-        call["timestep"] = pool_times(call["timestep"], how.growth, grid_of(size, how.native))
-    return size
+        call["timestep"] = pool_times(call["timestep"], fold.growth, grid_of(size, fold.native))
 
 
-def _width(config: Config) -> int:
-    return config["num_attention_heads"] * config["attention_head_dim"]
+def _inputs(config: Config, text: int) -> dict[str, tuple]:
+    if not config["added_kv_proj_dim"]:
+        return {"encoder_hidden_states": (text, config["text_dim"])}
+    image = (IMAGE_TOKENS, config["image_dim"])
+    return {"encoder_hidden_states": (IMAGE_TEXT_TOKENS, config["text_dim"]), "encoder_hidden_states_image": image}
 
 
 def _work(config: Config, grid: Size3, text: int) -> list[Work]:
     """Image conditions (Wan 2.1 image-to-video) count 257 tokens; the time is one for the sample, not one a token."""
-    n, d, depth = grid.volume, _width(config), config["num_layers"]
+    n, d, depth = grid.volume, heads_width(config), config["num_layers"]
     image = IMAGE_TOKENS if config["added_kv_proj_dim"] is not None else 0
     work = [
         Work(1, 1, config["freq_dim"], d),
@@ -71,13 +63,13 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
 
 WAN = Family(
     class_name="WanTransformer3DModel",
+    signature=Signature(_inputs, is_flow=True),
     patch=lambda config: PatchMode(*config["patch_size"]),
-    width=_width,
     embed="patch_embedding",
     unembed="proj_out",
     output_order="pt ph pw c",
     lora=r"blocks\.\d+\.(attn1\.(to_q|to_k|to_v|to_out\.0)|ffn\.net\.(0\.proj|2))",
     work=_work,
-    positions=_positions,
-    fold_call=_fold_call,
+    positions=lambda model, fold: {"rope": WanPositions(model.get_submodule("rope"), fold)},
+    fold_inputs=_fold_inputs,
 )

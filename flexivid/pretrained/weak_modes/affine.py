@@ -1,8 +1,8 @@
-"""Linears and convolutions as values: new ones, and those of a model, however it stores them.
+"""Linears and convolutions as values: new ones, and those of a model, in whatever format it stores them.
 
-What is added is not an ``nn.Linear`` or an ``nn.Conv3d``, since libraries look for these to cast, quantise or adapt a
-model: new layers are small and trained, and must keep their precision. The dtype that weights are stored in is not the
-one to compute in: layerwise casting keeps float8, quantisation integers. Knows layers and dtypes, no family.
+A new layer is not an ``nn.Linear`` or an ``nn.Conv3d``, since libraries look for these to cast, quantise or adapt a
+model, and new layers must keep their precision: they are small and trained. The dtype that weights are stored in is not
+the one to compute in: layerwise casting stores float8, quantisation integers. Knows layers and dtypes, no family.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.distributed.tensor import DTensor
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {4: F.conv2d, 5: F.conv3d}  # by the axes of the weights
 READABLE = (nn.Linear, nn.Conv2d, nn.Conv3d)  # their weights are what they compute with; a subclass may scale them
 PLAIN = (Tensor, nn.Parameter, DTensor)  # tensors that hold their numbers as they are
-UNIT = 256  # length of the vectors that a layer is asked with: in half precision a large bias hides small weights
+UNIT = 256  # length of the vectors that a layer is called with: in half precision a large bias hides small weights
 LEAST_BYTES = 2  # of a number to compute with; anything smaller is a form of storage
 
 
 class Affine(nn.Module):
     """A linear map, or a convolution whose stride is its kernel. Computes in the precision of its weights.
 
-    It goes to the device of its input: who moves or offloads a model does not know of it.
+    It moves to the device of its input, since code that moves or offloads the model does not know of it.
 
     Args:
         weight: (outputs, inputs), or (outputs, channels, sides of the kernel...).
@@ -44,7 +44,7 @@ class Affine(nn.Module):
 
     @classmethod
     def drawn(cls, shape: tuple[int, ...], *, like: Tensor, bias: bool = True) -> Affine:
-        """With random weights of ``shape``, as PyTorch draws those of its own layers; on the device of ``like``."""
+        """Draw weights of ``shape`` as PyTorch does for its layers, on the device and in the dtype of ``like``."""
         weight, limit = like.new_empty(shape), torch.Size(shape[1:]).numel() ** -0.5
         nn.init.uniform_(weight, -limit, limit)
         return cls(weight, nn.init.uniform_(like.new_empty(shape[0]), -limit, limit) if bias else None)
@@ -53,11 +53,6 @@ class Affine(nn.Module):
     def in_features(self) -> int:
         """Inputs of a linear; channels of a convolution."""
         return self.weight.shape[1]
-
-    @property
-    def out_features(self) -> int:
-        """Outputs."""
-        return self.weight.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs), or (b, channels, cells...): the output has the dtype of the input, or of autocast."""
@@ -71,14 +66,14 @@ class Affine(nn.Module):
                 self.to(x.device)
         weight = self.weight.to(x.device)  # a copy on the meta device, where only shapes are asked for: values stay
         bias = None if self.bias is None else self.bias.to(x.device)
-        own = x.to(weight.dtype)
+        cast = x.to(weight.dtype)
         if weight.ndim == 2:
-            return like_native(F.linear(own, weight, bias), x)
-        return like_native(CONVOLUTIONS[weight.ndim](own, weight, bias, stride=tuple(weight.shape[2:])), x)
+            return like_native(F.linear(cast, weight, bias), x)
+        return like_native(CONVOLUTIONS[weight.ndim](cast, weight, bias, stride=tuple(weight.shape[2:])), x)
 
 
 def like_native(output: Tensor, x: Tensor) -> Tensor:
-    """An output in the dtype that a native layer answers to ``x`` with: its own, or the one that autocast chose."""
+    """Cast an output to the dtype of a native layer's output: that of ``x``, or under autocast the one it chose."""
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return output
@@ -86,10 +81,10 @@ def like_native(output: Tensor, x: Tensor) -> Tensor:
 
 
 def compute_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype that a model computes in, whatever its weights are stored in.
+    """Return the dtype that a model computes in, whatever its weights are stored in.
 
-    diffusers' own answer knows of layerwise casting, and of modules that are kept in float32 beside others in half
-    precision; without one, that of the first weights to compute with.
+    That is ``model.dtype`` of diffusers, which knows of layerwise casting and of modules that stay in float32 beside
+    others in half precision; for other models the dtype of the first weights that can be computed with.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2, dtype=torch.bfloat16), nn.Linear(2, 2))
@@ -104,16 +99,16 @@ def compute_dtype(model: nn.Module) -> torch.dtype:
 
 
 def new_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of new weights beside a model that computes in ``dtype``: float32, or float64 where that is float64."""
+    """Return the dtype of new weights beside a model that computes in ``dtype``: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 @torch.no_grad()
 def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights and bias of a linear or convolution in floating point, however it stores them; not its own tensors.
+    """Copy weights and bias of a linear or convolution in floating point, in whatever format it stores them.
 
-    Where they cannot be read, as in a quantised layer of whatever library, the layer is asked: each column of the
-    weights is its answer to a unit vector.
+    If they cannot be read, as in the quantised layers of any library, the layer is called: each column of the weights
+    is its output for a unit vector.
 
     Args:
         layer: Anything that maps (..., in_features), or is a convolution whose stride is its kernel.
@@ -123,7 +118,7 @@ def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         weight, bias (zero where there is none), in float32, or float64 where the layer is.
 
     Raises:
-        ValueError: If the layer is neither, or does not answer.
+        ValueError: If the layer is neither, or cannot be called.
 
     Example:
         >>> class Halves(nn.Linear):
@@ -134,16 +129,17 @@ def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """
     inputs = _unit_inputs(layer, dtype)
     if not is_plain(layer):
-        return _asked(layer, inputs)
+        return _called(layer, inputs)
     stored = layer.weight.detach()
     weight = stored.to(new_dtype(stored.dtype) if stored.dtype.itemsize >= LEAST_BYTES else torch.float32, copy=True)
     return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().to(weight, copy=True)
 
 
-def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def _called(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and bias from the layer's outputs for unit vectors."""
     try:
         zero = layer(torch.zeros_like(inputs[:1]))
-        answers = layer(inputs * UNIT).to(new_dtype(inputs.dtype)) / UNIT
+        outputs = layer(inputs * UNIT).to(new_dtype(inputs.dtype)) / UNIT
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:150]
         raise ValueError(
@@ -151,13 +147,13 @@ def _asked(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
             " linear or a convolution; load the model with its patch layers in floating point: leave them out of the"
             " quantisation"
         ) from error
-    bias = zero.to(answers.dtype).flatten()
-    weight = answers.reshape(len(inputs), -1) - bias / UNIT  # (inputs, outputs)
+    bias = zero.to(outputs.dtype).flatten()
+    weight = outputs.reshape(len(inputs), -1) - bias / UNIT  # (inputs, outputs)
     return weight.T.reshape(-1, *inputs.shape[1:]).contiguous(), bias
 
 
 def is_plain(layer: Any) -> bool:
-    """Whether a layer's weights can be read: floating point, and what it computes with.
+    """Whether a layer's weights can be read: they are floating point, and it computes with them as they are.
 
     Example:
         >>> is_plain(nn.Linear(2, 2)), is_plain(nn.LayerNorm(2))
@@ -169,12 +165,12 @@ def is_plain(layer: Any) -> bool:
 
 def _unit_inputs(layer: Any, dtype: torch.dtype) -> Tensor:
     """Unit vectors (inputs, inputs); of a convolution, one patch each: (inputs, channels, sides...)."""
-    place: dict[str, Any] = {"device": device_of(layer), "dtype": dtype}
+    options: dict[str, Any] = {"device": device_of(layer), "dtype": dtype}
     if hasattr(layer, "in_features") and callable(layer):
-        return torch.eye(layer.in_features, **place)
+        return torch.eye(layer.in_features, **options)
     if hasattr(layer, "kernel_size") and layer.kernel_size == getattr(layer, "stride", None):
         sides = (layer.in_channels, *layer.kernel_size)
-        return torch.eye(torch.Size(sides).numel(), **place).reshape(-1, *sides)
+        return torch.eye(torch.Size(sides).numel(), **options).reshape(-1, *sides)
     raise ValueError(
         f"got a patch layer {type(layer).__name__}; expected a linear or a convolution whose stride is its kernel;"
         " flexify the model before others put layers of their own there"
@@ -182,7 +178,7 @@ def _unit_inputs(layer: Any, dtype: torch.dtype) -> Tensor:
 
 
 def stored_values(value: object) -> Tensor | None:
-    """An entry of a state dict as plain numbers; ``None`` for what is none, like the settings of a quantisation.
+    """Return an entry of a state dict as plain numbers; ``None`` for other entries, like settings of a quantisation.
 
     Example:
         >>> stored_values(torch.ones(2)).tolist(), stored_values("nf4")
@@ -195,7 +191,7 @@ def stored_values(value: object) -> Tensor | None:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's first weights are, or else its first buffer; the CPU for one without."""
+    """Return the device of a module's first weights, or else of its first buffer; the CPU for one without."""
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     return torch.device("cpu")

@@ -1,9 +1,9 @@
 """Give one object methods of its own by a class derived from its class, and take them away again. Knows Python only.
 
-Python looks for ``__call__`` in the class, so what must happen around every call of an object cannot be put into the
-object. The derived class has the name and place of its base, and is equal to it: whoever writes the name of the class
-into a file, looks a model up by it or compares types (``from_pipe`` of diffusers does), sees what was there before. In
-dictionaries it is a class of its own. Copies and pickles of the object have the methods too.
+Python looks for ``__call__`` in the class, so a hook around every call of an object cannot be put into the object. The
+derived class has the name and module of its base, and is equal to it: code that writes the name of the class into a
+file, looks a model up by it or compares types (as ``from_pipe`` of diffusers does) works as before. In dictionaries it
+is a class of its own. Copies and pickles of the object have the methods too.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Methods = Callable[[type], dict[str, Any]]
 
 @functools.cache
 def derived(base: type, methods: Methods) -> type:
-    """The class with the methods that ``methods`` makes for it; the same each time."""
+    """Return the class derived from ``base`` with the methods that ``methods`` makes for it; the same each time."""
 
     def reduce(self: Any, protocol: Any) -> Any:
         reduced = super(kind, self).__reduce_ex__(protocol)
         return (_blank, (base, methods), *reduced[2:]) if type(self) is kind else reduced
 
-    def same(cls: type, other: object) -> bool:
-        return cls is other or (cls is kind and other is base)
+    def same(cls: type, value: object) -> bool:
+        return cls is value or (cls is kind and value is base)
 
-    place = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     metaclass: Any = type("Alike", (type(base),), {"__eq__": same, "__hash__": type.__hash__})
-    kind = metaclass(base.__name__, (base,), {**place, **methods(base), "__reduce_ex__": reduce})
+    kind = metaclass(base.__name__, (base,), {**names, **methods(base), "__reduce_ex__": reduce})
     return kind
 
 
@@ -55,7 +55,7 @@ def derive(instance: Any, methods: Methods) -> None:
 
 
 def restore(instance: Any, methods: Methods) -> None:
-    """Give an object its class back. Where others derived further from it, the class stays, without effect."""
+    """Give an object its class back. If its class was derived further since, the class stays, without effect."""
     base: Any = type(instance).__mro__[1]
     if derived(base, methods) is type(instance):
         instance.__class__ = base

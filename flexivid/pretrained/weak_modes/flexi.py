@@ -1,6 +1,6 @@
 """What ``flexify`` adds to a model: the layers of each weak mode, and which mode is in use. Calls no model.
 
-Nothing of it is registered in the model: whoever walks over its modules, parameters or state finds what it came with.
+It is not registered in the model: code that lists the model's modules, parameters or state sees the original ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flexivid.patching.shapes import PatchMode
-from flexivid.pretrained.families.family import Family, Fold, config_of
+from flexivid.pretrained.families.family import Family, config_of
 from flexivid.pretrained.families.registry import family_of
 from flexivid.pretrained.weak_modes.affine import compute_dtype
 from flexivid.pretrained.weak_modes.layers import Embedding, Unembedding
@@ -26,42 +26,37 @@ class WeakMode(nn.Module):
 
     def __init__(self, model: nn.Module, family: Family, mode: PatchMode, *, rank: int, skip: bool) -> None:
         super().__init__()
-        native = family.patch(config_of(model))
-        self.how = Fold(family.growth(config_of(model), mode), native)
+        self.fold = family.fold_of(config_of(model), mode)
         channels, out_channels = family.channels(config_of(model))
         width = out_channels * mode.volume if skip else 0
         embed, unembed = _patch_layers(model, family)
         dtype = compute_dtype(model)
-        self.embed = Embedding.grow(embed, channels, self.how, dtype=dtype, skip_features=width)
-        self.unembed = Unembedding.grow(unembed, self.embed, self.how, family.output_order, dtype=dtype)
+        self.embed = Embedding.grow(embed, channels, self.fold, dtype=dtype, skip_features=width)
+        self.unembed = Unembedding.grow(unembed, self.embed, self.fold, family.output_order, dtype=dtype)
         self.lora_layers = attach_lora(model, family.lora, rank, dtype) if rank else {}
         self.lora = nn.ModuleDict({path.replace(".", "-"): layer for path, layer in self.lora_layers.items()})
-        self.merged = nn.ModuleDict()  # see merged.py; their paths with "-" for "."
-        self.lists: dict[str, nn.ModuleList] = {}  # see shadows.py
-        self.blocks: dict[str, nn.Module] = {}  # see weak_call.py
-        embed_answer, unembed_answer = family.answers(self.embed, self.unembed, self.how)
-        self.shadows = {
-            family.embed: embed_answer,
-            family.unembed: unembed_answer,
-            **family.positions(model, self.how),
-            **self.lora_layers,
-        }
+        self.merged = nn.ModuleDict()  # by path with "-" for ".": linears that hold base and LoRA in one (merged.py)
+        self.lists: dict[str, nn.ModuleList] = {}  # by path: copies of lists of modules (shadows.py)
+        self.blocks: dict[str, nn.Module] = {}  # by path: blocks that remember the mode (weak_call.py)
+        wrapped_embed, wrapped_unembed = family.wrap_layers(self.embed, self.unembed, self.fold)
+        patch_layers = {family.embed: wrapped_embed, family.unembed: wrapped_unembed}
+        self.shadows = {**patch_layers, **family.positions(model, self.fold), **self.lora_layers}
 
 
 def _patch_layers(model: nn.Module, family: Family) -> tuple[nn.Module, nn.Module]:
-    if family.patch_layers is not None:
-        return family.patch_layers(model)
+    if family.native_layers is not None:
+        return family.native_layers(model)
     registered = Registered(model)
     return registered[family.embed], registered[family.unembed]
 
 
 class CallLock:
-    """One call of a model at a time: in a weak mode its layers are in the place of native ones. Copies are new."""
+    """Lets one thread at a time call a model, since weak layers answer in the place of native ones."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
 
-    def __reduce__(self) -> tuple[type[CallLock], tuple]:
+    def __reduce__(self) -> tuple[type[CallLock], tuple]:  # copies have a lock of their own
         return CallLock, ()
 
 
@@ -75,7 +70,7 @@ class Flexi(nn.Module):
         rank: Rank of the LoRA; 0 = none.
         skip: Whether modes have a skip around the transformer.
         trainable: Names of the native parameters that were trainable before.
-        native_sha256: Fingerprint of the native weights, where an adapter folder told it.
+        native_sha256: Fingerprint of the native weights, if an adapter folder had it.
     """
 
     def __init__(self, family: Family, trainable: frozenset[str], *, rank: int, skip: bool) -> None:
@@ -102,9 +97,9 @@ class Flexi(nn.Module):
         return any(mode.merged for mode in self.modes.values())
 
     def follow(self, model: nn.Module) -> None:
-        """Go to the device that the model was moved to since the last call: nobody else moves what is new.
+        """Move to the device that the model was moved to since the last call: ``model.to`` does not reach this.
 
-        Layers of a model on several devices go on from there, each to its own input (affine.py).
+        Layers of a model on several devices move on from there to the device of their input (affine.py).
         """
         device = next((parameter.device for parameter in model.parameters()), None)
         if device in (None, self.device, torch.device("meta")):

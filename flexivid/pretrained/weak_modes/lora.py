@@ -1,7 +1,7 @@
-"""LoRA of one mode, kept outside the model's own tree. Knows linears of any kind; no family.
+"""LoRA of one mode, outside the model's own tree. Knows linears of any kind; no family.
 
-A layer calls the linear that it adapts, as it is registered, and adds its low-rank products: so that may be quantised,
-cast layer by layer, offloaded, or carry an adapter of somebody else. Names are those of peft.
+A layer calls the linear that it adapts, as it is registered, and adds its low-rank products: the linear may be
+quantised, cast layer by layer or offloaded, or carry another adapter. Names are those of peft.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ def has_peft(model: nn.Module) -> bool:
     return any(isinstance(module, BaseTunerLayer) for module in model.modules())
 
 
-INNER = {
-    True: "base_layer",
-    False: "original_module",
-}  # where peft keeps a native module: of an adapted one, or a copied
+INNER = {True: "base_layer", False: "original_module"}  # where peft has a native module: an adapted or a copied one
 
 
 def native_names(model: nn.Module) -> dict[str, str]:
-    """Names of native weights by those that they have now: peft's layers rename what they adapt, and add their own.
+    """Return the original names of native weights by their present names: peft renames what it adapts.
 
     Returns:
-        For every entry of the state dict that is neither an adapter's nor what ``flexify`` added.
+        One entry for each of the state dict that neither an adapter nor ``flexify`` added.
 
     Raises:
-        ValueError: If an adapter is fused: native weights are not what they were.
+        ValueError: If an adapter is fused, which changes native weights.
 
     Example:
         >>> from peft import LoraConfig, inject_adapter_in_model
@@ -61,10 +58,10 @@ def native_names(model: nn.Module) -> dict[str, str]:
 
 
 class LoraLinear(nn.Module):
-    """A linear and low-rank products beside it, of no effect at first; the scale is 1.
+    """A linear with low-rank products added, which start at zero; the scale is 1.
 
     Args:
-        base: What it adapts: anything with ``in_features`` and ``out_features``.
+        base: Linear to adapt: any module with ``in_features`` and ``out_features``.
         rank: Rank r.
         dtype: Of the new weights.
 
@@ -81,34 +78,29 @@ class LoraLinear(nn.Module):
         self.lora_A = Affine.drawn((rank, int(base.in_features)), like=empty, bias=False)  # type: ignore[arg-type]
         self.lora_B = Affine(empty.new_zeros(int(base.out_features), rank))  # type: ignore[arg-type]
 
-    @property
-    def base_layer(self) -> nn.Module:
-        """What it adapts, an adapter of somebody else included."""
-        return self.base[0]
-
     def adapt(self, base: nn.Module) -> nn.Module:
-        """Adapt what is registered now; returns it."""
+        """Adapt ``base`` from now on; return it."""
         self.base[0] = base
         return base
 
     @property
     def weight(self) -> Tensor:
-        """That of the base, for code that asks a linear for its dtype or device."""
+        """The base's, for code that reads the dtype or device of a linear."""
         return self.base[0].weight  # type: ignore[return-value]
 
     @property
     def bias(self) -> Tensor | None:
-        """That of the base."""
+        """The base's."""
         return self.base[0].bias  # type: ignore[return-value]
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """(..., inputs) -> (..., outputs); arguments beside x are for the base."""
         result = self.base[0](x, *args, **kwargs)
-        own = x.to(self.lora_A.weight.dtype)
-        return (result + self.lora_B(self.lora_A(own))).to(result.dtype)
+        low_rank = self.lora_A(x.to(self.lora_A.weight.dtype))
+        return (result + self.lora_B(low_rank)).to(result.dtype)
 
     def delta(self) -> Tensor:
-        """What is added to the weights, (outputs, inputs)."""
+        """Return the change of the weights, (outputs, inputs)."""
         return self.lora_B.weight @ self.lora_A.weight
 
 
@@ -122,10 +114,10 @@ def attach_lora(model: nn.Module, targets: str, rank: int, dtype: torch.dtype) -
         dtype: What the model computes in.
 
     Returns:
-        A layer for each path. None is registered in the model.
+        A layer for each path, not registered in the model.
 
     Raises:
-        ValueError: If something at such a path is no linear, or nothing is.
+        ValueError: If a module at such a path is no linear, or there is none.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 6))

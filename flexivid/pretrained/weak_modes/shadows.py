@@ -2,8 +2,8 @@
 
 Python looks for an attribute in the instance before it asks ``nn.Module`` for a registered submodule. A module put into
 the instance's dictionary therefore answers to ``model.proj_out(...)``, while names, state dict, hooks and offloading of
-the registered module stay what they were; taking it away leaves no trace. A ``ModuleList`` is indexed, not asked by
-name: a copy of the whole list answers.
+the registered module stay as they are, and removing it restores the model. A ``ModuleList`` is indexed instead of asked
+by name, so a copy of the list answers.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Shadows:
 
     Args:
         registered: Submodules of the model.
-        modules: What answers, by path.
-        lists: Copies of lists from earlier blocks, by path: what compiled code has seen is used again.
+        modules: The modules that answer, by path.
+        lists: Copies of lists from earlier blocks, by path: compiled code has to see the same objects again.
 
     Raises:
         ValueError: If the model has no such path.
@@ -85,8 +85,8 @@ class Shadows:
         for path, items in indexed.items():
             above, _, name = path.rpartition(".")
             natives: Any = registered[path]
-            now = [items.get(index, native) for index, native in enumerate(natives)]
-            self.slots.append(Slot(registered[above], name, _copy_with(now, lists, path)))
+            mixed = [items.get(index, native) for index, native in enumerate(natives)]
+            self.slots.append(Slot(registered[above], name, _copy_with(mixed, lists, path)))
 
     @torch.compiler.disable
     def __enter__(self) -> Shadows:

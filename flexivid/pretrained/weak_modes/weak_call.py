@@ -1,7 +1,9 @@
-"""A call of a flexified model: native, or with the layers of a weak mode in place until it ends, however it does.
+"""A call of a flexified model: in the mode that is current when it begins, which its permanent hook reads.
 
-The latent is folded before the model's own ``forward``, and the output is unfolded after it. Between calls the model is
-the native one: whatever anybody does to it then (load, fuse, add, quantise, cast, save) acts on native modules alone.
+The hook is the derived class of the model (derived.py). In a weak mode, layers of the mode are in place until the call
+ends, also by an error; the latent is folded before the model's own ``forward``, and the output is unfolded after it.
+Between calls the model is the native one: loading, fusing, adapting, quantising, casting and saving act on native
+modules alone.
 
 ``torch.compile`` leaves the functions here out and compiles what they call: one graph a mode. Gradient checkpointing
 runs blocks again when the call is long over: a block remembers the mode that it ran in.
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from flexivid.patching.shapes import Size3
-from flexivid.pretrained.families.family import argument_names, named_call
+from flexivid.pretrained.families.family import TRAIN_TIMES, named_call
 from flexivid.pretrained.weak_modes.affine import is_plain
 from flexivid.pretrained.weak_modes.flexi import NATIVE, Flexi, WeakMode
 from flexivid.pretrained.weak_modes.shadows import Registered, Shadows
@@ -29,7 +31,7 @@ REASON = "flexivid puts the layers of a mode in place outside of compiled graphs
 
 
 class ModeChooser(Protocol):
-    """Who chooses the mode of each call of a model, in the place of ``set_mode``."""
+    """Chooses the mode of each call of a model, in the place of ``set_mode``."""
 
     flexi: Flexi
 
@@ -43,7 +45,7 @@ _CHOOSER: ContextVar[ModeChooser | None] = ContextVar("mode_chooser", default=No
 
 @contextmanager
 def modes_from(chooser: ModeChooser) -> Iterator[None]:
-    """Let somebody choose the modes of a model in this thread, while the ``with`` block lasts."""
+    """Let ``chooser`` choose the modes of its model in this thread, while the ``with`` block lasts."""
     token = _CHOOSER.set(chooser)
     try:
         yield
@@ -52,13 +54,13 @@ def modes_from(chooser: ModeChooser) -> Iterator[None]:
 
 
 def has_chooser(flexi: Flexi) -> bool:
-    """Whether somebody chooses the modes of a model now."""
+    """Whether the modes of a model are chosen by a ``ModeChooser`` now."""
     chooser = _CHOOSER.get()
     return chooser is not None and chooser.flexi is flexi
 
 
 def call_methods(base: type) -> dict[str, Any]:
-    """What a flexified model has in the place of the methods of its class (derived.py)."""
+    """Make the methods of the derived class of a flexified model: its permanent hook."""
     native_call, native_forward = base.__call__, base.forward  # type: ignore[attr-defined]
 
     @torch.compiler.disable(recursive=False, reason=REASON)
@@ -89,7 +91,7 @@ def _dispatch(model: Any, native_call: Callable[..., Any], args: tuple, kwargs: 
             call = _Call(model, flexi, args, kwargs)
             with call:
                 output = native_call(model, *call.args, **call.kwargs)
-            return call.unfolded(output)
+            return call.unfold(output)
         finally:
             flexi.active = before
 
@@ -103,7 +105,7 @@ def _mode_of_call(flexi: Flexi, model: nn.Module, args: tuple, kwargs: dict[str,
 
 
 class _Call:
-    """One call in a weak mode: arguments folded, layers that answer, output unfolded."""
+    """One call in a weak mode: folds the arguments, puts layers in place, unfolds the output."""
 
     @torch.compiler.disable
     def __init__(self, model: nn.Module, flexi: Flexi, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -114,12 +116,17 @@ class _Call:
         registered = Registered(model)
         refuse(registered, flexi, flexi.active)
         self.shadows = Shadows(registered, _layers(registered, flexi, flexi.active), self.weak.lists)
-        names = argument_names(model)
-        call = named_call(names, args, kwargs)
-        self.size: Size3 = self.family.fold_call(call, self.weak.how)
-        self.weak.embed.begin(self.family.time_of(call))
-        self.args = tuple(call.pop(name) for name in names[: len(args)])
+        call = named_call(model, args, kwargs)
+        positional = list(call)[: len(args)]
+        self.size: Size3 = self.family.fold_call(call, self.weak.fold)
+        self.weak.embed.begin(self._timestep(call))
+        self.args = tuple(call.pop(name) for name in positional)
         self.kwargs = call
+
+    def _timestep(self, call: dict[str, Any]) -> Tensor | None:
+        """Times of a call, 0 to 1000 as in diffusers."""
+        time, scale = call.get(self.family.signature.time), TRAIN_TIMES / self.family.signature.noise_time
+        return time if time is None or scale == 1 else scale * time
 
     @torch.compiler.disable
     def __enter__(self) -> None:
@@ -131,10 +138,10 @@ class _Call:
         self.weak.embed.begin(None)
 
     @torch.compiler.disable
-    def unfolded(self, output: Any) -> Any:
-        """What the model gave, in the size of the native output."""
+    def unfold(self, output: Any) -> Any:
+        """Return the output in the size of the native one, in the same kind of container."""
         first = output if isinstance(output, Tensor) else output[0]
-        sample: Tensor = self.family.unfold_output(first, self.weak.how, self.size)
+        sample = self.family.unfold_output(first, self.weak.fold, self.size)
         if isinstance(output, Tensor):
             return sample
         if isinstance(output, tuple):
@@ -144,7 +151,7 @@ class _Call:
 
 
 def _layers(registered: Registered, flexi: Flexi, name: str) -> dict[str, nn.Module]:
-    """All that answers in a mode, by path."""
+    """All modules that answer in a mode, by path."""
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     layers = weak.shadows | _merged(weak)
     if torch.is_grad_enabled():
@@ -160,24 +167,24 @@ def _merged(weak: WeakMode) -> dict[str, nn.Module]:
 
 
 class WeakBlock(nn.Module):
-    """A block of a model that runs in one mode, also when gradient checkpointing runs it again after the call."""
+    """A block that runs in one mode, also when gradient checkpointing runs it again after the call has ended."""
 
     def __init__(self, flexi: Flexi, mode: str, path: str) -> None:
         super().__init__()
-        self.source = [flexi]  # in lists: registered elsewhere
+        self.source = [flexi]  # in lists: both are registered elsewhere
         self.block: list[nn.Module] = []
         self.mode = mode
         self.path = path
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the block, of which some models ask (VideoDiT for ``norm1``)."""
+        """Attributes of the block, which some models read (VideoDiT reads ``norm1``)."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(vars(self)["block"][0], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the block."""
+        """Run the block."""
         if self.source[0].active == self.mode:
             return self.block[0](*args, **kwargs)
         return self._again(*args, **kwargs)
@@ -198,7 +205,7 @@ class WeakBlock(nn.Module):
 
 
 def block_paths(paths: Iterable[str]) -> list[str]:
-    """Where the repeated parts of a transformer are: paths inside of them, up to the first number.
+    """Return the paths of a transformer's blocks: those of modules inside them, up to the first number.
 
     Example:
         >>> block_paths(["blocks.0.attn1.to_q", "blocks.0.ffn.net.2", "blocks.1.attn1.to_q"])
@@ -208,13 +215,13 @@ def block_paths(paths: Iterable[str]) -> list[str]:
 
 
 def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
-    """Refuse a weak mode where it would not be what it says; let LoRA adapt what is registered now.
+    """Refuse a weak mode that would compute wrong outputs; let LoRA adapt the modules registered now.
 
     Raises:
         ValueError: If diffusers runs the model over several devices or with fused projections, modules that LoRA
-            adapts are gone, or others stand where it was merged.
+            adapts are gone, or a linear was replaced after LoRA was merged into it.
     """
-    if getattr(registered[""], "_parallel_config", None) is not None:
+    if getattr(registered[""], "_parallel_config", None) is not None:  # diffusers has no public name for it
         raise ValueError("got context or tensor parallelism of diffusers; expected none in weak modes; stay in native")
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     for path, layer in weak.lora_layers.items():

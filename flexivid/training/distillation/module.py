@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec
 from flexivid.media.pixels import to_unit
-from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import KEY
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.adapter import fingerprint, load_adapter
@@ -26,7 +25,7 @@ from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, flexi_of, flexify, register, set_mode
 from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
-from flexivid.pretrained.signature import JOINED, first_output, flow_call
+from flexivid.pretrained.signature import first_output, in_native_precision, noisy_call, signature_of
 from flexivid.runtime.device import DTYPES
 from flexivid.runtime.start import seed_or_global
 from flexivid.training.distillation.fsdp import average_gradients, refuse_shards, shard
@@ -39,15 +38,18 @@ from flexivid.training.objective import DistillationTimes, Walk
 from flexivid.training.optimizer import OptimizerSettings, with_rate
 from flexivid.training.resume import prepare_weights, require_same_adapter, steps_of
 
+LABEL_DROPOUT = 0.1  # as in training
+
 
 class FlexiDistillation(GuardedModule):
     """LightningModule that trains the weak modes of a pre-trained transformer.
 
     A batch with ``hidden_states`` is a recorded call and used as it is; to ``latent`` or ``video`` noise is added; with
-    none of them, training points are taken from the teacher's sampling paths.
+    none of them, training points are taken from the teacher's sampling paths. A ``FlexiDiT`` takes videos or latents,
+    with the labels of its classes.
 
     Args:
-        transformer: Diffusers folder, of a pipeline or of its transformer, or hub id.
+        transformer: Diffusers folder, of a pipeline or of its transformer, or hub id; or folder of a trained FlexiDiT.
         modes: Weak modes.
         rank: Rank of the LoRA.
         skip: Add a small network around the transformer, for times with little noise.
@@ -133,11 +135,6 @@ class FlexiDistillation(GuardedModule):
             self.is_sharded = True
 
     def _adopt(self, network: nn.Module) -> None:
-        if isinstance(network, FlexiDiT):
-            raise ValueError(
-                "got a FlexiDiT; expected a transformer of diffusers; train a FlexiDiT with the modes you want"
-                " (model.network.modes of python -m flexivid.train fit), or distil added ones in a loop of your own"
-            )
         flexi = flexi_of(network)
         native = flexi.family.patch(config_of(network))
         self.weak_modes = tuple(mode for mode in self.weak_modes if mode != native)
@@ -194,7 +191,8 @@ class FlexiDistillation(GuardedModule):
         with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
             target = first_output(set_mode(self.network, NATIVE), call)
         if is_walk:
-            self.walk.advance(target, call["hidden_states"], generator_of((*stream, 1), target.device))
+            latent = call[signature_of(self.network).latent]
+            self.walk.advance(target, latent, generator_of((*stream, 1), target.device))
         return call, target
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -212,29 +210,24 @@ class FlexiDistillation(GuardedModule):
         """Return the arguments of the call for a batch, and whether they are on the teacher's sampling path."""
         batch = {**batch, **batch.get("constants", {})}
         batch.pop("constants", None)
-        if "hidden_states" in batch:
-            return self._in_native_precision(batch), False
-        latent, inputs = self._latent_and_inputs(batch)
+        if signature_of(self.network).latent in batch:
+            return in_native_precision(self.network, batch), False
+        latent, inputs = self._latent_and_inputs(batch, stream)
         noises = generator_of(tuple(stream), self.device)
         if latent is None:
-            return self._in_native_precision(self.walk.call(self.network, inputs, noises)), True
+            return in_native_precision(self.network, self.walk.call(self.network, inputs, noises)), True
         times = draw_times(len(latent), **asdict(self.times), generator=generator_of(tuple(stream)))
         noise = torch.randn(latent.shape, device=latent.device, generator=noises)
-        call = flow_call(self.network, latent.float(), noise, times.to(latent.device), inputs)
-        return self._in_native_precision(call), False
+        call = noisy_call(self.network, latent.float(), noise, times.to(latent.device), inputs)
+        return in_native_precision(self.network, call), False
 
-    def _in_native_precision(self, call: dict[str, Any]) -> dict[str, Any]:
-        """Cast latents and texts to the precision of the native weights; times and tables stay."""
-        dtype, batch = self.network.dtype, len(call["hidden_states"])
-        floats = [name for name, v in call.items() if isinstance(v, Tensor) and v.is_floating_point()]
-        wide = [name for name in floats if name in JOINED or (len(call[name]) == batch and name != "timestep")]
-        return {**call, **{name: call[name].to(dtype) for name in wide}}
-
-    def _latent_and_inputs(self, batch: dict[str, Any]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def _latent_and_inputs(self, batch: dict[str, Any], stream: Sequence[int]) -> tuple[Tensor | None, dict[str, Any]]:
         label, video, latent = batch.pop("label", None), batch.pop("video", None), batch.pop("latent", None)
         batch.pop("caption", None)  # text; the network takes its embeddings
         if video is not None:
             latent = self.codec.encode(to_unit(video))
+        if signature_of(self.network).class_inputs is not None:
+            return latent, self._class_inputs(latent, label, stream)
         if label is None:
             return latent, batch
         if not self.texts:
@@ -244,6 +237,19 @@ class FlexiDistillation(GuardedModule):
         rows = len(next(iter(self.texts.values())))
         chosen = label.cpu().clamp_min(0) if rows > 1 else torch.zeros_like(label, device="cpu")
         return latent, {name: value[chosen].to(label.device) for name, value in self.texts.items()}
+
+    def _class_inputs(self, latent: Tensor | None, label: Tensor | None, stream: Sequence[int]) -> dict[str, Any]:
+        """Labels of a network with classes; some are dropped, since guidance calls it without."""
+        class_inputs = signature_of(self.network).class_inputs
+        if latent is None or class_inputs is None:
+            raise ValueError(
+                f"got a batch without videos or latents for a {type(self.network).__name__}; expected some, since its"
+                " sampling paths are not walked without data; name a data module of videos"
+            )
+        if label is None:
+            label = torch.full((len(latent),), -1, device=latent.device)
+        dropped = torch.rand(len(label), generator=generator_of((*stream, 3))) < LABEL_DROPOUT
+        return class_inputs(config_of(self.network), torch.where(dropped.to(label.device), -1, label))
 
     def configure_optimizers(self) -> Any:
         """Make AdamW for the adapter, with a learning rate that follows the progress of the run."""
@@ -283,7 +289,7 @@ def distance(network: nn.Module, mode: PatchMode, call: dict[str, Any], target: 
     If a model also predicts a variance (as many channels again), it is left out.
     """
     output = first_output(set_mode(network, mode), call)
-    channels = call["hidden_states"].shape[1]
+    channels = call[signature_of(network).latent].shape[1]
     if target.shape[1] == 2 * channels:
         output, target = output[:, :channels], target[:, :channels]
     error = (output.float() - target.float()).square().mean()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flexivid.diffusion.times import shift_time
 from flexivid.pretrained.families.family import config_of
-from flexivid.pretrained.signature import Size, flow_call
+from flexivid.pretrained.signature import Size, noisy_call
 
 
 class TeacherWalk:
@@ -61,7 +61,7 @@ class TeacherWalk:
         self.latent = torch.where(_like(ended, noise), noise, self.latent)
         self.inputs = {name: torch.where(_like(ended, new), new, self.inputs[name]) for name, new in inputs.items()}
         self.position = torch.where(ended, 1.0, self.position)
-        return flow_call(model, self.latent, self.latent, self.time, self.inputs)
+        return noisy_call(model, self.latent, self.latent, self.time, self.inputs)
 
     def advance(self, velocity: Tensor, hidden: Tensor, generator: torch.Generator) -> None:
         """Move all slots by one solver step.

@@ -1,13 +1,46 @@
-"""Rotary positions of patch centres, by diffusers' own frequencies. Knows grids and angles, no model."""
+"""Positions of patch centres: the base of modules that give them to a model, and rotary tables.
+
+Frequencies are those of diffusers. Knows grids and angles, no family.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
-from torch import Tensor
+from torch import Tensor, nn
 
 from flexivid.patching.position import patch_centres
-from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.patching.shapes import PatchMode, Size3, grid_of
+from flexivid.pretrained.families.folding import Fold
+
+
+class PositionModule(nn.Module):
+    """Base of the modules that answer in the place of a native one which knows positions.
+
+    Args:
+        native: Module in whose place it answers.
+        fold: Of the weak mode.
+    """
+
+    def __init__(self, native: nn.Module, fold: Fold) -> None:
+        super().__init__()
+        self.source = (native,)  # in a tuple: it is registered in the model, not here
+        self.fold = fold
+
+    @property
+    def native(self) -> Any:
+        """The native module."""
+        return self.source[0]
+
+    def grid(self, latent: Tensor) -> Size3:
+        """Tokens of a folded latent (b, c, t', h', w')."""
+        return grid_of(Size3(*latent.shape[2:]), self.fold.native)
+
+    def centres(self, latent: Tensor) -> Tensor:
+        """Centres of the tokens of a folded latent, in native patches, (n, 3)."""
+        return native_centres(self.grid(latent), self.fold.growth, latent.device)
 
 
 def native_centres(grid: Size3, growth: Size3, device: torch.device) -> Tensor:
