@@ -24,10 +24,6 @@ LEFT = {  # room: such names still there; may only shrink
     "data.workers": 4,
     "latents": 4,
     "model": 15,
-    "pipelines": 15,
-    "pretrained": 6,
-    "pretrained.families": 49,
-    "pretrained.weak_modes": 11,
 }
 
 
