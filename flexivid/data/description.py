@@ -36,7 +36,7 @@ class Description:
 
         Where that is gone, held-out latents are decoded (see ``encoded.decode.real_clips_of``).
         """
-        return real_clips_of(self.collection.root) if self.encoded else RealClips(self.manifests, self.settings)
+        return real_clips_of(self.collection.root) if self.encoded else RealClips(self.collection, self.settings)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.encoded.clips import EncodedClips
 from flexivid.data.encoded.folder import HELD_OUT, TRAIN, Encoded, open_encoded
 from flexivid.data.sources.layout import Collection
-from flexivid.data.sources.manifest import Manifests
 from flexivid.latents.codec import build_codec
 from flexivid.media.pixels import to_bytes
 from flexivid.runtime.device import pick_device
@@ -29,12 +28,12 @@ class RealClips(NamedTuple):
     """Where the real clips of an encoded folder are, and how they are cut out.
 
     Args:
-        collection: Videos, listed already or not.
+        collection: Videos.
         settings: How clips are cut out of them.
         note: What is special about them; empty where they are the videos that were encoded.
     """
 
-    collection: Collection | Manifests
+    collection: Collection
     settings: ClipSettings
     note: str = ""
 
