@@ -123,6 +123,11 @@ def request_of(options: Namespace) -> EncodeRequest:
             raise ValueError(f"got {flag} {options[name]}; expected one of {', '.join(choices)}; choose one")
     if len(options.size) > 2:
         raise ValueError(f"got --size {options.size}; expected the side of a square, or height and width; change it")
+    of_text = {"--text-dtype": options.text_dtype != "fp32", "--max-length": options.max_length is not None}
+    of_text |= {"--allow-missing-captions": options.allow_missing_captions}
+    if not options.text_encoder and any(of_text.values()):
+        flags = ", ".join(flag for flag, is_set in of_text.items() if is_set)
+        raise ValueError(f"got {flags} without --text-encoder, where it has no effect; expected both; leave it out")
     names = ("num_frames", "stride", "fps", "windows", "clips_per_video", "short", "kernel")
     settings: dict[str, Any] = {name: options[name] for name in names}
     settings |= {"size": (options.size[0], options.size[-1]), "square_pixels": options.square_pixels is not False}

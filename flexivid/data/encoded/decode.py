@@ -54,7 +54,7 @@ def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
     encoded = open_encoded(folder)[0]
     if is_remote(encoded.source.root) or os.path.exists(encoded.source.root):
         return RealClips(encoded.source, encoded.clips)
-    part = HELD_OUT if HELD_OUT in encoded.num_clips else TRAIN
+    part = HELD_OUT if encoded.num_clips.get(HELD_OUT, 0) > 1 else TRAIN  # a distance needs two
     target = folder / "decoded" / part
     target.parent.mkdir(exist_ok=True)
     with locked(target):
