@@ -332,6 +332,9 @@ def test_check_and_preview(request_for, tmp_path, capsys, monkeypatch):
     assert "out is encoded: 20 clips (train) and 7 clips (held_out), 5 frames of 24x16" in printed
     main(["preview", "out", "--num-videos", "2", "--split", "val"])
     assert (tmp_path / "preview" / "clips.html").read_text().count("<figure>") == 2
+    with pytest.raises(SystemExit):
+        main(["stats", "out"])
+    assert "got out, which holds encoded clips; expected videos" in capsys.readouterr().err
     shard = read_encoded("out").shards("train")[1].name
     (tmp_path / "out" / shard).write_bytes(b"")
     with pytest.raises(SystemExit) as stop:
