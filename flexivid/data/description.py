@@ -59,6 +59,11 @@ class Description:
         return (self.settings.num_frames, *self.settings.size)
 
     @property
+    def latent_size(self) -> tuple[int, int, int, int] | None:
+        """Channels and size (c, t, h, w) of the latent of a clip; ``None`` for pixels."""
+        return self.encoded.encoded.latent_size if self.encoded else None
+
+    @property
     def latent_codec(self) -> CodecSettings | None:
         """The codec that made the latents; ``None`` for pixels. ``codec_fingerprint`` tells its weights."""
         return self.encoded.encoded.codec if self.encoded else None

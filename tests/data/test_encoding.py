@@ -139,6 +139,7 @@ def test_what_the_data_module_says(request_for, root, networks):
         assert getattr(data, name) == getattr(videos, name), name
     assert data.clip_size == (5, 16, 24)
     assert (data.latent_codec, videos.latent_codec) == (CodecSettings(str(networks / "vae")), None)
+    assert (data.latent_size, videos.latent_size) == ((4, 2, 2, 3), None)
     assert data.codec_fingerprint == build_codec(str(networks / "vae")).fingerprint
     encoder = TextEncoder(TextSettings(str(networks / "t5")))
     assert (data.text_encoder, data.text_channels) == (encoder.settings, 16)
