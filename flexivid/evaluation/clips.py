@@ -7,6 +7,7 @@ without overlap, so that a second of footage counts the same in a short video an
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,14 @@ class ClipSet:
         """Frames a second: that of the settings, or else the median over the videos; 8 where unknown."""
         settings = self.dataset.settings
         return settings.fps or float(np.median(self.dataset.videos.fps)) / settings.stride or 8.0
+
+    def caption(self, number: int) -> str:
+        """Words for a clip; empty without captions."""
+        return self.dataset.caption(int(self.numbers[number]))
+
+    def label(self, number: int) -> int:
+        """Class of a clip; -1 without classes."""
+        return self.dataset.label(int(self.numbers[number]))
 
     def plan(self, number: int) -> ClipRequest:
         """The frames of a clip to decode."""
@@ -153,6 +162,20 @@ def data_root(run: Path, section: Mapping[str, Any]) -> str:
             " their folder with --reference"
         )
     return str(folder)
+
+
+def source_of(root: str, section: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The videos of a folder that ``flexivid.dataset encode`` wrote, and how their clips were cut; else as they are.
+
+    Args:
+        root: A folder or a manifest.
+        section: The ``data`` section of a run's config.
+    """
+    file = Path(root) / "encoded.json"
+    if is_remote(root) or not file.is_file():
+        return root, section
+    plain = json.loads(read_text(file))
+    return plain["source"]["root"], {**section, **plain["clips"], "layout": plain["source"]["layout"]}
 
 
 def find_clips(
