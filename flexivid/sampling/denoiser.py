@@ -94,31 +94,40 @@ class GuidedDenoiser:
             x, time = self._cut(x), time.repeat_interleave(len(self._starts))
         parts, outputs = self._parts(steps, x.device), []
         for step, rows in parts:
-            outputs.append(self._cut(self.last)[rows] if step.mode is None else self._output(x, time, step, rows))
+            x_part, time_part, (shown, null) = x[rows], time[rows], self._conditions_of(step, rows, x.device)
+            if step.mode is None:
+                output = self._cut(self.last)[rows]
+            elif step.guide_mode is None:
+                output = self._model(x_part, time_part, shown, step.mode)
+            else:
+                if self._packs(x_part, step):
+                    mode = step.mode if step.guide_mode == step.mode else Packed(step.modes)
+                    x_both, time_both = x_part.repeat(2, 1, 1, 1, 1), time_part.repeat(2)
+                    output, guide = self._model(x_both, time_both, _join((shown, null)), mode).chunk(2)
+                else:
+                    output = self._model(x_part, time_part, shown, step.mode)
+                    guide = self._model(x_part, time_part, null, step.guide_mode)
+                output = guide + self._guidance.strength(step) * (output - guide)
+            outputs.append(output)
             if self._on_step is not None and len(self._starts) == 1:
-                self._on_step(len(outputs[-1]), step)
+                self._on_step(len(output), step)
         self.last = _in_order(outputs, [rows for _, rows in parts])
-        if len(self._starts) > 1:
-            self.last = blend(self.last, self._starts, frames)
-            for step in dict.fromkeys(steps) if self._on_step is not None else ():
+        return self._blended(steps, frames) if len(self._starts) > 1 else self.last
+
+    def _blended(self, steps: Sequence[Step], frames: int) -> Tensor:
+        """The outputs of windows as those of whole videos, which are then the last ones."""
+        self.last = blend(self.last, self._starts, frames)
+        if self._on_step is not None:
+            for step in dict.fromkeys(steps):
                 self._on_step(steps.count(step) // len(self._starts), step)
         return self.last
 
-    def _output(self, x: Tensor, time: Tensor, step: Step, rows: Any) -> Tensor:
-        """Output of samples that take the same step, which is not the last output again."""
-        x, time = x[rows], time[rows]
-        shown, null = self._read(x.device, both=step.guide_mode is not None or self._reads_both)
-        if step.guide_mode is None:
-            return self._model(x, time, take(shown, rows), step.mode)
-        branches = take(shown, rows), take(shown if self._guidance.is_weak(step) else null, rows)
-        if self._packs(x, step):
-            mode = step.mode if step.guide_mode == step.mode else Packed(step.modes)
-            both = self._model(x.repeat(2, 1, 1, 1, 1), time.repeat(2), _join(branches), mode)
-            output, guide = both.chunk(2)
-        else:
-            output = self._model(x, time, branches[0], step.mode)
-            guide = self._model(x, time, branches[1], step.guide_mode)
-        return guide + self._guidance.strength(step) * (output - guide)
+    def _conditions_of(self, step: Step, rows: Any, device: torch.device) -> tuple[Condition, Condition]:
+        """What samples that take a step are shown in its two branches."""
+        if step.mode is None:
+            return Condition(), Condition()
+        shown, null = self._read(device, both=step.guide_mode is not None or self._reads_both)
+        return take(shown, rows), take(shown if self._guidance.is_weak(step) else null, rows)
 
     def _read(self, device: torch.device, *, both: bool) -> tuple[Condition, Condition]:
         """Conditions of both branches for all samples, with their texts read; the second may be the first one."""
