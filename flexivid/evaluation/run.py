@@ -22,7 +22,7 @@ from flexivid.evaluation.features import ClipFeatures, blocks_of
 from flexivid.evaluation.prompts import evaluation_conditions
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
-from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, evaluate_features, score_budgets
+from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, check_count, evaluate_features, score_budgets
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.extractors.still import for_frames
 from flexivid.metrics.protocol import Protocol, reference_features, reference_file
@@ -149,6 +149,7 @@ def prepare(request: Request, device: torch.device) -> Job:
     model = checkpoint.load(request.checkpoint, ema=request.ema, device=device)
     use_sources(model, request.codec, request.text_encoder)
     settings = resized(model, settings_from(request.sampling).filled(model), *request.size)
+    check_count(request.num_videos)
     size, labels = video_size(model, settings), label_numbers(model, request.labels)
     clips = _clips(request, size)
     texts = {"labels": labels, "prompts_file": request.prompts_file}
@@ -241,9 +242,9 @@ def _refuse_twins(plans: Sequence[Plan]) -> None:
 
 def _clips(request: Request, size: Size3) -> ClipSet:
     run = run_folder(request.checkpoint)
-    section = data_section(run)
-    root = request.reference or data_root(run, section)
-    videos, section = source_of(root, section)
+    trained_on = data_section(run)
+    root = request.reference or data_root(run, trained_on)
+    videos, section = source_of(root, trained_on)
     settings = clip_settings(section, size, **request.rate)
     trained: Layout = "auto" if request.reference and videos == root else section.get("layout", "auto")
     collection = Collection(videos, request.layout or trained)

@@ -62,8 +62,7 @@ class Task(NamedTuple):
         Raises:
             ValueError: If there are too few videos, or too few frames for the extractor.
         """
-        if len(self.conditions) < 2:
-            raise ValueError(f"got {len(self.conditions)} videos; expected at least 2 for a distance; raise num_videos")
+        check_count(len(self.conditions))
         check_frames(self.extractor, video_size(self.model, self.settings).t)
         return self
 
@@ -82,6 +81,16 @@ class Task(NamedTuple):
         plan = rival_plan(self.model, self.settings, self.plans[number].budget)
         rival = find_plan(self.plans, plan) if self.rivals else None
         return None if rival == number else rival
+
+
+def check_count(num_videos: int) -> None:
+    """Refuse fewer samples than a distance needs.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if num_videos < 2:
+        raise ValueError(f"got {num_videos} videos; expected at least 2 for a distance; raise num_videos")
 
 
 class SampleBlock(NamedTuple):

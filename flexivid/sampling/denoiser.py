@@ -207,12 +207,11 @@ def _in_order(outputs: Sequence[Tensor], rows: Sequence[Any]) -> Tensor:
 
 def _join(branches: tuple[Condition, Condition]) -> Condition:
     """Conditions of both branches as one batch."""
-    labels, texts, frames = zip(*branches, strict=True)
-    return Condition(
-        torch.cat(labels),
-        join_texts(texts) if isinstance(texts[0], TextKeys) else None,
-        _join_frames(*frames),
-    )
+    shown, null = branches
+    texts = [text for text in (shown.text, null.text) if isinstance(text, TextKeys)]
+    labels = [label for label in (shown.label, null.label) if label is not None]
+    frames = _join_frames(shown.frames, null.frames)
+    return Condition(torch.cat(labels), join_texts(texts) if texts else None, frames)
 
 
 def _join_frames(shown: Frames | None, null: Frames | None) -> Frames | None:

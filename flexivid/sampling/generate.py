@@ -203,8 +203,9 @@ def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settin
     guidance = guidance_from(model, settings)
     if not settings.compensate_guidance:
         return guidance
-    tokens = settings.text_tokens
-    adaptive = isinstance(plan, AdaptivePlan)
-    share = plan.share if adaptive else budget_of(plan, model.config, settings.call_size, text_tokens=tokens)
+    if isinstance(plan, AdaptivePlan):
+        share = plan.share
+    else:
+        share = budget_of(plan, model.config, settings.call_size, text_tokens=settings.text_tokens)
     scale, weak = (compensated_scale(s, min(1.0, share)) for s in (settings.guidance_scale, settings.weak_scale))
     return guidance._replace(scale=scale, weak_mode_scale=weak)

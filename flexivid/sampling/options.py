@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from flexivid.budget.cost import macs
 from flexivid.budget.schedule import Step, schedule_macs
 from flexivid.diffusion.guidance import KINDS
-from flexivid.patching.shapes import Size3
+from flexivid.patching.shapes import PatchMode, Size3
 
 if TYPE_CHECKING:
     from flexivid.model.config import FlexiDiTConfig
@@ -166,7 +166,7 @@ class Settings(Sampling):
         is_longer = trained is not None and self.window == "auto" and self.size.t > trained.t
         return self._replace(window_frames=trained.t if trained is not None and is_longer else None)
 
-    def call_macs(self, config: FlexiDiTConfig, mode: str | None = None) -> int:
+    def call_macs(self, config: FlexiDiTConfig, mode: str | PatchMode | None = None) -> int:
         """MACs of one step of one video in a mode, without guidance."""
         return len(self.window_starts) * macs(config, self.call_size, mode, text_tokens=self.text_tokens)
 

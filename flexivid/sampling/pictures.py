@@ -111,7 +111,8 @@ def read_pictures(
         raise ValueError("got --image and --continue-from; expected one beginning; leave one out")
     if not (image or last_image or video):
         return None, []
-    size, notes = video_size(model, settings), []
+    notes: list[str] = []
+    size = video_size(model, settings)
     first, last = (_read_image(Path(path), size[1:], notes) if path else None for path in (image, last_image))
     if video:
         most = prefix_length(codec_of(model), max(1, int(size.t * PREFIX_SHARE)))
