@@ -114,7 +114,9 @@ def run(options: Namespace) -> None:
         print("\n".join(sampling_report(job.model.config, job.settings.call_size, job.settings.batch_size)))
         return
     from flexivid.sampling import sample_folder
+    from flexivid.sampling.encoders import codec_of
 
+    codec_of(job.model)  # what is missing should not be noticed after the sampling
     folder = sample_folder.prepare_folder(options.output_dir)
     if options.compile:
         _build_graphs(job)
