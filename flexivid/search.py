@@ -139,11 +139,14 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     """Measure errors against full compute, store them; returns the picture."""
     from flexivid.calibration import calibrate as calibration
     from flexivid.calibration.searched import draw_schedules, searched_lines
+    from flexivid.sampling.conditions import conditions_for, read_prompts
 
     full = _settings(options, model, None)
     counts = options.num_inference_steps or calibration.fewer_steps(full.num_inference_steps)
-    every = [_settings(options, model, steps) for steps in counts]
-    tables = _measured(options, model, every, folder)
+    conditions = conditions_for(model, options.num_videos, prompts=read_prompts(None, options.prompts_file))
+    tokens = conditions.text_tokens
+    every = [_settings(options, model, steps)._replace(text_tokens=tokens) for steps in counts]
+    tables = _measured(options, model, every, conditions, folder)
     for line in searched_lines(model, every, tables, calibration.USUAL_BUDGETS):
         print(line)
     picture = folder / "schedules_fidelity.png"
@@ -151,11 +154,10 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     return picture
 
 
-def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list:
+def _measured(options: Namespace, model: Any, every: list, conditions: Any, folder: Path) -> list:
     """Measure the errors of every option at every call, and store them."""
     from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import calibrate as calibration
-    from flexivid.sampling.conditions import conditions_for, read_prompts
 
     chosen = calibration.measured_options(model, every[0])
     counts = [settings.num_inference_steps for settings in every]
@@ -164,8 +166,6 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
         f"measuring {len(chosen)} options at every call of {', '.join(map(str, counts))} steps on {options.num_videos}"
         f" videos: {steps} sample steps"
     )
-    prompts = read_prompts(None, options.prompts_file)
-    conditions = conditions_for(model, options.num_videos, prompts=prompts)
     protocol = {"num_videos": options.num_videos, "max_switches": options.max_switches, "most_steps": max(counts)}
     with _progress("measuring", "sample steps") as (grow, on_calls):
         grow(steps)
