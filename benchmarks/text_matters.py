@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flexivid import generate, load
+from flexivid.data.encoded.decode import real_clips_of
+from flexivid.data.encoded.folder import is_encoded
 from flexivid.data.sources.layout import Collection
 from flexivid.evaluation.clips import (
     ClipSet,
@@ -31,7 +33,6 @@ from flexivid.evaluation.clips import (
     data_section,
     find_clips,
     read_blocks,
-    source_of,
 )
 from flexivid.evaluation.features import extract
 from flexivid.evaluation.run import run_folder
@@ -90,9 +91,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     device = pick_device(options.device)
     model = use_sources(load(options.checkpoint, device=device), options.codec, options.text_encoder)
     size, run = video_size(model, Sampling().filled(model)), run_folder(options.checkpoint)
-    root, section = source_of(options.reference or data_root(run, data_section(run)), data_section(run))
-    collection = Collection(root, section.get("layout", "auto"))
-    clips = find_clips(collection, clip_settings(section, size), split=options.split)
+    section = data_section(run)
+    root, layout = options.reference or data_root(run, section), section.get("layout", "auto")
+    if is_encoded(root):
+        real = real_clips_of(root)
+        section, (root, layout) = real.settings._asdict(), real.collection
+    clips = find_clips(Collection(root, layout), clip_settings(section, size), split=options.split)
     numbers = common_captions(clips, options.num_prompts, options.num_clips)
     extractor = for_frames(build_extractor("motion", device=device), size.t)
     features: Features = colours if options.features == "colour" else lambda videos: extract(extractor, videos)

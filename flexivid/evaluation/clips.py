@@ -7,7 +7,6 @@ without overlap, so that a second of footage counts the same in a short video an
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -162,20 +161,6 @@ def data_root(run: Path, section: Mapping[str, Any]) -> str:
             " their folder with --reference"
         )
     return str(folder)
-
-
-def source_of(root: str, section: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The videos of a folder that ``flexivid.dataset encode`` wrote, and how their clips were cut; else as they are.
-
-    Args:
-        root: A folder or a manifest.
-        section: The ``data`` section of a run's config.
-    """
-    file = Path(root) / "encoded.json"
-    if is_remote(root) or not file.is_file():
-        return root, section
-    plain = json.loads(read_text(file))
-    return plain["source"]["root"], {**section, **plain["clips"], "layout": plain["source"]["layout"]}
 
 
 def find_clips(

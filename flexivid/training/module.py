@@ -136,9 +136,12 @@ class FlexiDiffusion(GuardedModule):
         Raises:
             ValueError: If the data are latents of another codec.
         """
-        codec = getattr(getattr(self.trainer, "datamodule", None), "latent_codec", None)
-        if codec not in (None, self.codec_name):
-            raise ValueError(f"got latents of codec {codec}; expected {self.codec_name}; change data.latents or codec")
+        codec = getattr(getattr(self.trainer, "datamodule", None), "codec_fingerprint", None)
+        if codec not in (None, self.codec.fingerprint):
+            raise ValueError(
+                f"got latents of a codec with fingerprint {codec}; expected {self.codec.fingerprint} of"
+                f" {self.codec_name}; change data.root or codec"
+            )
         if stage == "fit":
             self.asked_steps = resume.steps_of(self.trainer)
             if self.horizons == [(0, 1)]:

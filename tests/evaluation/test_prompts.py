@@ -85,15 +85,6 @@ def test_models_of_classes_have_the_protocol_that_they_had(model, tmp_path, vide
     assert json.loads(job.protocol.sampling) == json.loads(json.dumps(job.task.settings._asdict()))
 
 
-def test_an_encoded_folder_stands_for_its_videos(text_model, tmp_path, videos):
-    source = {"root": videos(CAPTIONS, 8, 4), "layout": "auto"}
-    (tmp_path / "encoded").mkdir()
-    clips = {"num_frames": 4, "size": [8, 8], "stride": 1}
-    (tmp_path / "encoded" / "encoded.json").write_text(json.dumps({"source": source, "clips": clips}))
-    job = prepare(request_of(text_model, tmp_path, str(tmp_path / "encoded")), "cpu")
-    assert job.real.clips.root == source["root"]
-
-
 def test_search_and_calibration_take_prompts(text_model, tmp_path, videos):
     request = request_of(text_model, tmp_path, videos(CAPTIONS, 8, 4))
     judge = find_judge(request.checkpoint, 4, reference=str(tmp_path / "videos"), ema=True, device="cpu")

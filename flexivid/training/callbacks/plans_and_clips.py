@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -88,10 +89,13 @@ def training_clips(trainer: Trainer, num_clips: int, reference: Reference = "tra
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, VideoDataModule):
         raise ValueError(f"got data of type {type(data).__name__}; expected VideoDataModule; leave FVDVsBudget out")
-    settings = clip_settings(data.settings._asdict(), (data.settings.num_frames, *data.settings.size))
+    real = data.real_clips()
+    settings = clip_settings(real.settings._asdict(), data.clip_size)
     split = "held_out" if reference == "val" else "train"
     held_out_from = num_clips if reference == "auto" else None
-    return find_clips(data.manifests, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
+    collection, split = (real.collection, "all") if real.note else (data.manifests, split)
+    clips = find_clips(collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
+    return replace(clips, split=real.note or clips.split)
 
 
 def clip_features(trainer: Trainer, extractor: Extractor, clips: ClipSet, batch_size: int) -> ClipFeatures:
