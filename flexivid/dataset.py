@@ -274,9 +274,12 @@ def encode(options: Namespace) -> None:
 
 def _parts(options: Namespace) -> Any:
     """Find the parts of a collection for a verb without a recipe: see ``inspection.find_parts``."""
+    from flexivid.data.encoded.folder import is_encoded
     from flexivid.data.inspection.inspect import find_parts
     from flexivid.data.sources.layout import Collection
 
+    if is_encoded(options.path):
+        raise ValueError(f"got {options.path}, which holds encoded clips; expected videos; name those, or run check")
     collection = Collection(options.path, options.layout or "auto")
     square_pixels = options.get("square_pixels") is not False
     return find_parts(collection, num_workers=options.get("num_workers"), square_pixels=square_pixels)

@@ -47,6 +47,10 @@ class EncodeRequest:
         allow_missing_captions: Take the null text for videos without a caption.
         max_bad_fraction: Stop when a larger share of the files cannot be decoded.
         num_workers: Processes that decode, for each process that encodes; ``None`` = they share the cores.
+
+    >>> clips = ClipSettings(num_frames=17, windows="uniform")
+    >>> EncodeRequest(Collection("videos"), "latents", clips, CodecSettings("pixel")).check().clips.num_frames
+    17
     """
 
     source: Collection

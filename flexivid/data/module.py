@@ -210,6 +210,8 @@ class VideoDataModule(Description, LightningDataModule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what ``state_dict`` returned; another number of ranks takes all of them together."""
+        if self.encoded:  # nothing is decoded
+            return
         everyones, rank = state["died"], self._run.rank
         same = len(everyones) == self._run.world_size
         for died in everyones[rank : rank + 1] if same else everyones:

@@ -175,6 +175,11 @@ def test_captions_without_an_encoder_stay_texts(request_for):
     assert set(batch) == {"latent", "label", "caption"}
 
 
+def test_captions_that_are_too_long_are_cut_and_counted(request_for, networks):
+    with pytest.warns(UserWarning, match=r"got a caption of 5 tokens .* expected at most 3; .*likewise 1 others"):
+        encode(request_for(text=TextSettings(str(networks / "t5"), max_length=3)))
+
+
 def test_a_finished_folder_is_left_alone_and_nothing_is_mixed(request_for, networks, root, make_video):
     assert "finished already" not in encode(request_for())
     before = {path: path.stat().st_mtime_ns for path in Path(request_for().output).rglob("*.safetensors")}
@@ -327,12 +332,35 @@ def test_check_and_preview(request_for, tmp_path, capsys, monkeypatch):
     assert "out is encoded: 20 clips (train) and 7 clips (held_out), 5 frames of 24x16" in printed
     main(["preview", "out", "--num-videos", "2", "--split", "val"])
     assert (tmp_path / "preview" / "clips.html").read_text().count("<figure>") == 2
+    with pytest.raises(SystemExit):
+        main(["stats", "out"])
+    assert "got out, which holds encoded clips; expected videos" in capsys.readouterr().err
     shard = read_encoded("out").shards("train")[1].name
     (tmp_path / "out" / shard).write_bytes(b"")
     with pytest.raises(SystemExit) as stop:
         main(["check", "out"])
     assert stop.value.code == 1
     assert f"damaged: {shard}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_step_does_not_wait_for_its_data(request_for):
+    """Batches of 32 latents of 384 KiB each and texts, in steps of a fifth of a second."""
+    encode(request_for(codec=CodecSettings("pixel"), clips=CLIPS._replace(size=(128, 128), num_frames=2)))
+    data = VideoDataModule(request_for().output, batch_size=32)
+    data.setup()
+    data.trainer = SimpleNamespace(
+        **{"global_rank": 0, "world_size": 1, "accumulate_grad_batches": 1, "global_step": 0, "max_steps": 20},
+        **{"max_epochs": -1, "val_check_interval": None, "overfit_batches": 0},
+    )
+    waits, batches = [], iter(data.train_dataloader())
+    for _ in range(20):
+        begin = time.perf_counter()
+        batch = next(batches)
+        waits.append(time.perf_counter() - begin)
+        time.sleep(0.2)
+        assert batch["latent"].nbytes == 32 * 384 << 10
+    assert float(np.median(waits)) < 0.02 * 0.2
 
 
 def count_shards(folder, rank, queue):

@@ -50,8 +50,8 @@ class Window(NamedTuple):
 def draw_caption(number: int, address: Address, *, seed: int) -> int:
     """Return which of several captions a clip has in an epoch.
 
-    >>> [draw_caption(3, (0, epoch), seed=0) for epoch in range(4)], draw_caption(1, (0, 0), seed=0)
-    ([2, 2, 1, 0], 0)
+    >>> sorted({draw_caption(3, (0, epoch), seed=0) for epoch in range(30)}), draw_caption(1, (0, 0), seed=0)
+    ([0, 1, 2], 0)
     """
     if number == 1:
         return 0

@@ -74,6 +74,13 @@ class Encoded:
         dtype: Of what is stored: ``fp32`` or ``bf16``.
         clips_per_shard: Clips of each shard but the last one of a part. Likewise ``captions_per_shard``.
         num_too_short: Videos that were left out since they are shorter than a clip.
+
+    >>> size = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 8, 32, 32)}
+    >>> encoded = Encoded(Collection("videos"), ClipSettings(), "1f3a", {"train": 150}, (), 8.0, **size)
+    >>> [shard.length for shard in encoded.shards("train")]
+    [64, 64, 22]
+    >>> Encoded.from_plain(json.loads(json.dumps(encoded.to_plain()))) == encoded
+    True
     """
 
     source: Collection
@@ -255,6 +262,11 @@ def stored_settings(folder: str, encoded: Encoded, asked: ClipSettings) -> ClipS
 
     Raises:
         ValueError: If one is neither.
+
+    >>> size = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 16, 32, 32)}
+    >>> encoded = Encoded(Collection("videos"), ClipSettings(num_frames=16), "1f3a", {"train": 9}, (), 8.0, **size)
+    >>> stored_settings("latents", encoded, ClipSettings(seed=3))[:4]
+    (16, (32, 32), 1, 3)
     """
     defaults, stored = ClipSettings(), encoded.clips._replace(seed=asked.seed)
     for name, value in asked._asdict().items():

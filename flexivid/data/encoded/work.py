@@ -7,6 +7,7 @@ each shard is made once, and what a process that died was at is made by another 
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from flexivid.runtime.files import claimed
 
 POLL_SECONDS = 0.5
 MISSING = "missing"
+CUT = re.compile("got a caption of .* tokens")  # a warning of ``TextEncoder``
 
 
 class Failure(NamedTuple):
@@ -59,6 +61,11 @@ def share(
 
     Yields:
         Every shard, whoever has made it.
+
+    >>> import tempfile
+    >>> folder, shards = Path(tempfile.mkdtemp()), [Shard("train", number, 8 * number, 8) for number in range(3)]
+    >>> [shard.number for shard in share(folder, shards, lambda shard: (folder / shard.name).touch(), rank=1, size=2)]
+    [1, 0, 2]
     """
     pending = [shard for share in range(size) for shard in shards[(rank + share) % size :: size]]
     while pending:
@@ -98,15 +105,19 @@ class TextWork:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             texts = [self.encode(text).to("cpu", self.dtype) for text in self._texts(shard)]
-        self.num_warnings += len(caught)
-        self.warning = self.warning or (str(caught[0].message) if caught else "")
+        for each in caught:
+            if CUT.match(str(each.message)):
+                self.num_warnings += 1
+                self.warning = self.warning or str(each.message)
+            else:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
         ends = torch.tensor([len(text) for text in texts]).cumsum(0)
         write_shard(self.folder / shard.name, {FEATURES: torch.cat(texts), ENDS: ends})
 
     def report(self) -> None:
-        """Tell what the encoder warned of, which is captions that it cut, once."""
+        """Tell of captions that the encoder has cut, once."""
         if self.num_warnings:
-            warnings.warn(f"{self.warning}; so {self.num_warnings} of the captions encoded here", stacklevel=2)
+            warnings.warn(f"{self.warning}; likewise {self.num_warnings - 1} others encoded here", stacklevel=2)
 
     def _texts(self, shard: Shard) -> Sequence[str]:
         return self.captions[shard.first : shard.first + shard.length]
