@@ -33,6 +33,7 @@ from flexivid.media.pixels import to_bytes
 from flexivid.metrics.scores import score
 from flexivid.runtime.device import autocast
 from flexivid.sampling.compiling import compile_forward
+from flexivid.sampling.conditions import Conditions
 from flexivid.sampling.denoiser import GuidedDenoiser, steps_of
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.settings import Settings
@@ -84,7 +85,7 @@ def _runner(model: FlexiDiT, settings: Settings, way: Way, x: Tensor, at: Tensor
     labels = torch.arange(len(x), device=x.device) % model.config.num_classes
     guidance = Guidance(3.0, "weak" if way.kind == "weak" else "ordinary")
     settings = settings._replace(packing=way.packing, batch_size=len(x))
-    denoise = GuidedDenoiser(model, settings, guidance, labels, steps_of([step_of(model, way.kind)]))
+    denoise = GuidedDenoiser(model, settings, guidance, Conditions(labels), steps_of([step_of(model, way.kind)]))
     return lambda: denoise(0, x, at)
 
 
@@ -97,7 +98,7 @@ def quality(job: Job) -> list[dict[str, Any]]:
         settings = base._replace(guidance=kind, packing=way.packing)
         schedule = Schedule([step_of(model, way.kind)] * base.num_inference_steps)
         started = time.perf_counter()
-        made = generate_batches(model, schedule, settings, labels=job.task.labels, seed=job.task.seed)
+        made = generate_batches(model, schedule, settings, conditions=job.task.conditions, seed=job.task.seed)
         videos = torch.cat([videos for _, videos in made])
         seconds, macs = time.perf_counter() - started, schedule_macs(schedule, model.config, settings.size)
         full = max(full, macs if way.kind == "ordinary" else 0)

@@ -84,7 +84,7 @@ def quality(job: Job, budgets: list[float]) -> list[dict[str, float]]:
     rows = []
     for budget in budgets:
         plan = plan_for(model, settings, budget)
-        made = generate_batches(model, plan.schedule, settings, labels=job.task.labels, seed=job.task.seed)
+        made = generate_batches(model, plan.schedule, settings, conditions=job.task.conditions, seed=job.task.seed)
         features = torch.cat([extract(job.task.extractor, to_bytes(videos)) for _, videos in made])
         found = score(features, job.real.all())
         rows.append({"budget": budget, "fvd": found.fvd, "low": found.low, "high": found.high})

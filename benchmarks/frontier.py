@@ -116,7 +116,7 @@ class Maker:
         task, started = self._task, time.perf_counter()
         settings = way.plan.settings(task.settings)
         made = generate_batches(
-            task.model, way.plan.followed, settings, labels=task.labels, seed=task.seed, indices=indices
+            task.model, way.plan.followed, settings, conditions=task.conditions, seed=task.seed, indices=indices
         )
         videos = to_bytes(torch.cat([videos for _, videos in made]))
         kept = {"seconds": torch.tensor(time.perf_counter() - started)}
@@ -124,7 +124,7 @@ class Maker:
         kept |= {"features": extract(task.extractor, videos), "macs": torch.tensor(macs)}
         if self._judge is not None:
             kept["digits"] = torch.from_numpy(self._judge.classes(to_unit(videos)))
-            kept["asked"] = self._digits[task.labels[indices]]
+            kept["asked"] = self._digits[task.conditions.labels[indices]]
         return kept
 
     def _facts(self, way: Way) -> list[Any]:

@@ -24,6 +24,7 @@ EXAMPLES = """examples:
 """
 REFERENCE = ("reference", "layout", "split", "num_reference", "seed")  # options that both requests have
 OF_SAMPLES: tuple[str, ...] = ("budget", "schedule", "label", "no_ema", "no_rivals")  # not of two folders
+OF_SAMPLES += ("prompts_file", "codec", "text_encoder")
 OF_SAMPLES += tuple(name for name in OPTIONS if name != "batch_size")
 SPLITS = {"train": "train", "val": "held_out", "held_out": "held_out", "all": "all"}  # their names in results
 
@@ -36,6 +37,8 @@ def build_parser() -> program.ProgramParser:
     _add_comparison(add)
     add_sampling(add)
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
+    add("--prompts-file", help="texts, one a line, in turn (default: the captions of the real videos)")
+    program.add_sources(add)
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
     add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
     add("--output-dir", help="where files go (default: evaluation/ in the run's folder; here for a shipped model)")
@@ -182,6 +185,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
         sampling=sampling_options(options),
         size=(options.num_frames, options.height, options.width),
         labels=options.label,
+        **{name: options[name] for name in ("prompts_file", "codec", "text_encoder")},
         num_videos=2048 if options.num_videos is None else options.num_videos,
         **{name: options[name] for name in REFERENCE},
         rate=_rate(options),
@@ -225,7 +229,6 @@ def _print_differences(earlier: Any, protocol: Any, scores: dict[str, Any]) -> d
 
 def _print_plan(request: Any, job: Any, num_devices: int) -> None:
     from flexivid.budget.cost import human
-    from flexivid.budget.schedule import schedule_macs
     from flexivid.sampling.messages import describe
 
     task, total = job.task, 0
@@ -235,9 +238,11 @@ def _print_plan(request: Any, job: Any, num_devices: int) -> None:
     note = f"step floor {floor}: more native steps made no difference" if floor else "step floor not measured"
     print(f"full compute: {steps} native steps; {note}")
     for plan in task.plans:
-        cost = schedule_macs(plan.schedule, task.model.config, task.settings.size)
-        print(describe(plan, task.model, task.settings, len(task.labels)))
-        total += cost * len(task.labels)
+        cost = task.settings.schedule_macs(task.model.config, plan.schedule)
+        print(describe(plan, task.model, task.settings, len(task.conditions)))
+        total += cost * len(task.conditions)
+    if task.conditions.source:
+        print(f"prompts: {task.conditions.source}, in turn, e.g. {task.conditions.prompts[0]!r}")
     print(f"reference {job.real.clips}")
     print(f"metric {job.protocol.label}: {task.extractor.num_features} features; {task.extractor.preprocessing}")
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"

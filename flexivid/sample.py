@@ -24,6 +24,8 @@ EXAMPLES = """examples:
   python -m flexivid.sample --budget-seconds 2.5                what this machine can do in 2.5 seconds a video
   python -m flexivid.sample --schedule "6x4x8x8,4x4x4x4"        an explicit plan: 6 steps of 4x8x8, then 4 of 4x4x4
   python -m flexivid.sample --checkpoint runs/moving_digits/version_0 --label 3 8 --num-videos 4 --dry-run
+  python -m flexivid.sample --checkpoint runs/text --prompt "a red ball rolls" "a cat walks" --negative-prompt blurry
+  python -m flexivid.sample --checkpoint runs/text --prompts-file prompts.txt --image first.png --num-frames 33
   python -m flexivid.sample --pipeline my_wan --adapter wan_modes --prompt "a cat walks" --budget 1 0.25
 """
 
@@ -31,11 +33,12 @@ PLANNER_HELP = (
     f"{', '.join(PLANNERS)} (default: what was searched, else staged); of a pipeline staged (the default, which chooses"
     " the number of steps too), weak_first, weak_last or three_phase"
 )
-PIPELINE_OPTIONS: tuple[str, ...] = ("adapter", "merge_lora", "prompt", "negative_prompt")
+PIPELINE_OPTIONS: tuple[str, ...] = ("adapter", "merge_lora")
 PIPELINE_OPTIONS += ("variant", "revision", "local_files_only", "use_safetensors")
 MODEL_OPTIONS: tuple[str, ...] = ("checkpoint", "no_ema", "label", "modes", "schedule", "budget_gmacs")
 MODEL_OPTIONS += ("budget_seconds", "solver", "shift", "guidance", "guidance_interval", "compensate_guidance")
-MODEL_OPTIONS += ("weak_guidance_scale", "packing", "batch_size", "compile")
+MODEL_OPTIONS += ("weak_guidance_scale", "packing", "batch_size", "compile", "frame_guidance", "window")
+MODEL_OPTIONS += ("image", "last_image", "continue_from", "codec", "text_encoder")
 
 
 def build_parser() -> program.ProgramParser:
@@ -47,8 +50,13 @@ def build_parser() -> program.ProgramParser:
     add("--adapter", help="weak modes for the pipeline: a folder that flexivid.convert or a distillation wrote")
     add("--merge-lora", action="store_true", help="merge the adapter's LoRA into copies: faster, takes more memory")
     program.add_files(add)
-    add("--prompt", nargs="+", help="texts, one video each, or --num-videos of each")
-    add("--negative-prompt", help="text of what not to show, where the pipeline takes one")
+    add("--prompt", nargs="+", help="texts, one video each; --num-videos in turn, of a pipeline as many of each")
+    add("--prompts-file", help="a file of prompts, one a line, instead")
+    add("--negative-prompt", help="text of what not to show: guidance leads away from it")
+    add("--image", help="picture that videos begin with, for models with given frames; it is cut to their shape")
+    add("--last-image", help="picture that videos end with, likewise")
+    add("--continue-from", help="video whose last frames videos begin with, likewise, up to half of their own")
+    program.add_sources(add)
     about = "fractions of full compute, or draft, balanced, full (default: 1)"
     add("--budget", older=["--budgets"], nargs="+", help=about)
     add("--budget-gmacs", type=float, nargs="+", help="budgets in 10^9 multiply-accumulates a video instead")
@@ -74,12 +82,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Job(NamedTuple):
-    """What is sampled: the model, its plans, settings, and the class of each video."""
+    """What is sampled: the model, its plans, settings, and what each video should show."""
 
     model: Any
     plans: list[Any]
     settings: Any
-    labels: Any
+    conditions: Any
 
 
 def run(options: Namespace) -> None:
@@ -93,6 +101,9 @@ def run(options: Namespace) -> None:
         raise ValueError(f"got {flag} without --pipeline; expected both; name a diffusers pipeline")
     if options.pipeline:
         from flexivid.pipelines.sample import run_pipeline
+        from flexivid.sampling.conditions import read_prompts
+
+        options.prompt = read_prompts(options.prompt, options.prompts_file)
 
         program.write_json(options.json, run_pipeline(options))
         return
@@ -100,17 +111,18 @@ def run(options: Namespace) -> None:
     if options.dry_run:
         from flexivid.model.memory import sampling_report
 
-        print("\n".join(sampling_report(job.model.config, job.settings.size, job.settings.batch_size)))
+        print("\n".join(sampling_report(job.model.config, job.settings.call_size, job.settings.batch_size)))
         return
     from flexivid.sampling import sample_folder
+    from flexivid.sampling.encoders import codec_of
 
+    codec_of(job.model)  # what is missing should not be noticed after the sampling
     folder = sample_folder.prepare_folder(options.output_dir)
     if options.compile:
         _build_graphs(job)
-    with _progress(len(job.labels)) as on_step:
-        outcomes = sample_folder.write_samples(
-            job.model, job.plans, folder, settings=job.settings, labels=job.labels, seed=options.seed, on_step=on_step
-        )
+    with _progress(len(job.conditions)) as on_step:
+        common = {"settings": job.settings, "conditions": job.conditions, "seed": options.seed}
+        outcomes = sample_folder.write_samples(job.model, job.plans, folder, on_step=on_step, **common)
     for outcome in outcomes:
         print(result_line(outcome.plan.budget, outcome, outcomes[0]))
     print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
@@ -124,7 +136,7 @@ def _prepare(options: Namespace) -> Job:
     with swift_imports():
         from flexivid.model import checkpoint
         from flexivid.runtime.device import pick_device
-        from flexivid.sampling import compiling
+        from flexivid.sampling import compiling, encoders
         from flexivid.sampling import settings as sampling
         from flexivid.sampling.latency import known_latency
         from flexivid.sampling.plan import tables_folder
@@ -135,18 +147,48 @@ def _prepare(options: Namespace) -> Job:
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     model = compiling.compile_forward(model) if options.compile else model
     model.recipe = replace(model.recipe, fps=options.fps) if options.fps else model.recipe
+    encoders.use_sources(model, options.codec, options.text_encoder)
     settings = sampling.settings_from(sampling_options(options)).filled(model)
-    settings = sampling.resized(settings, options.num_frames, options.height, options.width)
-    labels = sampling.labels_for(model, options.num_videos, sampling.label_numbers(model, options.label))
-    latency = known_latency(model, settings, len(labels)) if options.budget_seconds else None
+    settings = sampling.resized(model, settings, options.num_frames, options.height, options.width)
+    conditions = _conditions(options, model, settings)
+    settings = settings._replace(text_tokens=conditions.text_tokens)
+    latency = known_latency(model, settings, len(conditions)) if options.budget_seconds else None
     plans = sampling_plans(options, model, settings, tables_folder(path), latency)
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
         shown = ", ".join(f"{mode} {1000 * seconds:.3g} ms" for mode, seconds in latency.items())
-        print(f"one call for one video, in batches as for {len(labels)} videos: {shown}")
+        print(f"one call for one video, in batches as for {len(conditions)} videos: {shown}")
     for plan in plans:
-        print(describe(plan, model, settings, len(labels), latency))
-    return Job(model, plans, settings, labels)
+        print(describe(plan, model, settings, len(conditions), latency))
+    return Job(model, plans, settings, conditions)
+
+
+def _conditions(options: Namespace, model: Any, settings: Any) -> Any:
+    """What each video should show: classes, prompts, given frames."""
+    from flexivid.sampling import conditions, encoders, pictures
+    from flexivid.sampling.settings import label_numbers
+
+    files = {"image": options.image, "last_image": options.last_image, "video": options.continue_from}
+    if any(files.values()) and not model.config.given_frames:
+        raise ValueError(
+            "got --image, --last-image or --continue-from for a model without given frames; expected none; leave them"
+            " out, or train with given_frames"
+        )
+    frames, notes = pictures.read_pictures(model, settings, **files)
+    print(*notes, sep="\n", end="\n" * bool(notes))
+    prompts = conditions.read_prompts(options.prompt, options.prompts_file)
+    if model.config.text_channels and not prompts:
+        print("no --prompt: the model is shown the null text")
+    chosen = conditions.conditions_for(
+        model,
+        options.num_videos,
+        labels=label_numbers(model, options.label),
+        prompts=prompts,
+        negative_prompt=options.negative_prompt and conditions.checked_prompt(options.negative_prompt),
+        frames=None if frames is None else pictures.given_frames(model, settings, frames),
+    )
+    encoders.forget_encoder(model)
+    return chosen
 
 
 def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, latency: Any = None) -> list[Any]:
@@ -192,7 +234,7 @@ def budget_amounts(options: Namespace) -> list[Any]:
 def _build_graphs(job: Job) -> None:
     from flexivid.sampling.compiling import warm_up_plans
 
-    seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.labels))
+    seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.conditions))
     print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
 
 

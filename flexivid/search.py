@@ -46,6 +46,8 @@ def build_parser() -> program.ProgramParser:
     add("--num-videos", older=["--num-scored"], type=int, help=number)
     add("--reference", help="goal fvd: folder of real videos (default: those of the training)")
     program.add_layout(add)
+    add("--prompts-file", help="for a model with text: prompts, one a line (default: the captions of the real videos)")
+    program.add_sources(add)
     add("--max-switches", type=int, help="goal fidelity: how often a schedule may change its mode (default: no limit)")
     steps = (
         "goal fvd: steps of full compute; goal fidelity: numbers of steps to measure (default: the model's, and fewer)"
@@ -68,6 +70,7 @@ def run(options: Namespace) -> None:
     from flexivid.model import checkpoint
     from flexivid.model.shipped import refuse_shipped
     from flexivid.runtime.device import pick_device
+    from flexivid.sampling.encoders import use_sources
     from flexivid.sampling.plan import tables_folder
 
     if options.goal not in GOALS:
@@ -76,6 +79,7 @@ def run(options: Namespace) -> None:
     path, _ = checkpoint.choose(options.checkpoint)
     refuse_shipped(path, "searched plans")
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
+    use_sources(model, options.codec, options.text_encoder)
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     folder = tables_folder(path)
     picture = _score(options, model, path, folder) if options.goal == "fvd" else _measure(options, model, folder)
@@ -117,7 +121,9 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
         layout=options.layout,
         ema=not options.no_ema,
         device=next(model.parameters()).device,
+        **{name: options[name] for name in ("prompts_file", "codec", "text_encoder")},
     )
+    settings = settings._replace(text_tokens=judge.conditions.text_tokens)
     print(f"plans of any number of steps, {options.num_videos} videos in the last round, {len(judge.real)} real clips")
     with _progress("scoring", "samples") as (grow, advance):
         table = plan_search.search_plans(model, settings, judge, grow=grow, on_samples=advance)
@@ -133,11 +139,14 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     """Measure errors against full compute, store them; returns the picture."""
     from flexivid.calibration import calibrate as calibration
     from flexivid.calibration.searched import draw_schedules, searched_lines
+    from flexivid.sampling.conditions import conditions_for, read_prompts
 
     full = _settings(options, model, None)
     counts = options.num_inference_steps or calibration.fewer_steps(full.num_inference_steps)
-    every = [_settings(options, model, steps) for steps in counts]
-    tables = _measured(options, model, every, folder)
+    conditions = conditions_for(model, options.num_videos, prompts=read_prompts(None, options.prompts_file))
+    tokens = conditions.text_tokens
+    every = [_settings(options, model, steps)._replace(text_tokens=tokens) for steps in counts]
+    tables = _measured(options, model, every, conditions, folder)
     for line in searched_lines(model, every, tables, calibration.USUAL_BUDGETS):
         print(line)
     picture = folder / "schedules_fidelity.png"
@@ -145,7 +154,7 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     return picture
 
 
-def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list:
+def _measured(options: Namespace, model: Any, every: list, conditions: Any, folder: Path) -> list:
     """Measure the errors of every option at every call, and store them."""
     from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import calibrate as calibration
@@ -160,7 +169,8 @@ def _measured(options: Namespace, model: Any, every: list, folder: Path) -> list
     protocol = {"num_videos": options.num_videos, "max_switches": options.max_switches, "most_steps": max(counts)}
     with _progress("measuring", "sample steps") as (grow, on_calls):
         grow(steps)
-        measured = [calibration.calibrate(model, settings, on_calls=on_calls, **protocol) for settings in every]
+        protocol |= {"on_calls": on_calls, "conditions": conditions}
+        measured = [calibration.calibrate(model, settings, **protocol) for settings in every]
     tables = calibration.relate(measured)
     write_tables(folder / FILE, tables)
     return tables

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,62 @@ def build_model():
 @pytest.fixture
 def model():
     return build()
+
+
+@pytest.fixture
+def text_model(text_folder):
+    """A network that reads text, without classes."""
+    model = build(num_classes=0, text_channels=16)
+    model.recipe = replace(RECIPE, class_names=(), text_encoder=text_folder)
+    return model
+
+
+@pytest.fixture
+def frame_model():
+    """A network of pixels that takes given frames, without classes."""
+    model = build(num_classes=0, given_frames=True)
+    model.recipe = replace(RECIPE, class_names=())
+    return model
+
+
+@pytest.fixture
+def latent_model(text_folder, codec_folder):
+    """A network of latents with text and given frames: videos of 7 frames of 32x32."""
+    model = build(num_classes=0, in_channels=4, text_channels=16, given_frames=True)
+    changes = {"class_names": (), "text_encoder": text_folder, "codec": codec_folder, "num_frames": 6}
+    model.recipe = replace(RECIPE, **changes)
+    return model
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    """A tiny text encoder with 16 features that knows a few words."""
+    import transformers
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = ["<pad>", "<unk>", "a", "red", "blue", "ball", "cube", "rolls", "left", "right"]
+    tokens = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokens.pre_tokenizer = Whitespace()
+    folder = tmp_path_factory.mktemp("text_encoder")
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=12, **shape)
+    transformers.BertModel(config).save_pretrained(folder)
+    marks = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokens, **marks).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def codec_folder(tmp_path_factory):
+    """A tiny causal autoencoder: 4 channels, 4 pixels a cell, the first frame alone and then pairs of frames."""
+    from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
+
+    torch.manual_seed(0)
+    network = CausalAutoencoder(AutoencoderConfig(spatial=4, temporal=2, channels=4, width=12, depth=1))
+    return str(network.eval().save(tmp_path_factory.mktemp("autoencoder")))
 
 
 class FakeExtractor(torch.nn.Module):

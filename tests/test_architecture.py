@@ -33,7 +33,7 @@ MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and t
     "data.encoded": "data.clips data.workers data.decoding data.sources data.storage latents media",
     "data": "latents",
     "data.inspection": "data media",
-    "sampling": "model latents diffusion budget patching media",
+    "sampling": "data.lists data.decoding model latents diffusion budget patching media",
     "pretrained.families": "model budget patching",
     "pretrained.weak_modes": "pretrained.families budget patching",
     "pretrained": "model budget patching",

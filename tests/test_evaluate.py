@@ -321,7 +321,7 @@ WRONG = {
     "budget as word": (["--budgets", "half"], "got budget 'half'; expected a fraction"),
     "same budgets": (["--budgets", 0.5, 0.5], "got plans of budgets 0.5, 0.5; expected no two alike"),
     "too few videos": (["--num-videos", 1], "got 1 videos; expected at least 2"),
-    "one frame": (["--num-frames", 1, "--budgets", 1], "got videos of 1 frames; expected at least"),
+    "three frames": (["--num-frames", 3, "--budgets", 1], "got videos of 3 frames; expected at least"),
     "too many frames": (["--num-frames", 40], "expected at least 40"),
     "metric": (["--metric", "fid"], "fid"),
     "weights": (["--metric", "i3d", "--weights", "nowhere.pt"], "nowhere.pt"),

@@ -69,8 +69,9 @@ def allowance_for(
     num_steps: int,
     plain_calls: Collection[int] = (),
     keep_steps: bool = True,
+    fixed: int = 0,
 ) -> Allowance:
-    """What an amount allows one video.
+    """What an amount allows the calls of one video.
 
     Args:
         amount: What may be spent.
@@ -78,8 +79,8 @@ def allowance_for(
         costs: Of one call in each mode: MACs, or seconds where the amount is in seconds.
         num_steps: Calls of the network at full compute.
         plain_calls: Calls that have no guidance, in native steps too.
-        keep_steps: Whether a schedule must have ``num_steps`` calls; if not, a budget below that of the cheapest mode
-            throughout is met by fewer.
+        keep_steps: Whether a schedule must have ``num_steps`` calls; if not, it has fewer where these cost too much.
+        fixed: Cost beside the calls, such as reading the text, which the amount pays for too.
 
     Raises:
         ValueError: If the amount is out of range, or below the least possible, which is named.
@@ -94,11 +95,11 @@ def allowance_for(
     if amount.unit == "seconds":
         costs = {mode: math.ceil(_exact(seconds) * UNITS["seconds"]) for mode, seconds in costs.items()}
     allowance = _priced(options, costs, num_steps, frozenset(plain_calls))
-    cheapest = sum(row[-1] for row in allowance.rows) if keep_steps else allowance.costs[-1]
+    cheapest = fixed + (sum(row[-1] for row in allowance.rows) if keep_steps else allowance.costs[-1])
     if amount.unit == "fraction":
         guided = options[0].guide_mode is not None
         native_cost = int(costs[options[0].modes[0]])
-        full = full_cost(native_cost, guided=guided, num_steps=num_steps, plain_calls=plain_calls)
+        full = fixed + full_cost(native_cost, guided=guided, num_steps=num_steps, plain_calls=plain_calls)
         least = -(-cheapest * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
         affordable = affordable_cost(_share(amount.value, least), full)
         words = f"budget {amount.value}", f"{least}", "the budget or use a model with larger patches"
@@ -111,7 +112,7 @@ def allowance_for(
             f"got {words[0]}; expected at least {words[1]}, which is {'every' if keep_steps else 'one'} step in the"
             f" cheapest mode {allowance.options[-1].mode}; raise {words[2]}"
         )
-    return allowance.within(affordable)
+    return allowance.within(affordable - fixed)
 
 
 def for_budget(
@@ -276,11 +277,9 @@ def _priced(
 
 def _share(budget: float | str, least: float) -> float:
     budget = number_or_preset(budget)
-    if isinstance(budget, str):
-        return max(PRESETS[budget], least)
-    if not 0 < budget <= 1:
+    if not isinstance(budget, str) and not 0 < budget <= 1:
         raise ValueError(f"got budget {budget}; expected a fraction in (0, 1]; 1 is every step at full compute")
-    return budget
+    return max(PRESETS[budget], least) if isinstance(budget, str) else budget
 
 
 def _whole_units(amount: float, unit: str) -> int:

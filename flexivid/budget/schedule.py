@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import NamedTuple
 
-from flexivid.budget.cost import NetworkShape, macs
+from flexivid.budget.cost import NetworkShape, macs, text_macs
 from flexivid.patching.shapes import PatchMode
 
 MAX_STEPS = 10_000
@@ -149,13 +149,46 @@ def weak_first(counts: Iterable[tuple[str | PatchMode, int]], *, guided: bool = 
     return Schedule(steps)
 
 
-def schedule_macs(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int]) -> int:
-    """MACs of one sample under a schedule, both branches of guidance counted."""
-    cost = {mode: macs(config, size, mode) for mode in {mode for step in schedule for mode in step.modes}}
+def schedule_macs(
+    schedule: Sequence[Step],
+    config: NetworkShape,
+    size: tuple[int, int, int],
+    *,
+    text_tokens: int = 0,
+    windows: int = 1,
+) -> int:
+    """MACs of one sample under a schedule, both branches of guidance counted.
+
+    Args:
+        schedule: Steps.
+        config: Shape of the network.
+        size: Latent size (t, h, w) of a call.
+        text_tokens: Tokens of the texts of both branches, padding included; a text is read once a sample.
+        windows: Calls that a step makes for each branch, see ``flexivid.diffusion.windows``.
+    """
+    reading = text_macs(config, text_tokens) * num_texts(schedule)
+    return windows * _call_macs(schedule, config, size, text_tokens) + reading
+
+
+def _call_macs(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int], text_tokens: int) -> int:
+    modes = {mode for step in schedule for mode in step.modes}
+    cost = {mode: macs(config, size, mode, text_tokens=text_tokens) for mode in modes}
     return sum(cost[mode] for step in schedule for mode in step.modes)
 
 
-def budget_of(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int]) -> float:
+def num_texts(steps: Iterable[Step]) -> int:
+    """Texts that are read for a sample: its own, and that of guidance's second branch where a step has one.
+
+    Example:
+        >>> num_texts(Schedule.parse("2x2x4x4")), num_texts(Schedule.parse("1x2x4x4,1x1x2x2+1x2x2"))
+        (1, 2)
+    """
+    return 2 if any(step.guide_mode is not None for step in steps) else 1
+
+
+def budget_of(
+    schedule: Sequence[Step], config: NetworkShape, size: tuple[int, int, int], *, text_tokens: int = 0
+) -> float:
     """Cost of a schedule over the all-native one with as many steps and the same guidance.
 
     Args:
@@ -163,6 +196,7 @@ def budget_of(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, i
             before it is.
         config: Shape of the network.
         size: Latent size (t, h, w).
+        text_tokens: Tokens of the texts; reading them is not counted, for no schedule changes it.
 
     Returns:
         Fraction > 0; 1 for the all-native schedule.
@@ -177,7 +211,8 @@ def budget_of(schedule: Sequence[Step], config: NetworkShape, size: tuple[int, i
     for step in schedule:
         last = len(step.modes) or last
         branches += last
-    return schedule_macs(schedule, config, size) / (branches * macs(config, size))
+    native = macs(config, size, text_tokens=text_tokens)
+    return _call_macs(schedule, config, size, text_tokens) / (branches * native)
 
 
 def affordable_cost(budget: float, full: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +26,11 @@ from flexivid.diffusion.solver import build_scheduler, noise_generators, num_cal
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import sampling_calls
+from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.denoiser import GuidedDenoiser, steps_of
 from flexivid.sampling.generate import start_noise
 from flexivid.sampling.plan import allowance_of, table_settings
-from flexivid.sampling.settings import Settings, guidance_from, labels_for, options_for, plain_calls
+from flexivid.sampling.settings import Settings, guidance_from, options_for, plain_calls
 
 USUAL_BUDGETS = (0.8, 0.6, 0.4, 0.25, 0.15)  # whose schedules a search samples and shows
 SEED = 1_000_000  # far from the seeds people sample with
@@ -65,7 +67,7 @@ def fewer_steps(num_inference_steps: int) -> list[int]:
 
 
 @torch.no_grad()
-def calibrate(
+def calibrate(  # noqa: PLR0913
     model: FlexiDiT,
     settings: Settings,
     *,
@@ -73,6 +75,7 @@ def calibrate(
     seed: int = SEED,
     max_switches: int | None = None,
     most_steps: int | None = None,
+    conditions: Conditions | None = None,
     on_calls: OnCalls | None = None,
 ) -> Calibration:
     """Measure the errors of every option at every call.
@@ -80,10 +83,11 @@ def calibrate(
     Args:
         model: The network.
         settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
-        num_videos: How many trajectories, classes in turn.
+        num_videos: How many trajectories.
         seed: Trajectory i starts from the noise of seed + i.
         max_switches: Stored in the table, for the planner.
         most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
+        conditions: What each should show; ``None`` = all classes in turn, and the null text.
         on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
 
     Raises:
@@ -99,12 +103,14 @@ def calibrate(
         (['1x2x2', '2x4x4', 'reuse'], 4, 0.0)
     """
     check_switches(max_switches)
+    conditions = conditions_for(model, num_videos) if conditions is None else conditions
+    settings = settings._replace(text_tokens=conditions.text_tokens)
     options = measured_options(model, settings)
     calls = num_calls(settings.solver, settings.num_inference_steps)
     errors = torch.zeros(calls, len(options), dtype=torch.float64)
     changes: list[list[Tensor]] = [[] for _ in range(calls)]
     samples = []
-    for batch in _batches(model, settings, num_videos, seed, on_calls):
+    for batch in _batches(model, settings, conditions, seed, on_calls):
         samples.append(batch.follow_native(options[0]).cpu())
         for call in range(calls):
             changes[call].append(batch.changes(call, options))
@@ -122,7 +128,7 @@ def calibrate(
     trials = []
     most = settings._replace(num_inference_steps=most_steps or settings.num_inference_steps)
     for point, schedule in _trial_schedules(model, settings, table.check(), allowance_of(model, most).full):
-        batches = _batches(model, settings, num_videos, seed, on_calls)
+        batches = _batches(model, settings, conditions, seed, on_calls)
         trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
     if on_calls is not None:  # schedules alike are tried once, the native one not at all
         on_calls(num_videos * calls * (TRIALS - len(trials)))
@@ -186,23 +192,22 @@ def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, ful
 
 
 def _batches(
-    model: FlexiDiT, settings: Settings, num_videos: int, seed: int, on_calls: OnCalls | None
+    model: FlexiDiT, settings: Settings, conditions: Conditions, seed: int, on_calls: OnCalls | None
 ) -> Iterator[_Batch]:
     """All trajectories, batch by batch."""
-    labels = labels_for(model, num_videos, None)
-    for first in range(0, num_videos, settings.batch_size):
-        seeds = range(seed + first, seed + min(num_videos, first + settings.batch_size))
-        yield _Batch(model, settings, list(seeds), labels[first : first + settings.batch_size], on_calls)
+    for first in range(0, len(conditions), settings.batch_size):
+        batch = range(first, min(len(conditions), first + settings.batch_size))
+        yield _Batch(model, settings, [seed + i for i in batch], conditions.take(batch), on_calls)
 
 
 class _Batch:
     """Trajectories of some seeds: native ones, the same with one call replaced, and those of any schedule."""
 
     def __init__(
-        self, model: FlexiDiT, settings: Settings, seeds: list[int], labels: Tensor, on_calls: OnCalls | None
+        self, model: FlexiDiT, settings: Settings, seeds: list[int], conditions: Conditions, on_calls: OnCalls | None
     ) -> None:
         self._model, self._settings, self._seeds = model, settings, seeds
-        self._labels = labels.to(next(model.parameters()).device)
+        self._conditions, self._device = conditions, next(model.parameters()).device
         self._plain = plain_calls(model, settings)
         self._on_calls = on_calls or (lambda count: None)
         self._outputs: list[Tensor] = []
@@ -250,15 +255,19 @@ class _Batch:
         model, settings = self._model, self._settings
         steps = [at_call(step, call, self._plain) for call, step in enumerate(schedule)]
         guidance = guidance_from(model, settings)
-        count = self._on_calls
-        return GuidedDenoiser(model, settings, guidance, self._labels, steps_of(steps), lambda done, step: count(done))
+        on_step = partial(_counted, self._on_calls)
+        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), on_step)
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = self._model.recipe.process, self._settings
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
-        noise = start_noise(self._model, settings.size, self._seeds).to(self._labels.device)
+        noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
         with sampling_calls(self._model, settings.precision):
             return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
+
+
+def _counted(on_calls: OnCalls, count: int, step: Step) -> None:
+    on_calls(count)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.planners import staged
-from flexivid.budget.schedule import REUSE, Step, affordable_cost, schedule_macs
+from flexivid.budget.schedule import REUSE, Step, affordable_cost
 from flexivid.calibration.scoring import plan_from
 from flexivid.diffusion.solver import solvers_of
 from flexivid.model.flexidit import FlexiDiT
@@ -111,5 +111,5 @@ def _with_reuse(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
         return []
     between = [part for step in late for part in (step, REUSE)]
     varied = plan_from([*first, *between], model, settings, dict(plan.sampling))
-    costs = [schedule_macs(steps, model.config, settings.size) for steps in (varied.schedule, plan.schedule)]
+    costs = [settings.schedule_macs(model.config, steps) for steps in (varied.schedule, plan.schedule)]
     return [varied] if costs[0] <= costs[1] else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from flexivid.budget.schedule import affordable_cost, schedule_macs
+from flexivid.budget.schedule import affordable_cost
 from flexivid.budget.scores import ScoreTable
 from flexivid.calibration.candidates import SHARES, first_candidates, variations
 from flexivid.calibration.scoring import Judge, Scorer, halve, score_table, step_floor
@@ -54,7 +54,7 @@ def search_plans(
     Args:
         model: The network.
         settings: From ``Sampling(...).filled(model)``; their number of steps is that of full compute.
-        judge: From ``find_judge``; as many samples as it has labels are made of the plans in the last round.
+        judge: From ``find_judge``; as many samples as it has conditions are made of the plans in the last round.
         effort: How thorough to be.
         grow: Called with numbers of samples that will be made.
         on_samples: Called with numbers of samples that are made.
@@ -65,10 +65,10 @@ def search_plans(
     scorer = Scorer(model, settings, judge, on_samples)
     floor = None
     if effort.measure_floor:
-        videos = min(FLOOR_VIDEOS, len(judge.labels))
+        videos = min(FLOOR_VIDEOS, len(judge.conditions))
         grow(videos)  # how many numbers of steps will be tried is not known
         floor = step_floor(scorer, videos, grow)
-    return search_with(scorer, effort, len(judge.labels), floor, grow=grow)
+    return search_with(scorer, effort, len(judge.conditions), floor, grow=grow)
 
 
 def search_with(
@@ -129,4 +129,4 @@ def _leaders(scorer: Scorer, plans: Sequence[Plan], limits: Sequence[int], video
 
 def _costs(scorer: Scorer, plans: Sequence[Plan]) -> list[int]:
     """MACs of one video of each plan."""
-    return [schedule_macs(plan.schedule, scorer.model.config, scorer.settings.size) for plan in plans]
+    return [scorer.settings.schedule_macs(scorer.model.config, plan.schedule) for plan in plans]

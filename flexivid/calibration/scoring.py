@@ -28,6 +28,7 @@ from flexivid.metrics.frechet import Gaussian, distance
 from flexivid.metrics.scores import Scores, score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.sampling.conditions import Conditions
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import Plan, plan_of, runnable, table_settings
 from flexivid.sampling.settings import Settings
@@ -47,17 +48,17 @@ class Judge(NamedTuple):
     Args:
         extractor: Turns videos into features.
         real: Features of real clips, (m, d).
-        labels: Classes of the samples, int64 (n,).
+        conditions: What the samples should show.
         metric: Name of the distance, such as ``fvd[motion]``.
     """
 
     extractor: Extractor
     real: Tensor
-    labels: Tensor
+    conditions: Conditions
     metric: str
 
 
-def find_judge(
+def find_judge(  # noqa: PLR0913
     checkpoint: str | Path,
     num_videos: int,
     *,
@@ -65,6 +66,9 @@ def find_judge(
     ema: bool,
     device: torch.device,
     layout: Layout | None = None,
+    prompts_file: str | None = None,
+    codec: str | None = None,
+    text_encoder: str | None = None,
 ) -> Judge:
     """A judge by the motion network, with clips of the videos that a run was trained on, or of other ones.
 
@@ -75,6 +79,8 @@ def find_judge(
         ema: Averaged weights.
         device: Where to compute.
         layout: How the folders of the videos are read.
+        prompts_file: A file of prompts, for a model with text; ``None`` = the captions of the real videos.
+        codec: Folder of the codec; ``None`` = as the model says. Likewise ``text_encoder``.
 
     Raises:
         FileNotFoundError: If there are no such videos.
@@ -91,11 +97,14 @@ def find_judge(
         reference=reference,
         ema=ema,
         layout=layout,
+        prompts_file=prompts_file,
+        codec=codec,
+        text_encoder=text_encoder,
         rivals=False,
         held_out=False,  # held-out clips are for evaluations: a plan must not be tested on those that chose it
     )
     job = prepare(request, device)
-    return Judge(job.task.extractor, job.real.all(), job.task.labels, job.task.extractor.metric_name)
+    return Judge(job.task.extractor, job.real.all(), job.task.conditions, job.task.extractor.metric_name)
 
 
 class Scorer:
@@ -128,7 +137,7 @@ class Scorer:
             self.model,
             plan.followed,
             plan.settings(self.settings),
-            labels=self.judge.labels,
+            conditions=self.judge.conditions,
             seed=SEED,
             indices=indices,
         )

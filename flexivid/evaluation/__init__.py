@@ -6,6 +6,7 @@ DOORS = (
     "compare",
     "curve",
     "features",
+    "prompts",
     "ranks",
     "report",
     "result",

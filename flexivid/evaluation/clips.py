@@ -75,6 +75,14 @@ class ClipSet:
         settings = self.dataset.settings
         return settings.fps or float(np.median(self.dataset.videos.fps)) / settings.stride or 8.0
 
+    def caption(self, number: int) -> str:
+        """Words for a clip; empty without captions."""
+        return self.dataset.caption(int(self.numbers[number]))
+
+    def label(self, number: int) -> int:
+        """Class of a clip; -1 without classes."""
+        return self.dataset.label(int(self.numbers[number]))
+
     def plan(self, number: int) -> ClipRequest:
         """The frames of a clip to decode."""
         return self.dataset.plan((int(self.numbers[number]), 0))

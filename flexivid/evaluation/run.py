@@ -15,24 +15,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables
 from flexivid.data.encoded.decode import real_clips_of
 from flexivid.data.encoded.folder import is_encoded
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips
 from flexivid.evaluation.features import ClipFeatures, blocks_of
+from flexivid.evaluation.prompts import evaluation_conditions
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
-from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, evaluate_features, score_budgets
+from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, check_count, evaluate_features, score_budgets
 from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.metrics.extractors.still import for_frames
 from flexivid.metrics.protocol import Protocol, reference_features, reference_file
 from flexivid.model import checkpoint
 from flexivid.model.shipped import locate
 from flexivid.patching.shapes import Size3
 from flexivid.sampling.compiling import warm_up
+from flexivid.sampling.encoders import use_sources
 from flexivid.sampling.plan import Plan, plan_for, tables_folder
-from flexivid.sampling.settings import label_numbers, labels_for, resized, settings_from
+from flexivid.sampling.settings import label_numbers, resized, settings_from, video_size
 
 Progress = dict[str, tuple[float, float]]  # amount that is done, and total, by kind of work
 Size = tuple[int | None, int | None, int | None]
@@ -51,6 +53,8 @@ class Request:
         sampling: Fields of ``Sampling``.
         size: Frames, height, width.
         labels: Classes by name or number, in turn.
+        prompts_file: A file with a prompt a line, instead of the captions of the real videos.
+        codec: Folder of the codec, instead of where the model's recipe says. Likewise ``text_encoder``.
         num_videos: Samples a budget.
         seed: Sample i starts from the noise of seed + i.
         reference: Folder of real videos.
@@ -72,6 +76,9 @@ class Request:
     sampling: dict[str, Any] = field(default_factory=dict)
     size: Size = (None, None, None)
     labels: Sequence[str] | None = None
+    prompts_file: str | None = None
+    codec: str | None = None
+    text_encoder: str | None = None
     num_videos: int = 2048
     seed: int = 0
     reference: str | None = None
@@ -101,12 +108,13 @@ class Job(NamedTuple):
 
     def blocks(self, rank: int = 0, world_size: int = 1) -> list[list[int]]:
         """A rank's share of the samples."""
-        return blocks_of(len(self.task.labels), self.task.settings.batch_size, rank, world_size)
+        return blocks_of(len(self.task.conditions), self.task.settings.batch_size, rank, world_size)
 
     def first(self, num_videos: int) -> Job:
         """The same of fewer videos."""
-        task = self.task._replace(labels=self.task.labels[:num_videos])
-        return self._replace(task=task, protocol=self.protocol._replace(num_videos=len(task.labels)))
+        fewer = self.task.conditions.take(range(min(num_videos, len(self.task.conditions))))
+        task = self.task._replace(conditions=fewer)
+        return self._replace(task=task, protocol=_protocol(task, self.real))
 
 
 def job_of(task: Task, real: ClipFeatures, root: Path | None = None) -> Job:
@@ -117,9 +125,13 @@ def job_of(task: Task, real: ClipFeatures, root: Path | None = None) -> Job:
         real: What it is compared with.
         root: Folder for the features of samples; ``None`` = memory.
     """
-    settings = json.dumps(task.settings._asdict())
-    protocol = real.protocol(task.settings.size, len(task.labels), seed=task.seed, sampling=settings)
-    return Job(task, protocol, SampleStore(root, task), real)
+    return Job(task, _protocol(task, real), SampleStore(root, task), real)
+
+
+def _protocol(task: Task, real: ClipFeatures) -> Protocol:
+    sampling = json.dumps({**task.settings._asdict(), **task.conditions.protocol()})
+    size = video_size(task.model, task.settings)
+    return real.protocol(size, len(task.conditions), seed=task.seed, sampling=sampling)
 
 
 def run_folder(path: str | Path) -> Path:
@@ -137,7 +149,14 @@ def prepare(request: Request, device: torch.device) -> Job:
         ValueError: If something does not fit.
     """
     model = checkpoint.load(request.checkpoint, ema=request.ema, device=device)
-    settings = resized(settings_from(request.sampling).filled(model), *request.size)
+    use_sources(model, request.codec, request.text_encoder)
+    settings = resized(model, settings_from(request.sampling).filled(model), *request.size)
+    check_count(request.num_videos)
+    size, labels = video_size(model, settings), label_numbers(model, request.labels)
+    clips = _clips(request, size)
+    texts = {"labels": labels, "prompts_file": request.prompts_file}
+    conditions = evaluation_conditions(model, request.num_videos, clips, **texts)  # type: ignore[arg-type]
+    settings = settings._replace(text_tokens=conditions.text_tokens)
     if request.schedules:
         plans = [plan_for(model, settings, 1.0, text) for text in request.schedules]
     else:
@@ -145,11 +164,10 @@ def prepare(request: Request, device: torch.device) -> Job:
         plans = [plan_for(model, settings, budget, tables=tables) for budget in request.budgets]
     _refuse_twins(plans)
     sampled = with_rivals(model, settings, plans, rivals=request.rivals)
-    labels = labels_for(model, request.num_videos, label_numbers(model, request.labels))
-    extractor = build_extractor(**request.metric, device=device)
-    task = Task(model, sampled, settings, labels, extractor, request.seed, request.rivals).check()
+    extractor = for_frames(build_extractor(**request.metric, device=device), size.t)
+    task = Task(model, sampled, settings, conditions, extractor, request.seed, request.rivals).check()
     root = Path(request.output) / "features"
-    real = ClipFeatures(extractor, _clips(request, settings.size), root, batch_size=settings.batch_size)
+    real = ClipFeatures(extractor, clips, root, batch_size=settings.batch_size)
     return job_of(task, real, root)
 
 
@@ -180,13 +198,13 @@ def make_samples(job: Job, blocks: Sequence[Sequence[int]], *, on_block: Callabl
 def progress(job: Job) -> Progress:
     """How much of the work of all ranks is in the stores: real clips, and MACs of samples."""
     samples, task = job.samples, job.task
-    macs = [schedule_macs(plan.schedule, task.model.config, task.settings.size) for plan in task.plans]
+    macs = [task.settings.schedule_macs(task.model.config, plan.schedule) for plan in task.plans]
     done = [
         len(block) * cost for block in job.blocks() for number, cost in enumerate(macs) if samples.has(number, block)
     ]
     num_clips = len(job.real.clips)
     num_real = num_clips if reference_file(job.protocol).is_file() else job.real.num_done
-    return {"real clips": (num_real, num_clips), "samples": (sum(done), len(task.labels) * sum(macs))}
+    return {"real clips": (num_real, num_clips), "samples": (sum(done), len(task.conditions) * sum(macs))}
 
 
 def real_features(job: Job, make: Callable[[], Any] = lambda: None) -> Tensor:

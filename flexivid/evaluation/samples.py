@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexivid.budget.schedule import schedule_macs
 from flexivid.evaluation.features import BlockFolder, BlockMemory, check_frames, extract
 from flexivid.evaluation.result import BudgetScores
 from flexivid.evaluation.rivals import FEWER_STEPS, find_plan, native_plan, rival_plan
@@ -28,9 +27,10 @@ from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.finite import NotFiniteSampleError
-from flexivid.sampling.generate import generate_batches, schedule_of
+from flexivid.sampling.conditions import Conditions
+from flexivid.sampling.generate import generate_batches, sample_macs
 from flexivid.sampling.plan import Plan
-from flexivid.sampling.settings import Settings
+from flexivid.sampling.settings import Settings, video_size
 
 NUM_SHOWN = 8  # samples whose frames are kept, for people to look at
 
@@ -42,7 +42,7 @@ class Task(NamedTuple):
         model: In eval mode.
         plans: One for each budget, then the native ones beside them, see ``rivals.with_rivals``.
         settings: From ``Sampling(...).filled(model)``.
-        labels: Class of each sample, int64 (n,).
+        conditions: What each sample should show.
         extractor: Turns videos into features.
         seed: Sample i starts from the noise of seed + i.
         rivals: Whether scores of native steps alone stand beside those of each plan.
@@ -51,7 +51,7 @@ class Task(NamedTuple):
     model: FlexiDiT
     plans: tuple[Plan, ...]
     settings: Settings
-    labels: Tensor
+    conditions: Conditions
     extractor: Extractor
     seed: int = 0
     rivals: bool = True
@@ -62,9 +62,8 @@ class Task(NamedTuple):
         Raises:
             ValueError: If there are too few videos, or too few frames for the extractor.
         """
-        if len(self.labels) < 2:
-            raise ValueError(f"got {len(self.labels)} videos; expected at least 2 for a distance; raise num_videos")
-        check_frames(self.extractor, self.settings.size[0])
+        check_count(len(self.conditions))
+        check_frames(self.extractor, video_size(self.model, self.settings).t)
         return self
 
     @property
@@ -82,6 +81,16 @@ class Task(NamedTuple):
         plan = rival_plan(self.model, self.settings, self.plans[number].budget)
         rival = find_plan(self.plans, plan) if self.rivals else None
         return None if rival == number else rival
+
+
+def check_count(num_videos: int) -> None:
+    """Refuse fewer samples than a distance needs.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if num_videos < 2:
+        raise ValueError(f"got {num_videos} videos; expected at least 2 for a distance; raise num_videos")
 
 
 class SampleBlock(NamedTuple):
@@ -115,7 +124,7 @@ class SampleStore:
     """
 
     def __init__(self, root: str | Path | None, task: Task) -> None:
-        self._labels = task.labels
+        self._labels, self._prompts = task.conditions.labels, task.conditions.prompt_digests()
         self._plans: Sequence[BlockFolder | BlockMemory] = [BlockMemory() for _ in task.plans]
         if root is not None:
             self._plans = [BlockFolder(root, key) for key in _keys(task)]
@@ -125,9 +134,11 @@ class SampleStore:
         return self._plans[plan].has(indices)
 
     def read(self, plan: int, indices: Sequence[int]) -> SampleBlock | None:
-        """The block, if it is there and of the same labels."""
+        """The block, if it is there and of the same labels and prompts."""
         tensors = self._plans[plan].read(indices)
         if tensors is None or not torch.equal(tensors["labels"], self._labels[list(indices)]):
+            return None
+        if self._prompts is not None and not torch.equal(tensors["prompts"], self._prompts[list(indices)]):
             return None
         values = {name: tensors[name] for name in ("indices", "features", "fidelity", "frames")}
         return SampleBlock(plan, seconds=float(tensors["seconds"]), macs=int(tensors["macs"]), **values)
@@ -142,6 +153,8 @@ class SampleStore:
             "macs": torch.tensor(block.macs),
             "frames": block.frames,
         }
+        if self._prompts is not None:
+            tensors["prompts"] = self._prompts[block.indices]
         self._plans[block.plan].write(block.indices.tolist(), tensors)
 
     def share(self) -> None:
@@ -158,6 +171,7 @@ def _keys(task: Task) -> list[dict[str, Any]]:
         "settings": task.settings._asdict(),
         "seed": task.seed,
         "extractor": task.extractor.fingerprint,
+        **task.conditions.describe(),
         "full": None if task.full is None else str(task.plans[task.full].schedule),
     }
     return [{**common, "plan": _plan_key(plan)} for plan in task.plans]
@@ -216,14 +230,14 @@ class _Videos(NamedTuple):
 def _generate(task: Task, number: int, indices: Sequence[int]) -> _Videos:
     plan, started = task.plans[number], time.perf_counter()
     settings = plan.settings(task.settings)._replace(batch_size=len(indices))
-    batches = generate_batches(task.model, plan.followed, settings, labels=task.labels, seed=task.seed, indices=indices)
+    shown = {"conditions": task.conditions, "seed": task.seed}
+    batches = generate_batches(task.model, plan.followed, settings, indices=indices, **shown)  # type: ignore[arg-type]
     try:
         videos = torch.cat([videos for _, videos in batches])
     except NotFiniteSampleError as error:
         raise NotFiniteSampleError(error.sample, f"at budget {plan.budget:g}") from error
     seconds = time.perf_counter() - started
-    schedules = [schedule_of(plan.followed, i) for i in indices]
-    macs = sum(schedule_macs(schedule, task.model.config, task.settings.size) for schedule in schedules)
+    macs = sum(sample_macs(task.model, settings, plan.followed, i) for i in indices)
     pixels = to_bytes(videos)
     return _Videos(pixels, extract(task.extractor, pixels), seconds, macs)
 

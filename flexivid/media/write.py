@@ -80,13 +80,16 @@ def film_strip(frames: np.ndarray, count: int) -> np.ndarray:
     return tile([[frames[i : i + 1] for i in chosen]])
 
 
-def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]], fps: float) -> tuple[Path, Path]:
+def write_grid(
+    path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]], fps: float, captions: Sequence[str] = ()
+) -> tuple[Path, Path]:
     """Write a grid as a video, and as a picture of film strips.
 
     Args:
         path: Without suffix; ``.mp4`` and ``.png`` are added.
         rows: Title of each row, and its videos, uint8 (t, h, w, 3), all of one size.
         fps: Frames a second.
+        captions: Words below each film strip of a row, the same for all rows; none if empty.
 
     Returns:
         Paths of the video and the picture.
@@ -94,16 +97,37 @@ def write_grid(path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]
     path = Path(path)
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]
     video = write_video(path.with_suffix(".mp4"), tile(big), fps)
-    picture = titled([title for title, _ in rows], [_strips(videos) for _, videos in rows])
+    picture = titled([title for title, _ in rows], [_strips(videos, captions) for _, videos in rows])
     with atomic_write(path.with_suffix(".png")) as part:
         picture.save(part, format="png")
     return video, path.with_suffix(".png")
 
 
-def _strips(videos: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
+def write_picture(path: str | Path, frame: np.ndarray) -> Path:
+    """Write a frame, uint8 (h, w, 3), as a PNG; returns the path."""
+    path = resolve_path(path)
+    with atomic_write(path) as part:
+        Image.fromarray(frame).save(part, format="png")
+    return path
+
+
+def _strips(videos: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int = 2) -> np.ndarray:
     """Film strips of videos, in two columns so that the picture stays handy: uint8 (h, w, 3)."""
     strips = [film_strip(enlarge(frames, 48), 8) for frames in videos]
+    if captions:
+        strips = [_with_caption(strip, words) for strip, words in zip(strips, captions, strict=True)]
     return tile([strips[i : i + columns] for i in range(0, len(strips), columns)])[0]
+
+
+def _with_caption(strip: np.ndarray, words: str) -> np.ndarray:
+    """A film strip, uint8 (1, h, w, 3), above as much of its caption as there is room for."""
+    font, (height, width) = ImageFont.load_default(size=13), strip.shape[1:3]
+    while words and font.getlength(words) > width - 8:
+        words = words[:-4].rstrip() + "..." if len(words) > 4 else ""
+    canvas = Image.new("RGB", (width, height + LINE), "white")
+    canvas.paste(Image.fromarray(strip[0]), (0, 0))
+    ImageDraw.Draw(canvas).text((4, height + 3), words, fill="black", font=font)
+    return np.asarray(canvas)[None]
 
 
 def titled(titles: Sequence[str], pictures: Sequence[np.ndarray]) -> Image.Image:

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flexivid.model.block import Block, SelfAttention, Tokens
-from flexivid.model.conditioning import Condition, Conditioning
+from flexivid.model.block import Block, CrossAttention, SelfAttention, Tokens
+from flexivid.model.conditioning import Condition, Conditioning, TextProjection
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT, OutputConv, Positions
 from flexivid.model.snapshot import Snapshot, is_plain
@@ -32,6 +32,7 @@ from flexivid.runtime.device import autocast, dtype_of
 KEPT_PARAMETERS = 1 << 26  # above this a network is slow enough to build its stand-in again, and memory matters more
 MOST_TABLES = 32  # of positions, one a size and mode
 KINDS = {FlexiDiT, Block, SelfAttention, Conditioning, OutputConv, Positions, FlexiPatchEmbed, FlexiPatchOutput}
+KINDS |= {CrossAttention, TextProjection}
 KINDS |= {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv3d}
 
 
@@ -94,10 +95,11 @@ def sampling_calls(model: FlexiDiT, precision: str = "auto") -> Iterator[None]:
             yield
 
 
-def _can_be_replaced(model: nn.Module) -> bool:
+def _can_be_replaced(model: FlexiDiT) -> bool:
     """Whether every layer does what its class says: no other class, no method of its own, no hook inside."""
     for module in model.modules():
-        inside = module is not model and (module._forward_hooks or module._forward_pre_hooks)
+        is_shared = module in (model, model.text)  # hooks on these run as ever
+        inside = not is_shared and (module._forward_hooks or module._forward_pre_hooks)
         if type(module) not in KINDS or "forward" in vars(module) or inside:
             return False
     return type(model) is FlexiDiT and (model in _kept or is_plain(model))
@@ -115,6 +117,7 @@ def _build(model: FlexiDiT, dtype: torch.dtype | None) -> FlexiDiT:
     network.embed = _FrozenEmbed(model.embed, dtype)  # type: ignore[assignment]
     network.out = _FrozenOutput(model.out, dtype)  # type: ignore[assignment]
     network.join()
+    network.text = model.text  # texts are read by the model itself
     return network
 
 

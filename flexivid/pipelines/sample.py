@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from flexivid.budget.cost import human
-from flexivid.data.lists.cells import text_of
 from flexivid.media.write import write_grid, write_video
 from flexivid.pipelines.budget import apply_budget, apply_schedule
 from flexivid.pipelines.plan import STAGED, PretrainedPlan, plan_steps
@@ -25,6 +24,7 @@ from flexivid.pretrained.model_files import ANY_FILES, TRANSFORMER, ModelFiles, 
 from flexivid.runtime.device import dtype_of, pick_device
 from flexivid.runtime.finite import require_finite_samples, require_finite_weights
 from flexivid.runtime.paths import resolve
+from flexivid.sampling.conditions import checked_prompt
 from flexivid.sampling.sample_folder import file_name, prepare_folder
 
 PIPELINE_OPTIONS = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
@@ -236,11 +236,8 @@ def _check(options: Any) -> None:
     for name in ("adapter", "prompt"):
         if not getattr(options, name):
             raise ValueError(f"got --pipeline without --{name}; expected both; give --{name}")
-    for prompt in (*options.prompt, options.negative_prompt):
-        try:
-            text_of(prompt)
-        except ValueError as error:  # a terminal with another encoding than Python expects
-            raise ValueError(f"got a prompt, which holds {error}; give it as UTF-8") from error
+    if options.negative_prompt:
+        checked_prompt(options.negative_prompt)
 
 
 def _fraction(word: str) -> float:

@@ -22,6 +22,7 @@ from flexivid.runtime.paths import resolve
 PATHS = {  # options that name files or folders
     *("checkpoint", "pipeline", "adapter", "model", "weights", "reference", "generated", "path", "config", "prompts"),
     *("output", "output_dir", "json", "fix_manifest", "against"),
+    *("codec", "text_encoder", "prompts_file", "image", "last_image", "continue_from"),
 }
 STDOUT = "-"  # value of --json without a file
 
@@ -184,6 +185,12 @@ def pixels_of(options: Namespace) -> tuple[int | None, int | None]:
         numbers = " ".join(map(str, options.size))
         raise ValueError(f"got --size {numbers}; expected the side of a square, or height and width; change it")
     return options.size[0], options.size[-1]
+
+
+def add_sources(add: Callable[..., Any]) -> None:
+    """Add the options that say where the codec and the text encoder of a model are."""
+    add("--codec", help="folder or hub id of the model's codec (default: as in training)")
+    add("--text-encoder", help="folder or hub id of the model's text encoder (default: as in training)")
 
 
 def add_layout(add: Callable[..., Any]) -> None:

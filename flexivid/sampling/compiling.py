@@ -15,10 +15,12 @@ from torch import Tensor
 from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.schedule import Schedule
 from flexivid.diffusion.solver import build_scheduler
+from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.device import autocast
+from flexivid.sampling.conditions import null_conditions
 from flexivid.sampling.denoiser import GuidedDenoiser, batch_of, steps_of
 from flexivid.sampling.generate import guidance_of, samples_together
 from flexivid.sampling.settings import Settings
@@ -63,8 +65,8 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
         return
     with sampling_calls(model, settings.precision):
         for mode in modes:
-            batch = min(count, batch_of(mode, settings.size, model.config.native, settings.batch_size))
-            model(*_zeros(model, settings, batch), None, mode)
+            batch = min(count, batch_of(mode, settings.call_size, model.config.native, settings.batch_size))
+            model(*_zeros(model, settings, batch), empty_condition(model, settings, batch), mode)
 
 
 @torch.no_grad()
@@ -82,15 +84,17 @@ def warm_up_plans(
         num_videos: Samples of each plan.
     """
     started, device = time.perf_counter(), next(model.parameters()).device
-    labels = torch.zeros(num_videos, dtype=torch.long, device=device)
     with autocast(device, settings.precision):
         for plan in plans:
             steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
             together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
             for step in dict.fromkeys(step for step in steps if step.modes):
-                batch = batch_of(step, settings.size, model.config.native, settings.batch_size)
-                for count in _calls(num_videos, together, batch):
-                    denoise = GuidedDenoiser(model, settings, guidance, labels[:count], steps_of([step]))
+                batch = batch_of(step, settings.call_size, model.config.native, settings.batch_size)
+                windows = len(settings.window_starts)
+                at_once = settings._replace(size=settings.call_size, window_frames=None)  # a window as a video
+                for count in _calls(num_videos * windows, together * windows, batch):
+                    conditions = null_conditions(model, settings, count)
+                    denoise = GuidedDenoiser(model, at_once, guidance, conditions, steps_of([step]))
                     denoise(0, *_zeros(model, settings, count))
     return time.perf_counter() - started
 
@@ -104,4 +108,13 @@ def _calls(num_videos: int, together: int, batch: int) -> set[int]:
 def _zeros(model: FlexiDiT, settings: Settings, count: int) -> tuple[Tensor, Tensor]:
     """Latents and times of a call of some samples."""
     device = next(model.parameters()).device
-    return torch.zeros(count, model.config.in_channels, *settings.size, device=device), torch.ones(count, device=device)
+    x = torch.zeros(count, model.config.in_channels, *settings.call_size, device=device)
+    return x, torch.ones(count, device=device)
+
+
+def empty_condition(model: FlexiDiT, settings: Settings, count: int) -> Condition | None:
+    """Condition of a call, with texts as long as those of the settings."""
+    if not model.config.text_channels:
+        return None
+    shown = null_conditions(model, settings, count).shown(next(model.parameters()).device)
+    return model.prepare(shown, count)

@@ -1,7 +1,8 @@
 """The network as a solver calls it: guided, in batches that suit the mode, each sample with its own step.
 
 The solver calls a :class:`GuidedDenoiser` once for each step of a schedule. The output depends neither on how samples
-are grouped nor on whether two branches of guidance share a call of the network, but for the rounding of kernels.
+are grouped nor on whether two branches of guidance share a call of the network, but for the rounding of kernels. Texts
+are read at the first call that needs them, and then kept.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from flexivid.budget.schedule import REUSE, Step
 from flexivid.diffusion.guidance import Guidance
+from flexivid.diffusion.windows import blend, cut
 from flexivid.model.block import Packed
-from flexivid.model.conditioning import Condition
+from flexivid.model.conditioning import Condition, Frames, TextKeys, join_texts
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode, num_tokens
+from flexivid.sampling.conditions import Conditions, take
 from flexivid.sampling.options import Settings
 
 PACKED_TOKENS = {"cpu": 512}  # of both branches: above, one call is no faster than two (bench_guidance.json)
@@ -39,9 +42,10 @@ class GuidedDenoiser:
         settings: From ``Sampling(...).filled(model)``; of these ``packing`` says whether both branches share a call:
             ``always``, ``never``, or ``auto`` where that was measured to be faster, while both are few tokens.
         guidance: How branches are mixed.
-        labels: Class of each sample, int64 (b,), on the network's device.
+        conditions: What each sample should show.
         steps_at: The step of each sample at a call.
         on_step: Called after each step of some of the samples.
+        reads_both: Read the texts of both branches at the first call, even if no step of it has guidance.
 
     Attributes:
         last: Output of the last call, which a step that reuses it repeats.
@@ -52,8 +56,8 @@ class GuidedDenoiser:
         >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4"), num_classes=3))
         >>> settings = Sampling(size=(2, 4, 4)).filled(model)
         >>> step = Step(*map(PatchMode, model.config.modes))
-        >>> labels = torch.tensor([0, 2])
-        >>> denoise = GuidedDenoiser(model, settings, Guidance(2.0), labels, steps_of([step]))
+        >>> conditions = Conditions(torch.tensor([0, 2]))
+        >>> denoise = GuidedDenoiser(model, settings, Guidance(2.0), conditions, steps_of([step]))
         >>> denoise(0, torch.zeros(2, 3, 2, 4, 4), torch.ones(2)).shape
         torch.Size([2, 3, 2, 4, 4])
     """
@@ -65,13 +69,16 @@ class GuidedDenoiser:
         model: FlexiDiT,
         settings: Settings,
         guidance: Guidance,
-        labels: Tensor,
+        conditions: Conditions,
         steps_at: StepsAt,
         on_step: OnStep | None = None,
+        *,
+        reads_both: bool = False,
     ) -> None:
         self._model, self._settings, self._guidance = model, settings, guidance
-        self._labels, self._steps_at, self._on_step = labels, steps_at, on_step
-        self._no_class = torch.tensor(model.config.num_classes, device=labels.device)
+        self._conditions, self._steps_at, self._on_step = conditions, steps_at, on_step
+        self._starts, self._reads_both = settings.window_starts, reads_both
+        self._branches: list[Condition] = []  # read so far: what is shown, and what guidance leads away from
 
     def __call__(self, call: int, x: Tensor, time: Tensor) -> Tensor:
         """Output at a call, (b, c, t, h, w); samples that take the same step share calls of the network.
@@ -81,37 +88,77 @@ class GuidedDenoiser:
             x: Noisy latents, (b, c, t, h, w).
             time: (b,).
         """
-        parts, outputs = self._parts(self._steps_at(call, x)), []
+        steps, frames = list(self._steps_at(call, x)), x.shape[2]
+        if len(self._starts) > 1:
+            steps = [step for step in steps for _ in self._starts]
+            x, time = self._cut(x), time.repeat_interleave(len(self._starts))
+        parts, outputs = self._parts(steps, x.device), []
         for step, rows in parts:
-            x_part, time_part, labels = x[rows], time[rows], self._labels[rows]
-            guide_labels = labels if self._guidance.is_weak(step) else self._no_class.expand_as(labels)
+            x_part, time_part, (shown, null) = x[rows], time[rows], self._conditions_of(step, rows, x.device)
             if step.mode is None:
-                output = self.last[rows]
+                output = self._cut(self.last)[rows]
             elif step.guide_mode is None:
-                output = self._model(x_part, time_part, Condition(labels), step.mode)
+                output = self._model(x_part, time_part, shown, step.mode)
             else:
                 if self._packs(x_part, step):
-                    both = Condition(torch.cat([labels, guide_labels]))
                     mode = step.mode if step.guide_mode == step.mode else Packed(step.modes)
-                    shown, guide = self._model(x_part.repeat(2, 1, 1, 1, 1), time_part.repeat(2), both, mode).chunk(2)
+                    x_both, time_both = x_part.repeat(2, 1, 1, 1, 1), time_part.repeat(2)
+                    output, guide = self._model(x_both, time_both, _join((shown, null)), mode).chunk(2)
                 else:
-                    shown = self._model(x_part, time_part, Condition(labels), step.mode)
-                    guide = self._model(x_part, time_part, Condition(guide_labels), step.guide_mode)
-                output = guide + self._guidance.strength(step) * (shown - guide)
+                    output = self._model(x_part, time_part, shown, step.mode)
+                    guide = self._model(x_part, time_part, null, step.guide_mode)
+                output = guide + self._guidance.strength(step) * (output - guide)
             outputs.append(output)
-            if self._on_step is not None:
+            if self._on_step is not None and len(self._starts) == 1:
                 self._on_step(len(output), step)
         self.last = _in_order(outputs, [rows for _, rows in parts])
+        return self._blended(steps, frames) if len(self._starts) > 1 else self.last
+
+    def _blended(self, steps: Sequence[Step], frames: int) -> Tensor:
+        """The outputs of windows as those of whole videos, which are then the last ones."""
+        self.last = blend(self.last, self._starts, frames)
+        if self._on_step is not None:
+            for step in dict.fromkeys(steps):
+                self._on_step(steps.count(step) // len(self._starts), step)
         return self.last
 
-    def _parts(self, steps: Sequence[Step]) -> list[tuple[Step, Any]]:
+    def _conditions_of(self, step: Step, rows: Any, device: torch.device) -> tuple[Condition, Condition]:
+        """What samples that take a step are shown in its two branches."""
+        if step.mode is None:
+            return Condition(), Condition()
+        shown, null = self._read(device, both=step.guide_mode is not None or self._reads_both)
+        return take(shown, rows), take(shown if self._guidance.is_weak(step) else null, rows)
+
+    def _read(self, device: torch.device, *, both: bool) -> tuple[Condition, Condition]:
+        """Conditions of both branches for all samples, with their texts read; the second may be the first one."""
+        frames = not self._settings.frame_guidance
+        if not self._branches:
+            self._branches.append(self._prepared(self._conditions.shown(device)))
+        if both and len(self._branches) == 1:
+            self._branches.append(self._prepared(self._conditions.null(self._model, device, frames=frames)))
+        return self._branches[0], self._branches[-1]
+
+    def _prepared(self, condition: Condition) -> Condition:
+        """A condition as calls take it: text read once a sample, then repeated for each of its windows."""
+        if self._model.config.text_channels:
+            condition = self._model.prepare(condition, len(self._conditions))
+        if len(self._starts) == 1:
+            return condition
+        rows = torch.arange(len(self._conditions)).repeat_interleave(len(self._starts))
+        wide: Condition = take(condition._replace(frames=None), rows.to(condition.label.device))  # type: ignore[union-attr]
+        frames = condition.frames
+        return wide if frames is None else wide._replace(frames=Frames(*map(self._cut, frames)))
+
+    def _cut(self, x: Tensor) -> Tensor:
+        return cut(x, self._starts, self._settings.call_size.t) if len(self._starts) > 1 else x
+
+    def _parts(self, steps: Sequence[Step], device: torch.device) -> list[tuple[Step, Any]]:
         """Samples that share a call: their step, and which of the batch they are."""
         kinds = list(dict.fromkeys(steps))
         if len(kinds) == 1:
             size = len(steps) if kinds[0] == REUSE else self._batch_of(kinds[0])
             return [(kinds[0], slice(start, start + size)) for start in range(0, len(steps), size)]
         indices = [torch.tensor([i for i, step in enumerate(steps) if step == kind]) for kind in kinds]
-        device = self._labels.device
         return [
             (kind, rows)
             for kind, index in zip(kinds, indices, strict=True)
@@ -119,13 +166,13 @@ class GuidedDenoiser:
         ]
 
     def _batch_of(self, step: Step) -> int:
-        return batch_of(step, self._settings.size, self._model.config.native, self._settings.batch_size)
+        return batch_of(step, self._settings.call_size, self._model.config.native, self._settings.batch_size)
 
     def _packs(self, x: Tensor, step: Step) -> bool:
         """Whether both branches of a step share a call."""
         if self._settings.packing != "auto":
             return self._settings.packing == "always"
-        tokens = len(x) * sum(num_tokens(self._settings.size, mode) for mode in step.modes)
+        tokens = len(x) * sum(num_tokens(self._settings.call_size, mode) for mode in step.modes)
         return tokens <= PACKED_TOKENS.get(x.device.type, PACKED_TOKENS_ELSEWHERE)
 
 
@@ -156,3 +203,20 @@ def _in_order(outputs: Sequence[Tensor], rows: Sequence[Any]) -> Tensor:
     """Outputs of parts of a batch, in the order of the batch."""
     joined = outputs[0] if len(outputs) == 1 else torch.cat(list(outputs))
     return joined if isinstance(rows[0], slice) else joined[torch.cat(list(rows)).argsort()]
+
+
+def _join(branches: tuple[Condition, Condition]) -> Condition:
+    """Conditions of both branches as one batch."""
+    shown, null = branches
+    texts = [text for text in (shown.text, null.text) if isinstance(text, TextKeys)]
+    labels = [label for label in (shown.label, null.label) if label is not None]
+    frames = _join_frames(shown.frames, null.frames)
+    return Condition(torch.cat(labels), join_texts(texts) if texts else None, frames)
+
+
+def _join_frames(shown: Frames | None, null: Frames | None) -> Frames | None:
+    """Given frames of both branches; none are zeros under an empty mask."""
+    if shown is None:
+        return None
+    null = null or Frames(*(torch.zeros_like(part) for part in shown))
+    return Frames(*(torch.cat(pair) for pair in zip(shown, null, strict=True)))

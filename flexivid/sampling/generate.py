@@ -14,26 +14,28 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import Schedule, budget_of, schedule_macs
+from flexivid.budget.cost import text_macs
+from flexivid.budget.schedule import Schedule, budget_of, num_texts
 from flexivid.budget.table import Table
 from flexivid.diffusion.guidance import Guidance, compensated_scale
 from flexivid.diffusion.solver import build_scheduler, noise_generators, solve
-from flexivid.latents.codec import build_codec
-from flexivid.model.conditioning import check_labels
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.flops import CallCounter
 from flexivid.model.frozen import sampling_calls
 from flexivid.runtime.finite import require_finite_samples
+from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.denoiser import GuidedDenoiser, OnStep, batch_of, steps_of
+from flexivid.sampling.encoders import codec_of
+from flexivid.sampling.pictures import Pictures, given_frames
 from flexivid.sampling.plan import plan_for
-from flexivid.sampling.settings import Settings, guidance_from, labels_for, settings_from, with_steps_of
+from flexivid.sampling.settings import Settings, guidance_from, settings_from, with_steps_of
 
 
 class Generation(NamedTuple):
     """What :func:`generate` made.
 
     Args:
-        videos: (n, 3, t, h, w), about [-1, 1], float32, on the CPU.
+        videos: (n, 3, t, h, w) in pixels, about [-1, 1], float32, on the CPU.
         labels: Classes, int64 (n,).
         schedule: The schedule that all videos followed; if each had its own, the one that they began with.
         predicted_macs: MACs of all samples by the closed formulas.
@@ -51,13 +53,16 @@ class Generation(NamedTuple):
     schedules: tuple[Schedule, ...]
 
 
-def generate(
+def generate(  # noqa: PLR0913
     model: FlexiDiT,
     budget: float | str = 1.0,
     *,
     schedule: Schedule | str | None = None,
     num_videos: int | None = None,
     labels: Sequence[int] | Tensor | None = None,
+    prompts: Sequence[str] | None = None,
+    negative_prompt: str | None = None,
+    frames: Pictures | Tensor | None = None,
     seed: int = 0,
     tables: Sequence[Table] = (),
     **sampling: Any,
@@ -68,8 +73,12 @@ def generate(
         model: From ``flexivid.load`` or training.
         budget: Fraction of the all-native compute, in (0, 1], or a preset: ``draft``, ``balanced``, ``full``.
         schedule: An explicit patch plan instead of a budget, e.g. ``"12x4x8x8,8x2x4x4"``.
-        num_videos: How many; default one a label, or 1.
+        num_videos: How many; default one a label or prompt, or 1.
         labels: Class of each video; default: the classes in turn (none for a model without classes).
+        prompts: Text of each video, for a model with text; default: the null text.
+        negative_prompt: What guidance leads away from instead of the null text.
+        frames: Frames of the videos, for a model with given frames: the first ones, (3, k, h, w) in [-1, 1], or
+            ``Pictures``.
         seed: Video i starts from the noise of seed + i.
         tables: What was measured of this model, from ``read_tables``, for the planners that go by it.
         **sampling: Fields of :class:`flexivid.sampling.settings.Sampling`, e.g. ``num_inference_steps=20``. Without a
@@ -89,20 +98,37 @@ def generate(
         (torch.Size([2, 3, 2, 8, 8]), '3x2x4x4,1x1x2x2', True)
     """
     settings = settings_from(sampling).filled(model)
+    fixed = None if frames is None else given_frames(model, settings, frames)
+    texts = {"labels": labels, "prompts": prompts, "negative_prompt": negative_prompt}
+    conditions = conditions_for(model, num_videos, frames=fixed, **texts)  # type: ignore[arg-type]
+    settings = settings._replace(text_tokens=conditions.text_tokens)
     plan = plan_for(model, settings, budget, schedule, tables=tables)
-    settings, labels = plan.settings(settings), labels_for(model, num_videos, labels)
+    settings, followed = plan.settings(settings), plan.followed
+    codec_of(model)  # loaded before time is taken
     started = time.perf_counter()
     with CallCounter(model) as counter:
-        batches = [video for _, video in generate_batches(model, plan.followed, settings, labels=labels, seed=seed)]
+        batches = generate_batches(model, followed, settings, conditions=conditions, seed=seed)
+        videos = torch.cat([video for _, video in batches])
         seconds = time.perf_counter() - started
-    schedules = tuple(schedule_of(plan.followed, i) for i in range(len(labels)))
-    predicted = sum(schedule_macs(schedule, model.config, settings.size) for schedule in schedules)
-    return Generation(torch.cat(batches), labels, plan.schedule, predicted, counter.macs, seconds, schedules)
+    schedules = tuple(schedule_of(followed, i) for i in range(len(conditions)))
+    predicted = sum(sample_macs(model, settings, followed, i) for i in range(len(conditions)))
+    return Generation(videos, conditions.labels, plan.schedule, predicted, counter.macs, seconds, schedules)
 
 
 def schedule_of(plan: Schedule | AdaptivePlan, index: int) -> Schedule:
     """The schedule that a sample followed, by its global index."""
     return plan.followed[index] if isinstance(plan, AdaptivePlan) else plan
+
+
+def sample_macs(model: FlexiDiT, settings: Settings, plan: Schedule | AdaptivePlan, index: int) -> int:
+    """MACs of a sample that is made, by its global index."""
+    schedule, cost = schedule_of(plan, index), settings.schedule_macs
+    reading = text_macs(model.config, settings.text_tokens)  # an adaptive batch reads what any of its samples may need
+    return cost(model.config, schedule) + (_num_texts(plan) - num_texts(schedule)) * reading
+
+
+def _num_texts(plan: Schedule | AdaptivePlan) -> int:
+    return num_texts(plan.allowance.options if isinstance(plan, AdaptivePlan) else plan)
 
 
 def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
@@ -117,21 +143,22 @@ def generate_batches(
     plan: Schedule | AdaptivePlan,
     settings: Settings,
     *,
-    labels: Tensor,
+    conditions: Conditions,
     seed: int = 0,
     indices: Sequence[int] | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Make the videos of some global indices, batch by batch.
 
-    A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it.
+    A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it. Given frames are
+    conditions of every call, and take the place of the sample's own in the end.
 
     Args:
         model: The network; its ``training`` flag stays as it is.
         plan: One step for each call of the network, or a plan by which each sample chooses them. It decides the number
             of solver steps.
         settings: From ``Sampling(...).filled(model)``.
-        labels: Class of every global index, int64 (n,).
+        conditions: What the sample of every global index should show.
         seed: Base seed.
         indices: Which global indices to make; ``None`` = all. A rank passes its share.
         on_step: Called after each step of some of the samples.
@@ -142,28 +169,33 @@ def generate_batches(
     Raises:
         NotFiniteSampleError: If a sample holds NaN or infinity.
     """
-    check_labels(labels, model.config.num_classes)
+    conditions.check(model)
     settings = with_steps_of(settings, len(plan))
-    process, codec = model.recipe.process, build_codec(model.recipe.codec)
+    process, codec = model.recipe.process, codec_of(model)
     device = next(model.parameters()).device
-    indices = list(range(len(labels))) if indices is None else list(indices)
+    indices = list(range(len(conditions))) if indices is None else list(indices)
     together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)
     for first in range(0, len(indices), together):
         batch = indices[first : first + together]
         noise = start_noise(model, settings.size, [seed + i for i in batch]).to(device)
         scheduler = build_scheduler(process, settings.solver, settings.num_inference_steps, shift=settings.shift)
         steps_at = plan.start(batch).steps if isinstance(plan, AdaptivePlan) else steps_of(plan)
-        denoise = GuidedDenoiser(model, settings, guidance, labels[batch].to(device), steps_at, on_step)
+        both, shown = isinstance(plan, AdaptivePlan) and _num_texts(plan) == 2, conditions.take(batch)
+        denoise = GuidedDenoiser(model, settings, guidance, shown, steps_at, on_step, reads_both=both)
         generators = noise_generators(seed + i for i in batch)
         with sampling_calls(model, settings.precision):
             latent = solve(denoise, noise, process, scheduler, generator=generators)
-        yield batch, require_finite_samples(codec.decode(latent).float().cpu(), batch)
+        if shown.frames is not None:
+            latent = torch.where(shown.frames.mask.to(device) > 0, shown.frames.latent.to(device), latent)
+        videos = codec.decode(latent, settings.num_frames)
+        yield batch, require_finite_samples(videos.float().cpu(), batch)
 
 
 def samples_together(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> int:
     """Samples that are solved together: as many as the coarsest step of the plan takes in one call."""
     steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
-    return max(batch_of(step, settings.size, model.config.native, settings.batch_size) for step in set(steps))
+    together = [batch_of(step, settings.call_size, model.config.native, settings.batch_size) for step in set(steps)]
+    return max(1, max(together) // len(settings.window_starts))
 
 
 def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settings) -> Guidance:
@@ -171,6 +203,9 @@ def guidance_of(model: FlexiDiT, plan: Schedule | AdaptivePlan, settings: Settin
     guidance = guidance_from(model, settings)
     if not settings.compensate_guidance:
         return guidance
-    share = plan.share if isinstance(plan, AdaptivePlan) else budget_of(plan, model.config, settings.size)
+    if isinstance(plan, AdaptivePlan):
+        share = plan.share
+    else:
+        share = budget_of(plan, model.config, settings.call_size, text_tokens=settings.text_tokens)
     scale, weak = (compensated_scale(s, min(1.0, share)) for s in (settings.guidance_scale, settings.weak_scale))
     return guidance._replace(scale=scale, weak_mode_scale=weak)

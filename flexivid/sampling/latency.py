@@ -22,7 +22,7 @@ from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import cache_folder
-from flexivid.sampling.compiling import is_compiled
+from flexivid.sampling.compiling import empty_condition, is_compiled
 from flexivid.sampling.denoiser import batch_of
 from flexivid.sampling.settings import Settings
 
@@ -70,7 +70,7 @@ def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[Pat
         [4, 20]
     """
     modes: Sequence[PatchMode] = [PatchMode(mode) for mode in model.config.modes]
-    largest = {mode: batch_of(mode, settings.size, model.config.native, settings.batch_size) for mode in modes}
+    largest = {mode: batch_of(mode, settings.call_size, model.config.native, settings.batch_size) for mode in modes}
     return {mode: min(num_videos, batch) for mode, batch in largest.items()}
 
 
@@ -80,13 +80,14 @@ def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode,
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "model": model.config.to_dict(),
-        "size": list(settings.size),
+        "size": list(settings.call_size),
         "batches": {str(mode): batch for mode, batch in batches.items()},
         "precision": settings.precision,
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
         "compiled": is_compiled(model),
         "torch": torch.__version__,
+        **({"text_tokens": settings.text_tokens} if settings.text_tokens else {}),
     }
 
 
@@ -106,15 +107,16 @@ def measure_latency(
         (2, True)
     """
     device = next(model.parameters()).device
-    x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.size, device=device)
+    x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.call_size, device=device)
     time_of_noise = torch.ones(len(x), device=device)
     times: dict[PatchMode, list[float]] = {mode: [] for mode in batches}
     with sampling_calls(model, settings.precision):
+        conditions = {batch: empty_condition(model, settings, batch) for batch in batches.values()}
         for turn in range(repeats + 1):
             for mode, batch in batches.items():
                 _wait(device)
                 started = time.perf_counter()
-                model(x[:batch], time_of_noise[:batch], None, mode)
+                model(x[:batch], time_of_noise[:batch], conditions[batch], mode)
                 _wait(device)
                 if turn:  # the first one warms up
                     times[mode].append((time.perf_counter() - started) / batch)

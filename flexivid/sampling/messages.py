@@ -7,24 +7,27 @@ from itertools import groupby
 from typing import Any
 
 from flexivid.budget.cost import human
-from flexivid.budget.schedule import Schedule, schedule_macs
+from flexivid.budget.schedule import Schedule
 
 
 def describe(plan: Any, model: Any, settings: Any, num_videos: int, latency: Mapping[Any, float] | None = None) -> str:
     """One line before the work: the plan and what it costs, in seconds too where those of a call are known."""
     if plan.adaptive is not None:
         return f"budget {plan.budget:g}: {plan.adaptive}, each video its own; at most {plan.adaptive.share:.3g} of all"
-    cost = schedule_macs(plan.schedule, model.config, settings.size)
-    line = plan_line(plan.budget, plan.schedule, cost, num_videos)
+    cost = settings.schedule_macs(model.config, plan.schedule)
+    condition = "text" if model.config.text_channels else "class"
+    line = plan_line(plan.budget, plan.schedule, cost, num_videos, without=condition)
+    windows = len(settings.window_starts)
+    line += f"; {windows} windows of {settings.window_frames} latent frames a step" if windows > 1 else ""
     line += f"; planner {plan.planner}" if plan.planner else ""
     line += "".join(f", {name.replace('_', ' ')} {value}" for name, value in plan.sampling.items())
     if latency:
-        seconds = sum(latency[mode] for step in plan.schedule for mode in step.modes)
+        seconds = windows * sum(latency[mode] for step in plan.schedule for mode in step.modes)
         line += f"; about {seconds:.3g} s a video"
     return line
 
 
-def plan_line(budget: float, schedule: Schedule, macs_per_video: int, videos: int) -> str:
+def plan_line(budget: float, schedule: Schedule, macs_per_video: int, videos: int, *, without: str = "class") -> str:
     """How many steps of which mode, how they are guided, and what they cost.
 
     Example:
@@ -35,16 +38,16 @@ def plan_line(budget: float, schedule: Schedule, macs_per_video: int, videos: in
     """
     steps = _counted(step.mode or step for step in schedule)
     cost = f"{human(macs_per_video)} a video, {human(macs_per_video * videos)} in all"
-    return f"budget {budget:g}: {steps}, {_guidance(schedule)}; {cost}"
+    return f"budget {budget:g}: {steps}, {_guidance(schedule, without)}; {cost}"
 
 
-def _guidance(schedule: Schedule) -> str:
+def _guidance(schedule: Schedule, without: str) -> str:
     guided = [step for step in schedule if step.guide_mode is not None]
     if not guided:
         return "without guidance"
     which = "each" if len(guided) == sum(step.mode is not None for step in schedule) else f"{len(guided)} of them"
     if all(step.guide_mode == step.mode for step in guided):
-        return f"{which} guided by a second call without the class"
+        return f"{which} guided by a second call without the {without}"
     modes = dict.fromkeys(str(step.guide_mode) for step in guided)
     return f"{which} guided by a second call in {' or '.join(modes)}"
 

@@ -6,21 +6,27 @@ Imports no torch, so that ``--help`` is fast: what checks a value against diffus
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import Namespace
 
 from flexivid.budget.cost import macs
+from flexivid.budget.schedule import Step, schedule_macs
 from flexivid.diffusion.guidance import KINDS
-from flexivid.patching.shapes import Size3
+from flexivid.patching.shapes import PatchMode, Size3
 
 if TYPE_CHECKING:
+    from flexivid.model.config import FlexiDiTConfig
     from flexivid.model.flexidit import FlexiDiT
 
 PACKING = ("auto", "always", "never")
+WINDOWS = ("auto", "none")
 PLANNERS = ("staged", "weak_first", "searched", "adaptive", "three_phase", "searched_fvd", "fewer_steps", "spectral")
+
+NEWER = ("frame_guidance", "num_frames", "text_tokens", "window_frames")  # settings without which others were stored
+NO_CONDITION = "the model has no classes and no text"
 
 
 def _option(default: Any, words: str) -> Any:
@@ -37,6 +43,7 @@ class Sampling:
             and a budget is a fraction of the cost of the recipe's.
         guidance: See ``flexivid.diffusion.guidance.Guidance``.
         compensate_guidance: See ``compensated_scale``.
+        window: See ``flexivid.diffusion.windows``.
         size: Latent size (t, h, w); ``None`` = the size trained on. No flag: programs ask for frames and pixels.
         batch_size: Coarser modes take more videos, with about as many tokens.
         planner: ``None`` = what was searched under these settings (``searched_fvd``, ``searched``), else ``staged``, or
@@ -62,6 +69,8 @@ class Sampling:
     compensate_guidance: bool = _option(False, "a little more guidance for less compute (default: off)")
     packing: str = _option("auto", "both branches in one call: auto, always or never")
     weak_guidance_scale: float | None = _option(None, "guidance of steps in weak modes, 1 = none (default: as all)")
+    frame_guidance: bool = _option(False, "guidance towards given frames too (default: towards class and text alone)")
+    window: str = _option("auto", "longer videos than trained: auto = in overlapping windows, none = as they are")
 
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
@@ -81,19 +90,24 @@ class Sampling:
         check_solver(process, values["solver"], values["num_inference_steps"])
         values["size"] = Size3(*values["size"])
         values["guidance"] = values["guidance"] or ("ordinary" if values["guide_mode"] is None else "weak")
-        settings = Settings(**values, fixed_steps=self.num_inference_steps is not None).check()
-        return self._with_guidance(settings, model)
+        is_as_trained = values["size"] == recipe.size and recipe.codec.source != "pixel"
+        num_frames = recipe.num_frames if is_as_trained else None
+        settings = Settings(**values, fixed_steps=self.num_inference_steps is not None, num_frames=num_frames).check()
+        return self._with_guidance(settings.windowed(recipe.size), model)
 
     def _with_guidance(self, settings: Settings, model: FlexiDiT) -> Settings:
         """Fill in the guide mode of weak and auto guidance; warn of settings of guidance that have no effect."""
         if settings.guidance != "ordinary" and settings.guide_mode is None:
-            cheapest = min(model.config.modes, key=lambda mode: macs(model.config, settings.size, mode))
+            cheapest = min(model.config.modes, key=lambda mode: macs(model.config, settings.call_size, mode))
             settings = settings._replace(guide_mode=str(cheapest))
         settings = self._with_weak_scale(settings, model)
-        if not model.config.num_classes and settings.guidance_scale != 1 and settings.guidance == "ordinary":
+        branches_differ = settings.guidance != "ordinary" or self._has_condition(model)
+        if not branches_differ and settings.guidance_scale != 1:
             if self.guidance_scale is not None:
-                warnings.warn("guidance_scale has no effect: the model has no classes; using 1", stacklevel=3)
+                warnings.warn(f"guidance_scale has no effect: {NO_CONDITION}; using 1", stacklevel=3)
             settings = settings._replace(guidance_scale=1.0)  # both branches would be the same
+        if settings.frame_guidance and not model.config.given_frames:
+            warnings.warn("frame_guidance has no effect: the model takes no given frames", stacklevel=3)
         is_without = settings.weak_scale == 1 == settings.guidance_scale
         if is_without and (self.guidance or self.guidance_interval or self.compensate_guidance):
             warnings.warn("guidance settings have no effect: guidance_scale is 1, which is none", stacklevel=3)
@@ -101,12 +115,17 @@ class Sampling:
 
     def _with_weak_scale(self, settings: Settings, model: FlexiDiT) -> Settings:
         """``None`` where it is the scale of all steps anyway, so that what was measured with that is found."""
-        if not model.config.num_classes and settings.guidance == "ordinary":
+        if settings.guidance == "ordinary" and not self._has_condition(model):
             if self.weak_guidance_scale not in (None, 1):
-                warnings.warn("weak_guidance_scale has no effect: the model has no classes; using 1", stacklevel=4)
+                warnings.warn(f"weak_guidance_scale has no effect: {NO_CONDITION}; using 1", stacklevel=4)
             return settings._replace(weak_guidance_scale=None)
         same = settings.weak_guidance_scale == settings.guidance_scale
         return settings._replace(weak_guidance_scale=None) if same else settings
+
+    def _has_condition(self, model: FlexiDiT) -> bool:
+        """Whether there is something that guidance could leave out."""
+        config = model.config
+        return bool(config.num_classes or config.text_channels or (self.frame_guidance and config.given_frames))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +134,9 @@ class Settings(Sampling):
 
     Args:
         fixed_steps: Whether the number of steps was asked for.
+        num_frames: Frames of a video; ``None`` = as many as the latent decodes to.
+        text_tokens: Tokens of each text, padding included; 0 without text.
+        window_frames: Latent frames of a window; ``None`` = the network sees a video at once.
     """
 
     num_inference_steps: int
@@ -124,6 +146,34 @@ class Settings(Sampling):
     size: Size3
     guidance: str
     fixed_steps: bool = False
+    num_frames: int | None = None
+    text_tokens: int = 0
+    window_frames: int | None = None
+
+    @property
+    def call_size(self) -> Size3:
+        """Latent size that the network sees in a call."""
+        return self.size if self.window_frames is None else self.size._replace(t=self.window_frames)
+
+    @property
+    def window_starts(self) -> list[int]:
+        """First latent frame of each window; neighbours overlap by half, the last two by more where they must."""
+        last, step = self.size.t - self.call_size.t, max(1, self.call_size.t // 2)
+        return [min(start, last) for start in range(0, last + step, step)]
+
+    def windowed(self, trained: Size3 | None) -> Settings:
+        """The same with windows as long as the videos trained on, if those of the settings are longer."""
+        is_longer = trained is not None and self.window == "auto" and self.size.t > trained.t
+        return self._replace(window_frames=trained.t if trained is not None and is_longer else None)
+
+    def call_macs(self, config: FlexiDiTConfig, mode: str | PatchMode | None = None) -> int:
+        """MACs of one step of one video in a mode, without guidance."""
+        return len(self.window_starts) * macs(config, self.call_size, mode, text_tokens=self.text_tokens)
+
+    def schedule_macs(self, config: FlexiDiTConfig, schedule: Sequence[Step]) -> int:
+        """MACs of one video under a schedule, its texts included."""
+        windows, tokens = len(self.window_starts), self.text_tokens
+        return schedule_macs(schedule, config, self.call_size, text_tokens=tokens, windows=windows)
 
     @property
     def weak_scale(self) -> float:
@@ -135,8 +185,9 @@ class Settings(Sampling):
         return replace(self, **changes)
 
     def _asdict(self) -> dict[str, Any]:
-        """Names and values in order, as of a named tuple."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Names and values in order, as of a named tuple; newer ones are left out where they change nothing."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "window"}  # window_frames tells it
+        return {name: value for name, value in values.items() if name not in NEWER or value not in (None, 0)}
 
     def check(self) -> Settings:
         """Return itself.
@@ -153,6 +204,7 @@ class Settings(Sampling):
         if min(self.size) < 1:
             raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")
         choices_of = {"precision": PRECISIONS, "packing": PACKING, "planner": PLANNERS, "guidance": KINDS}
+        choices_of["window"] = WINDOWS
         for key, choices in choices_of.items():
             value = getattr(self, key)
             if value is not None and value not in choices:

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.allowance import Allowance
-from flexivid.budget.cost import macs
 from flexivid.budget.measured import best_scored, searched, searched_over
 from flexivid.budget.planners import PLANNERS, Amount, allowance_for
-from flexivid.budget.schedule import Schedule, schedule_macs
+from flexivid.budget.schedule import Schedule
 from flexivid.budget.scores import ScoreTable, affordable_rows
 from flexivid.budget.spectral import spectral
 from flexivid.budget.table import ErrorTable, Table, find_scores, find_table
@@ -21,7 +20,7 @@ from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.shipped import locate
 from flexivid.patching.shapes import PatchMode
-from flexivid.sampling.settings import Settings, full_macs, options_for, plain_calls, with_steps_of
+from flexivid.sampling.settings import Settings, full_macs, options_for, plain_calls, reading_macs, with_steps_of
 from flexivid.sampling.spectrum import noise_shares, required_spectrum
 
 
@@ -61,7 +60,7 @@ class Plan(NamedTuple):
 
 def plan_of(schedule: Schedule, model: FlexiDiT, settings: Settings, budget: float | None = None) -> Plan:
     """A plan of a schedule, named by the budget that was asked for, or by the schedule's own, to three digits."""
-    share = schedule_macs(schedule, model.config, settings.size) / full_macs(model, settings)
+    share = settings.schedule_macs(model.config, schedule) / full_macs(model, settings)
     return Plan(round(share, 3) if budget is None else budget, schedule)
 
 
@@ -130,9 +129,11 @@ def allowance_of(
         ValueError: If it cannot be met; the least possible is named in its unit.
     """
     amount = budget if isinstance(budget, Amount) else Amount(budget)
-    costs: Mapping[PatchMode, float] = latency or {}
-    if amount.unit != "seconds":
-        costs = {mode: macs(model.config, settings.size, mode) for mode in map(PatchMode, model.config.modes)}
+    if amount.unit == "seconds":
+        windows = len(settings.window_starts)
+        costs = {mode: windows * seconds for mode, seconds in (latency or {}).items()}
+    else:
+        costs = {mode: settings.call_macs(model.config, mode) for mode in map(PatchMode, model.config.modes)}
     return allowance_for(
         amount,
         options_for(model, settings),
@@ -140,6 +141,7 @@ def allowance_of(
         num_steps=num_calls(settings.solver, settings.num_inference_steps),
         plain_calls=plain_calls(model, settings),
         keep_steps=keep_steps,
+        fixed=0 if amount.unit == "seconds" else reading_macs(model, settings),
     )
 
 
@@ -157,7 +159,9 @@ def table_settings(settings: Settings) -> dict[str, Any]:
     interval = settings.guidance_interval and list(settings.guidance_interval)
     values = {name: getattr(settings, name) for name in names}
     weak = settings.weak_guidance_scale  # named only if there is one: older tables are found without it
-    named = {} if weak is None else {"weak_guidance_scale": weak}
+    named: dict[str, Any] = {} if weak is None else {"weak_guidance_scale": weak}
+    newer = {"window_frames": settings.window_frames, "frame_guidance": settings.frame_guidance}
+    named |= {name: value for name, value in newer.items() if value}
     return {**values, **named, "guidance_interval": interval, "size": list(settings.size)}
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from flexivid.budget.allowance import step_options
-from flexivid.budget.cost import full_cost, macs
-from flexivid.budget.schedule import Step
+from flexivid.budget.cost import full_cost, text_macs
+from flexivid.budget.schedule import Step, num_texts
 from flexivid.diffusion.guidance import Guidance, calls_outside
 from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import Size3
 from flexivid.runtime.errors import check_keys
+from flexivid.sampling.encoders import codec_of
 from flexivid.sampling.options import Sampling as Sampling
 from flexivid.sampling.options import Settings as Settings
 
@@ -30,9 +31,14 @@ def settings_from(values: dict[str, Any]) -> Sampling:
 def full_macs(model: FlexiDiT, settings: Settings) -> int:
     """MACs of one video at full compute, see ``full_cost``."""
     calls = num_calls(settings.solver, settings.num_inference_steps)
-    native_macs = macs(model.config, settings.size)
-    guided = settings.guidance_scale != 1
-    return full_cost(native_macs, guided=guided, num_steps=calls, plain_calls=plain_calls(model, settings))
+    native_macs, plain = settings.call_macs(model.config), plain_calls(model, settings)
+    full = full_cost(native_macs, guided=settings.guidance_scale != 1, num_steps=calls, plain_calls=plain)
+    return full + reading_macs(model, settings)
+
+
+def reading_macs(model: FlexiDiT, settings: Settings) -> int:
+    """MACs of reading the texts of one video: its own, and that of the second branch where there is one."""
+    return num_texts(options_for(model, settings)) * text_macs(model.config, settings.text_tokens)
 
 
 def with_steps_of(settings: Settings, num_calls: int) -> Settings:
@@ -61,11 +67,28 @@ def guidance_from(model: FlexiDiT, settings: Settings) -> Guidance:
     return Guidance(settings.guidance_scale, settings.guidance, settings.weak_guidance_scale, model.config.native)
 
 
-def resized(settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:
-    """Settings with another number of frames, height or width; ``None`` = as it was."""
-    t, h, w = settings.size
-    size = Size3(t if frames is None else frames, h if height is None else height, w if width is None else width)
-    return settings._replace(size=size).check()
+def resized(model: FlexiDiT, settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:
+    """Settings with another number of frames, height or width, in pixels; ``None`` = as it was.
+
+    Raises:
+        ValueError: If the codec has no latent of that size; the message names the nearest.
+    """
+    if frames is None and height is None and width is None:
+        return settings
+    now = video_size(model, settings)
+    video = Size3(*(old if new is None else new for old, new in zip(now, (frames, height, width), strict=True)))
+    if min(video) < 1:
+        raise ValueError(f"got size {tuple(video)}; expected frames, height, width >= 1; change the size")
+    codec = codec_of(model)
+    size = Size3(*codec.latent_size(*video))
+    num_frames = None if codec.video_size(*size)[0] == video.t else video.t
+    return settings._replace(size=size, num_frames=num_frames).windowed(model.recipe.size).check()
+
+
+def video_size(model: FlexiDiT, settings: Settings) -> Size3:
+    """Frames, height and width of the videos in pixels."""
+    size = Size3(*codec_of(model).video_size(*settings.size))
+    return size if settings.num_frames is None else size._replace(t=min(size.t, settings.num_frames))
 
 
 def label_numbers(model: FlexiDiT, names: Sequence[str] | None) -> list[int] | None:

@@ -17,9 +17,10 @@ from flexivid.media.pixels import to_bytes
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
+from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.generate import generate
 from flexivid.sampling.plan import plan_for, table_settings
-from flexivid.sampling.settings import Sampling, full_macs, labels_for
+from flexivid.sampling.settings import Sampling, full_macs
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:got \d+ videos")
 
@@ -33,7 +34,7 @@ def settings(model, request):
 def judge(model):
     extractor = build_extractor("motion")
     real = extract(extractor, to_bytes(torch.rand(12, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1))))
-    return Judge(extractor, real, labels_for(model, 6, None), "fvd[motion]")
+    return Judge(extractor, real, conditions_for(model, 6), "fvd[motion]")
 
 
 def test_candidates_cost_at_most_their_budget_and_are_of_every_kind(model, settings):

@@ -24,7 +24,6 @@ from flexivid.media.write import write_video
 from flexivid.patching.shapes import Size3
 from flexivid.runtime.ranks import Ranks
 from flexivid.training.callbacks.plans_and_clips import training_clips
-from tests.conftest import FakeExtractor
 
 SIZE = (4, 16, 16)
 
@@ -201,7 +200,7 @@ def test_clips_of_a_run_on_latents_are_those_of_their_source(make_folder, tmp_pa
 
     def in_training():
         trainer = SimpleNamespace(datamodule=VideoDataModule(str(tmp_path / "out")), world_size=1)
-        return training_clips(trainer, FakeExtractor(), 8, batch_size=4).clips
+        return training_clips(trainer, 8)
 
     expected = find_clips(str(folder), clip_settings({"stride": 2}, SIZE), split="train")
     for clips in (run._clips(asked, Size3(*SIZE)), in_training()):

@@ -4,14 +4,15 @@ import torch
 
 from flexivid.evaluation.features import BlockFolder, BlockMemory
 from flexivid.evaluation.samples import SampleBlock, SampleStore, Task
+from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.plan import plan_for
-from flexivid.sampling.settings import Sampling, labels_for
+from flexivid.sampling.settings import Sampling
 
 
 def task_of(model, extractor, *, num_videos=4, seed=0, labels=None, **sampling):
     settings = Sampling(**{"num_inference_steps": 2, **sampling}).filled(model)
     plans = (plan_for(model, settings, 1.0),)
-    return Task(model, plans, settings, labels_for(model, num_videos, labels), extractor, seed)
+    return Task(model, plans, settings, conditions_for(model, num_videos, labels=labels), extractor, seed)
 
 
 def block(*indices):

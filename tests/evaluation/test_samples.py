@@ -15,9 +15,10 @@ from flexivid.media.pixels import to_bytes, to_unit
 from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
+from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.generate import generate
 from flexivid.sampling.plan import Amount, Plan, plan_for, table_settings
-from flexivid.sampling.settings import Sampling, labels_for, options_for
+from flexivid.sampling.settings import Sampling, options_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")  # distances of few are rough
 SIZE = (4, 16, 16)
@@ -28,7 +29,7 @@ def make_task(model, extractor):
     def make(num_videos=5, budgets=(0.5, 1.0), **sampling):
         settings = Sampling(**{"size": SIZE, "batch_size": 2, "num_inference_steps": 3, **sampling}).filled(model)
         plans = tuple(plan_for(model, settings, budget) for budget in budgets)
-        return Task(model, plans, settings, labels_for(model, num_videos, None), extractor, seed=3)
+        return Task(model, plans, settings, conditions_for(model, num_videos), extractor, seed=3)
 
     return make
 
@@ -74,7 +75,7 @@ def test_features_are_those_of_the_videos_as_written(make_task, model, extractor
     task = make_task(3, (1.0,), batch_size=3)
     (made,) = evaluate_features(task, blocks_of(3, 3))
     videos = generate(
-        model, num_videos=3, labels=task.labels, seed=3, size=SIZE, num_inference_steps=3, batch_size=3
+        model, num_videos=3, labels=task.conditions.labels, seed=3, size=SIZE, num_inference_steps=3, batch_size=3
     ).videos
     assert torch.equal(made.features, extractor(to_unit(to_bytes(videos))))
     assert torch.equal(made.frames, to_bytes(videos).permute(0, 2, 3, 4, 1))
@@ -181,7 +182,7 @@ def test_native_steps_alone_stand_beside_each_budget(make_task, model, extractor
     assert (full.rival, full.difference) == (None, None)
     assert (weak.rival.schedule, weak.rival.macs, weak.rival.budget) == ("1x1x2x2", full.macs // 3, 0.333)
     videos = generate(
-        model, labels=task.labels, seed=3, size=SIZE, num_inference_steps=1, batch_size=2, num_videos=6
+        model, labels=task.conditions.labels, seed=3, size=SIZE, num_inference_steps=1, batch_size=2, num_videos=6
     ).videos
     fewer = extractor(to_unit(to_bytes(videos)))
     assert weak.rival.scores == score(fewer, real, seed=3)  # the same noises and classes
@@ -229,7 +230,7 @@ def test_samples_that_choose_their_own_schedules_cost_what_they_chose(tmp_path, 
     known = {"model": fingerprint(model), "settings": table_settings(settings), "protocol": {}}
     table = ErrorTable(options=options, errors=[[0.0, 1.0]] * 5, changes=changes, **known)
     plan = plan_for(model, settings, Amount(0.7), tables=[table])
-    task = Task(model, (plan,), settings, labels_for(model, 4, None), extractor)
+    task = Task(model, (plan,), settings, conditions_for(model, 4), extractor)
     made = list(evaluate_features(task, blocks_of(4, 2), store=SampleStore(tmp_path, task)))
     own = [schedule_macs(plan.adaptive.followed[i], model.config, SIZE) for i in range(4)]
     assert [one.macs for one in made] == [sum(own[:2]), sum(own[2:])]

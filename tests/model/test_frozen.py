@@ -11,6 +11,8 @@ from torch import nn
 
 from flexivid import Condition, FlexiDiT, FlexiDiTConfig
 from flexivid.model.block import Packed
+from flexivid.model.conditioning import Frames, Text
+from flexivid.model.flops import CallCounter
 from flexivid.model.frozen import frozen
 from flexivid.patching.shapes import PatchMode
 
@@ -117,3 +119,22 @@ def test_the_model_is_what_it_was() -> None:
     del model
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("mode", [None, "2x4x4", Packed(map(PatchMode, MODES[:2]))], ids=str)
+@pytest.mark.parametrize("is_read", [False, True])
+@torch.no_grad()
+def test_text_and_given_frames(mode, is_read) -> None:
+    model, x = build(text_channels=16, given_frames=True), torch.randn(4, 3, 3, 6, 10)
+    text = Text(torch.randn(4, 5, 16), torch.rand(4, 5) > 0.3)
+    frames = Frames(torch.randn_like(x), (torch.rand_like(x[:, :1]) > 0.5).float())
+    condition, time = Condition(torch.arange(4) % 3, text, frames), torch.rand(4)
+    condition = model.prepare(condition, 4) if is_read else condition
+    plain = model(x, time, condition, mode)
+    with CallCounter(model) as counter, frozen(model):
+        assert model.stand_ins
+        answer = model(x, time, condition, mode)
+    with CallCounter(model) as outside:
+        model(x, time, condition, mode)
+    assert (answer - plain).abs().max() < 1e-5 * plain.abs().max()
+    assert counter.macs == outside.macs

@@ -109,8 +109,8 @@ def test_mistakes_are_one_line(folders, tmp_path, capsys, change, says) -> None:
 
 def test_options_of_a_pipeline_need_one(capsys) -> None:
     with pytest.raises(SystemExit):
-        main(["--prompt", "a cat"])
-    assert "got --prompt without --pipeline" in capsys.readouterr().err
+        main(["--adapter", "modes"])
+    assert "got --adapter without --pipeline" in capsys.readouterr().err
 
 
 def test_a_missing_text_encoder_is_named(folders, tmp_path) -> None:

@@ -16,7 +16,10 @@ def test_sizes_of_calls_are_those_of_all_batches():
     assert _calls(num_videos=19, together=16, batch=2) == {2, 1}
 
 
-def test_graphs_are_built_by_the_warm_up_and_none_later(model, monkeypatch):
+@pytest.mark.parametrize("kind", ["model", "text_model", "long"])
+def test_graphs_are_built_by_the_warm_up_and_none_later(kind, request, monkeypatch):
+    model = request.getfixturevalue("model" if kind == "long" else kind)
+    words = {"prompts": ["a red ball"]} if kind == "text_model" else {}
     graphs = []
 
     def backend(graph, inputs):
@@ -26,14 +29,15 @@ def test_graphs_are_built_by_the_warm_up_and_none_later(model, monkeypatch):
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: real(function, backend=backend, **options))
     options = {"precision": "fp32", "guidance_scale": 2.0, "guidance": "weak", "batch_size": 2}
-    plain = generate(model, 0.6, num_videos=3, **options)
-    settings = Sampling(**options).filled(model)
+    options |= {"size": (6, 8, 8)} if kind == "long" else {}
+    plain = generate(model, 0.6, num_videos=3, **words, **options)
+    settings = Sampling(**options).filled(model)._replace(text_tokens=3 if words else 0)
     compiled = compile_forward(model)
     assert compile_forward(compiled) is model
     assert is_compiled(model)
     assert warm_up_plans(model, [plan_for(model, settings, 0.6).schedule], settings, 3) > 0
     built = len(graphs)
-    made = generate(model, 0.6, num_videos=3, **options)
+    made = generate(model, 0.6, num_videos=3, **words, **options)
     assert len(graphs) == built
     assert made.measured_macs == plain.measured_macs
     torch.testing.assert_close(made.videos, plain.videos, atol=1e-4, rtol=0)

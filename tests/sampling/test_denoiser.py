@@ -7,22 +7,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from flexivid import PatchMode, Step
+from flexivid import FlexiDiT, FlexiDiTConfig, PatchMode, Step
 from flexivid.budget.schedule import REUSE
 from flexivid.diffusion.guidance import Guidance, at_call, calls_outside, weak_scale
 from flexivid.model.flops import CallCounter
+from flexivid.sampling.conditions import Conditions
 from flexivid.sampling.denoiser import PACKED_TOKENS, GuidedDenoiser, batch_of, steps_of
 from flexivid.sampling.settings import Sampling
 
 NATIVE, WEAK = PatchMode("1x2x2"), PatchMode("2x4x4")
 SHOWN, NO_CLASS = 1, 3
+CONFIG = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=(NATIVE, WEAK))
 VALUES = {(SHOWN, NATIVE): 3.0, (NO_CLASS, NATIVE): 1.0, (SHOWN, WEAK): 2.0, (NO_CLASS, WEAK): 0.5}
 
 
 class Network:
     """Answers by class and mode; writes down its calls."""
 
-    config = SimpleNamespace(num_classes=NO_CLASS, native=NATIVE)
+    config = SimpleNamespace(num_classes=NO_CLASS, native=NATIVE, text_channels=0)
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, PatchMode]] = []
@@ -33,8 +35,10 @@ class Network:
 
 
 def run(step: Step, scale: float, kind: str = "ordinary") -> tuple[float, list]:
-    network, settings = Network(), SimpleNamespace(packing="never", size=(2, 4, 4), batch_size=1)
-    denoise = GuidedDenoiser(network, settings, Guidance(scale, kind), torch.tensor([SHOWN]), steps_of([step]))
+    network, settings = Network(), Sampling(packing="never", size=(2, 4, 4), batch_size=1).filled(FlexiDiT(CONFIG))
+    denoise = GuidedDenoiser(
+        network, settings, Guidance(scale, kind), Conditions(torch.tensor([SHOWN])), steps_of([step])
+    )
     return denoise(0, torch.zeros(1, 1, 2, 4, 4), torch.ones(1)).mean().item(), network.calls
 
 
@@ -72,7 +76,7 @@ def test_one_call_equals_two(model, modes) -> None:
     outputs = {}
     for packing, calls in (("always", 1), ("never", 2)):
         settings = Sampling(packing=packing).filled(model)
-        denoise = GuidedDenoiser(model, settings, Guidance(2.0), labels, steps_of([Step(*modes)]))
+        denoise = GuidedDenoiser(model, settings, Guidance(2.0), Conditions(labels), steps_of([Step(*modes)]))
         with torch.no_grad(), CallCounter(model) as counter:
             outputs[packing] = denoise(0, x, time)
         assert counter.calls == calls
@@ -83,7 +87,7 @@ def test_few_tokens_are_packed_and_many_are_not(model) -> None:
     most, settings = PACKED_TOKENS["cpu"] // (2 * 64), Sampling().filled(model)
     for count, calls in ((most, 1), (most + 1, 2)):
         labels = torch.zeros(count, dtype=torch.long)
-        denoise = GuidedDenoiser(model, settings, Guidance(2.0), labels, steps_of([Step(NATIVE, NATIVE)]))
+        denoise = GuidedDenoiser(model, settings, Guidance(2.0), Conditions(labels), steps_of([Step(NATIVE, NATIVE)]))
         with torch.no_grad(), CallCounter(model) as counter:
             denoise(0, torch.zeros(count, 3, 4, 8, 8), torch.ones(count))
         assert counter.calls == calls
@@ -96,19 +100,28 @@ def test_samples_with_steps_of_their_own_come_back_in_order(model) -> None:
     settings, done = Sampling(batch_size=1).filled(model), []
     guidance = Guidance(2.0)
     denoise = GuidedDenoiser(
-        model, settings, guidance, labels, lambda call, x: steps, lambda count, step: done.append((count, step))
+        model,
+        settings,
+        guidance,
+        Conditions(labels),
+        lambda call, x: steps,
+        lambda count, step: done.append((count, step)),
     )
     with torch.no_grad():
         together = denoise(0, x, time)
         for i, step in enumerate(steps):
-            alone = GuidedDenoiser(model, settings, guidance, labels[i : i + 1], steps_of([step]))
+            alone = GuidedDenoiser(model, settings, guidance, Conditions(labels[i : i + 1]), steps_of([step]))
             torch.testing.assert_close(alone(0, x[i : i + 1], time[:1])[0], together[i], atol=1e-5, rtol=1e-5)
     assert sorted(str(step) for count, step in done for _ in range(count)) == sorted(map(str, steps))
 
 
 def test_a_reused_output_costs_no_call(model) -> None:
     denoise = GuidedDenoiser(
-        model, Sampling().filled(model), Guidance(), torch.zeros(2, dtype=torch.long), steps_of([Step(WEAK), REUSE])
+        model,
+        Sampling().filled(model),
+        Guidance(),
+        Conditions(torch.zeros(2, dtype=torch.long)),
+        steps_of([Step(WEAK), REUSE]),
     )
     with torch.no_grad(), CallCounter(model) as counter:
         first = denoise(0, torch.randn(2, 3, 4, 8, 8), torch.ones(2))

@@ -11,9 +11,10 @@ from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times
 from flexivid.model.conditioning import Condition
 from flexivid.model.flops import CallCounter
+from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.generate import generate, generate_batches, guidance_of, start_noise
 from flexivid.sampling.plan import plan_for
-from flexivid.sampling.settings import Sampling, labels_for
+from flexivid.sampling.settings import Sampling
 
 TOLERANCE = 1e-4  # float32 sums in another order; values are about 1
 
@@ -24,8 +25,8 @@ def fp32(model, **changes):
 
 def made(model, settings, *, indices=None, seed=5, num_videos=5, budget=0.6):
     """Videos by global index."""
-    plan, labels = plan_for(model, settings, budget).schedule, labels_for(model, num_videos, None)
-    batches = generate_batches(model, plan, settings, labels=labels, seed=seed, indices=indices)
+    plan, conditions = plan_for(model, settings, budget).schedule, conditions_for(model, num_videos)
+    batches = generate_batches(model, plan, settings, conditions=conditions, seed=seed, indices=indices)
     return {i: video for batch, videos in batches for i, video in zip(batch, videos, strict=True)}
 
 
@@ -95,9 +96,9 @@ def test_noise_depends_on_seed_plus_index(model):
     assert torch.equal(noise[0], noise[2])
     assert not torch.equal(noise[0], noise[1])
     settings = fp32(model, guidance_scale=1.0)
-    labels = torch.zeros(4, dtype=torch.long)
+    shown = Conditions(torch.zeros(4, dtype=torch.long))
     plan = plan_for(model, settings, 1.0).schedule
-    (_, first), (_, second) = (next(generate_batches(model, plan, settings, labels=labels, seed=s)) for s in (7, 8))
+    (_, first), (_, second) = (next(generate_batches(model, plan, settings, conditions=shown, seed=s)) for s in (7, 8))
     torch.testing.assert_close(first[1:], second[:-1], atol=TOLERANCE, rtol=0)
     assert (first[0] - second[0]).abs().max() > 0.1
 
@@ -164,13 +165,13 @@ def test_explicit_schedule_equals_the_same_plan_by_budget(model):
 
 def test_reuse_gives_the_solver_the_last_output_again(model):
     settings, heard = fp32(model), []
-    labels = labels_for(model, 2, None)
+    conditions = conditions_for(model, 2)
     with CallCounter(model) as counter:
         ((_, videos),) = generate_batches(
             model,
             Schedule.parse("1x2x4x4,1xreuse,1x1x2x2,1xreuse"),
             settings,
-            labels=labels,
+            conditions=conditions,
             on_step=lambda n, step: heard.append(str(step)),
         )
     assert counter.calls == 2
@@ -181,7 +182,7 @@ def test_reuse_gives_the_solver_the_last_output_again(model):
     for place, mode in ((0, "2x4x4"), (2, "1x2x2")):
         following = times[place + 2] if place + 2 < len(times) else 0.0
         with torch.no_grad():
-            outputs.append(model(x, torch.full((2,), times[place]), Condition(labels), mode))
+            outputs.append(model(x, torch.full((2,), times[place]), Condition(conditions.labels), mode))
         x = outputs[-1] + following / times[place] * (x - outputs[-1])
     torch.testing.assert_close(videos, x, atol=TOLERANCE, rtol=0)
 
@@ -200,8 +201,10 @@ def test_any_size(model):
 def test_on_step_hears_of_every_call(model):
     settings, heard = fp32(model, batch_size=2, solver="heun"), []
     plan = plan_for(model, settings, 0.6).schedule
-    labels = labels_for(model, 3, None)
-    list(generate_batches(model, plan, settings, labels=labels, on_step=lambda n, step: heard.append((n, step))))
+    conditions = conditions_for(model, 3)
+    list(
+        generate_batches(model, plan, settings, conditions=conditions, on_step=lambda n, step: heard.append((n, step)))
+    )
     parts = {
         "2x4x4": [3],
         "1x2x2": [2, 1],

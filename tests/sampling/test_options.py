@@ -16,10 +16,11 @@ from flexivid.model.checkpoint import load, save
 from flexivid.model.recipe import Recipe
 from flexivid.pipelines import sample as pipeline_sample
 from flexivid.sampling import compiling, sample_folder, settings
+from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.options import OPTIONS, PLANNERS, Sampling, sampling_options
 from flexivid.sampling.plan import plan_for
-from flexivid.sampling.settings import Settings, labels_for, settings_from
+from flexivid.sampling.settings import Settings, settings_from
 
 PROGRAMS = {"sample": sample, "search": search, "evaluate": evaluate}
 RECIPE = Recipe.from_dict(
@@ -46,6 +47,8 @@ SHARED = {  # an option of sampling: another value than its default
     "compensate_guidance": [],
     "packing": ["never"],
     "weak_guidance_scale": ["1.5"],
+    "frame_guidance": [],
+    "window": ["none"],
 }
 OF_SAMPLE = {
     **{"checkpoint": ["other"], "num_videos": ["3"], "label": ["dog"], "seed": ["1"], "device": ["cuda:99"]},
@@ -53,12 +56,13 @@ OF_SAMPLE = {
     **{"budget": ["0.5"], "budget_gmacs": ["1"], "budget_seconds": ["100"], "schedule": ["3x2x4x4,1x1x2x2"]},
     **{"compile": [], "no_ema": [], "dry_run": [], "json": [], "pipeline": ["wan"], "adapter": ["modes"]},
     **{"prompt": ["a cat"], "negative_prompt": ["a dog"], "merge_lora": [], "variant": ["fp16"], "revision": ["main"]},
-    **{"local_files_only": [], "use_safetensors": []},
+    **{"local_files_only": [], "use_safetensors": [], "prompts_file": ["texts.txt"], "image": ["a.png"]},
+    **{"last_image": ["a.png"], "continue_from": ["a.mp4"], "codec": ["taef2"], "text_encoder": ["t5"]},
 }
 OF_SEARCH = {
     **{"checkpoint": ["other"], "goal": ["fidelity"], "reference": ["videos"]},
     **{"layout": ["flat"], "num_videos": ["3"], "max_switches": ["1"], "device": ["cuda:99"], "no_ema": []},
-    **{"json": []},
+    **{"json": [], "prompts_file": ["texts.txt"], "codec": ["taef2"], "text_encoder": ["t5"]},
 }
 
 
@@ -113,9 +117,9 @@ def watched_sample(monkeypatch) -> list:
     """``flexivid.sample`` up to the making of samples."""
     seen: list = []
 
-    def write_samples(model, plans, folder, *, settings, labels, seed, on_step):
+    def write_samples(model, plans, folder, *, settings, conditions, seed, on_step):
         facts = [(str(plan.followed), plan.budget, str(plan.settings(settings))) for plan in plans]
-        seen.append((facts, labels.tolist(), seed, str(folder), model.recipe.fps, "forward" in vars(model)))
+        seen.append((facts, conditions.labels.tolist(), seed, str(folder), model.recipe.fps, "forward" in vars(model)))
         return []
 
     monkeypatch.setattr(sample_folder, "write_samples", write_samples)
@@ -141,7 +145,7 @@ def test_every_option_of_sample_has_an_effect_or_is_refused(watched_sample, caps
 def watched_search(monkeypatch) -> list:
     """``flexivid.search`` without the measuring."""
     seen: list = []
-    judge = SimpleNamespace(real=[0], labels=[0])
+    judge = SimpleNamespace(real=[0], conditions=Conditions(torch.zeros(1, dtype=torch.long)))
 
     def write_down(*args, **options):
         seen.append((args[1:], {key: value for key, value in options.items() if key not in ("grow", "on_samples")}))
@@ -191,8 +195,8 @@ def test_every_setting_is_read_by_what_plans_or_samples(model, monkeypatch) -> N
     values = Sampling(guidance_scale=2.0, guidance_interval=(0.1, 0.9), precision="fp32").filled(model)._asdict()
     watched = Watched(**values)
     plan = plan_for(model, watched, 0.5)
-    list(generate_batches(model, plan.followed, plan.settings(watched), labels=labels_for(model, 2, None)))
-    assert set(OPTIONS) | {"size", "fixed_steps"} <= read
+    list(generate_batches(model, plan.followed, plan.settings(watched), conditions=conditions_for(model, 2)))
+    assert set(OPTIONS) - {"window"} | {"size", "fixed_steps"} <= read  # a window is chosen when settings are filled in
 
 
 def test_settings_are_in_the_order_in_which_results_name_them(model) -> None:

@@ -12,12 +12,13 @@ from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.budget.spectral import Spectrum
 from flexivid.calibration.calibrate import calibrate, relate
 from flexivid.model.checkpoint import fingerprint
+from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.generate import generate, generate_batches
 from flexivid.sampling.messages import describe
 from flexivid.sampling.options import PLANNERS
 from flexivid.sampling.plan import plan_for, plan_of, table_settings, tables_folder
 from flexivid.sampling.sample_folder import write_samples
-from flexivid.sampling.settings import Sampling, full_macs, labels_for, plain_calls
+from flexivid.sampling.settings import Sampling, full_macs, plain_calls
 
 GUIDANCE = {"none": {}, "ordinary": {"guidance_scale": 2.0}, "weak": {"guidance_scale": 2.0, "guide_mode": "2x4x4"}}
 GUIDANCE["interval"] = {"guidance_scale": 2.0, "guidance_interval": (0.4, 0.8)}
@@ -52,13 +53,13 @@ def scored(model, settings):
 def test_predicted_is_measured_and_never_above(measured, planner, tmp_path):
     model, settings, tables = measured
     settings = settings._replace(planner=planner)
-    labels = labels_for(model, 4, None)
+    conditions = conditions_for(model, 4)
     amounts = [Amount(0.6), Amount("draft"), Amount(0.02, "gmacs"), Amount(0.07, "seconds")]
     for i, amount in enumerate(amounts):
         if planner == "fewer_steps" and amount.value in ("draft", 0.02):
             continue  # less than a guided native step
         plan = plan_for(model, settings, amount, tables=tables, latency=LATENCY)
-        (outcome,) = write_samples(model, [plan], tmp_path, settings=settings, labels=labels, seed=i)
+        (outcome,) = write_samples(model, [plan], tmp_path, settings=settings, conditions=conditions, seed=i)
         assert outcome.predicted_macs == outcome.measured_macs
         schedules = [plan.schedule] * 4 if plan.adaptive is None else list(plan.adaptive.followed.values())
         assert sum(schedule_macs(own, model.config, settings.size) for own in schedules) == outcome.measured_macs
@@ -219,7 +220,7 @@ def test_fewer_steps_are_what_is_made(model):
     """A schedule says how many steps there are: the samples are those of that many inference steps."""
     settings = Sampling(precision="fp32", num_inference_steps=STEPS).filled(model)
     few = Schedule.parse("1x2x4x4,2x1x2x2")
-    ((_, made),) = generate_batches(model, few, settings, labels=labels_for(model, 2, None))
+    ((_, made),) = generate_batches(model, few, settings, conditions=conditions_for(model, 2))
     alone = generate(model, schedule=few, num_videos=2, precision="fp32", num_inference_steps=3)
     torch.testing.assert_close(made, alone.videos, atol=0, rtol=0)
 

@@ -10,10 +10,11 @@ from flexivid.media import write as video_io
 from flexivid.media.write import to_frames
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling import sample_folder
+from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.generate import generate
 from flexivid.sampling.plan import plan_for, plan_of
 from flexivid.sampling.sample_folder import Interrupted, file_name, prepare_folder, write_samples
-from flexivid.sampling.settings import Sampling, labels_for
+from flexivid.sampling.settings import Sampling
 
 KEYS = {
     *("file", "index", "seed", "label", "class", "budget"),
@@ -24,8 +25,8 @@ KEYS = {
 def run(model, folder, *, budgets=(1.0, 0.5), num_videos=3, batch_size=2, seed=0, on_step=None):
     settings = Sampling(batch_size=batch_size, precision="fp32", planner="weak_first").filled(model)
     plans = [plan_for(model, settings, budget) for budget in budgets]
-    labels = labels_for(model, num_videos, None)
-    return write_samples(model, plans, folder, settings=settings, labels=labels, seed=seed, on_step=on_step)
+    conditions = conditions_for(model, num_videos)
+    return write_samples(model, plans, folder, settings=settings, conditions=conditions, seed=seed, on_step=on_step)
 
 
 def manifest(folder):

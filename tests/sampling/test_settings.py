@@ -158,10 +158,10 @@ def test_unknown_modes(model, wrong):
 
 def test_resized(model):
     settings = Sampling().filled(model)
-    assert resized(settings, None, None, None) == settings
-    assert resized(settings, 2, None, 16).size == Size3(2, 8, 16)
+    assert resized(model, settings, None, None, None) == settings
+    assert resized(model, settings, 2, None, 16).size == Size3(2, 8, 16)
     with pytest.raises(ValueError, match="got size"):
-        resized(settings, 0, None, None)
+        resized(model, settings, 0, None, None)
 
 
 def test_labels_by_name_before_number(model):

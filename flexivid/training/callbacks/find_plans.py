@@ -27,14 +27,15 @@ from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import job_of
 from flexivid.evaluation.samples import Task
 from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.metrics.extractors.still import for_frames
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import CONFIG, WEIGHTS, write_config
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
 from flexivid.runtime.finite import NotFiniteError
 from flexivid.sampling.plan import Plan
-from flexivid.sampling.settings import Sampling, Settings, labels_for
+from flexivid.sampling.settings import Sampling, Settings, video_size
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
-from flexivid.training.callbacks.plans_and_clips import training_clips
+from flexivid.training.callbacks.plans_and_clips import clip_features, sample_conditions, training_clips
 from flexivid.training.module import FlexiDiffusion
 
 FEWEST_STEPS = 4  # of full compute: with fewer native steps, budgets could hardly be distinguished
@@ -96,7 +97,7 @@ class FindPlans(Callback):
         folder, network = run_folder(trainer), module.network
         network.recipe = module.recipe()
         judge = self._judge(trainer, network)
-        settings = Sampling().filled(network)
+        settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
         scorer = SharedScorer(network, settings, judge, trainer.global_rank, trainer.world_size)
         step, look = self._seconds(scorer)
         count = self._count(self.max_seconds * FLOOR_SHARE, FLOOR_STEPS * step + FLOOR_PLANS * look)
@@ -104,7 +105,7 @@ class FindPlans(Callback):
         full = max(FEWEST_STEPS, floor) if self.steps else settings.num_inference_steps
         module.sampling, module.step_floor = replace(module.sampling, num_inference_steps=full), floor
         network.recipe = module.recipe()
-        scorer.settings = Sampling().filled(network)
+        scorer.settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
         seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + look)
         table = search_with(scorer, SHORT, self._count(self.max_seconds * (1 - FLOOR_SHARE), seconds), floor)
         on_all_ranks(lambda: _write(trainer, network, folder, table))
@@ -112,12 +113,15 @@ class FindPlans(Callback):
 
     def _judge(self, trainer: Trainer, network: FlexiDiT) -> Judge:
         """The motion network, and clips of the training set on all ranks."""
-        extractor = on_all_ranks(lambda: build_extractor("motion", device=trainer.strategy.root_device))
-        clips = on_all_ranks(lambda: training_clips(trainer, extractor, NUM_REAL, batch_size=REAL_BATCH))
-        settings, labels = Sampling().filled(network), labels_for(network, self.num_videos, None)
-        task = on_all_ranks(Task(network, (), settings, labels, extractor).check)
-        real = read_together(job_of(task, clips), Ranks(trainer.global_rank, trainer.world_size))
-        return Judge(extractor, real, labels, extractor.metric_name)
+        settings, device = Sampling().filled(network), trainer.strategy.root_device
+        num_frames = on_all_ranks(lambda: video_size(network, settings).t)
+        extractor = on_all_ranks(lambda: for_frames(build_extractor("motion", device=device), num_frames))
+        clips = on_all_ranks(lambda: training_clips(trainer, NUM_REAL))
+        conditions = on_all_ranks(lambda: sample_conditions(network, self.num_videos, lambda: clips))
+        task = on_all_ranks(Task(network, (), settings, conditions, extractor).check)
+        features = clip_features(trainer, extractor, clips, REAL_BATCH)
+        real = read_together(job_of(task, features), Ranks(trainer.global_rank, trainer.world_size))
+        return Judge(extractor, real, conditions, extractor.metric_name)
 
     def _seconds(self, scorer: SharedScorer) -> tuple[float, float]:
         """Time of a native step of one video, and of its features; the same on every rank."""

@@ -25,12 +25,19 @@ from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.run import Job, job_of
 from flexivid.evaluation.samples import SampleBlock, Task
 from flexivid.metrics.extractors.extractor import Extractor, build_extractor
+from flexivid.metrics.extractors.still import for_frames
 from flexivid.runtime.console import print_numbers
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
 from flexivid.runtime.files import atomic_write
-from flexivid.sampling.settings import labels_for, settings_from
+from flexivid.sampling.conditions import Conditions
+from flexivid.sampling.settings import settings_from
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
-from flexivid.training.callbacks.plans_and_clips import possible_plans, training_clips
+from flexivid.training.callbacks.plans_and_clips import (
+    clip_features,
+    possible_plans,
+    sample_conditions,
+    training_clips,
+)
 from flexivid.training.callbacks.samples import SampleVideos
 from flexivid.training.callbacks.tensorboard import curve_scalars, log_curve, log_layout, log_samples, log_settings
 from flexivid.training.module import FlexiDiffusion
@@ -41,12 +48,13 @@ FOLDER = "evaluations"
 class FVDVsBudget(Callback):
     """Evaluates FVD at each budget, with validations and at the end; list it after the EMA.
 
-    The evaluation is that of ``flexivid.evaluate``. All ranks make their share of the same videos (noise and label
-    depend on a video's number alone), in batches that do not depend on the number of ranks, so that the result does not
-    either. Scores go to the loggers as ``val/fvd/budget_0.25`` and ``val/fvd_auc``, those of native steps alone for the
-    same compute as ``val/fvd_fewer_steps/budget_0.25``, the curve of every evaluated step to TensorBoard as
-    ``val/fvd_vs_compute``, everything to ``evaluations/step_000500.json`` in the run folder, a table to the terminal at
-    the end. FVD means little with few videos, and depends on their number: compare like with like.
+    The evaluation is that of ``flexivid.evaluate``; a network that reads text is shown the captions of the real clips.
+    All ranks make their share of the same videos (noise and label depend on a video's number alone), in batches that do
+    not depend on the number of ranks, so that the result does not either. Scores go to the loggers as
+    ``val/fvd/budget_0.25`` and ``val/fvd_auc``, those of native steps alone for the same compute as
+    ``val/fvd_fewer_steps/budget_0.25``, the curve of every evaluated step to TensorBoard as ``val/fvd_vs_compute``,
+    everything to ``evaluations/step_000500.json`` in the run folder, a table to the terminal at the end. FVD means
+    little with few videos, and depends on their number: compare like with like.
 
     Args:
         budgets: Fractions of the full compute; one that the network cannot meet is left out with a warning.
@@ -103,6 +111,7 @@ class FVDVsBudget(Callback):
         self._affordable: int | None = None  # number of videos, decided in the first evaluation
         self._network: Extractor | None = None
         self._real: ClipFeatures | None = None
+        self._conditions: Conditions | None = None
         self._evaluation: Evaluation | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -138,8 +147,9 @@ class FVDVsBudget(Callback):
             print_numbers(columns, rows, title=title, caption=caption)
 
     def _load(self, trainer: Trainer, module: FlexiDiffusion) -> Extractor:
-        extractor = build_extractor(self.extractor, device=trainer.strategy.root_device)
-        check_frames(extractor, module.clips.size[0])
+        num_frames = module.clips.size[0]
+        extractor = for_frames(build_extractor(self.extractor, device=trainer.strategy.root_device), num_frames)
+        check_frames(extractor, num_frames)
         return extractor
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> bool:
@@ -168,14 +178,17 @@ class FVDVsBudget(Callback):
         extractor, network = self._network, module.network
         assert extractor is not None
         settings = settings_from(self.sampling).filled(network)
+        if self._real is None:
+            clips = training_clips(trainer, self.num_videos, self.reference)
+            self._real = clip_features(trainer, extractor, clips, settings.batch_size)
+        real = self._real
+        conditions = self._conditions or sample_conditions(network, self.num_videos, lambda: real.clips)
+        self._conditions, settings = conditions, settings._replace(text_tokens=conditions.text_tokens)
         budgets = possible_plans(network, settings, self.budgets, run)
         plans = with_rivals(network, settings, budgets, rivals=self.rivals)
-        labels = labels_for(network, self.num_videos, None)[: self._affordable]
-        task = Task(network, plans, settings, labels, extractor, self.seed, self.rivals).check()
-        self._real = self._real or training_clips(
-            trainer, extractor, self.num_videos, batch_size=settings.batch_size, reference=self.reference
-        )
-        return job_of(task, self._real)
+        fewer = conditions.take(range(min(self._affordable or len(conditions), len(conditions))))
+        task = Task(network, plans, settings, fewer, extractor, self.seed, self.rivals).check()
+        return job_of(task, real)
 
     def _run(self, job: Job, ranks: Ranks, started: float) -> tuple[Evaluation, list[SampleBlock]]:
         """Evaluate with all ranks, as many videos as there is time for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,13 +13,34 @@ from lightning.pytorch.utilities import rank_zero_warn
 from flexivid.budget.table import read_tables
 from flexivid.data.module import VideoDataModule
 from flexivid.data.workers.pool import num_cores
-from flexivid.evaluation.clips import clip_settings, find_clips
+from flexivid.evaluation.clips import ClipSet, clip_settings, find_clips
 from flexivid.evaluation.features import ClipFeatures
+from flexivid.evaluation.prompts import evaluation_conditions
 from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.sampling.conditions import Conditions, conditions_for
+from flexivid.sampling.encoders import forget_encoder
 from flexivid.sampling.plan import Plan, plan_for
 from flexivid.sampling.settings import Settings
+
+
+def sample_conditions(network: FlexiDiT, num_videos: int, clips: Callable[[], ClipSet]) -> Conditions:
+    """Classes in turn, and the captions of clips where the network reads text.
+
+    Args:
+        network: The network.
+        num_videos: How many samples.
+        clips: Gives the clips; not called for a network without text.
+
+    Raises:
+        ValueError: If the clips have no captions, or the text encoder cannot be loaded.
+    """
+    if not network.config.text_channels:
+        return conditions_for(network, num_videos)
+    conditions = evaluation_conditions(network, num_videos, clips())
+    forget_encoder(network)
+    return conditions
 
 
 def possible_plans(
@@ -51,21 +72,15 @@ def possible_plans(
     return plans
 
 
-def training_clips(
-    trainer: Trainer,
-    extractor: Extractor,
-    num_clips: int,
-    *,
-    batch_size: int,
-    reference: Literal["auto", "train", "val"] = "train",
-) -> ClipFeatures:
+Reference = Literal["auto", "train", "val"]
+
+
+def training_clips(trainer: Trainer, num_clips: int, reference: Reference = "train") -> ClipSet:
     """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them.
 
     Args:
-        trainer: Has the data module; its ranks share the cores that decode.
-        extractor: Turns them into features.
+        trainer: Has the data module.
         num_clips: At most so many.
-        batch_size: Clips in one call of the extractor.
         reference: See ``FVDVsBudget``.
 
     Raises:
@@ -80,5 +95,9 @@ def training_clips(
     held_out_from = num_clips if reference == "auto" else None
     collection, split = (real.collection, "all") if real.note else (data.manifests, split)
     clips = find_clips(collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
-    clips = replace(clips, split=real.note or clips.split)
+    return replace(clips, split=real.note or clips.split)
+
+
+def clip_features(trainer: Trainer, extractor: Extractor, clips: ClipSet, batch_size: int) -> ClipFeatures:
+    """Features of clips in batches of some size; the ranks of a trainer share the cores that decode."""
     return ClipFeatures(extractor, clips, batch_size=batch_size, num_workers=max(1, num_cores() // trainer.world_size))

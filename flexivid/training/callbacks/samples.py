@@ -16,11 +16,12 @@ from flexivid.evaluation.features import blocks_of
 from flexivid.media.write import to_frames, write_grid
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.distributed import gathered, on_all_ranks
+from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import Plan
-from flexivid.sampling.settings import Sampling, Settings, labels_for
+from flexivid.sampling.settings import Sampling, Settings
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
-from flexivid.training.callbacks.plans_and_clips import possible_plans
+from flexivid.training.callbacks.plans_and_clips import possible_plans, sample_conditions, training_clips
 from flexivid.training.callbacks.tensorboard import log_samples
 from flexivid.training.module import FlexiDiffusion
 
@@ -33,7 +34,7 @@ class SampleVideos(Callback):
 
     Averaged weights are used: list it after the EMA. Each rank makes its share of the videos. Noise and label depend on
     the video's number alone, and batches do not depend on the ranks, so the files are the same on any number of ranks.
-    They go to ``samples/`` in the run folder.
+    They go to ``samples/`` in the run folder. A network that reads text is shown the captions of held-out clips.
 
     Args:
         budgets: Fractions of the full compute; one that the network cannot meet is left out with a warning.
@@ -55,6 +56,7 @@ class SampleVideos(Callback):
     ) -> None:
         self.budgets, self.num_videos, self.seed = list(budgets), num_videos, seed
         self.num_inference_steps = num_inference_steps
+        self._conditions: Conditions | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse an order in which raw weights would be sampled."""
@@ -78,14 +80,15 @@ class SampleVideos(Callback):
         network = pl_module.network
         network.recipe = pl_module.recipe()
         settings = Sampling(num_inference_steps=self.num_inference_steps, batch_size=BATCH_SIZE).filled(network)
-        labels = labels_for(network, self.num_videos, None)
-        blocks = blocks_of(len(labels), BATCH_SIZE, trainer.global_rank, trainer.world_size)
+        conditions = self._conditions = self._conditions or self._conditions_of(trainer, network)
+        settings = settings._replace(text_tokens=conditions.text_tokens)
+        blocks = blocks_of(len(conditions), BATCH_SIZE, trainer.global_rank, trainer.world_size)
         share = [index for block in blocks for index in block]
         was_training, rows = network.training, []
         network.eval()
         for plan in self._plans(network, settings, self.budgets, run_folder(trainer)):
             batches = generate_batches(
-                network, plan.schedule, plan.settings(settings), labels=labels, seed=self.seed, indices=share
+                network, plan.schedule, plan.settings(settings), conditions=conditions, seed=self.seed, indices=share
             )
             frames_of_rank = on_all_ranks(partial(_frames_of, batches))
             merged = {i: frames for each in gathered(frames_of_rank) for i, frames in each.items()}
@@ -93,6 +96,16 @@ class SampleVideos(Callback):
         network.train(was_training)
         folder = run_folder(trainer) / "samples"
         return self._write(trainer, folder, rows, network.recipe.fps) if trainer.is_global_zero else None
+
+    def _conditions_of(self, trainer: Trainer, network: FlexiDiT) -> Conditions:
+        """Classes and captions of clips; without them the null text, with a warning."""
+        try:
+            return sample_conditions(
+                network, self.num_videos, lambda: training_clips(trainer, self.num_videos, reference="auto")
+            )
+        except ValueError as error:
+            rank_zero_warn(f"samples are of the null text: {error}")
+            return conditions_for(network, self.num_videos)
 
     @staticmethod
     def _plans(network: FlexiDiT, settings: Settings, budgets: Sequence[float], folder: Path) -> list[Plan]:
@@ -110,7 +123,8 @@ class SampleVideos(Callback):
         titled = [(f"budget {plan.budget:g}   {plan.schedule}", videos[:NUM_SHOWN]) for plan, videos in rows]
         if not titled:
             return None
-        _, picture = write_grid(folder / f"step_{trainer.global_step:06d}", titled, fps)
+        prompts = self._conditions.prompts[:NUM_SHOWN] if self._conditions else ()
+        _, picture = write_grid(folder / f"step_{trainer.global_step:06d}", titled, fps, prompts)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for plan, videos in rows:

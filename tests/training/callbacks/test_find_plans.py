@@ -14,8 +14,9 @@ from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables, write_tables
 from flexivid.evaluation.rivals import native_plan
 from flexivid.model.checkpoint import fingerprint
+from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.plan import plan_for
-from flexivid.sampling.settings import Sampling, full_macs, labels_for
+from flexivid.sampling.settings import Sampling, full_macs
 from flexivid.training.callbacks import ExportModel, FindPlans, FVDVsBudget, SampleVideos, find_plans
 from flexivid.training.callbacks.find_plans import SharedScorer
 from flexivid.training.callbacks.plans_and_clips import possible_plans
@@ -79,7 +80,7 @@ def test_ranks_make_the_samples_of_one_process(noisy_module, monkeypatch, world_
     network = noisy_module.network.eval()
     network.recipe = replace(noisy_module.recipe(), size=(4, 16, 16))
     settings = Sampling(precision="fp32", batch_size=2).filled(network)
-    judge = Judge(build_extractor("motion"), torch.zeros(2, 96), labels_for(network, 7, None), "fvd[motion]")
+    judge = Judge(build_extractor("motion"), torch.zeros(2, 96), conditions_for(network, 7), "fvd[motion]")
     plan = native_plan(network, settings, 2)
     alone = SharedScorer(network, settings, judge).features(plan, 7)
     shares = []

@@ -1,0 +1,103 @@
+"""Evaluation of models with text: samples show what the real clips show, and the protocol says so."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flexivid.calibration.calibrate import calibrate
+from flexivid.calibration.scoring import find_judge
+from flexivid.evaluation.run import Request, finish, prepare
+from flexivid.media.write import write_video
+from flexivid.model.checkpoint import save
+from flexivid.sampling.conditions import conditions_for
+from flexivid.sampling.settings import Sampling
+
+pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")
+CAPTIONS = ["a red ball", "a blue cube", "a red cube rolls left"]
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A function that fills a folder with videos of noise, with a caption each."""
+
+    def write(captions, size=32, frames=7):
+        folder = tmp_path / "videos" / "train"
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for i in range(6):
+            write_video(folder / f"{i}.mp4", rng.integers(0, 256, (frames, size, size, 3), np.uint8), 8)
+            if captions:
+                (folder / f"{i}.txt").write_text(captions[i % len(captions)])
+        return str(tmp_path / "videos")
+
+    return write
+
+
+def request_of(model, tmp_path, reference, **changes):
+    folder = str(save(model, tmp_path / "model", recipe=model.recipe))
+    values = {"num_videos": 4, "reference": reference, "budgets": (1.0, 0.5), "split": "train", **changes}
+    return Request(folder, str(tmp_path / "out"), sampling={"num_inference_steps": 2, "batch_size": 2}, **values)
+
+
+def test_prompts_are_the_captions_of_the_clips_in_their_order(latent_model, tmp_path, videos):
+    job = prepare(request_of(latent_model, tmp_path, videos(CAPTIONS)), "cpu")
+    clips = job.real.clips
+    assert job.task.conditions.prompts == tuple(clips.caption(i) for i in range(4))
+    assert set(job.task.conditions.prompts) == set(CAPTIONS)
+    assert (job.protocol.num_frames, job.protocol.height) == (6, 32)  # of the pixels, not of the latents
+    sampling = json.loads(job.protocol.sampling)
+    assert sampling["prompts"].startswith("captions of the reference ")
+    assert sampling["text_tokens"] == job.task.settings.text_tokens == 5
+    evaluation, blocks = finish(job)
+    assert [row.budget for row in evaluation.rows] == [1.0, 0.5]
+    assert all(np.isfinite(row.scores.fvd) for row in evaluation.rows)
+    macs = {row.budget: row.macs for row in evaluation.rows}
+    assert macs[0.5] <= 0.5 * macs[1.0]
+    again = prepare(request_of(latent_model, tmp_path, str(tmp_path / "videos")), "cpu")
+    assert all(again.samples.has(block.plan, block.indices.tolist()) for block in blocks)
+    assert all(again.samples.read(block.plan, block.indices.tolist()) for block in blocks)
+
+
+def test_other_prompts_are_another_protocol_and_other_samples(text_model, tmp_path, videos):
+    (tmp_path / "texts.txt").write_text("a blue ball\n")
+    first = prepare(request_of(text_model, tmp_path, videos(CAPTIONS, 8, 4)), "cpu")
+    finish(first)
+    changes = {"prompts_file": str(tmp_path / "texts.txt")}
+    second = prepare(request_of(text_model, tmp_path, str(tmp_path / "videos"), **changes), "cpu")
+    assert second.task.conditions.prompts == ("a blue ball",) * 4
+    assert json.loads(second.protocol.sampling)["prompts"].startswith("lines of a file ")
+    assert second.protocol != first.protocol
+    assert second.protocol.key() == first.protocol.key()  # the real clips are the same
+    assert second.samples.read(0, [0, 1]) is None
+
+
+def test_clips_without_captions_are_refused(text_model, tmp_path, videos, model):
+    with pytest.raises(ValueError, match=r"without captions for a model that reads text; .*--prompts-file"):
+        prepare(request_of(text_model, tmp_path, videos(None, 8, 4)), "cpu")
+    with pytest.raises(ValueError, match=r"got --prompts-file texts.txt for a model without text"):
+        prepare(request_of(model, tmp_path, str(tmp_path / "videos"), prompts_file="texts.txt"), "cpu")
+
+
+def test_models_of_classes_have_the_protocol_that_they_had(model, tmp_path, videos):
+    job = prepare(request_of(model, tmp_path, videos(CAPTIONS, 8, 4)), "cpu")
+    assert job.task.conditions.prompts == ()
+    assert json.loads(job.protocol.sampling) == json.loads(json.dumps(job.task.settings._asdict()))
+
+
+def test_search_and_calibration_take_prompts(text_model, tmp_path, videos):
+    request = request_of(text_model, tmp_path, videos(CAPTIONS, 8, 4))
+    judge = find_judge(request.checkpoint, 4, reference=str(tmp_path / "videos"), ema=True, device="cpu")
+    assert set(judge.conditions.prompts) == set(CAPTIONS)
+    settings = Sampling(num_inference_steps=3, precision="fp32").filled(text_model)
+    shown = [conditions_for(text_model, 2, prompts=prompts) for prompts in (CAPTIONS[:2], None)]
+    tables = [calibrate(text_model, settings, num_videos=2, conditions=each).table for each in shown]
+    assert tables[0].errors != tables[1].errors
+    assert tables[0].settings == tables[1].settings
+
+
+def test_pictures_are_compared_as_still_videos(model, tmp_path, videos):
+    job = prepare(request_of(model, tmp_path, videos(None, 8, 4), size=(1, None, None)), "cpu")
+    assert job.protocol.metric == "fvd[motion-still]"
+    assert job.protocol.preprocessing.startswith("the frame 4 times; ")
+    assert np.isfinite(finish(job)[0].rows[0].scores.fvd)
