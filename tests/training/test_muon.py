@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flexivid.training import muon
-from flexivid.training.muon import Muon, orthogonalised
+from flexivid.training.optimizer import Muon, orthogonalised
 
 SHAPES = [(8, 24), (24, 8), (8, 24), (16, 16)]
 
