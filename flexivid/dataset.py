@@ -14,9 +14,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from flexivid.data.encode_request import ENCODE_EXAMPLES, add_encode
 from flexivid.runtime.printable import printable
 from flexivid.runtime.program import (
-    OneLineParser,
     ProgramParser,
     add_json,
     add_layout,
@@ -31,6 +31,7 @@ EXAMPLES = {
   python -m flexivid.dataset check my_videos --fix-manifest good.csv      and a manifest of the others
   python -m flexivid.dataset preview --config conf/train_video.yaml       the first clips of a recipe, to look at
   python -m flexivid.dataset shard my_videos s3://bucket/my_videos        files that stream from anywhere
+  python -m flexivid.dataset encode my_videos my_latents --codec my_vae   latents to train on, coded once
 
 options of each: python -m flexivid.dataset check --help
 """,
@@ -38,6 +39,7 @@ options of each: python -m flexivid.dataset check --help
     "preview": "example: python -m flexivid.dataset preview my_videos --size 64 --num-videos 32",
     "index": "example: python -m flexivid.dataset index my_videos",
     "stats": "example: python -m flexivid.dataset stats my_videos --output-dir stats --json stats/stats.json",
+    "encode": ENCODE_EXAMPLES,
     "shard": "example: python -m flexivid.dataset shard my_videos s3://bucket/my_videos --chunk-mib 128",
 }
 VERBS = {
@@ -45,6 +47,7 @@ VERBS = {
     "preview": "draw the clips that a recipe trains on, as a PNG and as a page",
     "index": "probe every video once, and store what training must know of it",
     "stats": "draw and print how long, large and fast the videos are, and the mean of their colours",
+    "encode": "code clips and captions once, to train on them without an autoencoder or a text encoder",
     "shard": "copy videos into a few large files that stream from a disk or a bucket",
 }
 
@@ -90,7 +93,7 @@ def _add_options(add: Callable[..., Any], verb: str) -> None:
     if verb != "shard":
         about = "make pixels that are not square square, as players do (default: true, or the recipe's)"
         add("--square-pixels", type=bool, help=about)
-    if verb in ("check", "index", "stats"):
+    if verb in ("check", "index", "stats", "encode"):
         add("--num-workers", type=int, help="processes (default: one a core)")
     if verb in ("check", "stats"):
         add_json(add)
@@ -105,6 +108,8 @@ def _add_options(add: Callable[..., Any], verb: str) -> None:
     elif verb == "stats":
         about = "frames that the colours are measured on (default: 256)"
         add("--num-colour-frames", older=["--num"], type=int, default=256, help=about)
+    elif verb == "encode":
+        add_encode(add)
     elif verb == "shard":
         add("output", help="new folder, or an address such as s3://bucket/name")
         add("--chunk-mib", type=int, default=64, help="size of the files in MiB (default: 64)")
@@ -113,14 +118,16 @@ def _add_options(add: Callable[..., Any], verb: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments (default: the command line's)."""
     words = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    runs = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard}
+    runs = {"check": check, "preview": preview, "index": index, "stats": stats, "shard": shard, "encode": encode}
     with program_options(build_parser(), words) as options:
         runs[options.verb](options[options.verb])
 
 
 def check(options: Namespace) -> None:
     """Print the faults and the contents of a collection."""
+    from flexivid.data.inspection import encoded
     from flexivid.data.inspection.inspect import find_parts, inspect
+    from flexivid.data.inspection.recipe import data_module_of, described, overrides_of
     from flexivid.data.inspection.report import refuse_ending, write_manifest
     from flexivid.data.sources.leftovers import LeftOutWarning
     from flexivid.data.workers.pool import num_cores
@@ -128,7 +135,11 @@ def check(options: Namespace) -> None:
 
     if options.fix_manifest:
         refuse_ending(options.fix_manifest)
-    data = _data_module(options.config, options.path, _overrides(options))
+    data = data_module_of(options.config, options.path, overrides_of(options))
+    if data.encoded:
+        lines, is_clean = encoded.report(data.encoded)
+        print("\n".join(lines))
+        raise SystemExit(0 if is_clean else 1)
     pixels, workers = data.settings.square_pixels, options.num_workers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LeftOutWarning)  # the report has it
@@ -138,7 +149,7 @@ def check(options: Namespace) -> None:
         reports = inspect(parts, data.settings, buckets=data.buckets, full_workers=workers, on_step=on_step)
     for name, report in reports.items():
         _print_report(name, report)
-    print(f"a clip: {_described(data)}")
+    print(f"a clip: {described(data)}")
     write_json(options.json, {name: report.to_json() for name, report in reports.items()})
     if options.fix_manifest:
         file, index = options.fix_manifest, parts["train"].found
@@ -167,32 +178,37 @@ def _print_report(name: str, report: Any) -> None:
 
 def preview(options: Namespace) -> None:
     """Draw the first clips of the batches of training or validation."""
-    from flexivid.data.inspection.preview import contact_sheet, look, page
+    from flexivid.data.inspection.encoded import look_decoded
+    from flexivid.data.inspection.preview import look, write_preview
+    from flexivid.data.inspection.recipe import data_module_of, described, overrides_of
 
     if options.num_videos < 1:
         raise ValueError(f"got --num-videos {options.num_videos}; expected at least 1; raise it")
     if options.split not in ("train", "val"):
         raise ValueError(f"got --split {options.split}; expected train or val; choose one")
-    data = _data_module(options.config, options.path, _overrides(options))
-    data.setup()
-    loader = data.train_dataloader() if options.split == "train" else data.val_dataloader()
-    if not len(loader):
-        raise ValueError(f"got --split val of {data.root}, which has too few videos for it; expected train; change it")
-    addresses = list(islice(chain.from_iterable(loader.batches), options.num_videos))
-    clips = list(look(loader, addresses, class_names=data.class_names))
-    folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    contact_sheet(clips).save(folder / "clips.png")
-    skipped = ", ".join(f"{count} {cause}" for cause, count in data.skipped.items())
-    number = data.num_clips if options.split == "train" else min(data.val_clips, len(data.splits.val))
-    settings = {"collection": data.root, "a clip": _described(data), "clips of an epoch": number}
-    settings |= {"left out": skipped, "seed": data.settings.seed}
-    text = page(clips, title=f"The first clips of {options.split}", settings=settings)
-    (folder / "clips.html").write_text(text, encoding="utf-8")
+    data = data_module_of(options.config, options.path, overrides_of(options))
+    settings: dict[str, Any] = {"collection": data.root, "a clip": described(data)}
+    if data.encoded:
+        clips = list(look_decoded(data.encoded, options.split, options.num_videos))
+        title = f"Clips of {options.split}, decoded"
+    else:
+        data.setup()
+        loader: Any = data.train_dataloader() if options.split == "train" else data.val_dataloader()
+        if not len(loader):
+            raise ValueError(
+                f"got --split val of {data.root}, which has too few videos for it; expected train; change it"
+            )
+        addresses = list(islice(chain.from_iterable(loader.batches), options.num_videos))
+        clips = list(look(loader, addresses, class_names=data.class_names))
+        skipped = ", ".join(f"{count} {cause}" for cause, count in data.skipped.items())
+        number = data.num_clips if options.split == "train" else min(data.val_clips, len(loader.dataset))
+        settings |= {"clips of an epoch": number, "left out": skipped, "seed": data.settings.seed}
+        title = f"The first clips of {options.split}"
+    files = write_preview(Path(options.output_dir), clips, title=title, settings=settings)
     data.teardown()
     for clip in clips:
         print(printable(clip.title))
-    print(f"look at {folder / 'clips.png'} and {folder / 'clips.html'}")
+    print(f"look at {files[0]} and {files[1]}")
 
 
 def index(options: Namespace) -> None:
@@ -240,54 +256,33 @@ def shard(options: Namespace) -> None:
             print(printable(f"  left out: {path}: {reason}"))
 
 
-def _data_module(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> Any:
-    """Build the data module of a recipe by the rules of the training program."""
-    import yaml
+def encode(options: Namespace) -> None:
+    """Code clips and captions into a folder to train on."""
+    from flexivid.data.encode_request import request_of
+    from flexivid.data.encoding import encode_share
+    from flexivid.runtime.ranks import devices_of, from_environment, own_device, run_on
 
-    from flexivid.data.lists.text import read_text
-    from flexivid.data.module import VideoDataModule
-
-    content: dict[str, Any] = {}
-    section: dict[str, Any] = {}
-    for file in files or ():
-        loaded = yaml.safe_load(read_text(file))
-        content |= loaded if isinstance(loaded, dict) else {}
-        section |= content.get("data") or {}
-    seed = content.get("seed_everything")
-    if section.get("seed") is None and not isinstance(seed, bool):  # true is a random one
-        section["seed"] = seed
-    section |= overrides | ({"root": root} if root else {})
-    parser = OneLineParser(prog="python -m flexivid.dataset")
-    parser.add_class_arguments(VideoDataModule, "data")
-    return VideoDataModule(**parser.parse_object({"data": section}).data.as_dict())
+    request, ranks = request_of(options), from_environment()
+    devices = devices_of(options.devices, options.device)
+    if len(devices) > 1 and ranks.size > 1:
+        raise ValueError(f"got --devices {len(devices)} under torchrun; expected one of them; leave one out")
+    if len(devices) > 1:
+        run_on(devices, encode_share, request)
+    else:
+        encode_share(request, own_device(options.device), ranks)
 
 
 def _parts(options: Namespace) -> Any:
     """Find the parts of a collection for a verb without a recipe: see ``inspection.find_parts``."""
+    from flexivid.data.encoded.folder import is_encoded
     from flexivid.data.inspection.inspect import find_parts
     from flexivid.data.sources.layout import Collection
 
+    if is_encoded(options.path):
+        raise ValueError(f"got {options.path}, which holds encoded clips; expected videos; name those, or run check")
     collection = Collection(options.path, options.layout or "auto")
     square_pixels = options.get("square_pixels") is not False
     return find_parts(collection, num_workers=options.get("num_workers"), square_pixels=square_pixels)
-
-
-def _overrides(options: Namespace) -> dict[str, Any]:
-    """Return the options that override the recipe, by their names there."""
-    names = ("num_frames", "stride", "fps", "size", "square_pixels", "layout")
-    overrides = {name: options[name] for name in names if options[name] is not None}
-    if len(overrides.get("size", ())) == 1:
-        overrides["size"] = overrides["size"][0]
-    return overrides
-
-
-def _described(data: Any) -> str:
-    """Describe a clip in one line."""
-    settings = data.settings
-    rate = f"stride {settings.stride}" if settings.fps is None else f"{settings.fps:g} fps"
-    height, width = settings.size
-    shapes = [f"{length} frames of {w}x{h}" for length, h, w in data.buckets or [(settings.num_frames, height, width)]]
-    return f"{' or '.join(shapes)}, {rate}, short videos: {settings.short}, windows: {settings.windows}"
 
 
 if __name__ == "__main__":

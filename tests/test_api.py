@@ -35,7 +35,6 @@ ROOMS = {  # names that recipes, the README or docs took from a room, and that s
 OLDER_PLACES = {  # of names that pages or recipes wrote with their module, before files moved to rooms
     "flexivid.training.arrays.CallArrays": "flexivid.training.distillation.recorded_data",
     "flexivid.training.callbacks.adapter.AdapterEMA": "flexivid.training.distillation.ema",
-    "flexivid.data.latent_cache.write_latents": "flexivid.data.clips.latent_cache",
 }
 INTRODUCTION = """# Public names
 

@@ -30,7 +30,8 @@ MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and t
     "data.workers": "data.decoding data.storage",
     "data.index": "data.decoding data.lists data.sources data.storage",
     "data.clips": "data.index data.workers data.decoding data.sources data.storage",
-    "data": "",
+    "data.encoded": "data.clips data.workers data.decoding data.sources data.storage latents media",
+    "data": "latents",
     "data.inspection": "data media",
     "sampling": "model latents diffusion budget patching media",
     "pretrained.families": "model budget patching",
@@ -77,7 +78,7 @@ NO_TORCH = [
         "sampling.options",
         "sampling.messages",
     ),
-    *("data.clips.windows", "data.sources.manifest"),
+    *("data.clips.windows", "data.sources.manifest", "data.encoded.folder", "data.encode_request"),
 ]
 STANDARD_LIBRARY_ONLY = ["patching.shapes", "runtime.files", "runtime.paths", "runtime.printable"]
 FILES_IN_A_ROOM = 13

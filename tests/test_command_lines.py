@@ -66,10 +66,24 @@ VALUES: dict[str, dict[str, list[str]]] = {  # program: option: another value th
         **{"output_dir": ["elsewhere"], "num_colour_frames": ["3"]},
     },
     "dataset shard": {**COLLECTION, "output": ["elsewhere"], "chunk_mib": ["1"]},
+    "dataset encode": {
+        **{**COLLECTION, "output": ["elsewhere"], "square_pixels": ["false"], "num_workers": ["1"]},
+        **{"codec": ["vae"], "codec_dtype": ["bf16"], "tile": ["64"], "text_encoder": ["t5"], "text_dtype": ["bf16"]},
+        **{
+            "max_length": ["8"],
+            "class_captions": [],
+            "allow_missing_captions": [],
+            "num_frames": ["4"],
+            "size": ["16"],
+        },
+        **{"stride": ["2"], "fps": ["4"], "windows": ["all"], "clips_per_video": ["1"], "short": ["loop"]},
+        **{"kernel": ["area"], "dtype": ["bf16"], "max_bad_fraction": ["0.5"], "device": ["cuda:99"], "devices": ["2"]},
+    },
 }
-POSITIONAL = {"convert": ["model"], "dataset shard": ["path", "output"]}
+POSITIONAL = {"convert": ["model"], "dataset shard": ["path", "output"], "dataset encode": ["path", "output"]}
 POSITIONAL |= {f"dataset {verb}": ["path"] for verb in ("check", "preview", "index", "stats")}
 REQUIRED = {"convert": ["model", "--modes", "1x4x4"], "dataset shard": ["videos", "shards"]}
+REQUIRED |= {"dataset encode": ["videos", "latents", "--codec", "pixel"]}
 REQUIRED |= {f"dataset {verb}": ["videos"] for verb in ("check", "preview", "index", "stats")}
 
 
@@ -219,8 +233,10 @@ def collections(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def watched_data(collections, monkeypatch) -> list:
     """What the verbs of ``flexivid.dataset`` hand on: every call goes through."""
+    from flexivid.data import encoding
     from flexivid.data.inspection import inspect, preview, stats
     from flexivid.data.sources import shard_writer
+    from flexivid.runtime import ranks
 
     seen: list = []
 
@@ -240,6 +256,8 @@ def watched_data(collections, monkeypatch) -> list:
     monkeypatch.setattr(stats, "decoded", lambda videos, number, **options: seen.append(number))
     monkeypatch.setattr(stats, "channel_statistics", lambda frames: {})
     monkeypatch.setattr(stats, "write_histograms", lambda file, values: seen.append(file) or file)
+    monkeypatch.setattr(encoding, "encode_share", lambda request, device, ranks: seen.append((request, device)))
+    monkeypatch.setattr(ranks, "run_on", lambda devices, work, request: seen.append((request, devices)))
     watch(shard_writer, "write_shards", lambda sources, output, **options: (output, options["chunk_bytes"]))
     return seen
 

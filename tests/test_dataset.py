@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexivid.dataset import _data_module, main
+from flexivid.data.inspection.recipe import data_module_of
+from flexivid.dataset import main
 
 
 def write(path, num_frames, level=0):
@@ -64,7 +65,7 @@ def test_preview_shows_the_first_clips_of_training(videos, tmp_path, capsys):
     main(["preview", "--config", "r.yaml", "--num", "3"])
     assert "<figure>" in (tmp_path / "preview" / "clips.html").read_text()
     sheet = np.asarray(Image.open(tmp_path / "preview" / "clips.png"))
-    data = _data_module(["r.yaml"], None, {})
+    data = data_module_of(["r.yaml"], None, {})
     data.setup()
     batch = next(iter(data.train_dataloader()))["video"]
     data.teardown()
@@ -74,8 +75,8 @@ def test_preview_shows_the_first_clips_of_training(videos, tmp_path, capsys):
 def test_preview_takes_the_seed_of_training(tmp_path):
     file = tmp_path / "r.yaml"
     file.write_text("seed_everything: 3\ndata: {root: videos}\n")
-    assert _data_module([str(file)], None, {}).settings.seed == 3
-    assert _data_module([str(file)], None, {"seed": 5}).settings.seed == 5
+    assert data_module_of([str(file)], None, {}).settings.seed == 3
+    assert data_module_of([str(file)], None, {"seed": 5}).settings.seed == 5
 
 
 @pytest.mark.parametrize("words", [["check", "nowhere"], ["check", "v", "--sise", "3"], ["check", "--num-frames", "0"]])

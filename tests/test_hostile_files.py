@@ -14,11 +14,14 @@ import torch
 from flexivid import train
 from flexivid.budget.table import read_tables
 from flexivid.data.clips.dataset import ClipDataset
-from flexivid.data.clips.latent_cache import fingerprint, open_latents
 from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.encoded.clips import make_table, open_if_encoded, write_shard
+from flexivid.data.encoded.folder import END, PLAN, TABLE, Encoded, write_json
 from flexivid.data.index.table import Table
 from flexivid.data.index.videos import Videos
+from flexivid.data.sources.layout import Collection
 from flexivid.evaluation.features import BlockFolder
+from flexivid.latents.settings import CodecSettings
 from flexivid.metrics.extractors.i3d_weights import load_i3d
 from flexivid.metrics.extractors.networks import module_in_file, torchvision_network
 from flexivid.metrics.protocol import Protocol, reference_features
@@ -123,17 +126,22 @@ def test_arrays_of_distillation(tmp_path, payload):
         Rows(tmp_path)
 
 
-def test_latents(tmp_path, payload):
-    import json
-
-    dataset = ClipDataset(Videos.of(["a.mp4"], num_frames=16), ClipSettings(windows="uniform"))
-    note = {"codec": "vae", "missing": [], "clips": fingerprint(dataset)}
-    (tmp_path / "train.json").write_text(json.dumps(note))
-    check(lambda: open_latents(tmp_path, dataset), tmp_path / "train.npy", payload)
-    np.save(tmp_path / "train.npy", np.array([payload], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="expected an array of numbers"):
-        open_latents(tmp_path, dataset)
-    check(lambda: open_latents(tmp_path, dataset), tmp_path / "train.json", payload)
+def test_encoded_clips(tmp_path, payload):
+    clips = ClipDataset(Videos.of(["a.mp4"], num_frames=16), ClipSettings(windows="uniform"))
+    table, _ = make_table({"train": clips}, {"train": [("a cat",)]})
+    write_shard(tmp_path / TABLE, table)
+    pixels = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 8, 32, 32)}
+    encoded = Encoded(Collection("v"), clips.settings, "0", {"train": 2}, (), 8.0, **pixels, clips_per_shard=2)
+    write_json(tmp_path / PLAN, encoded.to_plain())
+    (tmp_path / "latents" / "train").mkdir(parents=True)
+    (tmp_path / END).write_text('{"missing": {"train": []}, "bad": {}}')
+    check(
+        lambda: open_if_encoded(str(tmp_path)).part("train").latent(1),
+        tmp_path / encoded.shards("train")[0].name,
+        payload,
+    )
+    for name in (TABLE, END, PLAN):
+        check(lambda: open_if_encoded(str(tmp_path)).part("train"), tmp_path / name, payload)
 
 
 def test_caches_count_as_damaged(tmp_path, payload):

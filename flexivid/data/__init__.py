@@ -21,7 +21,7 @@ _HOMES = {
     "open_video": "flexivid.data.decoding.reader",
 }
 
-DOORS = ("module", "splits")
+DOORS = ("encode_request", "encoding", "module", "splits")
 __all__ = ["VideoDataModule", "VideoError", "open_video"]
 
 

@@ -49,7 +49,7 @@ class BadFiles:
     Traceback (most recent call last):
     ...
     ValueError: got 2 of 4 files in v that cannot be decoded (v/a.mp4: no video stream; v/b.mp4: no video stream); \
-expected a share of at most 0.25; repair or remove them, or raise data.max_bad_fraction
+expected a share of at most 0.25; repair or remove them, or raise data.max_bad_fraction (or --max-bad-fraction)
     """
 
     def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
@@ -75,7 +75,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
         if len(self.found) > self.max_fraction * self.num_files:
             raise ValueError(
                 f"{self._share()} ({name_some(list(self.found.values()))}); expected a share of at most "
-                f"{self.max_fraction}; repair or remove them, or raise data.max_bad_fraction"
+                f"{self.max_fraction}; repair or remove them, or raise data.max_bad_fraction (or --max-bad-fraction)"
             )
 
     def report(self, bad: BadVideo) -> bool:

@@ -1,7 +1,9 @@
 """The data of a training run as a LightningDataModule: folder or manifest in, batches out.
 
-A batch is ``video``, (b, c, t, h, w) uint8, or ``latent``, likewise; ``label``, (b,) int64, -1 without classes; and
-``caption``, b strings, in a set with captions. Scaling to [-1, 1] is left to the training module, on its device.
+A batch is ``video``, (b, c, t, h, w) uint8; ``label``, (b,) int64, -1 without classes; and ``caption``, b strings, in a
+set with captions. Scaling to [-1, 1] is left to the training module, on its device. An encoded folder (see
+``encoded.folder``) gives ``latent`` in the place of ``video``, and ``text_features`` with ``text_mask`` if its captions
+were encoded: no video is decoded, and neither an autoencoder nor a text encoder loaded.
 
 Lightning replaces the sampler of a torch ``DataLoader`` when it runs on several ranks. The loaders here are none, so
 that ``trainer.use_distributed_sampler`` does not matter: every rank takes its own share. Clips are planned here and
@@ -17,23 +19,25 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from flexivid.data.bad_files import BadFiles, agree, open_account, remarks
 from flexivid.data.clips.buckets import parse_buckets
-from flexivid.data.clips.dataset import Address
-from flexivid.data.clips.latent_cache import LatentCache, LatentLoader, open_latents
+from flexivid.data.clips.dataset import Address, ClipDataset
 from flexivid.data.clips.loader import ClipLoader
 from flexivid.data.clips.sampler import StepBatchSampler, fixed_batches
 from flexivid.data.clips.trainer_state import Run
 from flexivid.data.clips.windows import ClipSettings, Short, Windows, refuse_settings
 from flexivid.data.decoding.backends import Choice
+from flexivid.data.description import Description
+from flexivid.data.encoded.clips import EncodedClips, open_if_encoded
+from flexivid.data.encoded.folder import HELD_OUT, TRAIN, stored_settings
+from flexivid.data.encoded.loader import EncodedLoader
 from flexivid.data.index.build import BadVideo
 from flexivid.data.sources.layout import Collection, Layout, collection_of
-from flexivid.data.sources.manifest import Manifests, read_manifests
 from flexivid.data.splits import Splits, keep_in_memory, load_splits
 from flexivid.data.workers.pool import DecodePool, num_cores
 from flexivid.runtime.distributed import gathered
 from flexivid.runtime.start import seed_or_global
 
 
-class VideoDataModule(LightningDataModule):
+class VideoDataModule(Description, LightningDataModule):
     """Clips of a collection of videos.
 
     ``root/train`` is trained on, or ``root`` if it has no such folder; the folders in it may be classes (see
@@ -42,7 +46,9 @@ class VideoDataModule(LightningDataModule):
     ``footage.hold_out``). Long videos count for several clips.
 
     Args:
-        root: The folder, or what else ``manifest`` reads; ``~`` and variables are expanded (see ``files.paths``).
+        root: The folder, or what else ``manifest`` reads; ``~`` and variables are expanded (see ``files.paths``). Or
+            what ``flexivid.dataset encode`` wrote: settings of clips that have their defaults are then those of the
+            folder, and others are refused.
         num_frames: Frames of a clip.
         size: Side of a square clip in pixels, or (height, width); the picture is resized to cover it and cut.
         stride: Take every so-many-th frame of the source.
@@ -67,7 +73,7 @@ class VideoDataModule(LightningDataModule):
         max_gib_per_file: Memory to decode a clip; likewise.
         trust_index: Do not look whether files have changed since an earlier run looked at them.
         decoder: "pyav", "decord" or "torchcodec", for which files that it does not decode exactly are bad; or "auto".
-        latents: Folder of ``latent_cache.write_latents``; batches are latents instead of pixels.
+        latents: Refused: the setting of an earlier version. Latents are read by ``root``.
         square_pixels: Show pictures as video players do where the file says that its pixels are not square (DVDs, much
             of television, anamorphic lenses); False takes rows and columns as they are stored, which look distorted.
         layout: What the folders of ``root`` are: "splits" (parts, as train and val), "classes", "flat" (folders mean
@@ -117,25 +123,27 @@ class VideoDataModule(LightningDataModule):
         self.cache_gib, self.max_bad_fraction, self.val_clips = cache_gib, max_bad_fraction, val_clips
         self.buckets, self.trust_index = parse_buckets(buckets or []), trust_index
         self.max_seconds_per_file, self.max_gib_per_file = max_seconds_per_file, max_gib_per_file
-        self.decoder, self.latents = decoder, latents
+        self.decoder = decoder
+        self.encoded = open_if_encoded(self.root)
         refuse_settings(self.settings)
+        if latents is not None:
+            raise ValueError(
+                f"got data.latents={latents}; expected data.root to be a folder of latents; make one with `python -m"
+                " flexivid.dataset encode`, and name it as data.root"
+            )
+        if self.encoded is not None:
+            if self.buckets:
+                raise ValueError(f"got data.buckets for {self.root}, whose clips have one shape; leave them out")
+            self.settings = stored_settings(self.root, self.encoded.encoded, self.settings)
         if batch_size < 1:
             raise ValueError(f"got data.batch_size={batch_size}; expected at least 1; raise data.batch_size")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be fewer held-out clips than ranks
         self._batch_size_at: Callable[[int], int] = lambda global_step: batch_size
-        self._manifests: Manifests | None = None
         self._splits: Splits | None = None
         self._bad: BadFiles | None = None
         self._died: dict[str, str] = {}  # files that killed their decoders in training batches, and how
-        self._latents: dict[str, LatentCache] = {}
+        self._parts: dict[str, EncodedClips | None] = {}
         self._pool: DecodePool | None = None
-
-    @property
-    def manifests(self) -> Manifests:
-        """The videos, their classes and captions. The first call lists the collection: once in each process."""
-        if self._manifests is None:
-            self._manifests = read_manifests(self.collection)
-        return self._manifests
 
     @property
     def splits(self) -> Splits:
@@ -145,33 +153,20 @@ class VideoDataModule(LightningDataModule):
         return self._splits
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of their labels; empty without class folders."""
-        return self.splits.class_names
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes; 0 without class folders."""
-        return len(self.class_names)
-
-    @property
     def num_clips(self) -> int:
         """Training clips of an epoch."""
-        return len(self.splits.train)
-
-    @property
-    def latent_codec(self) -> str | None:
-        """Name of the codec that made the latents, which whoever trains on them must know; None for pixels."""
-        return self._latents["train"].codec if self._latents else None
+        return self.encoded.encoded.num_clips[TRAIN] if self.encoded else len(self.splits.train)
 
     @property
     def fps(self) -> float:
         """Frames a second of the clips: ``fps``, or the median over the videos, divided by ``stride``."""
-        return self.splits.fps
+        return self.encoded.encoded.fps if self.encoded else self.splits.fps
 
     @property
     def skipped(self) -> dict[str, int]:
         """How many videos are left out, by cause: ``bad`` and ``too_short``."""
+        if self.encoded:
+            return {"bad": len(self.encoded.end.bad), "too_short": self.encoded.encoded.num_too_short}
         bad = self.splits.bad if self._bad is None else self._bad.found
         return {"bad": len(bad), "too_short": self.splits.num_too_short if self.settings.short == "skip" else 0}
 
@@ -185,7 +180,7 @@ class VideoDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Look at new files before other ranks do; alone, ``setup`` does."""
-        if self._run.world_size > 1:
+        if self._run.world_size > 1 and not self.encoded:
             self._load()
 
     def setup(self, stage: str | None = None) -> None:
@@ -195,16 +190,17 @@ class VideoDataModule(LightningDataModule):
             FileNotFoundError: If there is no such folder.
             ValueError: If there is nothing to train on, or if too many files cannot be decoded.
         """
-        if self._splits is not None:
+        if self._splits is not None or self._parts:
+            return
+        if self.encoded is not None:
+            self._parts = {name: self.encoded.part(name, seed=self.settings.seed) for name in (TRAIN, HELD_OUT)}
+            if self.encoded.num_missing:
+                rank_zero_warn(f"got {self.encoded.num_missing} clips without a latent; they are replaced or left out")
             return
         splits = self._load()
-        if self.latents is not None:
-            parts = {"train": splits.train, "val": splits.val}
-            self._latents = {k: open_latents(self.latents, part, name=k) for k, part in parts.items() if part}
-        else:
-            with self._new_pool(num_cores()) as pool:
-                room = None if self.cache_gib is None else int(self.cache_gib * 2**30)
-                splits = keep_in_memory(splits, pool=pool, max_bytes=room, agree=agree, progress=self._run.rank == 0)
+        with self._new_pool(num_cores()) as pool:
+            room = None if self.cache_gib is None else int(self.cache_gib * 2**30)
+            splits = keep_in_memory(splits, pool=pool, max_bytes=room, agree=agree, progress=self._run.rank == 0)
         self._report(splits)
         self._splits = splits
 
@@ -214,6 +210,8 @@ class VideoDataModule(LightningDataModule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what ``state_dict`` returned; another number of ranks takes all of them together."""
+        if self.encoded:  # nothing is decoded
+            return
         everyones, rank = state["died"], self._run.rank
         same = len(everyones) == self._run.world_size
         for died in everyones[rank : rank + 1] if same else everyones:
@@ -229,25 +227,28 @@ class VideoDataModule(LightningDataModule):
             self._pool.close()
             self._pool = None
 
-    def train_dataloader(self) -> ClipLoader | LatentLoader:
+    def train_dataloader(self) -> ClipLoader | EncodedLoader:
         """Return the training batches, from the trainer's global step on."""
-        clips = self.splits.train.clips_by_bucket()
+        dataset = self._dataset(TRAIN)
+        assert dataset is not None
+        clips = dataset.clips_by_bucket()
         batches = self._run.batches(clips, self._batch_size_at, seed=self.settings.seed, epoch_size=self.batch_size)
-        return self._loader("train", batches)
+        return self._loader(dataset, batches, is_train=True)
 
-    def val_dataloader(self) -> ClipLoader | LatentLoader | list:
+    def val_dataloader(self) -> ClipLoader | EncodedLoader | list:
         """Return this rank's share of the held-out clips: none comes twice, none is added to fill a batch.
 
         A clip that cannot be decoded is left out; no other takes its place.
         """
-        dataset = self.splits.val
+        dataset = self._dataset(HELD_OUT)
         if dataset is None:
             return []
         number = min(self.val_clips, len(dataset))
         clips = [i * len(dataset) // number for i in range(number)]
         by_bucket = [[clip for clip in clips if dataset.bucket(clip) == i] for i in range(len(dataset.buckets))]
         rank, world_size = self._run.rank, self._run.world_size
-        return self._loader("val", fixed_batches(by_bucket, self.batch_size, rank=rank, world_size=world_size))
+        batches = fixed_batches(by_bucket, self.batch_size, rank=rank, world_size=world_size)
+        return self._loader(dataset, batches, is_train=False)
 
     @property
     def _run(self) -> Run:
@@ -263,19 +264,21 @@ class VideoDataModule(LightningDataModule):
             options: dict[str, Any] = {"buckets": self.buckets, "check": check, "decoder": self.decoder}
             return load_splits(self.manifests, self.settings, pool=pool, progress=self._run.rank == 0, **options)
 
+    def _dataset(self, part: str) -> ClipDataset | EncodedClips | None:
+        if self._parts:
+            return self._parts[part]
+        return self.splits.train if part == TRAIN else self.splits.val
+
     def _loader(
-        self, name: Literal["train", "val"], batches: StepBatchSampler | list[list[Address]]
-    ) -> ClipLoader | LatentLoader:
+        self, dataset: ClipDataset | EncodedClips, batches: StepBatchSampler | list[list[Address]], *, is_train: bool
+    ) -> ClipLoader | EncodedLoader:
         """Training clips that fail are replaced by others, those for validation are left out."""
-        is_train = name == "train"
-        dataset = self.splits.train if is_train else self.splits.val
-        assert dataset is not None
-        substitute = dataset.substitute if is_train else lambda clip, number: None
-        if name in self._latents:
-            return LatentLoader(dataset, batches, cache=self._latents[name], substitute=substitute)
+        if isinstance(dataset, EncodedClips):
+            return EncodedLoader(dataset, batches, replace=is_train)
         if self._pool is None:
             self._pool = self._new_pool(self.num_workers)
         assert self._bad is not None
+        substitute = dataset.substitute if is_train else lambda clip, number: None
         options: dict[str, Any] = {"on_batch": self._bad.count_batch, "died": self._died} if is_train else {}
         return ClipLoader(dataset, batches, pool=self._pool, on_bad=self._on_bad, substitute=substitute, **options)
 
@@ -284,11 +287,7 @@ class VideoDataModule(LightningDataModule):
         self._bad = open_account(splits, self.root, max_fraction=self.max_bad_fraction, run=self._run)
         if splits.bad:
             rank_zero_warn(self._bad.message())
-        for cache in self._latents.values():
-            if cache.missing:
-                rank_zero_warn(f"got {len(cache.missing)} clips without a latent; they are left out or replaced")
-        workers = self.num_workers or len(self._latents)  # no clip is decoded where there are latents
-        for remark in remarks(splits, self.root, cache_gib=self.cache_gib, num_workers=workers):
+        for remark in remarks(splits, self.root, cache_gib=self.cache_gib, num_workers=self.num_workers):
             rank_zero_warn(remark)
 
     def _on_bad(self, path: str, reason: str) -> None:

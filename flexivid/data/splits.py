@@ -67,8 +67,7 @@ class Splits(NamedTuple):
     @property
     def fps(self) -> float:
         """Frames a second of the clips; without ``settings.fps`` the median over the videos, 0 where unknown."""
-        settings = self.train.settings
-        return settings.fps or float(np.median(self.train.videos.fps)) / settings.stride
+        return self.train.fps
 
 
 def load_splits(

@@ -6,57 +6,28 @@ at the very end the first one waits for the others. The latter keep blocks in me
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from itertools import count
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.run import Job, Request, finish, make_samples, prepare, real_features, warm_up_for, work
 from flexivid.evaluation.samples import SampleBlock
-from flexivid.runtime.device import pick_device
 from flexivid.runtime.distributed import FailedRankError, from_first, on_all_ranks
+from flexivid.runtime.ranks import Ranks as Ranks
+from flexivid.runtime.ranks import devices_of as devices_of
+from flexivid.runtime.ranks import from_environment as from_environment
+from flexivid.runtime.ranks import own_device as own_device
+from flexivid.runtime.ranks import run_on
 
 PATIENCE = timedelta(days=7)  # of torchrun's ranks: shares may differ by hours
 POLL_SECONDS = 0.5
 _MEETINGS = count()
-
-
-class Ranks(NamedTuple):
-    """Number of this process and of all that share the work.
-
-    Example:
-        >>> Ranks(0, 1).first
-        True
-    """
-
-    rank: int
-    size: int
-
-    @property
-    def first(self) -> bool:
-        """Whether this process prints and writes the results."""
-        return self.rank == 0
-
-
-def from_environment() -> Ranks:
-    """Ranks as torchrun states them; (0, 1) without it."""
-    return Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-
-
-def own_device(name: str | None) -> torch.device:
-    """The named device, or the accelerator that belongs to this rank of torchrun, or the CPU."""
-    device = pick_device(name)
-    if name is None and device.type == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return device
 
 
 def meet(ranks: Ranks) -> None:
@@ -75,27 +46,6 @@ def _store() -> distributed.Store:
     return next(distributed.rendezvous("env://", timeout=PATIENCE))[0]
 
 
-def devices_of(number: int, name: str | None = None) -> list[torch.device]:
-    """Devices to start processes for: accelerators of one kind, or the CPU ``number`` times.
-
-    Raises:
-        ValueError: If this machine has fewer.
-
-    Example:
-        >>> devices_of(2, "cpu")
-        [device(type='cpu'), device(type='cpu')]
-    """
-    device = pick_device(name)
-    if number < 1 or (number > 1 and ":" in (name or "")):
-        raise ValueError(f"got {number} devices and device {name}; expected 1 or more of a kind; change --devices")
-    if device.type == "cpu":
-        return [device] * number
-    count = torch.accelerator.device_count()
-    if number > count:
-        raise ValueError(f"got {number} devices; expected at most {count}, which this machine has; lower --devices")
-    return [torch.device(device.type, index) for index in range(number)]
-
-
 def work_in_processes(request: Request, devices: list[torch.device], *, on_poll: Callable[[], None]) -> None:
     """Share the work among new processes, one a device.
 
@@ -107,36 +57,11 @@ def work_in_processes(request: Request, devices: list[torch.device], *, on_poll:
     Raises:
         ValueError: If one of them fails; finished blocks stay in their files.
     """
-    names = [str(device) for device in devices]
-    context = start_processes(_share, (request, names), nprocs=len(devices), join=False, start_method="spawn")
-    try:
-        while not context.join(timeout=POLL_SECONDS):
-            on_poll()
-    except (ProcessRaisedException, ProcessExitedException) as error:
-        raise ValueError(_cause(str(error))) from error
-    finally:
-        for process in context.processes:
-            process.terminate()
+    run_on(devices, _share, request, on_poll=on_poll)
 
 
-def _share(rank: int, request: Request, devices: list[str]) -> None:
-    device = torch.device(devices[rank])
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
-    try:
-        work(prepare(request, device), rank, len(devices))
-    except KeyboardInterrupt:  # the first process speaks for all
-        raise SystemExit(130) from None
-
-
-def _cause(trace: str) -> str:
-    """The last line of another process's traceback.
-
-    Example:
-        >>> _cause("ValueError: got NaN; expected numbers; ...")
-        'got NaN; expected numbers; ...'
-    """
-    return trace.strip().splitlines()[-1].removeprefix("ValueError: ")
+def _share(request: Request, device: torch.device, ranks: Ranks) -> None:
+    work(prepare(request, device), *ranks)
 
 
 def read_together(job: Job, ranks: Ranks) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.table import read_tables
+from flexivid.data.encoded.decode import real_clips_of
+from flexivid.data.encoded.folder import is_encoded
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips
 from flexivid.evaluation.features import ClipFeatures, blocks_of
@@ -225,10 +227,16 @@ def _refuse_twins(plans: Sequence[Plan]) -> None:
 def _clips(request: Request, size: Size3) -> ClipSet:
     run = run_folder(request.checkpoint)
     section = data_section(run)
+    root, note = request.reference or data_root(run, section), ""
+    layout: Layout = "auto" if request.reference else section.get("layout", "auto")
+    if is_encoded(root):
+        real = real_clips_of(root)
+        section, note = real.settings._asdict(), real.note
+        root, layout = real.collection.root, real.collection.layout
     settings = clip_settings(section, size, **request.rate)
-    trained: Layout = "auto" if request.reference else section.get("layout", "auto")
-    root = Collection(request.reference or data_root(run, section), request.layout or trained)
     count = request.num_reference or request.num_videos
-    split = request.split or (None if request.reference else "train")
+    split = "all" if note else request.split or (None if request.reference else "train")
     held_out_from = count if request.held_out and request.split is None else None
-    return find_clips(root, settings, split=split, num_clips=count, held_out_from=held_out_from)
+    collection = Collection(root, request.layout or layout)
+    clips = find_clips(collection, settings, split=split, num_clips=count, held_out_from=held_out_from)
+    return replace(clips, split=note) if note else clips

@@ -10,6 +10,7 @@ DOORS = (
     "paths",
     "printable",
     "program",
+    "ranks",
     "start",
     "weights",
 )

@@ -18,6 +18,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskProgressColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -33,12 +34,22 @@ MOST_ROWS = 50  # of a table of words; a JSON file has all
 WIDTH = 160  # columns of a table of words where there is no terminal
 
 
+class _Speed(ProgressColumn):
+    """How much is done a second."""
+
+    def render(self, task: Task) -> Text:
+        """The speed of the last half minute, or of all the work once it is done."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g}/s")
+
+
 @contextmanager
 def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]:
     """Show bars until the work ends. Work that ends well fills its bar, even if its length was wrong or unknown.
 
     Args:
-        unit: What is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed.
+        unit: What is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed,
+            ``/s`` counts and a speed.
         hidden: Show nothing.
 
     >>> with progress_bars("files") as progress:
@@ -52,6 +63,8 @@ def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]
         amount = [TaskProgressColumn()]
     elif unit == "bytes":
         amount = [DownloadColumn(), TransferSpeedColumn()]
+    elif unit == "/s":
+        amount.append(_Speed())
     elif unit:
         amount.append(unit)
     with Progress(
@@ -92,8 +105,11 @@ def track(
 
 
 @contextmanager
-def step_bars() -> Iterator[Callable[[str, int, int], None]]:
+def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar for each kind of work, made when the work first reports.
+
+    Args:
+        unit: As for ``progress_bars``. Likewise ``hidden``.
 
     Yields:
         A function of the kind, how much more of it is done, and its length (0 = unknown).
@@ -101,7 +117,7 @@ def step_bars() -> Iterator[Callable[[str, int, int], None]]:
     >>> with step_bars() as on_step:
     ...     on_step("reading", 1, 2)
     """
-    with progress_bars() as progress:
+    with progress_bars(unit, hidden=hidden) as progress:
         tasks: dict[str, Any] = {}
 
         def on_step(kind: str, done: int, total: int) -> None:

@@ -56,22 +56,53 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         >>> [file.name for file in path.parent.iterdir()]
         ['a.txt']
     """
-    lock = Path(path).with_name(f".{Path(path).name}.lock")
-    descriptor = _acquire(lock)
-    try:
+    with _lock(path, wait=True):
         yield
+
+
+@contextmanager
+def claimed(path: str | os.PathLike[str]) -> Iterator[bool]:
+    """As ``locked``, but without waiting: yield whether the lock was free, and hold it until the block ends if it was.
+
+    A process that is killed loses its locks. Without locks, everybody may work.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with claimed(path) as first, claimed(path) as second:
+        ...     print(first, second)
+        True False
+    """
+    with _lock(path, wait=False) as is_ours:
+        yield is_ours
+
+
+@contextmanager
+def _lock(path: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    descriptor = _acquire(lock, wait=wait)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
     finally:
         lock.unlink(missing_ok=True)  # before releasing it: those who wait see that it is gone, and make a new one
         os.close(descriptor)
 
 
-def _acquire(lock: Path) -> int:
+def _acquire(lock: Path, *, wait: bool) -> int | None:
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        with suppress(ImportError, OSError):  # this system or file system has no locks
+        try:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except (ImportError, OSError):  # this system or file system has no locks
+            pass
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 return descriptor

@@ -30,12 +30,8 @@ TRAINER_DEFAULTS = {"enable_model_summary": False}  # it counts 0 FLOPs; modules
 
 def clips_of(data: VideoDataModule) -> Clips:
     """Return what the module must know about the data; lists the folder, decodes nothing."""
-    settings = data.settings
-    return Clips(
-        size=(settings.num_frames, *settings.size),
-        num_classes=len(data.manifests.train.class_names),
-        batch_size=data.batch_size,
-    )
+    encoders = (data.latent_codec, data.text_encoder, data.text_channels)
+    return Clips(data.clip_size, data.num_classes, data.batch_size, data.latent_size, *encoders)
 
 
 class Parser(LightningArgumentParser):

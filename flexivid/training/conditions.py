@@ -203,12 +203,13 @@ class Encoders:
     def _require_same_codec(self, made_by: CodecSettings) -> None:
         """Settings of another source may be of the same weights: these are read only then."""
         expected = self._fingerprints["codec"]
-        if made_by.source != self.codec_settings.source and (
-            expected is None or build_codec(self.codec_settings).fingerprint != expected
-        ):
+        if self.clips.latent is not None and made_by.source == self.codec_settings.source:
+            return
+        own = build_codec(self.codec_settings).fingerprint
+        if own != expected:
             raise ValueError(
-                f"got latents of codec {made_by.source}; expected {self.codec_settings.source}; change data.latents or"
-                " model.codec"
+                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {own} of"
+                f" {self.codec_settings.source}; change data.root or model.codec"
             )
 
     def _require_same_text(self, made_by: TextSettings) -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from flexivid.data import VideoDataModule, open_video
 from flexivid.data.clips.buckets import parse_buckets
-from flexivid.data.clips.dataset import ClipDataset
+from flexivid.data.clips.dataset import ClipDataset, fingerprint
 from flexivid.data.clips.frame_cache import cut
-from flexivid.data.clips.latent_cache import fingerprint
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.decoding.reader import cover
 from flexivid.data.index.build import build_index, index_path

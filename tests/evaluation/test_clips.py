@@ -2,15 +2,29 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from flexivid.data import VideoDataModule
+from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.decoding.probe import VideoError
+from flexivid.data.decoding.reader import read_clip
+from flexivid.data.encode_request import EncodeRequest
+from flexivid.data.encoding import encode_collection
+from flexivid.data.sources.layout import Collection
+from flexivid.data.splits import load_splits
 from flexivid.evaluation import clips as evaluation_clips
+from flexivid.evaluation import run
 from flexivid.evaluation.clips import clip_settings, data_root, data_section, find_clips, read_blocks
+from flexivid.latents.settings import CodecSettings
 from flexivid.media.write import write_video
+from flexivid.patching.shapes import Size3
+from flexivid.runtime.ranks import Ranks
+from flexivid.training.callbacks.plans_and_clips import training_clips
+from tests.conftest import FakeExtractor
 
 SIZE = (4, 16, 16)
 
@@ -173,3 +187,33 @@ def test_the_data_of_a_run_is_found_from_anywhere(tmp_path, monkeypatch):
         data_root(run, section)
     with pytest.raises(ValueError, match=r"got no reference for .*away, .*; expected real videos; .* --reference"):
         data_root(tmp_path / "away", data_section(tmp_path / "away"))
+
+
+def test_clips_of_a_run_on_latents_are_those_of_their_source(make_folder, tmp_path):
+    """In the program and in callbacks; where it is gone, held-out latents are decoded, and the split says so."""
+    folder = make_folder("videos", [9, 9, 20, 9])
+    settings = ClipSettings(num_frames=4, size=(16, 16), stride=2, windows="uniform")
+    request = EncodeRequest(Collection(str(folder)), str(tmp_path / "out"), settings, CodecSettings("pixel"))
+    encode_collection(request, torch.device("cpu"), Ranks(0, 1))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"data: {{root: {tmp_path / 'out'}}}")
+    asked = run.Request(str(tmp_path / "run"), str(tmp_path / "result"), num_videos=8, held_out=False)
+
+    def in_training():
+        trainer = SimpleNamespace(datamodule=VideoDataModule(str(tmp_path / "out")), world_size=1)
+        return training_clips(trainer, FakeExtractor(), 8, batch_size=4).clips
+
+    expected = find_clips(str(folder), clip_settings({"stride": 2}, SIZE), split="train")
+    for clips in (run._clips(asked, Size3(*SIZE)), in_training()):
+        assert (clips.split, clips.fingerprint) == ("train", expected.fingerprint)
+    held_out = np.stack([read_clip(clip) for clip in clips_of(folder, settings)])
+    folder.rename(tmp_path / "gone")
+    for clips in (run._clips(asked, Size3(*SIZE)), in_training()):
+        assert (clips.split, clips.fps) == ("held_out, decoded latents", 4.0)
+        videos = torch.cat([videos for _, videos in read_blocks(clips, [range(len(clips))], num_workers=1)])
+        assert np.array_equal(videos.permute(0, 2, 3, 4, 1).numpy(), held_out)
+
+
+def clips_of(folder, settings):
+    dataset = load_splits(str(folder), settings).val
+    return [dataset.plan((clip, 0)) for clip in range(len(dataset))]

@@ -10,15 +10,17 @@ import torch
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flexivid.data.clips.latent_cache import write_latents
-from flexivid.data.workers.pool import DecodePool
-from flexivid.latents.codec import build_codec
+from flexivid.data.encode_request import EncodeRequest
+from flexivid.data.encoding import encode_collection
+from flexivid.data.sources.layout import Collection
+from flexivid.latents.settings import CodecSettings
 from flexivid.latents.spectrum import measure_spectrum
 from flexivid.media.pixels import to_unit
 from flexivid.model.checkpoint import load
 from flexivid.model.conditioning import Condition
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.formats import KEY
+from flexivid.runtime.ranks import Ranks
 from flexivid.sampling.spectrum import required_spectrum
 from flexivid.training.callbacks import ExportModel
 from flexivid.training.modes import ModeChoice, generator_of
@@ -173,26 +175,22 @@ def test_a_shortened_run_keeps_its_past(make_module):
 
 
 def test_trains_on_latents(tmp_path, make_data, make_module, make_trainer):
-    """Losses on kept latents are those on the pixels they were made of, to half precision."""
+    """Losses on encoded clips are those on the videos that they were made of, bit for bit."""
     settings = {"windows": "first", "cache_gib": 0}
-    pixels = make_data(**settings)
-    pixels.setup("fit")
-    codec = build_codec("pixel")
-    with DecodePool(1) as pool:
-        for name, part in (("train", pixels.splits.train), ("val", pixels.splits.val)):
-            encode = lambda frames: codec.encode(to_unit(frames))  # noqa: E731
-            write_latents(tmp_path / "latents", part, encode, codec="pixel", pool=pool, name=name)
+    source, clips = Collection(make_data().root), make_data(**settings).settings
+    request = EncodeRequest(source, str(tmp_path / "latents"), clips, CodecSettings("pixel"))
+    encode_collection(request, torch.device("cpu"), Ranks(0, 1))
     losses = []
-    for number, latents in enumerate((None, str(tmp_path / "latents"))):
+    for number, root in enumerate((source.root, request.output)):
         torch.manual_seed(0)
         trainer = make_trainer(tmp_path / str(number), 3, limit_val_batches=1)
-        trainer.fit(make_module(), make_data(**settings, latents=latents))
+        trainer.fit(make_module(), make_data(**settings, root=root))
         losses.append(float(trainer.callback_metrics["train/loss"]))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
-    note = tmp_path / "latents" / "train.json"
-    note.write_text(note.read_text().replace('"pixel"', '"vae 1"'))
-    with pytest.raises(ValueError, match=r"got latents of codec vae 1; expected pixel; change data\.latents"):
-        make_trainer(tmp_path / "other", 1).fit(make_module(codec="pixel"), make_data(**settings, latents=str(tmp_path / "latents")))
+    assert losses[0] == losses[1]
+    note = tmp_path / "latents" / "encoded.json"
+    note.write_text(note.read_text().replace('"codec_fingerprint": "pixel"', '"codec_fingerprint": "vae 1"'))
+    with pytest.raises(ValueError, match=r"got latents of a codec with fingerprint vae 1 .*; expected pixel"):
+        make_trainer(tmp_path / "other", 1).fit(make_module(), make_data(root=request.output))
 
 
 def test_a_mode_trains_at_its_own_times(make_module, monkeypatch):

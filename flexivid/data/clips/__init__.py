@@ -5,7 +5,6 @@ DOORS = (
     "dataset",
     "footage",
     "frame_cache",
-    "latent_cache",
     "loader",
     "sampler",
     "trainer_state",

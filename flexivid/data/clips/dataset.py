@@ -4,9 +4,10 @@ The same address always gives the same pixels: everything drawn at random is dra
 whatever the number of workers or ranks. Holds arrays of numbers and no object per video. Imports no Lightning.
 """
 
+import hashlib
 import warnings
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +45,35 @@ class Window(NamedTuple):
     indices: np.ndarray
     crop: tuple[float, float]
     flip: bool
+
+
+def draw_caption(number: int, address: Address, *, seed: int) -> int:
+    """Return which of several captions a clip has in an epoch.
+
+    >>> sorted({draw_caption(3, (0, epoch), seed=0) for epoch in range(30)}), draw_caption(1, (0, 0), seed=0)
+    ([0, 1, 2], 0)
+    """
+    if number == 1:
+        return 0
+    clip, epoch = address
+    return int(np.random.default_rng([seed, epoch, clip, CAPTION_STREAM]).integers(number))
+
+
+def fingerprint(dataset: "ClipDataset") -> dict[str, Any]:
+    """Return what the clips of a data set depend on: settings, shapes, and a hash of the videos, wherever they lie.
+
+    >>> clips = fingerprint(ClipDataset(Videos.of(["a.mp4"], num_frames=16), ClipSettings(stride=2)))
+    >>> clips["stride"], clips["num_clips"], len(clips["videos"])
+    (2, 1, 16)
+    """
+    videos, settings = dataset.videos, dataset.settings._asdict()
+    del settings["seed"]  # decides nothing where nothing is drawn
+    del settings["square_pixels"]  # sizes tell it
+    columns = (videos.num_frames, videos.first, videos.heights, videos.widths, videos.label, videos.num_bytes)
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in columns))
+    if videos.has_displays:
+        digest.update("\n".join(videos.display(row) for row in range(len(videos))).encode())
+    return settings | {"buckets": dataset.buckets, "num_clips": len(dataset), "videos": digest.hexdigest()[:16]}
 
 
 class ClipDataset(Dataset[dict[str, Tensor | str]]):
@@ -108,6 +138,11 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         """Clips of each video in an epoch, (n,) int64."""
         return np.diff(self._ends, prepend=0)
 
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clips; without ``settings.fps`` the median over the videos, 0 where unknown."""
+        return self.settings.fps or float(np.median(self.videos.fps)) / self.settings.stride
+
     def row(self, clip: int) -> int:
         """Return which of the videos a clip belongs to."""
         return int(np.searchsorted(self._ends, clip, side="right"))
@@ -119,10 +154,7 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
     def caption(self, clip: int, epoch: int = 0) -> str:
         """Return the words for a clip, empty without captions; of several, one drawn by (seed, epoch, clip)."""
         captions = self.videos.captions(self.row(clip))
-        if len(captions) == 1:
-            return captions[0]
-        rng = np.random.default_rng([self.settings.seed, epoch, clip, CAPTION_STREAM])
-        return captions[int(rng.integers(len(captions)))]
+        return captions[draw_caption(len(captions), (clip, epoch), seed=self.settings.seed)]
 
     def bucket(self, clip: int) -> int:
         """Return the number of the bucket of a clip."""

@@ -24,20 +24,14 @@ Address = tuple[int, int]  # (clip, epoch)
 Batch = dict[str, Tensor | list[str]]
 
 
-class Plans(Protocol):
-    """What the loader needs of a data set: pure functions of an address.
+class Words(Protocol):
+    """What is said of clips.
 
-    >>> issubclass(Plans, Protocol)
+    >>> issubclass(Words, Protocol)
     True
     """
 
     has_captions: bool
-
-    def __len__(self) -> int: ...
-
-    def plan(self, address: Address) -> ClipRequest:
-        """Return what is to be decoded."""
-        ...
 
     def label(self, clip: int) -> int:
         """Return the class, or -1."""
@@ -45,6 +39,20 @@ class Plans(Protocol):
 
     def caption(self, clip: int, epoch: int = 0) -> str:
         """Return the words for a clip in an epoch, if there are any."""
+        ...
+
+
+class Plans(Words, Protocol):
+    """What the loader needs of a data set: pure functions of an address.
+
+    >>> issubclass(Plans, Protocol)
+    True
+    """
+
+    def __len__(self) -> int: ...
+
+    def plan(self, address: Address) -> ClipRequest:
+        """Return what is to be decoded."""
         ...
 
     def cached(self, address: Address) -> np.ndarray | None:
@@ -226,7 +234,7 @@ class ClipLoader(FollowsRun):
         return None if video is None else {"video": video[: len(addresses)], **described(self.dataset, addresses)}
 
 
-def described(dataset: Plans, addresses: list[Address]) -> Batch:
+def described(dataset: Words, addresses: list[Address]) -> Batch:
     """Return ``label`` and, if there are captions, ``caption`` of the clips at some addresses.
 
     >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings, Videos

@@ -1,3 +1,3 @@
 """Look at a collection: check, statistics, duplicates, preview."""
 
-DOORS = ("inspect", "preview", "report", "stats")
+DOORS = ("encoded", "inspect", "preview", "recipe", "report", "stats")

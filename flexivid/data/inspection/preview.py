@@ -154,3 +154,17 @@ def page(clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> str:
         "address": lambda clip: picture("webp", animation(clip.frames, clip.fps)),
     }
     return render(TEMPLATE, content)
+
+
+def write_preview(folder: Path, clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> tuple[Path, Path]:
+    """Write ``clips.png`` and ``clips.html``, and return where they are.
+
+    Args:
+        folder: Where; made if it is not there.
+        clips: The clips.
+        title: Of the page. Likewise ``settings``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contact_sheet(clips).save(folder / "clips.png")
+    (folder / "clips.html").write_text(page(clips, title=title, settings=settings), encoding="utf-8")
+    return folder / "clips.png", folder / "clips.html"

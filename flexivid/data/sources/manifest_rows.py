@@ -74,6 +74,11 @@ class Manifest(NamedTuple):
         return Items(self.table)
 
     @property
+    def has_captions(self) -> bool:
+        """Whether there are words for any video, here or beside it."""
+        return any(pc.any(pc.not_equal(self.table[name], "")).as_py() for name in ("caption", "text"))
+
+    @property
     def rows_with_text(self) -> np.ndarray:
         """Rows whose caption is the text beside the video, int64."""
         return np.flatnonzero(pc.not_equal(self.table["text"], "").to_numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -73,8 +74,11 @@ def training_clips(
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, VideoDataModule):
         raise ValueError(f"got data of type {type(data).__name__}; expected VideoDataModule; leave FVDVsBudget out")
-    settings = clip_settings(data.settings._asdict(), (data.settings.num_frames, *data.settings.size))
+    real = data.real_clips()
+    settings = clip_settings(real.settings._asdict(), data.clip_size)
     split = "held_out" if reference == "val" else "train"
     held_out_from = num_clips if reference == "auto" else None
-    clips = find_clips(data.manifests, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
+    collection, split = (real.collection, "all") if real.note else (data.manifests, split)
+    clips = find_clips(collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
+    clips = replace(clips, split=real.note or clips.split)
     return ClipFeatures(extractor, clips, batch_size=batch_size, num_workers=max(1, num_cores() // trainer.world_size))

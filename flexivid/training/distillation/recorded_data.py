@@ -7,6 +7,7 @@ hidden_states.npy + timestep.npy + encoder_... + constants.pt    recorded calls 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from flexivid.data.clips.latent_cache import open_array
 from flexivid.data.clips.sampler import StepBatchSampler
 from flexivid.data.clips.trainer_state import FollowsRun, Run
 from flexivid.runtime.errors import reason_of
@@ -25,6 +25,31 @@ from flexivid.runtime.paths import is_hidden, resolve_path
 from flexivid.runtime.start import seed_or_global
 
 CONSTANTS = "constants.pt"
+
+
+def open_array(file: str | os.PathLike[str]) -> np.ndarray:
+    """Return the array in a ``.npy`` file, mapped into memory.
+
+    Raises:
+        ValueError: If it is cut off or damaged, or holds Python objects, which would be code.
+
+    >>> import tempfile
+    >>> file = tempfile.mkdtemp() + "/train.npy"
+    >>> np.save(file, np.array([{}]))
+    >>> try:
+    ...     open_array(file)
+    ... except ValueError as error:
+    ...     print(str(error).replace(file, "train.npy"))
+    got train.npy, which cannot be read (Array can't be memory-mapped: Python objects in dtype.); expected an array of \
+numbers; write it anew
+    """
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        reason = str(error).split(" If you trust")[0]  # numpy goes on with how to run what is in the file
+        raise ValueError(
+            f"got {file}, which cannot be read ({reason}); expected an array of numbers; write it anew"
+        ) from error
 
 
 class Rows(Dataset):

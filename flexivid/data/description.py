@@ -1,0 +1,89 @@
+"""What is known of the data of a run before any batch: classes, captions, sizes, and what clips were encoded with."""
+
+from __future__ import annotations
+
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.encoded.clips import EncodedSet
+from flexivid.data.encoded.decode import RealClips, real_clips_of
+from flexivid.data.sources.layout import Collection
+from flexivid.data.sources.manifest import Manifests, read_manifests
+from flexivid.latents.settings import CodecSettings, TextSettings
+
+
+class Description:
+    """What a data module says of its collection, which is listed, but not looked into.
+
+    Attributes:
+        collection: Where the data are.
+        settings: How clips are cut out.
+        encoded: What an encoded folder holds; ``None`` for videos.
+    """
+
+    collection: Collection
+    settings: ClipSettings
+    encoded: EncodedSet | None = None
+    _manifests: Manifests | None = None
+
+    @property
+    def manifests(self) -> Manifests:
+        """The videos, their classes and captions. The first call lists the collection: once in each process."""
+        if self._manifests is None:
+            self._manifests = read_manifests(self.encoded.encoded.source if self.encoded else self.collection)
+        return self._manifests
+
+    def real_clips(self) -> RealClips:
+        """Videos, and how clips are cut out of them, to compare generated ones with: of an encoded folder its source.
+
+        Where that is gone, held-out latents are decoded (see ``encoded.decode.real_clips_of``).
+        """
+        return real_clips_of(self.collection.root) if self.encoded else RealClips(self.collection, self.settings)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their labels; empty without class folders."""
+        return self.encoded.encoded.class_names if self.encoded else self.manifests.train.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; 0 without class folders."""
+        return len(self.class_names)
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether batches have ``caption``."""
+        return self.encoded.encoded.num_captions > 0 if self.encoded else self.manifests.train.has_captions
+
+    @property
+    def clip_size(self) -> tuple[int, int, int]:
+        """Frames, height, width of a clip in pixels."""
+        return (self.settings.num_frames, *self.settings.size)
+
+    @property
+    def latent_size(self) -> tuple[int, int, int, int] | None:
+        """Channels and size (c, t, h, w) of the latent of a clip; ``None`` for pixels."""
+        return self.encoded.encoded.latent_size if self.encoded else None
+
+    @property
+    def latent_codec(self) -> CodecSettings | None:
+        """The codec that made the latents; ``None`` for pixels. ``codec_fingerprint`` tells its weights."""
+        return self.encoded.encoded.codec if self.encoded else None
+
+    @property
+    def codec_fingerprint(self) -> str | None:
+        """Of the codec that made the latents."""
+        return self.encoded.encoded.codec_fingerprint if self.encoded else None
+
+    @property
+    def text_encoder(self) -> TextSettings | None:
+        """The encoder that made ``text_features``; ``None`` where batches have none."""
+        return self.encoded.encoded.text_encoder if self.encoded else None
+
+    @property
+    def text_fingerprint(self) -> str | None:
+        """Of the text encoder."""
+        return self.encoded.encoded.text_fingerprint if self.encoded else None
+
+    @property
+    def text_channels(self) -> int:
+        """Features of a token of ``text_features``; 0 where batches have none."""
+        return self.encoded.encoded.text_channels if self.encoded else 0

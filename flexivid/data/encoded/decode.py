@@ -1,0 +1,99 @@
+"""Pixels of encoded clips, for looking at them, and for a comparison where their videos are gone. Loads the codec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.encoded.clips import EncodedClips
+from flexivid.data.encoded.folder import HELD_OUT, TRAIN, Encoded, open_encoded
+from flexivid.data.sources.layout import Collection
+from flexivid.latents.codec import build_codec
+from flexivid.media.pixels import to_bytes
+from flexivid.runtime.device import pick_device
+from flexivid.runtime.files import atomic_write, locked
+from flexivid.runtime.paths import is_remote, resolve
+
+MOST_DECODED = 2048  # clips, which FVD is usually measured on
+
+
+class RealClips(NamedTuple):
+    """Where the real clips of an encoded folder are, and how they are cut out.
+
+    Args:
+        collection: Videos.
+        settings: How clips are cut out of them.
+        note: What is special about them; empty where they are the videos that were encoded.
+    """
+
+    collection: Collection
+    settings: ClipSettings
+    note: str = ""
+
+
+def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
+    """The real clips that generated ones are compared with: those of the source of an encoded folder.
+
+    Where the source is gone, the held-out latents are decoded once, at most 2048 of them, into ``decoded/`` in the
+    folder. The codec's errors are in those, which ``note`` says.
+
+    Args:
+        folder: Finished or, with its source, not.
+
+    Raises:
+        ValueError: If the folder cannot be read, or the codec not be loaded.
+    """
+    folder = Path(resolve(folder))
+    encoded = open_encoded(folder)[0]
+    if is_remote(encoded.source.root) or os.path.exists(encoded.source.root):
+        return RealClips(encoded.source, encoded.clips)
+    part = HELD_OUT if encoded.num_clips.get(HELD_OUT, 0) > 1 else TRAIN  # a distance needs two
+    target = folder / "decoded" / part
+    target.parent.mkdir(exist_ok=True)
+    with locked(target):
+        if not target.is_dir():
+            _write_pictures(folder, encoded, part, target)
+    settings = encoded.clips._replace(stride=1, fps=encoded.fps or None, windows="first", clips_per_video=None)
+    return RealClips(Collection(str(target), "flat"), settings, f"{part}, decoded latents")
+
+
+def decoded(clips: EncodedClips, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Clips that have a latent, and their frames, uint8 (t, h, w, 3).
+
+    Args:
+        clips: A part of an encoded folder.
+        numbers: Which of them.
+
+    Raises:
+        ValueError: If the codec cannot be loaded, or is not the one that made the latents.
+    """
+    encoded, device = clips.encoded, pick_device()
+    codec = build_codec(encoded.codec).to(device)
+    if codec.fingerprint != encoded.codec_fingerprint:
+        raise ValueError(
+            f"got codec {encoded.codec.source} with fingerprint {codec.fingerprint}; expected"
+            f" {encoded.codec_fingerprint}, which made the latents in {clips.folder}; bring its weights back"
+        )
+    for number in numbers:
+        if number not in clips.missing:
+            latent = clips.latent(number)[None].to(device, torch.float32)
+            video = codec.decode(latent, frames=encoded.clips.num_frames)[0]
+            yield number, to_bytes(video).permute(1, 2, 3, 0).cpu().numpy()
+
+
+def _write_pictures(folder: Path, encoded: Encoded, part: str, target: Path) -> None:
+    """A folder of pictures for each clip: lossless, and read like any video."""
+    clips = EncodedClips(folder, encoded, part, seed=0, missing=open_encoded(folder)[1].missing[part])
+    count = min(MOST_DECODED, len(clips))
+    with atomic_write(target) as root:
+        for number, frames in decoded(clips, [i * len(clips) // count for i in range(count)]):
+            (root / f"{number:06d}").mkdir(parents=True)
+            for index, frame in enumerate(frames):
+                Image.fromarray(frame).save(root / f"{number:06d}" / f"{index:04d}.png")

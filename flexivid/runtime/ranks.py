@@ -1,0 +1,119 @@
+"""Who shares a piece of work: processes started here, one a device, or the ranks that torchrun started.
+
+They exchange what is done through files and never wait for each other's numbers, so none can time out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+from flexivid.runtime.device import pick_device
+
+POLL_SECONDS = 0.5
+
+
+class Ranks(NamedTuple):
+    """Number of this process and of all that share the work.
+
+    Example:
+        >>> Ranks(0, 1).first
+        True
+    """
+
+    rank: int
+    size: int
+
+    @property
+    def first(self) -> bool:
+        """Whether this process prints and writes the results."""
+        return self.rank == 0
+
+
+def from_environment() -> Ranks:
+    """Ranks as torchrun states them; (0, 1) without it."""
+    return Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def own_device(name: str | None) -> torch.device:
+    """The named device, or the accelerator that belongs to this rank of torchrun, or the CPU."""
+    device = pick_device(name)
+    if name is None and device.type == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def devices_of(number: int, name: str | None = None) -> list[torch.device]:
+    """Devices to start processes for: accelerators of one kind, or the CPU ``number`` times.
+
+    Raises:
+        ValueError: If this machine has fewer.
+
+    Example:
+        >>> devices_of(2, "cpu")
+        [device(type='cpu'), device(type='cpu')]
+    """
+    device = pick_device(name)
+    if number < 1 or (number > 1 and ":" in (name or "")):
+        raise ValueError(f"got {number} devices and device {name}; expected 1 or more of a kind; change --devices")
+    if device.type == "cpu":
+        return [device] * number
+    count = torch.accelerator.device_count()
+    if number > count:
+        raise ValueError(f"got {number} devices; expected at most {count}, which this machine has; lower --devices")
+    return [torch.device(device.type, index) for index in range(number)]
+
+
+def run_on(
+    devices: list[torch.device],
+    work: Callable[[Any, torch.device, Ranks], None],
+    request: Any,
+    *,
+    on_poll: Callable[[], None] = lambda: None,
+) -> None:
+    """Share work among new processes, one a device.
+
+    Args:
+        devices: From :func:`devices_of`.
+        work: Does a share of it, given ``request``, a device and which of the processes this is. A function at the top
+            level of a module.
+        request: What to do; can be pickled.
+        on_poll: Called now and then while they work.
+
+    Raises:
+        ValueError: If one of them fails.
+    """
+    names = [str(device) for device in devices]
+    context = start_processes(_share, (work, request, names), nprocs=len(devices), join=False, start_method="spawn")
+    try:
+        while not context.join(timeout=POLL_SECONDS):
+            on_poll()
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        raise ValueError(_cause(str(error))) from error
+    finally:
+        for process in context.processes:
+            process.terminate()
+
+
+def _share(rank: int, work: Callable[[Any, torch.device, Ranks], None], request: Any, devices: list[str]) -> None:
+    device = torch.device(devices[rank])
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
+    try:
+        work(request, device, Ranks(rank, len(devices)))
+    except KeyboardInterrupt:  # the first process speaks for all
+        raise SystemExit(130) from None
+
+
+def _cause(trace: str) -> str:
+    """The last line of another process's traceback.
+
+    Example:
+        >>> _cause("ValueError: got NaN; expected numbers; ...")
+        'got NaN; expected numbers; ...'
+    """
+    return trace.strip().splitlines()[-1].removeprefix("ValueError: ")
