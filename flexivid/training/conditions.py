@@ -89,11 +89,7 @@ class Encoders:
         return (codec.channels, *codec.latent_size(*self.clips.size))
 
     def shape_of(self, network: FlexiDiTConfig, given: GivenFrames) -> FlexiDiTConfig:
-        """Fill in what the data and the encoders say about a network.
-
-        Raises:
-            ValueError: If there is no such codec or text encoder.
-        """
+        """Fill in what the data and the encoders say about a network."""
         channels = self.clips.text_channels
         if self.text_settings is not None and not channels:
             channels = text_channels(self.text_settings)
@@ -106,6 +102,18 @@ class Encoders:
             given_frames=network.given_frames or given.is_used,
         )
 
+    def described(self) -> list[str]:
+        """Lines for people: what the codec makes of a clip, and what encodes captions; none for pixels without text."""
+        lines, (channels, *latent) = [], self.latent_shape
+        when = ("encoded in every step", "encoded beforehand")
+        sizes = " -> ".join("x".join(map(str, size)) for size in (self.clips.size, latent))
+        if (source := self.codec_settings.source) != "pixel":
+            lines.append(f"codec {source}: {sizes}, {channels} channels, {when[bool(self.clips.latent)]}")
+        if text := self.text_settings:
+            ready = when[bool(self.clips.text_channels)]
+            lines.append(f"text encoder {text.source}: at most {self.text_tokens} tokens, {ready}")
+        return lines
+
     def codec(self, device: torch.device | str) -> Codec:
         """The codec, loaded on first use."""
         if self._codec is None:
@@ -113,7 +121,7 @@ class Encoders:
         return self._codec.to(device)
 
     def text_encoder(self, device: torch.device | str) -> TextEncoder:
-        """The text encoder, loaded on first use; on the device of the first use."""
+        """The text encoder, loaded on first use; it stays on that device."""
         assert self.text_settings is not None
         if self._text_encoder is None:
             self._text_encoder = TextEncoder(self.text_settings, device)
@@ -165,7 +173,7 @@ class Encoders:
             device: Of this rank.
 
         Raises:
-            ValueError: If latents are of another codec, text of another encoder, or there are no captions to encode.
+            ValueError: If latents or texts are of another encoder, or there are no captions to encode.
         """
         made_by = getattr(data, "latent_codec", None)
         if made_by is not None:
