@@ -116,15 +116,13 @@ class Encoders:
 
     def codec(self, device: torch.device | str) -> Codec:
         """The codec, loaded on first use."""
-        if self._codec is None:
-            self._codec = build_codec(self.codec_settings)
+        self._codec = self._codec or build_codec(self.codec_settings)
         return self._codec.to(device)
 
     def text_encoder(self, device: torch.device | str) -> TextEncoder:
         """The text encoder, loaded on first use; it stays on that device."""
         assert self.text_settings is not None
-        if self._text_encoder is None:
-            self._text_encoder = TextEncoder(self.text_settings, device)
+        self._text_encoder = self._text_encoder or TextEncoder(self.text_settings, device)
         return self._text_encoder
 
     def latents(self, batch: Mapping[str, Any], device: torch.device, seed: int) -> Tensor:
