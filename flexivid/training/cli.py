@@ -127,10 +127,10 @@ class FlexiCLI(LightningCLI):
         config = self.config[self.subcommand]
         model, clips = config.model, clips_of(VideoDataModule(**config.data.as_dict()))
         encoders = Encoders(clips, *(_plain(model.get(name)) for name in ("codec", "text_encoder")))
-        given = GivenFrames(**model.given.as_dict())
-        network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), given)
+        shares = GivenFrames(**model.given_frames.as_dict())
+        network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), shares)
         size = Size3(*encoders.latent_shape[1:])
-        given.check(size.t)
+        shares.check(size.t)
         base, even = clips.batch_size, model.mode_choice.equal_tokens
         modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
         batches = {m: batch_size_of(m, size, network.native, base) if even else base for m in modes}

@@ -88,7 +88,7 @@ class Encoders:
         codec = build_codec(self.codec_settings, weights=False)
         return (codec.channels, *codec.latent_size(*self.clips.size))
 
-    def shape_of(self, network: FlexiDiTConfig, given: GivenFrames) -> FlexiDiTConfig:
+    def shape_of(self, network: FlexiDiTConfig, shares: GivenFrames) -> FlexiDiTConfig:
         """Fill in what the data and the encoders say about a network."""
         channels = self.clips.text_channels
         if self.text_settings is not None and not channels:
@@ -99,7 +99,7 @@ class Encoders:
             in_channels=self.latent_shape[0],
             out_channels=None,
             text_channels=channels,
-            given_frames=network.given_frames or given.is_used,
+            given_frames=network.given_frames or shares.is_used,
         )
 
     def described(self) -> list[str]:
@@ -211,10 +211,10 @@ class Encoders:
         expected = self._fingerprints["codec"]
         if self.clips.latent is not None and made_by.source == self.codec_settings.source:
             return
-        own = build_codec(self.codec_settings).fingerprint
-        if own != expected:
+        expected_print = build_codec(self.codec_settings).fingerprint
+        if expected_print != expected:
             raise ValueError(
-                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {own} of"
+                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {expected_print} of"
                 f" {self.codec_settings.source}; change data.root or model.codec"
             )
 
@@ -264,11 +264,11 @@ def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *
     return condition._replace(label=label, text=text)
 
 
-def given_mask(given: GivenFrames, frames: int, samples: int, generator: torch.Generator) -> Tensor:
+def given_mask(shares: GivenFrames, frames: int, samples: int, generator: torch.Generator) -> Tensor:
     """Draw which latent frames of each sample are given, bool (b, t); never all frames of one.
 
     Args:
-        given: Probabilities.
+        shares: Probabilities.
         frames: Latent frames t.
         samples: Samples b.
         generator: On the CPU.
@@ -277,17 +277,20 @@ def given_mask(given: GivenFrames, frames: int, samples: int, generator: torch.G
         >>> given_mask(GivenFrames(both=1.0), 4, 1, torch.Generator()).tolist()
         [[True, False, False, True]]
     """
-    kinds = torch.tensor([given.first, given.last, given.both, given.prefix]).cumsum(0)
+    kinds = torch.tensor([shares.first, shares.last, shares.both, shares.prefix]).cumsum(0)
     kind, share = torch.rand(2, samples, 1, generator=generator)
     kind = torch.searchsorted(kinds, kind, right=True)  # 4 = none
-    length = 1 + (share * given.longest_prefix(frames)).long()
-    place = torch.arange(frames)
-    is_first, is_last = (place == 0) & ((kind == 0) | (kind == 2)), (place == frames - 1) & ((kind == 1) | (kind == 2))
-    mask = is_first | is_last | ((place < length) & (kind == 3))
+    length = 1 + (share * shares.longest_prefix(frames)).long()
+    position = torch.arange(frames)
+    is_first, is_last = (
+        (position == 0) & ((kind == 0) | (kind == 2)),
+        (position == frames - 1) & ((kind == 1) | (kind == 2)),
+    )
+    mask = is_first | is_last | ((position < length) & (kind == 3))
     return mask & ~mask.all(1, keepdim=True)
 
 
-def given_frames(x0: Tensor, mask: Tensor) -> Frames:
+def frames_of(x0: Tensor, mask: Tensor) -> Frames:
     """Given frames by their mask (b, t), as the network takes them."""
     return Frames(x0, mask.to(x0.device, x0.dtype)[:, None, :, None, None].expand(-1, -1, -1, *x0.shape[3:]))
 

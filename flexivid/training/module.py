@@ -29,7 +29,7 @@ from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.runtime.start import seed_or_global
 from flexivid.training import resume
 from flexivid.training.conditions import Clips as Clips
-from flexivid.training.conditions import Encoders, dropped, given_frames, given_mask
+from flexivid.training.conditions import Encoders, dropped, frames_of, given_mask
 from flexivid.training.distribution_matching import discrepancy
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mode_at
@@ -53,7 +53,7 @@ class FlexiDiffusion(GuardedModule):
             that made the latents of the data, ``pixel`` without latents. Data that are latents load no autoencoder.
         text_encoder: Encoder of the captions, likewise; ``None`` = the one that encoded those of the data, no text
             without encoded captions.
-        given: How often samples are shown some of their frames.
+        given_frames: How often samples are shown some of their frames.
 
     Example:
         >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
@@ -72,20 +72,20 @@ class FlexiDiffusion(GuardedModule):
         sampling: SamplingDefaults = SamplingDefaults(),
         codec: str | Mapping[str, Any] | CodecSettings | None = None,
         text_encoder: str | Mapping[str, Any] | TextSettings | None = None,
-        given: GivenFrames = GivenFrames(),
+        given_frames: GivenFrames = GivenFrames(),
     ) -> None:
         super().__init__(optimizer)
         self.clips = clips or Clips()
         self.encoders = Encoders(self.clips, codec, text_encoder)
         self.objective, self.sampling = objective, sampling
         self.process = Process(objective.path, objective.target).check()
-        shape = self.encoders.shape_of(network, given)
+        shape = self.encoders.shape_of(network, given_frames)
         self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)
         self.seed = seed_or_global(self.mode_choice.seed)  # of all that a step draws
         self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
         self.latent_size = self.encoders.latent_shape[1:]
-        self.given = given.check(self.latent_size[0])
+        self.given_frames = given_frames.check(self.latent_size[0])
         self.network = FlexiDiT(shape)
         self.spectrum_meter = SpectrumMeter(SPECTRUM_CLIPS)  # each rank measures its own clips
         self.log_every = 20
@@ -181,9 +181,9 @@ class FlexiDiffusion(GuardedModule):
         source = generator_of((*stream, 2))
         x0 = self.encoders.latents(batch, self.device, source.initial_seed())
         condition = Condition(batch["label"], self.encoders.text(batch, self.device))
-        if self.given.is_used:
-            mask = given_mask(self.given, x0.shape[2], len(x0), source)
-            condition = condition._replace(frames=given_frames(x0, mask))
+        if self.given_frames.is_used:
+            mask = given_mask(self.given_frames, x0.shape[2], len(x0), source)
+            condition = condition._replace(frames=frames_of(x0, mask))
         return x0, condition
 
     def _losses(

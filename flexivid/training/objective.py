@@ -73,7 +73,7 @@ class GivenFrames:
         if min(shares) < 0 or sum(shares) > 1 + 1e-9 or (self.max_prefix is not None and self.max_prefix < 1):
             raise ValueError(
                 f"got {self}; expected probabilities whose sum is at most 1, and max_prefix of at least 1; change"
-                " model.given"
+                " model.given_frames"
             )
 
     @property
@@ -94,8 +94,8 @@ class GivenFrames:
         least = 3 if self.both else 2
         if self.is_used and frames < least:
             raise ValueError(
-                f"got model.given for clips of {frames} latent frames; expected at least {least}, so that something is"
-                " left to generate; raise data.num_frames, or remove model.given"
+                f"got model.given_frames for clips of {frames} latent frames; expected at least {least}, to leave"
+                " something to generate; raise data.num_frames, or remove model.given_frames"
             )
         return self
 

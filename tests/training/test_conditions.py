@@ -11,7 +11,7 @@ from flexivid.budget.cost import macs, text_macs
 from flexivid.latents.settings import CodecSettings, TextSettings
 from flexivid.latents.taef2 import TAEF2
 from flexivid.model.conditioning import Condition, Text
-from flexivid.training.conditions import Clips, Encoders, dropped, given_frames, given_mask
+from flexivid.training.conditions import Clips, Encoders, dropped, frames_of, given_mask
 from flexivid.training.modes import generator_of
 from flexivid.training.objective import GivenFrames, Objective
 from flexivid.training.resume import require_same_meaning
@@ -30,7 +30,7 @@ def batch_of(samples: int = 4) -> dict[str, torch.Tensor]:
 
 
 def test_encoded_batches_train_without_any_encoder(make_module):
-    module = make_module(clips=LATENTS, given=GivenFrames(first=0.5, prefix=0.5))
+    module = make_module(clips=LATENTS, given_frames=GivenFrames(first=0.5, prefix=0.5))
     config = module.network.config
     assert (config.in_channels, config.text_channels, config.num_classes, config.given_frames) == (32, 24, 3, True)
     x0, condition = module._inputs(batch_of(), (0, 0, 0, 0))
@@ -64,7 +64,7 @@ def test_given_frames_are_those_of_the_probabilities():
     assert not mask[:, 3:5].any()
     assert not given_mask(shares, 1, 100, generator_of((0,))).any()  # a picture would be given whole
     x0 = torch.randn(4000, 2, 6, 1, 1)
-    assert torch.equal(given_frames(x0, mask).mask[:, 0, :, 0, 0].bool(), mask)
+    assert torch.equal(frames_of(x0, mask).mask[:, 0, :, 0, 0].bool(), mask)
 
 
 def test_a_codec_encodes_on_the_fly_and_is_no_part_of_the_module(make_module, tmp_path):
@@ -86,8 +86,8 @@ def test_a_codec_encodes_on_the_fly_and_is_no_part_of_the_module(make_module, tm
 
 
 def test_what_cannot_be_trained_is_refused(make_module):
-    with pytest.raises(ValueError, match=r"got model\.given for clips of 1 latent frames"):
-        make_module(clips=Clips((1, 16, 16)), given=GivenFrames(first=0.5))
+    with pytest.raises(ValueError, match=r"got model\.given_frames for clips of 1 latent frames"):
+        make_module(clips=Clips((1, 16, 16)), given_frames=GivenFrames(first=0.5))
     with pytest.raises(ValueError, match="whose sum is at most 1"):
         GivenFrames(first=0.7, both=0.7)
     encoders = Encoders(Clips(text_channels=8), text_encoder="my/encoder")
