@@ -211,10 +211,10 @@ class Encoders:
         expected = self._fingerprints["codec"]
         if self.clips.latent is not None and made_by.source == self.codec_settings.source:
             return
-        expected_print = build_codec(self.codec_settings).fingerprint
-        if expected_print != expected:
+        actual = build_codec(self.codec_settings).fingerprint
+        if actual != expected:
             raise ValueError(
-                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {expected_print} of"
+                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {actual} of"
                 f" {self.codec_settings.source}; change data.root or model.codec"
             )
 
@@ -282,10 +282,8 @@ def given_mask(shares: GivenFrames, frames: int, samples: int, generator: torch.
     kind = torch.searchsorted(kinds, kind, right=True)  # 4 = none
     length = 1 + (share * shares.longest_prefix(frames)).long()
     position = torch.arange(frames)
-    is_first, is_last = (
-        (position == 0) & ((kind == 0) | (kind == 2)),
-        (position == frames - 1) & ((kind == 1) | (kind == 2)),
-    )
+    is_first = (position == 0) & ((kind == 0) | (kind == 2))
+    is_last = (position == frames - 1) & ((kind == 1) | (kind == 2))
     mask = is_first | is_last | ((position < length) & (kind == 3))
     return mask & ~mask.all(1, keepdim=True)
 
@@ -296,8 +294,7 @@ def frames_of(x0: Tensor, mask: Tensor) -> Frames:
 
 
 def _no_captions(settings: TextSettings | None) -> str:
-    source = settings.source if settings else "that encoded the data"
     return (
-        f"got text encoder {source} for data without captions; expected a caption a video (a column `caption` or `text`"
+        f"got text encoder {settings.source if settings else 'of the data'} for data without captions; expected a caption a video (a column `caption` or `text`"
         " of metadata.csv or of a list, or class folders encoded as captions); add them, or remove model.text_encoder"
     )
