@@ -295,6 +295,6 @@ def frames_of(x0: Tensor, mask: Tensor) -> Frames:
 
 def _no_captions(settings: TextSettings | None) -> str:
     return (
-        f"got text encoder {settings.source if settings else 'of the data'} for data without captions; expected captions"
+        f"got text encoder {settings.source if settings else 'of the data'} for data without captions; expected some"
         " (a column `text` of metadata.csv, or class names encoded as captions); add them, or remove model.text_encoder"
     )
