@@ -4,17 +4,20 @@ BIN := .venv/bin
 DIGITS := data/moving_digits
 DATA ?= $(DIGITS)
 CONFIG ?= conf/train_video.yaml
+CODEC ?= madebyollin/taef2
+LATENTS ?= runs/latents/$(NAME)
 NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
 ARGS ?=
 OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help install data train-video sample tensorboard test test-slow lint format bench clean
+.PHONY: help install data train-video train-latents sample tensorboard test test-slow lint format bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo
 	@echo "  make train-video DATA=folder     train on your own videos"
+	@echo "  make train-latents DATA=folder   the same in latents; TEXT=encoder trains on captions, CODEC=folder or hub id"
 	@echo "  make train-video ARGS='--trainer.max_steps 100'     anything the command line takes"
 
 .venv/installed: pyproject.toml setup.py
@@ -37,6 +40,18 @@ train-video: .venv/installed $(if $(OWN),,$(DIGITS)/recipe.json) ## Train (10 mi
 	@echo "  $(BIN)/python -m flexivid.sample --budget 0.25                   a quarter of the compute"
 	@echo "  $(BIN)/python -m flexivid.sample --budget 1.0 0.5 0.25 --seed 7  the same noise at three budgets"
 	@echo "  make tensorboard                                              losses and samples of all runs"
+
+train-latents: .venv/installed ## Encode videos, train in latents (half an hour on 2 cores), show samples (DATA=, CODEC=, TEXT=)
+	@set -e; codec='$(CODEC)'; \
+	if ! $(BIN)/python -c 'import sys; from flexivid.latents.codec import build_codec; build_codec(sys.argv[1])' "$$codec" 2>/dev/null; then \
+	  echo "codec $$codec cannot be loaded: a small autoencoder is trained first"; \
+	  $(BIN)/python -m flexivid.train fit --config conf/autoencoder.yaml --data.root '$(DATA)' --data.size 128 \
+	    --model.autoencoder.spatial 8 --model.autoencoder.channels 32 --trainer.max_steps 600 --trainer.logger.init_args.version '$(NAME)'; \
+	  codec='runs/autoencoder/$(NAME)/autoencoder'; fi; \
+	$(BIN)/python -m flexivid.dataset encode '$(DATA)' '$(LATENTS)' --codec "$$codec" --num-frames 8 --size 128 --short loop \
+	  $(if $(TEXT),--text-encoder '$(TEXT)' --allow-missing-captions); \
+	$(BIN)/python -m flexivid.train fit --config conf/train_latents.yaml --data.root '$(LATENTS)' \
+	  --trainer.logger.init_args.name '$(NAME)' $(ARGS)
 
 sample: .venv/installed ## Sample the newest run at budgets 1.0, 0.5 and 0.25
 	$(BIN)/python -m flexivid.sample --budget 1.0 0.5 0.25 $(ARGS)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from diffusers import WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from transformers import T5Config
 
 from flexivid.budget.cost import macs
 from flexivid.media.write import write_video
@@ -18,6 +19,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 DISTILLATIONS = sorted(CONF.glob("distill_*.yaml"))
 AUTOENCODERS = sorted(CONF.glob("autoencoder*.yaml"))  # see training/autoencoder
 RECIPES = sorted(set(CONF.glob("*.yaml")) - set(DISTILLATIONS) - set(AUTOENCODERS))
+ENCODED = [path for path in RECIPES if "codec" in yaml.safe_load(path.read_text())["model"]]  # by hub ids
 PARTS = sorted(path for folder in ("model", "data", "trainer") for path in CONF.glob(f"{folder}/*.yaml"))
 
 
@@ -53,7 +55,24 @@ def test_the_main_recipe_is_there():
     assert CONF / "train_video.yaml" in RECIPES
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("recipe", ENCODED, ids=lambda path: path.name)
+def test_recipe_in_latents_runs_dry_without_weights(program, tmp_path, recipe):
+    """The configuration of the codec and of the text encoder is enough."""
+    write_video(tmp_path / "a.mp4", np.zeros((16, 64, 64, 3), np.uint8), 8)
+    AutoencoderKLWan(base_dim=4, z_dim=16, num_res_blocks=1).save_config(tmp_path / "codec")
+    T5Config(d_model=48).save_pretrained(tmp_path / "text")
+    settings = yaml.safe_load(recipe.read_text())
+    encoders = ["--model.codec", tmp_path / "codec"]
+    if "text_encoder" in settings["model"]:
+        encoders += ["--model.text_encoder", tmp_path / "text"]
+    lines = program("fit", "--config", recipe, "--data.root", tmp_path, *encoders, "--dry-run").splitlines()
+    frames, side = settings["data"]["num_frames"], settings["data"]["size"]
+    assert f"latent {(frames - 1) // 4 + 1 if frames % 4 == 1 else frames // 4 + 1}x{side // 8}x{side // 8}" in lines[0]
+    assert any(line.startswith(f"codec {tmp_path / 'codec'}: {frames}x{side}x{side} -> ") for line in lines)
+    assert any("text encoder" in line for line in lines) == (len(encoders) > 2)
+
+
+@pytest.mark.parametrize("recipe", sorted({*RECIPES} - {*ENCODED}), ids=lambda path: path.name)
 def test_recipe_runs_dry(program, tmp_path, recipe):
     write_video(tmp_path / "a.mp4", np.zeros((16, 64, 64, 3), np.uint8), 8)
     lines = program("fit", "--config", recipe, "--data.root", tmp_path, "--dry-run").splitlines()

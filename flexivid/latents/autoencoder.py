@@ -47,7 +47,8 @@ class AutoencoderCodec:
         self.temporal = 1 if self._kind.temporal is None else self._kind.temporal(network)
         self.causal = self._kind.temporal is not None
         self._group = self._kind.group(network) if self._kind.group else self.temporal
-        self.scale = self._kind.scale(network)  # before the weights are rounded
+        is_empty = next(network.parameters()).is_meta
+        self.scale = Scale(0.0, 1.0) if is_empty else self._kind.scale(network)  # before the weights are rounded
         self._network = network.eval().requires_grad_(False)
         nn.Module.to(network, DTYPES[settings.dtype])  # diffusers' own warns of layers that it keeps in float32
         self._check_tile()

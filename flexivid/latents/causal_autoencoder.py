@@ -212,12 +212,17 @@ class CausalAutoencoder(nn.Module):
     @classmethod
     def load(cls, folder: str | Path) -> CausalAutoencoder:
         """Read what ``save`` wrote; in evaluation mode, float32."""
+        network = cls.without_weights(folder)
+        network.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        return network.eval()
+
+    @classmethod
+    def without_weights(cls, folder: str | Path) -> CausalAutoencoder:
+        """Make a network of the shape that a folder holds, with random weights."""
         settings: dict[str, Any] = json.loads((Path(folder) / CONFIG).read_text())
         settings.pop("_class_name", None)
         settings |= {name: tuple(settings[name]) for name in ("mean", "std")}
-        network = cls(AutoencoderConfig(**settings))
-        network.load_state_dict(load_file(Path(folder) / WEIGHTS))
-        return network.eval()
+        return cls(AutoencoderConfig(**settings))
 
     def normalised(self, mean: Tensor, std: Tensor) -> None:
         """Take over the mean and deviation of latents, (c,)."""

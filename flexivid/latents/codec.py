@@ -95,11 +95,12 @@ class PixelCodec:
         return frames, height, width
 
 
-def build_codec(codec: str | Mapping[str, Any] | CodecSettings) -> Codec:
+def build_codec(codec: str | Mapping[str, Any] | CodecSettings, *, weights: bool = True) -> Codec:
     """Make a codec by what a recipe or a checkpoint keeps.
 
     Args:
         codec: ``pixel``, a folder or a hub id, or settings with one of these as ``source``. It is made on the CPU.
+        weights: False makes a codec that knows channels and sizes but codes nothing: it reads the configuration alone.
 
     Raises:
         ValueError: If there is no such codec, or it cannot be loaded.
@@ -111,6 +112,8 @@ def build_codec(codec: str | Mapping[str, Any] | CodecSettings) -> Codec:
     settings = codec_settings(codec)
     if settings.source == "pixel":
         return PixelCodec()
-    network = load_autoencoder(settings.source)
+    network = load_autoencoder(settings.source, weights=weights)
+    if not weights:
+        return AutoencoderCodec(network, settings, fingerprint="")
     fingerprint = fingerprint_of(network, KINDS[type(network).__name__].scale(network))
     return AutoencoderCodec(network, settings, fingerprint)

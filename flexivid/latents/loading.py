@@ -29,11 +29,12 @@ TAEF2_FILES = (("taef2.safetensors",), ("encoder.safetensors", "decoder.safetens
 EXPECTED = f"one of {', '.join(KINDS)}, in its folder or in vae/ of a pipeline"
 
 
-def load_autoencoder(source: str) -> nn.Module:
+def load_autoencoder(source: str, *, weights: bool = True) -> nn.Module:
     """Load an autoencoder in float32, on the CPU.
 
     Args:
         source: A folder of one, or of a pipeline with one in ``vae/``, or the hub id of such a model.
+        weights: False makes one on the meta device, of its configuration alone, which is all that is downloaded.
 
     Raises:
         ValueError: If there is none, it is of no known class, or its files do not fit.
@@ -52,8 +53,11 @@ org/name; check the name
                 f"got codec {source}, which does not exist; expected `pixel`, a folder, or a hub id like org/name;"
                 " check the name"
             )
-        folder = _downloaded(source)
+        folder = _downloaded(source, weights=weights)
     with _plain_loading(source):
+        if not weights:
+            with torch.device("meta"):
+                return _without_weights(folder, source)
         network = _load(folder, source)
     require_finite_weights(network.state_dict(), source)
     return nn.Module.float(network)
@@ -95,6 +99,20 @@ def _load(folder: Path, source: str) -> nn.Module:
     return network
 
 
+def _without_weights(folder: Path, source: str) -> nn.Module:
+    if any(all((folder / file).is_file() for file in files) for files in TAEF2_FILES):
+        return TAEF2()
+    inner, name = _class_in(folder, source)
+    if name == "CausalAutoencoder":
+        from flexivid.latents.causal_autoencoder import CausalAutoencoder
+
+        return CausalAutoencoder.without_weights(inner)
+    import diffusers
+
+    kind = getattr(diffusers, name)
+    return kind.from_config(kind.load_config(inner, local_files_only=True))
+
+
 def _load_taef2(folder: Path, files: tuple[str, ...]) -> nn.Module:
     weights: dict[str, Tensor] = {}
     for file in files:
@@ -128,7 +146,7 @@ def _class_name(config: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _downloaded(source: str) -> Path:
+def _downloaded(source: str, *, weights: bool) -> Path:
     """Folder with the files of a model of the hub, which are fetched where they are not there."""
     from huggingface_hub import snapshot_download
 
@@ -136,7 +154,7 @@ def _downloaded(source: str) -> Path:
     wanted += [f"{inner}/{CONFIG}".lstrip("/") for inner in INNER]
     try:
         folder = Path(snapshot_download(source, allow_patterns=wanted))
-        if not any((folder / file).is_file() for files in TAEF2_FILES for file in files):
+        if weights and not any((folder / file).is_file() for files in TAEF2_FILES for file in files):
             inner, _ = _class_in(folder, source)
             pattern = f"{inner.relative_to(folder)}/diffusion_pytorch_model*.safetensors*".removeprefix("./")
             folder = Path(snapshot_download(source, allow_patterns=[*wanted, pattern]))

@@ -9,7 +9,8 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,8 @@ class TextEncoder:
         tokens = self._tokenizer(
             list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(self.device)
-        features = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        with torch.autocast(self.device.type, enabled=False):  # features encoded beforehand are those of a training
+            features = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         spoken = torch.tensor([bool(caption.strip()) for caption in captions], device=self.device)
         mask = tokens.attention_mask.bool() & spoken[:, None]
         return EncodedText(features.masked_fill(~mask[..., None], 0), mask)
@@ -97,19 +99,37 @@ class TextEncoder:
             )
 
 
+def text_channels(settings: TextSettings) -> int:
+    """Return the number of features of an encoder, by its configuration alone.
+
+    Raises:
+        ValueError: If there is no such encoder.
+    """
+    from transformers import AutoConfig
+
+    source, (encoder, _), options = _source_of(settings)
+    with _plain_loading(settings):
+        return int(AutoConfig.from_pretrained(source, subfolder=encoder, **options).get_text_config().hidden_size)
+
+
 def _load(settings: TextSettings) -> tuple[Any, Any]:
     """Encoder and tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
-    source, (encoder, tokenizer) = _place(settings)
-    options = {"revision": settings.revision, "local_files_only": settings.local_files_only}
-    options = {name: value for name, value in options.items() if value}
-    try:
+    source, (encoder, tokenizer), options = _source_of(settings)
+    with _plain_loading(settings):
         config = AutoConfig.from_pretrained(source, subfolder=encoder, **options)
         model = _encoder_class(config).from_pretrained(
             source, subfolder=encoder, dtype=DTYPES[settings.dtype], use_safetensors=True, **options
         )
         words = AutoTokenizer.from_pretrained(source, subfolder=tokenizer, **options)
+    return model.eval().requires_grad_(False), words
+
+
+@contextmanager
+def _plain_loading(settings: TextSettings) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -117,20 +137,32 @@ def _load(settings: TextSettings) -> tuple[Any, Any]:
             " transformers with safetensors and its tokenizer, in a folder or on the"
             " hub; check the name, the folder and the network"
         ) from error
-    return model.eval().requires_grad_(False), words
 
 
-def _place(settings: TextSettings) -> tuple[str, tuple[str, str]]:
-    """Where it is: a folder or hub id, and the sub-folders of encoder and tokenizer in it."""
+def _source_of(settings: TextSettings) -> tuple[str, tuple[str, str], dict[str, Any]]:
+    """A folder or hub id, the sub-folders of encoder and tokenizer in it, and what transformers is to read."""
+    options = {"revision": settings.revision, "local_files_only": settings.local_files_only}
+    options = {name: value for name, value in options.items() if value}
     folder = Path(resolve(settings.source))
     if folder.is_dir():
         is_pipeline = all((folder / name).is_dir() for name in PIPELINE)
-        return os.fspath(folder), PIPELINE if is_pipeline else ("", "")
+        return os.fspath(folder), PIPELINE if is_pipeline else ("", ""), options
     if re.fullmatch(HUB_ID, settings.source):
-        return settings.source, ("", "")
+        return settings.source, PIPELINE if _is_pipeline(settings.source, options) else ("", ""), options
     raise ValueError(
         f"got text encoder {settings.source}; expected a folder or an id of the Hugging Face hub (owner/name); check it"
     )
+
+
+def _is_pipeline(hub_id: str, options: Mapping[str, Any]) -> bool:
+    """Whether a model of the hub is a pipeline of diffusers; if that cannot be known, what is loaded next says why."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(hub_id, "model_index.json", **options)
+    except Exception:  # no such file, no such repository, no network
+        return False
+    return True
 
 
 def _encoder_class(config: Any) -> Any:

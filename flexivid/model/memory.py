@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from flexivid.budget.cost import human, macs
+from flexivid.model.conditioning import Condition, Text
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode, Size3, num_tokens
@@ -33,15 +34,16 @@ def num_parameters(config: FlexiDiTConfig) -> int:
         return FlexiDiT(config).num_parameters
 
 
-def activation_bytes(config: FlexiDiTConfig, size: tuple[int, int, int], mode: PatchMode) -> int:
+def activation_bytes(config: FlexiDiTConfig, size: tuple[int, int, int], mode: PatchMode, text_tokens: int = 0) -> int:
     """Return the bytes that autograd keeps for the backward pass of one sample, in bf16, without weights.
 
     Args:
         config: Shape of the network.
         size: Latent size (t, h, w).
         mode: Patch mode.
+        text_tokens: Tokens of the text.
     """
-    shallow, deep = (_saved_bytes(replace(config, depth=depth), Size3(*size), mode) for depth in (2, 4))
+    shallow, deep = (_saved_bytes(replace(config, depth=depth), Size3(*size), mode, text_tokens) for depth in (2, 4))
     return shallow + (deep - shallow) * (config.depth - 2) // 2
 
 
@@ -54,7 +56,7 @@ class _ScoresUnwritten(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _saved_bytes(config: FlexiDiTConfig, size: Size3, mode: PatchMode) -> int:
+def _saved_bytes(config: FlexiDiTConfig, size: Size3, mode: PatchMode, text_tokens: int) -> int:
     sizes: dict[int, int] = {}
     alive = []  # a freed storage's address could be taken by another
 
@@ -67,19 +69,23 @@ def _saved_bytes(config: FlexiDiTConfig, size: Size3, mode: PatchMode) -> int:
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with torch.device("meta"), _ScoresUnwritten(), hooks:
         model = FlexiDiT(config).bfloat16()
-        model(torch.empty(1, config.in_channels, *size, dtype=torch.bfloat16), torch.empty(1), mode=mode)
+        features = torch.empty(1, text_tokens, config.text_channels, dtype=torch.bfloat16)
+        condition = Condition(text=Text(features) if config.text_channels else None)
+        model(torch.empty(1, config.in_channels, *size, dtype=torch.bfloat16), torch.empty(1), condition, mode=mode)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     return sum(count for address, count in sizes.items() if address not in weights)
 
 
-def training_report(config: FlexiDiTConfig, size: tuple[int, int, int], batches: dict[PatchMode, int]) -> list[str]:
+def training_report(
+    config: FlexiDiTConfig, size: tuple[int, int, int], batches: dict[PatchMode, int], text_tokens: int = 0
+) -> list[str]:
     """Describe a training in lines: parameters; tokens, MACs and memory of each mode; sizes on disk."""
     count = num_parameters(config)
-    activations = {mode: batch * activation_bytes(config, size, mode) for mode, batch in batches.items()}
+    activations = {mode: batch * activation_bytes(config, size, mode, text_tokens) for mode, batch in batches.items()}
     rows = [f"{batches[mode]:>7} {_gib(activations[mode]):>12}" for mode in map(PatchMode, config.modes)]
     peak = count * TRAIN_BYTES + max(activations.values())
     return [
-        *_table(config, size, f"{'batch':>7} {'activations':>12}", rows),
+        *_table(config, size, f"{'batch':>7} {'activations':>12}", rows, text_tokens),
         f"training memory about {_gib(peak)} ({TRAIN_BYTES} bytes a parameter, and the largest activations)",
         f"checkpoint {_gib(16 * count)}, exported model {_gib(4 * count)}",
     ]
@@ -95,15 +101,17 @@ def sampling_report(config: FlexiDiTConfig, size: tuple[int, int, int], batch_si
     ]
 
 
-def _table(config: FlexiDiTConfig, size: tuple[int, int, int], head: str, rows: list[str]) -> list[str]:
-    native = macs(config, size)
+def _table(
+    config: FlexiDiTConfig, size: tuple[int, int, int], head: str, rows: list[str], text_tokens: int = 0
+) -> list[str]:
+    native = macs(config, size, text_tokens=text_tokens)
     lines = [
         f"{num_parameters(config) / 1e6:.1f} M parameters, latent {'x'.join(map(str, size))}, {config.attention}"
         " attention",
         f"{'mode':>8} {'tokens':>7} {'MACs':>12} {'of native':>9} {head}".rstrip(),
     ]
     for mode, row in zip(config.modes, rows, strict=True):
-        cost = macs(config, size, mode)
+        cost = macs(config, size, mode, text_tokens=text_tokens)
         tokens = num_tokens(size, PatchMode(mode))
         lines.append(f"{mode!s:>8} {tokens:>7} {human(cost):>12} {cost / native:>9.3f} {row}".rstrip())
     return lines

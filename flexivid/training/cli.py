@@ -12,25 +12,30 @@ from jsonargparse.typing import register_type
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from flexivid.budget.cost import human, macs
 from flexivid.data.module import VideoDataModule
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.memory import training_report
-from flexivid.patching.shapes import PatchMode
+from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.runtime.device import fast_dtype, pick_device
 from flexivid.runtime.errors import refuse
 from flexivid.runtime.paths import resolve
+from flexivid.training.conditions import Encoders
 from flexivid.training.last_good import CUT_OFF, choose_good, fault_of, newest_first
-from flexivid.training.modes import batch_size_of
+from flexivid.training.modes import Phase, batch_size_of
 from flexivid.training.module import Clips, FlexiDiffusion
+from flexivid.training.objective import GivenFrames
 
 register_type(PatchMode, str, PatchMode)
 
+SPEEDS = ((1.5e14, "H100, bf16"), (1.5e11, "two CPU cores with bf16 units"))  # MACs/s in training; rough
 TRAINER_DEFAULTS = {"enable_model_summary": False}  # it counts 0 FLOPs; modules print what they train
 
 
 def clips_of(data: VideoDataModule) -> Clips:
     """Return what the module must know about the data; lists the folder, decodes nothing."""
-    return Clips(data.clip_size, data.num_classes, data.batch_size)
+    encoders = (data.latent_codec, data.text_encoder, data.text_channels)
+    return Clips(data.clip_size, data.num_classes, data.batch_size, data.latent_size, *encoders)
 
 
 class Parser(LightningArgumentParser):
@@ -120,12 +125,20 @@ class FlexiCLI(LightningCLI):
             self._instantiate()
             return
         config = self.config[self.subcommand]
-        clips = clips_of(VideoDataModule(**config.data.as_dict()))
-        network = FlexiDiTConfig(**{**config.model.network.as_dict(), "num_classes": clips.num_classes})
-        base, even = clips.batch_size, config.model.mode_choice.equal_tokens
+        model, clips = config.model, clips_of(VideoDataModule(**config.data.as_dict()))
+        encoders = Encoders(clips, *(_plain(model.get(name)) for name in ("codec", "text_encoder")))
+        shares = GivenFrames(**model.given_frames.as_dict())
+        network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), shares)
+        size = Size3(*encoders.latent_shape[1:])
+        shares.check(size.t)
+        base, even = clips.batch_size, model.mode_choice.equal_tokens
         modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
-        batches = {m: batch_size_of(m, clips.size, network.native, base) if even else base for m in modes}
-        sys.stdout.write("\n".join(training_report(network, clips.size, batches)) + "\n")
+        batches = {m: batch_size_of(m, size, network.native, base) if even else base for m in modes}
+        report = training_report(network, size, batches, text_tokens=encoders.text_tokens)
+        work = encoders.described() + _work_lines(
+            model.mode_choice, network, size, batches, config.trainer.max_steps, encoders.text_tokens
+        )
+        sys.stdout.write("\n".join([*report[:-1], *work, report[-1]]) + "\n")
         raise SystemExit(0)
 
     def _instantiate(self) -> None:
@@ -136,6 +149,36 @@ class FlexiCLI(LightningCLI):
             if isinstance(error.__cause__, (ValueError, OSError)) and "compute_fn" in str(error):
                 raise error.__cause__ from None
             raise
+
+
+def _plain(value: Any) -> Any:
+    """Settings that a parser holds, as plain data."""
+    return value.as_dict() if isinstance(value, Namespace) else value
+
+
+def _work_lines(
+    choice: Any, network: FlexiDiTConfig, size: Size3, batches: dict[PatchMode, int], max_steps: int, tokens: int
+) -> list[str]:
+    """Compute of the whole run on each device, and its time at usual speeds."""
+    if max_steps < 1:
+        return []
+    modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
+    costs = [3 * batch * macs(network, size, mode, text_tokens=tokens) for mode, batch in batches.items()]
+    start, mean = 0.0, 0.0
+    for phase in map(_phase, choice.phases or [Phase(1.0, dict.fromkeys(map(str, modes), 1.0))]):
+        weights = phase.weights(modes)
+        step = sum(weight * cost for weight, cost in zip(weights, costs, strict=True)) / sum(weights)
+        start, mean = phase.until, mean + (phase.until - start) * step
+    times = (f"{_hours(max_steps * mean / rate)} at {human(rate)}/s ({device})" for rate, device in SPEEDS)
+    return [f"{max_steps} steps of {human(mean)} on each device: about {', '.join(times)}"]
+
+
+def _phase(settings: Any) -> Phase:
+    return settings if isinstance(settings, Phase) else Phase(settings.until, dict(settings.probabilities))
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
 
 
 def _resolve_paths(config: Any) -> None:

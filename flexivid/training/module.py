@@ -5,23 +5,21 @@ Everything random in a step is a function of (seed, global step, rank, batch), s
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from flexivid.budget.cost import human, macs
+from flexivid.budget.cost import human, macs, text_macs
 from flexivid.diffusion.loss import denoising_loss
 from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times, solvers_of
 from flexivid.diffusion.times import draw_times
-from flexivid.latents.codec import build_codec
-from flexivid.latents.settings import codec_settings
+from flexivid.latents.settings import CodecSettings, TextSettings
 from flexivid.latents.spectrum import SpectrumMeter
-from flexivid.media.pixels import to_unit
 from flexivid.model.conditioning import Condition
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
@@ -30,40 +28,32 @@ from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.runtime.start import seed_or_global
 from flexivid.training import resume
+from flexivid.training.conditions import Clips as Clips
+from flexivid.training.conditions import Encoders, dropped, frames_of, given_mask
 from flexivid.training.distribution_matching import discrepancy
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mode_at
-from flexivid.training.objective import Objective
+from flexivid.training.objective import GivenFrames, Objective
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, with_rate
 
 SPECTRUM_CLIPS = 256  # first clips of a run, whose spectrum is measured: half a second of one core, powers to 10 %
-
-
-class Clips(NamedTuple):
-    """What the module must know about the data before it sees any.
-
-    Args:
-        size: Frames, height, width in pixels.
-        num_classes: 0 for none.
-        batch_size: Clips of a native step on each rank.
-    """
-
-    size: tuple[int, int, int] = (8, 32, 32)
-    num_classes: int = 0
-    batch_size: int = 32
 
 
 class FlexiDiffusion(GuardedModule):
     """LightningModule that trains a FlexiDiT in all its modes.
 
     Args:
-        network: Shape of the network; ``num_classes`` is taken from the data.
+        network: Shape of the network; channels and classes are taken from the data and the encoders.
         clips: Shape of the data; ``flexivid.train`` fills it in.
         objective: Process, loss and times.
         mode_choice: How steps are shared among the patch modes.
         optimizer: Optimizer and learning rate.
         sampling: Defaults for sampling, stored in the recipe.
-        codec: Name of the codec, such as ``pixel``.
+        codec: Codec that turns videos into latents, by its source (see docs/latents.md) or settings. ``None`` = the one
+            that made the latents of the data, ``pixel`` without latents. Data that are latents load no autoencoder.
+        text_encoder: Encoder of the captions, likewise; ``None`` = the one that encoded those of the data, no text
+            without encoded captions.
+        given_frames: How often samples are shown some of their frames.
 
     Example:
         >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
@@ -71,7 +61,7 @@ class FlexiDiffusion(GuardedModule):
         (8, 32, 32)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         network: FlexiDiTConfig,
         clips: Clips | None = None,
@@ -80,19 +70,22 @@ class FlexiDiffusion(GuardedModule):
         mode_choice: ModeChoice = ModeChoice(),
         optimizer: OptimizerSettings = OptimizerSettings(),
         sampling: SamplingDefaults = SamplingDefaults(),
-        codec: str = "pixel",
+        codec: str | Mapping[str, Any] | CodecSettings | None = None,
+        text_encoder: str | Mapping[str, Any] | TextSettings | None = None,
+        given_frames: GivenFrames = GivenFrames(),
     ) -> None:
         super().__init__(optimizer)
         self.clips = clips or Clips()
-        self.codec_name, self.codec = codec, build_codec(codec)  # a plain object: EMA must not copy it
+        self.encoders = Encoders(self.clips, codec, text_encoder)
         self.objective, self.sampling = objective, sampling
         self.process = Process(objective.path, objective.target).check()
-        shape = replace(network, num_classes=self.clips.num_classes, in_channels=self.codec.channels, out_channels=None)
+        shape = self.encoders.shape_of(network, given_frames)
         self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)
-        self.seed = seed_or_global(self.mode_choice.seed)  # of times, noises and dropped labels
+        self.seed = seed_or_global(self.mode_choice.seed)  # of all that a step draws
         self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
-        self.latent_size = self.codec.latent_size(*self.clips.size)
+        self.latent_size = self.encoders.latent_shape[1:]
+        self.given_frames = given_frames.check(self.latent_size[0])
         self.network = FlexiDiT(shape)
         self.spectrum_meter = SpectrumMeter(SPECTRUM_CLIPS)  # each rank measures its own clips
         self.log_every = 20
@@ -131,30 +124,24 @@ class FlexiDiffusion(GuardedModule):
         return batch_size_of(self.mode_at(global_step), self.latent_size, self.modes[0], self.clips.batch_size)
 
     def setup(self, stage: str) -> None:
-        """Give the data module the batch size of each step.
+        """Load the encoders that the data need, and give the data module the batch size of each step.
 
         Raises:
-            ValueError: If the data are latents of another codec.
+            ValueError: If latents or texts of the data are of other encoders, or an encoder cannot be loaded.
         """
-        codec = getattr(getattr(self.trainer, "datamodule", None), "codec_fingerprint", None)
-        if codec not in (None, self.codec.fingerprint):
-            raise ValueError(
-                f"got latents of a codec with fingerprint {codec}; expected {self.codec.fingerprint} of"
-                f" {self.codec_name}; change data.root or codec"
-            )
+        data: Any = getattr(self.trainer, "datamodule", None)
+        self.encoders.prepare(data, self.trainer.strategy.root_device)
         if stage == "fit":
             self.asked_steps = resume.steps_of(self.trainer)
-            if self.horizons == [(0, 1)]:
-                self.horizons = [(0, self.asked_steps)]
-            data = getattr(self.trainer, "datamodule", None)
-            if data is not None and hasattr(data, "set_batch_sizes"):
+            self.horizons = [(0, self.asked_steps)] if self.horizons == [(0, 1)] else self.horizons
+            if hasattr(data, "set_batch_sizes"):
                 data.set_batch_sizes(self.batch_size_at)
 
     def on_fit_start(self) -> None:
         """Print what is trained."""
         super().on_fit_start()
-        cost = f"{human(macs(self.network.config, self.latent_size, self.modes[0]))} a clip in {self.modes[0]}"
-        rank_zero_info(f"training {self.network.num_parameters / 1e6:.1f} M parameters, {cost}")
+        count, cost = self.network.num_parameters / 1e6, human(self._clip_macs(self.modes[0]))
+        rank_zero_info(f"training {count:.1f} M parameters, {cost} a clip in {self.modes[0]}")
 
     def on_train_start(self) -> None:
         """Restore the full number of steps if ``FitMinutes`` had shortened an earlier part of the run."""
@@ -168,33 +155,39 @@ class FlexiDiffusion(GuardedModule):
         """Return the loss of the step's mode, the mean over the batch."""
         mode = self.mode_at(self.global_step)
         stream = (self.seed, self.global_step, self.global_rank, batch_idx)
-        x0, count = self._latents(batch), len(batch["label"])
+        (x0, condition), count = self._inputs(batch, stream), len(batch["label"])
         if not self.spectrum_meter.is_full and tuple(x0.shape[2:]) == tuple(self.latent_size):  # not of a bucket
             self.spectrum_meter.add(x0[x0.isfinite().flatten(1).all(1)])
-        loss = self._losses(x0, batch["label"], mode, stream, dropout=self.objective.label_dropout).mean()
+        loss = self._losses(x0, condition, mode, stream, drop=True).mean()
         self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)
         start = self._matched_at(self.global_step)
         if start is None or count < 2:
             return loss
-        discrepancy_loss = self._discrepancy(x0, batch["label"], start, (*stream, 1))
+        discrepancy_loss = self._discrepancy(x0, condition, start, (*stream, 1))
         self.log("train/discrepancy", discrepancy_loss.detach(), batch_size=count)
         return loss + self.matching.weight * discrepancy_loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss of every mode, on the same clips, times and noises at every validation."""
-        x0 = self._latents(batch)
+        x0, condition = self._inputs(batch, stream := (-1, self.global_rank, batch_idx))
         for mode in self.modes:
-            losses = self._losses(x0, batch["label"], mode, (-1, self.global_rank, batch_idx), dropout=0.0)
+            losses = self._losses(x0, condition, mode, stream, drop=False)
             name, count = f"val/loss_mode/{mode}", len(losses)
             self.log(name, losses.mean(), batch_size=count, sync_dist=True, prog_bar=mode == self.modes[0])
 
-    def _latents(self, batch: dict[str, Tensor]) -> Tensor:
-        """Latents of a batch, (b, c, t, h, w)."""
-        return batch["latent"].float() if "latent" in batch else self.codec.encode(to_unit(batch["video"]))
+    def _inputs(self, batch: dict[str, Tensor], stream: tuple[int, ...]) -> tuple[Tensor, Condition]:
+        """Latents of a batch, (b, c, t, h, w), and what the network is told about them."""
+        source = generator_of((*stream, 2))
+        x0 = self.encoders.latents(batch, self.device, source.initial_seed())
+        condition = Condition(batch["label"], self.encoders.text(batch, self.device))
+        if self.given_frames.is_used:
+            mask = given_mask(self.given_frames, x0.shape[2], len(x0), source)
+            condition = condition._replace(frames=frames_of(x0, mask))
+        return x0, condition
 
     def _losses(
-        self, x0: Tensor, labels: Tensor, mode: PatchMode, stream: tuple[int, ...], *, dropout: float
+        self, x0: Tensor, condition: Condition, mode: PatchMode, stream: tuple[int, ...], *, drop: bool
     ) -> Tensor:
         """Loss of each sample, (b,)."""
         objective, source = self.objective, generator_of(stream)
@@ -207,11 +200,11 @@ class FlexiDiffusion(GuardedModule):
             within=self.mode_choice.time_range(mode),
             generator=source,
         )
-        dropped = torch.rand(len(x0), generator=source) < dropout
+        chance = torch.rand(len(x0), generator=source) if drop else None
+        condition = dropped(condition, chance, objective, num_classes=self.clips.num_classes)
         time = drawn.to(x0.device)
         noise = torch.randn(x0.shape, device=x0.device, generator=generator_of(stream, x0.device))
-        labels = torch.where(dropped.to(x0.device) | (labels < 0), self.clips.num_classes, labels)
-        output = self.network(self.process.add_noise(x0, noise, time), time, Condition(labels), mode)
+        output = self.network(self.process.add_noise(x0, noise, time), time, condition, mode)
         target = self.process.target_of(x0, noise, time)
         losses = partial(denoising_loss, self.process, target=target, time=time, space=objective.loss_space)
         self.zero_loss = losses(torch.zeros_like(output)).mean().detach()
@@ -223,8 +216,11 @@ class FlexiDiffusion(GuardedModule):
             return None
         return self.matching.start(global_step, self.modes, self.sampling.num_inference_steps)
 
-    def _discrepancy(self, x0: Tensor, labels: Tensor, start: tuple[PatchMode, int], stream: tuple[int, ...]) -> Tensor:
-        (weak, first), condition = start, Condition(torch.where(labels < 0, self.clips.num_classes, labels))
+    def _discrepancy(
+        self, x0: Tensor, condition: Condition, start: tuple[PatchMode, int], stream: tuple[int, ...]
+    ) -> Tensor:
+        weak, first = start
+        condition = dropped(condition, None, self.objective, num_classes=self.clips.num_classes)._replace(frames=None)
         source = generator_of(stream, x0.device)
         noises = [torch.randn(x0.shape, device=x0.device, generator=source) for _ in range(2)]
         return discrepancy(
@@ -234,12 +230,16 @@ class FlexiDiffusion(GuardedModule):
 
     def step_macs(self, global_step: int) -> int:
         """Return the MACs of a training step on each rank; a backward pass costs two forward passes."""
-        cost = partial(macs, self.network.config, self.latent_size)
-        clip_macs, start = 3 * cost(self.mode_at(global_step)), self._matched_at(global_step)
+        clip_macs, start = 3 * self._clip_macs(self.mode_at(global_step)), self._matched_at(global_step)
         if start is not None:
-            clip_macs += self.matching.weak_steps * cost(start[0])
-            clip_macs += 3 * self.matching.native_steps * cost(self.modes[0])
+            clip_macs += self.matching.weak_steps * self._clip_macs(start[0])
+            clip_macs += 3 * self.matching.native_steps * self._clip_macs(self.modes[0])
         return self.batch_size_at(global_step) * clip_macs
+
+    def _clip_macs(self, mode: PatchMode) -> int:
+        """MACs of one forward pass of one clip, its text read."""
+        config, tokens = self.network.config, self.encoders.text_tokens
+        return macs(config, self.latent_size, mode, text_tokens=tokens) + text_macs(config, tokens)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, with a learning rate that follows the progress of the run."""
@@ -258,7 +258,7 @@ class FlexiDiffusion(GuardedModule):
         data = getattr(self._trainer, "datamodule", None)
         return Recipe(
             process=self.process,
-            codec=codec_settings(self.codec_name),
+            **self.encoders.recipe_entries(),
             size=Size3(*self.latent_size),
             fps=getattr(data, "fps", 0) or 8,
             class_names=getattr(data, "class_names", ()),
@@ -283,7 +283,7 @@ class FlexiDiffusion(GuardedModule):
         """Restore the length of the run, and change it if another number of steps is requested now.
 
         Raises:
-            ValueError: If the checkpoint has another network, optimizer, process, codec or classes, or is not finite.
+            ValueError: If the checkpoint has another network, optimizer, process, encoder or classes, or is not finite.
         """
         super().on_load_checkpoint(checkpoint)
         entry = checkpoint.get(KEY, {"model": {}, "recipe": {}})

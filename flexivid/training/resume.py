@@ -16,6 +16,7 @@ from flexivid.model.config import BEFORE
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.training.optimizer import OptimizerSettings
 
+FINGERPRINTS = {"codec": "codec_fingerprint", "text_encoder": "text_fingerprint"}
 CURRENT = "current_model_state"  # key of the last weights, where state_dict holds averages
 
 
@@ -127,7 +128,9 @@ def require_same_optimizer(checkpoint: Mapping[str, Any], settings: OptimizerSet
 
 
 def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse weights that were trained for another process, codec or set of classes.
+    """Refuse weights that were trained for another process, codec, text encoder or set of classes.
+
+    Encoders are compared by their fingerprints where both recipes have them, so that they may be moved.
 
     Args:
         saved: Recipe of the checkpoint, as plain data.
@@ -145,10 +148,13 @@ def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     for key, remedy in (
         ("process", "model.objective.path and target"),
         ("codec", "codec"),
+        ("text_encoder", "text_encoder"),
         ("class_names", "data.root"),
     ):
         before, now = saved.get(key), current.get(key)
-        if before and now and before != now:
+        prints = [recipe.get(FINGERPRINTS.get(key, "")) for recipe in (saved, current)]
+        is_same = prints[0] == prints[1] if all(prints) else before == now
+        if before and now and not is_same:
             raise ValueError(
                 f"got a checkpoint with {key} {before} for a run with {now}; expected the same; change {remedy} or"
                 " --ckpt_path"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flexivid.training import muon
-from flexivid.training.muon import Muon, orthogonalised
+from flexivid.training import optimizer as muon
+from flexivid.training.optimizer import Muon, orthogonalised
 
 SHAPES = [(8, 24), (24, 8), (8, 24), (16, 16)]
 

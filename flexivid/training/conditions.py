@@ -1,0 +1,300 @@
+"""What a batch becomes before the network sees it: latents, labels, text, given frames. Trains nothing.
+
+Autoencoder and text encoder are loaded on first use, and not at all where the data bring latents and encoded text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flexivid.latents.codec import Codec, build_codec
+from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, text_settings
+from flexivid.latents.text_encoder import LONGEST, TextEncoder, text_channels
+from flexivid.media.pixels import to_unit
+from flexivid.model.conditioning import Condition, Frames, Text
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.training.objective import GivenFrames, Objective
+
+
+class Clips(NamedTuple):
+    """What the module must know about the data before it sees any.
+
+    Args:
+        size: Frames, height, width in pixels.
+        num_classes: 0 for none.
+        batch_size: Clips of a native step on each rank.
+        latent: Channels and size (c, t, h, w) of latents, where the data bring latents.
+        codec: What made them.
+        text_encoder: What encoded the captions, where the data bring them encoded.
+        text_channels: Features of the encoded captions.
+    """
+
+    size: tuple[int, int, int] = (8, 32, 32)
+    num_classes: int = 0
+    batch_size: int = 32
+    latent: tuple[int, int, int, int] | None = None
+    codec: CodecSettings | None = None
+    text_encoder: TextSettings | None = None
+    text_channels: int = 0
+
+
+class Encoders:
+    """The autoencoder and the text encoder of a run. A plain object that copies of the module share.
+
+    Args:
+        clips: What the data are.
+        codec: Name or settings of the codec; ``None`` = the one that made the latents, ``pixel`` without latents.
+        text_encoder: Likewise; ``None`` = the one that encoded the captions, no text without encoded captions.
+
+    Example:
+        >>> encoders = Encoders(Clips(size=(8, 32, 32)))
+        >>> encoders.latent_shape, encoders.codec_settings.source, encoders.text_settings
+        ((3, 8, 32, 32), 'pixel', None)
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        codec: str | Mapping[str, Any] | CodecSettings | None = None,
+        text_encoder: str | Mapping[str, Any] | TextSettings | None = None,
+    ) -> None:
+        self.clips = clips
+        self.codec_settings = codec_settings(codec or clips.codec or "pixel")
+        self.text_settings = text_settings(text_encoder) if text_encoder else clips.text_encoder
+        self.text_tokens = longest_text(self.text_settings)  # of the latest batch, padding included
+        self._codec: Codec | None = None
+        self._text_encoder: TextEncoder | None = None
+        self._fingerprints: dict[str, str | None] = {}  # of what encoded the data
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoders:
+        """Averages of the weights copy the module, but there is one autoencoder."""
+        return self
+
+    @cached_property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Channels and size (c, t, h, w) of the latent of a clip; loads no weights.
+
+        Raises:
+            ValueError: If there is no such codec, or its factor does not divide the clips.
+        """
+        if self.clips.latent is not None:
+            return self.clips.latent
+        codec = build_codec(self.codec_settings, weights=False)
+        return (codec.channels, *codec.latent_size(*self.clips.size))
+
+    def shape_of(self, network: FlexiDiTConfig, shares: GivenFrames) -> FlexiDiTConfig:
+        """Fill in what the data and the encoders say about a network."""
+        channels = self.clips.text_channels
+        if self.text_settings is not None and not channels:
+            channels = text_channels(self.text_settings)
+        return replace(
+            network,
+            num_classes=self.clips.num_classes,
+            in_channels=self.latent_shape[0],
+            out_channels=None,
+            text_channels=channels,
+            given_frames=network.given_frames or shares.is_used,
+        )
+
+    def described(self) -> list[str]:
+        """Lines for people: what the codec makes of a clip, and what encodes captions; none for pixels without text."""
+        lines, (channels, *latent) = [], self.latent_shape
+        when = ("encoded in every step", "encoded beforehand")
+        sizes = " -> ".join("x".join(map(str, size)) for size in (self.clips.size, latent))
+        if (source := self.codec_settings.source) != "pixel":
+            lines.append(f"codec {source}: {sizes}, {channels} channels, {when[bool(self.clips.latent)]}")
+        if text := self.text_settings:
+            ready = when[bool(self.clips.text_channels)]
+            lines.append(f"text encoder {text.source}: at most {self.text_tokens} tokens, {ready}")
+        return lines
+
+    def codec(self, device: torch.device | str) -> Codec:
+        """The codec, loaded on first use."""
+        self._codec = self._codec or build_codec(self.codec_settings)
+        return self._codec.to(device)
+
+    def text_encoder(self, device: torch.device | str) -> TextEncoder:
+        """The text encoder, loaded on first use; it stays on that device."""
+        assert self.text_settings is not None
+        self._text_encoder = self._text_encoder or TextEncoder(self.text_settings, device)
+        return self._text_encoder
+
+    def latents(self, batch: Mapping[str, Any], device: torch.device, seed: int) -> Tensor:
+        """Latents of a batch, (b, c, t, h, w) float32.
+
+        Args:
+            batch: With ``latent``, or with ``video``, (b, 3, t, h, w) uint8.
+            device: Of the codec.
+            seed: Of latents that are drawn from the posterior.
+        """
+        if "latent" in batch:
+            return batch["latent"].float()
+        video = to_unit(batch["video"])
+        if not self.codec_settings.sample:
+            return self.codec(device).encode(video)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return self.codec(device).encode(video)
+
+    def text(self, batch: Mapping[str, Any], device: torch.device) -> Text | None:
+        """Text of a batch; ``None`` where the run has none.
+
+        Args:
+            batch: With ``text_features`` and ``text_mask``, or with ``caption``: an empty one is the null text.
+            device: Of the text encoder.
+
+        Raises:
+            ValueError: If the batch has neither.
+        """
+        if self.text_settings is None and not self.clips.text_channels:
+            return None
+        if "text_features" in batch:
+            text = Text(batch["text_features"], batch["text_mask"])
+        elif "caption" in batch:
+            text = Text(*self.text_encoder(device).encode(batch["caption"]))
+        else:
+            raise ValueError(_no_captions(self.text_settings))
+        self.text_tokens = text.features.shape[1]
+        return text
+
+    def prepare(self, data: Any, device: torch.device) -> None:
+        """Check the data against the codec and the text encoder, and load those that the data need.
+
+        Args:
+            data: Data module after its ``setup``, or ``None``.
+            device: Of this rank.
+
+        Raises:
+            ValueError: If latents or texts are of another encoder, or there are no captions to encode.
+        """
+        made_by = getattr(data, "latent_codec", None)
+        if made_by is not None:
+            self._fingerprints["codec"] = getattr(data, "codec_fingerprint", None)
+            self._require_same_codec(codec_settings(made_by))
+        elif data is not None:
+            self.codec(device)
+        if self.text_settings is None or data is None:
+            return
+        if getattr(data, "text_channels", 0):
+            self._fingerprints["text"] = getattr(data, "text_fingerprint", None)
+            self._require_same_text(text_settings(data.text_encoder))
+        elif getattr(data, "has_captions", True):
+            self.text_encoder(device)
+        else:
+            raise ValueError(_no_captions(self.text_settings))
+
+    def recipe_entries(self) -> dict[str, Any]:
+        """What a recipe says about both; fingerprints are ``None`` for pixels, without text and where unknown."""
+        is_pixel = self.codec_settings.source == "pixel"
+        codec, text = self._fingerprints.get("codec"), self._fingerprints.get("text")
+        if "codec" not in self._fingerprints and not is_pixel and self.clips.latent is None:
+            codec = (self._codec or self.codec("cpu")).fingerprint
+        if "text" not in self._fingerprints and self.text_settings is not None and not self.clips.text_channels:
+            encoder = self._text_encoder or TextEncoder(self.text_settings)
+            text = self._fingerprints["text"] = encoder.fingerprint()
+        return {
+            "codec": self.codec_settings,
+            "codec_fingerprint": codec,
+            "text_encoder": self.text_settings,
+            "text_fingerprint": text,
+            "num_frames": None if is_pixel else self.clips.size[0],
+        }
+
+    def _require_same_codec(self, made_by: CodecSettings) -> None:
+        """Settings of another source may be of the same weights: these are read only then."""
+        expected = self._fingerprints["codec"]
+        if self.clips.latent is not None and made_by.source == self.codec_settings.source:
+            return
+        actual = build_codec(self.codec_settings).fingerprint
+        if actual != expected:
+            raise ValueError(
+                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {actual} of"
+                f" {self.codec_settings.source}; change data.root or model.codec"
+            )
+
+    def _require_same_text(self, made_by: TextSettings) -> None:
+        assert self.text_settings is not None
+        expected = self._fingerprints["text"]
+        same_source = made_by.source == self.text_settings.source
+        if same_source and self.text_settings.max_length in (None, made_by.max_length):
+            return
+        if expected is None or TextEncoder(self.text_settings).fingerprint() != expected:
+            raise ValueError(
+                f"got text of encoder {made_by.to_plain()}; expected {self.text_settings.to_plain()}; change"
+                " model.text_encoder, or encode the captions again"
+            )
+
+
+def longest_text(settings: TextSettings | None) -> int:
+    """Most tokens of a caption: 0 without text.
+
+    Example:
+        >>> longest_text(TextSettings("google/umt5-xxl", max_length=128)), longest_text(None)
+        (128, 0)
+    """
+    return 0 if settings is None else settings.max_length or LONGEST
+
+
+def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *, num_classes: int) -> Condition:
+    """Replace some conditions by the null ones, as guidance needs it, and labels below 0 by the null class.
+
+    Args:
+        condition: Of the batch.
+        chance: Uniform draws, (b,); one decides on label and text of a sample. ``None`` drops nothing.
+        objective: The fractions.
+        num_classes: The null class.
+
+    Example:
+        >>> condition, chance = Condition(torch.tensor([3, 8, -1])), torch.tensor([0.05, 0.5, 0.5])
+        >>> dropped(condition, chance, Objective(label_dropout=0.1), num_classes=10).label.tolist()
+        [10, 8, 10]
+    """
+    label, text = condition.label, condition.text
+    assert label is not None
+    chance = torch.ones(len(label)) if chance is None else chance
+    label = torch.where((chance < objective.label_dropout).to(label.device) | (label < 0), num_classes, label)
+    if isinstance(text, Text) and text.mask is not None:
+        text = text._replace(mask=text.mask & (chance >= objective.text_dropout).to(text.mask.device)[:, None])
+    return condition._replace(label=label, text=text)
+
+
+def given_mask(shares: GivenFrames, frames: int, samples: int, generator: torch.Generator) -> Tensor:
+    """Draw which latent frames of each sample are given, bool (b, t); never all frames of one.
+
+    Args:
+        shares: Probabilities.
+        frames: Latent frames t.
+        samples: Samples b.
+        generator: On the CPU.
+
+    Example:
+        >>> given_mask(GivenFrames(both=1.0), 4, 1, torch.Generator()).tolist()
+        [[True, False, False, True]]
+    """
+    kinds = torch.tensor([shares.first, shares.last, shares.both, shares.prefix]).cumsum(0)
+    kind, share = torch.rand(2, samples, 1, generator=generator)
+    kind = torch.searchsorted(kinds, kind, right=True)  # 4 = none
+    length = 1 + (share * shares.longest_prefix(frames)).long()
+    position = torch.arange(frames)
+    is_first = (position == 0) & ((kind == 0) | (kind == 2))
+    is_last = (position == frames - 1) & ((kind == 1) | (kind == 2))
+    mask = is_first | is_last | ((position < length) & (kind == 3))
+    return mask & ~mask.all(1, keepdim=True)
+
+
+def frames_of(x0: Tensor, mask: Tensor) -> Frames:
+    """Given frames by their mask (b, t), as the network takes them."""
+    return Frames(x0, mask.to(x0.device, x0.dtype)[:, None, :, None, None].expand(-1, -1, -1, *x0.shape[3:]))
+
+
+def _no_captions(settings: TextSettings | None) -> str:
+    return (
+        f"got text encoder {settings.source if settings else 'of the data'} for data without captions; expected some"
+        " (a column `text` of metadata.csv, or class names encoded as captions); add them, or remove model.text_encoder"
+    )
