@@ -25,10 +25,6 @@ class Prdc(NamedTuple):
         recall: Fraction of real videos inside a generated one's ball: variety.
         density: How many real balls hold a generated video, over k; may exceed 1. Outliers move it less than precision.
         coverage: Fraction of real videos with a generated one inside their ball. Outliers do not raise it.
-
-    Example:
-        >>> Prdc._fields
-        ('precision', 'recall', 'density', 'coverage')
     """
 
     precision: float

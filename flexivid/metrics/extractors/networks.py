@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flexivid.metrics.extractors import motion
 from flexivid.metrics.extractors.i3d import MIN_FRAMES, NUM_CLASSES, SIDE
 from flexivid.metrics.extractors.i3d_weights import load_i3d
 from flexivid.metrics.extractors.preprocess import RESIZES
@@ -58,16 +59,15 @@ def i3d_network(weights: str | Path | None = None, compat: str | None = None, re
     resize = resize or next(iter(RESIZES))
     if resize not in RESIZES:
         raise ValueError(f"got resize {resize}; expected one of {', '.join(RESIZES)}; correct it")
-    prepare = partial(_fit, resize=resize)
-    words = f"{SIDE}x{SIDE} {RESIZES[resize].words}, [-1, 1]"
-    return Network(load_i3d(weights, compat=compat), prepare, NUM_CLASSES, MIN_FRAMES, words)
+    kernel, words = RESIZES[resize]
+    words = f"{SIDE}x{SIDE} {words}, [-1, 1]"
+    return Network(load_i3d(weights, compat=compat), partial(kernel, side=SIDE), NUM_CLASSES, MIN_FRAMES, words)
 
 
 def motion_network() -> Network:
     """The small network that comes with the package."""
-    from flexivid.metrics.extractors.motion import MIN_FRAMES, NUM_FEATURES, PREPROCESSING, load_motion_net
-
-    return Network(load_motion_net(), nn.Identity().eval(), NUM_FEATURES, MIN_FRAMES, PREPROCESSING)
+    network = motion.load_motion_net()
+    return Network(network, nn.Identity().eval(), motion.NUM_FEATURES, motion.MIN_FRAMES, motion.PREPROCESSING)
 
 
 def torchvision_network(name: str, weights: str | Path | None = None) -> Network:
@@ -124,10 +124,6 @@ def module_in_file(path: Path) -> Network:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     words = f"none, but for that of the file {path.name} ({digest})"
     return Network(network, nn.Identity().eval(), int(num_features), int(getattr(network, "min_frames", 1)), words)
-
-
-def _fit(video: Tensor, *, resize: str) -> Tensor:
-    return RESIZES[resize].apply(video, SIDE)
 
 
 def _preset(video: Tensor, *, preset: Callable[[Tensor], Tensor], frames: int | None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
 from flexivid.media.pixels import to_unit
+from flexivid.metrics.fidelity import psnr
 from flexivid.training.autoencoder.perceptual import PerceptualDistance
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, with_rate
@@ -34,16 +35,6 @@ class ReconstructionLoss:
     kl: float = 1e-5
     perceptual: float = 0.05
     huber: float = 0.1
-
-
-def psnr(video: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each clip, (b, ...) in [-1, 1] -> (b,).
-
-    >>> psnr(torch.zeros(1, 4), torch.full((1, 4), 0.2)).item()
-    20.0
-    """
-    error = (video.float().clamp(-1, 1) - target.float()).square().flatten(1).mean(1)
-    return 10 * torch.log10(4 / error.clamp_min(1e-10))
 
 
 class LatentStatistics(nn.Module):
@@ -138,7 +129,7 @@ class AutoencoderTraining(GuardedModule):
             self.log("train/perceptual", apart.detach(), batch_size=len(video))
         self.log("train/loss", loss.detach(), batch_size=len(video), prog_bar=True)
         self.log("train/kl", divergence.detach(), batch_size=len(video))
-        self.log("train/psnr", psnr(copy.detach(), video).mean(), batch_size=len(video), prog_bar=True)
+        self.log("train/psnr", psnr(copy.detach().clamp(-1, 1), video).mean(), batch_size=len(video), prog_bar=True)
         return loss
 
     def _error(self, copy: Tensor, video: Tensor) -> Tensor:
@@ -148,7 +139,7 @@ class AutoencoderTraining(GuardedModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """PSNR of held-out clips, in dB."""
         video = to_unit(batch["video"])
-        value = psnr(self.reconstruct(video), video).mean()
+        value = psnr(self.reconstruct(video).clamp(-1, 1), video).mean()
         self.log("val/psnr", value, batch_size=len(video), sync_dist=True, prog_bar=True)
 
     @torch.no_grad()
