@@ -93,12 +93,6 @@ class FrechetVideoDistance(Metric):
         Raises:
             ValueError: If there are fewer than 2 videos of either kind.
         """
-        count = {side: self._count(side) for side in SIDES.values()}
-        if min(count.values()) < 2:
-            raise ValueError(
-                f"got {count['generated']} generated and {count['real']} real videos; expected at least 2 of each;"
-                " update with more"
-            )
         if self.keep_features:
             value = frechet_distance(self._features("generated"), self._features("real"))
         else:
@@ -150,9 +144,6 @@ class FrechetVideoDistance(Metric):
             return
         for name, sums in Moments.of(features)._asdict().items():
             setattr(self, f"{side}_{name}", getattr(self, f"{side}_{name}") + sums)
-
-    def _count(self, side: str) -> int:
-        return len(self._features(side)) if self.keep_features else int(getattr(self, f"{side}_num_videos"))
 
     def _features(self, side: str) -> Tensor:
         features = getattr(self, f"{side}_features")  # a list before, a tensor after a gathering

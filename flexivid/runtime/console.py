@@ -82,13 +82,8 @@ def track(
     >>> sum(track(range(4), "adding"))
     6
     """
-    if total is None and isinstance(items, Sequence):
-        total = len(items)
     with progress_bars(unit, hidden=hidden) as progress:
-        task = progress.add_task(description, total=total)
-        for item in items:
-            yield item
-            progress.advance(task)
+        yield from progress.track(items, total=total, description=description)
 
 
 @contextmanager

@@ -74,9 +74,6 @@ class MotionNet(nn.Module):
         torch.Size([2, 96])
     """
 
-    num_features = NUM_FEATURES
-    min_frames = MIN_FRAMES
-
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv3d(3, 16, (1, 5, 5), (1, 2, 2), (0, 2, 2))
@@ -94,15 +91,7 @@ class MotionNet(nn.Module):
 
         Returns:
             (b, 96).
-
-        Raises:
-            ValueError: If the shape is another one.
         """
-        if videos.ndim != 5 or videos.shape[1] != 3 or videos.shape[2] < MIN_FRAMES:
-            raise ValueError(
-                f"got videos of shape {tuple(videos.shape)}; expected (b, 3, t, h, w) with t >= {MIN_FRAMES}; "
-                "give longer clips, and repeat grey ones to three channels"
-            )
         x = F.relu(self.stem(fit_frames(videos)))  # b 16 t 32 32
         middle = self.early(x)  #                    b 32 t 16 16
         late = self.late(middle)  #                  b 96 t 4 4
