@@ -28,7 +28,7 @@ CONSTANTS = "constants.pt"
 def record_calls(
     pipe: Any, folder: str | Path, prompts: Sequence[str], *, per_prompt: int = 2, seed: int = 0, **settings: Any
 ) -> Path:
-    """Run a pipeline once for each prompt, and write some calls of each run, drawn at random.
+    """Run a pipeline once for each prompt, write some calls of each run, drawn at random, and return the folder.
 
     Args:
         pipe: Pipeline of diffusers with a transformer in its native mode.
@@ -37,9 +37,6 @@ def record_calls(
         per_prompt: Calls to write of a run; those of guidance count.
         seed: Of noise and of the choice of calls.
         settings: For the pipeline: ``num_inference_steps``, ``height``, ...
-
-    Returns:
-        The folder.
 
     Raises:
         ValueError: If there is no prompt, or a run makes fewer calls.
@@ -68,16 +65,13 @@ class NetworkReachedError(Exception):
 
 
 def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settings: Any) -> Path:
-    """Write the inputs of a pipeline's transformer beside latent and time, without calling the transformer.
+    """Write the inputs of a pipeline's transformer beside latent and time, without calling it; return the folder.
 
     Args:
         pipe: Pipeline of diffusers with a transformer in its native mode.
         folder: Made if missing.
         prompts: One row each, more where the pipeline puts both branches of guidance into one call.
         settings: For the pipeline.
-
-    Returns:
-        The folder.
 
     Raises:
         ValueError: If there is no prompt, or the texts differ in length.

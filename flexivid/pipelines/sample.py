@@ -43,8 +43,7 @@ def load_pipeline(
     Args:
         model: Folder or hub id.
         adapter: Folder that ``save_adapter``, ``flexivid.convert`` or a distillation wrote.
-        dtype: Precision of the pipeline.
-        device: Device of the pipeline.
+        dtype: Precision of the pipeline. Likewise ``device``.
         files: Which of its files to read.
 
     Raises:
@@ -89,16 +88,12 @@ def sample_pipeline(
     seed: int = 0,
     **settings: Any,
 ) -> tuple[list[Path], list[np.ndarray]]:
-    """Make and write one video a prompt; video i starts from the noise of seed + i.
+    """Make and write one video a prompt into a folder that exists; video i starts from the noise of seed + i.
 
     Args:
         pipe: From ``load_pipeline``.
         prompts: One video each.
-        budget: Part of the names of the files.
-        plan: Mode of every step.
-        folder: Folder of the videos; it must exist.
-        fps: Frames a second.
-        seed: Base seed.
+        budget: Part of the names of the files; ``plan`` alone says which modes are used.
         settings: For the pipeline; with ``num_inference_steps`` if the plan has another number than its default.
 
     Returns:
@@ -134,23 +129,14 @@ def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
 
 
 def default_planner(pipe: Any, settings: Mapping[str, Any], full: PretrainedPlan) -> str:
-    """Return ``staged`` if the number of steps can be planned (one call of the solver a step), else ``weak_first``.
-
-    Args:
-        pipe: The pipeline.
-        settings: Arguments that it will be called with.
-        full: From :func:`full_plan`.
-    """
+    """Return ``staged`` if the number of steps can be planned (one call of the solver a step), else ``weak_first``."""
     parameter = inspect.signature(type(pipe).__call__).parameters.get("num_inference_steps")
     steps = settings.get("num_inference_steps", None if parameter is None else parameter.default)
     return STAGED if steps == len(full.modes) else "weak_first"
 
 
 def run_pipeline(options: Any) -> dict[str, Any]:
-    """Run ``flexivid.sample --pipeline``; return the summary for ``--json``.
-
-    Args:
-        options: Of the program.
+    """Run ``flexivid.sample --pipeline`` with the options of the program; return the summary for ``--json``.
 
     Raises:
         ValueError: If options are missing or have no effect with a pipeline.

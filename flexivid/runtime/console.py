@@ -70,14 +70,7 @@ def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]
 def track(
     items: Iterable[T], description: str, *, unit: str = "", total: int | None = None, hidden: bool = False
 ) -> Iterator[T]:
-    """Yield items and show how many are done.
-
-    Args:
-        items: What to go through.
-        description: What stands before the bar.
-        unit: What is counted.
-        total: Number of items; ``None`` = their length, where they have one.
-        hidden: Show nothing.
+    """Yield items, with a bar that shows how many are done; ``total=None`` = their length, where they have one.
 
     >>> sum(track(range(4), "adding"))
     6
@@ -111,11 +104,7 @@ def step_bars() -> Iterator[Callable[[str, int, int], None]]:
 def polled_bars(
     look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Show how far several kinds of work are, which are done elsewhere.
-
-    Args:
-        look: Gives what is done and the total, by kind of work.
-        hidden: Show nothing.
+    """Show how far several kinds of work are, which are done elsewhere: ``look`` gives (done, total) by kind.
 
     Yields:
         A function that looks again and updates the bars.

@@ -28,12 +28,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 
 def check_keys(keys: Iterable[str], valid: list[str], *, what: str) -> None:
-    """Refuse an unknown key.
-
-    Args:
-        keys: Keys to check.
-        valid: Keys that exist.
-        what: What a key is, for the message.
+    """Refuse an unknown key; ``what`` is a noun for keys in the message.
 
     Raises:
         ValueError: For the first unknown key; it names the nearest valid one.

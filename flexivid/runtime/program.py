@@ -51,13 +51,7 @@ class ProgramParser(OneLineParser):
         super().__init__(**settings)
 
     def add_argument(self, *names: str, older: Sequence[str] = (), **settings: Any) -> argparse.Action:
-        """Add an option, shown with dashes.
-
-        Args:
-            *names: With dashes or underscores.
-            older: Names that are accepted too, and not shown.
-            **settings: As of argparse.
-        """
+        """Add an option, as argparse does. ``older`` names are accepted too, and not shown."""
         is_of_library = not isinstance(settings.get("action", ""), str)  # jsonargparse looks for these by name
         shown = names if is_of_library else [_dashed(name) for name in names]
         self.older_names |= {_dashed(name): shown[0] for name in older}
@@ -100,11 +94,9 @@ def program_parser(program: str, description: str, examples: str) -> ProgramPars
 
 @contextmanager
 def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterator[Namespace]:
-    """Parse the arguments of a program, whose work is the block; errors that users can cause become one line.
+    """Parse arguments (``None`` = those of the process) and do a program's work, which is the block.
 
-    Args:
-        parser: Parser of the program.
-        argv: Arguments; ``None`` = those of the process.
+    Errors that users can cause, in either, become one line.
 
     Yields:
         The options, with their paths resolved.
@@ -207,11 +199,7 @@ def add_json(add: Callable[..., Any]) -> None:
 
 
 def write_json(target: str | None, results: dict[str, Any]) -> None:
-    """Write results where ``--json`` says.
-
-    Args:
-        target: Path of a file, "-" for a line on stdout, or ``None`` where the option is not set.
-        results: Plain data.
+    """Write results, plain data, where ``--json`` says: to a file, "-" = as a line on stdout, ``None`` = nowhere.
 
     Example:
         >>> write_json("-", {"budget": 0.5})

@@ -22,10 +22,6 @@ class ShowReconstructions(Callback):
 
     Args:
         num_videos: Clips that are shown.
-
-    Example:
-        >>> ShowReconstructions(4).num_videos
-        4
     """
 
     def __init__(self, num_videos: int = 6) -> None:

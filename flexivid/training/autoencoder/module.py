@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
 from flexivid.media.pixels import to_unit
+from flexivid.metrics.extractors.motion import MIN_FRAMES, fit_frames, load_motion_net
 from flexivid.metrics.fidelity import psnr
-from flexivid.training.autoencoder.perceptual import PerceptualDistance
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, with_rate
 
@@ -35,6 +35,40 @@ class ReconstructionLoss:
     kl: float = 1e-5
     perceptual: float = 0.05
     huber: float = 0.1
+
+
+class PerceptualDistance:
+    """Distance of videos in the early maps of the motion network: edges and how they move, where pixels alone blur.
+
+    A plain object, so that the frozen network is neither trained nor saved.
+
+    Example:
+        >>> distance = PerceptualDistance()
+        >>> video = torch.zeros(1, 3, 4, 32, 32)
+        >>> distance(video, video).item()
+        0.0
+    """
+
+    def __init__(self) -> None:
+        network = load_motion_net()
+        self._layers: tuple[nn.Module, nn.Module] = network.stem, network.early
+
+    def __call__(self, video: Tensor, target: Tensor) -> Tensor:
+        """Mean distance of the maps of two (b, 3, t, h, w) in [-1, 1], each in units of its size in the target.
+
+        Gradients go through ``video``. Clips of fewer frames than the network takes count 0.
+        """
+        if target.shape[2] < MIN_FRAMES:
+            return video.new_zeros(())
+        for layer in self._layers:
+            layer.to(video.device)
+        with torch.autocast(video.device.type, enabled=False):
+            maps, (total) = (fit_frames(video.float()), fit_frames(target.float())), video.new_zeros(())
+            for layer in self._layers:
+                maps = F.relu(layer(maps[0])), F.relu(layer(maps[1]))
+                size = maps[1].abs().mean((2, 3, 4), keepdim=True) + 0.1
+                total = total + ((maps[0] - maps[1]) / size).abs().mean()
+        return total / len(self._layers)
 
 
 class LatentStatistics(nn.Module):

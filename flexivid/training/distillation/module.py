@@ -30,8 +30,7 @@ from flexivid.runtime.device import DTYPES
 from flexivid.runtime.start import seed_or_global
 from flexivid.training.distillation.fsdp import average_gradients, refuse_shards, shard
 from flexivid.training.distillation.recorded_data import read_arrays
-from flexivid.training.distillation.replay import Answer, Replay
-from flexivid.training.distillation.teacher_walk import TeacherWalk
+from flexivid.training.distillation.teacher import Answer, Replay, TeacherWalk
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, Phase, generator_of, mode_at
 from flexivid.training.objective import DistillationTimes, Walk

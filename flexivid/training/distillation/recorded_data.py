@@ -63,13 +63,7 @@ class Rows(Dataset):
 
 
 class RowLoader(FollowsRun):
-    """Batches of rows, from the run's current step on.
-
-    Args:
-        rows: What to read.
-        batches: Gives (row, epoch) of every sample of a batch.
-        num_workers: Processes that read the arrays.
-    """
+    """Batches of rows, from the run's current step on; ``batches`` gives (row, epoch) of every sample of a batch."""
 
     def __init__(self, rows: Rows, batches: StepBatchSampler, num_workers: int = 0) -> None:
         self.rows, self.batches, self.num_workers = rows, batches, num_workers

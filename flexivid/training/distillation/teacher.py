@@ -1,12 +1,12 @@
-"""Training points without data: on the sampling paths of the teacher, a rectified flow. They cost nothing, since the
-teacher's output, which distillation needs anyway, also moves a sample by one solver step.
+"""What a distillation keeps of its teacher from step to step: sampling paths that it walks, and outputs to use again.
 
-Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread evenly, and
-then restarts with other noise and another text. Knows how transformers are called; no Lightning.
+Neither is in checkpoints: a resumed run starts with new ones. Knows how transformers are called; no Lightning.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +16,15 @@ from flexivid.diffusion.times import shift_time
 from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.signature import Size, noisy_call
 
+Answer = tuple[dict[str, Any], Tensor]  # arguments of a call, and the output of the native mode
+
 
 class TeacherWalk:
-    """State of each slot of the batch. Not stored in checkpoints: a resumed run starts from noise.
+    """Training points without data: on the sampling paths of the teacher, a rectified flow.
+
+    They cost nothing, since the teacher's output, which distillation needs anyway, also moves a sample by one solver
+    step. Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread
+    evenly, and then restarts with other noise and another text.
 
     Args:
         size: Latent size (t, h, w).
@@ -83,6 +89,44 @@ class TeacherWalk:
         if self.position is not None:
             finite = self.latent.isfinite().flatten(1).all(1)
             self.position = torch.where(finite, self.position, 0.0)
+
+
+class Replay:
+    """Buffer of the latest calls and outputs of the teacher. Its pass is most of a step, so several steps share an output.
+
+    Args:
+        reuse: Steps that use each output, on average, >= 1.
+
+    Example:
+        >>> replay = Replay(reuse=2)
+        >>> answers = [replay.answer(lambda: ({}, torch.ones(1)), lambda: torch.Generator()) for _ in range(4)]
+        >>> len(replay.answers)
+        2
+    """
+
+    def __init__(self, reuse: int = 1) -> None:
+        if reuse < 1:
+            raise ValueError(f"got reuse={reuse}; expected 1 or more; change model.reuse")
+        self.reuse, self.num_calls = reuse, 0
+        self.answers: deque[Answer] = deque(maxlen=2 * reuse - 1)
+
+    def answer(self, ask: Callable[[], Answer], generator: Callable[[], torch.Generator]) -> Answer:
+        """Return a new answer (``ask`` calls the teacher) every ``reuse`` calls, else a random one of the buffer."""
+        is_new = not self.answers or self.num_calls % self.reuse == 0
+        self.num_calls += 1
+        if not is_new:
+            return self.answers[int(torch.randint(len(self.answers), (), generator=generator()))]
+        self.answers.append(ask())
+        return self.answers[-1]
+
+    def forget_bad(self) -> None:
+        """Remove answers whose output or arguments are not finite."""
+        finite = [
+            (call, target)
+            for call, target in self.answers
+            if all(value.isfinite().all() for value in (target, *call.values()) if isinstance(value, Tensor))
+        ]
+        self.answers = deque(finite, maxlen=self.answers.maxlen)
 
 
 def _like(values: Tensor, target: Tensor) -> Tensor:
