@@ -10,8 +10,7 @@ from torch import Tensor
 from flexivid.metrics.bootstrap import Difference, bootstrap
 from flexivid.metrics.feature_sets import feature_pair, warn_if_few
 from flexivid.metrics.floor import frechet_floor
-from flexivid.metrics.kvd import kernel_distance
-from flexivid.metrics.prdc import prdc
+from flexivid.metrics.pairs import kernel_distance, prdc
 
 
 class Scores(NamedTuple):
@@ -21,7 +20,7 @@ class Scores(NamedTuple):
         fvd: Frechet distance; the protocol's label says of which extractor.
         low: Lower end of its 95 % interval. Likewise ``high``. NaN with fewer than 4 videos.
         kvd: Unbiased kernel distance.
-        precision: Likewise ``recall``, ``density``, ``coverage``: see ``prdc.Prdc``.
+        precision: Likewise ``recall``, ``density``, ``coverage``: see ``pairs.Prdc``.
         fvd_infinity: Extrapolation to endless videos; ``None`` where there are too few.
         num_real: Number of videos. Likewise ``num_generated``.
         floor: The ``fvd`` of as many videos of a perfect generator, see ``floor.frechet_floor``; NaN with fewer than 4

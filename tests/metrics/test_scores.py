@@ -5,8 +5,7 @@ import torch
 
 from flexivid.metrics.floor import frechet_floor
 from flexivid.metrics.frechet import frechet_distance
-from flexivid.metrics.kvd import kernel_distance
-from flexivid.metrics.prdc import prdc
+from flexivid.metrics.pairs import kernel_distance, prdc
 from flexivid.metrics.scores import Scores, independent_difference, score
 
 

@@ -11,15 +11,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from flexivid.metrics.extractors.crc32c import crc32c, masked
-from flexivid.runtime.errors import reason_of
+from flexivid.runtime.weights import read_data
 
 CHECKPOINTS = ("rgb_scratch", "rgb_imagenet")  # the first is the one that FVD is defined with
 DATA_FILE = "model.ckpt.data-00000-of-00001"
@@ -139,20 +138,8 @@ def _read_data_file(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tenso
 
 
 def _read_port(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the damaged bytes lead to
-        raise ValueError(
-            f"got {path}, which cannot be read ({reason_of(error)}); expected {LAYOUTS}; fetch it again"
-        ) from error
-    return _rename(content, path, table)
-
-
-def _rename(content: Any, path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
     """The tensors of the table by their names in ``I3D``, float32."""
+    content = read_data(path, expected=f"{LAYOUTS}; fetch it again")
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     if table[0].source in state:

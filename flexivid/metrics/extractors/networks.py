@@ -24,6 +24,7 @@ from flexivid.metrics.extractors.i3d_weights import load_i3d
 from flexivid.metrics.extractors.preprocess import RESIZES
 from flexivid.runtime.errors import reason_of
 from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.weights import read_data
 
 TORCHVISION = {  # name: (last layer, features, fewest frames, frames it is built for or None = any)
     "r3d_18": ("fc", 512, 8, None),
@@ -143,15 +144,10 @@ def _fetch(name: str, url: str, published: Any) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(name: str, path: str | Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"got weights {path}, which do not exist; expected a file; correct the path") from None
-    except Exception as error:  # torch.load raises what the damaged bytes lead to
-        raise ValueError(
-            f"got weights {path}, which cannot be read ({reason_of(error)}); expected a state dict of {name}; fetch it"
-        ) from error
+def _read(name: str, path: Path) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"got weights {path}, which do not exist; expected a file; correct the path")
+    return read_data(path, expected=f"a state dict of {name}; fetch it")
 
 
 def _open_exported(path: Path) -> tuple[nn.Module, Tensor]:

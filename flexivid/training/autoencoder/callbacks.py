@@ -63,5 +63,5 @@ class ExportAutoencoder(Callback):
         assert isinstance(pl_module, AutoencoderTraining)
         folder = run_folder(trainer) / FOLDER
         if trainer.is_global_zero and trainer.global_step > 0:
-            pl_module.normalise()
+            pl_module.network.normalised(*pl_module.statistics.values())
             rank_zero_info(f"autoencoder written to {pl_module.network.save(folder)}; name this folder as codec")

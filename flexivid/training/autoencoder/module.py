@@ -181,10 +181,6 @@ class AutoencoderTraining(GuardedModule):
         """Videos (b, 3, t, h, w) after encoding, without noise, and decoding."""
         return self.network.decode(self.network.encode(video).chunk(2, dim=1)[0]).float()
 
-    def normalise(self) -> None:
-        """Give the autoencoder the mean and deviation of the latents of late training batches."""
-        self.network.normalised(*self.statistics.values())
-
     def configure_optimizers(self) -> Any:
         """Optimizer, and a learning rate that follows the steps of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)

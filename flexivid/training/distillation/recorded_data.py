@@ -20,11 +20,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from flexivid.data.clips.latent_cache import open_array
 from flexivid.data.clips.sampler import StepBatchSampler
 from flexivid.data.clips.trainer_state import FollowsRun, Run
-from flexivid.runtime.errors import reason_of
+from flexivid.pipelines.record import CONSTANTS
 from flexivid.runtime.paths import is_hidden, resolve_path
 from flexivid.runtime.start import seed_or_global
-
-CONSTANTS = "constants.pt"
+from flexivid.runtime.weights import read_data
 
 
 class Rows(Dataset):
@@ -48,7 +47,8 @@ class Rows(Dataset):
                 " (encoder_hidden_states.npy, ...), with latent.npy where there are latents; write them first"
             )
         path = folder / CONSTANTS
-        self.constants: dict[str, Any] = _constants(path) if path.is_file() else {}
+        expected = "what flexivid.convert --prompts wrote; run it again"
+        self.constants: dict[str, Any] = read_data(path, expected=expected) if path.is_file() else {}
 
     def __len__(self) -> int:
         return max(self.counts.values())
@@ -117,16 +117,6 @@ class CallArrays(LightningDataModule):
             return []
         rows = Rows(self.val_folder)
         return DataLoader(rows, self.batch_size, num_workers=self.num_workers, collate_fn=rows.collate)
-
-
-def _constants(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:  # damaged bytes can raise anything
-        raise ValueError(
-            f"got {path}, which cannot be read ({reason_of(error)}); expected what flexivid.convert --prompts wrote;"
-            " run it again"
-        ) from error
 
 
 def read_arrays(folder: str | Path) -> dict[str, Tensor]:

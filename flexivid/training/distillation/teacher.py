@@ -92,7 +92,7 @@ class TeacherWalk:
 
 
 class Replay:
-    """Buffer of the latest calls and outputs of the teacher. Its pass is most of a step, so several steps share an output.
+    """Buffer of the latest calls and outputs of the teacher, whose pass is most of a step: several steps share it.
 
     Args:
         reuse: Steps that use each output, on average, >= 1.
