@@ -89,7 +89,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
 
     Args:
         message: The complaint.
-        keys: All valid keys, as options are shown: "num-videos", "data.root".
+        keys: All valid ones, as options are shown: "num-videos", "data.root".
 
     Example:
         >>> explain("Subcommand 'fit' does not accept option 'data.rot'", ["data.root", "data.size"])

@@ -32,11 +32,7 @@ def read_data(path: Path, *, expected: str) -> Any:
 
 
 def add_weights(update: Callable[[bytes], object], weights: Mapping[str, Tensor]) -> None:
-    """Add names and bytes of all weights to a hash, in the order of their names.
-
-    Args:
-        update: Method of a hash of ``hashlib``.
-        weights: By name, on any device.
+    """Add names and bytes of weights, on any device, to a hash by its ``update``, in the order of their names.
 
     Example:
         >>> import hashlib

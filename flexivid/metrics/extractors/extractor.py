@@ -67,10 +67,7 @@ class Extractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, videos: Tensor) -> Tensor:
-        """Return features, float32.
-
-        Args:
-            videos: (b, 3, t, h, w), float in [-1, 1].
+        """Videos (b, 3, t, h, w), float in [-1, 1] -> features (b, d), float32.
 
         Raises:
             ValueError: If they are no videos, or too short.

@@ -50,9 +50,6 @@ class TensorEntry(NamedTuple):
     crc32c: int
 
 
-Tables = Mapping[str, Sequence[TensorEntry]]
-
-
 @cache
 def tensor_table(checkpoint: str = CHECKPOINTS[0]) -> tuple[TensorEntry, ...]:
     """All tensors of one of DeepMind's checkpoints, in the order of its file.
@@ -65,12 +62,8 @@ def tensor_table(checkpoint: str = CHECKPOINTS[0]) -> tuple[TensorEntry, ...]:
     return tuple(TensorEntry(row[0], row[1], tuple(row[2]), row[3], row[4], row[column]) for row in rows)
 
 
-def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tensor]:
-    """Read weights, and warn if they are not those of FVD.
-
-    Args:
-        path: The file; its suffix tells the layout.
-        tables: Known checkpoints by name, the right one first; ``None`` = DeepMind's.
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read weights from a file, whose suffix tells the layout, and warn if they are not those of FVD.
 
     Returns:
         A state dict of ``I3D``.
@@ -81,12 +74,10 @@ def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tenso
     Raises:
         ValueError: If the file is damaged, or holds something else.
     """
-    tables = tables or {checkpoint: tensor_table(checkpoint) for checkpoint in CHECKPOINTS}
-    right, *_ = tables
-    table = tables[right]
+    right, table = CHECKPOINTS[0], tensor_table()
     is_port = path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
     state = _read_port(path, table) if is_port else _read_data_file(path, table)
-    name = identify(state, tables, path)
+    name = identify(state, path)
     if name is None and not is_port:
         raise ValueError(
             f"got {path}, in which no tensor has its checksum; expected the checkpoint {right}; fetch the file again"
@@ -100,15 +91,15 @@ def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tenso
     return state
 
 
-def identify(state: Mapping[str, Tensor], tables: Tables, path: str | Path) -> str | None:
+def identify(state: Mapping[str, Tensor], path: str | Path) -> str | None:
     """Name of the checkpoint whose checksums all tensors have; ``None`` if no tensor has that of any.
 
     Raises:
         ValueError: If some have it and others do not: the file is damaged.
     """
-    any_table = next(iter(tables.values()))
-    crcs = {entry.name: crc32c(_to_tensorflow(state[entry.name]).numpy()) for entry in any_table}
-    for checkpoint, table in tables.items():
+    crcs = {entry.name: crc32c(_to_tensorflow(state[entry.name]).numpy()) for entry in tensor_table()}
+    for checkpoint in CHECKPOINTS:
+        table = tensor_table(checkpoint)
         wrong = [e.name for e in table if e.crc32c not in (crcs[e.name], masked(crcs[e.name]))]
         if not wrong:
             return checkpoint

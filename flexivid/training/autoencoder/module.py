@@ -63,11 +63,12 @@ class PerceptualDistance:
         for layer in self._layers:
             layer.to(video.device)
         with torch.autocast(video.device.type, enabled=False):
-            maps, (total) = (fit_frames(video.float()), fit_frames(target.float())), video.new_zeros(())
+            x, y = fit_frames(video.float()), fit_frames(target.float())
+            total = video.new_zeros(())
             for layer in self._layers:
-                maps = F.relu(layer(maps[0])), F.relu(layer(maps[1]))
-                size = maps[1].abs().mean((2, 3, 4), keepdim=True) + 0.1
-                total = total + ((maps[0] - maps[1]) / size).abs().mean()
+                x, y = F.relu(layer(x)), F.relu(layer(y))
+                size = y.abs().mean((2, 3, 4), keepdim=True) + 0.1
+                total = total + ((x - y) / size).abs().mean()
         return total / len(self._layers)
 
 

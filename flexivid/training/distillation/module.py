@@ -107,7 +107,7 @@ class FlexiDistillation(GuardedModule):
         self.mode_choice = choice.check(self.weak_modes, groups=False)
         self.times, self.codec = times, build_codec(codec)
         self.texts = read_arrays(texts) if texts else {}
-        self.walk = TeacherWalk(tuple(walk.size), num_steps=walk.num_steps, shift=walk.shift)  # type: ignore[arg-type]
+        self.walk = TeacherWalk(walk)
         self.network: Any = None
         self.is_sharded = False
         self._sha256: str | None = None  # of the native weights

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from flexivid.diffusion.times import shift_time
 from flexivid.pretrained.families.family import config_of
-from flexivid.pretrained.signature import Size, noisy_call
+from flexivid.pretrained.signature import noisy_call
+from flexivid.training.objective import Walk
 
 Answer = tuple[dict[str, Any], Tensor]  # arguments of a call, and the output of the native mode
 
@@ -27,17 +28,15 @@ class TeacherWalk:
     evenly, and then restarts with other noise and another text.
 
     Args:
-        size: Latent size (t, h, w).
-        num_steps: Solver steps of a path, on average.
-        shift: Time shift of the solver, see ``shift_time``.
+        settings: Latent size, steps of a path and time shift.
 
     Example:
-        >>> TeacherWalk((2, 4, 4), num_steps=8).position is None
+        >>> TeacherWalk(Walk(size=(2, 4, 4))).position is None
         True
     """
 
-    def __init__(self, size: Size, *, num_steps: int = 8, shift: float = 3.0) -> None:
-        self.size, self.num_steps, self.shift = size, num_steps, shift
+    def __init__(self, settings: Walk) -> None:
+        self.settings = settings
         self.position: Tensor | None = None  # (b,) in [0, 1] before the shift, 1 = noise
         self.latent = torch.empty(0)
         self.inputs: dict[str, Tensor] = {}
@@ -46,19 +45,16 @@ class TeacherWalk:
     def time(self) -> Tensor:
         """Times of the slots, (b,)."""
         assert self.position is not None
-        return shift_time(self.position, self.shift)
+        return shift_time(self.position, self.settings.shift)
 
     def call(self, model: nn.Module, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
-        """Return the arguments of the next call; slots at the end of their path restart from noise with these inputs.
+        """Return the arguments of the next call of a transformer, text to video.
 
-        Args:
-            model: Transformer, text to video.
-            inputs: Inputs beside the latent, one row a slot.
-            generator: Source of the noise, on the inputs' device.
+        Slots at the end of their path restart from noise with these inputs: those beside the latent, one row a slot.
         """
         first = next(iter(inputs.values()))
         count, device = len(first), first.device
-        shape = (count, config_of(model)["in_channels"], *self.size)
+        shape = (count, config_of(model)["in_channels"], *self.settings.size)
         if self.position is None or len(self.position) != count:
             self.position, self.latent = torch.zeros(count, device=device), torch.zeros(shape, device=device)
             self.inputs = {name: value.clone() for name, value in inputs.items()}
@@ -70,16 +66,10 @@ class TeacherWalk:
         return noisy_call(model, self.latent, self.latent, self.time, self.inputs)
 
     def advance(self, velocity: Tensor, hidden: Tensor, generator: torch.Generator) -> None:
-        """Move all slots by one solver step.
-
-        Args:
-            velocity: The teacher's output for the latest call.
-            hidden: ``hidden_states`` of that call, with the same layout.
-            generator: Source of the step lengths, on the same device.
-        """
+        """Move all slots by a solver step: by the teacher's output for the latest call, whose latent is ``hidden``."""
         assert self.position is not None
         time = self.time
-        lengths = torch.rand(len(time), device=time.device, generator=generator) * 2 / self.num_steps
+        lengths = torch.rand(len(time), device=time.device, generator=generator) * 2 / self.settings.num_steps
         self.position = (self.position - lengths).clamp_min(0)
         step = velocity.float() * _like(self.time - time, hidden)
         self.latent = self.latent + _unpacked(step, self.latent)
