@@ -185,9 +185,8 @@ class AutoencoderTraining(GuardedModule):
     def configure_optimizers(self) -> Any:
         """Optimizer, and a learning rate that follows the steps of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)
-        total = max(
-            1, self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
-        )
+        steps = self.trainer.max_steps
+        total = max(1, steps if steps > 0 else self.trainer.estimated_stepping_batches)
         return with_rate(optimizer, self.optimizer_settings, lambda step: step / total)
 
 
