@@ -99,35 +99,22 @@ def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterat
     Errors that users can cause, in either, become one line.
 
     Yields:
-        The options, with their paths resolved.
+        The options, with their paths resolved by the rules of ``flexivid.runtime.paths``.
 
     Example:
         >>> parser = ProgramParser()
-        >>> action = parser.add_argument("--seed", type=int)
-        >>> with program_options(parser, ["--seed", "7"]) as options:
-        ...     options.seed
-        7
+        >>> action = parser.add_argument("--output-dir")
+        >>> with program_options(parser, ["--output_dir", "./2024::trip//"]) as options:
+        ...     options.output_dir
+        './2024::trip'
     """
     options = parser.parse_args(argv)
     with plain_errors():
-        yield resolved(options)
-
-
-def resolved(options: Namespace) -> Namespace:
-    """Resolve the paths among options, by the rules of ``flexivid.runtime.paths``.
-
-    Raises:
-        ValueError: If a path is empty, or names a variable that is not set.
-
-    Example:
-        >>> resolved(Namespace(output_dir="./2024::trip//", prompt=["a  //  b"])).output_dir
-        './2024::trip'
-    """
-    for key in sorted(options.keys()):
-        value = options[key]
-        if key.rpartition(".")[2] in PATHS and value not in (None, STDOUT):
-            options[key] = [resolve(path) for path in value] if isinstance(value, list) else resolve(value)
-    return options
+        for key in sorted(options.keys()):
+            value = options[key]
+            if key.rpartition(".")[2] in PATHS and value not in (None, STDOUT):
+                options[key] = [resolve(path) for path in value] if isinstance(value, list) else resolve(value)
+        yield options
 
 
 def flags_set(parser: ArgumentParser, options: Namespace, names: Iterable[str]) -> list[str]:
