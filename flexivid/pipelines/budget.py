@@ -56,7 +56,7 @@ class AppliedBudget:
         derive(self.pipe, _run_methods)
 
     def remove(self) -> None:
-        """Remove it; the transformer is in the mode from before again."""
+        """Remove the budget, and put the transformer back into the mode that it had before."""
         self._is_removed = True
         self._suspend()
 

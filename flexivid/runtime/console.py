@@ -104,7 +104,7 @@ def step_bars() -> Iterator[Callable[[str, int, int], None]]:
 def polled_bars(
     look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Show how far several kinds of work are, which are done elsewhere: ``look`` gives (done, total) by kind.
+    """Show the progress of work that is done elsewhere, a bar for each kind: ``look`` gives (done, total) by kind.
 
     Yields:
         A function that looks again and updates the bars.

@@ -54,7 +54,7 @@ def swift_imports() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Drop the messages above while the block runs; nothing else is dropped, and nothing before or after.
+    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs.
 
     Example:
         >>> with quiet_libraries():

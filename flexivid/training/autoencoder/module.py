@@ -73,7 +73,7 @@ class PerceptualDistance:
 
 
 class LatentStatistics(nn.Module):
-    """Running mean and deviation of each channel of the latents, over the latest batches; a module to be saved with it.
+    """Running mean and deviation of each channel of the latents, over the latest batches. Checkpoints keep its state.
 
     Args:
         channels: Of the latents.

@@ -101,7 +101,7 @@ class Replay:
         self.answers: deque[Answer] = deque(maxlen=2 * reuse - 1)
 
     def answer(self, ask: Callable[[], Answer], generator: Callable[[], torch.Generator]) -> Answer:
-        """Return a new answer (``ask`` calls the teacher) every ``reuse`` calls, else a random one of the buffer."""
+        """Ask the teacher anew in every ``reuse``-th call, and return its answer; else return one of the buffer."""
         is_new = not self.answers or self.num_calls % self.reuse == 0
         self.num_calls += 1
         if not is_new:
