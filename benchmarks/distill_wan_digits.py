@@ -44,8 +44,8 @@ from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import build_scheduler, solve
 from flexivid.diffusion.times import draw_times
 from flexivid.media.write import film_strip, tile, to_frames
+from flexivid.metrics.bootstrap import paired_difference
 from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.patching.shapes import PatchMode
 from flexivid.pipelines.plan import costs_of

@@ -34,7 +34,7 @@ from flexivid.evaluation.features import BlockFolder, blocks_of, extract
 from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import Job, Request, prepare
 from flexivid.media.pixels import to_bytes, to_unit
-from flexivid.metrics.paired import paired_difference
+from flexivid.metrics.bootstrap import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.generate import generate_batches, schedule_of

@@ -24,7 +24,7 @@ from motion_clips import LABELS, Clip, digits, draw_clip
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flexivid.metrics.extractors.motion import MotionNet
+from flexivid.metrics.extractors.motion import NUM_FEATURES, MotionNet
 
 LENGTHS = (4, 6, 8, 8, 8, 8, 12, 16)  # frames of a batch, most often those of the main job
 SIZES = (32, 32, 32, 64)
@@ -55,7 +55,7 @@ def loss_of(features: Tensor, answers: Tensor, classes: Tensor, labels: Tensor) 
 def train(scans: list[np.ndarray], options: argparse.Namespace) -> tuple[MotionNet, nn.Linear, Tensor]:
     """Return the network, the linear head that reads its features, and the labels' (mean, deviation)."""
     torch.manual_seed(options.seed)
-    network, head = MotionNet(), nn.Linear(MotionNet.num_features, 10 + len(LABELS))
+    network, head = MotionNet(), nn.Linear(NUM_FEATURES, 10 + len(LABELS))
     labels = draw_batch(scans, [options.seed, 0], 1000)[2]
     scale = torch.stack((labels.mean(0), labels.std(0)))
     parameters = [*network.parameters(), *head.parameters()]

@@ -24,7 +24,7 @@ from flexivid.evaluation.features import BlockFolder
 from flexivid.latents.settings import CodecSettings
 from flexivid.metrics.extractors.i3d_weights import load_i3d
 from flexivid.metrics.extractors.networks import module_in_file, torchvision_network
-from flexivid.metrics.protocol import Protocol, reference_features
+from flexivid.metrics.protocol import Protocol, reference_features, reference_file
 from flexivid.model import checkpoint
 from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.original_checkpoints import load_plain
@@ -144,7 +144,7 @@ def test_encoded_clips(tmp_path, payload):
         check(lambda: open_if_encoded(str(tmp_path)).part("train"), tmp_path / name, payload)
 
 
-def test_caches_count_as_damaged(tmp_path, payload):
+def test_caches_count_as_damaged(tmp_path, payload, monkeypatch):
     store = BlockFolder(tmp_path, {"a": 1})
     store.write([0, 1], {"features": torch.zeros(2, 3)})
     FORMS["bare"](payload, next(tmp_path.rglob("*.safetensors")))
@@ -152,9 +152,11 @@ def test_caches_count_as_damaged(tmp_path, payload):
     FORMS["bare"](payload, tmp_path / "index.arrow")
     assert Table.open(tmp_path / "index.arrow") is None
     protocol = Protocol("fvd", "0f3a", "64x64", 16, 64, 64, 1, 8.0, 4, 2, "9c1e")
-    FORMS["bare"](payload, tmp_path / f"{protocol.key()}.safetensors")
+    monkeypatch.setenv("FLEXIVID_CACHE", str(tmp_path))
+    reference_file(protocol).parent.mkdir()
+    FORMS["bare"](payload, reference_file(protocol))
     with pytest.warns(UserWarning, match="made again"):
-        assert reference_features(protocol, lambda: torch.ones(2, 3), tmp_path).sum() == 6
+        assert reference_features(protocol, lambda: torch.ones(2, 3)).sum() == 6
 
 
 def test_training_refuses_a_checkpoint_with_code_or_settings(tmp_path, payload, capsys):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flexivid.evaluation.result import Evaluation, plain, scores_of
-from flexivid.metrics.paired import Difference
-from flexivid.metrics.protocol import Protocol, Result, check_alike, compare
-from flexivid.metrics.scores import Scores
+from flexivid.metrics.bootstrap import Difference
+from flexivid.metrics.protocol import Protocol, check_alike
+from flexivid.metrics.scores import Scores, independent_difference
 
 TWO_FOLDERS = "two folders"  # names the only scores of a comparison of two folders
 
@@ -52,8 +52,9 @@ class Earlier(NamedTuple):
         Raises:
             ValueError: If the protocols differ.
         """
-        former = {name: Result.of(self.protocol, each) for name, each in self.scores.items()}
-        return {name: compare(former[name], Result.of(protocol, scores[name])) for name in scores if name in former}
+        check_alike(self.protocol, protocol)
+        names = [name for name in scores if name in self.scores]
+        return {name: independent_difference(self.scores[name], scores[name]) for name in names}
 
     def table(self, differences: Mapping[str, Difference], metric: str) -> list[list[str]]:
         """Cells of a table, the head first."""

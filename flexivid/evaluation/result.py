@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from flexivid.metrics.bootstrap import Difference
 from flexivid.metrics.fidelity import Fidelity
-from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 

@@ -20,9 +20,9 @@ from flexivid.evaluation.features import BlockFolder, BlockMemory, check_frames,
 from flexivid.evaluation.result import BudgetScores
 from flexivid.evaluation.rivals import FEWER_STEPS, find_plan, native_plan, rival_plan
 from flexivid.media.pixels import to_bytes, to_unit
+from flexivid.metrics.bootstrap import paired_difference
 from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.metrics.fidelity import Fidelity, likeness
-from flexivid.metrics.paired import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT

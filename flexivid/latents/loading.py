@@ -74,7 +74,7 @@ def fingerprint_of(network: nn.Module, scale: Scale) -> str:
     """
     numbers = [value.tolist() if isinstance(value, Tensor) else value for value in scale]
     digest = hashlib.blake2b(json.dumps([type(network).__name__, numbers]).encode())
-    add_weights(digest, network.state_dict())
+    add_weights(digest.update, network.state_dict())
     return digest.hexdigest()[:12]
 
 

@@ -85,7 +85,7 @@ class TextEncoder:
         The length of a batch does not change features, so it does not count; the limit cuts captions, so it does.
         """
         digest = hashlib.sha256(f"{self.max_length} {self.settings.dtype} {len(self._tokenizer)}".encode())
-        add_weights(digest, self._model.state_dict())
+        add_weights(digest.update, self._model.state_dict())
         return digest.hexdigest()[:16]
 
     def _warn_of_long(self, captions: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ _HOMES = {
     "frechet_distance": "flexivid.metrics.frechet",
 }
 
-DOORS = ("fidelity", "frechet", "paired", "protocol", "scores")
+DOORS = ("bootstrap", "fidelity", "frechet", "protocol", "scores")
 __all__ = ["FrechetVideoDistance", "I3D", "frechet_distance"]
 
 

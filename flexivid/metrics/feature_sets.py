@@ -65,7 +65,7 @@ def warn_if_few(num_x: int, num_y: int, num_features: int) -> None:
     if few < num_features:
         warnings.warn(
             f"got {few} videos; expected at least {num_features}, the number of features: with fewer the covariance is"
-            " singular and the distance far above its value for many; add videos, or compare only with distances of"
-            " as many",
+            " singular, and the distance far larger than that of many videos; add videos, or compare only with"
+            " distances of as many",
             stacklevel=3,
         )

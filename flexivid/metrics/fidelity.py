@@ -20,10 +20,6 @@ class Fidelity(NamedTuple):
         psnr: Peak signal-to-noise ratio, decibels, of all pixels of a video; at most 100, which stands for equality.
         ssim: Structural similarity, mean of the frames; NaN where frames are smaller than its window of 11 pixels.
         perceptual: Euclidean distance of the features; NaN where there are none.
-
-    Example:
-        >>> Fidelity._fields
-        ('psnr', 'ssim', 'perceptual')
     """
 
     psnr: float
@@ -52,20 +48,28 @@ def likeness(videos: Tensor, full: Tensor) -> Tensor:
             f"got videos {tuple(videos.shape)} and {tuple(full.shape)}; expected one shape (b, 3, t, h, w); generate"
             " both with the same settings"
         )
-    pairs = zip(videos.split(1), full.split(1), strict=True)  # the squares and products of all would fill memory
-    rows = [_psnr_and_ssim(_brightness(video), _brightness(target)) for video, target in pairs]
+    rows = []
+    for pair in zip(videos.split(1), full.split(1), strict=True):  # the squares and products of all would fill memory
+        video, target = (side.cpu().double() for side in pair)
+        rows.append((psnr(video, target).item(), _ssim(video, target)))
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _psnr_and_ssim(video: Tensor, target: Tensor) -> tuple[float, float]:
-    psnr = peak_signal_noise_ratio(video, target, data_range=1.0).clamp_max(MOST_DECIBELS).item()
+def psnr(videos: Tensor, targets: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each video in decibels, (b, ...) in [-1, 1] -> (b,); at most 100.
+
+    Example:
+        >>> psnr(torch.zeros(1, 4), torch.full((1, 4), 0.2)).round(decimals=3)
+        tensor([20.])
+    """
+    axes = tuple(range(1, videos.ndim))
+    ratios = peak_signal_noise_ratio(videos / 2, targets / 2, data_range=1.0, dim=axes, reduction="none")
+    return ratios.clamp_max(MOST_DECIBELS)
+
+
+def _ssim(video: Tensor, target: Tensor) -> float:
     if min(video.shape[-2:]) < SSIM_WINDOW:
-        return psnr, math.nan
-    frames, target_frames = video[0].transpose(0, 1), target[0].transpose(0, 1)  # t c h w
-    ssim: Any = structural_similarity_index_measure(frames, target_frames, data_range=1.0)
-    return psnr, ssim.item()
-
-
-def _brightness(video: Tensor) -> Tensor:
-    """Pixels in [0, 1]: SSIM depends on the value of black."""
-    return (video.cpu().double() + 1) / 2
+        return math.nan
+    a, b = ((side[0].transpose(0, 1) + 1) / 2 for side in (video, target))  # t c h w in [0, 1]: SSIM depends on black
+    ssim: Any = structural_similarity_index_measure(a, b, data_range=1.0)
+    return ssim.item()

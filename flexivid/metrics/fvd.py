@@ -6,17 +6,15 @@ rank without videos takes part like any other.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from flexivid.metrics.extractors.extractor import Extractor, build_extractor
 from flexivid.metrics.frechet import Moments, frechet_distance, frechet_from_moments
 from flexivid.metrics.scores import Scores, score
-
-if TYPE_CHECKING:
-    from flexivid.metrics.extractors.extractor import Extractor
 
 SIDES = {True: "real", False: "generated"}
 FAR_OUTSIDE = 1.5  # no video in [-1, 1] reaches this, not even after a resize that overshoots
@@ -32,7 +30,6 @@ class FrechetVideoDistance(Metric):
         **options: Those of every ``torchmetrics.Metric``, e.g. ``process_group``.
 
     Example:
-        >>> from flexivid.metrics.extractors.extractor import build_extractor
         >>> fvd = FrechetVideoDistance(build_extractor("motion"))
         >>> features = torch.randn(600, fvd.extractor.num_features, generator=torch.Generator().manual_seed(0))
         >>> fvd.update_features(features, real=True)
@@ -48,20 +45,16 @@ class FrechetVideoDistance(Metric):
 
     def __init__(self, extractor: Extractor | str = "i3d", *, keep_features: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        if isinstance(extractor, str):
-            from flexivid.metrics.extractors.extractor import build_extractor
-
-            extractor = build_extractor(extractor)
-        self.extractor, self.keep_features = extractor, keep_features
+        self.extractor = build_extractor(extractor) if isinstance(extractor, str) else extractor
+        self.keep_features = keep_features
         self.add_state("num_frames", torch.tensor(0), dist_reduce_fx=_agreed)  # 0: none seen yet
-        d = extractor.num_features
+        nothing = Moments.of(torch.empty(0, self.extractor.num_features))
         for side in SIDES.values():
             if keep_features:
                 self.add_state(f"{side}_features", [], dist_reduce_fx="cat")
-            else:
-                self.add_state(f"{side}_num_videos", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-                self.add_state(f"{side}_total", torch.zeros(d, dtype=torch.float64), dist_reduce_fx="sum")
-                self.add_state(f"{side}_outer", torch.zeros(d, d, dtype=torch.float64), dist_reduce_fx="sum")
+                continue
+            for name, sums in nothing._asdict().items():
+                self.add_state(f"{side}_{name}", sums, dist_reduce_fx="sum")
         self._start_lists()
 
     def update(self, videos: Tensor, real: bool) -> None:
@@ -93,12 +86,6 @@ class FrechetVideoDistance(Metric):
         Raises:
             ValueError: If there are fewer than 2 videos of either kind.
         """
-        count = {side: self._count(side) for side in SIDES.values()}
-        if min(count.values()) < 2:
-            raise ValueError(
-                f"got {count['generated']} generated and {count['real']} real videos; expected at least 2 of each;"
-                " update with more"
-            )
         if self.keep_features:
             value = frechet_distance(self._features("generated"), self._features("real"))
         else:
@@ -150,9 +137,6 @@ class FrechetVideoDistance(Metric):
             return
         for name, sums in Moments.of(features)._asdict().items():
             setattr(self, f"{side}_{name}", getattr(self, f"{side}_{name}") + sums)
-
-    def _count(self, side: str) -> int:
-        return len(self._features(side)) if self.keep_features else int(getattr(self, f"{side}_num_videos"))
 
     def _features(self, side: str) -> Tensor:
         features = getattr(self, f"{side}_features")  # a list before, a tensor after a gathering

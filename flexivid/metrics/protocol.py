@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flexivid.metrics.paired import Difference
-from flexivid.metrics.scores import Scores
 from flexivid.runtime.distributed import from_first
 from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import cache_folder
@@ -74,30 +71,6 @@ class Protocol(NamedTuple):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:20]
 
 
-class Result(NamedTuple):
-    """A distance with its interval and its protocol.
-
-    Args:
-        protocol: How it was measured.
-        value: The distance.
-        low: Lower end of its 95 % interval. Likewise ``high``.
-
-    Example:
-        >>> Result._fields
-        ('protocol', 'value', 'low', 'high')
-    """
-
-    protocol: Protocol
-    value: float
-    low: float
-    high: float
-
-    @staticmethod
-    def of(protocol: Protocol, scores: Scores) -> Result:
-        """The Frechet distance of some scores."""
-        return Result(protocol, scores.fvd, scores.low, scores.high)
-
-
 def check_alike(a: Protocol, b: Protocol) -> None:
     """Refuse to compare numbers of different protocols.
 
@@ -121,46 +94,18 @@ evaluate again with the same settings
         )
 
 
-def compare(a: Result, b: Result) -> Difference:
-    """By how much the second result is above the first.
-
-    The intervals are combined as if the two were independent; shared noise and reference make the truth narrower.
-
-    Raises:
-        ValueError: If the protocols differ, see :func:`check_alike`.
-
-    Example:
-        >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
-        >>> compare(Result(protocol, 150.0, 147.0, 153.0), Result(protocol, 140.0, 136.0, 144.0))
-        Difference(difference=-10.0, low=-15.0, high=-5.0)
-    """
-    check_alike(a.protocol, b.protocol)
-    half = ((a.high - a.value) ** 2 + (b.high - b.value) ** 2) ** 0.5  # low may be cut off at 0
-    return Difference(b.value - a.value, b.value - a.value - half, b.value - a.value + half)
-
-
-def reference_file(protocol: Protocol, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Where the reference features of a protocol are kept.
-
-    Args:
-        protocol: Tells which features.
-        folder: The folder; ``None`` = ``$FLEXIVID_CACHE/reference`` or ``~/.cache/flexivid/reference``.
+def reference_file(protocol: Protocol) -> Path:
+    """Where the reference features of a protocol are kept, in the cache folder.
 
     Example:
         >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
         >>> reference_file(protocol).parent.name, reference_file(protocol).name
         ('reference', 'fe30b3c98920a1aad65e.safetensors')
     """
-    return Path(folder or cache_folder("reference"), f"{protocol.key()}.safetensors")
+    return cache_folder("reference") / f"{protocol.key()}.safetensors"
 
 
-def reference_features(
-    protocol: Protocol,
-    compute: Callable[[], Tensor],
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    may_be_fewer: bool = False,
-) -> Tensor:
+def reference_features(protocol: Protocol, compute: Callable[[], Tensor], *, may_be_fewer: bool = False) -> Tensor:
     """Features of the reference videos, from the cache, or computed and then cached.
 
     Every rank calls it. The first one looks into the cache for all. If nothing is there, ``compute`` is called on every
@@ -169,21 +114,12 @@ def reference_features(
     Args:
         protocol: Tells which features.
         compute: Gives all of them, (num_reference, d), in the same order on every rank.
-        folder: See :func:`reference_file`.
         may_be_fewer: Accept fewer videos, and cache them as a reference of that number.
 
     Raises:
         ValueError: If ``compute`` gives another number of videos, or numbers that are not finite; nothing is cached.
-
-    Example:
-        >>> import tempfile, torch
-        >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2, "9c1e")
-        >>> folder = tempfile.mkdtemp()
-        >>> first = reference_features(protocol, lambda: torch.ones(2, 3), folder)
-        >>> reference_features(protocol, lambda: torch.zeros(2, 3), folder).sum().item()
-        6.0
     """
-    features = from_first(lambda: _read(reference_file(protocol, folder), protocol))
+    features = from_first(lambda: _read(reference_file(protocol), protocol))
     if features is not None:
         return features
     features = compute().detach().cpu()
@@ -194,7 +130,7 @@ def reference_features(
             f"got features {tuple(features.shape)} of the reference videos, finite: {bool(features.isfinite().all())};"
             f" expected finite ones of {protocol.num_reference} videos; correct num_reference, or look at the videos"
         )
-    from_first(lambda: _write(reference_file(protocol, folder), protocol, features))
+    from_first(lambda: _write(reference_file(protocol), protocol, features))
     return features
 
 

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from flexivid.metrics.bootstrap import bootstrap
+from flexivid.metrics.bootstrap import Difference, bootstrap
 from flexivid.metrics.feature_sets import feature_pair, warn_if_few
 from flexivid.metrics.floor import frechet_floor
-from flexivid.metrics.kvd import kernel_distance
-from flexivid.metrics.prdc import prdc
+from flexivid.metrics.pairs import kernel_distance, prdc
 
 
 class Scores(NamedTuple):
@@ -21,15 +20,11 @@ class Scores(NamedTuple):
         fvd: Frechet distance; the protocol's label says of which extractor.
         low: Lower end of its 95 % interval. Likewise ``high``. NaN with fewer than 4 videos.
         kvd: Unbiased kernel distance.
-        precision: Likewise ``recall``, ``density``, ``coverage``: see ``prdc.Prdc``.
+        precision: Likewise ``recall``, ``density``, ``coverage``: see ``pairs.Prdc``.
         fvd_infinity: Extrapolation to endless videos; ``None`` where there are too few.
         num_real: Number of videos. Likewise ``num_generated``.
         floor: The ``fvd`` of as many videos of a perfect generator, see ``floor.frechet_floor``; NaN with fewer than 4
             real videos, or where it was not measured.
-
-    Example:
-        >>> Scores._fields[:3]
-        ('fvd', 'low', 'high')
     """
 
     fvd: float
@@ -80,6 +75,20 @@ def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 10
         num_generated=len(generated),
         floor=frechet_floor(real, len(generated), seed=seed),
     )
+
+
+def independent_difference(a: Scores, b: Scores) -> Difference:
+    """By how much the distance of ``b`` is above that of ``a``; ``protocol.check_alike`` says whether they compare.
+
+    The intervals are combined as if the two were independent; shared noise and reference make the truth narrower.
+
+    Example:
+        >>> a = Scores(150.0, 147.0, 153.0, 0, 1, 1, 1, 1, None, 64, 64)
+        >>> independent_difference(a, a._replace(fvd=140.0, low=136.0, high=144.0))
+        Difference(difference=-10.0, low=-15.0, high=-5.0)
+    """
+    change, half = b.fvd - a.fvd, math.hypot(a.high - a.fvd, b.high - b.fvd)  # low may be cut off at 0
+    return Difference(change, change - half, change + half)
 
 
 def _in_order(features: Tensor) -> Tensor:

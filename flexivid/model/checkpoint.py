@@ -92,7 +92,7 @@ def fingerprint(model: FlexiDiT) -> str:
 
 def _hash(model: FlexiDiT) -> str:
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
-    add_weights(digest, model.state_dict())
+    add_weights(digest.update, model.state_dict())
     return digest.hexdigest()[:12]
 
 

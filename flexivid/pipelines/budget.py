@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from flexivid.pipelines.budgeted_run import BudgetedRun
-from flexivid.pipelines.plan import PretrainedPlan, check_fraction, check_planner, explicit_plan
+from flexivid.pipelines.budgeted_run import BudgetedRun, PlanMaker
+from flexivid.pipelines.plan import PretrainedPlan, check_fraction, check_planner, explicit_plan, plan_steps
 from flexivid.pretrained.flexify import NATIVE, flexi_of, switch
 from flexivid.pretrained.weak_modes.derived import derive, restore
 
@@ -33,12 +33,14 @@ class AppliedBudget:
     def __init__(
         self,
         pipe: Any,
-        budget: float | None,
-        settings: dict[str, Any],
-        on_plan: Callable[[PretrainedPlan], None] | None,
+        make_plan: PlanMaker,
+        *,
+        budget: float | None = None,
+        guide_mode: str | None = None,
+        on_plan: Callable[[PretrainedPlan], None] | None = None,
     ) -> None:
-        self.pipe, self.budget, self.settings, self.on_plan = pipe, budget, settings, on_plan
-        self.guide_mode: str | None = settings.get("guide_mode")
+        self.pipe, self.make_plan, self.on_plan = pipe, make_plan, on_plan
+        self.budget, self.guide_mode = budget, guide_mode
         self.flexi = flexi_of(pipe.transformer)
         self.plan: PretrainedPlan | None = None
         self._is_removed = False
@@ -54,7 +56,7 @@ class AppliedBudget:
         derive(self.pipe, _run_methods)
 
     def remove(self) -> None:
-        """Remove it; the transformer is in the mode from before again."""
+        """Remove the budget, and put the transformer back into the mode that it had before."""
         self._is_removed = True
         self._suspend()
 
@@ -83,15 +85,16 @@ class AppliedBudget:
             ValueError: If its transformer is not the one that the budget was applied to, compiled or not.
         """
         self.plan = None
-        run = BudgetedRun(self.pipe, self.flexi, self._store_plan, budget=self.budget, settings=self.settings)
+        run = BudgetedRun(self.pipe, self.flexi, self._plan_run)
         run.check_parts()
         switch(self.pipe.transformer, NATIVE)
         return run
 
-    def _store_plan(self, plan: PretrainedPlan) -> None:
-        self.plan = plan
+    def _plan_run(self, costs: dict[str, int], num_steps: int) -> PretrainedPlan:
+        self.plan = self.make_plan(costs, num_steps)
         if self.on_plan is not None:
-            self.on_plan(plan)
+            self.on_plan(self.plan)
+        return self.plan
 
 
 def _budget_of(pipe: Any) -> AppliedBudget | None:
@@ -176,7 +179,8 @@ def apply_budget(
     check_fraction(budget)
     check_planner(planner)
     _check_pipeline(pipe)
-    return AppliedBudget(pipe, budget, {"guide_mode": guide_mode, "planner": planner}, on_plan)
+    make_plan = functools.partial(plan_steps, budget, guide_mode=guide_mode, planner=planner)
+    return AppliedBudget(pipe, make_plan, budget=budget, guide_mode=guide_mode, on_plan=on_plan)
 
 
 def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str] = ()) -> AppliedBudget:
@@ -197,9 +201,9 @@ def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str
             refused at the first call of the network.
     """
     _check_pipeline(pipe)
-    costs = dict.fromkeys((NATIVE, *flexi_of(pipe.transformer).modes), 1)
-    explicit_plan(modes, costs, len(modes), guide_modes)  # refuses unknown modes
-    return AppliedBudget(pipe, None, {"modes": tuple(modes), "guide_modes": tuple(guide_modes)}, None)
+    make_plan = functools.partial(explicit_plan, tuple(modes), guide_modes=tuple(guide_modes))
+    make_plan(dict.fromkeys((NATIVE, *flexi_of(pipe.transformer).modes), 1), len(modes))  # refuses unknown modes
+    return AppliedBudget(pipe, make_plan)
 
 
 def _check_pipeline(pipe: Any) -> None:

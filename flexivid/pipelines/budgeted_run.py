@@ -15,12 +15,14 @@ from typing import Any
 from torch import nn
 
 from flexivid.patching.shapes import Size3
-from flexivid.pipelines.plan import PretrainedPlan, costs_of, explicit_plan, plan_steps
+from flexivid.pipelines.plan import PretrainedPlan, costs_of
 from flexivid.pretrained.families.family import config_of, named_call
 from flexivid.pretrained.families.folding import Fold
 from flexivid.pretrained.flexify import flexi_of
 from flexivid.pretrained.weak_modes.flexi import Flexi
 from flexivid.pretrained.weak_modes.weak_call import modes_from
+
+PlanMaker = Callable[[dict[str, int], int], PretrainedPlan]  # from MACs of a call by mode, and the number of steps
 
 
 class BudgetedRun:
@@ -29,23 +31,11 @@ class BudgetedRun:
     Args:
         pipe: Pipeline of diffusers.
         flexi: Of the transformer that the budget is for.
-        on_plan: Called with the plan, before the network is.
-        budget: Fraction of the all-native cost; ``None`` with an explicit schedule.
-        settings: ``guide_mode`` and ``planner`` of ``plan_steps``, or ``modes`` and ``guide_modes`` of
-            ``explicit_plan``.
+        make_plan: Called once, before the network is.
     """
 
-    def __init__(
-        self,
-        pipe: Any,
-        flexi: Flexi,
-        on_plan: Callable[[PretrainedPlan], None],
-        *,
-        budget: float | None,
-        settings: dict[str, Any],
-    ) -> None:
-        self.pipe, self.flexi, self.on_plan = pipe, flexi, on_plan
-        self.budget, self.settings = budget, settings
+    def __init__(self, pipe: Any, flexi: Flexi, make_plan: PlanMaker) -> None:
+        self.pipe, self.flexi, self.make_plan = pipe, flexi, make_plan
         self.scheduler = pipe.scheduler
         self.plan: PretrainedPlan | None = None
         self.steps_done = 0
@@ -100,24 +90,18 @@ class BudgetedRun:
             ValueError: If parts were replaced, diffusers caches steps, or the budget cannot be kept.
         """
         self.check_parts()
-        plan = self.plan or self._make_plan(model, args, kwargs)
+        plan = self.plan = self.plan or self._first_plan(model, args, kwargs)
         mode = plan.mode_of_call(self.steps_done, self._calls)
         self._calls += 1
         self._all_calls += 1
         return mode
 
-    def _make_plan(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> PretrainedPlan:
+    def _first_plan(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> PretrainedPlan:
         if getattr(model, "is_cache_enabled", False):
             raise ValueError("got a cache of diffusers with a budget; expected one of them; call disable_cache")
         size, text_tokens = measure_call(model, args, kwargs)
         num_steps = getattr(self.pipe, "num_timesteps", None) or len(self.scheduler.timesteps)
-        costs = costs_of(model, size, text_tokens)
-        if self.budget is None:
-            self.plan = explicit_plan(costs=costs, num_steps=num_steps, **self.settings)
-        else:
-            self.plan = plan_steps(self.budget, costs, num_steps, **self.settings)
-        self.on_plan(self.plan)
-        return self.plan
+        return self.make_plan(costs_of(model, size, text_tokens), num_steps)
 
     def _restart(self) -> None:
         self.plan, self.steps_done, self._calls = None, 0, 0

@@ -28,7 +28,7 @@ CONSTANTS = "constants.pt"
 def record_calls(
     pipe: Any, folder: str | Path, prompts: Sequence[str], *, per_prompt: int = 2, seed: int = 0, **settings: Any
 ) -> Path:
-    """Run a pipeline once for each prompt, and write some calls of each run, drawn at random.
+    """Run a pipeline once for each prompt, write some calls of each run, drawn at random, and return the folder.
 
     Args:
         pipe: Pipeline of diffusers with a transformer in its native mode.
@@ -38,30 +38,25 @@ def record_calls(
         seed: Of noise and of the choice of calls.
         settings: For the pipeline: ``num_inference_steps``, ``height``, ...
 
-    Returns:
-        The folder.
-
     Raises:
         ValueError: If there is no prompt, or a run makes fewer calls.
     """
+    if not prompts:
+        raise ValueError("got no prompts; expected at least one; pass some")
     folder = resolve_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    writer: _Writer | None = None
+    arrays: dict[str, np.ndarray] = {}
     for number, prompt in enumerate(prompts):
         reservoir = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
-        hook = pipe.transformer.register_forward_pre_hook(reservoir.take, with_kwargs=True)
-        try:
-            source = torch.Generator().manual_seed(seed + number)
+        source = torch.Generator().manual_seed(seed + number)
+        with pipe.transformer.register_forward_pre_hook(reservoir.take, with_kwargs=True):
             pipe(prompt, generator=source, **{"output_type": "latent", **settings})
-        finally:
-            hook.remove()
         if len(reservoir.calls) < per_prompt:
             raise ValueError(f"got {len(reservoir.calls)} calls in a run; expected {per_prompt}; lower per_prompt")
-        writer = writer or _Writer(folder, len(prompts), reservoir.calls)
-        writer.write(number, reservoir.calls)
-    if writer is None:
-        raise ValueError("got no prompts; expected at least one; pass some")
-    writer.close()
+        arrays = arrays or _make_files(folder, len(prompts), reservoir.calls)
+        for name, array in arrays.items():
+            rows = np.concatenate([_rows(call, name) for call in reservoir.calls])
+            array[number * len(rows) : (number + 1) * len(rows)] = rows
     return folder
 
 
@@ -70,7 +65,7 @@ class NetworkReachedError(Exception):
 
 
 def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settings: Any) -> Path:
-    """Write the inputs of a pipeline's transformer beside latent and time, without calling the transformer.
+    """Write the inputs of a pipeline's transformer beside latent and time, without calling it; return the folder.
 
     Args:
         pipe: Pipeline of diffusers with a transformer in its native mode.
@@ -78,15 +73,12 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
         prompts: One row each, more where the pipeline puts both branches of guidance into one call.
         settings: For the pipeline.
 
-    Returns:
-        The folder.
-
     Raises:
         ValueError: If there is no prompt, or the texts differ in length.
     """
     if not prompts:
         raise ValueError("got no prompts; expected at least one; pass some")
-    model, calls = pipe.transformer, list[dict[str, Any]]()
+    calls: list[dict[str, Any]] = []
 
     def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         call = named_call(module, args, kwargs)
@@ -96,13 +88,10 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
         calls.append({name: _on_cpu(tensors[name]) for name in names if len(tensors[name]) == count})
         raise NetworkReachedError
 
-    hook = model.register_forward_pre_hook(take, with_kwargs=True)
-    try:
+    with pipe.transformer.register_forward_pre_hook(take, with_kwargs=True):
         for prompt in prompts:
             with suppress(NetworkReachedError):
                 pipe(prompt, **{"output_type": "latent", **settings})
-    finally:
-        hook.remove()
     shapes = [{name: tuple(value.shape[1:]) for name, value in call.items()} for call in calls]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"got texts of shapes {shapes}; expected one length; set max_sequence_length of the pipeline")
@@ -136,33 +125,20 @@ def _on_cpu(value: Any) -> Any:
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
-class _Writer:
-    """Arrays on disk with space for all rows; floating point in half precision, times in full."""
-
-    def __init__(self, folder: Path, num_runs: int, calls: list[dict[str, Any]]) -> None:
-        first, rows = calls[0], len(calls) * len(calls[0]["hidden_states"])
-        self.arrays = {}
-        for name in (name for name, value in first.items() if isinstance(value, Tensor) and name not in SHARED):
-            row = _rows(first, name)
-            shape = (num_runs * rows, *row.shape[1:])
-            self.arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", row.dtype, shape)
-        constants = {name: value for name, value in first.items() if name not in self.arrays}
-        torch.save(constants, folder / CONSTANTS)
-
-    def write(self, number: int, calls: list[dict[str, Any]]) -> None:
-        """Write the rows of one run."""
-        for name, array in self.arrays.items():
-            rows = np.concatenate([_rows(call, name) for call in calls])
-            array[number * len(rows) : (number + 1) * len(rows)] = rows
-
-    def close(self) -> None:
-        """Flush all arrays to disk."""
-        for array in self.arrays.values():
-            array.flush()
+def _make_files(folder: Path, num_runs: int, calls: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Map a file for the rows of each argument into memory, with space for all runs; write what all samples share."""
+    first, rows = calls[0], len(calls) * len(calls[0]["hidden_states"])
+    arrays: dict[str, np.ndarray] = {}
+    for name in (name for name, value in first.items() if isinstance(value, Tensor) and name not in SHARED):
+        row = _rows(first, name)
+        shape = (num_runs * rows, *row.shape[1:])
+        arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", row.dtype, shape)
+    torch.save({name: value for name, value in first.items() if name not in arrays}, folder / CONSTANTS)
+    return arrays
 
 
 def _rows(call: dict[str, Any], name: str) -> np.ndarray:
-    """One argument, (b, ...); a time for all samples is repeated for each."""
+    """One argument, (b, ...), floating point in half precision, times in full; a time of all samples is repeated."""
     value, count = call[name], len(call["hidden_states"])
     value = value.expand(count) if value.ndim == 0 else value
     value = value.expand(count, *value.shape[1:]) if len(value) == 1 else value

@@ -22,11 +22,7 @@ TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient
 
 @torch.no_grad()
 def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **settings: Any) -> float:
-    """Attach weak modes, and compare native outputs over random inputs before it and after each weak mode was used.
-
-    Args:
-        model: Transformer of diffusers.
-        modes: As for ``flexify``. Likewise ``settings``.
+    """Flexify a transformer, and compare native outputs over random inputs before it and after use of each weak mode.
 
     Returns:
         The largest absolute difference; 0 is the only right answer.
@@ -106,7 +102,6 @@ def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512
     Args:
         model: Flexified, on any device.
         size: Latent size; ``None`` = the usual one of the class.
-        text_tokens: Length of the text.
     """
     flexi, size = flexi_of(model), size or signature_of(model).usual_size(config_of(model))
     costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,22 +30,6 @@ from flexivid.sampling.sample_folder import file_name, prepare_folder
 PIPELINE_OPTIONS = ("num_inference_steps", "guidance_scale", "num_frames", "height", "width", "negative_prompt")
 
 
-class PipelineOutcome(NamedTuple):
-    """The videos of one budget, and what they cost.
-
-    Args:
-        budget: As passed to the program.
-        plan: Of the latest video, one call a step.
-        files: One a video.
-        seconds: Of all parts of the pipeline, text encoder and autoencoder included.
-    """
-
-    budget: float
-    plan: PretrainedPlan
-    files: list[Path]
-    seconds: float
-
-
 def load_pipeline(
     model: str | Path,
     adapter: str | Path,
@@ -59,8 +43,7 @@ def load_pipeline(
     Args:
         model: Folder or hub id.
         adapter: Folder that ``save_adapter``, ``flexivid.convert`` or a distillation wrote.
-        dtype: Precision of the pipeline.
-        device: Device of the pipeline.
+        dtype: Precision of the pipeline. Likewise ``device``.
         files: Which of its files to read.
 
     Raises:
@@ -104,23 +87,22 @@ def sample_pipeline(
     fps: float,
     seed: int = 0,
     **settings: Any,
-) -> tuple[PipelineOutcome, list[np.ndarray]]:
-    """Make and write one video a prompt at one budget; video i starts from the noise of seed + i.
+) -> tuple[list[Path], list[np.ndarray]]:
+    """Make and write one video a prompt into a folder that exists; video i starts from the noise of seed + i.
 
     Args:
         pipe: From ``load_pipeline``.
         prompts: One video each.
-        budget: Budget that the files are named after.
-        plan: Mode of every step.
-        folder: Folder of the videos; it must exist.
-        fps: Frames a second.
-        seed: Base seed.
+        budget: Part of the names of the files; ``plan`` alone says which modes are used.
         settings: For the pipeline; with ``num_inference_steps`` if the plan has another number than its default.
+
+    Returns:
+        The files, and their frames, (t, h, w, 3) uint8.
 
     Raises:
         NotFiniteSampleError: If a video holds NaN; it is not written.
     """
-    start, files, videos = time.perf_counter(), [], []
+    files, videos = [], []
     with apply_schedule(pipe, plan.modes, guide_modes=plan.guide_modes):
         for number, prompt in enumerate(prompts):
             source = torch.Generator().manual_seed(seed + number)
@@ -128,7 +110,7 @@ def sample_pipeline(
             require_finite_samples(torch.as_tensor(frames)[None], [number])
             videos.append((frames * 255).round().clip(0, 255).astype(np.uint8))
             files.append(write_video(folder / file_name(number, seed, budget), videos[-1], fps))
-    return PipelineOutcome(budget, plan, files, time.perf_counter() - start), videos
+    return files, videos
 
 
 def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
@@ -139,29 +121,22 @@ def full_plan(pipe: Any, prompt: str, **settings: Any) -> PretrainedPlan:
         plans.append(plan)
         raise NetworkReachedError
 
+    pipe.set_progress_bar_config(disable=True)  # it would stay at 0 %
     with suppress(NetworkReachedError), apply_budget(pipe, 1.0, on_plan=stop):
         pipe(prompt, output_type="latent", **settings)
+    pipe.set_progress_bar_config()
     return plans[0]
 
 
 def default_planner(pipe: Any, settings: Mapping[str, Any], full: PretrainedPlan) -> str:
-    """Return ``staged`` if the number of steps can be planned (one call of the solver a step), else ``weak_first``.
-
-    Args:
-        pipe: The pipeline.
-        settings: Arguments that it will be called with.
-        full: From :func:`full_plan`.
-    """
+    """Return ``staged`` if the number of steps can be planned (one call of the solver a step), else ``weak_first``."""
     parameter = inspect.signature(type(pipe).__call__).parameters.get("num_inference_steps")
     steps = settings.get("num_inference_steps", None if parameter is None else parameter.default)
     return STAGED if steps == len(full.modes) else "weak_first"
 
 
 def run_pipeline(options: Any) -> dict[str, Any]:
-    """Run ``flexivid.sample --pipeline``; return the summary for ``--json``.
-
-    Args:
-        options: Of the program.
+    """Run ``flexivid.sample --pipeline`` with the options of the program; return the summary for ``--json``.
 
     Raises:
         ValueError: If options are missing or have no effect with a pipeline.
@@ -175,29 +150,29 @@ def run_pipeline(options: Any) -> dict[str, Any]:
         print(f"LoRA merged into copies: {merge_lora(pipe.transformer) / 2**20:.1f} MiB more")
     prompts = list(options.prompt) * (options.num_videos or 1)
     settings = _settings(pipe, options)
-    pipe.set_progress_bar_config(disable=True)  # it would stay at 0 %
     full = full_plan(pipe, prompts[0], **settings)
-    pipe.set_progress_bar_config()
     planner = options.planner or default_planner(pipe, settings, full)
     choice = {"guide_mode": options.guide_mode, "planner": planner}
-    plans = [plan_steps(budget, full.costs, len(full.modes), **choice) for budget in budgets]
-    for budget, plan in zip(budgets, plans, strict=True):
+    plans = [(budget, plan_steps(budget, full.costs, len(full.modes), **choice)) for budget in budgets]
+    for budget, plan in plans:
         print(plan_line(budget, plan, len(prompts)))
+    rows = [{"budget": budget, "plan": str(plan), "predicted_macs": plan.macs} for budget, plan in plans]
     if options.dry_run:
-        pairs = zip(budgets, plans, strict=True)
-        return {"plans": [{"budget": b, "plan": str(plan), "predicted_macs": plan.macs} for b, plan in pairs]}
+        return {"plans": rows}
     folder = prepare_folder(options.output_dir)
-    rows, outcomes, fps = [], [], options.fps or 16
-    for budget, plan in zip(budgets, plans, strict=True):
+    movies = []
+    common = {"folder": folder, "fps": options.fps or 16, "seed": options.seed, **settings}
+    for row, (budget, plan) in zip(rows, plans, strict=True):
         steps = {"num_inference_steps": len(plan.modes)} if planner == STAGED else {}
-        common = {"folder": folder, "fps": fps, "seed": options.seed, **settings, **steps}
-        outcome, videos = sample_pipeline(pipe, prompts, budget, plan, **common)
-        print(result_line(outcome))
-        outcomes.append(outcome)
-        rows.append((f"budget {outcome.budget:g}", videos[:8]))
-    movie, picture = write_grid(folder / "grid", rows, fps)
+        start = time.perf_counter()
+        files, videos = sample_pipeline(pipe, prompts, budget, plan, **(common | steps))
+        seconds = time.perf_counter() - start
+        row |= {"cost": plan.budget, "seconds": seconds, "files": [str(file) for file in files]}
+        print(result_line(budget, plan, seconds, len(files)))
+        movies.append((f"budget {budget:g}", videos[:8]))
+    movie, picture = write_grid(folder / "grid", movies, common["fps"])
     print(f"look at {picture} and {movie}")
-    return {"samples": [_row(outcome) for outcome in outcomes], "grid": [str(movie), str(picture)]}
+    return {"samples": rows, "grid": [str(movie), str(picture)]}
 
 
 def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
@@ -212,16 +187,14 @@ def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
     return f"budget {budget:g}: {steps}; {_cost(plan)}, {plan.budget:.1%} of full compute; {_count(videos)}"
 
 
-def result_line(outcome: PipelineOutcome) -> str:
+def result_line(budget: float, plan: PretrainedPlan, seconds: float, videos: int) -> str:
     """Return the line that is printed after sampling; its seconds include text encoder and autoencoder.
 
     Example:
-        >>> plan = PretrainedPlan(("native",), {"native": 3_000_000})
-        >>> result_line(PipelineOutcome(1.0, plan, [], 2.0))
+        >>> result_line(1.0, PretrainedPlan(("native",), {"native": 3_000_000}), 2.0, 0)
         'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
     """
-    seconds = f"{outcome.seconds:.2f} s for {_count(len(outcome.files))}"
-    return f"budget {outcome.budget:g}: {_cost(outcome.plan)}, {seconds}"
+    return f"budget {budget:g}: {_cost(plan)}, {seconds:.2f} s for {_count(videos)}"
 
 
 def _count(videos: int) -> str:
@@ -258,14 +231,3 @@ def _settings(pipe: Any, options: Any) -> dict[str, Any]:
                 " take; leave it out"
             )
     return settings
-
-
-def _row(outcome: PipelineOutcome) -> dict[str, Any]:
-    return {
-        "budget": outcome.budget,
-        "plan": str(outcome.plan),
-        "predicted_macs": outcome.plan.macs,
-        "cost": outcome.plan.budget,
-        "seconds": outcome.seconds,
-        "files": [str(file) for file in outcome.files],
-    }

@@ -8,7 +8,6 @@ Latte for text has diffusers' names already.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from flexivid.pretrained.families.video_dit import VideoDiT, set_time_shift
 from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.weights import read_data
 
 ONCE = {  # published name: name in diffusers
     "x_embedder.proj": "pos_embed.proj",
@@ -69,14 +69,8 @@ def load_plain(path: str | Path, *, num_heads: int | None = None) -> nn.Module:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training checkpoints of DiT keep their arguments
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # no file, no archive, something else than weights in it
-        match = re.search(r"GLOBAL (\S+?)[.]?(\s|$)", str(error))
-        reason = f"it holds {match[1]}, which is no data" if match else str(error).splitlines()[0][:150]
-        reason = "it holds something else than data" if "weights_only" in reason else reason
-        raise ValueError(f"got {path}, which cannot be read as weights ({reason}); expected a .pt file") from error
+    with torch.serialization.safe_globals([argparse.Namespace]):  # training checkpoints of DiT keep their arguments
+        content = read_data(path, expected="weights of DiT or Latte in a .pt file; check the path")
     for key in ("ema", "model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -83,25 +83,13 @@ def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]
 def track(
     items: Iterable[T], description: str, *, unit: str = "", total: int | None = None, hidden: bool = False
 ) -> Iterator[T]:
-    """Yield items and show how many are done.
-
-    Args:
-        items: What to go through.
-        description: What stands before the bar.
-        unit: What is counted.
-        total: Number of items; ``None`` = their length, where they have one.
-        hidden: Show nothing.
+    """Yield items, with a bar that shows how many are done; ``total=None`` = their length, where they have one.
 
     >>> sum(track(range(4), "adding"))
     6
     """
-    if total is None and isinstance(items, Sequence):
-        total = len(items)
     with progress_bars(unit, hidden=hidden) as progress:
-        task = progress.add_task(description, total=total)
-        for item in items:
-            yield item
-            progress.advance(task)
+        yield from progress.track(items, total=total, description=description)
 
 
 @contextmanager
@@ -132,11 +120,7 @@ def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Callable[[str
 def polled_bars(
     look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Show how far several kinds of work are, which are done elsewhere.
-
-    Args:
-        look: Gives what is done and the total, by kind of work.
-        hidden: Show nothing.
+    """Show the progress of work that is done elsewhere, a bar for each kind: ``look`` gives (done, total) by kind.
 
     Yields:
         A function that looks again and updates the bars.

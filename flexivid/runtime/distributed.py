@@ -34,13 +34,10 @@ def gathered(value: T) -> list[T]:
 
 
 def on_all_ranks(work: Callable[[], T]) -> T:
-    """Do this rank's share of the work, then raise on every rank if it failed on any.
+    """Do this rank's share of the work and return its result, or raise on every rank if it failed on any.
 
     Args:
         work: The share; it must not wait for other ranks.
-
-    Returns:
-        The result of this rank's share.
 
     Raises:
         NotFiniteError: On every rank, if that is the reason on any of them.

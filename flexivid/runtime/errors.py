@@ -28,12 +28,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 
 def check_keys(keys: Iterable[str], valid: list[str], *, what: str) -> None:
-    """Refuse an unknown key.
-
-    Args:
-        keys: Keys to check.
-        valid: Keys that exist.
-        what: What a key is, for the message.
+    """Refuse an unknown key; ``what`` is a noun for keys in the message.
 
     Raises:
         ValueError: For the first unknown key; it names the nearest valid one.
@@ -94,7 +89,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
 
     Args:
         message: The complaint.
-        keys: All valid keys, as options are shown: "num-videos", "data.root".
+        keys: All valid ones, as options are shown: "num-videos", "data.root".
 
     Example:
         >>> explain("Subcommand 'fit' does not accept option 'data.rot'", ["data.root", "data.size"])

@@ -13,12 +13,7 @@ class NotFiniteError(ValueError):
 
 
 class NotFiniteSampleError(NotFiniteError):
-    """A sample is not finite.
-
-    Args:
-        sample: Number of the sample.
-        context: Where it is from, such as ``at budget 0.5``.
-    """
+    """A sample is not finite; ``context`` says where it is from, such as ``at budget 0.5``."""
 
     def __init__(self, sample: int, context: str = "") -> None:
         self.sample = sample
@@ -44,11 +39,7 @@ def first_not_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]
 
 
 def require_finite_weights(weights: Mapping[str, Tensor], owner: object) -> None:
-    """Refuse weights that are not finite.
-
-    Args:
-        weights: By name.
-        owner: File or model that they belong to, for the message.
+    """Refuse weights that are not finite; ``owner`` is their file or model, for the message.
 
     Raises:
         NotFiniteError: If one holds NaN or infinity.
@@ -69,11 +60,7 @@ numbers; take a checkpoint from before the training diverged
 
 
 def require_finite_samples(samples: Tensor, indices: Sequence[int]) -> Tensor:
-    """Return the samples, if all of them are finite.
-
-    Args:
-        samples: (b, ...).
-        indices: Number of each sample, for the message.
+    """Return the samples, (b, ...), if all of them are finite; ``indices`` are their numbers, for the message.
 
     Raises:
         NotFiniteSampleError: If one holds NaN or infinity.

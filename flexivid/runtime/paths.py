@@ -43,14 +43,12 @@ def is_hidden(path: str) -> bool:
     >>> is_hidden("waves/._1.mp4"), is_hidden("__MACOSX/1.mp4"), is_hidden("./waves/1.mp4")
     (True, True, False)
     """
-    return any(_is_hidden_name(name) for name in path.split("/"))
+    names = [name for name in path.split("/") if name not in (".", "..")]
+    return any(name.startswith(".") or name.lower() in _HIDDEN for name in names)
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """Return the path that is meant, by the rules above. Resolving a path twice changes nothing.
-
-    Args:
-        path: As the user wrote it; it need not exist.
+    """Return the path that a user means, by the rules above; it need not exist. Resolving twice changes nothing.
 
     Raises:
         ValueError: If it is empty, or if it names a variable that is not set.
@@ -133,11 +131,7 @@ class Names:
         self._folders: dict[str, dict[str, str]] = {}
 
     def existing(self, path: str) -> str:
-        """Return the path as it is written on disk, or unchanged if there is no such file.
-
-        Args:
-            path: A local path.
-        """
+        """Return a local path as it is written on disk, or unchanged if there is no such file."""
         if path.isascii():
             return path
         head, slash, name = path.rpartition("/")
@@ -161,7 +155,3 @@ def _accented(folder: str) -> dict[str, str]:
 
 def _form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def _is_hidden_name(name: str) -> bool:
-    return (name.startswith(".") and name not in (".", "..")) or name.lower() in _HIDDEN

@@ -52,13 +52,7 @@ class ProgramParser(OneLineParser):
         super().__init__(**settings)
 
     def add_argument(self, *names: str, older: Sequence[str] = (), **settings: Any) -> argparse.Action:
-        """Add an option, shown with dashes.
-
-        Args:
-            *names: With dashes or underscores.
-            older: Names that are accepted too, and not shown.
-            **settings: As of argparse.
-        """
+        """Add an option, as argparse does. ``older`` names are accepted too, and not shown."""
         is_of_library = not isinstance(settings.get("action", ""), str)  # jsonargparse looks for these by name
         shown = names if is_of_library else [_dashed(name) for name in names]
         self.older_names |= {_dashed(name): shown[0] for name in older}
@@ -101,42 +95,27 @@ def program_parser(program: str, description: str, examples: str) -> ProgramPars
 
 @contextmanager
 def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterator[Namespace]:
-    """Parse the arguments of a program, whose work is the block; errors that users can cause become one line.
+    """Parse arguments (``None`` = those of the process) and do a program's work, which is the block.
 
-    Args:
-        parser: Parser of the program.
-        argv: Arguments; ``None`` = those of the process.
+    Errors that users can cause, in either, become one line.
 
     Yields:
-        The options, with their paths resolved.
+        The options, with their paths resolved by the rules of ``flexivid.runtime.paths``.
 
     Example:
         >>> parser = ProgramParser()
-        >>> action = parser.add_argument("--seed", type=int)
-        >>> with program_options(parser, ["--seed", "7"]) as options:
-        ...     options.seed
-        7
+        >>> action = parser.add_argument("--output-dir")
+        >>> with program_options(parser, ["--output_dir", "./2024::trip//"]) as options:
+        ...     options.output_dir
+        './2024::trip'
     """
     options = parser.parse_args(argv)
     with plain_errors():
-        yield resolved(options)
-
-
-def resolved(options: Namespace) -> Namespace:
-    """Resolve the paths among options, by the rules of ``flexivid.runtime.paths``.
-
-    Raises:
-        ValueError: If a path is empty, or names a variable that is not set.
-
-    Example:
-        >>> resolved(Namespace(output_dir="./2024::trip//", prompt=["a  //  b"])).output_dir
-        './2024::trip'
-    """
-    for key in sorted(options.keys()):
-        value = options[key]
-        if key.rpartition(".")[2] in PATHS and value not in (None, STDOUT):
-            options[key] = [resolve(path) for path in value] if isinstance(value, list) else resolve(value)
-    return options
+        for key in sorted(options.keys()):
+            value = options[key]
+            if key.rpartition(".")[2] in PATHS and value not in (None, STDOUT):
+                options[key] = [resolve(path) for path in value] if isinstance(value, list) else resolve(value)
+        yield options
 
 
 def flags_set(parser: ArgumentParser, options: Namespace, names: Iterable[str]) -> list[str]:
@@ -214,11 +193,7 @@ def add_json(add: Callable[..., Any]) -> None:
 
 
 def write_json(target: str | None, results: dict[str, Any]) -> None:
-    """Write results where ``--json`` says.
-
-    Args:
-        target: Path of a file, "-" for a line on stdout, or ``None`` where the option is not set.
-        results: Plain data.
+    """Write results, plain data, where ``--json`` says: to a file, "-" = as a line on stdout, ``None`` = nowhere.
 
     Example:
         >>> write_json("-", {"budget": 0.5})

@@ -11,7 +11,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 WARNINGS = (  # (start of the message, module that it is attributed to), regular expressions
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", r"lightning\."),  # Lightning's use of torch
@@ -53,23 +54,20 @@ def swift_imports() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Drop the messages above while the block runs; nothing else is dropped, and nothing before or after.
+    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs.
 
     Example:
         >>> with quiet_libraries():
         ...     logging.getLogger("xformers").warning("xFormers can't load C++/CUDA extensions. xFormers was built for")
     """
-    filters = {name: _Silence(parts) for name, parts in LOGS.items()}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as stack:
         for message, module in WARNINGS:
             warnings.filterwarnings("ignore", message, module=module)
-        for name, silence in filters.items():
-            logging.getLogger(name).addFilter(silence)
-        try:
-            yield
-        finally:
-            for name, silence in filters.items():
-                logging.getLogger(name).removeFilter(silence)
+        for name, parts in LOGS.items():
+            logger, silence = logging.getLogger(name), partial(_lacks, parts)
+            logger.addFilter(silence)
+            stack.callback(logger.removeFilter, silence)
+        yield
 
 
 def seed_or_global(seed: int | None) -> int:
@@ -84,12 +82,5 @@ def seed_or_global(seed: int | None) -> int:
     return int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
 
 
-class _Silence(logging.Filter):
-    """Drops records that contain one of some texts."""
-
-    def __init__(self, parts: tuple[str, ...]) -> None:
-        super().__init__()
-        self._parts = parts
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not any(part in record.getMessage() for part in self._parts)
+def _lacks(parts: tuple[str, ...], record: logging.LogRecord) -> bool:
+    return not any(part in record.getMessage() for part in parts)

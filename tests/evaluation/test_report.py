@@ -6,8 +6,8 @@ import pytest
 
 from flexivid.evaluation.report import narrow_table
 from flexivid.evaluation.result import BudgetScores, Evaluation
+from flexivid.metrics.bootstrap import Difference
 from flexivid.metrics.fidelity import Fidelity
-from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 from flexivid.runtime.console import print_numbers

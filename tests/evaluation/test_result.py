@@ -6,8 +6,8 @@ import math
 import pytest
 
 from flexivid.evaluation.result import BudgetScores, Evaluation
+from flexivid.metrics.bootstrap import Difference
 from flexivid.metrics.fidelity import Fidelity
-from flexivid.metrics.paired import Difference
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores
 

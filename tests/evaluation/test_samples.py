@@ -12,7 +12,7 @@ from flexivid.evaluation.features import blocks_of, extract
 from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.samples import SampleStore, Task, evaluate_features, score_budgets
 from flexivid.media.pixels import to_bytes, to_unit
-from flexivid.metrics.paired import paired_difference
+from flexivid.metrics.bootstrap import paired_difference
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
 from flexivid.sampling.conditions import conditions_for

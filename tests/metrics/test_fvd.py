@@ -106,7 +106,7 @@ def test_reset_forgets_and_a_pickle_remembers(real, generated, keep_features):
     fvd.update(generated, real=False)
     assert pickle.loads(pickle.dumps(fvd)).compute() == fvd.compute()
     fvd.reset()
-    with pytest.raises(ValueError, match="got 0 generated and 0 real videos"):
+    with pytest.raises(ValueError, match="got 0 and 0 videos"):
         fvd.compute()
 
 
@@ -144,5 +144,5 @@ def test_too_few_videos_are_refused(real):
     fvd = FrechetVideoDistance(Means())
     fvd.update(real, real=True)
     fvd.update(real[:1], real=False)
-    with pytest.raises(ValueError, match="got 1 generated and 30 real videos; expected at least 2 of each"):
+    with pytest.raises(ValueError, match="got 1 and 30 videos; expected at least 2 in each set"):
         fvd.compute()

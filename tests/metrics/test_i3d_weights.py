@@ -8,14 +8,15 @@ from safetensors.torch import save_file
 
 from flexivid.metrics.extractors import i3d_weights
 from flexivid.metrics.extractors.i3d_checkpoint import DATA_FILE
-from flexivid.metrics.extractors.i3d_weights import URL, fetch_weights, find_weights, i3d_folder, load_i3d
+from flexivid.metrics.extractors.i3d_weights import URL, fetch_weights, find_weights, load_i3d
+from flexivid.runtime.paths import cache_folder
 
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FLEXIVID_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FLEXIVID_I3D", raising=False)
-    i3d_folder().mkdir(parents=True)
+    cache_folder("i3d").mkdir(parents=True)
 
 
 def touch(path):
@@ -24,9 +25,9 @@ def touch(path):
 
 
 def test_the_order_of_places(tmp_path, monkeypatch):
-    above = touch(i3d_folder().parent / "i3d_pretrained_400.pt")
+    above = touch(cache_folder("i3d").parent / "i3d_pretrained_400.pt")
     assert find_weights() == above
-    kept = touch(i3d_folder() / "i3d.safetensors")
+    kept = touch(cache_folder("i3d") / "i3d.safetensors")
     assert find_weights() == kept
     monkeypatch.setenv("FLEXIVID_I3D", str(touch(tmp_path / "named.pt")))
     assert find_weights() == tmp_path / "named.pt"
@@ -42,7 +43,7 @@ def test_a_folder_of_deepminds(tmp_path):
 def test_without_weights_all_ways_are_told(monkeypatch):
     with pytest.raises(FileNotFoundError) as caught:
         load_i3d()
-    for way in ("--download", URL, str(i3d_folder()), "FLEXIVID_I3D", "--weights", "motion"):
+    for way in ("--download", URL, str(cache_folder("i3d")), "FLEXIVID_I3D", "--weights", "motion"):
         assert way in str(caught.value)
     monkeypatch.setenv("FLEXIVID_I3D", "gone.pt")
     with pytest.raises(FileNotFoundError, match=r"got I3D weights gone.pt.*correct the path in FLEXIVID_I3D"):
@@ -59,14 +60,14 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match=r"got .* of 1 bytes; expected 50818176"):
         fetch_weights(download)
-    assert list(i3d_folder().iterdir()) == []
+    assert list(cache_folder("i3d").iterdir()) == []
     monkeypatch.setattr(i3d_weights, "read_checkpoint", lambda path: {})
-    assert fetch_weights(download) == find_weights() == i3d_folder() / DATA_FILE
+    assert fetch_weights(download) == find_weights() == cache_folder("i3d") / DATA_FILE
     assert asked == [URL, URL]
 
 
 def test_what_is_there_is_not_downloaded():
-    kept = touch(i3d_folder() / "i3d.safetensors")
+    kept = touch(cache_folder("i3d") / "i3d.safetensors")
     assert fetch_weights(None) == kept
 
 

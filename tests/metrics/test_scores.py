@@ -5,9 +5,8 @@ import torch
 
 from flexivid.metrics.floor import frechet_floor
 from flexivid.metrics.frechet import frechet_distance
-from flexivid.metrics.kvd import kernel_distance
-from flexivid.metrics.prdc import prdc
-from flexivid.metrics.scores import score
+from flexivid.metrics.pairs import kernel_distance, prdc
+from flexivid.metrics.scores import Scores, independent_difference, score
 
 
 @pytest.fixture
@@ -45,3 +44,11 @@ def test_few_videos_warn_once_and_are_scored(pair):
 def test_one_video_is_refused(pair):
     with pytest.raises(ValueError, match="got 1 and 50 videos"):
         score(pair[0][:1], pair[1])
+
+
+def test_a_difference_is_certain_only_outside_both_intervals():
+    one, near, far = (Scores(v, v - 3, v + 3, 0, 1, 1, 1, 1, None, 64, 64) for v in (10.0, 14.0, 15.0))
+    assert independent_difference(one, near).verdict == "tied"
+    assert independent_difference(one, far).verdict == "worse"
+    assert independent_difference(far, one).verdict == "better"
+    assert independent_difference(far, one).difference == -5

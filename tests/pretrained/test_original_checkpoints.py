@@ -81,7 +81,7 @@ class Spell:
         (lambda weights: {"a": torch.zeros(1)}, "without x_embedder or adaln_single"),
         (lambda weights: weights | {"extra.weight": torch.zeros(1)}, "differ by extra.weight"),
         (lambda weights: weights | {"pos_embed": torch.zeros(1, 4, WIDTH)}, "not the sinusoids of DiT"),
-        (lambda weights: {**weights, "spell": Spell()}, "cannot be read as weights"),
+        (lambda weights: {**weights, "spell": Spell()}, "cannot be read"),
         (lambda weights: [1, 2], "more than weights"),
     ],
 )

@@ -26,6 +26,7 @@ from flexivid.metrics.extractors.networks import (
     torchvision_network,
 )
 from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.weights import add_weights
 
 EXTRACTORS = ("i3d", "motion", *TORCHVISION)
 CLIPS = 16  # at a time: memory does not grow with the batch
@@ -49,7 +50,9 @@ class Extractor(nn.Module):
         super().__init__()
         self.name = name
         self.network, self.prepare, self.num_features, self.min_frames, self.preprocessing = network
-        self.fingerprint = _fingerprint(self.network, name, self.preprocessing)
+        digest = hashlib.sha256(f"{name}\0{self.preprocessing}".encode())
+        add_weights(digest.update, self.network.state_dict())
+        self.fingerprint = digest.hexdigest()[:16]
         self.training = False
         self.requires_grad_(False)
 
@@ -64,10 +67,7 @@ class Extractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, videos: Tensor) -> Tensor:
-        """Return features, float32.
-
-        Args:
-            videos: (b, 3, t, h, w), float in [-1, 1].
+        """Videos (b, 3, t, h, w), float in [-1, 1] -> features (b, d), float32.
 
         Raises:
             ValueError: If they are no videos, or too short.
@@ -185,11 +185,3 @@ def choose_metric(
                 raise
             return {"name": "motion"}, NO_WEIGHTS
     return {"name": name or "i3d", **options}, ""
-
-
-def _fingerprint(network: nn.Module, *words: str) -> str:
-    digest = hashlib.sha256("\0".join(words).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

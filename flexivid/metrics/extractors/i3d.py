@@ -110,13 +110,7 @@ class Unit(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Four branches side by side: 1x1; twice 1x1 and 3x3; largest neighbour and 1x1.
-
-    Args:
-        width_in: Channels of the input.
-        widths: Channels of the six convolutions.
-        eps: Of BatchNorm.
-    """
+    """Four branches side by side, six convolutions: 1x1; twice 1x1 and 3x3; largest neighbour and 1x1."""
 
     def __init__(self, width_in: int, widths: tuple[int, int, int, int, int, int], eps: float) -> None:
         super().__init__()

@@ -11,15 +11,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from flexivid.metrics.extractors.crc32c import crc32c, masked
-from flexivid.runtime.errors import reason_of
+from flexivid.runtime.weights import read_data
 
 CHECKPOINTS = ("rgb_scratch", "rgb_imagenet")  # the first is the one that FVD is defined with
 DATA_FILE = "model.ckpt.data-00000-of-00001"
@@ -51,9 +50,6 @@ class TensorEntry(NamedTuple):
     crc32c: int
 
 
-Tables = Mapping[str, Sequence[TensorEntry]]
-
-
 @cache
 def tensor_table(checkpoint: str = CHECKPOINTS[0]) -> tuple[TensorEntry, ...]:
     """All tensors of one of DeepMind's checkpoints, in the order of its file.
@@ -66,12 +62,8 @@ def tensor_table(checkpoint: str = CHECKPOINTS[0]) -> tuple[TensorEntry, ...]:
     return tuple(TensorEntry(row[0], row[1], tuple(row[2]), row[3], row[4], row[column]) for row in rows)
 
 
-def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tensor]:
-    """Read weights, and warn if they are not those of FVD.
-
-    Args:
-        path: The file; its suffix tells the layout.
-        tables: Known checkpoints by name, the right one first; ``None`` = DeepMind's.
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read weights from a file, whose suffix tells the layout, and warn if they are not those of FVD.
 
     Returns:
         A state dict of ``I3D``.
@@ -82,12 +74,10 @@ def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tenso
     Raises:
         ValueError: If the file is damaged, or holds something else.
     """
-    tables = tables or {checkpoint: tensor_table(checkpoint) for checkpoint in CHECKPOINTS}
-    right, *_ = tables
-    table = tables[right]
+    right, table = CHECKPOINTS[0], tensor_table()
     is_port = path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
     state = _read_port(path, table) if is_port else _read_data_file(path, table)
-    name = identify(state, tables, path)
+    name = identify(state, path)
     if name is None and not is_port:
         raise ValueError(
             f"got {path}, in which no tensor has its checksum; expected the checkpoint {right}; fetch the file again"
@@ -101,15 +91,15 @@ def read_checkpoint(path: Path, tables: Tables | None = None) -> dict[str, Tenso
     return state
 
 
-def identify(state: Mapping[str, Tensor], tables: Tables, path: str | Path) -> str | None:
+def identify(state: Mapping[str, Tensor], path: str | Path) -> str | None:
     """Name of the checkpoint whose checksums all tensors have; ``None`` if no tensor has that of any.
 
     Raises:
         ValueError: If some have it and others do not: the file is damaged.
     """
-    any_table = next(iter(tables.values()))
-    crcs = {entry.name: crc32c(_to_tensorflow(state[entry.name]).numpy()) for entry in any_table}
-    for checkpoint, table in tables.items():
+    crcs = {entry.name: crc32c(_to_tensorflow(state[entry.name]).numpy()) for entry in tensor_table()}
+    for checkpoint in CHECKPOINTS:
+        table = tensor_table(checkpoint)
         wrong = [e.name for e in table if e.crc32c not in (crcs[e.name], masked(crcs[e.name]))]
         if not wrong:
             return checkpoint
@@ -139,20 +129,8 @@ def _read_data_file(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tenso
 
 
 def _read_port(path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the damaged bytes lead to
-        raise ValueError(
-            f"got {path}, which cannot be read ({reason_of(error)}); expected {LAYOUTS}; fetch it again"
-        ) from error
-    return _rename(content, path, table)
-
-
-def _rename(content: Any, path: Path, table: Sequence[TensorEntry]) -> dict[str, Tensor]:
     """The tensors of the table by their names in ``I3D``, float32."""
+    content = read_data(path, expected=f"{LAYOUTS}; fetch it again")
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     if table[0].source in state:

@@ -19,17 +19,8 @@ CACHED_NAMES = (DATA_FILE, "i3d.safetensors", "i3d_pretrained_400.pt", "i3d.pt")
 COMPAT_EPS = {None: EPS, "videogpt": 1e-5}  # the eps of VideoGPT's port, which TATS, cd-fvd and others took over
 
 
-def i3d_folder() -> Path:
-    """Cache folder of the weights: ``$FLEXIVID_CACHE/i3d`` or ``~/.cache/flexivid/i3d``.
-
-    >>> i3d_folder().name
-    'i3d'
-    """
-    return cache_folder("i3d")
-
-
 def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
-    """Find the file: ``path``, or else ``$FLEXIVID_I3D``, or else in the cache folder.
+    """Find the file: ``path``, or else ``$FLEXIVID_I3D``, or else in ``i3d/`` of the cache folder.
 
     Args:
         path: The file, or DeepMind's folder with it.
@@ -69,7 +60,7 @@ def fetch_weights(download: Callable[[str, Path], Any]) -> Path:
         FileNotFoundError: If it cannot be fetched; the message lists the other ways.
         ValueError: If another file arrives; it is removed.
     """
-    path = i3d_folder() / DATA_FILE
+    path = cache_folder("i3d") / DATA_FILE
     if os.environ.get("FLEXIVID_I3D") or _cached() not in (None, path):
         return find_weights()
     try:
@@ -104,7 +95,8 @@ def load_i3d(path: str | os.PathLike[str] | None = None, *, compat: str | None =
 
 
 def _cached() -> Path | None:
-    files = (folder / name for folder in (i3d_folder(), i3d_folder().parent) for name in CACHED_NAMES)
+    folder = cache_folder("i3d")
+    files = (parent / name for parent in (folder, folder.parent) for name in CACHED_NAMES)
     return next((file for file in files if file.is_file()), None)
 
 
@@ -112,6 +104,6 @@ def _ways() -> str:
     return (
         f"expected those of DeepMind's rgb_scratch; run `python -m flexivid.evaluate --download` where {URL} can be"
         " reached, or fetch that file (50,818,176 bytes; a port's i3d_pretrained_400.pt will do) elsewhere and put it"
-        f" into {i3d_folder()}, or set FLEXIVID_I3D to it, or name it with --weights or weights=; or take another"
-        " metric, e.g. motion"
+        f" into {cache_folder('i3d')}, or set FLEXIVID_I3D to it, or name it with --weights or weights=; or take"
+        " another metric, e.g. motion"
     )

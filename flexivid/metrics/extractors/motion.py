@@ -47,13 +47,7 @@ def pool(x: Tensor) -> Tensor:
 
 
 class Stage(nn.Module):
-    """A convolution in space, then a residual one in time.
-
-    Args:
-        channels_in: Channels of the input.
-        channels: Channels of the output.
-        stride: Of the rows and columns; time keeps its length.
-    """
+    """A convolution in space, whose stride is that of rows and columns, then a residual one in time."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -74,9 +68,6 @@ class MotionNet(nn.Module):
         torch.Size([2, 96])
     """
 
-    num_features = NUM_FEATURES
-    min_frames = MIN_FRAMES
-
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv3d(3, 16, (1, 5, 5), (1, 2, 2), (0, 2, 2))
@@ -87,22 +78,7 @@ class MotionNet(nn.Module):
         self.norm = nn.BatchNorm1d(NUM_FEATURES, affine=False)
 
     def forward(self, videos: Tensor) -> Tensor:
-        """Return the features of videos.
-
-        Args:
-            videos: (b, 3, t, h, w) in [-1, 1], at least 4 frames, any height and width.
-
-        Returns:
-            (b, 96).
-
-        Raises:
-            ValueError: If the shape is another one.
-        """
-        if videos.ndim != 5 or videos.shape[1] != 3 or videos.shape[2] < MIN_FRAMES:
-            raise ValueError(
-                f"got videos of shape {tuple(videos.shape)}; expected (b, 3, t, h, w) with t >= {MIN_FRAMES}; "
-                "give longer clips, and repeat grey ones to three channels"
-            )
+        """(b, 3, t, h, w) in [-1, 1], at least 4 frames, any height and width -> features (b, 96)."""
         x = F.relu(self.stem(fit_frames(videos)))  # b 16 t 32 32
         middle = self.early(x)  #                    b 32 t 16 16
         late = self.late(middle)  #                  b 96 t 4 4

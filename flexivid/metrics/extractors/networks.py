@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flexivid.metrics.extractors import motion
 from flexivid.metrics.extractors.i3d import MIN_FRAMES, NUM_CLASSES, SIDE
 from flexivid.metrics.extractors.i3d_weights import load_i3d
 from flexivid.metrics.extractors.preprocess import RESIZES
 from flexivid.runtime.errors import reason_of
 from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.weights import read_data
 
 TORCHVISION = {  # name: (last layer, features, fewest frames, frames it is built for or None = any)
     "r3d_18": ("fc", 512, 8, None),
@@ -58,16 +60,15 @@ def i3d_network(weights: str | Path | None = None, compat: str | None = None, re
     resize = resize or next(iter(RESIZES))
     if resize not in RESIZES:
         raise ValueError(f"got resize {resize}; expected one of {', '.join(RESIZES)}; correct it")
-    prepare = partial(_fit, resize=resize)
-    words = f"{SIDE}x{SIDE} {RESIZES[resize].words}, [-1, 1]"
-    return Network(load_i3d(weights, compat=compat), prepare, NUM_CLASSES, MIN_FRAMES, words)
+    kernel, words = RESIZES[resize]
+    words = f"{SIDE}x{SIDE} {words}, [-1, 1]"
+    return Network(load_i3d(weights, compat=compat), partial(kernel, side=SIDE), NUM_CLASSES, MIN_FRAMES, words)
 
 
 def motion_network() -> Network:
     """The small network that comes with the package."""
-    from flexivid.metrics.extractors.motion import MIN_FRAMES, NUM_FEATURES, PREPROCESSING, load_motion_net
-
-    return Network(load_motion_net(), nn.Identity().eval(), NUM_FEATURES, MIN_FRAMES, PREPROCESSING)
+    network = motion.load_motion_net()
+    return Network(network, nn.Identity().eval(), motion.NUM_FEATURES, motion.MIN_FRAMES, motion.PREPROCESSING)
 
 
 def torchvision_network(name: str, weights: str | Path | None = None) -> Network:
@@ -126,10 +127,6 @@ def module_in_file(path: Path) -> Network:
     return Network(network, nn.Identity().eval(), int(num_features), int(getattr(network, "min_frames", 1)), words)
 
 
-def _fit(video: Tensor, *, resize: str) -> Tensor:
-    return RESIZES[resize].apply(video, SIDE)
-
-
 def _preset(video: Tensor, *, preset: Callable[[Tensor], Tensor], frames: int | None) -> Tensor:
     if frames is not None:
         video = video[:, :, torch.arange(frames, device=video.device) * video.shape[2] // frames]
@@ -147,15 +144,10 @@ def _fetch(name: str, url: str, published: Any) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(name: str, path: str | Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"got weights {path}, which do not exist; expected a file; correct the path") from None
-    except Exception as error:  # torch.load raises what the damaged bytes lead to
-        raise ValueError(
-            f"got weights {path}, which cannot be read ({reason_of(error)}); expected a state dict of {name}; fetch it"
-        ) from error
+def _read(name: str, path: Path) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"got weights {path}, which do not exist; expected a file; correct the path")
+    return read_data(path, expected=f"a state dict of {name}; fetch it")
 
 
 def _open_exported(path: Path) -> tuple[nn.Module, Tensor]:

@@ -7,8 +7,6 @@ made without.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,25 +53,10 @@ def crop(video: Tensor, side: int) -> Tensor:
     return _half_pixel(video, (height, width))[..., y : y + side, x : x + side]
 
 
-class Resize(NamedTuple):
-    """A kernel and its name in a protocol.
-
-    Args:
-        apply: (video, side) -> video.
-        words: What it does.
-
-    >>> RESIZES["tf1"].words
-    'TensorFlow 1 bilinear, whole frame'
-    """
-
-    apply: Callable[[Tensor, int], Tensor]
-    words: str
-
-
-RESIZES = {  # the first is the default
-    "bilinear": Resize(bilinear, "bilinear half-pixel, whole frame"),
-    "tf1": Resize(tf1, "TensorFlow 1 bilinear, whole frame"),
-    "crop": Resize(crop, "bilinear half-pixel, centre of the frame"),
+RESIZES = {  # name: (kernel, its words in a protocol)
+    "bilinear": (bilinear, "bilinear half-pixel, whole frame"),  # the default
+    "tf1": (tf1, "TensorFlow 1 bilinear, whole frame"),
+    "crop": (crop, "bilinear half-pixel, centre of the frame"),
 }
 
 

@@ -22,31 +22,21 @@ class ShowReconstructions(Callback):
 
     Args:
         num_videos: Clips that are shown.
-
-    Example:
-        >>> ShowReconstructions(4).num_videos
-        4
     """
 
     def __init__(self, num_videos: int = 6) -> None:
         self.num_videos = num_videos
-        self._video: Tensor | None = None
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Tensor], batch_idx: int, _: int = 0
     ) -> None:
-        """Keep the first clips."""
-        if batch_idx == 0:
-            self._video = batch["video"][: self.num_videos]
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show them."""
+        """Show the first clips, with the weights that are validated."""
         assert isinstance(pl_module, AutoencoderTraining)
-        if self._video is None or not trainer.is_global_zero or trainer.sanity_checking:
+        if batch_idx > 0 or not trainer.is_global_zero or trainer.sanity_checking:
             return
-        video, step = to_unit(self._video), trainer.global_step
-        copies = pl_module.reconstruct(video)
-        rows = [[to_frames(clip) for clip in clips] for clips in (video, copies)]
+        step = trainer.global_step
+        video = to_unit(batch["video"][: self.num_videos])
+        rows = [[to_frames(clip) for clip in clips] for clips in (video, pl_module.reconstruct(video))]
         fps = float(getattr(getattr(trainer, "datamodule", None), "fps", 0) or 8)
         folder = run_folder(trainer) / "reconstructions"
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,5 +57,5 @@ class ExportAutoencoder(Callback):
         assert isinstance(pl_module, AutoencoderTraining)
         folder = run_folder(trainer) / FOLDER
         if trainer.is_global_zero and trainer.global_step > 0:
-            pl_module.normalise()
+            pl_module.network.normalised(*pl_module.statistics.values())
             rank_zero_info(f"autoencoder written to {pl_module.network.save(folder)}; name this folder as codec")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import prod
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -38,10 +39,10 @@ class AutoencoderCLI(FlexiCLI):
         config = self.config[self.subcommand]
         shape = AutoencoderConfig(**config.model.autoencoder.as_dict())
         clip = clip_size(VideoDataModule(**config.data.as_dict()))
-        latent, count = latent_size(shape, clip), sum(p.numel() for p in CausalAutoencoder(shape).parameters())
-        numbers = shape.channels * latent[0] * latent[1] * latent[2]
-        ratio = 3 * clip[0] * clip[1] * clip[2] / numbers
-        sizes = ["x".join(map(str, size)) for size in ((3, *clip), (shape.channels, *latent))]
+        count = sum(parameter.numel() for parameter in CausalAutoencoder(shape).parameters())
+        pair = ((3, *clip), (shape.channels, *latent_size(shape, clip)))
+        sizes = ["x".join(map(str, size)) for size in pair]
+        ratio = prod(pair[0]) / prod(pair[1])
         sys.stdout.write(f"autoencoder of {count / 1e6:.2f} M parameters\n")
         sys.stdout.write(f"a clip of {sizes[0]} becomes a latent of {sizes[1]}, {ratio:.1f} times fewer numbers\n")
         raise SystemExit(0)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from flexivid.latents.causal_autoencoder import AutoencoderConfig, CausalAutoencoder
 from flexivid.media.pixels import to_unit
-from flexivid.training.autoencoder.perceptual import PerceptualDistance
+from flexivid.metrics.extractors.motion import MIN_FRAMES, fit_frames, load_motion_net
+from flexivid.metrics.fidelity import psnr
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, with_rate
 
@@ -36,18 +37,43 @@ class ReconstructionLoss:
     huber: float = 0.1
 
 
-def psnr(video: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each clip, (b, ...) in [-1, 1] -> (b,).
+class PerceptualDistance:
+    """Distance of videos in the early maps of the motion network: edges and how they move, where pixels alone blur.
 
-    >>> psnr(torch.zeros(1, 4), torch.full((1, 4), 0.2)).item()
-    20.0
+    A plain object, so that the frozen network is neither trained nor saved.
+
+    Example:
+        >>> distance = PerceptualDistance()
+        >>> video = torch.zeros(1, 3, 4, 32, 32)
+        >>> distance(video, video).item()
+        0.0
     """
-    error = (video.float().clamp(-1, 1) - target.float()).square().flatten(1).mean(1)
-    return 10 * torch.log10(4 / error.clamp_min(1e-10))
+
+    def __init__(self) -> None:
+        network = load_motion_net()
+        self._layers: tuple[nn.Module, nn.Module] = network.stem, network.early
+
+    def __call__(self, video: Tensor, target: Tensor) -> Tensor:
+        """Mean distance of the maps of two (b, 3, t, h, w) in [-1, 1], each in units of its size in the target.
+
+        Gradients go through ``video``. Clips of fewer frames than the network takes count 0.
+        """
+        if target.shape[2] < MIN_FRAMES:
+            return video.new_zeros(())
+        for layer in self._layers:
+            layer.to(video.device)
+        with torch.autocast(video.device.type, enabled=False):
+            x, y = fit_frames(video.float()), fit_frames(target.float())
+            total = video.new_zeros(())
+            for layer in self._layers:
+                x, y = F.relu(layer(x)), F.relu(layer(y))
+                size = y.abs().mean((2, 3, 4), keepdim=True) + 0.1
+                total = total + ((x - y) / size).abs().mean()
+        return total / len(self._layers)
 
 
 class LatentStatistics(nn.Module):
-    """Running mean and deviation of each channel of the latents, over the latest batches; a module to be saved with it.
+    """Running mean and deviation of each channel of the latents, over the latest batches. Checkpoints keep its state.
 
     Args:
         channels: Of the latents.
@@ -138,7 +164,7 @@ class AutoencoderTraining(GuardedModule):
             self.log("train/perceptual", apart.detach(), batch_size=len(video))
         self.log("train/loss", loss.detach(), batch_size=len(video), prog_bar=True)
         self.log("train/kl", divergence.detach(), batch_size=len(video))
-        self.log("train/psnr", psnr(copy.detach(), video).mean(), batch_size=len(video), prog_bar=True)
+        self.log("train/psnr", psnr(copy.detach().clamp(-1, 1), video).mean(), batch_size=len(video), prog_bar=True)
         return loss
 
     def _error(self, copy: Tensor, video: Tensor) -> Tensor:
@@ -148,7 +174,7 @@ class AutoencoderTraining(GuardedModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """PSNR of held-out clips, in dB."""
         video = to_unit(batch["video"])
-        value = psnr(self.reconstruct(video), video).mean()
+        value = psnr(self.reconstruct(video).clamp(-1, 1), video).mean()
         self.log("val/psnr", value, batch_size=len(video), sync_dist=True, prog_bar=True)
 
     @torch.no_grad()
@@ -156,16 +182,11 @@ class AutoencoderTraining(GuardedModule):
         """Videos (b, 3, t, h, w) after encoding, without noise, and decoding."""
         return self.network.decode(self.network.encode(video).chunk(2, dim=1)[0]).float()
 
-    def normalise(self) -> None:
-        """Give the autoencoder the mean and deviation of the latents of late training batches."""
-        self.network.normalised(*self.statistics.values())
-
     def configure_optimizers(self) -> Any:
         """Optimizer, and a learning rate that follows the steps of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)
-        total = max(
-            1, self.trainer.max_steps if self.trainer.max_steps > 0 else self.trainer.estimated_stepping_batches
-        )
+        steps = self.trainer.max_steps
+        total = max(1, steps if steps > 0 else self.trainer.estimated_stepping_batches)
         return with_rate(optimizer, self.optimizer_settings, lambda step: step / total)
 
 

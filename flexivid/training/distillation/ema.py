@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from flexivid.pretrained.adapter import save_adapter
 from flexivid.pretrained.flexify import adapter_parameters, flexi_of
@@ -49,7 +50,7 @@ class AdapterEMA(Callback):
             return
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(self.average, [w.detach() for w in self._weights(pl_module)], 1 - decay)
+        get_ema_multi_avg_fn(decay)(self.average, self._weights(pl_module), self.count)
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -31,14 +31,9 @@ def refuse_shards(strategy: Any) -> None:
 
 
 def shard(network: Any, mesh: DeviceMesh, device: torch.device) -> None:
-    """Shard in place, in the native mode; native parameters become ``DTensor``.
+    """Shard a flexified transformer over a mesh of one axis, in the native mode; native parameters become ``DTensor``.
 
     Weights that diffusers keeps in another precision than most (float32) are not sharded: a group has one precision.
-
-    Args:
-        network: Transformer that went through ``flexify``.
-        mesh: One axis of devices.
-        device: Of this process.
     """
     set_mode(network, NATIVE)
     sizes: Counter[torch.dtype] = Counter()

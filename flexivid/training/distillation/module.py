@@ -30,8 +30,7 @@ from flexivid.runtime.device import DTYPES
 from flexivid.runtime.start import seed_or_global
 from flexivid.training.distillation.fsdp import average_gradients, refuse_shards, shard
 from flexivid.training.distillation.recorded_data import read_arrays
-from flexivid.training.distillation.replay import Answer, Replay
-from flexivid.training.distillation.teacher_walk import TeacherWalk
+from flexivid.training.distillation.teacher import Answer, Replay, TeacherWalk
 from flexivid.training.guarded import GuardedModule
 from flexivid.training.modes import ModeChoice, Phase, generator_of, mode_at
 from flexivid.training.objective import DistillationTimes, Walk
@@ -108,7 +107,7 @@ class FlexiDistillation(GuardedModule):
         self.mode_choice = choice.check(self.weak_modes, groups=False)
         self.times, self.codec = times, build_codec(codec)
         self.texts = read_arrays(texts) if texts else {}
-        self.walk = TeacherWalk(tuple(walk.size), num_steps=walk.num_steps, shift=walk.shift)  # type: ignore[arg-type]
+        self.walk = TeacherWalk(walk)
         self.network: Any = None
         self.is_sharded = False
         self._sha256: str | None = None  # of the native weights

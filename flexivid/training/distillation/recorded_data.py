@@ -20,11 +20,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from flexivid.data.clips.sampler import StepBatchSampler
 from flexivid.data.clips.trainer_state import FollowsRun, Run
-from flexivid.runtime.errors import reason_of
+from flexivid.pipelines.record import CONSTANTS
 from flexivid.runtime.paths import is_hidden, resolve_path
 from flexivid.runtime.start import seed_or_global
-
-CONSTANTS = "constants.pt"
+from flexivid.runtime.weights import read_data
 
 
 def open_array(file: str | os.PathLike[str]) -> np.ndarray:
@@ -73,7 +72,8 @@ class Rows(Dataset):
                 " (encoder_hidden_states.npy, ...), with latent.npy where there are latents; write them first"
             )
         path = folder / CONSTANTS
-        self.constants: dict[str, Any] = _constants(path) if path.is_file() else {}
+        expected = "what flexivid.convert --prompts wrote; run it again"
+        self.constants: dict[str, Any] = read_data(path, expected=expected) if path.is_file() else {}
 
     def __len__(self) -> int:
         return max(self.counts.values())
@@ -88,13 +88,7 @@ class Rows(Dataset):
 
 
 class RowLoader(FollowsRun):
-    """Batches of rows, from the run's current step on.
-
-    Args:
-        rows: What to read.
-        batches: Gives (row, epoch) of every sample of a batch.
-        num_workers: Processes that read the arrays.
-    """
+    """Batches of rows, from the run's current step on; ``batches`` gives (row, epoch) of every sample of a batch."""
 
     def __init__(self, rows: Rows, batches: StepBatchSampler, num_workers: int = 0) -> None:
         self.rows, self.batches, self.num_workers = rows, batches, num_workers
@@ -148,16 +142,6 @@ class CallArrays(LightningDataModule):
             return []
         rows = Rows(self.val_folder)
         return DataLoader(rows, self.batch_size, num_workers=self.num_workers, collate_fn=rows.collate)
-
-
-def _constants(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:  # damaged bytes can raise anything
-        raise ValueError(
-            f"got {path}, which cannot be read ({reason_of(error)}); expected what flexivid.convert --prompts wrote;"
-            " run it again"
-        ) from error
 
 
 def read_arrays(folder: str | Path) -> dict[str, Tensor]:

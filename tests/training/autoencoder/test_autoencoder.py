@@ -12,8 +12,7 @@ from flexivid.latents.causal_autoencoder import AutoencoderConfig
 from flexivid.latents.codec import build_codec
 from flexivid.media.write import write_video
 from flexivid.train import main
-from flexivid.training.autoencoder.module import AutoencoderTraining, psnr
-from flexivid.training.autoencoder.perceptual import PerceptualDistance
+from flexivid.training.autoencoder.module import AutoencoderTraining, PerceptualDistance, psnr
 from flexivid.training.command_lines import is_autoencoder, is_distillation
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "autoencoder.yaml"

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from flexivid.metrics.bootstrap import bootstrap
+from flexivid.metrics.bootstrap import Difference, bootstrap, paired_difference
 from flexivid.metrics.frechet import frechet_distance
-from flexivid.metrics.paired import Difference, paired_difference
 
 D = 6
 SCALES = torch.linspace(0.7, 1.6, D, dtype=torch.float64)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from flexivid.metrics import kvd as kernel
-from flexivid.metrics.kvd import kernel_distance
+from flexivid.metrics import pairs as kernel
+from flexivid.metrics.pairs import kernel_distance
 
 
 def draw(n, d=6, seed=0, shift=0.0):

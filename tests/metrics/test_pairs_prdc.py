@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from flexivid.metrics import prdc as coverage
-from flexivid.metrics.prdc import Prdc, prdc
+from flexivid.metrics import pairs as coverage
+from flexivid.metrics.pairs import Prdc, prdc
 
 
 def draw(n, d=4, seed=0, shift=0.0):
