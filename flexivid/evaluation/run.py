@@ -225,9 +225,10 @@ def _refuse_twins(plans: Sequence[Plan]) -> None:
 def _clips(request: Request, size: Size3) -> ClipSet:
     run = run_folder(request.checkpoint)
     section = data_section(run)
+    if request.reference:  # other videos, whose folders and files are whatever they are
+        section = {**section, "layout": "auto", "decoder": "auto"}
     settings = clip_settings(section, size, **request.rate)
-    trained: Layout = "auto" if request.reference else section.get("layout", "auto")
-    root = Collection(request.reference or data_root(run, section), request.layout or trained)
+    root = Collection(request.reference or data_root(run, section), request.layout or section.get("layout", "auto"))
     count = request.num_reference or request.num_videos
     split = request.split or (None if request.reference else "train")
     held_out_from = count if request.held_out and request.split is None else None

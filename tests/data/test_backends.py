@@ -14,9 +14,10 @@ import torch
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.decoding import backends as decoders
 from flexivid.data.decoding import pyav as seeking
+from flexivid.data.decoding import reader as readers
 from flexivid.data.decoding.backends import DecordDecoder, PyavDecoder, View
 from flexivid.data.decoding.probe import probe
-from flexivid.data.decoding.reader import VideoReader, open_video
+from flexivid.data.decoding.reader import ClipRequest, VideoReader, open_video, read_clip
 from flexivid.data.splits import load_splits
 from flexivid.data.storage.errors import VideoError
 
@@ -105,7 +106,7 @@ def test_torchcodec_that_is_not_installed_is_said_once_and_not_for_each_file(mon
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     decoders._module.cache_clear()
     with pytest.raises(ValueError, match=r"got decoder=torchcodec, which cannot be imported .*take decoder=auto"):
-        load_splits("nowhere", ClipSettings(), decoder="torchcodec")
+        load_splits("nowhere", ClipSettings(decoder="torchcodec"))
 
 
 def test_a_decoder_is_pinned_for_a_reader(tmp_path, make_video):
@@ -117,7 +118,23 @@ def test_a_decoder_is_pinned_for_a_reader(tmp_path, make_video):
 
 def test_decord_has_one_filter():
     with pytest.raises(ValueError, match=r"got data\.kernel=area for decoder=decord; expected bicubic"):
-        load_splits("nowhere", ClipSettings(kernel="area"), decoder="decord")
+        load_splits("nowhere", ClipSettings(kernel="area", decoder="decord"))
+
+
+def test_clips_of_files_that_decord_keeps_open_are_those_of_pyav(tmp_path, make_video):
+    """In any order, over key frames and back, from more files than stay open, and after one is written anew."""
+    groups = {"keyint": "8", "scenecut": "0"}
+    paths = [make_video(tmp_path / f"{i}.mp4", 20, step=12 + i % 2, options={**groups, "bf": "2"}) for i in range(6)]
+    facts = {path: probe(path, decoder="decord") for path in paths}
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        path = paths[rng.integers(6)]
+        request = ClipRequest(str(path), facts[path].to_bytes(), rng.integers(17) + np.arange(0, 4, 2), (24, 24))
+        expected = read_clip(request._replace(facts=facts[path]._replace(decoder="pyav").to_bytes()))
+        assert np.abs(read_clip(request).astype(int) - expected).max() <= 2
+    assert 1 < len(readers._OPEN) <= readers.MAX_OPEN
+    os.utime(make_video(path, 20, step=2), ns=(1, 1))
+    assert levels(read_clip(request._replace(indices=np.array([10])))) == pytest.approx([20], abs=3)
 
 
 def test_decord_only_where_it_is_exact(shared_videos):

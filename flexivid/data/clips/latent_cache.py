@@ -185,7 +185,7 @@ def fingerprint(dataset: ClipDataset) -> dict[str, Any]:
     """
     videos, settings = dataset.videos, dataset.settings._asdict()
     del settings["seed"]  # decides nothing where nothing is drawn
-    del settings["square_pixels"]  # sizes tell it
+    del settings["square_pixels"], settings["decoder"]  # sizes tell the first; the second must show the same pictures
     columns = (videos.num_frames, videos.first, videos.heights, videos.widths, videos.label, videos.num_bytes)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in columns))
     if videos.has_displays:

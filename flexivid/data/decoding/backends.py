@@ -8,7 +8,7 @@ Imports PyAV, numpy and, on first use, decord or torchcodec. Decoders cannot be 
 
 import importlib
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any, Literal, Protocol, get_args
 
@@ -42,6 +42,9 @@ class Decoder(Protocol):
 class DecordDecoder:
     """Frames by decord, which resizes while decoding and always with the bicubic filter.
 
+    Nothing is skipped: ``seek_accurate``, ``skip_frames`` and ``get_batch`` of decord 3 give up on a busy machine, say so
+    in a log, and return earlier frames than those asked for. One thread is the fastest for each core.
+
     Args:
         source: A local file, or the bytes of one.
         facts: What ``probe`` found.
@@ -53,8 +56,8 @@ class DecordDecoder:
     """
 
     def __init__(self, source: Source, facts: Facts, view: View) -> None:
+        self._name, self._facts, self._next = name_of(source), facts, 0
         self._height, self._width = view.size or facts.size
-        self._name, self._next = name_of(source), 0
         if is_remote(source) or view.kernel != "bicubic":
             raise VideoError(self._name, "not for decord")
         _refuse_display(self._name, facts, "decord")
@@ -80,18 +83,38 @@ class DecordDecoder:
         """Yield (number, picture) for each of some frames, given in increasing order."""
         for number in wanted:
             try:
-                if number != self._next:
-                    self._reader.seek_accurate(number)
-                # decord leaves padding at the end of rows of some narrow widths (32, 48, 96) and calls it channels
-                rows = self._reader.next().asnumpy().reshape(self._height, -1)
+                picture = self._read(number)
             except self._errors as error:
                 raise VideoError(self._name, f"decord: {error}") from error
-            self._next = number + 1
-            yield number, rows[:, : 3 * self._width].reshape(self._height, self._width, 3)
+            yield number, picture
+
+    def pause(self) -> None:
+        """Stop decoding ahead, which decord does in a thread."""
+        self._reader.seek(0)
+        self._next = 0
 
     def close(self) -> None:
         """Release the file."""
         self._reader = None
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Frames to start at: decord's key frames but for those of open GOPs, after which it miscounts."""
+        return np.intersect1d(self._reader.get_key_indices(), self._facts.entries[:, 1]).tolist()
+
+    def _read(self, number: int) -> np.ndarray:
+        """Decode on to a frame, or from the key frame before it where that is nearer."""
+        if number != self._next:
+            start = max((start for start in self._starts if start <= number), default=0)
+            if not start <= self._next <= number:
+                self._reader.seek(start)
+                self._next = start
+        for _ in range(number - self._next):
+            self._reader.next()
+        # decord leaves padding at the end of rows of some narrow widths (32, 48, 96) and calls it channels
+        rows = self._reader.next().asnumpy().reshape(self._height, -1)
+        self._next = number + 1
+        return rows[:, : 3 * self._width].reshape(self._height, self._width, 3)
 
 
 class TorchcodecDecoder:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexivid.data.decoding.backends import DECODERS, Choice, Decoder, View
+from flexivid.data.decoding.backends import DECODERS, Choice, Decoder, DecordDecoder, View
 from flexivid.data.decoding.container import Source, name_of
 from flexivid.data.decoding.display import as_asked
 from flexivid.data.decoding.facts import Facts, Size
@@ -25,6 +25,8 @@ from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import resolve
 
 __all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
+
+MAX_OPEN = 4  # files that a process keeps open; each holds a few decoded frames of the full size
 
 
 def open_video(
@@ -94,12 +96,35 @@ def read_clip(request: ClipRequest) -> np.ndarray:
     cannot be opened: No such file or directory
     """
     facts = Facts.from_bytes(request.facts) if request.facts else probe(request.path)
-    view = {"size": request.size, "crop": request.crop, "kernel": request.kernel}
-    with VideoReader(request.path, facts=facts, **view) as reader:  # type: ignore[arg-type]
-        if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < reader.num_frames:
-            raise VideoError(request.path, f"no frame {max(request.indices)} among {reader.num_frames}")
-        frames = reader.frames(request.indices)
+    if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < facts.num_frames:
+        raise VideoError(request.path, f"no frame {max(request.indices)} among {facts.num_frames}")
+    is_part = len(request.indices) < facts.num_frames
+    if is_part and facts.decoder == "decord" and os.path.exists(request.path):  # not for a shard, which may be large
+        reader = _open_reader(request, facts)
+        try:
+            frames = reader.frames(request.indices, crop=request.crop)
+        except VideoError:
+            _OPEN.clear()  # a reader that has failed once is not trusted again
+            raise
+    else:
+        with VideoReader(request.path, facts=facts, size=request.size, kernel=request.kernel) as reader:
+            frames = reader.frames(request.indices, crop=request.crop)
     return np.ascontiguousarray(frames[:, :, ::-1]) if request.flip else frames
+
+
+def _open_reader(request: ClipRequest, facts: Facts) -> VideoReader:
+    """Return a reader that stays open: decord reads every packet of a file to open it, which may cost more than a clip.
+
+    The reader used before decodes on in a thread of its own, so it is paused when another file is read.
+    """
+    key = (request.path, os.stat(request.path).st_mtime_ns, request.size)
+    reader = _OPEN.pop(key, None) or VideoReader(request.path, facts=facts, size=request.size, kernel=request.kernel)
+    for latest in list(_OPEN.values())[-1:]:
+        latest.pause()
+    while len(_OPEN) >= MAX_OPEN:
+        _OPEN.pop(next(iter(_OPEN))).close()
+    _OPEN[key] = reader
+    return reader
 
 
 def cover(source: Size, target: Size) -> Size:
@@ -119,27 +144,14 @@ class VideoReader:
         source: The file.
         facts: What ``probe`` found.
         size: (height, width) of the frames, or None for the picture's own.
-        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 bottom or right.
         kernel: Filter to resize with: "bicubic", "bilinear", "area" or "lanczos".
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        facts: Facts,
-        size: Size | None = None,
-        crop: tuple[float, float] = (0.5, 0.5),
-        kernel: str = "bicubic",
-    ) -> None:
+    def __init__(self, source: Source, *, facts: Facts, size: Size | None = None, kernel: str = "bicubic") -> None:
         self.path, self.facts = name_of(source), facts
         self.size = size or facts.size
         self._source = source if isinstance(source, bytes) else os.fspath(source)
-        scaled = cover(facts.size, self.size)
-        self._top, self._left = (
-            int((have - want) * at) for have, want, at in zip(scaled, self.size, crop, strict=True)
-        )
-        self._view = View(scaled, kernel)
+        self._view = View(cover(facts.size, self.size), kernel)
         self._decoder: Decoder | None = None
 
     @property
@@ -152,8 +164,12 @@ class VideoReader:
         """When each frame is shown, in seconds as the file states them, (num_frames,) float64."""
         return self.facts.timestamps
 
-    def frames(self, indices: Iterable[int]) -> np.ndarray:
+    def frames(self, indices: Iterable[int], *, crop: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
         """Return frames by number, in the order asked for, (t, h, w, 3) uint8.
+
+        Args:
+            indices: Numbers of the frames; they may repeat.
+            crop: Where the window lies in the resized picture, down and across: 0 is top or left, 1 bottom or right.
 
         Raises:
             VideoError: If decoding fails on the way to one of them.
@@ -171,7 +187,8 @@ class VideoReader:
             places.setdefault(index, []).append(place)
         height, width = self.size
         for index, picture in self._pictures(sorted(places)):
-            images[places[index]] = picture[self._top : self._top + height, self._left : self._left + width]
+            top, left = int((picture.shape[0] - height) * crop[0]), int((picture.shape[1] - width) * crop[1])
+            images[places[index]] = picture[top : top + height, left : left + width]
         return images
 
     def frames_at(self, seconds: Iterable[float]) -> np.ndarray:
@@ -189,6 +206,11 @@ class VideoReader:
     def read(self, max_frames: int | None = None) -> np.ndarray:
         """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one cannot be had."""
         return self.frames(range(self.num_frames if max_frames is None else min(self.num_frames, max_frames)))
+
+    def pause(self) -> None:
+        """Stop decoding ahead; only decord does."""
+        if isinstance(self._decoder, DecordDecoder):
+            self._decoder.pause()
 
     def close(self) -> None:
         """Release the file."""
@@ -232,3 +254,6 @@ class ClipRequest(NamedTuple):
     crop: tuple[float, float] = (0.5, 0.5)
     flip: bool = False
     kernel: str = "bicubic"
+
+
+_OPEN: dict[tuple[str, int, Size], VideoReader] = {}  # of decord; the one used last comes last
