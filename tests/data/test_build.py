@@ -13,8 +13,10 @@ import pytest
 from flexivid.data.decoding.facts import Facts
 from flexivid.data.index.build import build_index, index_path
 from flexivid.data.index.videos import Videos, _reopen
-from flexivid.data.sources.manifest import Manifest, scan
+from flexivid.data.sources.manifest import Manifest
 from flexivid.data.storage.errors import VideoError
+
+from .listed import scan
 
 
 class Probe:
@@ -141,7 +143,7 @@ def test_a_killed_build_goes_on(tmp_path):
 import itertools, time
 from flexivid.data.index import journal
 from flexivid.data.index.build import build_index
-from flexivid.data.sources.manifest import scan
+from flexivid.data.sources.manifest import read_manifests
 from flexivid.data.decoding.probe import VideoError
 journal.MAX_ROWS = 5
 def slow(paths):
@@ -150,7 +152,7 @@ def slow(paths):
             print("now", flush=True)
             time.sleep(60)
         yield VideoError(path, "first time")
-build_index(scan({str(root)!r}), probe_many=slow, progress=False)
+build_index(read_manifests({str(root)!r}).train, probe_many=slow, progress=False)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"now\n"

@@ -101,13 +101,6 @@ def test_size_none_is_what_pyav_gives(shared_videos):
                 assert np.array_equal(reader.frames([index])[0], frame.to_ndarray(format="rgb24"))
 
 
-def test_frames_at_times(tmp_path, make_video):
-    with open_video(make_video(tmp_path / "a.mkv", fps=30)) as reader:  # times are whole milliseconds
-        assert levels(reader.frames_at([-1, 0, 1 / 30, 1.9 / 30, 2 / 30, 3 / 30, 99])) == pytest.approx(
-            [0, 0, 10, 10, 20, 30, 150], abs=3
-        )
-
-
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 def test_bytes_and_addresses(tmp_path, make_video, name):
     path = make_video(tmp_path / name)

@@ -42,8 +42,8 @@ class Decoder(Protocol):
 class DecordDecoder:
     """Frames by decord, which resizes while decoding and always with the bicubic filter.
 
-    Nothing is skipped: ``seek_accurate``, ``skip_frames`` and ``get_batch`` of decord 3 give up on a busy machine, say so
-    in a log, and return earlier frames than those asked for. One thread is the fastest for each core.
+    Nothing is skipped: ``seek_accurate``, ``skip_frames`` and ``get_batch`` of decord 3 give up on a busy machine, log
+    it, and return earlier frames than those asked for. One thread is the fastest for each core.
 
     Args:
         source: A local file, or the bytes of one.

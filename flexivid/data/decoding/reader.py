@@ -37,7 +37,7 @@ def open_video(
     decoder: Choice = "auto",
     square_pixels: bool = True,
 ) -> VideoReader:
-    """Open a video file to read frames by number or time.
+    """Open a video file to read frames by number; ``timestamps`` says when each is shown.
 
     Args:
         source: Path of the file, an address that fsspec knows ("s3://...", "https://..."), or a file's bytes.
@@ -190,18 +190,6 @@ class VideoReader:
             top, left = int((picture.shape[0] - height) * crop[0]), int((picture.shape[1] - width) * crop[1])
             images[places[index]] = picture[top : top + height, left : left + width]
         return images
-
-    def frames_at(self, seconds: Iterable[float]) -> np.ndarray:
-        """Return the frame that is shown at each time, (t, h, w, 3) uint8.
-
-        Times count as in ``timestamps``; before the first frame it is the first, after the last the last.
-
-        Raises:
-            VideoError: If decoding fails on the way to one of them.
-        """
-        half_tick = self.facts.time_base[0] / self.facts.time_base[1] / 2  # containers round times to ticks
-        times = np.asarray(list(seconds), np.float64) + half_tick
-        return self.frames(np.maximum(np.searchsorted(self.timestamps, times, side="right") - 1, 0))
 
     def read(self, max_frames: int | None = None) -> np.ndarray:
         """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one cannot be had."""

@@ -23,12 +23,11 @@ from flexivid.data.sources.folders import find_videos
 from flexivid.data.sources.layout import SETTING, Collection, Layout, collection_of, find_parts
 from flexivid.data.sources.leftovers import LeftOutWarning
 from flexivid.data.sources.listing import Listing
-from flexivid.data.sources.manifest_rows import Items, Manifest, VideoItem, read_caption, rows_of, text_beside
-from flexivid.runtime.paths import is_remote, resolve
+from flexivid.data.sources.manifest_rows import Manifest, read_caption, rows_of, text_beside
+from flexivid.runtime.paths import is_remote
 from flexivid.runtime.printable import printable
 
-__all__ = ["Items", "LeftOutWarning", "Manifest", "Manifests", "VideoItem", "read_caption"]
-__all__ += ["read_manifests", "scan", "text_beside"]
+__all__ = ["LeftOutWarning", "Manifest", "Manifests", "read_caption", "read_manifests", "text_beside"]
 
 
 class Manifests(NamedTuple):
@@ -70,8 +69,8 @@ def read_manifests(root: Listed) -> Manifests:
     >>> path = tempfile.mkdtemp() + "/list.csv"
     >>> _ = open(path, "w").write("path,class,split\na.mp4,wind,train\nb.mp4,waves,val\n")
     >>> manifests = read_manifests(path)
-    >>> manifests.train.items[0].label, manifests.held_out.items[0].label, manifests.train.class_names
-    (1, 0, ('waves', 'wind'))
+    >>> [part.table["label"].to_pylist() for part in manifests[:2]], manifests.train.class_names
+    ([[1], [0]], ('waves', 'wind'))
     """
     if isinstance(root, Manifests):
         return root
@@ -89,35 +88,6 @@ def read_manifests(root: Listed) -> Manifests:
     for part in manifests[:2]:
         _tell(() if part is None else part.notes)
     return manifests._replace(root=place)
-
-
-def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> Manifest:
-    """Find every video below a folder, at any depth, in any letter case; hidden files and folders are skipped.
-
-    Args:
-        root: The folder, or its url; links are followed. Or shards (see ``shards``), which name their own classes.
-        class_names: The classes to use, so that a held-out folder gets the numbers of its training folder;
-            None lets the folders decide.
-
-    Returns:
-        The videos and their classes.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it is a file, holds no video, or holds a class that ``class_names`` lacks.
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> root = Path(tempfile.mkdtemp())
-    >>> for name in ("wind/a.MP4", "waves/b.webm", "waves/.c.mp4", "waves/notes.md"):
-    ...     (root / name).parent.mkdir(exist_ok=True)
-    ...     (root / name).touch()
-    >>> [(item.path.name, item.label) for item in scan(root).items]
-    [('b.webm', 0), ('a.MP4', 1)]
-    """
-    manifest, _ = read_folder(resolve(root), class_names=class_names)
-    _tell(manifest.notes)
-    return manifest
 
 
 def _tell(notes: Iterable[str]) -> None:

@@ -5,39 +5,21 @@ into one string (see ``cells``). Imports Arrow.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexivid.data.lists.cells import captions_of, unpack
+from flexivid.data.lists.cells import captions_of
 from flexivid.data.lists.text import read_text
 from flexivid.data.storage.video_names import EXTENSIONS
-from flexivid.runtime.paths import is_remote
 
 ROWS = pa.schema(
     [("path", pa.large_string()), ("label", pa.int32()), ("caption", pa.large_string()), ("text", pa.large_string())]
 )
-
-
-class VideoItem(NamedTuple):
-    """One video of a data set.
-
-    Args:
-        path: The file, or folder of pictures; a string if it is a url.
-        label: Number of its class, or -1 when the set has no classes.
-        caption: Words for it, or empty; the first of several.
-
-    >>> VideoItem(Path("videos/waves/1.mp4"), label=3, caption="waves").label
-    3
-    """
-
-    path: Any  # a Path, or the string of a url
-    label: int
-    caption: str
 
 
 class Manifest(NamedTuple):
@@ -51,8 +33,8 @@ class Manifest(NamedTuple):
         notes: What lies beside the videos and is not used, a sentence each.
 
     >>> manifest = Manifest.of([("videos/waves/1.mp4", 0, "waves")], class_names=("waves", "wind"))
-    >>> manifest.items[0].caption, len(manifest)
-    ('waves', 1)
+    >>> manifest.table["caption"].to_pylist(), len(manifest)
+    (['waves'], 1)
     """
 
     table: pa.Table
@@ -69,49 +51,12 @@ class Manifest(NamedTuple):
         return Manifest(pa.Table.from_pylist(rows, ROWS), tuple(class_names), root)
 
     @property
-    def items(self) -> "Items":
-        """The videos, made one by one as they are asked for."""
-        return Items(self.table)
-
-    @property
     def rows_with_text(self) -> np.ndarray:
         """Rows whose caption is the text beside the video, int64."""
         return np.flatnonzero(pc.not_equal(self.table["text"], "").to_numpy())
 
     def __len__(self) -> int:
         return self.table.num_rows
-
-
-class Items(Sequence[VideoItem]):
-    """The videos of a manifest by number.
-
-    >>> [item.label for item in Manifest.of([("a.mp4", 3, "")]).items]
-    [3]
-    """
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    @overload
-    def __getitem__(self, row: int) -> VideoItem: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[VideoItem]: ...
-    def __getitem__(self, row: int | slice) -> VideoItem | list[VideoItem]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(len(self))[row]]
-        return next(iter(self._items(self._table.slice(range(len(self))[row], 1))))
-
-    def __iter__(self) -> Iterator[VideoItem]:
-        for batch in self._table.to_batches(max_chunksize=4096):
-            yield from self._items(pa.Table.from_batches([batch]))
-
-    def _items(self, table: pa.Table) -> Iterator[VideoItem]:
-        for path, label, caption, text in zip(*(table[name].to_pylist() for name in ROWS.names), strict=True):
-            words = unpack(read_caption(path, text) if text else caption)
-            yield VideoItem(path if is_remote(path) else Path(path), label, words[0])
 
 
 def rows_of(

@@ -28,7 +28,12 @@ from flexivid.runtime.paths import is_remote, resolve
 INDEX = "index.json"  # litdata's name
 ROWS = "rows.jsonl.gz"
 CLASSES = "classes.json"
-NUM_LEAVES = 3  # of a sample: JSON record, facts, video
+NUM_LEAVES = 3  # of a sample: JSON record, stream info, video
+CONFIG: dict[str, Any] = {
+    "data_format": ["bytes"] * NUM_LEAVES,
+    "compression": None,
+    "encryption": None,
+}  # that is read
 
 
 def is_shards(url: str | os.PathLike[str], listing: Listing | None = None) -> bool:
@@ -110,12 +115,10 @@ def _listed(store: str) -> Iterator[ShardRow]:
 
 
 def _check(store: str, config: dict[str, Any]) -> None:
-    wanted = {"data_format": ["bytes"] * NUM_LEAVES, "compression": None, "encryption": None}
-    found = {name: config.get(name) for name in wanted}
-    if found != wanted:
+    stated = {name: config.get(name) for name in CONFIG}
+    if stated != CONFIG:
         raise ValueError(
-            f"got {store}, a litdata store of {found}; expected {wanted}; "
-            "write it with flexivid.data.sources.shard_writer"
+            f"got {store}, a litdata store of {stated}; expected {CONFIG}; write it with flexivid.dataset shard"
         )
 
 
