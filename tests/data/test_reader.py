@@ -128,9 +128,9 @@ def test_clip_is_cropped_flipped_and_resized_as_asked(tmp_path):
         for _ in range(4):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(ramp))))
         container.mux(stream.encode())
-    facts = probe(path).to_bytes()
+    info = probe(path).to_bytes()
     for kernel in KERNELS:
-        request = ClipRequest(str(path), facts, np.array([0, 3, 3]), (32, 32), kernel=kernel)
+        request = ClipRequest(str(path), info, np.array([0, 3, 3]), (32, 32), kernel=kernel)
         left, right = (read_clip(request._replace(crop=(0.5, at))) for at in (0, 1))
         assert left.shape == (3, 32, 32, 3)
         assert (left[..., 16, 0].mean(), right[..., 16, 0].mean()) == (
@@ -138,7 +138,7 @@ def test_clip_is_cropped_flipped_and_resized_as_asked(tmp_path):
             pytest.approx(160, abs=4),
         )
         assert np.array_equal(read_clip(request._replace(flip=True))[:, :, ::-1], read_clip(request))
-    assert np.array_equal(read_clip(request), read_clip(request._replace(facts=b"")))
+    assert np.array_equal(read_clip(request), read_clip(request._replace(info=b"")))
     with pytest.raises(VideoError, match="no frame 4"):
         read_clip(request._replace(indices=np.array([4])))
 

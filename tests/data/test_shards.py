@@ -55,7 +55,7 @@ def test_what_goes_in_comes_out(sources, tmp_path):
     assert (report.num_videos, report.bad) == (40, ())
     assert report.num_chunks == len(list((tmp_path / "store").glob("chunk-*.bin"))) > 3
     assert report.num_bytes == sum(path.stat().st_size for path in (tmp_path / "store").glob("chunk-*.bin"))
-    assert [(row.key, row.label, row.caption, row.facts) for row in rows] == sources
+    assert [(row.key, row.label, row.caption, row.info) for row in rows] == sources
     assert class_names(tmp_path / "store") == ("a", "b")
     for number in np.random.default_rng(1).permutation(40):
         assert read_bytes(rows[number].path) == Path(sources[number][0]).read_bytes()
@@ -70,10 +70,10 @@ def test_litdata_itself_reads_the_store(sources, tmp_path):
     dataset = StreamingDataset(str(tmp_path / "store"))
     assert len(dataset) == 40
     for number in (39, 0, 7, 21):
-        record, facts, video = dataset[number]
+        record, info, video = dataset[number]
         path, label, caption, kept = sources[number]
         assert json.loads(bytes(record)) == {"key": path, "label": label, "caption": caption}
-        assert (bytes(facts), bytes(video)) == (kept, Path(path).read_bytes())
+        assert (bytes(info), bytes(video)) == (kept, Path(path).read_bytes())
 
 
 def test_store_may_move_and_may_lose_its_listing(sources, tmp_path):
@@ -113,13 +113,13 @@ def test_shards_can_be_made_from_shards_and_from_an_index(sources, tmp_path):
         def __len__(self):
             return len(sources)
 
-        path, facts = (lambda self, i, place=place: sources[i][place] for place in (0, 3))
+        path, info = (lambda self, i, place=place: sources[i][place] for place in (0, 3))
 
         def captions(self, i):
             return (sources[i][2],)
 
     write_shards(sources_of(Index()), tmp_path / "one", progress=False)
-    again = [(row.path, row.label, row.caption, row.facts) for row in shard_rows(tmp_path / "one")]
+    again = [(row.path, row.label, row.caption, row.info) for row in shard_rows(tmp_path / "one")]
     write_shards(again, tmp_path / "two", chunk_bytes=5_000, progress=False)
     assert [read_bytes(row.path) for row in shard_rows(tmp_path / "two")] == [read_bytes(row[0]) for row in sources]
 

@@ -54,7 +54,7 @@ def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Apertur
         with raw_bytes(source, container) as file:
             return _from_mp4(file, stream.id, stored)
     if "matroska" in names:
-        position = [other.index for other in container.streams.video].index(stream.index)
+        position = [video.index for video in container.streams.video].index(stream.index)
         with raw_bytes(source, container) as file:
             return _from_matroska(file, position, stored)
     return Aperture()
@@ -70,12 +70,12 @@ def _from_mp4(file: IO[bytes], track: int, stored: Size) -> Aperture:
         if not all(numbers[1::2]):
             return Aperture()
         shown_width, shown_height, right_by, down_by = (Fraction(*numbers[i : i + 2]) for i in range(0, 8, 2))
-        left = round((width - shown_width) / 2 + right_by)
-        top = round((height - shown_height) / 2 + down_by)
-        kept = (round(shown_height), round(shown_width))
-        if kept == stored:  # the codec has cut it already
+        first_column = round((width - shown_width) / 2 + right_by)
+        first_row = round((height - shown_height) / 2 + down_by)
+        shown = (round(shown_height), round(shown_width))
+        if shown == stored:  # the codec has cut it already
             return Aperture()
-        cut = (top, height - top - kept[0], left, width - left - kept[1])
+        cut = (first_row, height - first_row - shown[0], first_column, width - first_column - shown[1])
         return _checked(Aperture(cut, b"pasp" not in boxes), (height, width), stored)
     return Aperture()
 
@@ -91,9 +91,9 @@ def _sample_entries(file: IO[bytes], track: int) -> Iterator[tuple[int, int]]:
                         yield from ((first, last) for _, first, last in _boxes(file, begin + 8, end))
 
 
-def _find(file: IO[bytes], place: tuple[int, int], *path: bytes) -> Iterator[tuple[int, int]]:
+def _find(file: IO[bytes], span: tuple[int, int], *path: bytes) -> Iterator[tuple[int, int]]:
     """Yield where the contents of boxes within boxes begin and end."""
-    for kind, begin, end in _boxes(file, *place):
+    for kind, begin, end in _boxes(file, *span):
         if kind == path[0]:
             yield from _find(file, (begin, end), *path[1:]) if path[1:] else [(begin, end)]
 
@@ -115,8 +115,8 @@ def _boxes(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def _from_matroska(file: IO[bytes], position: int, stored: Size) -> Aperture:
-    whole = (0, file.seek(0, os.SEEK_END))
-    segments = ((begin, end) for kind, begin, end in _elements(file, *whole) if kind == SEGMENT)
+    span = (0, file.seek(0, os.SEEK_END))
+    segments = ((begin, end) for kind, begin, end in _elements(file, *span) if kind == SEGMENT)
     for kind, begin, end in _elements(file, *next(segments, (0, 0))):
         if kind == CLUSTER:
             break
@@ -133,8 +133,8 @@ def _video(file: IO[bytes], track: tuple[int, int, int]) -> tuple[int, int, int,
     if KIND not in elements or _number(file, *elements[KIND]) != 1 or VIDEO not in elements:
         return None
     cuts = {kind: _number(file, begin, end) for kind, begin, end in _elements(file, *elements[VIDEO])}
-    top, bottom, left, right = (cuts.get(kind, 0) for kind in CROPS)
-    return top, bottom, left, right
+    top, bottom, left_side, right = (cuts.get(kind, 0) for kind in CROPS)
+    return top, bottom, left_side, right
 
 
 def _elements(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -160,14 +160,14 @@ def _number(file: IO[bytes], begin: int, end: int) -> int:
     return int.from_bytes(_read(file, begin, min(end - begin, 8)), "big") if end > begin else 0
 
 
-def _read(file: IO[bytes], place: int, count: int) -> bytes:
+def _read(file: IO[bytes], position: int, count: int) -> bytes:
     """Read some bytes, zeros beyond the end."""
-    file.seek(place)
+    file.seek(position)
     return file.read(count).ljust(count, b"\0")
 
 
-def _checked(aperture: Aperture, whole: Size, stored: Size) -> Aperture:
+def _checked(aperture: Aperture, described: Size, stored: Size) -> Aperture:
     """Return an aperture that lies within the picture; what makes no sense cuts nothing, as in FFmpeg."""
-    top, bottom, left, right = aperture.cut
-    fits = min(aperture.cut) >= 0 and top + bottom < stored[0] and left + right < stored[1] and whole == stored
+    top, bottom, left_side, right = aperture.cut
+    fits = min(aperture.cut) >= 0 and top + bottom < stored[0] and left_side + right < stored[1] and described == stored
     return aperture if fits and any(aperture.cut) else Aperture()

@@ -32,7 +32,7 @@ CHOICES = get_args(Choice)
 class Decoder(Protocol):
     """What decoders have in common."""
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order; (h, w, 3) uint8."""
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class DecordDecoder:
 
     Args:
         source: A local file, or the bytes of one.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         view: How pictures come out.
 
     Raises:
@@ -55,12 +55,12 @@ class DecordDecoder:
             cut them.
     """
 
-    def __init__(self, source: Source, facts: Facts, view: View) -> None:
-        self._name, self._facts, self._next = name_of(source), facts, 0
-        self._height, self._width = view.size or facts.size
+    def __init__(self, source: Source, info: Facts, view: View) -> None:
+        self._name, self._info, self._next = name_of(source), info, 0
+        self._height, self._width = view.size or info.size
         if is_remote(source) or view.kernel != "bicubic":
             raise VideoError(self._name, "not for decord")
-        _refuse_display(self._name, facts, "decord")
+        _refuse_display(self._name, info, "decord")
         decord = _module("decord")
         decord.logging.set_level(decord.logging.QUIET)
         self._errors = (decord.DECORDError, RuntimeError, StopIteration, IndexError, AssertionError)
@@ -71,7 +71,7 @@ class DecordDecoder:
                 self._reader = decord.VideoReader(file, num_threads=1, fault_tol=1e-9, **size)
         except self._errors as error:
             raise VideoError(self._name, f"decord: {error}") from error
-        if len(self._reader) != facts.num_frames:
+        if len(self._reader) != info.num_frames:
             self.close()
             raise VideoError(self._name, "decord counts other frames")
 
@@ -79,9 +79,9 @@ class DecordDecoder:
         """When each frame is shown according to decord, in seconds."""
         return np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))))[:, 0]
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order."""
-        for number in wanted:
+        for number in numbers:
             try:
                 picture = self._read(number)
             except self._errors as error:
@@ -100,7 +100,7 @@ class DecordDecoder:
     @cached_property
     def _starts(self) -> list[int]:
         """Frames to start at: decord's key frames but for those of open GOPs, after which it miscounts."""
-        return np.intersect1d(self._reader.get_key_indices(), self._facts.entries[:, 1]).tolist()
+        return np.intersect1d(self._reader.get_key_indices(), self._info.entries[:, 1]).tolist()
 
     def _read(self, number: int) -> np.ndarray:
         """Decode on to a frame, or from the key frame before it where that is nearer."""
@@ -122,7 +122,7 @@ class TorchcodecDecoder:
 
     Args:
         source: A local file, or the bytes of one.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         view: How pictures come out.
 
     Raises:
@@ -130,27 +130,27 @@ class TorchcodecDecoder:
             to turn, mirror or cut them.
     """
 
-    def __init__(self, source: Source, facts: Facts, view: View) -> None:
-        self._name, self._scaler = name_of(source), Scaler(0, view._replace(size=view.size or facts.size))
+    def __init__(self, source: Source, info: Facts, view: View) -> None:
+        self._name, self._scaler = name_of(source), Scaler(0, view._replace(size=view.size or info.size))
         if is_remote(source):
             raise VideoError(self._name, "not for torchcodec")
-        _refuse_display(self._name, facts, "torchcodec")
-        self._stored = facts.display.stored
+        _refuse_display(self._name, info, "torchcodec")
+        self._stored = info.display.stored
         try:
             reader = _module("torchcodec.decoders").VideoDecoder
             self._reader = reader(source, seek_mode="exact", num_ffmpeg_threads=1)
         except Exception as error:  # it has no class of errors of its own
             raise VideoError(self._name, f"torchcodec: {error}") from error
-        if len(self._reader) != facts.num_frames:
+        if len(self._reader) != info.num_frames:
             raise VideoError(self._name, "torchcodec counts other frames")
 
     def timestamps(self) -> np.ndarray:
         """When each frame is shown according to torchcodec, in seconds."""
         return np.array([self._frame(number).pts_seconds for number in range(len(self._reader))])
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order."""
-        for number in wanted:
+        for number in numbers:
             picture = self._frame(number).data.permute(1, 2, 0).contiguous().numpy()
             if self._stored is not None and picture.shape[:2] != self._stored:
                 raise VideoError(self._name, f"torchcodec gives pictures of {picture.shape[1]}x{picture.shape[0]}")
@@ -167,9 +167,9 @@ class TorchcodecDecoder:
             raise VideoError(self._name, f"torchcodec: {error}") from error
 
 
-def _refuse_display(name: str, facts: Facts, decoder: str) -> None:
+def _refuse_display(name: str, info: Facts, decoder: str) -> None:
     """Refuse what only ``PyavDecoder`` does to pictures; the others turn them in some versions and not in others."""
-    if facts.rotation or facts.display.mirrored or any(facts.display.cut):
+    if info.rotation or info.display.mirrored or any(info.display.cut):
         raise VideoError(name, f"{decoder} does not turn, mirror or cut pictures as the file asks")
 
 

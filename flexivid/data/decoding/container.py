@@ -179,10 +179,10 @@ def raw_bytes(source: Source, container: Any) -> Iterator[IO[bytes]]:
         yield io.BytesIO(source)
     elif is_remote(source) or is_byte_range(source):
         file = getattr(container.file, "file", container.file)  # PyAV wraps it
-        place = file.tell()
+        position = file.tell()
         file.seek(0)
         yield file
-        file.seek(place)
+        file.seek(position)
     else:
         with open(source, "rb") as local:
             yield local
@@ -190,14 +190,14 @@ def raw_bytes(source: Source, container: Any) -> Iterator[IO[bytes]]:
 
 def _matroska_bytes(head: bytes) -> int:
     """Return the size of a Matroska file as its first two elements state it; 0 where they do not."""
-    place = 0
+    position = 0
     for element in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, segment
-        if head[place : place + 4] != element or len(head) <= place + 12:
+        if head[position : position + 4] != element or len(head) <= position + 12:
             return 0
-        first = head[place + 4]
+        first = head[position + 4]
         width = 9 - first.bit_length()  # leading zeros of the first byte say how many bytes the size has
-        size = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << (7 * width)) - 1)
+        size = int.from_bytes(head[position + 4 : position + 4 + width], "big") & ((1 << (7 * width)) - 1)
         if width > 8 or size == (1 << (7 * width)) - 1:  # unknown, as in a live stream
             return 0
-        place += 4 + width + size
-    return place
+        position += 4 + width + size
+    return position

@@ -130,12 +130,12 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
     return rotation, Display(stored, aperture.cut, _pair(aspect), _pair(codec_aspect), mirrored, interlaced)
 
 
-def as_asked(source: Source, facts: Facts, *, square_pixels: bool) -> Facts:
+def as_asked(source: Source, info: Facts, *, square_pixels: bool) -> Facts:
     """Return facts with the size that pictures are to have.
 
     Args:
         source: The file.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         square_pixels: Whether pixels are made square; otherwise pictures keep the file's own.
 
     Raises:
@@ -147,14 +147,14 @@ def as_asked(source: Source, facts: Facts, *, square_pixels: bool) -> Facts:
     >>> as_asked("a.mp4", facts, square_pixels=True).size, as_asked("a.mp4", facts, square_pixels=False).size
     ((72, 128), (72, 90))
     """
-    facts = facts.with_pixels(square=square_pixels)
-    width, height = facts.display.aspect
+    info = info.with_pixels(square=square_pixels)
+    width, height = info.display.aspect
     if square_pixels and not (width <= MAX_ASPECT * height and height <= MAX_ASPECT * width):
         reason = f"states pixels of {width}:{height}; data.square_pixels=false takes them as they are"
         raise VideoError(name_of(source), reason)
-    if facts.size[0] * facts.size[1] > MAX_PIXELS:
-        raise VideoError(name_of(source), f"frames of {facts.size[1]}x{facts.size[0]} as displayed")
-    return facts
+    if info.size[0] * info.size[1] > MAX_PIXELS:
+        raise VideoError(name_of(source), f"frames of {info.size[1]}x{info.size[0]} as displayed")
+    return info
 
 
 class Watch:
@@ -165,12 +165,12 @@ class Watch:
     Args:
         name: What to call the file.
         stream: Its video, open.
-        facts: What is known of it; without any, the first frame that comes is the measure.
+        info: What is known of it; without any, the first frame that comes is the measure.
     """
 
-    def __init__(self, name: str, stream: av.VideoStream, facts: Facts | None = None) -> None:
+    def __init__(self, name: str, stream: av.VideoStream, info: Facts | None = None) -> None:
         self.name, self._codec, self._said = name, stream.codec_context, _said(stream)
-        self._turn, self._display = (0, Display()) if facts is None else (facts.rotation, facts.display)
+        self._turn, self._display = (0, Display()) if info is None else (info.rotation, info.display)
         self._matrix: Matrix | None = None
         self._shape: tuple[int, int, Fraction | None] | None = None
         if self._display.stored is not None:  # as it is meant to be, so that ordinary files cost next to nothing

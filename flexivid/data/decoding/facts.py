@@ -56,8 +56,8 @@ class Display:
         """
         if self.stored is None:
             return None
-        top, bottom, left, right = self.cut
-        height, width = self.stored[0] - top - bottom, self.stored[1] - left - right
+        top, bottom, left_side, right = self.cut
+        height, width = self.stored[0] - top - bottom, self.stored[1] - left_side - right
         if square_pixels:
             width = max(1, round(width * self.aspect[0] / self.aspect[1]))
         return (height, width) if rotation % 180 == 0 else (width, height)
@@ -157,10 +157,10 @@ class Facts(NamedTuple):
             "mirrored": self.display.mirrored,
             "interlaced": self.display.interlaced,
         }
-        told = [text for text, is_so in words.items() if is_so]
+        phrases = [text for text, is_so in words.items() if is_so]
         if stored is not None and (any(cut) or aspect[0] != aspect[1]):
-            told = [f"stored as {stored[1]}x{stored[0]}", *told]
-        return ", ".join(told)
+            phrases = [f"stored as {stored[1]}x{stored[0]}", *phrases]
+        return ", ".join(phrases)
 
     def with_pixels(self, *, square: bool) -> "Facts":
         """Return the same with the size that pictures have when pixels are made square, or when they are left alone."""
@@ -217,8 +217,8 @@ class Facts(NamedTuple):
         ]
         for name, expected, is_right in rules:
             if not is_right:
-                found = " ".join(repr(getattr(self, name)).split())[:80]
-                raise ValueError(f"got a video with {name}={found}; expected {expected}; re-encode it")
+                value = " ".join(repr(getattr(self, name)).split())[:80]
+                raise ValueError(f"got a video with {name}={value}; expected {expected}; re-encode it")
         return self
 
 

@@ -114,15 +114,15 @@ def probe(source: Source, *, decoder: str = "auto") -> Facts:
     if is_frame_folder(source):
         return probe_folder(source)  # type: ignore[arg-type]
     scan = _scan(source)
-    facts = _from_packets(source, scan) or _from_frames(source, scan)
-    if decoder in ("auto", facts.decoder):
-        return facts
+    info = _from_packets(source, scan) or _from_frames(source, scan)
+    if decoder in ("auto", info.decoder):
+        return info
     try:
-        _compare(source, facts, decoder)
+        _compare(source, info, decoder)
     except VideoError as error:
         reason = f"not decoded exactly by {decoder} ({error.reason}); decoder=auto takes another"
         raise VideoError(error.path, reason) from error
-    return facts._replace(decoder=decoder)
+    return info._replace(decoder=decoder)
 
 
 def _scan(source: Source) -> _Scan:
@@ -130,9 +130,9 @@ def _scan(source: Source) -> _Scan:
     some: list[_Packet] = []
     frames: list[av.VideoFrame] = []
     shown: tuple[int, Display] | None = None
-    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as found:
+    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as stream_packets:
         refuse_if_cut_off(source, container, stream)
-        for packet in found:
+        for packet in stream_packets:
             if len(frames) < 3:
                 frames += decode(packet, name)
                 shown = shown or (display_of(source, stream, frames) if frames else None)
@@ -158,30 +158,30 @@ def _from_packets(source: Source, scan: _Scan) -> Facts | None:
         return None
     if not set(scan.container.split(",")) & set(TELLING_CONTAINERS):
         return None
-    known = [time for time in times if time is not None]
-    ticks = np.unique(np.array(known, np.int64))
+    stated = [time for time in times if time is not None]
+    ticks = np.unique(np.array(stated, np.int64))
     if len(ticks) < len(times) or scan.head != ticks[: len(scan.head)].tolist():
         return None
     keys = np.array([packet.pts for packet in scan.packets if packet.is_key and packet.is_shown], np.int64)
     entries = np.stack([keys, np.searchsorted(ticks, keys)], axis=1)
-    facts = _facts(scan, ticks, entries, timed=True, skips=scan.codec == "h264")
+    info = _facts(scan, ticks, entries, timed=True, skips=scan.codec == "h264")
     if len(keys) > 1:
-        gaps = np.diff(entries[:, 1], append=facts.num_frames + 1)[:-1]
+        gaps = np.diff(entries[:, 1], append=info.num_frames + 1)[:-1]
         shortest = int(np.argmin(np.where(gaps > 0, gaps, 1 << 60)))
-        if 0 < gaps[shortest] * frame_pixels <= TRIAL_PIXELS and not _seeks(source, facts, shortest):
+        if 0 < gaps[shortest] * frame_pixels <= TRIAL_PIXELS and not _seeks(source, info, shortest):
             return None
-    return facts
+    return info
 
 
-def _seeks(source: Source, facts: Facts, entry: int) -> bool:
+def _seeks(source: Source, info: Facts, entry: int) -> bool:
     """Whether frames are the same after a seek to the next key frame as when decoded on from the one before."""
-    first = int(facts.entries[entry + 1, 1])
-    wanted = range(first, min(first + 3, facts.num_frames))
-    with closing(PyavDecoder(source, facts, View())) as after_seek:
-        expected = dict(after_seek.pictures(wanted))
-    without = facts._replace(entries=np.delete(facts.entries, entry + 1, axis=0), skips=False)
+    first = int(info.entries[entry + 1, 1])
+    numbers = range(first, min(first + 3, info.num_frames))
+    with closing(PyavDecoder(source, info, View())) as after_seek:
+        expected = dict(after_seek.pictures(numbers))
+    without = info._replace(entries=np.delete(info.entries, entry + 1, axis=0), skips=False)
     with closing(PyavDecoder(source, without, View())) as in_sequence:
-        return all(np.array_equal(picture, expected[i]) for i, picture in in_sequence.pictures(wanted))
+        return all(np.array_equal(picture, expected[i]) for i, picture in in_sequence.pictures(numbers))
 
 
 def _from_frames(source: Source, scan: _Scan) -> Facts:
@@ -213,7 +213,7 @@ def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
     return start + step * np.arange(len(times), dtype=np.int64)
 
 
-def _tried(source: Source, clocks: Iterable[int], known: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
+def _tried(source: Source, clocks: Iterable[int], in_sequence: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
     """Return (clock, number of the first right frame) of key packets after which frames come out as in sequence."""
     entries: list[tuple[int, int]] = []
     name = name_of(source)
@@ -224,8 +224,8 @@ def _tried(source: Source, clocks: Iterable[int], known: dict[int, tuple[int, in
                 frames = _frames_from(container, stream, name, clock)
             except (av.FFmpegError, OSError, VideoError):
                 continue
-            found = [known.get(int(frame.pts or 0), (-1, 0)) for frame in frames if not frame.is_corrupt]
-            right = [number for (number, value), frame in zip(found, frames, strict=False) if value == _print(frame)]
+            matches = [in_sequence.get(int(frame.pts or 0), (-1, 0)) for frame in frames if not frame.is_corrupt]
+            right = [number for (number, value), frame in zip(matches, frames, strict=False) if value == _print(frame)]
             in_order = len(right) == len(frames) > 0 and right == list(range(right[0], right[0] + len(right)))
             if in_order and (not entries or right[0] > entries[-1][1]):
                 entries.append((clock, right[0]))
@@ -269,25 +269,25 @@ def _facts(scan: _Scan, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, 
 def _rounded_size(source: Source) -> Size:
     """Return (height, width) of the first picture where FFmpeg may round what the codec cuts off at the left."""
     name = name_of(source)
-    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as found:
+    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as stream_packets:
         stream.codec_context.flags &= ~Flags.unaligned
-        frame = next(frame for packet in found for frame in decode(packet, name))
+        frame = next(frame for packet in stream_packets for frame in decode(packet, name))
         return frame.height, frame.width
 
 
-def _compare(source: Source, facts: Facts, decoder: str) -> None:
+def _compare(source: Source, info: Facts, decoder: str) -> None:
     """Refuse a decoder that does not count and time all frames, or seeks to one of them, as PyAV does."""
-    late = int(facts.entries[len(facts.entries) // 2, 1]) if len(facts.entries) else 0
-    wanted = [min(late + 1, facts.num_frames - 1)]
-    with closing(DECODERS[decoder](source, facts, View(facts.size))) as other:
-        times = other.timestamps()
-        pictures = dict(other.pictures(wanted))
-    with closing(PyavDecoder(source, facts, View())) as own:
-        difference = max(np.abs(pictures[i].astype(int) - picture).mean() for i, picture in own.pictures(wanted))
-    if decoder == "decord" and _rounded_size(source) != facts.display.stored:
+    late = int(info.entries[len(info.entries) // 2, 1]) if len(info.entries) else 0
+    numbers = [min(late + 1, info.num_frames - 1)]
+    with closing(DECODERS[decoder](source, info, View(info.size))) as tested:
+        times = tested.timestamps()
+        pictures = dict(tested.pictures(numbers))
+    with closing(PyavDecoder(source, info, View())) as reference:
+        difference = max(np.abs(pictures[i].astype(int) - picture).mean() for i, picture in reference.pictures(numbers))
+    if decoder == "decord" and _rounded_size(source) != info.display.stored:
         raise VideoError(name_of(source), "columns to cut off at the left are rounded")
-    tick = facts.time_base[0] / facts.time_base[1]
-    if np.abs(times - facts.timestamps).max() > max(tick, 1e-3):
+    tick = info.time_base[0] / info.time_base[1]
+    if np.abs(times - info.timestamps).max() > max(tick, 1e-3):
         raise VideoError(name_of(source), "frames at other times")
     if difference > MAX_DIFFERENCE:
         raise VideoError(name_of(source), "another picture after a seek")

@@ -118,17 +118,17 @@ def build_index(
         return _as_index(old, file)
     captions = _captions(manifest)  # before hours of probing: a text that cannot be read is an error
     parts = Parts(file)
-    known = _known(parts, old)
-    missing = np.flatnonzero(_match(manifest, prints, known) < 0)
+    rows = _known(parts, old)
+    missing = np.flatnonzero(_match(manifest, prints, rows) < 0)
     new = dict(zip(manifest.table["path"].take(pa.array(missing)).to_pylist(), missing, strict=True))  # each path once
     looks = probe_many or _threads(num_workers)
     with parts:
-        found = looks(list(new))
-        shown = track(found, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
+        outcomes = looks(list(new))
+        shown = track(outcomes, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
         for (name, row), look in zip(new.items(), shown, strict=True):
             parts.add(_row(name, prints[row], look, square_pixels=square_pixels))
-    known = _known(parts, old)
-    _assemble(manifest, known.take(_match(manifest, prints, known)), (captions, stamps), file)
+    rows = _known(parts, old)
+    _assemble(manifest, rows.take(_match(manifest, prints, rows)), (captions, stamps), file)
     parts.clear()
     table = Table.open(file)
     assert table is not None
@@ -178,14 +178,14 @@ def _known(parts: Parts, old: Table | None) -> pa.Table:
     return pa.concat_tables(tables) if tables else LOOK.empty_table()
 
 
-def _match(manifest: Manifest, prints: np.ndarray, known: pa.Table) -> np.ndarray:
-    """Return for each row of the manifest which row of ``known`` holds for it, -1 for none, (n,) int64."""
-    if len(known) == 0:
+def _match(manifest: Manifest, prints: np.ndarray, rows: pa.Table) -> np.ndarray:
+    """Return for each row of the manifest which row of ``row_of`` holds for it, -1 for none, (n,) int64."""
+    if len(rows) == 0:
         return np.full(len(manifest), -1, np.int64)
-    where = pc.index_in(manifest.table["path"], value_set=known["path"].combine_chunks())
-    rows = pc.fill_null(where, -1).to_numpy().astype(np.int64)
-    same = (known["size"].to_numpy()[rows] == prints[:, 0]) & (known["stamp"].to_numpy()[rows] == prints[:, 1])
-    return np.where((rows >= 0) & same, rows, -1)
+    where = pc.index_in(manifest.table["path"], value_set=rows["path"].combine_chunks())
+    row_of = pc.fill_null(where, -1).to_numpy().astype(np.int64)
+    same = (rows["size"].to_numpy()[row_of] == prints[:, 0]) & (rows["stamp"].to_numpy()[row_of] == prints[:, 1])
+    return np.where((row_of >= 0) & same, row_of, -1)
 
 
 def _prints(paths: pa.ChunkedArray, *, contents: bool = False) -> np.ndarray:
@@ -209,13 +209,13 @@ def _same_names(old: Table, manifest: Manifest) -> bool:
         return False
     number = old.batch.column("number")
     ordered = old.num_good == len(manifest)  # no bad files at the end: the order is the manifest's
-    given = manifest.table if ordered else manifest.table.take(number)
-    has_text = pc.not_equal(given["text"], "")
-    old_captions = pc.if_else(has_text, given["caption"], pa.chunked_array([old.batch.column("caption")]))
+    ordered = manifest.table if ordered else manifest.table.take(number)
+    has_text = pc.not_equal(ordered["text"], "")
+    old_captions = pc.if_else(has_text, ordered["caption"], pa.chunked_array([old.batch.column("caption")]))
     return (
-        given["path"].equals(pa.chunked_array([old.batch.column("path")]))
-        and given["label"].equals(pa.chunked_array([old.batch.column("label")]))
-        and given["caption"].equals(old_captions)
+        ordered["path"].equals(pa.chunked_array([old.batch.column("path")]))
+        and ordered["label"].equals(pa.chunked_array([old.batch.column("label")]))
+        and ordered["caption"].equals(old_captions)
     )
 
 
@@ -236,8 +236,8 @@ def _captions(manifest: Manifest) -> pa.ChunkedArray | pa.Array:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         words = list(pool.map(read_caption, some["path"].to_pylist(), some["text"].to_pylist()))
     has_text = pc.not_equal(manifest.table["text"], "").combine_chunks()
-    given = manifest.table["caption"].combine_chunks()
-    return pc.replace_with_mask(given, has_text, pa.array(words, pa.large_string()))
+    stated = manifest.table["caption"].combine_chunks()
+    return pc.replace_with_mask(stated, has_text, pa.array(words, pa.large_string()))
 
 
 def _assemble(manifest: Manifest, looks: pa.Table, captions: tuple[Any, np.ndarray], file: Path) -> None:

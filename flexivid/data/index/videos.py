@@ -177,10 +177,10 @@ class Videos:
             first: Number of the run's first frame, counted from where this run of the video begins.
             num_frames: Frames of the run.
         """
-        whole = int(self.num_frames[row])
-        if not 0 <= first <= first + num_frames <= whole:
-            wanted = f"frames {first} to {first + num_frames} of {self.path(row)}"
-            raise ValueError(f"got {wanted}; expected at most {whole}; ask for frames that it has")
+        length = int(self.num_frames[row])
+        if not 0 <= first <= first + num_frames <= length:
+            request = f"frames {first} to {first + num_frames} of {self.path(row)}"
+            raise ValueError(f"got {request}; expected at most {length}; ask for frames that it has")
         begin = int(self.first[row]) + first
         rows = self._table_rows(np.array([row], np.int64))
         return Videos(self._table, rows, first=np.array([begin], np.int32), num_frames=np.array([num_frames], np.int32))
@@ -199,8 +199,8 @@ class Videos:
 
     def _value(self, name: str, row: int) -> Any:
         row = range(len(self))[row]
-        at = row + self._rows.start if isinstance(self._rows, slice) else int(self._rows[row])
-        return self._table.word(name, at)
+        table_row = row + self._rows.start if isinstance(self._rows, slice) else int(self._rows[row])
+        return self._table.word(name, table_row)
 
 
 def _array(value: Any, kind: pa.DataType, length: int) -> pa.Array:

@@ -4,7 +4,7 @@ Uses the index that training uses, so what was found here is not looked for agai
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from flexivid.data.clips.buckets import Bucket
 from flexivid.data.clips.dataset import ClipDataset
@@ -20,17 +20,6 @@ from flexivid.data.workers.pool import DecodePool, num_cores
 OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
 
 
-class Part(NamedTuple):
-    """An index, and how much of it was known before.
-
-    >>> Part._fields
-    ('found', 'num_probed')
-    """
-
-    found: VideoIndex
-    num_probed: int
-
-
 def find_parts(
     root: str | Collection,
     *,
@@ -38,7 +27,7 @@ def find_parts(
     decoder: Choice = "auto",
     progress: bool = True,
     square_pixels: bool = True,
-) -> dict[str, Part]:
+) -> dict[str, VideoIndex]:
     """Look at every file that is new, in processes that a file cannot harm.
 
     Args:
@@ -63,12 +52,11 @@ def find_parts(
     with DecodePool(num_workers or num_cores()) as pool:
         options: dict[str, Any] = {"decoder": decoder, "square_pixels": square_pixels, "progress": progress}
         train, held_out = index_collection(root, pool=pool, **options)
-    parts = {"train": Part(train, train.num_probed)}
-    return parts if held_out is None else parts | {"held out": Part(held_out, held_out.num_probed)}
+    return {"train": train} if held_out is None else {"train": train, "held out": held_out}
 
 
 def inspect(
-    parts: dict[str, Part],
+    parts: dict[str, VideoIndex],
     settings: ClipSettings,
     *,
     buckets: Sequence[Bucket] = (),
@@ -84,9 +72,9 @@ def inspect(
         full_workers: Processes that decode every frame; 0 leaves it at what the index knows.
         on_step: Told what is done.
     """
-    faults = {name: [Fault(path, "bad", reason) for path, reason in part.found.bad] for name, part in parts.items()}
+    faults = {name: [Fault(path, "bad", reason) for path, reason in part.bad] for name, part in parts.items()}
     counts = {}
-    for name, (index, _) in parts.items():
+    for name, index in parts.items():
         dataset = ClipDataset(index.videos, settings, buckets=buckets)
         counts[name] = dataset.counts
         if settings.short == "skip":
@@ -98,12 +86,12 @@ def inspect(
                 on_step(f"decoding every frame ({name})", done, total)
 
             faults[name] += decode_whole(index.videos, num_workers=full_workers, on_frames=step)
-    homes = {path: name for name, part in parts.items() for path in _paths(part.found)}  # the last part that has it
+    homes = {path: name for name, part in parts.items() for path in _paths(part)}  # the last part that has it
     for fault in repeats(find_duplicates(homes, on_read=lambda path: on_step("comparing files of one size", 1, 0))):
         faults[homes[fault.path]].append(fault)
     return {
-        name: survey(part.found.videos, counts[name], faults=faults[name], class_names=part.found.class_names)._replace(
-            notes=part.found.notes
+        name: survey(part.videos, counts[name], faults=faults[name], class_names=part.class_names)._replace(
+            notes=part.notes
         )
         for name, part in parts.items()
     }

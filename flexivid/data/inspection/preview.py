@@ -115,9 +115,9 @@ def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequ
 def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
     """A clip with its times, where its file states them."""
     indices, note = request.indices.tolist(), "mirrored" if request.flip else ""
-    if not request.facts:
+    if not request.info:
         return Clip(frames, request.path, None, 0.0, indices, note=note)
-    video = Facts.from_bytes(request.facts)
+    video = Facts.from_bytes(request.info)
     note = ", ".join(filter(None, (f"the file: {video.display_words}" * bool(video.display_words), note)))
     times = video.timestamps
     seconds = float(times[indices[-1]] - times[indices[0]])

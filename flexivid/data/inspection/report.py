@@ -168,9 +168,9 @@ def decode_whole(
                     yield (row, len(request.indices)), request
 
     with DecodePool(num_workers) as pool:
-        for (row, count), found in outcomes(asked(), pool):
-            if isinstance(found, VideoError):
-                faults.setdefault(row, Fault(found.path, "bad", found.reason))
+        for (row, count), result in outcomes(asked(), pool):
+            if isinstance(result, VideoError):
+                faults.setdefault(row, Fault(result.path, "bad", result.reason))
             on_frames(count)
     return list(faults.values())
 
@@ -259,11 +259,11 @@ def _write_columns(path: Path, columns: dict[str, list[str]], kind: str) -> None
 def _relative(path: str, folder: Path) -> str:
     if is_remote(path) or is_byte_range(path):
         return path
-    whole = Path(os.path.abspath(path))
+    absolute = Path(os.path.abspath(path))
     base = Path(os.path.abspath(folder))
-    if not whole.is_relative_to(base):
-        return str(whole)
-    name = str(whole.relative_to(base))
+    if not absolute.is_relative_to(base):
+        return str(absolute)
+    name = str(absolute.relative_to(base))
     return f"./{name}" if name.startswith("~") or ":" in name.split("/")[0] else name  # no home, no url
 
 
@@ -272,11 +272,11 @@ def _step(videos: Videos, row: int, settings: ClipSettings) -> int | float:
     return step if isinstance(step, int) else float(step)
 
 
-def _codec(facts: bytes) -> str:
-    if not facts:
+def _codec(info: bytes) -> str:
+    if not info:
         return "pictures"
-    known = Facts.from_bytes(facts)
-    return f"{known.codec} in {known.container.split(',')[0]}"
+    stream = Facts.from_bytes(info)
+    return f"{stream.codec} in {stream.container.split(',')[0]}"
 
 
 def _durations(seconds: np.ndarray) -> dict[str, int]:

@@ -156,8 +156,8 @@ def part_by_split(
     if None in parts or "train" not in parts:
         word = parts[None][0] if None in parts else None
         wrong = "no row of the split train" if word is None else f"split {word!r}"
-        place = "the column" if word is None else _place(words, word, name, paths)
-        raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct {place}")
+        position = "the column" if word is None else _place(words, word, name, paths)
+        raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct {position}")
     among = {part: pc.is_in(words, value_set=pa.array(some, words.type)) for part, some in parts.items()}
     return among["train"], next((among[part] for part in SPLITS if part in among), None)
 
@@ -167,12 +167,12 @@ def _labels(words: pa.ChunkedArray, class_names: Sequence[str]) -> pa.ChunkedArr
     distinct = [word for word in pc.unique(words).to_pylist() if word is not None]
     if tuple(class_names) == class_numbers(len(class_names) - 1):
         numbers = (class_number_or_none(word) for word in distinct)
-        found = [None if number is None or number >= len(class_names) else number for number in numbers]
+        labels = [None if number is None or number >= len(class_names) else number for number in numbers]
     else:
-        known = {name: label for label, name in enumerate(class_names)}
-        found = [known.get(word) for word in distinct]
+        class_of = {name: label for label, name in enumerate(class_names)}
+        labels = [class_of.get(word) for word in distinct]
     where = pc.index_in(words, value_set=pa.array(distinct, words.type), skip_nulls=True)
-    return pc.take(pa.array(found, pa.int32()), where)
+    return pc.take(pa.array(labels, pa.int32()), where)
 
 
 def _place(words: pa.ChunkedArray, word: str, name: str, paths: pa.ChunkedArray | None) -> str:

@@ -67,10 +67,10 @@ def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
     >>> collection_of("videos/")
     Collection(root='videos', layout='auto')
     """
-    given = root if isinstance(root, Collection) else Collection(os.fspath(root))
-    if given.layout not in LAYOUTS:
-        raise ValueError(f"got data.layout={given.layout}; expected one of {', '.join(LAYOUTS)}; change it")
-    return Collection(resolve(given.root), given.layout)
+    collection = root if isinstance(root, Collection) else Collection(os.fspath(root))
+    if collection.layout not in LAYOUTS:
+        raise ValueError(f"got data.layout={collection.layout}; expected one of {', '.join(LAYOUTS)}; change it")
+    return Collection(resolve(collection.root), collection.layout)
 
 
 def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
@@ -186,7 +186,7 @@ def refuse_deep_parts(folder: str, parents: set[str]) -> None:
         for depth, name in enumerate(names[1:], 1):
             if (part := split_of(name)) is not None:
                 parts.setdefault("/".join(names[:depth]), {})[part] = name
-    home = min((home for home, found in parts.items() if "train" in found and len(found) > 1), default=None)
+    home = min((home for home, names in parts.items() if "train" in names and len(names) > 1), default=None)
     if home is not None:
         raise ValueError(
             f"got {', '.join(sorted(parts[home].values()))} in {folder}/{home}; expected parts of a data set in "

@@ -75,19 +75,19 @@ def read_manifests(root: Listed) -> Manifests:
     if isinstance(root, Manifests):
         return root
     collection = collection_of(root)
-    place, layout = collection
-    if is_table(place) and not os.path.isdir(place):
+    path, layout = collection
+    if is_table(path) and not os.path.isdir(path):
         if layout != "auto":
-            warnings.warn(f"got {SETTING}={layout} for the list {place}; it has no effect; leave it out", stacklevel=2)
-        manifests = _by_split(read_table(place), place, None)
-    elif layout == "auto" and (train_list := _ucf101_list(place)) is not None:
+            warnings.warn(f"got {SETTING}={layout} for the list {path}; it has no effect; leave it out", stacklevel=2)
+        manifests = _by_split(read_table(path), path, None)
+    elif layout == "auto" and (train_list := _ucf101_list(path)) is not None:
         table, class_names = read_ucf101(train_list)
-        manifests = _by_split(table, place, class_names, notes=_unlisted(table, place))
+        manifests = _by_split(table, path, class_names, notes=_unlisted(table, path))
     else:
         manifests = _read_folders(collection)
     for part in manifests[:2]:
         _tell(() if part is None else part.notes)
-    return manifests._replace(root=place)
+    return manifests._replace(root=path)
 
 
 def _tell(notes: Iterable[str]) -> None:
@@ -96,12 +96,12 @@ def _tell(notes: Iterable[str]) -> None:
 
 
 def _read_folders(collection: Collection) -> Manifests:
-    place, layout = collection
+    path, layout = collection
     listing = Listing()
-    parts = find_parts(place, layout, listing)
+    parts = find_parts(path, layout, listing)
     inner: Layout = "auto" if layout == "splits" else layout
-    if parts.train == place:
-        manifest, split = read_folder(place, layout=inner, is_root=True, listing=listing)
+    if parts.train == path:
+        manifest, split = read_folder(path, layout=inner, is_root=True, listing=listing)
         return Manifests(manifest, None) if split is None else _parted(manifest, split)
     train, _ = read_folder(parts.train, layout=inner, above=parts.metadata, listing=listing)
     train = Manifest(train.table, train.class_names, train.root, parts.notes + train.notes)
@@ -113,10 +113,10 @@ def _read_folders(collection: Collection) -> Manifests:
 
 def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
     """Part a folder by what its list says; videos that it does not name are in no part."""
-    known = pc.is_valid(split)
+    is_listed = pc.is_valid(split)
     rows, names, root, notes = manifest
-    rows = rows.filter(known)
-    train, held_out = part_by_split(split.filter(known), f"the metadata of {root}", paths=rows["path"])
+    rows = rows.filter(is_listed)
+    train, held_out = part_by_split(split.filter(is_listed), f"the metadata of {root}", paths=rows["path"])
     part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
     return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
 

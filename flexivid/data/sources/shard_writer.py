@@ -24,7 +24,7 @@ from flexivid.runtime.paths import is_remote, resolve
 
 Source = tuple[str, int, str, bytes]  # path, label, caption, stream info
 MAX_VIDEO_BYTES = (1 << 32) - (1 << 24)  # litdata counts the bytes of a chunk with 32 bits
-LEAF = {"type": None, "context": None, "children_spec": []}
+LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 SPEC = json.dumps([1, {"type": "builtins.list", "context": "null", "children_spec": [LEAF] * NUM_LEAVES}])  # of torch
 
 
@@ -170,9 +170,7 @@ def _write_chunks(samples: Iterable[bytes], folder: str, chunk_bytes: int) -> It
 
 def _finish(chunk: str, listing: IO[str], target: _Target) -> dict[str, Any]:
     """List a chunk, move it to where it belongs, and return its entry of ``index.json``."""
-    entry = {"filename": os.path.basename(chunk), "chunk_bytes": os.path.getsize(chunk), "chunk_size": 0, "dim": None}
-    for row in chunk_rows(chunk):
-        listing.write(json.dumps(to_record(row, parse_byte_range(row.path))) + "\n")
-        entry["chunk_size"] += 1
+    num_bytes, rows = os.path.getsize(chunk), list(chunk_rows(chunk))
+    listing.writelines(json.dumps(to_record(row, parse_byte_range(row.path))) + "\n" for row in rows)
     target.take(chunk)
-    return entry
+    return {"filename": os.path.basename(chunk), "chunk_bytes": num_bytes, "chunk_size": len(rows), "dim": None}

@@ -143,9 +143,9 @@ def chunk_rows(file: str) -> Iterator[ShardRow]:
         begin = offset + 4 * NUM_LEAVES
         sizes = struct.unpack(f"<{NUM_LEAVES}I", read_range(ByteRange(file, offset, 4 * NUM_LEAVES)))
         record = json.loads(read_range(ByteRange(file, begin, sizes[0])))
-        facts = read_range(ByteRange(file, begin + sizes[0], sizes[1]))
+        info = read_range(ByteRange(file, begin + sizes[0], sizes[1]))
         video = ByteRange(file, begin + sizes[0] + sizes[1], sizes[2])
-        yield ShardRow(video.path, record["key"], record.get("label", -1), record.get("caption", ""), facts)
+        yield ShardRow(video.path, record["key"], record.get("label", -1), record.get("caption", ""), info)
 
 
 def to_record(row: ShardRow, video: ByteRange) -> dict[str, Any]:
@@ -156,9 +156,9 @@ def to_record(row: ShardRow, video: ByteRange) -> dict[str, Any]:
     'chunk-0-0.bin'
     """
     file = video.file.rpartition("/")[2]
-    facts = base64.b64encode(row.facts).decode()
-    place = {"file": file, "offset": video.offset, "size": video.size}
-    return {**place, "key": row.key, "label": row.label, "caption": row.caption, "facts": facts}
+    info = base64.b64encode(row.info).decode()
+    location = {"file": file, "offset": video.offset, "size": video.size}
+    return {**location, "key": row.key, "label": row.label, "caption": row.caption, "facts": info}
 
 
 def from_record(record: dict[str, Any], store: str) -> ShardRow:
@@ -171,8 +171,8 @@ def from_record(record: dict[str, Any], store: str) -> ShardRow:
     if "/" in record["file"] or record["file"] in ("", "..") or min(record["offset"], record["size"]) < 0:
         raise ValueError(f"got {record['file']!r} in {store}/{ROWS}; expected a file of that store; write it anew")
     video = ByteRange(f"{store}/{record['file']}", record["offset"], record["size"])
-    facts = base64.b64decode(record["facts"])
-    return ShardRow(video.path, record["key"], record["label"], record["caption"], facts)
+    info = base64.b64decode(record["facts"])
+    return ShardRow(video.path, record["key"], record["label"], record["caption"], info)
 
 
 def _optional(file: str) -> bytes | None:

@@ -64,10 +64,10 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
         return [tar for number in numbers for tar in tars_in(before + number + after)]
     if not re.search(r"[*?\[]", pattern):
         return [url]
-    found = _glob(url)
-    if not found:
+    paths = _glob(url)
+    if not paths:
         raise ValueError(f"got {url}, which fits no file; expected a pattern of tars; correct it")
-    return found
+    return paths
 
 
 def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
@@ -121,8 +121,8 @@ def _sample(
     if not videos:
         return
         return
-    for other in videos[1:]:
-        leftovers.add("second", f"{tar}/{other.name}")
+    for extra in videos[1:]:
+        leftovers.add("second", f"{tar}/{extra.name}")
     video = videos[0]
     texts = {name: _text(tar, archive, members[name]) for name in WORDS if name in members}
     fields = _fields(tar, video.name, texts.get("json", "{}"))
@@ -191,7 +191,7 @@ def _literal(pattern: str) -> str:
 def _glob(pattern: str) -> list[str]:
     if is_remote(pattern):
         filesystem, name = remote(pattern)
-        found = [path for path in filesystem.glob(name) if not is_hidden(path.rpartition("/")[2])]
-        return sorted(map(filesystem.unstrip_protocol, found))
+        names = [path for path in filesystem.glob(name) if not is_hidden(path.rpartition("/")[2])]
+        return sorted(map(filesystem.unstrip_protocol, names))
     literal = _literal(pattern)
     return sorted(glob.glob(glob.escape(literal) + pattern[len(literal) :]))

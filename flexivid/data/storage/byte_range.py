@@ -44,7 +44,7 @@ class ShardRow(NamedTuple):
         key: Its name in the store.
         label: Number of its class, or -1.
         caption: Words for it, or empty.
-        facts: What ``probe`` found when it was stored, as bytes; empty: not known.
+        info: What ``probe`` found when it was stored, as bytes; empty: not known.
 
     >>> ShardRow("shard:films.tar#512+1000", "waves/1.mp4", 3, "waves", b"").label
     3
@@ -54,7 +54,7 @@ class ShardRow(NamedTuple):
     key: str
     label: int
     caption: str
-    facts: bytes
+    info: bytes
 
 
 def is_byte_range(path: object) -> bool:
@@ -105,17 +105,17 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     (b'3456', b'0123456789')
     """
     name = os.fspath(path)
-    wanted = parse_byte_range(name) if is_byte_range(name) else ByteRange(name, 0, -1)
+    part = parse_byte_range(name) if is_byte_range(name) else ByteRange(name, 0, -1)
     try:
-        content = read_range(wanted)
+        content = read_range(part)
     except Exception as error:  # each remote protocol has errors of its own
         raise VideoError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if wanted.size >= 0 and len(content) != wanted.size:
-        raise VideoError(name, f"the shard ends early: {len(content)} of {wanted.size} bytes are there")
+    if part.size >= 0 and len(content) != part.size:
+        raise VideoError(name, f"the shard ends early: {len(content)} of {part.size} bytes are there")
     return content
 
 
-def read_range(wanted: ByteRange) -> bytes:
+def read_range(part: ByteRange) -> bytes:
     """Read as many of the bytes as there are; a size of -1 means up to the end. Errors are those of the file system.
 
     >>> import tempfile
@@ -126,13 +126,13 @@ def read_range(wanted: ByteRange) -> bytes:
     >>> read_range(ByteRange(file, 8, 100))
     b'89'
     """
-    if is_remote(wanted.file):
-        filesystem, name = remote(wanted.file)
-        end = None if wanted.size < 0 else wanted.offset + wanted.size
-        return filesystem.cat_file(name, start=wanted.offset, end=end) if wanted.size else b""
-    with open(wanted.file, "rb") as stream:
-        stream.seek(wanted.offset)
-        return stream.read(wanted.size)
+    if is_remote(part.file):
+        filesystem, name = remote(part.file)
+        end = None if part.size < 0 else part.offset + part.size
+        return filesystem.cat_file(name, start=part.offset, end=end) if part.size else b""
+    with open(part.file, "rb") as stream:
+        stream.seek(part.offset)
+        return stream.read(part.size)
 
 
 def open_binary(path: str) -> IO[bytes]:

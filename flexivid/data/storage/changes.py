@@ -43,17 +43,17 @@ def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
     if contents:
         _fill(result, paths, remote, look)
     elif remote:
-        known = _listed([paths[row] for row in remote])
+        listed = _listed([paths[row] for row in remote])
         for row in remote:
-            result[row] = known.get(paths[row], MISSING)
+            result[row] = listed.get(paths[row], MISSING)
     return result
 
 
 def _fill(result: np.ndarray, paths: Sequence[str], rows: list[int], look: Callable[[str], tuple[int, int]]) -> None:
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        found = pool.map(lambda chunk: [look(paths[row]) for row in chunk], chunks)
-        for chunk, prints in zip(chunks, found, strict=True):
+        results = pool.map(lambda chunk: [look(paths[row]) for row in chunk], chunks)
+        for chunk, prints in zip(chunks, results, strict=True):
             result[chunk] = prints
 
 
@@ -88,15 +88,15 @@ def _listed(urls: list[str]) -> dict[str, tuple[int, int]]:
         folders[url.rsplit("/", 1)[0]].append(url)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         parts = pool.map(lambda folder: _one_folder(folder, folders[folder]), folders)
-        return {url: found for part in parts for url, found in part.items()}
+        return {url: fingerprint for part in parts for url, fingerprint in part.items()}
 
 
 def _one_folder(folder: str, urls: list[str]) -> dict[str, tuple[int, int]]:
-    system, place = fsspec.core.url_to_fs(folder)
+    system, path = fsspec.core.url_to_fs(folder)
     if folder.startswith(("http://", "https://")):  # which have no folders
         return {url: _described(partial(system.info, url)) for url in urls}
     try:
-        entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in system.ls(place, detail=True)}
+        entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in system.ls(path, detail=True)}
     except OSError:
         return {}
     return {url: _described(partial(entries.__getitem__, url.rsplit("/", 1)[-1])) for url in urls}

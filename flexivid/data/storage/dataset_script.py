@@ -101,14 +101,14 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
         splits.setdefault(row[2], []).append(row)
     if not splits:
         raise ValueError(f"got no video for {output}; expected at least one; see whether the archive is the right one")
-    kept = {split: list(_spread(found, limit)) for split, found in splits.items()}
+    chosen = {split: list(_spread(members, limit)) for split, members in splits.items()}
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "class", "split"))
-        for found in kept.values():
-            writer.writerows(found)
-    return {split: len(found) for split, found in kept.items()}
+        for members in chosen.values():
+            writer.writerows(members)
+    return {split: len(members) for split, members in chosen.items()}
 
 
 def _spread(rows: list[Row], limit: int | None) -> Iterator[Row]:

@@ -121,8 +121,8 @@ def probe_many(
     ['cannot be opened: No such file or directory']
     """
     looks = ((None, Look(os.fspath(path), decoder)) for path in paths)
-    for _, found in outcomes(looks, pool, work=look_at, ahead=LOOK_AHEAD):
-        yield found
+    for _, outcome in outcomes(looks, pool, work=look_at, ahead=LOOK_AHEAD):
+        yield outcome
 
 
 def outcomes(

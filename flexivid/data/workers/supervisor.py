@@ -102,12 +102,12 @@ class Keeper:
             self._end = error
         finally:
             with self._lock:
-                left = [*self._waiting, *(job for process in self._processes for job in process.jobs)]
+                unfinished = [*self._waiting, *(job for process in self._processes for job in process.jobs)]
                 self._end = self._end or RuntimeError("the decode pool was interrupted")
             for process in self._processes:
                 process.kill()
                 process.socket.close()
-            for job in left:
+            for job in unfinished:
                 if job.ticket.running() or job.ticket.set_running_or_notify_cancel():
                     job.ticket.set_exception(self._end)
             self._selector.close()

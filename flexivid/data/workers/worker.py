@@ -137,10 +137,10 @@ def _packed(reply: Reply) -> bytes:
 @cache
 def _find(work: str) -> Callable[[Any], Any]:
     module, _, name = work.partition(":")
-    found: Any = importlib.import_module(module)
+    function: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        function = getattr(function, part)
+    return function
 
 
 @cache
