@@ -35,7 +35,7 @@ def probed(paths):
         fps=[look.fps for look in info],
         height=[look.size[0] for look in info],
         width=[look.size[1] for look in info],
-        info=[look.to_bytes() for look in info],
+        facts=[look.to_bytes() for look in info],
         label=list(range(len(paths))),
     )
 

@@ -113,7 +113,7 @@ def test_shards_can_be_made_from_shards_and_from_an_index(sources, tmp_path):
         def __len__(self):
             return len(sources)
 
-        path, info = (lambda self, i, place=place: sources[i][place] for place in (0, 3))
+        path, facts = (lambda self, i, place=place: sources[i][place] for place in (0, 3))
 
         def captions(self, i):
             return (sources[i][2],)

@@ -1,7 +1,7 @@
-"""The part of its pictures that a container says to show: ``clap`` in MP4 and QuickTime, ``PixelCrop`` in Matroska.
+"""Read the crop that a container states: ``clap`` in MP4 and QuickTime, ``PixelCrop`` in Matroska.
 
-FFmpeg's libraries read both but PyAV does not hand them on, so the few bytes are read here. What the codec says to cut
-away is cut by the decoder. Damage in these parts is none of this file's business: what makes no sense cuts nothing.
+FFmpeg reads both, but PyAV does not expose them, so the few bytes are parsed here. The decoder applies the crop of the
+codec itself. An invalid crop is ignored, as in FFmpeg.
 
 Source:
     ISO/IEC 14496-12 (Clean Aperture Box); RFC 9559 (Matroska), section 5.1.4.1.28.
@@ -21,16 +21,16 @@ from flexivid.data.decoding.facts import Size
 VISUAL_ENTRY = 78  # bytes of a sample description before its boxes
 SEGMENT, TRACKS, CLUSTER, TRACK, KIND, VIDEO = 0x18538067, 0x1654AE6B, 0x1F43B675, 0xAE, 0x83, 0xE0
 CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)  # top, bottom, left, right
-MAX_ELEMENTS = 1000  # looked at on one level: lists of tracks are short
+MAX_ELEMENTS = 1000  # read on one level; real files have a few
 
 
 class Aperture(NamedTuple):
-    """What is shown of a picture.
+    """The visible part of a picture.
 
     Args:
-        cut: Rows and columns that are not shown: at the top, the bottom, the left, the right.
-        is_shape_of_whole: Whether FFmpeg takes the shape of pixels from a display size that is in fact that of the part
-            that is shown, as in MP4 without a ``pasp``.
+        cut: Rows and columns that are hidden at the top, the bottom, the left and the right.
+        is_shape_of_whole: Whether FFmpeg computes the pixel aspect ratio from the size of the visible part although it
+            means the complete picture, as in MP4 without a ``pasp``.
 
     >>> Aperture().cut
     (0, 0, 0, 0)
@@ -41,7 +41,7 @@ class Aperture(NamedTuple):
 
 
 def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Aperture:
-    """Return what is shown of the pictures of a file.
+    """Return the visible part of the pictures of a file.
 
     Args:
         source: The file.
@@ -81,7 +81,7 @@ def _from_mp4(file: IO[bytes], track: int, stored: Size) -> Aperture:
 
 
 def _sample_entries(file: IO[bytes], track: int) -> Iterator[tuple[int, int]]:
-    """Yield where the sample descriptions of a track begin and end."""
+    """Yield (begin, end) of each sample description of a track."""
     for movie in _find(file, (0, file.seek(0, os.SEEK_END)), b"moov"):
         for trak in _find(file, movie, b"trak"):
             for begin, _ in _find(file, trak, b"tkhd"):
@@ -92,14 +92,14 @@ def _sample_entries(file: IO[bytes], track: int) -> Iterator[tuple[int, int]]:
 
 
 def _find(file: IO[bytes], span: tuple[int, int], *path: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where the contents of boxes within boxes begin and end."""
+    """Yield (begin, end) of the contents of each box at a path of nested boxes."""
     for kind, begin, end in _boxes(file, *span):
         if kind == path[0]:
             yield from _find(file, (begin, end), *path[1:]) if path[1:] else [(begin, end)]
 
 
 def _boxes(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind of each box of MP4, and where its contents begin and end."""
+    """Yield (kind, begin, end) of each MP4 box; the positions are those of its contents."""
     for _ in range(MAX_ELEMENTS):
         if begin + 8 > end:
             return
@@ -128,7 +128,7 @@ def _from_matroska(file: IO[bytes], position: int, stored: Size) -> Aperture:
 
 
 def _video(file: IO[bytes], track: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
-    """Return what is cut off the pictures of a track, None if it is none of pictures."""
+    """Return the crop of a video track; None for tracks of sound and text."""
     elements = {kind: (begin, end) for kind, begin, end in _elements(file, *track[1:])} if track[0] == TRACK else {}
     if KIND not in elements or _number(file, *elements[KIND]) != 1 or VIDEO not in elements:
         return None
@@ -138,7 +138,7 @@ def _video(file: IO[bytes], track: tuple[int, int, int]) -> tuple[int, int, int,
 
 
 def _elements(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the kind of each element of Matroska, and where its contents begin and end."""
+    """Yield (kind, begin, end) of each Matroska element; the positions are those of its contents."""
     for _ in range(MAX_ELEMENTS):
         head = _read(file, begin, 12) if begin < end else b"\0"
         if not head[0]:
@@ -161,13 +161,13 @@ def _number(file: IO[bytes], begin: int, end: int) -> int:
 
 
 def _read(file: IO[bytes], position: int, count: int) -> bytes:
-    """Read some bytes, zeros beyond the end."""
+    """Read ``count`` bytes, padded with zeros beyond the end of the file."""
     file.seek(position)
     return file.read(count).ljust(count, b"\0")
 
 
 def _checked(aperture: Aperture, described: Size, stored: Size) -> Aperture:
-    """Return an aperture that lies within the picture; what makes no sense cuts nothing, as in FFmpeg."""
+    """Return the aperture if it lies within the picture; an invalid one is ignored, as in FFmpeg."""
     top, bottom, left_side, right = aperture.cut
     fits = min(aperture.cut) >= 0 and top + bottom < stored[0] and left_side + right < stored[1] and described == stored
     return aperture if fits and any(aperture.cut) else Aperture()

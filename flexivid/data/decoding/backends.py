@@ -1,7 +1,7 @@
 """Three decoders behind one interface: frames of a file by number, resized.
 
-``PyavDecoder`` (see ``seeking``) is exact for every file that was looked at with ``probe``, and the fastest.
-``DecordDecoder`` and ``TorchcodecDecoder`` serve those who ask for them, on files where ``probe`` finds them exact.
+``PyavDecoder`` (see ``pyav``) is exact for every file that ``probe`` accepts, and the fastest. ``DecordDecoder`` and
+``TorchcodecDecoder`` are used on request, for files on which ``probe`` has compared them with PyAV.
 
 Imports PyAV, numpy and, on first use, decord or torchcodec. Decoders cannot be pickled.
 """
@@ -30,7 +30,7 @@ CHOICES = get_args(Choice)
 
 
 class Decoder(Protocol):
-    """What decoders have in common."""
+    """Interface of the decoders."""
 
     def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order; (h, w, 3) uint8."""
@@ -168,7 +168,7 @@ class TorchcodecDecoder:
 
 
 def _refuse_display(name: str, info: Facts, decoder: str) -> None:
-    """Refuse what only ``PyavDecoder`` does to pictures; the others turn them in some versions and not in others."""
+    """Refuse files whose display only ``PyavDecoder`` applies; the others rotate in some versions and not in others."""
     if info.rotation or info.display.mirrored or any(info.display.cut):
         raise VideoError(name, f"{decoder} does not turn, mirror or cut pictures as the file asks")
 
@@ -177,7 +177,7 @@ DECODERS: dict[str, type[Any]] = {
     "pyav": PyavDecoder,
     "decord": DecordDecoder,
     "torchcodec": TorchcodecDecoder,
-    "pictures": FolderDecoder,  # the only one for a folder, and for nothing else
+    "pictures": FolderDecoder,  # for folders of pictures only
 }
 MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
 

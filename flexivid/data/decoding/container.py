@@ -1,7 +1,7 @@
 """Opening files for PyAV: a path, an address that fsspec knows, or the bytes of a whole file.
 
-Imports PyAV and, for addresses, fsspec. One thread decodes: threads within a frame hide damage in another way every
-time, and workers are many. Every failure is a ``VideoError`` that names the file.
+Imports PyAV and, for addresses, fsspec. Each file is decoded by one thread: with several, the same damage looks
+different each time, and there are many worker processes anyway. Every failure is a ``VideoError`` that names the file.
 """
 
 import io
@@ -19,7 +19,7 @@ from flexivid.runtime.paths import is_remote
 
 Source = str | os.PathLike[str] | bytes
 Pass = Callable[[av.VideoFrame], av.VideoFrame]
-MAX_PIXELS = 1 << 26  # of a frame: more than 8K x 8K is damage, and takes more memory than there is
+MAX_PIXELS = 1 << 26  # of a frame: a header that states more than 8K x 8K is damaged
 CONTAINERS_WITH_INDEX = "mp4"
 
 
@@ -34,7 +34,7 @@ def name_of(source: Source) -> str:
 
 @contextmanager
 def opened(source: Source) -> Iterator[str | IO[bytes]]:
-    """Give the name of a local file, or a file-like object for anything else, open meanwhile.
+    """Yield what decoders can open: the path of a local file, or an open file object for anything else.
 
     >>> with opened(b"12345") as file:
     ...     file.read(2)
@@ -117,7 +117,7 @@ def decode_all(
 
     Args:
         source: The file.
-        watch: Makes, of the name and the stream, what each frame is passed through, such as ``display.Watch``.
+        watch: Called with the name and the stream; returns what checks each frame, such as ``display.Watch``.
 
     Raises:
         VideoError: At the frame where decoding fails or only part of the picture is there, or if there is no video.
@@ -169,7 +169,7 @@ def refuse_if_cut_off(source: Source, container: Any, stream: av.VideoStream) ->
 
 @contextmanager
 def raw_bytes(source: Source, container: Any) -> Iterator[IO[bytes]]:
-    """Give a file that is open for decoding as bytes; its place is afterwards as it was.
+    """Yield the raw bytes of a file that is open for decoding, and restore its position afterwards.
 
     >>> with raw_bytes(b"12345", None) as file:
     ...     file.read(2)

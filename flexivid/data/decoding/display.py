@@ -1,7 +1,7 @@
-"""How a file wants its pictures displayed: the shape of its pixels, turned, mirrored, cut; and whether that changes.
+"""How a file asks to be displayed (pixel aspect ratio, rotation, mirroring, crop), and whether that changes midway.
 
-What players agree on is done: pixels are made square, pictures are turned by right angles, mirrored and cut. What they
-do not agree on is refused: odd angles, shear, a shape that changes in the middle of the file. Imports PyAV.
+What video players agree on is applied: square pixels, rotation by right angles, mirroring and crops. What they disagree
+on is refused: odd angles, shear, and a picture whose shape changes in the middle of the file. Imports PyAV.
 
 Source:
     ``av_guess_sample_aspect_ratio`` (what the container says goes first) and ``ffplay`` of FFmpeg 8.
@@ -32,11 +32,11 @@ TURNS: dict[tuple[int, ...], tuple[int, bool]] = {
     (0, 1, -1, 0): (-90, False),
     (0, -1, -1, 0): (-90, True),
 }
-SLACK = math.sin(math.radians(1))  # players take angles that are off by no more than a degree for right ones
-SAME_SHAPE = 0.01  # widths to heights that differ by less are of one shape: sizes are whole numbers
+SLACK = math.sin(math.radians(1))  # players ignore a rotation of up to one degree
+SAME_SHAPE = 0.01  # aspect ratios that differ by less are equal: sizes are rounded to pixels
 SILENT_CONTAINERS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "vvc", "m4v", "vc1", "obu", "flv")  # on pixels
 NO_CUT = (0, 0, 0, 0)
-MAX_ASPECT = 10  # lenses and broadcasts reach 2; beyond this it is damage
+MAX_ASPECT = 10  # real pixels reach 2:1; a larger ratio is damage
 
 Matrix = tuple[int, ...]
 
@@ -90,7 +90,7 @@ players show in different ways; expected a video that decodes to its end; re-enc
 
 
 def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> tuple[int, Display]:
-    """Return how the pictures of a file are turned, and what else it says about their display.
+    """Return the rotation of a file, and how else it asks to be displayed.
 
     Args:
         source: The file.
@@ -98,7 +98,7 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
         frames: The first ones, at least one; the decoder has just given them.
 
     Raises:
-        VideoError: If it is something that players do not agree on.
+        VideoError: If players disagree on it.
 
     >>> import tempfile
     >>> from flexivid.data.decoding.container import video_stream
@@ -131,7 +131,7 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
 
 
 def as_asked(source: Source, info: Facts, *, square_pixels: bool) -> Facts:
-    """Return facts with the size that pictures are to have.
+    """Set the size of the pictures: with square pixels, or with those of the file.
 
     Args:
         source: The file.
@@ -158,14 +158,14 @@ def as_asked(source: Source, info: Facts, *, square_pixels: bool) -> Facts:
 
 
 class Watch:
-    """Passes frames on that are displayed as the first one is, and refuses others.
+    """Check that each frame is displayed like the first one, and refuse the file otherwise.
 
-    A frame of another size is passed on if it has the same shape: recordings of streams change between sizes.
+    Frames may change their size but not their shape: recordings of streams switch between resolutions.
 
     Args:
         name: What to call the file.
         stream: Its video, open.
-        info: What is known of it; without any, the first frame that comes is the measure.
+        info: Result of ``probe``; None compares with the first frame.
     """
 
     def __init__(self, name: str, stream: av.VideoStream, info: Facts | None = None) -> None:
@@ -173,7 +173,7 @@ class Watch:
         self._turn, self._display = (0, Display()) if info is None else (info.rotation, info.display)
         self._matrix: Matrix | None = None
         self._shape: tuple[int, int, Fraction | None] | None = None
-        if self._display.stored is not None:  # as it is meant to be, so that ordinary files cost next to nothing
+        if self._display.stored is not None:  # the expected shape, so that ordinary frames are compared once
             codec_aspect = Fraction(*self._display.codec_aspect) or None
             self._shape = self._display.stored[1], self._display.stored[0], codec_aspect
 
@@ -216,7 +216,7 @@ class Watch:
             raise VideoError(self.name, f"the shape of the picture changes from {was} to {now}: cut the file there")
 
     def _aspect(self, display: Display) -> Fraction:
-        """Return the shape of the pixels of the current frame: the codec's word, unless the container overrules it."""
+        """Return the pixel aspect ratio of the current frame: the codec's, unless the container overrides it."""
         current = self._codec.sample_aspect_ratio
         overruled = self._said is not None and display.codec_aspect != _pair(self._said)
         is_unchanged = overruled or _pair(current) == display.codec_aspect
@@ -224,7 +224,7 @@ class Watch:
 
 
 def _said(stream: av.VideoStream) -> Fraction | None:
-    """Return the shape of pixels that the container states, or that FFmpeg found in the codec where it states none."""
+    """Return the pixel aspect ratio of the container, or else the one that FFmpeg found in the codec."""
     return None if stream.container.format.name in SILENT_CONTAINERS else stream.sample_aspect_ratio
 
 

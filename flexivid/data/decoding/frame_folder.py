@@ -1,8 +1,8 @@
 """Videos that are folders of numbered pictures: "walk/0001.png", "walk/0002.png", ...
 
-The numbers give the order; they follow each other in equal steps, or a picture is missing and the folder is refused.
-Nothing says how fast they follow: all times are 0, and so are frames a second. Pictures whose pixels are not square, as
-FFmpeg writes them out of a video that has such pixels, are resized like that video. Imports Pillow and numpy.
+The numbers give the order. Their steps must be equal: otherwise a picture is missing, and the folder is refused. The
+frame rate is unknown, so all times are 0. Pictures with non-square pixels, as FFmpeg extracts them from such a video,
+are resized like that video. Imports Pillow and numpy.
 """
 
 import itertools
@@ -40,7 +40,7 @@ def is_frame_folder(source: object) -> bool:
 
 
 def probe_folder(path: str | os.PathLike[str]) -> Facts:
-    """Look at the names and heads of all pictures of a folder.
+    """Probe a folder: the names, sizes and pixel aspect ratios of all its pictures.
 
     Raises:
         VideoError: If there are none, one is missing or cannot be read, or they differ in size or shape of pixels.

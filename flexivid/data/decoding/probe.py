@@ -1,11 +1,11 @@
-"""A first look at a video file: all its packets, a few of its frames, and a trial of seeking in it.
+"""Probe a video file once: read all its packets, decode a few frames, and test whether seeking is exact.
 
-The packets of common files tell when every frame is shown. A file whose packets do not (hidden frames, packets
-without a time, containers that put them together anew), and every short one, is decoded once, whole, instead. Then
-frames decoded after a seek are compared with the same frames decoded in sequence: only places where they agree are used
-to start at. What is found is kept as ``Facts``, so nothing is paid twice.
+In common files, the packets state when every frame is shown. Short files, and files whose packets do not state it
+(hidden frames, packets without times, transport streams), are decoded completely instead. Then frames decoded after a
+seek are compared with the same frames decoded in sequence: decoding will start only where both agree. The result is
+``Facts``, which the index keeps.
 
-Imports PyAV and numpy only, and the decoders for the trial of one that is asked for.
+Imports PyAV and numpy, and another decoder only to compare it with PyAV.
 """
 
 import zlib
@@ -36,9 +36,9 @@ from flexivid.data.storage.errors import VideoError
 
 __all__ = ["Facts", "Look", "Size", "VideoError", "decode_all", "look_at", "probe"]
 
-WHOLE_PIXELS = 50_000_000  # decoded from beginning to end if no more than this: a quarter of a second
+WHOLE_PIXELS = 50_000_000  # files with no more than this are decoded completely: a quarter of a second
 TRIAL_PIXELS = 100_000_000  # the trial of seeking in longer files takes no more than this
-MAX_ENTRIES = 256  # places tried in a file whose packets do not tell
+MAX_ENTRIES = 256  # seeks tested in a file that is decoded completely
 TELLING_CODECS = ("h264", "hevc", "av1", "mjpeg", "prores", "ffv1", "dnxhd")  # a packet is a frame
 TELLING_CONTAINERS = ("mp4", "matroska")
 MAX_DIFFERENCE = 2.0  # levels between decoders that agree, on average
@@ -52,7 +52,7 @@ class _Packet(NamedTuple):
 
 
 class _Scan(NamedTuple):
-    """What one pass over the packets finds."""
+    """Result of one pass over the packets."""
 
     packets: list[_Packet]
     first: av.VideoFrame
@@ -66,7 +66,7 @@ class _Scan(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A file to be looked at, for processes that take one argument.
+    """A request to probe a file, sent to a decode process.
 
     >>> Look("a.mp4").decoder
     'auto'
@@ -77,7 +77,7 @@ class Look(NamedTuple):
 
 
 def look_at(look: Look) -> Facts:
-    """Do as ``probe``.
+    """Answer a request by ``probe``.
 
     >>> look_at(Look("nowhere.mp4"))
     Traceback (most recent call last):
@@ -89,7 +89,7 @@ a video that decodes to its end; re-encode or remove the file
 
 
 def probe(source: Source, *, decoder: str = "auto") -> Facts:
-    """Look at a file for the first time.
+    """Find out what is needed to decode any frame of a file exactly.
 
     Args:
         source: Path, address or content of the file.
@@ -151,7 +151,7 @@ def _scan(source: Source) -> _Scan:
 
 
 def _from_packets(source: Source, scan: _Scan) -> Facts | None:
-    """Return the facts of a long file whose packets tell them; None for any other."""
+    """Return the facts of a long file from its packets alone; None if they do not suffice."""
     times = [packet.pts for packet in scan.packets if packet.is_shown]
     frame_pixels = scan.first.width * scan.first.height
     if len(times) * frame_pixels <= WHOLE_PIXELS or scan.codec not in TELLING_CODECS:
@@ -185,7 +185,7 @@ def _seeks(source: Source, info: Facts, entry: int) -> bool:
 
 
 def _from_frames(source: Source, scan: _Scan) -> Facts:
-    """Decode the whole file, then try which key packets are clean places to start at."""
+    """Decode the complete file, then test from which key packets decoding may start."""
     times: list[Any] = []
     prints: list[int] = []
     for frame in decode_all(source, watch=Watch):
@@ -205,7 +205,7 @@ def _from_frames(source: Source, scan: _Scan) -> Facts:
 
 
 def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
-    """Return the times of frames that cannot be told by them: in order or, where some are missing, evenly spaced."""
+    """Return times that do not identify frames: sorted or, if some are missing or repeated, evenly spaced."""
     if None not in times and len(set(times)) == len(times):
         return np.sort(np.array(times, np.int64))
     step = max(1, scan.last_duration)
@@ -214,7 +214,7 @@ def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
 
 
 def _tried(source: Source, clocks: Iterable[int], in_sequence: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return (clock, number of the first right frame) of key packets after which frames come out as in sequence."""
+    """Return (clock, number of the first correct frame) of key packets after which frames equal those in sequence."""
     entries: list[tuple[int, int]] = []
     name = name_of(source)
     with video_stream(source) as (container, stream):
@@ -233,7 +233,7 @@ def _tried(source: Source, clocks: Iterable[int], in_sequence: dict[int, tuple[i
 
 
 def _frames_from(container: Any, stream: av.VideoStream, name: str, clock: int) -> list[av.VideoFrame]:
-    """Decode three frames from the key packet with a time stamp on, if that is where the seek ended or soon after."""
+    """Decode three frames from the key packet with this time stamp; none if the seek ended elsewhere."""
     frames: list[av.VideoFrame] = []
     started = False
     for packet in packets(container, stream, name):
@@ -247,7 +247,7 @@ def _frames_from(container: Any, stream: av.VideoStream, name: str, clock: int) 
 
 
 def _print(frame: av.VideoFrame) -> int:
-    """Return a number that differs between different pictures, from every fourth row of the first plane."""
+    """Return a checksum of every fourth row of the first plane."""
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size].reshape(
         plane.height, plane.line_size
@@ -276,7 +276,7 @@ def _rounded_size(source: Source) -> Size:
 
 
 def _compare(source: Source, info: Facts, decoder: str) -> None:
-    """Refuse a decoder that does not count and time all frames, or seeks to one of them, as PyAV does."""
+    """Refuse a decoder whose frame count, times, or frame after a seek differ from PyAV's."""
     late = int(info.entries[len(info.entries) // 2, 1]) if len(info.entries) else 0
     numbers = [min(late + 1, info.num_frames - 1)]
     with closing(DECODERS[decoder](source, info, View(info.size))) as tested:

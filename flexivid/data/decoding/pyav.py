@@ -1,8 +1,8 @@
 """Exact frames of any file by number, resized, by PyAV.
 
-Decoding starts at a key frame known to be a clean start, tells frames by their time, and falls back to counting from
-the first frame. Frames that nobody asked for and no other frame builds on are not decoded at all, which makes this
-faster than decoders that decode all that lies between.
+Decoding starts at a key frame that ``probe`` has verified, identifies frames by their times, and falls back to counting
+from the first frame. Frames that are not asked for and that no other frame depends on are skipped, which makes this
+faster than decoders that decode everything in between.
 
 Imports PyAV and numpy. Decoders cannot be pickled.
 """
@@ -24,12 +24,12 @@ from flexivid.data.storage.errors import VideoError
 
 PLAIN = Display()
 KERNELS = ("bicubic", "bilinear", "area", "lanczos")
-NEAR = 8  # frames; to a place to start at no further ahead than this, decoding on costs no more than seeking
+NEAR = 8  # frames; up to this distance, decoding on is as fast as seeking
 MAX_SEEKS = 4  # tries to land on a known key packet, each further back, before decoding from the first frame
 
 
 class View(NamedTuple):
-    """How pictures come out.
+    """Size and resize filter of the decoded pictures.
 
     Args:
         size: (height, width) as displayed; None keeps the picture's own.
@@ -65,7 +65,7 @@ class Scaler:
         return np.rot90(frame.to_ndarray()[:, :: self._columns], self._quarters)
 
     def _inside(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the part that is shown, before anything is resized: no pixel from outside must enter it."""
+        """Return the visible part, before resizing: no hidden pixel may leak into it."""
         top, bottom, left_side, right = self._cut
         picture = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
         part = np.ascontiguousarray(picture[top : frame.height - bottom, left_side : frame.width - right], np.uint8)
@@ -99,7 +99,7 @@ class PyavDecoder:
             except VideoError:
                 self.close()
         self._again = True
-        if remaining:  # no luck with seeking
+        if remaining:  # seeking failed
             for number, frame in self._by_count(remaining):
                 yield number, self._scaler(frame)
 
@@ -121,7 +121,7 @@ class PyavDecoder:
         raise VideoError(self._name, f"frame {min(remaining)} is missing")
 
     def _by_time(self, asked_for: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode frames in order, from the best place to start for each; ``VideoError`` if one is not found."""
+        """Decode frames in order, each from the best entry; ``VideoError`` if one is missing."""
         for group in self._groups(asked_for):
             numbers = {int(self._info.ticks[number]): number for number in group}
             if self._run is None or not self._run.can_reach(set(numbers), self._entry(group[0])):
@@ -131,11 +131,11 @@ class PyavDecoder:
             )
 
     def _entry(self, number: int) -> int:
-        """Return which place to start at serves a frame; -1 for the first frame of the file."""
+        """Return the last entry before a frame; -1 for the start of the file."""
         return int(np.searchsorted(self._info.entries[:, 1], number, side="right")) - 1
 
     def _groups(self, numbers: Sequence[int]) -> Iterator[list[int]]:
-        """Part frames into runs between which seeking pays."""
+        """Split frames into groups where a seek in between is faster than decoding on."""
         group: list[int] = []
         for number in numbers:
             entry = self._entry(number)
@@ -147,7 +147,7 @@ class PyavDecoder:
             yield group
 
     def _start(self, entry: int) -> "_Run":
-        """Go to a place to start at, or to an earlier one, or to the start of the file."""
+        """Seek to an entry; if that fails, to an earlier one or to the start of the file."""
         entries, clocks = self._info.entries, {int(clock): i for i, clock in enumerate(self._info.entries[:, 0])}
         for tries in range(min(MAX_SEEKS, entry + 1) if entry > 0 else 0):
             container, stream = self._open(anew=False)
@@ -180,38 +180,38 @@ class PyavDecoder:
 
 
 class _Run:
-    """Decoding from one place onwards.
+    """A position in the file from which decoding goes on.
 
     Args:
         info: What ``probe`` found.
-        watch: What its frames are passed through; knows what the file is called.
+        watch: Checks each frame; has the name of the file.
         some: Its packets after ``first``.
         first: The packet to start with; None is the first of ``some``.
-        entry: Which of the places to start at this is; -1 for the first frame of the file.
+        entry: The entry that decoding started at; -1 for the start of the file.
     """
 
     def __init__(self, info: Facts, watch: Watch, some: Iterator[av.Packet], *, first: Any, entry: int) -> None:
         self._info, self._watch, self._name = info, watch, watch.name
         self._packets = some if first is None else chain([first], some)
         self._start = int(info.ticks[info.entries[entry, 1]]) if entry >= 0 else None
-        self._gone: set[int] = set()  # times that came out, or were given up before
+        self._gone: set[int] = set()  # times of frames that were returned or skipped
         self._ready: list[av.VideoFrame] = []
         self._last = self._start or int(info.ticks[0])
 
     def can_reach(self, times: set[int], entry: int) -> bool:
-        """Whether decoding on gives these frames, and sooner than a start at ``entry`` would."""
+        """Whether decoding on returns these frames, sooner than starting again at ``entry``."""
         here = int(np.searchsorted(self._info.ticks, self._last))
         near = entry < 0 or int(self._info.entries[entry, 1]) <= here + NEAR
         return near and not times & self._gone and (self._start is None or min(times) >= self._start)
 
     def frames(self, times: set[int], *, ahead: bool) -> Iterator[av.VideoFrame]:
-        """Yield the frames of some times as they come; ``ahead`` keeps those after them for the next call."""
+        """Yield the frames with these times in decoding order; with ``ahead``, later ones are not skipped."""
         remaining, latest = set(times), max(times)
         while remaining:
             while self._ready:
                 frame = self._ready.pop(0)
                 if frame.pts is None or (self._start is not None and frame.pts < self._start):
-                    continue  # shown before the key frame: lacks what it builds on
+                    continue  # shown before the key frame, and depends on frames that were not decoded
                 if frame.is_corrupt:
                     raise VideoError(self._name, "a frame is damaged")
                 self._gone.add(frame.pts)
@@ -234,5 +234,5 @@ class _Run:
 
 
 def clock_of(packet: av.Packet) -> int | None:
-    """Return the time stamp that tells a packet from others: when it is shown or, where unknown, decoded."""
+    """Return the time stamp that identifies a packet: presentation time or, if unknown, decoding time."""
     return packet.dts if packet.pts is None else packet.pts

@@ -1,7 +1,7 @@
-"""Frames of a video file, by number, by time, or all of them.
+"""Frames of a video file by number.
 
-Every file is looked at once (``probe``), which settles how many frames it has, when each is shown, where decoding may
-start and which decoder is exact for it. Frames are right, or ``VideoError`` says why they cannot be had.
+Every file is probed once, which settles how many frames it has, when each is shown, where decoding may start and which
+decoder is exact. Frames are correct, or ``VideoError`` says why they cannot be decoded.
 
 Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), as a video player displays them (``display``).
 Readers cannot be pickled: open them in the process that uses them.
@@ -43,7 +43,7 @@ def open_video(
         source: Path of the file, an address that fsspec knows ("s3://...", "https://..."), or a file's bytes.
         size: (height, width) of the frames: the picture is resized until it covers this, and cut to it around its
             centre. None keeps the picture as it is displayed.
-        info: What ``probe`` found before, to save another look.
+        info: Result of an earlier ``probe``.
         decoder: "pyav", "decord" or "torchcodec"; "auto" takes the one in ``info``, or the fastest that is exact.
         square_pixels: Whether a picture whose pixels are not square is resized so that they are, as video players do;
             False keeps its rows and columns as they are stored, so that it looks distorted.
@@ -81,13 +81,13 @@ def read_clip(request: ClipRequest) -> np.ndarray:
     """Decode the frames of one clip.
 
     Args:
-        request: Which frames of which file, and how they come out.
+        request: The file, the frames, and their size, crop and filter.
 
     Returns:
         The frames, (t, height, width, 3) uint8.
 
     Raises:
-        VideoError: If one of them cannot be had.
+        VideoError: If one of them cannot be decoded.
 
     >>> try:
     ...     read_clip(ClipRequest("nowhere.mp4", b"", np.arange(4), (32, 32)))
@@ -193,7 +193,7 @@ class VideoReader:
         return images
 
     def read(self, max_frames: int | None = None) -> np.ndarray:
-        """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one cannot be had."""
+        """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one fails."""
         return self.frames(range(self.num_frames if max_frames is None else min(self.num_frames, max_frames)))
 
     def pause(self) -> None:
@@ -221,11 +221,11 @@ class VideoReader:
 
 
 class ClipRequest(NamedTuple):
-    """All that is needed to decode one clip.
+    """A request to decode one clip.
 
     Args:
         path: The file.
-        info: What is known of it, ``Facts.to_bytes()``; empty if nothing is.
+        info: ``Facts.to_bytes()`` of the file; empty if it has not been probed.
         indices: Numbers of the frames in the file, (t,) int64; they may repeat.
         size: (height, width) of the clip: the picture is resized to cover it, and cut.
         crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 is bottom or right.

@@ -1,8 +1,8 @@
-"""What is known about every video of a collection, kept in a file so that nothing is found out twice.
+"""Build the index of a collection: one row for each video, so that no file is probed twice.
 
-Each file of a manifest is probed once; what was found is one row of an Arrow file in a cache folder (the folder of the
-videos may be read-only). The next start compares names, sizes and times of change, and probes only what is new. Files
-that cannot be decoded have rows as well, with a reason. A build that is interrupted goes on where it stopped.
+The index is an Arrow file in a cache folder, because the folder of the videos may be read-only. The next run compares
+names, sizes and modification times, and probes only new files. Files that cannot be decoded have rows with a reason. An
+interrupted build resumes where it stopped.
 """
 
 import hashlib
@@ -88,7 +88,7 @@ def build_index(
     check: Check = "stat",
     square_pixels: bool = True,
 ) -> VideoIndex:
-    """Return what is known of the videos of a manifest; probe those that are new or have changed.
+    """Return the index of a manifest; probe the videos that are new or have changed.
 
     Args:
         manifest: The videos.
@@ -171,7 +171,7 @@ def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square
 
 
 def _known(parts: Parts, old: Table | None) -> pa.Table:
-    """What was found before, the latest first."""
+    """Return the rows of this build and of the old index, the latest first."""
     tables = parts.read()
     if old is not None:
         tables.append(pa.Table.from_batches([old.batch]).select(LOOK.names).replace_schema_metadata(None))
@@ -179,7 +179,7 @@ def _known(parts: Parts, old: Table | None) -> pa.Table:
 
 
 def _match(manifest: Manifest, prints: np.ndarray, rows: pa.Table) -> np.ndarray:
-    """Return for each row of the manifest which row of ``row_of`` holds for it, -1 for none, (n,) int64."""
+    """Return for each row of the manifest which row of ``rows`` describes it, -1 for none, (n,) int64."""
     if len(rows) == 0:
         return np.full(len(manifest), -1, np.int64)
     where = pc.index_in(manifest.table["path"], value_set=rows["path"].combine_chunks())
@@ -189,7 +189,7 @@ def _match(manifest: Manifest, prints: np.ndarray, rows: pa.Table) -> np.ndarray
 
 
 def _prints(paths: pa.ChunkedArray, *, contents: bool = False) -> np.ndarray:
-    """Return the fingerprints of many files, (n, 2) int64, with few of their names as objects at a time."""
+    """Return the fingerprints of many files, (n, 2) int64; names are converted chunk by chunk, to save memory."""
     parts = (paths.slice(begin, CHUNK).to_pylist() for begin in range(0, len(paths), CHUNK))
     return np.concatenate([np.empty((0, 2), np.int64), *(fingerprints(part, contents=contents) for part in parts)])
 
@@ -208,8 +208,8 @@ def _same_names(old: Table, manifest: Manifest) -> bool:
     if old.batch.num_rows != len(manifest) or old.class_names != manifest.class_names:
         return False
     number = old.batch.column("number")
-    ordered = old.num_good == len(manifest)  # no bad files at the end: the order is the manifest's
-    ordered = manifest.table if ordered else manifest.table.take(number)
+    is_in_order = old.num_good == len(manifest)  # bad files come last in an index
+    ordered = manifest.table if is_in_order else manifest.table.take(number)
     has_text = pc.not_equal(ordered["text"], "")
     old_captions = pc.if_else(has_text, ordered["caption"], pa.chunked_array([old.batch.column("caption")]))
     return (
@@ -228,7 +228,7 @@ def _is_fresh(old: Table, manifest: Manifest, prints: np.ndarray, stamps: np.nda
 
 
 def _captions(manifest: Manifest) -> pa.ChunkedArray | pa.Array:
-    """Return the captions, those beside the videos too."""
+    """Return the captions, reading those in text files beside the videos."""
     rows = manifest.rows_with_text
     if len(rows) == 0:
         return manifest.table["caption"]

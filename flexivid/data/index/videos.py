@@ -1,7 +1,7 @@
-"""Videos as rows of a table: what data sets are made of, whether there are ten of them or ten million.
+"""Videos as rows of an index, for ten videos or ten million.
 
-The table is an Arrow file that is mapped into memory, not read: the columns of numbers are views of it, and words are
-fetched row by row. A pickle carries the file's name and the rows, not their contents. Imports numpy and Arrow.
+The index is mapped into memory and not read: columns of numbers are views of it, and strings are fetched row by row.
+A pickle holds the name of the file and the row numbers, not their contents. Imports numpy and Arrow.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from flexivid.data.lists.cells import unpack
 
 
 class Videos:
-    """Rows of an index: videos that can be decoded, or runs of their frames.
+    """Videos that can be decoded, or runs of their frames.
 
     The columns are arrays with one number a video; without a selection they are views of the file.
 
@@ -123,20 +123,20 @@ class Videos:
 
     @property
     def has_captions(self) -> bool:
-        """Whether there are words for any video of the table."""
+        """Whether any video of the table has a caption."""
         return self._table.has_words("caption")
 
     @cached_property
     def has_displays(self) -> bool:
-        """Whether any video of the table is displayed otherwise than as stored, or just turned."""
+        """Whether any video of the table is displayed differently than stored, rotation aside."""
         return self._table.has_words("display")
 
     def path(self, row: int) -> str:
-        """Return where a video is: a file, a folder of pictures, or a url."""
+        """Return the path or url of a video, or of its folder of pictures."""
         return self._value("path", row)
 
     def caption(self, row: int) -> str:
-        """Return the words for a video, the first of several captions; empty without captions."""
+        """Return the first caption of a video; empty without captions."""
         return self.captions(row)[0]
 
     def captions(self, row: int) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class Videos:
         return unpack(self._value("caption", row))
 
     def facts(self, row: int) -> bytes:
-        """Return what ``probe`` found, for ``Facts.from_bytes``."""
+        """Return the packed result of ``probe``, for ``Facts.from_bytes``."""
         return self._value("facts", row)
 
     def decoder(self, row: int) -> str:

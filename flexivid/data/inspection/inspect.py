@@ -1,6 +1,6 @@
-"""A collection from its name to reports on it: the training part, and the held-out part where there is one.
+"""Report on a collection: on its training part, and on its held-out part if there is one.
 
-Uses the index that training uses, so what was found here is not looked for again. Imports no Lightning.
+Shares the index of training, so that no file is probed twice. Imports no Lightning.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ def find_parts(
     progress: bool = True,
     square_pixels: bool = True,
 ) -> dict[str, VideoIndex]:
-    """Look at every file that is new, in processes that a file cannot harm.
+    """Index the parts of a collection; new files are probed in separate processes, which a bad file cannot harm.
 
     Args:
         root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``), or a
@@ -69,8 +69,8 @@ def inspect(
         parts: From ``find_parts``.
         settings: How clips are cut out.
         buckets: Shapes of clips, in place of the one in ``settings``.
-        full_workers: Processes that decode every frame; 0 leaves it at what the index knows.
-        on_step: Told what is done.
+        full_workers: Processes that decode every frame; 0 checks only what the index says.
+        on_step: Called with the progress.
     """
     faults = {name: [Fault(path, "bad", reason) for path, reason in part.bad] for name, part in parts.items()}
     counts = {}

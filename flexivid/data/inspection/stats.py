@@ -1,4 +1,4 @@
-"""Numbers of a collection: how long, how large, how fast its videos are, and the mean of their colours."""
+"""Statistics of a collection: lengths, sizes and rates of its videos, and the mean of their colours."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ def quantities(videos: Videos) -> dict[str, np.ndarray]:
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
-    """Return mean, least, most and percentiles of what is known; nothing if nothing is.
+    """Return mean, extremes and percentiles of the finite values; an empty dict if there are none.
 
     >>> summary(np.array([1.0, 2.0, 6.0, np.nan]))
     {'mean': 3.0, 'min': 1.0, 'p5': 1.1, 'median': 2.0, 'p95': 5.6, 'max': 6.0}
@@ -55,7 +55,7 @@ def summary(values: np.ndarray) -> dict[str, float]:
 
 
 def sample_requests(videos: Videos, num_frames: int, *, seed: int = 0) -> Iterator[ClipRequest]:
-    """Draw frames at full size: videos by how many frames they have, so that each frame is equally likely.
+    """Draw random frames at full size, each frame of the collection equally likely.
 
     >>> request = next(sample_requests(Videos.of(["a.mp4"], num_frames=50, width=64, height=48), 1))
     >>> request.size, 0 <= int(request.indices[0]) < 50
@@ -70,7 +70,7 @@ def sample_requests(videos: Videos, num_frames: int, *, seed: int = 0) -> Iterat
 
 
 def decoded(videos: Videos, num_frames: int, *, pool: DecodePool) -> Iterator[np.ndarray]:
-    """Decode frames drawn by ``sample_requests``, (1, h, w, 3) uint8 each; those that cannot be had are left out.
+    """Decode frames drawn by ``sample_requests``, (1, h, w, 3) uint8 each; frames that cannot be decoded are left out.
 
     >>> list(decoded(Videos.of(["nowhere.mp4"], num_frames=50, width=64, height=48), 1, pool=DecodePool(0)))
     []

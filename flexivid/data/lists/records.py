@@ -1,7 +1,7 @@
-"""The rows of a list, one by one, from CSV, TSV, JSON, JSON lines or Parquet; nothing is converted.
+"""Read the rows of a list one by one from CSV, TSV, JSON, JSON lines or Parquet, without converting cells.
 
-Only the columns that are asked for are looked at. Every fault is an error in one line that names file, row and, for
-text, line. Rows are counted from 1, without the header and without empty lines.
+Only the requested columns are read. Every error names the file, the row and, in text formats, the line. Rows are
+counted from 1, without the header and without empty lines.
 """
 
 import csv
@@ -31,7 +31,7 @@ class Record(NamedTuple):
         number: Which, from 1.
         line: Line of the file where it begins, from 1; 0 where there are no lines.
         columns: Our name of each column: the list's.
-        cells: Our name of each column: what stands there, as the format gives it.
+        cells: Our name of each column: its value, of whatever type the format has.
 
     >>> Record(2, 3, {"path": "video"}, {"path": "a.mp4"}).place("l.csv", "path")
     "l.csv, row 2 (line 3), column 'video'"
@@ -43,12 +43,12 @@ class Record(NamedTuple):
     cells: Mapping[str, Any]
 
     def place(self, path: str, column: str) -> str:
-        """Say where a cell is."""
+        """Return the location of a cell, for messages."""
         return f"{_row(path, self.number, self.line)}, column {self.columns.get(column, column)!r}"
 
 
 def csv_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
-    r"""Read a table of text, whatever separates its cells.
+    r"""Read CSV with any of the usual separators.
 
     Args:
         file: Open for reading bytes.
@@ -239,7 +239,7 @@ def _after_space(text: str, position: int) -> int:
 
 
 def _delimiter(head: str, pick: Pick, path: str) -> str:
-    """Return what separates the names in a header so that there is one of a path; else what there is most of."""
+    """Return the separator with which the header has a column of paths; else the most frequent one."""
     likely = sorted(DELIMITERS, key=head.count, reverse=True)
     for delimiter in likely:
         try:

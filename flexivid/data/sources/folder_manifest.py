@@ -1,6 +1,6 @@
-"""The manifest of one folder, of all videos below it: a part of a collection, or the whole of one without parts.
+"""List the videos below one folder, which is a part of a collection or a collection without parts.
 
-Classes and captions: see ``manifest``. Knows nothing of parts but that lists above may speak of this one.
+Classes and captions: see ``manifest``. Lists in the folder above may describe these videos, too.
 """
 
 import os
@@ -33,15 +33,15 @@ def read_folder(
     is_root: bool = False,
     listing: Listing | None = None,
 ) -> tuple[Manifest, pa.ChunkedArray | None]:
-    """Read a folder or shards; also the part of each video, where a list beside the videos says it.
+    """List a folder or shards; also return the part of each video, if a list beside the videos states it.
 
     Args:
         folder: Where.
         class_names: Those of the training part.
         layout: How folders are read.
-        above: Lists in the folder above, which name videos in this one, too.
-        is_root: Whether it is a whole collection.
-        listing: What has been listed before.
+        above: Lists in the folder above, which may name videos of this one.
+        is_root: Whether the folder is the complete collection.
+        listing: Folders that have been listed already.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -77,7 +77,7 @@ def read_folder(
 
 
 def _find(folder: str, listing: Listing) -> tuple[str, Found]:
-    """List a folder, or say why there is nothing to list."""
+    """List a folder; raise an error that explains why if it has no videos."""
     remote = is_remote(folder)
     if remote:
         system, path = fsspec.core.url_to_fs(folder)
@@ -104,7 +104,7 @@ def _find(folder: str, listing: Listing) -> tuple[str, Found]:
 
 
 def _refuse_mixed(folder: str, layout: Layout, listing: Listing) -> bool:
-    """Say whether shards are to be passed over, for the videos beside them."""
+    """Return whether to ignore shards in favour of the videos beside them; refuse if that is ambiguous."""
     if is_tar(folder) or not (beside := len(find_videos(folder, listing).paths)):
         return False
     if layout == "auto":
@@ -116,7 +116,7 @@ def _refuse_mixed(folder: str, layout: Layout, listing: Listing) -> bool:
 
 
 def _class_names(folder: str, videos: Found, layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the classes, and a note if folders are nearly classes."""
+    """Return the classes, and a note if the folders would be classes but for a few files."""
     if layout == "flat":
         return (), ()
     names = class_folders(folder, videos.parents, any_depth=layout == "classes")

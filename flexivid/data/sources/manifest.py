@@ -1,11 +1,10 @@
-"""The videos of a data set, their classes and captions, from a folder or a list; no video is opened.
+"""List the videos of a data set with their classes and captions, from a folder or a list; no video is opened.
 
-Folders: ``layout`` tells which are parts of the data set. In a part, when every video sits in an immediate sub-folder
-and there are at least two such folders, the folders are the classes, numbered in sorted order, or as they say where all
-of them are numbers. Otherwise there are no classes and every label is -1. The caption is what ``metadata.csv`` says
-(see ``metadata``), else the text beside a video (``x.mp4`` and ``x.txt``), else the name of its class. Lists: see
-``tables``. Rows are kept in an Arrow table, not as objects. What is not used is told in the manifest's notes, and as a
-``LeftOutWarning``.
+Folders: ``layout`` finds the parts of the data set. In a part, if every video is in an immediate sub-folder and there
+are at least two such folders, the folders are the classes: numbered in sorted order, or by their names if all of these
+are numbers. Otherwise there are no classes and every label is -1. The caption comes from ``metadata.csv`` (see
+``metadata``), else from the text beside a video (``x.mp4`` and ``x.txt``), else it is the name of the class. Lists: see
+``tables``. Rows are in an Arrow table. Unused files are reported in the notes, and by a ``LeftOutWarning``.
 """
 
 import os
@@ -31,7 +30,7 @@ __all__ = ["LeftOutWarning", "Manifest", "Manifests", "read_caption", "read_mani
 
 
 class Manifests(NamedTuple):
-    """A collection that has been listed: made once in a run, and passed on in place of its root.
+    """A collection that has been listed: once in a run, then passed on instead of its root.
 
     Args:
         train: The videos to train on.
@@ -54,7 +53,7 @@ Listed = str | os.PathLike[str] | Collection | Manifests  # a collection, listed
 
 
 def read_manifests(root: Listed) -> Manifests:
-    r"""Find the videos of a data set, wherever it is and however it is kept.
+    r"""List the videos of a data set of any kind.
 
     Args:
         root: A folder, with or without training and held-out folders in it (see ``layout``); a list (see ``tables``),
@@ -112,7 +111,7 @@ def _read_folders(collection: Collection) -> Manifests:
 
 
 def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
-    """Part a folder by what its list says; videos that it does not name are in no part."""
+    """Split a folder by the column of its list; videos that the list does not name are ignored."""
     is_listed = pc.is_valid(split)
     rows, names, root, notes = manifest
     rows = rows.filter(is_listed)
@@ -122,7 +121,7 @@ def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
 
 
 def _ucf101_list(root: str) -> str | None:
-    """Return the train list of UCF101 that a path means, if it does."""
+    """Return the train list of UCF101 at a path, or None."""
     if is_remote(root):
         return None
     names = [root] if os.path.basename(root).startswith("trainlist") else []
@@ -132,7 +131,7 @@ def _ucf101_list(root: str) -> str | None:
 
 
 def _unlisted(table: pa.Table, root: str) -> tuple[str, ...]:
-    """Tell of videos in a folder that its own lists do not name."""
+    """Return a note on videos in a folder that its own lists do not name."""
     if not os.path.isdir(root):
         return ()
     paths = find_videos(root).paths
@@ -160,7 +159,7 @@ def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None, not
 
 
 def _without_hidden(table: pa.Table, root: str) -> tuple[pa.Table, tuple[str, ...]]:
-    """Leave out what macOS puts beside files, which whoever lists a folder takes for videos."""
+    """Leave out the hidden files of macOS, which programs that list folders take for videos."""
     hidden = pc.match_substring_regex(table["path"], r"(^|/)(\._[^/]*$|__MACOSX/)")
     number = pc.sum(hidden).as_py()
     if not number:

@@ -1,6 +1,6 @@
-"""The rows of a manifest: videos with class and caption, in an Arrow table and not as objects.
+"""The rows of a manifest: path, class and caption of each video, in an Arrow table.
 
-Captions may be texts beside the videos, which are read when they are asked for. Several captions of a video are packed
+Captions in text files beside the videos are read later, when they are needed. Several captions of a video are packed
 into one string (see ``cells``). Imports Arrow.
 """
 
@@ -26,11 +26,11 @@ class Manifest(NamedTuple):
     """The videos of a data set in a fixed order, and the names of the classes (empty: no classes).
 
     Args:
-        table: One row a video: path, label, captions, and which text beside the video holds them instead (see
+        table: One row a video: path, label, captions, and the text file that holds the captions instead (see
             ``text_beside``); empty: none.
         class_names: The classes in the order of their labels.
-        root: The folder or list that it was read from; tells one data set from another.
-        notes: What lies beside the videos and is not used, a sentence each.
+        root: The folder or list that it was read from; identifies the data set.
+        notes: A sentence on each group of unused files.
 
     >>> manifest = Manifest.of([("videos/waves/1.mp4", 0, "waves")], class_names=("waves", "wind"))
     >>> manifest.table["caption"].to_pylist(), len(manifest)
@@ -67,14 +67,14 @@ def rows_of(
     caption: pa.ChunkedArray | None = None,
     text: pa.ChunkedArray | None = None,
 ) -> pa.Table:
-    """Put columns together; where there is no caption, it is the name of the class, unless that is a number.
+    """Build the table; a missing caption is the name of the class, unless that is a number.
 
     Args:
         paths: The videos, (n,) strings.
         labels: Their classes, (n,) int32.
         names: The classes in the order of their labels.
         caption: Captions, (n,) strings, several of a video packed.
-        text: Where captions are that have yet to be read, (n,) strings (see ``text_beside``).
+        text: Text files whose captions have not been read yet, (n,) strings (see ``text_beside``).
 
     >>> rows_of(pa.chunked_array([["a/1.mp4"]]), pa.array([0], pa.int32()), ["wind"])["caption"].to_pylist()
     ['wind']
@@ -95,11 +95,11 @@ def rows_of(
 
 
 def text_beside(path: str, text: str = ".txt") -> str:
-    """Return where the caption of a video is.
+    """Return the path of the caption file of a video.
 
     Args:
         path: The video, or the folder of pictures.
-        text: What stands in place of the ending of the video, or the whole name of another file in its folder.
+        text: Ending that replaces that of the video, or the complete name of another file in its folder.
 
     >>> text_beside("videos/a.mp4"), text_beside("videos/a", ".TXT"), text_beside("videos/a.mp4", "A.caption")
     ('videos/a.txt', 'videos/a.TXT', 'videos/A.caption')

@@ -29,7 +29,7 @@ SPEC = json.dumps([1, {"type": "builtins.list", "context": "null", "children_spe
 
 
 class ShardReport(NamedTuple):
-    """What was written.
+    """Counts of a new store, and the videos that are missing from it.
 
     Args:
         num_videos: Videos in the store.
@@ -48,7 +48,7 @@ class ShardReport(NamedTuple):
 
 
 def sources_of(videos: Any) -> Iterator[Source]:
-    r"""Go through an index (``Videos``): path, label, captions (see ``cells.pack``), facts of each row.
+    r"""Yield (path, label, packed captions, packed facts) of each row of an index (``Videos``).
 
     >>> class Two:
     ...     label, facts, captions = [0, 1], lambda self, row: b"", [("waves",), ("wind", "air")].__getitem__
@@ -68,7 +68,7 @@ def write_shards(
     class_names: Sequence[str] = (),
     progress: bool = True,
 ) -> ShardReport:
-    """Copy videos into a new store, in the order given; sort or shuffle them before.
+    """Copy videos into a new store, in their order; sort or shuffle them before.
 
     Args:
         videos: (path, label, caption, facts) of each; paths may be remote or byte ranges of other shards.
@@ -112,7 +112,7 @@ def write_shards(
 
 
 class _Target:
-    """Where finished files go: moved into a folder of this machine, or uploaded."""
+    """The store that receives finished files: a local folder, or a remote address to upload to."""
 
     def __init__(self, output: str) -> None:
         self.output, self._filesystem = output, None

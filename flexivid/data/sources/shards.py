@@ -4,10 +4,10 @@ Two forms are read. A **litdata** store, as ``write_shards`` makes it: ``index.j
 ``rows.jsonl.gz`` beside them, which repeats the small fields so that a remote store is listed without reading it all.
 **webdataset** tars: ``1.mp4`` with ``1.txt`` (caption), ``1.cls`` (class number) or ``1.json`` beside it.
 
-A store is listed once, into rows; from there on each video is a byte range with random access, and the plan of an
-epoch, its order, its division among ranks and its state are the same as for files. So nothing here streams, shuffles
-or keeps a position. The price, next to litdata's own reader: one request for each clip instead of one for each chunk.
-Reading needs neither litdata nor torch, which keeps the processes that decode small.
+A store is listed once; then each video is a byte range with random access, and the order of an epoch, its split among
+ranks and its state are the same as for files. Nothing here streams, shuffles or keeps a position. The cost, compared
+with litdata's own reader, is one request for each clip instead of one for each chunk. Reading needs neither litdata nor
+torch, which keeps the decode processes small.
 """
 
 import base64
@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
 
 
 def is_shards(url: str | os.PathLike[str], listing: Listing | None = None) -> bool:
-    """Say whether a folder or address holds shards: a litdata store, a tar, or a folder or pattern of tars.
+    """Return whether a path or url holds shards: a litdata store, a tar, or a folder or pattern of tars.
 
     Args:
         url: Folder, tar or pattern.
@@ -57,7 +57,7 @@ def shard_rows(
 
     Args:
         url: What ``is_shards`` accepts.
-        leftovers: Counts what tars hold besides.
+        leftovers: Counts unused members of tars.
         listing: What has been listed before.
 
     Raises:
@@ -92,7 +92,7 @@ def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _is_store(folder: str) -> bool:
-    """Say whether a folder has litdata's index; others call files so, too."""
+    """Return whether a folder has litdata's index; other programs write an ``index.json``, too."""
     content = _optional(f"{folder}/{INDEX}")
     try:
         index = json.loads(content or b"null")

@@ -1,8 +1,7 @@
-"""webdataset tars as lists of byte ranges: members that share a name up to the first dot are one sample.
+"""List webdataset tars as byte ranges; members that share a name up to the first dot are one sample.
 
-A tar holds its files uncompressed, one after the other: to know where they begin is to have random access. Only the
-headers are read, and the texts. Hidden members (``._1.mp4``, which macOS writes) are passed over. Standard library
-only, and fsspec for remote tars.
+A tar holds its files uncompressed, so their offsets give random access. Only headers and texts are read. Hidden members
+(``._1.mp4``, which macOS writes) are skipped. Standard library, and fsspec for remote tars.
 """
 
 import glob
@@ -30,7 +29,7 @@ MAX_TEXT = 1 << 20  # bytes of a caption, label or JSON
 
 
 def is_tar(url: str) -> bool:
-    """Say whether a path names a tar or a pattern of tars, and is no folder.
+    """Return whether a path names a tar or a pattern of tars, and is no folder.
 
     >>> is_tar("films.tar"), is_tar("films/*.tar"), is_tar("films.tar.gz"), is_tar("films")
     (True, True, False, False)
@@ -71,12 +70,11 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
 
 
 def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
-    """List the videos of one tar; hidden files and samples without a video are passed over.
+    """List the videos of one tar; hidden files and samples without a video are skipped.
 
     Args:
         tar: A file or url.
-        leftovers: Counts the samples that are passed over, texts that do not follow their video, and further videos of
-            a sample.
+        leftovers: Counts skipped samples, texts that do not follow their video, and further videos of a sample.
 
     Raises:
         FileNotFoundError: If there is no such tar.
@@ -107,7 +105,7 @@ def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]
                     kind = "apart" if texts and stem in bare else "sample"
                     counted.add(kind, f"{tar}/{(texts or [next(iter(members.values())).name])[0]}")
                 yield from rows
-                archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
+                archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
     except FileNotFoundError as error:
         raise FileNotFoundError(f"got {tar}, which does not exist; expected a tar; correct the path") from error
     except tarfile.TarError as error:
@@ -181,7 +179,7 @@ def _in_folder(folder: str, listing: Listing) -> list[str]:
 
 
 def _literal(pattern: str) -> str:
-    """Return the longest beginning of a local pattern that exists as it is written: its names mean themselves."""
+    """Return the longest beginning of a local pattern that exists literally, so that its brackets are no pattern."""
     path = "" if is_remote(pattern) else pattern
     while path and not os.path.lexists(path):
         path = os.path.dirname(path)

@@ -1,8 +1,7 @@
-"""Where the bytes of a video are: a file, a remote address, or a range of bytes inside a shard.
+"""Read the bytes of a video: from a file, a remote address, or a range of bytes inside a shard.
 
-A range is written as a path, ``shard:<file or url>#<offset>+<size>``, so that it travels wherever a path does: through
-manifests, indices and requests. Whoever decodes needs nothing but that path: no library, no open store, no state.
-Imports the standard library only; fsspec is loaded for remote addresses.
+A range is written as a path, ``shard:<file or url>#<offset>+<size>``, so that manifests, indices and requests can hold
+it. Decode processes need only that path: no library, no open store, no state. Standard library; fsspec for urls.
 """
 
 import os
@@ -58,7 +57,7 @@ class ShardRow(NamedTuple):
 
 
 def is_byte_range(path: object) -> bool:
-    """Say whether a path stands for bytes inside a shard.
+    """Return whether a path is a range of bytes inside a shard.
 
     >>> is_byte_range("shard:films.tar#512+1000"), is_byte_range("films/1.mp4"), is_byte_range(b"shard:")
     (True, False, False)
@@ -85,7 +84,7 @@ def parse_byte_range(path: str) -> ByteRange:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a whole video: a range of a shard, a remote address or a plain file.
+    """Read a complete video file: a range of a shard, a remote address or a plain file.
 
     Args:
         path: Any of the three. Remote addresses need the package of their protocol (s3fs for ``s3://``).
@@ -116,7 +115,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_range(part: ByteRange) -> bytes:
-    """Read as many of the bytes as there are; a size of -1 means up to the end. Errors are those of the file system.
+    """Read the bytes of a range that exist; a size of -1 means up to the end. Errors are those of the file system.
 
     >>> import tempfile
     >>> file = tempfile.mkdtemp() + "/shard.bin"
@@ -136,7 +135,7 @@ def read_range(part: ByteRange) -> bytes:
 
 
 def open_binary(path: str) -> IO[bytes]:
-    """Open a local file or a url to read its bytes; a local name is taken as it is, whatever is in it.
+    """Open a local file or a url to read its bytes; a local name is used literally.
 
     >>> try:
     ...     open_binary("2024::trip/1.txt")

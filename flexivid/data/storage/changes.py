@@ -1,7 +1,7 @@
-"""Has a file changed? Answered for many files at once, without opening them.
+"""Fingerprints that show whether files have changed, for many files at once and without opening them.
 
-A fingerprint is two numbers: the size in bytes, and a stamp, which is the time of the last change in nanoseconds; for
-files elsewhere, the version that their store reports. Standard library and fsspec.
+A fingerprint is the size in bytes and a stamp: the modification time in nanoseconds or, for remote files, a hash of the
+version that their store reports. Standard library and fsspec.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from flexivid.runtime.paths import is_remote
 
 MISSING = (-1, 0)
 VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-ENDS = 1 << 16  # bytes at either end of a file that stand for its contents
+ENDS = 1 << 16  # bytes at either end of a file that are hashed
 NUM_THREADS = 16  # looking up names waits for a disk or a network, not for the processor
 CHUNK = 4096
 
@@ -30,7 +30,7 @@ def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
 
     Args:
         paths: Files, folders of pictures, urls.
-        contents: Stamp a file with a hash of its two ends, for stores that do not keep the time of a change.
+        contents: Use a hash of both ends of a file as its stamp, for file systems without modification times.
 
     >>> fingerprints(["nowhere.mp4"]).tolist()
     [[-1, 0]]
@@ -82,7 +82,7 @@ def _contents(path: str) -> tuple[int, int]:
 
 
 def _listed(urls: list[str]) -> dict[str, tuple[int, int]]:
-    """Look files up folder by folder: a store lists a thousand files as fast as it describes one."""
+    """Look up remote files folder by folder: a store lists a thousand files as fast as it describes one."""
     folders: dict[str, list[str]] = defaultdict(list)
     for url in urls:
         folders[url.rsplit("/", 1)[0]].append(url)

@@ -1,7 +1,7 @@
-"""What the programs that make a data set share: an archive fetched and unpacked once, and the list of its videos.
+"""Shared parts of the programs in ``data/``: download and unpack an archive once, and list its videos.
 
-Downloads lie in ``<output>/downloads``; they may be removed once the data set is made. The list, ``manifest.csv``, is
-written last: a data set without it is not finished.
+Downloads are in ``<output>/downloads`` and may be removed afterwards. The list, ``manifest.csv``, is written last: a
+data set without it is not finished.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def run(make: Callable[[argparse.Namespace], dict[str, int]], options: argparse.
 def unpacked(
     url: str, folder: Path, *, archive: Path | None = None, name: str = "", checksum: str = "", progress: bool = True
 ) -> Path:
-    """Return a folder with the contents of an archive, which is fetched and unpacked if it is not there.
+    """Return a folder with the contents of an archive; download and unpack it if the folder does not exist.
 
     Args:
         url: Address of the archive.

@@ -1,7 +1,7 @@
-"""Fetch a large file over an unreliable connection: resumed, checked, and in place only when it is whole.
+"""Download a large file over an unreliable connection: resume it, check it, and move it into place when complete.
 
-What has arrived is kept in ``<file>.part``, and the server's name for that version in ``<file>.part.tag``: if the file
-has changed meanwhile, it starts again. Standard library only, and rich for the bar.
+Partial downloads are kept in ``<file>.part``, and the server's tag of that version in ``<file>.part.tag``: if the file
+has changed meanwhile, the download restarts. Standard library, and rich for the progress bar.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
 class DownloadError(RuntimeError):
-    """A file that cannot be had, and what to do about it.
+    """A download that failed, and what to do about it.
 
     >>> str(DownloadError("got no answer"))
     'got no answer'
@@ -27,12 +27,12 @@ class DownloadError(RuntimeError):
 
 
 class Target(NamedTuple):
-    """What to fetch, and how to know it.
+    """A file to download.
 
     Args:
         url: Its address: http, https or file.
-        path: Where it is to lie.
-        checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: any content will do.
+        path: Its destination.
+        checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
 
     >>> Target("https://host/films.zip", Path("films.zip")).part
     PosixPath('films.zip.part')
@@ -44,12 +44,12 @@ class Target(NamedTuple):
 
     @property
     def part(self) -> Path:
-        """Where it grows."""
+        """The partial download."""
         return self.path.with_name(self.path.name + ".part")
 
     @property
     def tag(self) -> Path:
-        """Where the server's name for this version of it is kept."""
+        """File with the server's tag of this version."""
         return self.path.with_name(self.path.name + ".part.tag")
 
 
@@ -62,21 +62,21 @@ def download(
     pause_seconds: float = 1.0,
     progress: bool = True,
 ) -> bool:
-    """Fetch a file, unless it is there.
+    """Download a file, unless it exists.
 
     Args:
         url: Its address.
-        path: Where it is to lie; folders are made.
+        path: Its destination; folders are created.
         checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
-        attempts: Tries in a row that bring nothing before giving up.
-        pause_seconds: Before the second try; doubled for each one after it.
+        attempts: Number of tries in a row without any progress before giving up.
+        pause_seconds: Pause before the second try; doubled each time.
         progress: Show a progress bar.
 
     Returns:
-        Whether anything had to be fetched.
+        Whether anything was downloaded.
 
     Raises:
-        DownloadError: If it cannot be had, or is not what was expected.
+        DownloadError: If the download fails, or the checksum differs.
         ValueError: If the checksum is not written as above.
 
     >>> import tempfile
@@ -125,7 +125,7 @@ def digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 
 
 def _fetch(target: Target, progress: bool) -> None:
-    """Add to the part until it is whole; raise ``OSError`` if the connection ends before."""
+    """Append to the partial download until it is complete; ``OSError`` if the connection ends before."""
     have = _size(target.part)
     tag = target.tag.read_text() if have and target.tag.exists() else ""
     request = urllib.request.Request(target.url, headers={"User-Agent": "flexivid"})
