@@ -15,13 +15,12 @@ from typing import IO, NamedTuple
 
 import av
 
-from flexivid.data.decoding.container import Source, raw_bytes
+from flexivid.data.decoding.container import MAX_ELEMENTS, SEGMENT, Source, elements, raw_bytes, read_at
 from flexivid.data.decoding.facts import Size
 
 VISUAL_ENTRY = 78  # bytes of a sample description before its boxes
-SEGMENT, TRACKS, CLUSTER, TRACK, KIND, VIDEO = 0x18538067, 0x1654AE6B, 0x1F43B675, 0xAE, 0x83, 0xE0
+TRACKS, CLUSTER, TRACK, KIND, VIDEO = 0x1654AE6B, 0x1F43B675, 0xAE, 0x83, 0xE0
 CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)  # top, bottom, left, right
-MAX_ELEMENTS = 1000  # read on one level; real files have a few
 
 
 class Aperture(NamedTuple):
@@ -62,11 +61,11 @@ def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Apertur
 
 def _from_mp4(file: IO[bytes], track: int, stored: Size) -> Aperture:
     for entry, end in _sample_entries(file, track):
-        width, height = struct.unpack(">HH", _read(file, entry + 24, 4))
+        width, height = struct.unpack(">HH", read_at(file, entry + 24, 4))
         boxes = {kind: (begin, last) for kind, begin, last in _boxes(file, entry + VISUAL_ENTRY, end)}
         if b"clap" not in boxes:
             return Aperture()
-        numbers = struct.unpack(">IIIIiIiI", _read(file, boxes[b"clap"][0], 32))
+        numbers = struct.unpack(">IIIIiIiI", read_at(file, boxes[b"clap"][0], 32))
         if not all(numbers[1::2]):
             return Aperture()
         shown_width, shown_height, right_by, down_by = (Fraction(*numbers[i : i + 2]) for i in range(0, 8, 2))
@@ -85,7 +84,8 @@ def _sample_entries(file: IO[bytes], track: int) -> Iterator[tuple[int, int]]:
     for movie in _find(file, (0, file.seek(0, os.SEEK_END)), b"moov"):
         for trak in _find(file, movie, b"trak"):
             for begin, _ in _find(file, trak, b"tkhd"):
-                number = struct.unpack(">I", _read(file, begin + (20 if _read(file, begin, 1) == b"\1" else 12), 4))[0]
+                version = read_at(file, begin, 1)
+                (number,) = struct.unpack(">I", read_at(file, begin + (20 if version == b"\1" else 12), 4))
                 if number == track:
                     for begin, end in _find(file, trak, b"mdia", b"minf", b"stbl", b"stsd"):
                         yield from ((first, last) for _, first, last in _boxes(file, begin + 8, end))
@@ -103,10 +103,10 @@ def _boxes(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[bytes, int, 
     for _ in range(MAX_ELEMENTS):
         if begin + 8 > end:
             return
-        size, kind = struct.unpack(">I4s", _read(file, begin, 8))
+        size, kind = struct.unpack(">I4s", read_at(file, begin, 8))
         content = begin + 8
         if size == 1:
-            size, content = struct.unpack(">Q", _read(file, begin + 8, 8))[0], begin + 16
+            size, content = struct.unpack(">Q", read_at(file, begin + 8, 8))[0], begin + 16
         last = end if size == 0 else begin + size
         if last < content:
             return
@@ -116,12 +116,12 @@ def _boxes(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[bytes, int, 
 
 def _from_matroska(file: IO[bytes], position: int, stored: Size) -> Aperture:
     span = (0, file.seek(0, os.SEEK_END))
-    segments = ((begin, end) for kind, begin, end in _elements(file, *span) if kind == SEGMENT)
-    for kind, begin, end in _elements(file, *next(segments, (0, 0))):
+    segments = ((begin, end) for kind, begin, end in elements(file, *span) if kind == SEGMENT)
+    for kind, begin, end in elements(file, *next(segments, (0, 0))):
         if kind == CLUSTER:
             break
         if kind == TRACKS:
-            videos = [video for track in _elements(file, begin, end) if (video := _video(file, track)) is not None]
+            videos = [video for track in elements(file, begin, end) if (video := _video(file, track)) is not None]
             if position < len(videos):
                 return _checked(Aperture(videos[position]), stored, stored)
     return Aperture()
@@ -129,41 +129,16 @@ def _from_matroska(file: IO[bytes], position: int, stored: Size) -> Aperture:
 
 def _video(file: IO[bytes], track: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
     """Return the crop of a video track; None for tracks of sound and text."""
-    elements = {kind: (begin, end) for kind, begin, end in _elements(file, *track[1:])} if track[0] == TRACK else {}
-    if KIND not in elements or _number(file, *elements[KIND]) != 1 or VIDEO not in elements:
+    parts = {kind: (begin, end) for kind, begin, end in elements(file, *track[1:])} if track[0] == TRACK else {}
+    if KIND not in parts or _number(file, *parts[KIND]) != 1 or VIDEO not in parts:
         return None
-    cuts = {kind: _number(file, begin, end) for kind, begin, end in _elements(file, *elements[VIDEO])}
+    cuts = {kind: _number(file, begin, end) for kind, begin, end in elements(file, *parts[VIDEO])}
     top, bottom, left_side, right = (cuts.get(kind, 0) for kind in CROPS)
     return top, bottom, left_side, right
 
 
-def _elements(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (kind, begin, end) of each Matroska element; the positions are those of its contents."""
-    for _ in range(MAX_ELEMENTS):
-        head = _read(file, begin, 12) if begin < end else b"\0"
-        if not head[0]:
-            return
-        width = 9 - head[0].bit_length()  # leading zeros say how many bytes a number has
-        kind, rest = int.from_bytes(head[:width], "big"), head[width:]
-        if width > 4 or not rest[0]:
-            return
-        size_width = 9 - rest[0].bit_length()
-        ones = (1 << (7 * size_width)) - 1
-        size = int.from_bytes(rest[:size_width], "big") & ones
-        content = begin + width + size_width
-        last = end if size == ones else content + size  # all ones: unknown, as in a live stream
-        yield kind, content, min(last, end)
-        begin = last
-
-
 def _number(file: IO[bytes], begin: int, end: int) -> int:
-    return int.from_bytes(_read(file, begin, min(end - begin, 8)), "big") if end > begin else 0
-
-
-def _read(file: IO[bytes], position: int, count: int) -> bytes:
-    """Read ``count`` bytes, padded with zeros beyond the end of the file."""
-    file.seek(position)
-    return file.read(count).ljust(count, b"\0")
+    return int.from_bytes(read_at(file, begin, min(end - begin, 8)), "big") if end > begin else 0
 
 
 def _checked(aperture: Aperture, described: Size, stored: Size) -> Aperture:

@@ -197,9 +197,8 @@ def _from_frames(source: Source, scan: _Scan) -> Facts:
     ticks = np.array(times, np.int64)
     skips = scan.codec == "h264" and set(times) <= {packet.pts for packet in scan.packets}
     clocks = [packet.clock for packet in scan.packets if packet.is_key and packet.clock is not None][1:]
-    clocks = (
-        [clocks[i * len(clocks) // MAX_ENTRIES] for i in range(MAX_ENTRIES)] if len(clocks) > MAX_ENTRIES else clocks
-    )
+    if len(clocks) > MAX_ENTRIES:
+        clocks = [clocks[i * len(clocks) // MAX_ENTRIES] for i in range(MAX_ENTRIES)]
     entries = _tried(source, clocks, dict(zip(times, enumerate(prints), strict=True)))
     return _facts(scan, ticks, np.array(entries, np.int64).reshape(-1, 2), timed=True, skips=skips)
 
@@ -249,10 +248,8 @@ def _frames_from(container: Any, stream: av.VideoStream, name: str, clock: int) 
 def _print(frame: av.VideoFrame) -> int:
     """Return a checksum of every fourth row of the first plane."""
     plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size].reshape(
-        plane.height, plane.line_size
-    )
-    return zlib.crc32(rows[::4, : max(1, plane.width)].tobytes())
+    pixels = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]
+    return zlib.crc32(pixels.reshape(plane.height, -1)[::4, : max(1, plane.width)].tobytes())
 
 
 def _facts(scan: _Scan, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, skips: bool) -> Facts:

@@ -151,6 +151,7 @@ class PyavDecoder:
         entries, clocks = self._info.entries, {int(clock): i for i, clock in enumerate(self._info.entries[:, 0])}
         for tries in range(min(MAX_SEEKS, entry + 1) if entry > 0 else 0):
             container, stream = self._open(anew=False)
+            watch = Watch(self._name, stream, self._info)
             target = int(entries[max(0, entry + 1 - 2**tries), 0])
             try:
                 container.seek(target, stream=stream)
@@ -162,13 +163,10 @@ class PyavDecoder:
                 if reached > entry or packet.size == 0:
                     break
                 if reached >= 0:
-                    return _Run(self._info, self._watch(stream), stream_packets, first=packet, entry=reached)
+                    return _Run(self._info, watch, stream_packets, first=packet, entry=reached)
         container, stream = self._open(anew=True)
         stream_packets = packets(container, stream, self._name)
-        return _Run(self._info, self._watch(stream), stream_packets, first=None, entry=-1)
-
-    def _watch(self, stream: av.VideoStream) -> Watch:
-        return Watch(self._name, stream, self._info)
+        return _Run(self._info, Watch(self._name, stream, self._info), stream_packets, first=None, entry=-1)
 
     def _open(self, *, anew: bool) -> Any:
         self._run = None

@@ -63,13 +63,8 @@ class Videos:
         unknown = sorted(set(columns) - set(TABLE.names))
         if unknown:
             raise ValueError(f"got {', '.join(unknown)}; expected {', '.join(TABLE.names)}; correct the name")
-        values: dict[str, Any] = dict.fromkeys(TABLE.names, 0) | {"label": -1, "is_variable_rate": False}
-        values |= (
-            dict.fromkeys(("caption", "decoder", "display", "reason"), "")
-            | {"facts": b""}
-            | columns
-            | {"path": list(paths)}
-        )
+        values: dict[str, Any] = dict.fromkeys(TABLE.names, 0) | {"label": -1, "is_variable_rate": False, "facts": b""}
+        values |= dict.fromkeys(("caption", "decoder", "display", "reason"), "") | columns | {"path": list(paths)}
         arrays = [_array(values[field.name], field.type, len(paths)) for field in TABLE]
         return Videos(Table(pa.RecordBatch.from_arrays(arrays, schema=TABLE)), slice(0, len(paths)))
 

@@ -86,16 +86,13 @@ def inspect(
                 on_step(f"decoding every frame ({name})", done, total)
 
             faults[name] += decode_whole(index.videos, num_workers=full_workers, on_frames=step)
-    homes = {path: name for name, part in parts.items() for path in _paths(part)}  # the last part that has it
+    homes: dict[str, str] = {}  # the last part that has each file
+    for name, index in parts.items():
+        homes |= {index.videos.path(row): name for row in range(len(index.videos))}
     for fault in repeats(find_duplicates(homes, on_read=lambda path: on_step("comparing files of one size", 1, 0))):
         faults[homes[fault.path]].append(fault)
-    return {
-        name: survey(part.videos, counts[name], faults=faults[name], class_names=part.class_names)._replace(
-            notes=part.notes
-        )
-        for name, part in parts.items()
-    }
-
-
-def _paths(index: VideoIndex) -> list[str]:
-    return [index.videos.path(row) for row in range(len(index.videos))]
+    reports = {}
+    for name, index in parts.items():
+        report = survey(index.videos, counts[name], faults=faults[name], class_names=index.class_names)
+        reports[name] = report._replace(notes=index.notes)
+    return reports

@@ -202,11 +202,7 @@ def _look(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...
     except (OSError, KeyError):
         return [], 0, ()  # listing the videos will raise the right error
     metadata = tuple(f"{folder}/{name}" for name in files if is_metadata(name))
-    return folders, sum(map(_is_footage, files)), metadata
-
-
-def _is_footage(name: str) -> bool:
-    return is_video(name) or name.lower().endswith(".tar")
+    return folders, sum(is_video(name) or name.lower().endswith(".tar") for name in files), metadata
 
 
 def _count(folder: str, name: str, listing: Listing) -> int:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -52,7 +52,11 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
     """
     url = resolve(url)
     if not is_tar(url):
-        return _in_folder(url, Listing() if listing is None else listing)
+        try:
+            names = (listing or Listing()).folder(url).files
+        except (OSError, KeyError):
+            return []
+        return [f"{url}/{name}" for name in names if name.lower().endswith(".tar")]
     literal = _literal(url)
     pattern = url[len(literal) :]
     braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
@@ -118,7 +122,6 @@ def _sample(
     videos = [members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS]
     if not videos:
         return
-        return
     for extra in videos[1:]:
         leftovers.add("second", f"{tar}/{extra.name}")
     video = videos[0]
@@ -127,11 +130,11 @@ def _sample(
     try:
         captions = (captions_of(value) for value in (*map(texts.get, TEXTS), *map(fields.get, CAPTION_FIELDS)))
         labels = (word_of(value) for value in (texts.get("cls"), *map(fields.get, LABEL_FIELDS)))
-        caption, label = _first(captions) or "", _first(labels)
+        caption, label = (next((word for word in words if word is not None), None) for words in (captions, labels))
     except ValueError as error:
         raise ValueError(f"got a caption or label of {video.name} in {tar}, which holds {error}; correct it") from error
     number = -1 if label is None else class_number(label, f"{tar}, for {video.name}")
-    yield ShardRow(ByteRange(tar, video.offset_data, video.size).path, video.name, number, caption, b"")
+    yield ShardRow(ByteRange(tar, video.offset_data, video.size).path, video.name, number, caption or "", b"")
 
 
 def _fields(tar: str, name: str, text: str) -> dict[str, Any]:
@@ -142,10 +145,6 @@ def _fields(tar: str, name: str, text: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"got the JSON of {name} in {tar}, which is no object; expected one; write it anew")
     return fields
-
-
-def _first(values: Iterable[str | None]) -> str | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _text(tar: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
@@ -168,14 +167,6 @@ def _open(tar: str) -> Any:
         filesystem, name = remote(tar)
         return filesystem.open(name, "rb", block_size=1 << 16)  # headers are far apart: long read-ahead is waste
     return open_binary(tar)
-
-
-def _in_folder(folder: str, listing: Listing) -> list[str]:
-    try:
-        names = listing.folder(folder).files
-    except (OSError, KeyError):
-        return []
-    return [f"{folder}/{name}" for name in names if name.lower().endswith(".tar")]
 
 
 def _literal(pattern: str) -> str:

@@ -99,7 +99,8 @@ def download(
             break
         except (OSError, http.client.HTTPException) as error:
             failures = 1 if _size(target.part) > before else failures + 1
-            if not _may_pass(error) or failures >= attempts:
+            is_final = isinstance(error, urllib.error.HTTPError) and error.code not in RETRIED
+            if is_final or failures >= attempts:
                 raise DownloadError(_explain(target, error)) from error
         time.sleep(pause_seconds * 2 ** (failures - 1))
     _verify(target, target.part)
@@ -177,10 +178,6 @@ def _refuse_page(target: Target, answer: Any) -> None:
             f"got a web page from {target.url}; expected a file; open the address in a browser, "
             f"save the file as {target.path}, and start again"
         )
-
-
-def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, urllib.error.HTTPError) or error.code in RETRIED
 
 
 def _explain(target: Target, error: Exception) -> str:
