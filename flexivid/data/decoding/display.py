@@ -116,11 +116,14 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
     (90, (64, 45), (128, 72))
     """
     name, stored = name_of(source), (frames[0].height, frames[0].width)
-    said, codec_aspect = _said(stream), stream.codec_context.sample_aspect_ratio
-    aspect = said or codec_aspect or Fraction(1)
+    stated_aspect, codec_aspect = _stated_aspect(stream), stream.codec_context.sample_aspect_ratio
+    aspect = stated_aspect or codec_aspect or Fraction(1)
     rotation, mirrored = turn_of(matrix_of(frames[0]), aspect, name=name)
     aperture = aperture_of(source, stream, stored)
-    if aperture.is_shape_of_whole and said not in (None, codec_aspect):  # display size over that of the uncut picture
+    if aperture.is_shape_of_whole and stated_aspect not in (
+        None,
+        codec_aspect,
+    ):  # display size over that of the uncut picture
         aspect *= Fraction(stored[1] - sum(aperture.cut[2:]), stored[1]) ** -1
         aspect *= Fraction(stored[0] - sum(aperture.cut[:2]), stored[0])
     interlaced = any(frame.interlaced_frame for frame in frames)
@@ -166,7 +169,7 @@ class Watch:
     """
 
     def __init__(self, name: str, stream: av.VideoStream, info: Facts | None = None) -> None:
-        self.name, self._codec, self._said = name, stream.codec_context, _said(stream)
+        self.name, self._codec, self._stated_aspect = name, stream.codec_context, _stated_aspect(stream)
         self._turn, self._display = (0, Display()) if info is None else (info.rotation, info.display)
         self._matrix: Matrix | None = None
         self._shape: tuple[int, int, Fraction | None] | None = None
@@ -194,13 +197,13 @@ class Watch:
 
     def _measure(self, frame: av.VideoFrame) -> None:
         codec_aspect = self._codec.sample_aspect_ratio
-        aspect = self._said or codec_aspect or Fraction(1)
+        aspect = self._stated_aspect or codec_aspect or Fraction(1)
         self._turn, mirrored = turn_of(matrix_of(frame), aspect, name=self.name)
         size = (frame.height, frame.width)
         self._display = Display(size, NO_CUT, _pair(aspect), _pair(codec_aspect), mirrored)
 
     def _compare_turn(self, matrix: Matrix) -> None:
-        turn = turn_of(matrix, self._said or self._codec.sample_aspect_ratio, name=self.name)
+        turn = turn_of(matrix, self._stated_aspect or self._codec.sample_aspect_ratio, name=self.name)
         if turn != (self._turn, self._display.mirrored):
             raise VideoError(self.name, "pictures are turned or mirrored in another way from the middle of the file on")
 
@@ -215,12 +218,12 @@ class Watch:
     def _aspect(self, display: Display) -> Fraction:
         """Return the pixel aspect ratio of the current frame: the codec's, unless the container overrides it."""
         current = self._codec.sample_aspect_ratio
-        overruled = self._said is not None and display.codec_aspect != _pair(self._said)
+        overruled = self._stated_aspect is not None and display.codec_aspect != _pair(self._stated_aspect)
         is_unchanged = overruled or _pair(current) == display.codec_aspect
         return Fraction(*display.aspect) if is_unchanged else current or Fraction(1)
 
 
-def _said(stream: av.VideoStream) -> Fraction | None:
+def _stated_aspect(stream: av.VideoStream) -> Fraction | None:
     """Return the pixel aspect ratio of the container, or else the one that FFmpeg found in the codec."""
     return None if stream.container.format.name in SILENT_CONTAINERS else stream.sample_aspect_ratio
 

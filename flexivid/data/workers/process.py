@@ -62,7 +62,7 @@ class Process:
     """A running decode process and the jobs it has, in the order in which it does them.
 
     Args:
-        hello: What it is told first.
+        hello: The first message to it.
 
     >>> process = Process(Hello("genericpath:exists", os.getpid(), os.open(os.devnull, os.O_RDWR), 60.0, 1 << 30))
     >>> process.is_ready, process.resident_bytes() >= 0

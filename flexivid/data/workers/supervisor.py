@@ -39,7 +39,7 @@ class Keeper:
 
     Args:
         num_processes: Processes at a time.
-        limits: What each is told first, but for the shared memory.
+        limits: The first message to each, but for the shared memory.
         max_requests: Requests after which a process is replaced.
 
     >>> from flexivid.data.workers.message import pack_request
