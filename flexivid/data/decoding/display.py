@@ -120,10 +120,7 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
     aspect = stated_aspect or codec_aspect or Fraction(1)
     rotation, mirrored = turn_of(matrix_of(frames[0]), aspect, name=name)
     aperture = aperture_of(source, stream, stored)
-    if aperture.is_shape_of_whole and stated_aspect not in (
-        None,
-        codec_aspect,
-    ):  # display size over that of the uncut picture
+    if aperture.is_shape_of_whole and stated_aspect not in (None, codec_aspect):  # FFmpeg took the uncut size
         aspect *= Fraction(stored[1] - sum(aperture.cut[2:]), stored[1]) ** -1
         aspect *= Fraction(stored[0] - sum(aperture.cut[:2]), stored[0])
     interlaced = any(frame.interlaced_frame for frame in frames)

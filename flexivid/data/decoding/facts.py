@@ -186,8 +186,8 @@ class Facts(NamedTuple):
             return _unpack(_inflate(blob)).check()
         except (ValueError, TypeError, IndexError, RecursionError, zlib.error) as error:
             raise ValueError(
-                f"got {len(blob)} bytes that are no facts of a video ({error}); expected the result of probing it; remove"
-                " the index, or write the shards anew"
+                f"got {len(blob)} bytes that are no facts of a video ({error}); expected the result of probing it;"
+                " remove the index, or write the shards anew"
             ) from error
 
     def check(self) -> "Facts":
