@@ -8,6 +8,7 @@ Imports PyAV, numpy and, on first use, decord or torchcodec. Decoders cannot be 
 
 import importlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
 from types import ModuleType
 from typing import Any, Literal, Protocol, get_args
@@ -56,7 +57,8 @@ class DecordDecoder:
     """
 
     def __init__(self, source: Source, info: Facts, view: View) -> None:
-        self._name, self._info, self._next = name_of(source), info, 0
+        self._name, self._info = name_of(source), info
+        self._next = 0  # number of the frame that decord returns next; -1: seek first
         self._height, self._width = view.size or info.size
         if is_remote(source) or view.kernel != "bicubic":
             raise VideoError(self._name, "not for decord")
@@ -85,13 +87,15 @@ class DecordDecoder:
             try:
                 picture = self._read(number)
             except self._errors as error:
+                self._next = -1
                 raise VideoError(self._name, f"decord: {error}") from error
             yield number, picture
 
     def pause(self) -> None:
         """Stop decoding ahead, which decord does in a thread."""
-        self._reader.seek(0)
-        self._next = 0
+        with suppress(*self._errors):
+            self._reader.seek(0)
+        self._next = -1
 
     def close(self) -> None:
         """Release the file."""
