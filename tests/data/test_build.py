@@ -205,7 +205,7 @@ def test_real_videos_by_the_default_probe(tmp_path, make_video):
     for i in range(3):
         make_video(tmp_path / "v" / f"{i}.mp4", 4 + i)
     (tmp_path / "v" / "bad.mp4").write_bytes(b"junk")
-    index = build_index(scan(tmp_path / "v"), num_workers=2, progress=False)
+    index = build_index(scan(tmp_path / "v"), progress=False)
     assert index.videos.num_frames.tolist() == [4, 5, 6]
     assert len(index.bad) == 1
 

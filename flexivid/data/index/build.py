@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -82,7 +81,6 @@ def build_index(
     manifest: Manifest,
     *,
     path: str | os.PathLike[str] | None = None,
-    num_workers: int | None = None,
     progress: bool = True,
     probe_many: ProbeMany | None = None,
     check: Check = "stat",
@@ -93,9 +91,9 @@ def build_index(
     Args:
         manifest: The videos.
         path: File of the index; None for the one in the cache folder that belongs to the manifest's root.
-        num_workers: Files probed at the same time, by threads; one a core by default. Of no use with ``probe_many``.
         progress: Whether to show a progress bar while files are probed.
-        probe_many: Takes paths and yields, in their order, what ``probe`` finds or the error that it raises.
+        probe_many: Takes paths and yields, in their order, what ``probe`` returns or the error that it raises; by
+            default one after the other, in this process.
         check: How to tell that a file has changed: "stat" by size and time; "contents" by size and its first and last
             64 KiB; "names" trusts an index that has the names of the manifest.
         square_pixels: Whether pictures are resized so that their pixels are square; False keeps the file's own.
@@ -121,7 +119,7 @@ def build_index(
     rows = _known(parts, old)
     missing = np.flatnonzero(_match(manifest, prints, rows) < 0)
     new = dict(zip(manifest.table["path"].take(pa.array(missing)).to_pylist(), missing, strict=True))  # each path once
-    looks = probe_many or _threads(num_workers)
+    looks = probe_many or _one_by_one
     with parts:
         outcomes = looks(list(new))
         shown = track(outcomes, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
@@ -135,22 +133,12 @@ def build_index(
     return _as_index(table, file)._replace(num_probed=len(new))
 
 
-def _threads(num_workers: int | None) -> ProbeMany:
-    def look(path: str) -> Facts | VideoError:
+def _one_by_one(paths: list[str]) -> Iterator[Facts | VideoError]:
+    for path in paths:
         try:
-            return probe(path)
+            yield probe(path)
         except VideoError as error:
-            return error
-
-    def probe_many(paths: list[str]) -> Iterator[Facts | VideoError]:
-        pool, rest = ThreadPoolExecutor(num_workers or os.cpu_count()), iter(paths)
-        try:
-            while some := list(islice(rest, 1024)):
-                yield from pool.map(look, some)
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
-
-    return probe_many
+            yield error
 
 
 def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square_pixels: bool) -> dict[str, object]:
