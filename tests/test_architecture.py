@@ -20,7 +20,7 @@ MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and t
     "budget": "patching",
     "diffusion": "budget patching",
     "latents": "budget patching",
-    "model": "diffusion budget patching",
+    "model": "latents diffusion budget patching",
     "metrics.extractors": "",
     "metrics": "",
     "data.storage": "",

@@ -1,3 +1,3 @@
 """Latents: what turns video into what the network sees, and back."""
 
-DOORS = ("causal_autoencoder", "codec", "spectrum")
+DOORS = ("causal_autoencoder", "codec", "settings", "spectrum")

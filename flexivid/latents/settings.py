@@ -1,12 +1,14 @@
-"""Which codec is meant, and how it computes: plain data that a recipe keeps. Imports no torch."""
+"""Which codec and text encoder are meant, and how they compute: plain data that a recipe keeps. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
-from flexivid.runtime.errors import nearest
+from flexivid.runtime.errors import check_keys
+
+_S = TypeVar("_S", "CodecSettings", "TextSettings")
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,7 @@ class CodecSettings:
     frames: int = 16
 
     def __post_init__(self) -> None:
-        from flexivid.runtime.device import DTYPES
-
-        if self.dtype not in DTYPES:
-            raise ValueError(f"got codec dtype {self.dtype!r}; expected one of {', '.join(DTYPES)}; choose one")
+        _check_dtype(self.dtype, "codec")
         if self.frames < 1 or (self.tile is not None and self.tile < 1):
             raise ValueError(
                 f"got codec frames={self.frames}, tile={self.tile}; expected at least 1; change the codec's settings"
@@ -48,8 +47,55 @@ class CodecSettings:
 
     def to_plain(self) -> dict[str, Any]:
         """The settings that are not the defaults, and the source."""
-        plain = asdict(self)
-        return {f.name: plain[f.name] for f in fields(self) if f.name == "source" or plain[f.name] != f.default}
+        return _plain(self)
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Which encoder reads the captions.
+
+    Args:
+        source: Folder of an encoder with its tokenizer, of a diffusers pipeline, or an id on the Hugging Face hub.
+        max_length: Tokens of a caption, end mark included; longer ones are cut with a warning. ``None`` = as many as
+            the encoder can read, at most 256.
+        dtype: Arithmetic of the encoder: ``fp32``, ``bf16`` or ``fp16``.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Read what is on this machine only.
+
+    Raises:
+        ValueError: If a value makes no sense.
+
+    Example:
+        >>> TextSettings("google/t5-v1_1-base", dtype="bf16").to_plain()
+        {'source': 'google/t5-v1_1-base', 'dtype': 'bf16'}
+    """
+
+    source: str
+    max_length: int | None = None
+    dtype: str = "fp32"
+    revision: str | None = None
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"got max_length={self.max_length}; expected at least 1 token; change it")
+        _check_dtype(self.dtype, "text encoder")
+
+    def to_plain(self) -> dict[str, Any]:
+        """The settings that are not the defaults, and the source."""
+        return _plain(self)
+
+
+def _check_dtype(dtype: str, what: str) -> None:
+    from flexivid.runtime.device import DTYPES
+
+    if dtype not in DTYPES:
+        raise ValueError(f"got {what} dtype {dtype!r}; expected one of {', '.join(DTYPES)}; choose one")
+
+
+def _plain(settings: CodecSettings | TextSettings) -> dict[str, Any]:
+    plain = asdict(settings)
+    return {f.name: plain[f.name] for f in fields(settings) if f.name == "source" or plain[f.name] != f.default}
 
 
 def codec_settings(codec: str | Mapping[str, Any] | CodecSettings) -> CodecSettings:
@@ -62,14 +108,25 @@ def codec_settings(codec: str | Mapping[str, Any] | CodecSettings) -> CodecSetti
         >>> codec_settings("pixel") == codec_settings({"source": "pixel"}) == CodecSettings()
         True
     """
-    if isinstance(codec, CodecSettings):
-        return codec
-    if isinstance(codec, str):
-        return CodecSettings(codec)
-    names = [f.name for f in fields(CodecSettings)]
-    unknown = [name for name in codec if name not in names]
-    if unknown:
-        raise ValueError(
-            f"got codec setting {unknown[0]}; expected one of {', '.join(names)}; {nearest(unknown[0], names)}"
-        )
-    return CodecSettings(**codec)
+    return _read(codec, CodecSettings, "codec setting")
+
+
+def text_settings(encoder: str | Mapping[str, Any] | TextSettings) -> TextSettings:
+    """Read what names a text encoder: its source alone, or settings as plain data.
+
+    Raises:
+        ValueError: If there is no such setting.
+
+    Example:
+        >>> text_settings("google/t5-v1_1-base").source
+        'google/t5-v1_1-base'
+    """
+    return _read(encoder, TextSettings, "setting of the text encoder")
+
+
+def _read(value: Any, kind: type[_S], what: str) -> _S:
+    if isinstance(value, kind):
+        return value
+    plain = {"source": value} if isinstance(value, str) else value
+    check_keys(plain, [f.name for f in fields(kind)], what=what)
+    return kind(**plain)

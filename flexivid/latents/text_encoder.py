@@ -10,48 +10,19 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from flexivid.latents.settings import TextSettings as TextSettings
+from flexivid.runtime.device import DTYPES
 from flexivid.runtime.paths import HUB_ID, resolve
 from flexivid.runtime.weights import add_weights
 
 LONGEST = 256  # tokens, where neither the settings nor the encoder have a limit
 PIPELINE = ("text_encoder", "tokenizer")  # folders of a pipeline of diffusers
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """Which encoder reads the captions.
-
-    Args:
-        source: Folder of an encoder with its tokenizer, of a diffusers pipeline, or an id on the Hugging Face hub.
-        max_length: Tokens of a caption, end mark included; longer ones are cut with a warning. ``None`` = as many as
-            the encoder can read, at most 256.
-        dtype: Arithmetic of the encoder: ``float32``, ``bfloat16`` or ``float16``.
-        revision: Branch, tag or commit on the hub.
-        local_files_only: Read what is on this machine only.
-
-    Example:
-        >>> TextSettings("google/t5-v1_1-base").dtype
-        'float32'
-    """
-
-    source: str
-    max_length: int | None = None
-    dtype: str = "float32"
-    revision: str | None = None
-    local_files_only: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"got max_length={self.max_length}; expected at least 1 token; change it")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"got dtype {self.dtype!r}; expected float32, bfloat16 or float16; choose one")
 
 
 class EncodedText(NamedTuple):
@@ -136,7 +107,7 @@ def _load(settings: TextSettings) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(source, subfolder=encoder, **options)
         model = _encoder_class(config).from_pretrained(
-            source, subfolder=encoder, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options
+            source, subfolder=encoder, dtype=DTYPES[settings.dtype], use_safetensors=True, **options
         )
         words = AutoTokenizer.from_pretrained(source, subfolder=tokenizer, **options)
     except (OSError, ValueError, KeyError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flexivid.budget.spectral import Spectrum
 from flexivid.diffusion.process import PATHS, TARGETS, Process
+from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, text_settings
 from flexivid.patching.shapes import Size3, whole_number
 from flexivid.runtime.errors import check_keys
 
@@ -37,7 +38,7 @@ class Recipe:
 
     Args:
         process: Noising path and target of the network.
-        codec: Name of the codec between videos and latents.
+        codec: The codec between videos and latents: settings, or its source alone.
         size: Latent size (t, h, w) trained on; ``None`` = unknown.
         fps: Frames a second of the videos trained on, > 0.
         class_names: Names of the classes in the order of their labels; empty without classes.
@@ -45,6 +46,10 @@ class Recipe:
         global_step: Optimizer steps of the training; ``None`` = unknown.
         step_floor: Fewest native steps that are as good as many; ``None`` = not measured.
         spectrum: Power spectrum of the training data; ``None`` = not measured.
+        codec_fingerprint: What tells its latents from those of another codec; ``None`` = unknown.
+        text_encoder: The encoder of the captions: settings, or its source alone; ``None`` = the model reads no text.
+        text_fingerprint: What tells its features from those of another encoder; ``None`` = unknown.
+        num_frames: Frames of the videos trained on; ``None`` = as many as the latent decodes to.
 
     Raises:
         ValueError: If a field is of another type or out of range; the message names it.
@@ -56,7 +61,7 @@ class Recipe:
     """
 
     process: Process = field(default_factory=Process)
-    codec: str = "pixel"
+    codec: CodecSettings = field(default_factory=CodecSettings)
     size: Size3 | None = None
     fps: float = 8.0
     class_names: tuple[str, ...] = ()
@@ -64,6 +69,10 @@ class Recipe:
     global_step: int | None = None
     step_floor: int | None = None
     spectrum: Spectrum | None = None
+    codec_fingerprint: str | None = None
+    text_encoder: TextSettings | None = None
+    text_fingerprint: str | None = None
+    num_frames: int | None = None
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -92,7 +101,7 @@ class Recipe:
             Traceback (most recent call last):
             ...
             ValueError: got recipe entry 'fsp'; expected one of process, codec, size, fps, class_names, sampling, \
-global_step, step_floor, spectrum; did you mean 'fps'?
+global_step, step_floor, spectrum, codec_fingerprint, text_encoder, text_fingerprint, num_frames; did you mean 'fps'?
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"got a recipe that is {shortened(values)}; expected names and values; export it again")
@@ -107,7 +116,9 @@ global_step, step_floor, spectrum; did you mean 'fps'?
             [8, 32, 32]
         """
         plain = {
-            **{name: getattr(self, name) for name in ("codec", "fps", "global_step", "step_floor")},
+            **{name: getattr(self, name) for name in _PLAIN},
+            "codec": self.codec.to_plain() if len(self.codec.to_plain()) > 1 else self.codec.source,
+            "text_encoder": None if self.text_encoder is None else self.text_encoder.to_plain(),
             "process": self.process._asdict(),
             "size": None if self.size is None else list(self.size),
             "class_names": list(self.class_names),
@@ -132,6 +143,12 @@ def _count(value: Any) -> int:
     if number is None or number < 0:
         raise ValueError(value)
     return number
+
+
+def _positive_count(value: Any) -> int:
+    if not _count(value):
+        raise ValueError(value)
+    return int(value)
 
 
 def _number(value: Any) -> float:
@@ -174,9 +191,10 @@ def _spectrum(value: Any) -> Spectrum:
     return value if isinstance(value, Spectrum) else Spectrum.from_plain(value)
 
 
+_PLAIN = ("codec_fingerprint", "text_fingerprint", "num_frames", "fps", "global_step", "step_floor")  # JSON has these
 _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "process": (_process, f"a path ({', '.join(PATHS)}) and a target ({', '.join(TARGETS)})"),
-    "codec": (_text, "the name of a codec"),
+    "codec": (codec_settings, "the source of a codec, or its settings"),
     "size": (_size, "three whole numbers (t, h, w) above 0"),
     "fps": (_positive, "a number above 0"),
     "class_names": (_names, "a list of names"),
@@ -184,4 +202,8 @@ _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "global_step": (_count, "a whole number"),
     "step_floor": (_count, "a whole number"),
     "spectrum": (_spectrum, "power (t, h, w), deviation and clips"),
+    "codec_fingerprint": (_text, "a text"),
+    "text_encoder": (text_settings, "the source of a text encoder, or its settings"),
+    "text_fingerprint": (_text, "a text"),
+    "num_frames": (_positive_count, "a whole number above 0"),
 }

@@ -19,6 +19,7 @@ from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times, solvers_of
 from flexivid.diffusion.times import draw_times
 from flexivid.latents.codec import build_codec
+from flexivid.latents.settings import codec_settings
 from flexivid.latents.spectrum import SpectrumMeter
 from flexivid.media.pixels import to_unit
 from flexivid.model.conditioning import Condition
@@ -254,7 +255,7 @@ class FlexiDiffusion(GuardedModule):
         data = getattr(self._trainer, "datamodule", None)
         return Recipe(
             process=self.process,
-            codec=self.codec_name,
+            codec=codec_settings(self.codec_name),
             size=Size3(*self.latent_size),
             fps=getattr(data, "fps", 0) or 8,
             class_names=getattr(data, "class_names", ()),

@@ -89,7 +89,7 @@ def test_fingerprints_tell_weights_and_scales_apart(tmp_path):
 
 
 def test_settings_that_make_no_sense():
-    with pytest.raises(ValueError, match=r"got codec setting tiel; .* did you mean 'tile'"):
+    with pytest.raises(ValueError, match=r"got codec setting 'tiel'; .* did you mean 'tile'"):
         build_codec({"source": "pixel", "tiel": 3})
     with pytest.raises(ValueError, match="got codec dtype 'half'; expected one of fp32, bf16, fp16"):
         CodecSettings(dtype="half")

@@ -9,6 +9,7 @@ import pytest
 
 from flexivid.budget.spectral import Spectrum
 from flexivid.diffusion.process import Process
+from flexivid.latents.settings import CodecSettings
 from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.model.shipped import FOLDER
 
@@ -16,6 +17,10 @@ SPECTRUM = Spectrum(((1.0,), (1.5, 0.5), (1.0, 1.0)), 0.5, 8)
 FULL = Recipe(
     Process("cosine", "noise"),
     *("vae", (1, 2, 2), 12.5, ("cat", "dog"), SamplingDefaults(7, 2.0, "ddim", 3.0), 9, 4, SPECTRUM),
+    codec_fingerprint="12ab",
+    text_encoder={"source": "t5", "dtype": "bf16"},
+    text_fingerprint="34cd",
+    num_frames=5,
 )
 
 
@@ -30,7 +35,8 @@ def test_plain_data_and_typed_values_mean_the_same():
 
 def test_an_old_file_is_filled_with_defaults():
     recipe = Recipe.from_dict({"size": [8, 32, 32]})
-    assert (recipe.process, recipe.codec, recipe.fps, recipe.class_names) == (Process("flow", "x0"), "pixel", 8.0, ())
+    assert (recipe.process, recipe.codec, recipe.fps) == (Process("flow", "x0"), CodecSettings(), 8.0)
+    assert recipe.class_names == ()
     assert (recipe.sampling.num_inference_steps, recipe.step_floor, recipe.spectrum) == (20, None, None)
     assert Recipe.from_dict({}) == Recipe()
 
@@ -52,6 +58,9 @@ def test_shipped_recipes_are_written_as_they_were_read(folder):
         ("process", {"path": "flow", "aim": "x0"}),
         ("process", None),
         ("codec", 3),
+        ("codec", {"source": "vae", "dtyp": "bf16"}),
+        ("text_encoder", {"source": "t5", "dtype": "int8"}),
+        ("num_frames", 0),
         ("size", [8, 32]),
         ("size", [8, 0, 32]),
         ("size", "832"),
