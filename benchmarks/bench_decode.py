@@ -28,15 +28,15 @@ Read = Callable[[Path, Facts, Sequence[int], tuple[int, int] | None], tuple[int,
 CLIP, SIZE, SEEKS, LEVELS = 16, (64, 64), 20, 4
 
 
-def ours(path: Path, facts: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
+def ours(path: Path, info: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
     """open_video with facts known."""
-    with open_video(path, size=size, facts=facts) as reader:
+    with open_video(path, size=size, info=info) as reader:
         return reader.num_frames, list(reader.frames(wanted))
 
 
-def pyav_naive(path: Path, facts: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
+def pyav_naive(path: Path, info: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
     """Seek to number / rate, and count frames from the time of the one that comes."""
-    height, width = cover(facts.size, size) if size else (None, None)
+    height, width = cover(info.size, size) if size else (None, None)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         rate, start, frames, number = float(stream.average_rate), stream.start_time or 0, [], None
@@ -49,15 +49,15 @@ def pyav_naive(path: Path, facts: Facts, wanted: Sequence[int], size: tuple[int,
                 if number >= index:
                     frames.append(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC"))
                     break
-        return stream.frames or facts.num_frames, frames
+        return stream.frames or info.num_frames, frames
 
 
-def decord(path: Path, facts: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
+def decord(path: Path, info: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
     """The library as it comes."""
     import decord as library
 
     library.logging.set_level(library.logging.QUIET)
-    height, width = cover(facts.size, size) if size else facts.size
+    height, width = cover(info.size, size) if size else info.size
     reader = library.VideoReader(str(path), num_threads=1, width=width, height=height)
     return len(reader), list(reader.get_batch(list(wanted)).asnumpy())
 
@@ -65,11 +65,11 @@ def decord(path: Path, facts: Facts, wanted: Sequence[int], size: tuple[int, int
 def checked(kind: type) -> Read:
     """One of the decoders behind the interface."""
 
-    def read(path: Path, facts: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
-        decoder = kind(path, facts, View(cover(facts.size, size) if size else facts.size))
+    def read(path: Path, info: Facts, wanted: Sequence[int], size: tuple[int, int] | None):
+        decoder = kind(path, info, View(cover(info.size, size) if size else info.size))
         frames = dict(decoder.pictures(sorted(set(wanted))))
         decoder.close()
-        return facts.num_frames, [frames[index] for index in wanted]
+        return info.num_frames, [frames[index] for index in wanted]
 
     return read
 
@@ -99,12 +99,12 @@ def sequence(path: Path, wanted: set[int]) -> tuple[dict[int, np.ndarray], int]:
     return frames, count
 
 
-def verdict(read: Read, path: Path, facts: Facts | None, truth: dict[int, np.ndarray], num_frames: int) -> str:
+def verdict(read: Read, path: Path, info: Facts | None, truth: dict[int, np.ndarray], num_frames: int) -> str:
     """right, wrong frame, wrong count, or refused."""
     try:
-        facts = facts or probe(path)
+        info = info or probe(path)
         order = np.random.default_rng(1).permutation(sorted(truth)).tolist()
-        count, frames = read(path, facts, order, None)
+        count, frames = read(path, info, order, None)
         if count != num_frames:
             return "wrong count"
         for index, frame in zip(order, frames, strict=True):
@@ -121,17 +121,17 @@ def judge(folder: Path) -> dict[str, dict[str, str]]:
     for row in csv.DictReader((folder / "MANIFEST.csv").open()):
         path, num_frames = folder / row["file"], int(row["frames"] or 0)
         bad = path.name.startswith("bad__") or not num_frames
-        rng, facts, truth = np.random.default_rng(0), None, {}
+        rng, info, truth = np.random.default_rng(0), None, {}
         wanted = {0, max(0, num_frames - 1), *rng.integers(max(1, num_frames), size=SEEKS).tolist()}
         try:
-            facts = probe(path)
+            info = probe(path)
             truth, _ = sequence(path, wanted)
         except (VideoError, av.FFmpegError):
             pass
         table[path.name] = {
-            name: verdict(read, path, facts, truth, num_frames) if facts else "refused"
+            name: verdict(read, path, info, truth, num_frames) if info else "refused"
             for name, read in DECODERS.items()
-            if not (bad and name != "open_video") and (facts or name == "open_video")
+            if not (bad and name != "open_video") and (info or name == "open_video")
         }
         table[path.name]["expected"] = "refused" if bad else "right"
         print(path.name, table[path.name], file=sys.stderr)
@@ -142,17 +142,17 @@ def speed(folder: Path, num_clips: int, max_files: int) -> list[dict]:
     """Clips per CPU second of each decoder that is right on the clips it was asked for."""
     rows = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".mkv", ".avi"))[:max_files]:
-        facts, rng = probe(path), np.random.default_rng(0)
-        if facts.num_frames < CLIP:
+        info, rng = probe(path), np.random.default_rng(0)
+        if info.num_frames < CLIP:
             continue
-        starts = rng.integers(facts.num_frames - CLIP + 1, size=num_clips)
+        starts = rng.integers(info.num_frames - CLIP + 1, size=num_clips)
         seconds = {name: 0.0 for name in DECODERS}
         for start in starts:
             wanted, expected = range(start, start + CLIP), None
             for name in list(seconds):
                 begun = time.process_time()
                 try:
-                    _, frames = DECODERS[name](path, facts, wanted, SIZE)
+                    _, frames = DECODERS[name](path, info, wanted, SIZE)
                 except Exception:
                     seconds.pop(name)
                     continue

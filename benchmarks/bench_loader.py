@@ -67,16 +67,16 @@ def plan(folder: Path, number: int, side: int) -> list[ClipRequest]:
     videos = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".webm", ".mkv", ".avi", ".mov")):
         try:
-            facts = probe(str(path))
+            info = probe(str(path))
         except VideoError:
             continue
-        if len(facts.timestamps) >= NUM_FRAMES:
-            videos.append((str(path), facts.to_bytes(), len(facts.timestamps)))
+        if len(info.timestamps) >= NUM_FRAMES:
+            videos.append((str(path), info.to_bytes(), len(info.timestamps)))
     rng, requests = np.random.default_rng(0), []
     for i in range(number):
-        path, facts, num_frames = videos[i % len(videos)]
+        path, info, num_frames = videos[i % len(videos)]
         start = rng.integers(num_frames - NUM_FRAMES + 1)
-        requests.append(ClipRequest(path, facts, np.arange(start, start + NUM_FRAMES), (side, side)))
+        requests.append(ClipRequest(path, info, np.arange(start, start + NUM_FRAMES), (side, side)))
     return requests
 
 

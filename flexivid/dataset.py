@@ -152,7 +152,7 @@ def check(options: Namespace) -> None:
     print(f"a clip: {described(data)}")
     write_json(options.json, {name: report.to_json() for name, report in reports.items()})
     if options.fix_manifest:
-        file, index = options.fix_manifest, parts["train"].found
+        file, index = options.fix_manifest, parts["train"]
         left_out = [fault.path for fault in reports["train"].faults]
         number = write_manifest(file, index.videos, class_names=index.class_names, leave_out=left_out)
         print(f"{number} videos without fault are listed in {file}")
@@ -213,10 +213,10 @@ def preview(options: Namespace) -> None:
 
 def index(options: Namespace) -> None:
     """Probe the files that are new, and print how many there are."""
-    for name, (table, num_probed) in _parts(options).items():
+    for name, table in _parts(options).items():
         total = len(table.videos) + len(table.bad)
         print(f"{name}: {len(table.videos)} videos and {len(table.bad)} bad files in {table.path}")
-        print(f"  {num_probed} files looked at now, {total - num_probed} rows known before")
+        print(f"  {table.num_probed} files looked at now, {total - table.num_probed} rows known before")
 
 
 def stats(options: Namespace) -> None:
@@ -225,7 +225,7 @@ def stats(options: Namespace) -> None:
     from flexivid.data.workers.pool import DecodePool, num_cores
     from flexivid.runtime.console import print_table
 
-    videos = _parts(options)["train"].found.videos
+    videos = _parts(options)["train"].videos
     if len(videos) == 0:
         raise ValueError(f"got no video that can be decoded in {options.path}; expected some; run check to see why")
     values = room.quantities(videos)
@@ -246,7 +246,7 @@ def shard(options: Namespace) -> None:
     from flexivid.data.sources.shard_writer import sources_of, write_shards
 
     parts = _parts(options)
-    for name, (table, _) in parts.items():
+    for name, table in parts.items():
         output = options.output if len(parts) == 1 else f"{options.output.rstrip('/')}/{name.replace(' ', '_')}"
         size = options.chunk_mib << 20
         shards = write_shards(sources_of(table.videos), output, chunk_bytes=size, class_names=table.class_names)

@@ -15,13 +15,6 @@ WORDS = {
 LEFT = {  # room: such names still there; may only shrink
     "data": 10,
     "data.clips": 38,
-    "data.decoding": 70,
-    "data.index": 9,
-    "data.inspection": 10,
-    "data.lists": 18,
-    "data.sources": 20,
-    "data.storage": 18,
-    "data.workers": 4,
     "latents": 4,
     "model": 15,
 }

@@ -117,6 +117,7 @@ class VideoDataModule(Description, LightningDataModule):
         self.settings = ClipSettings(
             *(num_frames, (height, width), stride, seed, fps, windows, clips_per_video, short, flip, crop, kernel),
             square_pixels=square_pixels,
+            decoder=decoder,
         )
         self.collection = collection_of(Collection(root, layout))
         self.root, self.batch_size, self.num_workers = self.collection.root, batch_size, num_workers
@@ -261,8 +262,8 @@ class VideoDataModule(Description, LightningDataModule):
     def _load(self) -> Splits:
         with self._new_pool(num_cores()) as pool:
             check: Literal["names", "stat"] = "names" if self.trust_index else "stat"
-            options: dict[str, Any] = {"buckets": self.buckets, "check": check, "decoder": self.decoder}
-            return load_splits(self.manifests, self.settings, pool=pool, progress=self._run.rank == 0, **options)
+            options: dict[str, Any] = {"buckets": self.buckets, "check": check, "progress": self._run.rank == 0}
+            return load_splits(self.manifests, self.settings, pool=pool, **options)
 
     def _dataset(self, part: str) -> ClipDataset | EncodedClips | None:
         if self._parts:

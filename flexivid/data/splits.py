@@ -18,7 +18,7 @@ from flexivid.data.clips.dataset import ClipDataset
 from flexivid.data.clips.footage import hold_out
 from flexivid.data.clips.frame_cache import FrameCache, fill, seconds_to_read
 from flexivid.data.clips.windows import ClipSettings, span_of, step_of
-from flexivid.data.decoding.backends import Choice, refuse_decoder
+from flexivid.data.decoding.backends import refuse_decoder
 from flexivid.data.index.build import BadVideo, Check, VideoIndex, build_index, index_path
 from flexivid.data.index.videos import Videos
 from flexivid.data.sources.manifest import Listed, Manifest, read_manifests
@@ -78,7 +78,6 @@ def load_splits(
     check: Check = "stat",
     pool: DecodePool | None = None,
     progress: bool = True,
-    decoder: Choice = "auto",
 ) -> Splits:
     """Find the videos of a folder or manifest and what is known of each; nothing is decoded but what is new.
 
@@ -90,7 +89,6 @@ def load_splits(
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
         pool: Looks at new files; without one a pool is made for it.
         progress: Whether to show a progress bar.
-        decoder: The decoder to use; "auto" takes one that is exact for each file.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -101,8 +99,8 @@ def load_splits(
     ...
     FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
-    refuse_decoder(decoder, kernel=settings.kernel)
-    options: dict[str, Any] = {"decoder": decoder, "check": check, "square_pixels": settings.square_pixels}
+    refuse_decoder(settings.decoder, kernel=settings.kernel)
+    options: dict[str, Any] = {"decoder": settings.decoder, "check": check, "square_pixels": settings.square_pixels}
     found, other = index_collection(root, pool=pool, progress=progress, **options)
     whole = ClipDataset(found.videos, settings, buckets=buckets)
     if len(whole) == 0:
@@ -122,7 +120,7 @@ def index_collection(
     root: Listed,
     *,
     pool: DecodePool | None = None,
-    decoder: Choice = "auto",
+    decoder: str = "auto",
     check: Check = "stat",
     progress: bool = True,
     square_pixels: bool = True,

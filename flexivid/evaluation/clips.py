@@ -10,7 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from flexivid.data.clips.dataset import ClipDataset
 from flexivid.data.clips.windows import ClipSettings, refuse_settings, span_of, step_of
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.decoding.reader import ClipRequest
-from flexivid.data.index.build import BadVideo, VideoIndex, build_index
+from flexivid.data.index.build import BadVideo, VideoIndex
 from flexivid.data.lists.text import read_text
 from flexivid.data.sources.manifest import Listed, Manifests, read_manifests
-from flexivid.data.splits import load_splits, name_some
+from flexivid.data.splits import index_collection, load_splits, name_some
 from flexivid.data.storage.changes import fingerprints
-from flexivid.data.workers.pool import DecodePool, num_cores, outcomes, probe_many
+from flexivid.data.workers.pool import DecodePool, num_cores, outcomes
 from flexivid.model.shipped import is_shipped
 from flexivid.runtime.paths import is_remote, resolve
 
@@ -114,7 +114,7 @@ def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **chan
         (2, False, 'uniform')
     """
     changes = {key: value for key, value in changes.items() if value is not None}
-    names = {"stride", "fps", "clips_per_video", "short", "kernel", "square_pixels"}
+    names = {"stride", "fps", "clips_per_video", "short", "kernel", "square_pixels", "decoder"}
     if changes.keys() & {"stride", "fps"}:  # one rate replaces the other
         names -= {"stride", "fps"}
     trained = {key: value for key, value in section.items() if key in names}
@@ -208,8 +208,7 @@ def _dataset(
     if split == "all":
         if root.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
-        looks = partial(probe_many, pool=pool)
-        index = build_index(root.train, probe_many=looks, square_pixels=settings.square_pixels)
+        index, _ = index_collection(root, pool=pool, decoder=settings.decoder, square_pixels=settings.square_pixels)
         dataset = ClipDataset(index.videos, settings)
         if len(dataset) == 0:
             raise ValueError(_explain(str(root), index, settings))

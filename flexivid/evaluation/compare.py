@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from flexivid.data.index.build import build_index
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.data.sources.manifest import Manifests, read_manifests
+from flexivid.data.splits import index_collection
 from flexivid.evaluation.clips import clip_settings, find_clips
 from flexivid.evaluation.features import ClipFeatures, check_frames
 from flexivid.metrics.extractors.extractor import build_extractor
@@ -69,7 +69,7 @@ def common_size(root: Manifests) -> tuple[int, int]:
     Raises:
         ValueError: If they differ, or no video can be decoded.
     """
-    videos = build_index(root.train).videos
+    videos = index_collection(root._replace(held_out=None))[0].videos
     sizes = np.unique(np.stack([videos.heights, videos.widths], axis=1), axis=0)
     if len(sizes) > 1:
         some = ", ".join(f"{height}x{width}" for height, width in sizes[:5].tolist())

@@ -246,7 +246,9 @@ def _clips(request: Request, size: Size3) -> ClipSet:
     run = run_folder(request.checkpoint)
     section = data_section(run)
     root, note = request.reference or data_root(run, section), ""
-    layout: Layout = "auto" if request.reference else section.get("layout", "auto")
+    if request.reference:  # other videos, whose folders and files are whatever they are
+        section = {**section, "layout": "auto", "decoder": "auto"}
+    layout: Layout = section.get("layout", "auto")
     if is_encoded(root):
         real = real_clips_of(root)
         section, note = real.settings._asdict(), real.note

@@ -145,9 +145,10 @@ def _read_image(path: Path, size: tuple[int, int], notes: list[str]) -> Tensor:
 def _last_frames(path: str, count: int, fps: float, size: tuple[int, int], notes: list[str]) -> Tensor:
     """The last frames of a video, so many a second as the model shows: (3, k, h, w) in [-1, 1]."""
     with open_video(path, size=size) as reader:
-        _note(notes, path, reader.facts.size, size)
+        _note(notes, path, reader.info.size, size)
         times = reader.timestamps[-1] - np.arange(count)[::-1] / fps
-        return _unit(reader.frames_at(times[times >= reader.timestamps[0]]))  # a short video gives fewer
+        shown = np.searchsorted(reader.timestamps, times[times >= reader.timestamps[0]], side="right") - 1
+        return _unit(reader.frames(shown))  # a short video gives fewer
 
 
 def _note(notes: list[str], path: str | Path, old: tuple[int, int], new: tuple[int, int]) -> None:

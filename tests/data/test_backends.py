@@ -14,9 +14,10 @@ import torch
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.decoding import backends as decoders
 from flexivid.data.decoding import pyav as seeking
+from flexivid.data.decoding import reader as readers
 from flexivid.data.decoding.backends import DecordDecoder, PyavDecoder, View
 from flexivid.data.decoding.probe import probe
-from flexivid.data.decoding.reader import VideoReader, open_video
+from flexivid.data.decoding.reader import ClipRequest, VideoReader, open_video, read_clip
 from flexivid.data.splits import load_splits
 from flexivid.data.storage.errors import VideoError
 
@@ -51,8 +52,8 @@ def fake_torchcodec(monkeypatch):
     class VideoDecoder:
         def __init__(self, source, *, seek_mode, num_ffmpeg_threads):
             assert (seek_mode, num_ffmpeg_threads) == ("exact", 1)
-            facts = probe(source)
-            self.reader = VideoReader(source, facts=facts)
+            info = probe(source)
+            self.reader = VideoReader(source, info=info)
 
         def __len__(self):
             return fake.length or self.reader.num_frames
@@ -70,12 +71,12 @@ def fake_torchcodec(monkeypatch):
 def test_every_decoder_gives_the_same_frames(tmp_path, make_video, fake_torchcodec):
     path = make_video(tmp_path / "a.mp4", 20)
     found = {name: probe(path, decoder=name) for name in ("pyav", "decord", "torchcodec")}
-    assert {name: facts.decoder for name, facts in found.items()} == {name: name for name in found}
+    assert {name: info.decoder for name, info in found.items()} == {name: name for name in found}
     frames = []
-    for facts in found.values():
-        with open_video(path, size=(24, 24), facts=facts) as reader:
+    for info in found.values():
+        with open_video(path, size=(24, 24), info=info) as reader:
             frames.append(reader.frames([19, 3, 3, 4]))
-            assert type(reader._decoder) is decoders.DECODERS[facts.decoder]
+            assert type(reader._decoder) is decoders.DECODERS[info.decoder]
     assert np.abs(frames[0].astype(int) - frames[1]).max() <= 2
     assert np.abs(frames[0].astype(int) - frames[2]).max() <= 2
 
@@ -89,7 +90,7 @@ def test_a_decoder_that_counts_or_shows_something_else_is_not_used(tmp_path, mak
     with pytest.raises(VideoError, match=r"another picture after a seek\); decoder=auto takes another"):
         open_video(path, decoder="torchcodec")
     with open_video(path, decoder="auto") as reader:
-        assert reader.facts.decoder == "pyav"
+        assert reader.info.decoder == "pyav"
 
 
 def test_a_decoder_that_raises_is_refused(tmp_path, make_video, fake_torchcodec, monkeypatch):
@@ -105,19 +106,35 @@ def test_torchcodec_that_is_not_installed_is_said_once_and_not_for_each_file(mon
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     decoders._module.cache_clear()
     with pytest.raises(ValueError, match=r"got decoder=torchcodec, which cannot be imported .*take decoder=auto"):
-        load_splits("nowhere", ClipSettings(), decoder="torchcodec")
+        load_splits("nowhere", ClipSettings(decoder="torchcodec"))
 
 
 def test_a_decoder_is_pinned_for_a_reader(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4")
-    with open_video(path, facts=probe(path), decoder="decord") as reader:
+    with open_video(path, info=probe(path), decoder="decord") as reader:
         assert levels(reader.frames([15, 2])) == pytest.approx([150, 20], abs=3)
         assert isinstance(reader._decoder, DecordDecoder)
 
 
 def test_decord_has_one_filter():
     with pytest.raises(ValueError, match=r"got data\.kernel=area for decoder=decord; expected bicubic"):
-        load_splits("nowhere", ClipSettings(kernel="area"), decoder="decord")
+        load_splits("nowhere", ClipSettings(kernel="area", decoder="decord"))
+
+
+def test_clips_of_files_that_decord_keeps_open_are_those_of_pyav(tmp_path, make_video):
+    """In any order, over key frames and back, from more files than stay open, and after one is written anew."""
+    groups = {"keyint": "8", "scenecut": "0"}
+    paths = [make_video(tmp_path / f"{i}.mp4", 20, step=12 + i % 2, options={**groups, "bf": "2"}) for i in range(6)]
+    info = {path: probe(path, decoder="decord") for path in paths}
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        path = paths[rng.integers(6)]
+        request = ClipRequest(str(path), info[path].to_bytes(), rng.integers(17) + np.arange(0, 4, 2), (24, 24))
+        expected = read_clip(request._replace(info=info[path]._replace(decoder="pyav").to_bytes()))
+        assert np.abs(read_clip(request).astype(int) - expected).max() <= 2
+    assert 1 < len(readers._OPEN) <= readers.MAX_OPEN
+    os.utime(make_video(path, 20, step=2), ns=(1, 1))
+    assert levels(read_clip(request._replace(indices=np.array([10])))) == pytest.approx([20], abs=3)
 
 
 def test_decord_only_where_it_is_exact(shared_videos):
@@ -139,11 +156,11 @@ def test_unknown_decoder_is_named(tmp_path, make_video):
 
 def test_seeking_reads_only_what_it_must(tmp_path, make_video, monkeypatch):
     path = make_video(tmp_path / "a.mp4", 240, step=1, options={"g": "12", "bf": "2"})
-    facts, packets = probe(path), []
-    assert len(facts.entries) >= 19
+    info, packets = probe(path), []
+    assert len(info.entries) >= 19
     real = seeking.decode
     monkeypatch.setattr(seeking, "decode", lambda packet, name: packets.append(packet.pts) or real(packet, name))
-    decoder = PyavDecoder(path, facts, View())
+    decoder = PyavDecoder(path, info, View())
     assert [int(picture.mean().round()) for _, picture in decoder.pictures([150])] == pytest.approx([150], abs=3)
     assert len(packets) < 24
     packets.clear()
@@ -160,29 +177,29 @@ def test_seeking_reads_only_what_it_must(tmp_path, make_video, monkeypatch):
 def test_wrong_places_to_start_at_cost_time_only(tmp_path, make_video, name):
     codec = {"a.avi": "mpeg4", "a.mpg": "mpeg2video"}.get(name, "libx264")
     path = make_video(tmp_path / name, 60, step=4, fps=25, codec=codec, options={"g": "12"})
-    facts = probe(path)
-    lost = facts._replace(entries=np.array([[0, 0], [10**6, 20], [2 * 10**6, 40]]))
-    for wrong in (lost, facts._replace(entries=facts.entries[:0]), facts._replace(timed=False)):
-        with VideoReader(path, facts=wrong) as reader:
+    info = probe(path)
+    lost = info._replace(entries=np.array([[0, 0], [10**6, 20], [2 * 10**6, 40]]))
+    for wrong in (lost, info._replace(entries=info.entries[:0]), info._replace(timed=False)):
+        with VideoReader(path, info=wrong) as reader:
             assert levels(reader.frames([50, 7, 30])) == pytest.approx([200, 28, 120], abs=4)
 
 
 def test_a_file_that_changed_is_refused(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4", 30, step=5)
-    facts = probe(path)
+    info = probe(path)
     make_video(path, 20, step=5, fps=10)
-    with pytest.raises(VideoError, match="frame"), VideoReader(path, facts=facts) as reader:
+    with pytest.raises(VideoError, match="frame"), VideoReader(path, info=info) as reader:
         reader.frames([25])
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
 def test_many_opens_leave_nothing_behind(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4", 30, step=5, options={"g": "5"})
-    facts = probe(path)
+    info = probe(path)
 
     def use(times):
         for i in range(times):
-            with open_video(path, facts=facts) as reader:
+            with open_video(path, info=info) as reader:
                 reader.frames([i % 30, 2])
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -13,8 +13,10 @@ import pytest
 from flexivid.data.decoding.facts import Facts
 from flexivid.data.index.build import build_index, index_path
 from flexivid.data.index.videos import Videos, _reopen
-from flexivid.data.sources.manifest import Manifest, scan
+from flexivid.data.sources.manifest import Manifest
 from flexivid.data.storage.errors import VideoError
+
+from .listed import scan
 
 
 class Probe:
@@ -141,7 +143,7 @@ def test_a_killed_build_goes_on(tmp_path):
 import itertools, time
 from flexivid.data.index import journal
 from flexivid.data.index.build import build_index
-from flexivid.data.sources.manifest import scan
+from flexivid.data.sources.manifest import read_manifests
 from flexivid.data.decoding.probe import VideoError
 journal.MAX_ROWS = 5
 def slow(paths):
@@ -150,7 +152,7 @@ def slow(paths):
             print("now", flush=True)
             time.sleep(60)
         yield VideoError(path, "first time")
-build_index(scan({str(root)!r}), probe_many=slow, progress=False)
+build_index(read_manifests({str(root)!r}).train, probe_many=slow, progress=False)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"now\n"
@@ -203,7 +205,7 @@ def test_real_videos_by_the_default_probe(tmp_path, make_video):
     for i in range(3):
         make_video(tmp_path / "v" / f"{i}.mp4", 4 + i)
     (tmp_path / "v" / "bad.mp4").write_bytes(b"junk")
-    index = build_index(scan(tmp_path / "v"), num_workers=2, progress=False)
+    index = build_index(scan(tmp_path / "v"), progress=False)
     assert index.videos.num_frames.tolist() == [4, 5, 6]
     assert len(index.bad) == 1
 

@@ -15,9 +15,11 @@ from flexivid.data.decoding.facts import Facts
 from flexivid.data.index.build import build_index
 from flexivid.data.index.videos import Videos
 from flexivid.data.inspection.report import write_manifest
-from flexivid.data.sources.manifest import LeftOutWarning, Manifest, read_manifests, scan
+from flexivid.data.sources.manifest import LeftOutWarning, Manifest, read_manifests
 from flexivid.data.sources.shard_writer import sources_of
 from flexivid.data.sources.shards import shard_rows
+
+from .listed import items, scan
 
 SEVERAL = ["a dog", "a hound", "an animal"]
 
@@ -62,7 +64,7 @@ def listed(tmp_path, name, rows):
 )
 def test_several_captions_survive_the_index_a_manifest_and_shards(tmp_path, name, rows):
     manifest = listed(tmp_path, name, rows)
-    assert manifest.items[0].caption == "a dog"
+    assert items(manifest)[0].caption == "a dog"
     (tmp_path / "a.mp4").write_bytes(b"")
     index = build_index(manifest, path=tmp_path / "i.arrow", probe_many=look)
     assert index.videos.captions(0) == tuple(SEVERAL)
@@ -86,12 +88,12 @@ def test_captions_of_numpy_are_refused(tmp_path):
 def test_a_written_manifest_keeps_what_has_no_class(tmp_path):
     videos = Videos.of(["a.mp4", "b.mp4"], num_frames=8, label=[1, -1])
     write_manifest(tmp_path / "l.csv", videos, class_names=("waves", "wind"))
-    assert [item.label for item in read_manifests(tmp_path / "l.csv").train.items] == [0, -1]
+    assert [item.label for item in items(read_manifests(tmp_path / "l.csv").train)] == [0, -1]
     with pytest.raises(ValueError, match="a class named 'None', which means none in a list"):
         write_manifest(tmp_path / "l.csv", videos, class_names=("waves", "None"))
     videos = Videos.of(["a.mp4", "b.mp4"], num_frames=8, caption=["a\rdog", "x"])
     write_manifest(tmp_path / "l.csv", videos)
-    assert [item.caption for item in read_manifests(tmp_path / "l.csv").train.items] == ["a\rdog", "x"]
+    assert [item.caption for item in items(read_manifests(tmp_path / "l.csv").train)] == ["a\rdog", "x"]
 
 
 def test_class_folders_may_have_names_that_mean_nothing_in_lists(tmp_path):
@@ -110,7 +112,7 @@ def test_a_text_that_cannot_be_read_is_refused_before_any_video_is_looked_at(tmp
         build_index(scan(tmp_path), path=tmp_path / "i.arrow", probe_many=lambda paths: iter(asked.append(paths) or ()))
     assert asked == []
     (tmp_path / "b.txt").write_bytes(b"None\n")
-    assert [item.caption for item in scan(tmp_path).items] == ["", ""]
+    assert [item.caption for item in items(scan(tmp_path))] == ["", ""]
 
 
 def test_a_text_that_may_not_be_read_is_no_missing_one(tmp_path):
@@ -118,10 +120,10 @@ def test_a_text_that_may_not_be_read_is_no_missing_one(tmp_path):
     (tmp_path / "a.txt").write_text("a dog")
     manifest = scan(tmp_path)
     (tmp_path / "a.txt").unlink()
-    assert manifest.items[0].caption == ""  # gone since
+    assert items(manifest)[0].caption == ""  # gone since
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(IsADirectoryError):
-        manifest.items[0]
+        items(manifest)[0]
 
 
 def fill_tar(path, members):
@@ -159,7 +161,7 @@ def test_texts_in_tars(tmp_path):
     ]
     manifest: Manifest = scan(tmp_path / "a.tar")
     assert manifest.class_names == tuple(map(str, range(11)))
-    assert manifest.items[2].caption == "a dog"
+    assert items(manifest)[2].caption == "a dog"
 
 
 def test_hidden_tars_of_a_store_are_passed_over(tmp_path):
@@ -187,4 +189,4 @@ def test_bad_texts_in_tars_are_refused_by_name(tmp_path, name, content, message)
 def test_texts_that_do_not_follow_their_videos_are_told(tmp_path):
     tar = fill_tar(tmp_path / "a.tar", [("a.mp4", b"1"), ("b.mp4", b"2"), ("a.txt", b"a dog"), ("b.txt", b"a cat")])
     with pytest.warns(LeftOutWarning, match=r"got 2 texts of tars that do not follow.*a\.tar: a\.txt, b\.txt"):
-        assert [item.caption for item in scan(tar).items] == ["", ""]
+        assert [item.caption for item in items(scan(tar))] == ["", ""]

@@ -28,14 +28,14 @@ def starts(dataset, epoch=0):
 
 
 def probed(paths):
-    facts = [probe(path) for path in paths]
+    info = [probe(path) for path in paths]
     return Videos.of(
         [str(path) for path in paths],
-        num_frames=[look.num_frames for look in facts],
-        fps=[look.fps for look in facts],
-        height=[look.size[0] for look in facts],
-        width=[look.size[1] for look in facts],
-        facts=[look.to_bytes() for look in facts],
+        num_frames=[look.num_frames for look in info],
+        fps=[look.fps for look in info],
+        height=[look.size[0] for look in info],
+        width=[look.size[1] for look in info],
+        facts=[look.to_bytes() for look in info],
         label=list(range(len(paths))),
     )
 

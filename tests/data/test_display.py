@@ -52,7 +52,7 @@ SQUARE = "scale w=round(iw*sar):h=ih:flags=bicubic"
 def first(path, **options):
     with open_video(path, **options) as reader:
         frame = reader.frames([0])[0]
-        assert frame.shape[:2] == reader.size == (options.get("size") or reader.facts.size)
+        assert frame.shape[:2] == reader.size == (options.get("size") or reader.info.size)
         return frame
 
 
@@ -230,7 +230,7 @@ def test_pictures_that_are_turned_from_the_middle_of_the_file_on_are_refused(tmp
 def test_a_change_in_a_file_that_was_not_decoded_whole_is_refused_when_it_is_reached(tmp_path, monkeypatch):
     path = write_parts(tmp_path / "a.mkv", [((48, 64), (1, 1), 30), ((48, 96), (1, 1), 30)])
     monkeypatch.setattr("flexivid.data.decoding.probe.WHOLE_PIXELS", 0)
-    monkeypatch.setattr("flexivid.data.decoding.probe._seeks", lambda source, facts, entry: True)
+    monkeypatch.setattr("flexivid.data.decoding.probe._seeks", lambda source, info, entry: True)
     with open_video(path) as reader:
         assert reader.frames([3, 9]).shape == (2, 48, 64, 3)
         with pytest.raises(VideoError, match="the shape of the picture changes"):
@@ -246,8 +246,8 @@ def test_pixels_of_a_shape_that_cannot_be_meant(tmp_path):
 
 def test_other_decoders_show_the_same_or_refuse(tmp_path):
     wide = write(tmp_path / "a.mp4", aspect=(64, 45), num_frames=8)
-    facts = probe(wide, decoder="decord")
-    with open_video(wide, facts=facts) as reader:
+    info = probe(wide, decoder="decord")
+    with open_video(wide, info=info) as reader:
         by_decord = reader.frames([5])[0]
         assert isinstance(reader._decoder, DecordDecoder)
     assert distance(by_decord, first(wide)) < 2
@@ -264,20 +264,20 @@ def test_other_decoders_show_the_same_or_refuse(tmp_path):
 
 def test_interlaced_pictures_are_told_and_stay_as_they_are(tmp_path):
     options = {"flags": "+ildct+ilme", "qmin": "1", "qmax": "2"}
-    facts = probe(write(tmp_path / "a.mpg", codec="mpeg2video", options=options))
-    assert facts.display.interlaced
-    assert facts.display_words == "interlaced"
+    info = probe(write(tmp_path / "a.mpg", codec="mpeg2video", options=options))
+    assert info.display.interlaced
+    assert info.display_words == "interlaced"
     assert probe(write(tmp_path / "b.mpg", codec="mpeg2video")).display_words == ""
 
 
 def test_facts_keep_what_is_said_of_the_display(tmp_path):
     path = write(tmp_path / "a.mp4", aspect=(64, 45), matrix=(0, 1, 1, 0))
-    facts = probe(path)
-    assert (facts.size, facts.rotation, facts.display.mirrored) == ((128, 72), 90, True)
-    assert Facts.from_bytes(facts.to_bytes()).display == facts.display
-    assert facts.with_pixels(square=False).size == (90, 72)
-    assert facts.with_pixels(square=False).with_pixels(square=True).size == facts.size
-    assert facts.display_words == "stored as 90x72, pixels of 64:45, mirrored"
+    info = probe(path)
+    assert (info.size, info.rotation, info.display.mirrored) == ((128, 72), 90, True)
+    assert Facts.from_bytes(info.to_bytes()).display == info.display
+    assert info.with_pixels(square=False).size == (90, 72)
+    assert info.with_pixels(square=False).with_pixels(square=True).size == info.size
+    assert info.display_words == "stored as 90x72, pixels of 64:45, mirrored"
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tiff"])

@@ -117,7 +117,7 @@ def test_busy_servers_are_asked_again_and_absent_files_are_not(site, tmp_path):
 def test_offline_says_so(tmp_path):
     with serving.serve({}) as gone:
         pass
-    with pytest.raises(DownloadError, match=r"got no whole answer from http.*refused.*fetch it elsewhere, save it as"):
+    with pytest.raises(DownloadError, match=r"got no complete answer from http.*refused.*save it as"):
         fetch(gone, tmp_path / "films.zip", attempts=2)
     assert names(tmp_path) == []
 

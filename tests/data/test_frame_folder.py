@@ -18,9 +18,9 @@ def make(folder, numbers, *, size=(12, 16), name="{}.png"):
 
 @pytest.mark.parametrize("name", ["{}.png", "frame_{:05d}.png", "v1_{}.png"])
 def test_order_and_pixels(tmp_path, name):
-    facts = probe_folder(make(tmp_path / "v", range(8, 13), name=name))
-    assert (facts.num_frames, facts.size, facts.fps, facts.is_variable_rate) == (5, (12, 16), 0, False)
-    again = Facts.from_bytes(facts.to_bytes())
+    info = probe_folder(make(tmp_path / "v", range(8, 13), name=name))
+    assert (info.num_frames, info.size, info.fps, info.is_variable_rate) == (5, (12, 16), 0, False)
+    again = Facts.from_bytes(info.to_bytes())
     pictures = dict(FolderDecoder(tmp_path / "v", again, (None, "bicubic")).pictures([0, 4]))
     assert [(number, picture.shape, int(picture.mean())) for number, picture in pictures.items()] == [
         (0, (12, 16, 3), 80),
@@ -49,10 +49,10 @@ def test_refusals(tmp_path):
     with pytest.raises(VideoError, match=r"1\.png has 6x8 pixels, 0\.png 12x16"):
         probe_folder(make(tmp_path / "sizes", (1,), size=(6, 8)))
     folder = make(tmp_path / "cut", (0, 1), size=(64, 64))
-    facts = probe_folder(folder)
+    info = probe_folder(folder)
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:80])
     with pytest.raises(VideoError, match=r"1\.png cannot be read"):
-        list(FolderDecoder(folder, facts, (None, "area")).pictures([1]))
+        list(FolderDecoder(folder, info, (None, "area")).pictures([1]))
     make(tmp_path / "twice", (0, 1))
     with pytest.raises(VideoError, match="have the same number"):
         probe_folder(make(tmp_path / "twice", (1,), name="0{}.png"))

@@ -55,7 +55,7 @@ def check(path, rng):
     try:
         with open_video(path, size=(32, 32)) as reader:
             count = reader.num_frames
-            square = reader.facts.size[0] == reader.facts.size[1]
+            square = reader.info.size[0] == reader.info.size[1]
             for index in rng.integers(count, size=4):
                 read[int(index)] = reader.frames([index])[0]
     except VideoError:

@@ -21,6 +21,8 @@ from flexivid.data.sources.manifest import read_manifests
 from flexivid.data.storage.archives import extract
 from flexivid.data.storage.video_names import EXTENSIONS
 
+from .listed import items
+
 NFC = unicodedata.normalize("NFC", "cafe\u0301")
 NFD = unicodedata.normalize("NFD", NFC)
 
@@ -40,7 +42,7 @@ def read(root, layout="auto"):
     parts = []
     for part in manifests[:2]:
         names = manifests.train.class_names
-        rows = [] if part is None else part.items
+        rows = [] if part is None else items(part)
         parts.append([(names[row.label] if row.label >= 0 else "", str(row.path).split(f"{root}/")[1]) for row in rows])
     messages = [str(one.message) for one in told if issubclass(one.category, LeftOutWarning)]
     notes = {note for part in manifests[:2] if part is not None for note in part.notes}
@@ -188,8 +190,8 @@ def test_side_cars(tmp_path):
         touch(tmp_path, video)
     touch(tmp_path, "prompts.txt", "README.txt", "1.caption", ".2.txt")
     with pytest.warns(LeftOutWarning, match=r"2 texts that are the caption of no video.*1\.caption, prompts\.txt"):
-        items = read_manifests(tmp_path).train.items
-    assert {item.path.name: item.caption for item in items} == {
+        listed = items(read_manifests(tmp_path).train)
+    assert {item.path.name: item.caption for item in listed} == {
         video: f"words of {video}" if used else "" for video, (_, used) in CAPTIONS.items()
     }
 
@@ -198,7 +200,7 @@ def test_side_cars(tmp_path):
 def test_side_cars_of_folders_of_pictures(tmp_path, ending):
     touch(tmp_path, *(f"walk/{i:03d}.png" for i in range(3)), "walk/._003.png")
     (tmp_path / f"walk{ending}").write_text("a walk")
-    assert [(item.path.name, item.caption) for item in read_manifests(tmp_path).train.items] == [("walk", "a walk")]
+    assert [(item.path.name, item.caption) for item in items(read_manifests(tmp_path).train)] == [("walk", "a walk")]
 
 
 def test_nothing_hidden_is_read_anywhere(tmp_path):
@@ -206,7 +208,7 @@ def test_nothing_hidden_is_read_anywhere(tmp_path):
     touch(tmp_path, "1.mp4", *hidden, ".DS_Store", "Thumbs.db")
     assert read(tmp_path, "flat") == ([("", "1.mp4")], [], "")
     write_tar(tmp_path / "v.tar", *hidden, "./2.mp4", "./._2.mp4", "._2.txt", "2.txt")
-    rows = read_manifests(tmp_path / "v.tar").train.items
+    rows = items(read_manifests(tmp_path / "v.tar").train)
     assert [(row.caption, str(row.path).rpartition("+")[2]) for row in rows] == [("", "4")]
     (tmp_path / "list.csv").write_text("path\n1.mp4\n._1.mp4\n__MACOSX/1.mp4\n")
     train, told = read_list(tmp_path)
@@ -221,8 +223,8 @@ def test_nothing_hidden_is_read_anywhere(tmp_path):
 
 def read_list(root):
     with pytest.warns(LeftOutWarning) as told:
-        items = read_manifests(root / "list.csv").train.items
-    return [item.path.name for item in items], str(told[0].message)
+        listed = items(read_manifests(root / "list.csv").train)
+    return [item.path.name for item in listed], str(told[0].message)
 
 
 def test_metadata_beside_the_videos(tmp_path):
@@ -235,7 +237,7 @@ def test_metadata_beside_the_videos(tmp_path):
     assert "3.mp4" in told
     assert "1 rows of" in told
     assert "gone.mp4" in told
-    assert [item.caption for item in read_manifests(tmp_path).train.items] == ["a dog", "own words", "y"]
+    assert [item.caption for item in items(read_manifests(tmp_path).train)] == ["a dog", "own words", "y"]
 
 
 @pytest.mark.parametrize("above", [False, True])
@@ -249,7 +251,7 @@ def test_metadata_of_parts(tmp_path, above):
         for part, (name, words) in rows.items():
             (tmp_path / part / "metadata.csv").write_text(f"file_name,text\n{name},{words}\n")
     manifests = read_manifests(tmp_path)
-    assert [part.items[0].caption for part in manifests[:2]] == ["sea", "sky"]
+    assert [items(part)[0].caption for part in manifests[:2]] == ["sea", "sky"]
     assert [part.notes for part in manifests[:2]] == [(), ()]
 
 

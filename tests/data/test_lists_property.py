@@ -18,7 +18,9 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from flexivid.data.lists.cells import captions_of, is_missing, is_number, unpack, written  # noqa: E402
-from flexivid.data.sources.manifest import read_manifests, scan  # noqa: E402
+from flexivid.data.sources.manifest import read_manifests  # noqa: E402
+
+from .listed import items, scan  # noqa: E402
 
 NOTHING = ["", "nan", "NaN", "NA", "N/A", "<NA>", "null", "NULL", "None"]  # what pandas and others write
 MARKED = {
@@ -219,9 +221,9 @@ def test_side_cars_and_tars_say_what_was_meant(captions):
         for place in (folder, tar):
             if refused:
                 with pytest.raises(ValueError, match=rf"{refused[0]}.*is not UTF-8.*; save it as UTF-8"):
-                    [item.caption for item in scan(place).items]
+                    [item.caption for item in items(scan(place))]
             else:
-                assert [item.caption for item in scan(place).items] == ["", *(text for text, _ in captions)]
+                assert [item.caption for item in items(scan(place))] == ["", *(text for text, _ in captions)]
 
 
 @QUICK

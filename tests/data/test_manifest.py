@@ -4,7 +4,9 @@ import fsspec
 import pytest
 
 from flexivid.data.sources.layout import find_parts
-from flexivid.data.sources.manifest import read_manifests, scan
+from flexivid.data.sources.manifest import read_manifests
+
+from .listed import items, scan
 
 
 def touch(root, *names):
@@ -16,14 +18,14 @@ def touch(root, *names):
 
 def test_finds_any_depth_container_and_case_but_nothing_hidden(tmp_path):
     touch(tmp_path, "b.MP4", "x/y/z/a.WebM", "x/c.m2ts", ".hidden.mp4", ".cache/d.mp4", "notes.txt", "mp4")
-    names = [item.path.relative_to(tmp_path).as_posix() for item in scan(tmp_path).items]
+    names = [item.path.relative_to(tmp_path).as_posix() for item in items(scan(tmp_path))]
     assert names == ["b.MP4", "x/c.m2ts", "x/y/z/a.WebM"]
 
 
 def test_class_folders(tmp_path):
     manifest = scan(touch(tmp_path, "wind/1.mp4", "waves/2.mkv", "waves/3.mkv", "empty/readme.txt"))
     assert manifest.class_names == ("waves", "wind")
-    assert [(item.label, item.caption) for item in manifest.items] == [(0, "waves"), (0, "waves"), (1, "wind")]
+    assert [(item.label, item.caption) for item in items(manifest)] == [(0, "waves"), (0, "waves"), (1, "wind")]
 
 
 @pytest.mark.parametrize(
@@ -40,8 +42,8 @@ def test_class_folders(tmp_path):
 def test_class_folders_that_are_numbers_are_numbered_as_in_lists(tmp_path, folders, labels):
     touch(tmp_path, *(f"train/{name}/{i}.mp4" for i, name in enumerate(folders)), f"val/{folders[-1]}/a.mp4")
     train, held_out, _ = read_manifests(tmp_path)
-    assert {item.path.parent.name: item.label for item in train.items} == dict(zip(folders, labels, strict=True))
-    assert held_out.items[0].label == labels[-1]
+    assert {item.path.parent.name: item.label for item in items(train)} == dict(zip(folders, labels, strict=True))
+    assert items(held_out)[0].label == labels[-1]
     assert held_out.class_names == train.class_names
     assert len(train.class_names) == max(labels) + 1
 
@@ -52,12 +54,12 @@ def test_class_folders_that_are_numbers_are_numbered_as_in_lists(tmp_path, folde
 def test_no_classes(tmp_path, names):
     manifest = scan(touch(tmp_path, *names))
     assert manifest.class_names == ()
-    assert {item.label for item in manifest.items} == {-1}
+    assert {item.label for item in items(manifest)} == {-1}
 
 
 def test_held_out_gets_the_numbers_of_the_training_folder(tmp_path):
     touch(tmp_path, "c/1.mp4")
-    assert scan(tmp_path, class_names=("a", "b", "c")).items[0].label == 2
+    assert items(scan(tmp_path, class_names=("a", "b", "c")))[0].label == 2
     with pytest.raises(ValueError, match=r"got .*1\.mp4, whose folder is none of the 2 classes; expected"):
         scan(tmp_path, class_names=("a", "b"))
 
@@ -67,7 +69,7 @@ def test_follows_links_once(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "up").symlink_to(tmp_path / "real")
-    assert len(scan(tmp_path / "root").items) == 1
+    assert len(items(scan(tmp_path / "root"))) == 1
 
 
 def test_refusals(tmp_path):
@@ -94,17 +96,17 @@ def test_splits(tmp_path):
 def test_text_beside_a_video_is_its_caption(tmp_path):
     touch(tmp_path, "wind/1.mp4", "waves/2.mkv", "waves/3.mkv", "waves/other.txt")
     (tmp_path / "waves" / "2.txt").write_text("a boat\n")
-    assert [item.caption for item in scan(tmp_path).items] == ["a boat", "waves", "wind"]
+    assert [item.caption for item in items(scan(tmp_path))] == ["a boat", "waves", "wind"]
 
 
 def test_folders_of_pictures(tmp_path):
     touch(tmp_path, *(f"{name}/{i:03d}.png" for name in ("a/one", "b/two") for i in range(3)), "a/one/cover.png")
     manifest = scan(tmp_path)
-    assert [item.path.name for item in manifest.items] == ["one", "two"]
+    assert [item.path.name for item in items(manifest)] == ["one", "two"]
     assert manifest.class_names == ("a", "b")
     touch(tmp_path, "c/film.mp4")
     with pytest.warns(UserWarning, match=r"2 folders of numbered pictures beside the video files"):
-        assert [item.path.name for item in scan(tmp_path).items] == ["film.mp4"]
+        assert [item.path.name for item in items(scan(tmp_path))] == ["film.mp4"]
 
 
 def test_ucf101(tmp_path):
@@ -117,8 +119,8 @@ def test_ucf101(tmp_path):
     for root in (tmp_path, lists, lists / "trainlist01.txt"):
         train, held_out, _ = read_manifests(root)
         assert train.class_names == ("Archery", "BabyCrawling")
-        assert train.items[0] == (tmp_path / "UCF-101/BabyCrawling/v_BabyCrawling_g09_c01.avi", 1, "BabyCrawling")
-        assert [(item.label, item.path.exists()) for item in held_out.items] == [(0, True)]
+        assert items(train)[0] == (tmp_path / "UCF-101/BabyCrawling/v_BabyCrawling_g09_c01.avi", 1, "BabyCrawling")
+        assert [(item.label, item.path.exists()) for item in items(held_out)] == [(0, True)]
         assert train.root != held_out.root
     touch(tmp_path, "UCF-101/Archery/v_Archery_g99_c01.avi")
     with pytest.warns(UserWarning, match=r"1 videos in .* that its train and test lists do not name, such as .*g99"):
@@ -131,12 +133,12 @@ def test_remote_folders():
         files.pipe(f"/remote_folders/{name}", b"x")
     files.pipe("/remote_folders/train/waves/2.txt", b"a boat")
     train, held_out, _ = read_manifests("memory://remote_folders")
-    assert [(item.path[-8:], item.label, item.caption) for item in train.items] == [
+    assert [(item.path[-8:], item.label, item.caption) for item in items(train)] == [
         ("es/2.MKV", 0, "a boat"),
         ("nd/1.mp4", 1, "wind"),
     ]
-    assert held_out.items[0].label == 1
-    with fsspec.open(train.items[1].path) as file:
+    assert items(held_out)[0].label == 1
+    with fsspec.open(items(train)[1].path) as file:
         assert file.read() == b"x"
     with pytest.raises(FileNotFoundError, match="memory://nowhere"):
         scan("memory://nowhere")

@@ -12,6 +12,8 @@ import av
 import numpy as np
 import pytest
 
+from flexivid.data import open_video
+
 SCRIPT = Path(__file__).resolve().parents[2] / "data" / "moving_digits.py"
 
 
@@ -33,6 +35,15 @@ def command(*arguments):
 
 def test_examples(digits):
     assert doctest.testmod(digits).failed == 0
+
+
+def test_decord_and_pyav_show_the_same_pixels(digits, tmp_path):
+    digits.make(tmp_path / "set", digits.Recipe(num_clips=20, num_held_out=10), workers=1)
+    paths = sorted((tmp_path / "set").rglob("*.mp4"))
+    assert len(paths) == 30
+    for path in paths:
+        with open_video(path, decoder="decord") as fast, open_video(path) as exact:
+            assert np.array_equal(fast.read(), exact.read())
 
 
 def test_bytes_do_not_depend_on_workers_or_run(digits, tmp_path):

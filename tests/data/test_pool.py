@@ -220,7 +220,7 @@ def test_probe_many_keeps_the_order(make_video, tmp_path):
         found = list(probe_many(paths, pool))
     assert isinstance(found[2], VideoError)
     assert found[2].path.endswith("bad.mp4")
-    assert [len(facts.timestamps) for facts in found if isinstance(facts, Facts)] == [4, 5, 6, 7, 8]
+    assert [len(info.timestamps) for info in found if isinstance(info, Facts)] == [4, 5, 6, 7, 8]
 
 
 @pytest.mark.skipif(not resident_bytes(os.getpid()), reason="needs /proc")

@@ -10,22 +10,22 @@ from flexivid.data.decoding.probe import Facts, VideoError, decode_all, probe
 
 
 def test_facts_of_a_plain_file(tmp_path, make_video):
-    facts = probe(make_video(tmp_path / "a.mp4", 12, size=(48, 64), fps=6))
-    assert (facts.codec, facts.pixel_format, facts.num_frames, facts.rotation) == ("h264", "yuv420p", 12, 0)
-    assert (facts.size, facts.decoder, facts.is_variable_rate) == ((48, 64), "pyav", False)
-    assert (facts.fps, facts.duration) == (pytest.approx(6), pytest.approx(2))
-    np.testing.assert_allclose(facts.timestamps, np.arange(12) / 6, atol=1e-4)
+    info = probe(make_video(tmp_path / "a.mp4", 12, size=(48, 64), fps=6))
+    assert (info.codec, info.pixel_format, info.num_frames, info.rotation) == ("h264", "yuv420p", 12, 0)
+    assert (info.size, info.decoder, info.is_variable_rate) == ((48, 64), "pyav", False)
+    assert (info.fps, info.duration) == (pytest.approx(6), pytest.approx(2))
+    np.testing.assert_allclose(info.timestamps, np.arange(12) / 6, atol=1e-4)
 
 
 def test_facts_of_odd_files(shared_videos):
-    facts = {
+    info = {
         name: probe(shared_videos / "check" / name)
         for name in (
             *("gen__nasa_editlist_copycut.mp4", "decord__video_270.mov", "ExoPlayer__dolbyVision-hdr.MOV"),
             *("gen__nasa_tsoffset5.mkv", "gen__nasa_vfr.mp4", "ExoPlayer__roadtrip-vp92-10bit.webm"),
         )
     }
-    cut, turned, turned_back, late, variable, hidden = facts.values()
+    cut, turned, turned_back, late, variable, hidden = info.values()
     assert (cut.num_frames, hidden.num_frames) == (92, 72)
     assert (turned.rotation, turned.size, turned_back.rotation) == (90, (568, 320), -90)
     assert late.timestamps[0] == pytest.approx(5, abs=0.01)
@@ -35,10 +35,10 @@ def test_facts_of_odd_files(shared_videos):
 def test_a_long_file_is_known_from_its_packets(shared_videos, monkeypatch):
     path = shared_videos / "train" / "big_buck_bunny_448x252.mp4"
     monkeypatch.setattr(probe_module, "decode_all", lambda source: pytest.fail("decoded a whole film"))
-    facts = probe(path)
-    assert (facts.num_frames, facts.timed, facts.skips) == (14315, True, True)
-    assert len(facts.entries) > 20
-    assert len(facts.to_bytes()) < facts.num_frames
+    info = probe(path)
+    assert (info.num_frames, info.timed, info.skips) == (14315, True, True)
+    assert len(info.entries) > 20
+    assert len(info.to_bytes()) < info.num_frames
 
 
 def test_a_short_file_and_a_long_one_are_known_alike(shared_videos, monkeypatch):
@@ -56,13 +56,13 @@ def test_facts_survive_packing():
     rng = np.random.default_rng(0)
     ticks = np.cumsum(rng.integers(1, 1000, 500)) - 5000
     entries = np.stack([ticks[::50], np.arange(0, 500, 50)], axis=1)
-    for facts in (
+    for info in (
         Facts("h264", "mov,mp4", "yuv420p", (64, 48), -90, ticks, int(ticks[-1]) + 9, (1, 90000), entries, True, True),
         Facts("gif", "gif", "bgra", (1, 1), 0, ticks[:1], 9, (1, 100), entries[:0], False, False, "decord"),
     ):
-        back = Facts.from_bytes(facts.to_bytes())
-        assert all(np.array_equal(a, b) and type(a) is type(b) for a, b in zip(facts, back, strict=True))
-    assert len(facts.to_bytes()) < 200
+        back = Facts.from_bytes(info.to_bytes())
+        assert all(np.array_equal(a, b) and type(a) is type(b) for a, b in zip(info, back, strict=True))
+    assert len(info.to_bytes()) < 200
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])

@@ -19,6 +19,8 @@ from flexivid.data.sources.layout import Collection
 from flexivid.data.sources.manifest import read_manifests
 from flexivid.runtime.paths import is_hidden
 
+from .listed import items
+
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
@@ -131,7 +133,7 @@ def found(root, layout):
     numbers = [str(label) for label in names]
     assert list(names.values()) in (sorted(names.values()), numbers)
     return [
-        part and {str(row.path).split(f"{root}/")[1]: (names.get(row.label), row.caption) for row in part.items}
+        part and {str(row.path).split(f"{root}/")[1]: (names.get(row.label), row.caption) for row in items(part)}
         for part in (train, held_out)
     ]
 

@@ -14,6 +14,8 @@ from flexivid.data import open_video
 from flexivid.data.sources.manifest import read_manifests
 from flexivid.data.storage.dataset_script import write_manifest
 
+from .listed import items
+
 
 def load(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -64,8 +66,8 @@ def test_ucf101(site, ucf101, tmp_path):
         "videos/UCF-101/Archery/v_Archery_g08_c01.avi,Archery,train",
     ]
     train, held_out, _ = read_manifests(tmp_path / "ucf" / "manifest.csv")
-    assert (train.class_names, [item.label for item in train.items]) == (("Archery", "Surf"), [0, 1, 1])
-    assert [(item.label, Path(item.path).read_text()) for item in held_out.items] == [
+    assert (train.class_names, [item.label for item in items(train)]) == (("Archery", "Surf"), [0, 1, 1])
+    assert [(item.label, Path(item.path).read_text()) for item in items(held_out)] == [
         (0, "Archery/v_Archery_g01_c01.avi")
     ]
     asked = len(site.requests)

@@ -11,7 +11,9 @@ from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.index.videos import Videos
 from flexivid.data.inspection.duplicates import find_duplicates
 from flexivid.data.inspection.report import Fault, repeats, survey, too_short, write_manifest
-from flexivid.data.sources.manifest import read_manifests, scan
+from flexivid.data.sources.manifest import read_manifests
+
+from .listed import items, scan
 
 
 def test_files_differ_in_one_byte_that_no_sample_sees(tmp_path):
@@ -74,7 +76,7 @@ def labelled(root, names):
         (root / name).mkdir(parents=True)
         (root / name / f"{i}.mp4").touch()
     manifest = scan(root)
-    return Videos.of([str(item.path) for item in manifest.items], label=manifest.table["label"].to_pylist()), manifest
+    return Videos.of([str(item.path) for item in items(manifest)], label=manifest.table["label"].to_pylist()), manifest
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -85,7 +87,7 @@ def test_a_manifest_written_from_folders_reads_back_the_same_classes(tmp_path, n
     write_manifest(file, videos, class_names=manifest.class_names)
     again = read_manifests(file).train
     assert again.class_names == manifest.class_names
-    assert [item[:2] for item in again.items] == [item[:2] for item in manifest.items]
+    assert [item[:2] for item in items(again)] == [item[:2] for item in items(manifest)]
 
 
 def test_classes_that_a_list_would_take_for_other_numbers_are_refused(tmp_path):

@@ -9,6 +9,8 @@ from flexivid.data.index.videos import Videos
 from flexivid.data.inspection.report import write_manifest
 from flexivid.data.sources.manifest import read_manifests
 
+from .listed import items
+
 NFC = unicodedata.normalize("NFC", "cafe\u0301")
 NFD = unicodedata.normalize("NFD", NFC)
 ODD = [
@@ -38,7 +40,7 @@ def home(tmp_path, monkeypatch):
 
 
 def paths_of(root):
-    return [str(item.path) for item in read_manifests(root).train.items]
+    return [str(item.path) for item in items(read_manifests(root).train)]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

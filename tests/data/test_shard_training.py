@@ -1,6 +1,5 @@
 """The data module reads shards and tars as it reads the files that went into them."""
 
-import importlib.util
 import io
 import tarfile
 
@@ -34,7 +33,6 @@ def clips(root):
     return video[order], label[order]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("litdata") is None, reason="needs litdata: pip install 'flexivid[shards]'")
 def test_a_store_trains_like_its_files(files, tmp_path):
     write_shards([(str(path), label, "", b"") for path, label in files], tmp_path / "store", progress=False)
     video, label = clips(tmp_path / "store")

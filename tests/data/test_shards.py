@@ -22,7 +22,7 @@ from flexivid.data.storage.errors import VideoError
 
 needs_litdata = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import litdata"], capture_output=True).returncode != 0,
-    reason="litdata is not installed; pip install 'flexivid[shards]'",
+    reason="litdata is not installed; pip install litdata",
 )
 
 
@@ -48,7 +48,6 @@ def fill_tar(path, members):
     return path
 
 
-@needs_litdata
 def test_what_goes_in_comes_out(sources, tmp_path):
     report = write_shards(sources, tmp_path / "store", chunk_bytes=10_000, class_names=("a", "b"), progress=False)
     rows = list(shard_rows(tmp_path / "store"))
@@ -56,7 +55,7 @@ def test_what_goes_in_comes_out(sources, tmp_path):
     assert (report.num_videos, report.bad) == (40, ())
     assert report.num_chunks == len(list((tmp_path / "store").glob("chunk-*.bin"))) > 3
     assert report.num_bytes == sum(path.stat().st_size for path in (tmp_path / "store").glob("chunk-*.bin"))
-    assert [(row.key, row.label, row.caption, row.facts) for row in rows] == sources
+    assert [(row.key, row.label, row.caption, row.info) for row in rows] == sources
     assert class_names(tmp_path / "store") == ("a", "b")
     for number in np.random.default_rng(1).permutation(40):
         assert read_bytes(rows[number].path) == Path(sources[number][0]).read_bytes()
@@ -71,13 +70,12 @@ def test_litdata_itself_reads_the_store(sources, tmp_path):
     dataset = StreamingDataset(str(tmp_path / "store"))
     assert len(dataset) == 40
     for number in (39, 0, 7, 21):
-        record, facts, video = dataset[number]
+        record, info, video = dataset[number]
         path, label, caption, kept = sources[number]
         assert json.loads(bytes(record)) == {"key": path, "label": label, "caption": caption}
-        assert (bytes(facts), bytes(video)) == (kept, Path(path).read_bytes())
+        assert (bytes(info), bytes(video)) == (kept, Path(path).read_bytes())
 
 
-@needs_litdata
 def test_store_may_move_and_may_lose_its_listing(sources, tmp_path):
     write_shards(sources, tmp_path / "store", chunk_bytes=10_000, progress=False)
     (tmp_path / "store").rename(tmp_path / "moved #1")
@@ -87,7 +85,6 @@ def test_store_may_move_and_may_lose_its_listing(sources, tmp_path):
     assert read_bytes(listed[3].path) == Path(sources[3][0]).read_bytes()
 
 
-@needs_litdata
 def test_remote_store_equals_the_local_one(sources, tmp_path):
     write_shards(sources, tmp_path / "store", chunk_bytes=10_000, progress=False)
     write_shards(sources, "memory://bucket/store", chunk_bytes=10_000, progress=False)
@@ -100,7 +97,6 @@ def test_remote_store_equals_the_local_one(sources, tmp_path):
         write_shards(sources, "memory://bucket/store", progress=False)
 
 
-@needs_litdata
 def test_unreadable_files_are_reported_and_left_out(sources, tmp_path):
     gone = (str(tmp_path / "gone.mp4"), 0, "", b"")
     report = write_shards([gone, *sources[:2], gone], tmp_path / "store", progress=False)
@@ -110,7 +106,6 @@ def test_unreadable_files_are_reported_and_left_out(sources, tmp_path):
         write_shards([gone], tmp_path / "other", progress=False)
 
 
-@needs_litdata
 def test_shards_can_be_made_from_shards_and_from_an_index(sources, tmp_path):
     class Index:
         label = np.array([row[1] for row in sources], np.int32)
@@ -124,12 +119,11 @@ def test_shards_can_be_made_from_shards_and_from_an_index(sources, tmp_path):
             return (sources[i][2],)
 
     write_shards(sources_of(Index()), tmp_path / "one", progress=False)
-    again = [(row.path, row.label, row.caption, row.facts) for row in shard_rows(tmp_path / "one")]
+    again = [(row.path, row.label, row.caption, row.info) for row in shard_rows(tmp_path / "one")]
     write_shards(again, tmp_path / "two", chunk_bytes=5_000, progress=False)
     assert [read_bytes(row.path) for row in shard_rows(tmp_path / "two")] == [read_bytes(row[0]) for row in sources]
 
 
-@needs_litdata
 def test_folders_in_use_and_stores_cut_short_are_refused(sources, tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.txt").write_text("important")
@@ -159,7 +153,6 @@ def test_other_litdata_stores_are_refused(tmp_path):
         list(shard_rows(tmp_path / "other"))
 
 
-@needs_litdata
 def test_a_truncated_shard_is_a_bad_video(sources, tmp_path):
     write_shards(sources, tmp_path / "store", progress=False)
     rows = list(shard_rows(tmp_path / "store"))
@@ -268,7 +261,6 @@ def stream(rows, *, rank=0, world_size=1, workers=0, start=0, steps):
     return [sample for batch in loader for sample in batch]
 
 
-@needs_litdata
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_ranks_share_an_epoch_of_shards_exactly_and_resume_in_its_middle(sources, tmp_path, workers):
     sources = [row for row in sources if os.path.getsize(row[0])]  # 39 videos with bytes of their own
@@ -287,7 +279,6 @@ def test_who_decodes_loads_neither_litdata_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-@needs_litdata
 def test_chunks_list_themselves(sources, tmp_path):
     write_shards(sources, tmp_path / "store", chunk_bytes=10_000, progress=False)
     found = [row for chunk in sorted((tmp_path / "store").glob("*.bin")) for row in chunk_rows(str(chunk))]

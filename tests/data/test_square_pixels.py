@@ -1,6 +1,5 @@
 """What a file says of its display reaches everything that knows a size: index, buckets, clips, caches, reports."""
 
-import importlib.util
 import io
 import json
 import tarfile
@@ -123,7 +122,6 @@ def test_preview_says_so_beside_the_clip(videos, tmp_path, monkeypatch):
     assert "the file: stored as 90x72, pixels of " in (tmp_path / "preview" / "clips.html").read_text()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("litdata") is None, reason="needs litdata: pip install 'flexivid[shards]'")
 def test_shards_keep_it(videos, tmp_path):
     index, _ = index_collection(str(videos), progress=False)
     write_shards(sources_of(index.videos), tmp_path / "store", progress=False)

@@ -11,6 +11,8 @@ import pytest
 
 from flexivid.data.sources.manifest import read_manifests
 
+from .listed import items
+
 ROWS = [
     {"video_path": "a/1.mp4", "cap": 'a "red", big dog', "class": "wind", "split": "train", "other": 1},
     {"video_path": "/abs/2.mp4", "cap": "a cat\nsleeps", "class": "waves", "split": "validation", "other": 2},
@@ -51,16 +53,16 @@ def test_same_rows_from_every_format(tmp_path, name):
     (tmp_path / name).write_bytes(write(name.lower(), ROWS))
     train, held_out, _ = read_manifests(tmp_path / name)
     assert train.class_names == held_out.class_names == ("waves", "wind")
-    assert list(train.items) == [
+    assert list(items(train)) == [
         (tmp_path / "a/1.mp4", 1, 'a "red", big dog'),
         ("s3://bucket/3.mp4", 1, ""),
     ]
-    assert [(str(path), label, words) for path, label, words in held_out.items] == [("/abs/2.mp4", 0, "a cat\nsleeps")]
+    assert [(str(path), label, words) for path, label, words in items(held_out)] == [("/abs/2.mp4", 0, "a cat\nsleeps")]
 
 
 def test_remote_list_and_its_relative_paths():
     fsspec.filesystem("memory").pipe("/remote_list/list.csv", as_csv(ROWS[:1]))
-    assert read_manifests("memory://remote_list/list.csv").train.items[0].path == "memory://remote_list/a/1.mp4"
+    assert items(read_manifests("memory://remote_list/list.csv").train)[0].path == "memory://remote_list/a/1.mp4"
 
 
 @pytest.mark.parametrize("classes", [[2, 0, None], ["2", "0", ""], [2, 0, -1]])
@@ -69,9 +71,9 @@ def test_numbers_of_classes_stay(tmp_path, classes):
     rows = [{"path": "a.mp4", "label": number} for number in classes]
     path.write_bytes(write("l.jsonl", rows))
     manifest = read_manifests(path).train
-    assert [item.label for item in manifest.items] == [2, 0, -1]
+    assert [item.label for item in items(manifest)] == [2, 0, -1]
     assert manifest.class_names == ("0", "1", "2")
-    assert {item.caption for item in manifest.items} == {""}
+    assert {item.caption for item in items(manifest)} == {""}
 
 
 @pytest.mark.parametrize(
@@ -108,8 +110,8 @@ def test_refusals_of_json(tmp_path):
 
 def test_real_list(shared_videos):
     manifest = read_manifests(shared_videos / "train" / "metadata.csv").train
-    assert manifest.items[0].caption == "an animated film about a big rabbit"
-    assert all(item.path.exists() for item in manifest.items)
+    assert items(manifest)[0].caption == "an animated film about a big rabbit"
+    assert all(item.path.exists() for item in items(manifest))
 
 
 @pytest.mark.parametrize("nothing", ["", "nan", "NaN", "NA", "null", "None", "<NA>", "N/A"])
@@ -119,7 +121,7 @@ def test_words_for_nothing_are_no_classes_and_no_captions(tmp_path, nothing):
         warnings.simplefilter("always")
         manifest = read_manifests(tmp_path / "l.csv").train
     assert manifest.class_names == ("wind",)
-    assert [(item.label, item.caption) for item in manifest.items] == [(0, "x"), (-1, "")]
+    assert [(item.label, item.caption) for item in items(manifest)] == [(0, "x"), (-1, "")]
     assert [f"{nothing!r} in" in str(warning.message) for warning in told] == [True] * bool(nothing)
 
 
@@ -141,7 +143,7 @@ def test_whole_numbers_as_pandas_writes_them_are_classes_in_the_order_of_numbers
     else:
         file.write_text(float_labels(kind))
     manifest = read_manifests(file).train
-    assert [item.label for item in manifest.items] == [0, 2, 10, -1, 1]
+    assert [item.label for item in items(manifest)] == [0, 2, 10, -1, 1]
     assert manifest.class_names == tuple(map(str, range(11)))
 
 
@@ -165,8 +167,8 @@ def test_a_column_that_is_ignored_may_hold_anything(tmp_path):
 )
 def test_csv_as_programs_write_it(tmp_path, text):
     (tmp_path / "l.csv").write_bytes(text.encode())
-    items = read_manifests(tmp_path / "l.csv").train.items
-    assert [(item.path.name, item.caption) for item in items] == [("a.mp4", "a dog"), ("b.mp4", "")]
+    listed = items(read_manifests(tmp_path / "l.csv").train)
+    assert [(item.path.name, item.caption) for item in listed] == [("a.mp4", "a dog"), ("b.mp4", "")]
 
 
 @pytest.mark.parametrize(
@@ -249,11 +251,11 @@ def test_ucf101_goes_by_the_numbers_of_the_classes(tmp_path):
     )
     train, held_out, _ = read_manifests(lists)
     assert train.class_names == ("Big Waves", "Wind")
-    assert [(str(item.path.relative_to(tmp_path / "UCF-101")), item.label) for item in train.items] == [
+    assert [(str(item.path.relative_to(tmp_path / "UCF-101")), item.label) for item in items(train)] == [
         ("Wind/a b.avi", 1),
         ("Big Waves/c.avi", 0),
     ]
-    assert [item.label for item in held_out.items] == [1]
+    assert [item.label for item in items(held_out)] == [1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from flexivid.data.decoding.probe import VideoError
 from flexivid.data.decoding.reader import read_clip
 from flexivid.data.encode_request import EncodeRequest
 from flexivid.data.encoding import encode_collection
+from flexivid.data.index.build import index_path
 from flexivid.data.sources.layout import Collection
 from flexivid.data.splits import load_splits
 from flexivid.evaluation import clips as evaluation_clips
@@ -65,6 +66,19 @@ def test_the_rate_of_training_is_kept_unless_another_is_asked_for(make_folder):
     assert frame_numbers(clips)[0][1] == [1, 3, 5, 7]
     assert clips.fps == 4
     assert clip_settings(section, SIZE, fps=4.0)[2:5:2] == (1, 4.0)
+
+
+def test_the_decoder_of_training_is_kept_so_that_no_file_is_looked_at_twice(make_folder):
+    folder = make_folder("videos", [9] * 4)
+    data = VideoDataModule(str(folder), num_frames=4, size=16, decoder="decord", num_workers=1)
+    data.setup()
+    files = set(index_path(str(folder)).parent.iterdir())
+    for root in (data.manifests, str(folder)):
+        clips = find_clips(root, clip_settings(data.settings._asdict(), SIZE))
+        assert {clips.dataset.videos.decoder(row) for row in range(4)} == {"decord"}
+    assert set(index_path(str(folder)).parent.iterdir()) == files
+    find_clips(str(folder), clip_settings({}, SIZE))
+    assert set(index_path(str(folder)).parent.iterdir()) > files
 
 
 def test_some_clips_are_spread_evenly(make_folder):

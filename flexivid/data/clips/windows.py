@@ -37,6 +37,7 @@ class ClipSettings(NamedTuple):
         crop: What is kept of a picture that has another shape: its "centre", or a place drawn for each clip, "random".
         kernel: How pictures are resized.
         square_pixels: Whether pictures whose pixels are not square are resized so that they are, as video players do.
+        decoder: The decoder that must be exact for every file (see ``probe``), or "auto".
 
     >>> ClipSettings(stride=2).num_frames
     8
@@ -54,6 +55,7 @@ class ClipSettings(NamedTuple):
     crop: Literal["centre", "random"] = "centre"
     kernel: Literal["bicubic", "bilinear", "area", "lanczos"] = "bicubic"
     square_pixels: bool = True
+    decoder: str = "auto"
 
 
 def refuse_settings(settings: ClipSettings) -> None:

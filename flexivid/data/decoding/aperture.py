@@ -1,7 +1,7 @@
-"""The part of its pictures that a container says to show: ``clap`` in MP4 and QuickTime, ``PixelCrop`` in Matroska.
+"""Read the crop that a container states: ``clap`` in MP4 and QuickTime, ``PixelCrop`` in Matroska.
 
-FFmpeg's libraries read both but PyAV does not hand them on, so the few bytes are read here. What the codec says to cut
-away is cut by the decoder. Damage in these parts is none of this file's business: what makes no sense cuts nothing.
+FFmpeg reads both, but PyAV does not expose them, so the few bytes are parsed here. The decoder applies the crop of the
+codec itself. An invalid crop is ignored, as in FFmpeg.
 
 Source:
     ISO/IEC 14496-12 (Clean Aperture Box); RFC 9559 (Matroska), section 5.1.4.1.28.
@@ -15,22 +15,21 @@ from typing import IO, NamedTuple
 
 import av
 
-from flexivid.data.decoding.container import Source, raw_bytes
+from flexivid.data.decoding.container import MAX_ELEMENTS, SEGMENT, Source, elements, raw_bytes, read_at
 from flexivid.data.decoding.facts import Size
 
 VISUAL_ENTRY = 78  # bytes of a sample description before its boxes
-SEGMENT, TRACKS, CLUSTER, TRACK, KIND, VIDEO = 0x18538067, 0x1654AE6B, 0x1F43B675, 0xAE, 0x83, 0xE0
+TRACKS, CLUSTER, TRACK, KIND, VIDEO = 0x1654AE6B, 0x1F43B675, 0xAE, 0x83, 0xE0
 CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)  # top, bottom, left, right
-MAX_ELEMENTS = 1000  # looked at on one level: lists of tracks are short
 
 
 class Aperture(NamedTuple):
-    """What is shown of a picture.
+    """The visible part of a picture.
 
     Args:
-        cut: Rows and columns that are not shown: at the top, the bottom, the left, the right.
-        is_shape_of_whole: Whether FFmpeg takes the shape of pixels from a display size that is in fact that of the part
-            that is shown, as in MP4 without a ``pasp``.
+        cut: Rows and columns that are hidden at the top, the bottom, the left and the right.
+        is_shape_of_whole: Whether FFmpeg computes the pixel aspect ratio from the size of the visible part although it
+            means the complete picture, as in MP4 without a ``pasp``.
 
     >>> Aperture().cut
     (0, 0, 0, 0)
@@ -41,7 +40,7 @@ class Aperture(NamedTuple):
 
 
 def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Aperture:
-    """Return what is shown of the pictures of a file.
+    """Return the visible part of the pictures of a file.
 
     Args:
         source: The file.
@@ -54,7 +53,7 @@ def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Apertur
         with raw_bytes(source, container) as file:
             return _from_mp4(file, stream.id, stored)
     if "matroska" in names:
-        position = [other.index for other in container.streams.video].index(stream.index)
+        position = [video.index for video in container.streams.video].index(stream.index)
         with raw_bytes(source, container) as file:
             return _from_matroska(file, position, stored)
     return Aperture()
@@ -62,51 +61,52 @@ def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Apertur
 
 def _from_mp4(file: IO[bytes], track: int, stored: Size) -> Aperture:
     for entry, end in _sample_entries(file, track):
-        width, height = struct.unpack(">HH", _read(file, entry + 24, 4))
+        width, height = struct.unpack(">HH", read_at(file, entry + 24, 4))
         boxes = {kind: (begin, last) for kind, begin, last in _boxes(file, entry + VISUAL_ENTRY, end)}
         if b"clap" not in boxes:
             return Aperture()
-        numbers = struct.unpack(">IIIIiIiI", _read(file, boxes[b"clap"][0], 32))
+        numbers = struct.unpack(">IIIIiIiI", read_at(file, boxes[b"clap"][0], 32))
         if not all(numbers[1::2]):
             return Aperture()
         shown_width, shown_height, right_by, down_by = (Fraction(*numbers[i : i + 2]) for i in range(0, 8, 2))
-        left = round((width - shown_width) / 2 + right_by)
-        top = round((height - shown_height) / 2 + down_by)
-        kept = (round(shown_height), round(shown_width))
-        if kept == stored:  # the codec has cut it already
+        first_column = round((width - shown_width) / 2 + right_by)
+        first_row = round((height - shown_height) / 2 + down_by)
+        shown = (round(shown_height), round(shown_width))
+        if shown == stored:  # the codec has cut it already
             return Aperture()
-        cut = (top, height - top - kept[0], left, width - left - kept[1])
+        cut = (first_row, height - first_row - shown[0], first_column, width - first_column - shown[1])
         return _checked(Aperture(cut, b"pasp" not in boxes), (height, width), stored)
     return Aperture()
 
 
 def _sample_entries(file: IO[bytes], track: int) -> Iterator[tuple[int, int]]:
-    """Yield where the sample descriptions of a track begin and end."""
+    """Yield (begin, end) of each sample description of a track."""
     for movie in _find(file, (0, file.seek(0, os.SEEK_END)), b"moov"):
         for trak in _find(file, movie, b"trak"):
             for begin, _ in _find(file, trak, b"tkhd"):
-                number = struct.unpack(">I", _read(file, begin + (20 if _read(file, begin, 1) == b"\1" else 12), 4))[0]
+                version = read_at(file, begin, 1)
+                (number,) = struct.unpack(">I", read_at(file, begin + (20 if version == b"\1" else 12), 4))
                 if number == track:
                     for begin, end in _find(file, trak, b"mdia", b"minf", b"stbl", b"stsd"):
                         yield from ((first, last) for _, first, last in _boxes(file, begin + 8, end))
 
 
-def _find(file: IO[bytes], place: tuple[int, int], *path: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where the contents of boxes within boxes begin and end."""
-    for kind, begin, end in _boxes(file, *place):
+def _find(file: IO[bytes], span: tuple[int, int], *path: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of the contents of each box at a path of nested boxes."""
+    for kind, begin, end in _boxes(file, *span):
         if kind == path[0]:
             yield from _find(file, (begin, end), *path[1:]) if path[1:] else [(begin, end)]
 
 
 def _boxes(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind of each box of MP4, and where its contents begin and end."""
+    """Yield (kind, begin, end) of each MP4 box; the positions are those of its contents."""
     for _ in range(MAX_ELEMENTS):
         if begin + 8 > end:
             return
-        size, kind = struct.unpack(">I4s", _read(file, begin, 8))
+        size, kind = struct.unpack(">I4s", read_at(file, begin, 8))
         content = begin + 8
         if size == 1:
-            size, content = struct.unpack(">Q", _read(file, begin + 8, 8))[0], begin + 16
+            size, content = struct.unpack(">Q", read_at(file, begin + 8, 8))[0], begin + 16
         last = end if size == 0 else begin + size
         if last < content:
             return
@@ -115,59 +115,34 @@ def _boxes(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def _from_matroska(file: IO[bytes], position: int, stored: Size) -> Aperture:
-    whole = (0, file.seek(0, os.SEEK_END))
-    segments = ((begin, end) for kind, begin, end in _elements(file, *whole) if kind == SEGMENT)
-    for kind, begin, end in _elements(file, *next(segments, (0, 0))):
+    span = (0, file.seek(0, os.SEEK_END))
+    segments = ((begin, end) for kind, begin, end in elements(file, *span) if kind == SEGMENT)
+    for kind, begin, end in elements(file, *next(segments, (0, 0))):
         if kind == CLUSTER:
             break
         if kind == TRACKS:
-            videos = [video for track in _elements(file, begin, end) if (video := _video(file, track)) is not None]
+            videos = [video for track in elements(file, begin, end) if (video := _video(file, track)) is not None]
             if position < len(videos):
                 return _checked(Aperture(videos[position]), stored, stored)
     return Aperture()
 
 
 def _video(file: IO[bytes], track: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
-    """Return what is cut off the pictures of a track, None if it is none of pictures."""
-    elements = {kind: (begin, end) for kind, begin, end in _elements(file, *track[1:])} if track[0] == TRACK else {}
-    if KIND not in elements or _number(file, *elements[KIND]) != 1 or VIDEO not in elements:
+    """Return the crop of a video track; None for tracks of sound and text."""
+    parts = {kind: (begin, end) for kind, begin, end in elements(file, *track[1:])} if track[0] == TRACK else {}
+    if KIND not in parts or _number(file, *parts[KIND]) != 1 or VIDEO not in parts:
         return None
-    cuts = {kind: _number(file, begin, end) for kind, begin, end in _elements(file, *elements[VIDEO])}
-    top, bottom, left, right = (cuts.get(kind, 0) for kind in CROPS)
-    return top, bottom, left, right
-
-
-def _elements(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the kind of each element of Matroska, and where its contents begin and end."""
-    for _ in range(MAX_ELEMENTS):
-        head = _read(file, begin, 12) if begin < end else b"\0"
-        if not head[0]:
-            return
-        width = 9 - head[0].bit_length()  # leading zeros say how many bytes a number has
-        kind, rest = int.from_bytes(head[:width], "big"), head[width:]
-        if width > 4 or not rest[0]:
-            return
-        size_width = 9 - rest[0].bit_length()
-        ones = (1 << (7 * size_width)) - 1
-        size = int.from_bytes(rest[:size_width], "big") & ones
-        content = begin + width + size_width
-        last = end if size == ones else content + size  # all ones: unknown, as in a live stream
-        yield kind, content, min(last, end)
-        begin = last
+    cuts = {kind: _number(file, begin, end) for kind, begin, end in elements(file, *parts[VIDEO])}
+    top, bottom, left_side, right = (cuts.get(kind, 0) for kind in CROPS)
+    return top, bottom, left_side, right
 
 
 def _number(file: IO[bytes], begin: int, end: int) -> int:
-    return int.from_bytes(_read(file, begin, min(end - begin, 8)), "big") if end > begin else 0
+    return int.from_bytes(read_at(file, begin, min(end - begin, 8)), "big") if end > begin else 0
 
 
-def _read(file: IO[bytes], place: int, count: int) -> bytes:
-    """Read some bytes, zeros beyond the end."""
-    file.seek(place)
-    return file.read(count).ljust(count, b"\0")
-
-
-def _checked(aperture: Aperture, whole: Size, stored: Size) -> Aperture:
-    """Return an aperture that lies within the picture; what makes no sense cuts nothing, as in FFmpeg."""
-    top, bottom, left, right = aperture.cut
-    fits = min(aperture.cut) >= 0 and top + bottom < stored[0] and left + right < stored[1] and whole == stored
+def _checked(aperture: Aperture, described: Size, stored: Size) -> Aperture:
+    """Return the aperture if it lies within the picture; an invalid one is ignored, as in FFmpeg."""
+    top, bottom, left_side, right = aperture.cut
+    fits = min(aperture.cut) >= 0 and top + bottom < stored[0] and left_side + right < stored[1] and described == stored
     return aperture if fits and any(aperture.cut) else Aperture()

@@ -1,14 +1,15 @@
 """Three decoders behind one interface: frames of a file by number, resized.
 
-``PyavDecoder`` (see ``seeking``) is exact for every file that was looked at with ``probe``, and the fastest.
-``DecordDecoder`` and ``TorchcodecDecoder`` serve those who ask for them, on files where ``probe`` finds them exact.
+``PyavDecoder`` (see ``pyav``) is exact for every file that ``probe`` accepts, and the fastest. ``DecordDecoder`` and
+``TorchcodecDecoder`` are used on request, for files on which ``probe`` has compared them with PyAV.
 
 Imports PyAV, numpy and, on first use, decord or torchcodec. Decoders cannot be pickled.
 """
 
 import importlib
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import suppress
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any, Literal, Protocol, get_args
 
@@ -30,9 +31,9 @@ CHOICES = get_args(Choice)
 
 
 class Decoder(Protocol):
-    """What decoders have in common."""
+    """Interface of the decoders."""
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order; (h, w, 3) uint8."""
 
     def close(self) -> None:
@@ -42,9 +43,12 @@ class Decoder(Protocol):
 class DecordDecoder:
     """Frames by decord, which resizes while decoding and always with the bicubic filter.
 
+    Nothing is skipped: ``seek_accurate``, ``skip_frames`` and ``get_batch`` of decord 3 give up on a busy machine, log
+    it, and return earlier frames than those asked for. One thread is the fastest for each core.
+
     Args:
         source: A local file, or the bytes of one.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         view: How pictures come out.
 
     Raises:
@@ -52,12 +56,13 @@ class DecordDecoder:
             cut them.
     """
 
-    def __init__(self, source: Source, facts: Facts, view: View) -> None:
-        self._height, self._width = view.size or facts.size
-        self._name, self._next = name_of(source), 0
+    def __init__(self, source: Source, info: Facts, view: View) -> None:
+        self._name, self._info = name_of(source), info
+        self._next = 0  # number of the frame that decord returns next; -1: seek first
+        self._height, self._width = view.size or info.size
         if is_remote(source) or view.kernel != "bicubic":
             raise VideoError(self._name, "not for decord")
-        _refuse_display(self._name, facts, "decord")
+        _refuse_display(self._name, info, "decord")
         decord = _module("decord")
         decord.logging.set_level(decord.logging.QUIET)
         self._errors = (decord.DECORDError, RuntimeError, StopIteration, IndexError, AssertionError)
@@ -68,7 +73,7 @@ class DecordDecoder:
                 self._reader = decord.VideoReader(file, num_threads=1, fault_tol=1e-9, **size)
         except self._errors as error:
             raise VideoError(self._name, f"decord: {error}") from error
-        if len(self._reader) != facts.num_frames:
+        if len(self._reader) != info.num_frames:
             self.close()
             raise VideoError(self._name, "decord counts other frames")
 
@@ -76,22 +81,44 @@ class DecordDecoder:
         """When each frame is shown according to decord, in seconds."""
         return np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))))[:, 0]
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order."""
-        for number in wanted:
+        for number in numbers:
             try:
-                if number != self._next:
-                    self._reader.seek_accurate(number)
-                # decord leaves padding at the end of rows of some narrow widths (32, 48, 96) and calls it channels
-                rows = self._reader.next().asnumpy().reshape(self._height, -1)
+                picture = self._read(number)
             except self._errors as error:
+                self._next = -1
                 raise VideoError(self._name, f"decord: {error}") from error
-            self._next = number + 1
-            yield number, rows[:, : 3 * self._width].reshape(self._height, self._width, 3)
+            yield number, picture
+
+    def pause(self) -> None:
+        """Stop decoding ahead, which decord does in a thread."""
+        with suppress(*self._errors):
+            self._reader.seek(0)
+        self._next = -1
 
     def close(self) -> None:
         """Release the file."""
         self._reader = None
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Frames to start at: decord's key frames but for those of open GOPs, after which it miscounts."""
+        return np.intersect1d(self._reader.get_key_indices(), self._info.entries[:, 1]).tolist()
+
+    def _read(self, number: int) -> np.ndarray:
+        """Decode on to a frame, or from the key frame before it where that is nearer."""
+        if number != self._next:
+            start = max((start for start in self._starts if start <= number), default=0)
+            if not start <= self._next <= number:
+                self._reader.seek(start)
+                self._next = start
+        for _ in range(number - self._next):
+            self._reader.next()
+        # decord leaves padding at the end of rows of some narrow widths (32, 48, 96) and calls it channels
+        rows = self._reader.next().asnumpy().reshape(self._height, -1)
+        self._next = number + 1
+        return rows[:, : 3 * self._width].reshape(self._height, self._width, 3)
 
 
 class TorchcodecDecoder:
@@ -99,7 +126,7 @@ class TorchcodecDecoder:
 
     Args:
         source: A local file, or the bytes of one.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         view: How pictures come out.
 
     Raises:
@@ -107,27 +134,27 @@ class TorchcodecDecoder:
             to turn, mirror or cut them.
     """
 
-    def __init__(self, source: Source, facts: Facts, view: View) -> None:
-        self._name, self._scaler = name_of(source), Scaler(0, view._replace(size=view.size or facts.size))
+    def __init__(self, source: Source, info: Facts, view: View) -> None:
+        self._name, self._scaler = name_of(source), Scaler(0, view._replace(size=view.size or info.size))
         if is_remote(source):
             raise VideoError(self._name, "not for torchcodec")
-        _refuse_display(self._name, facts, "torchcodec")
-        self._stored = facts.display.stored
+        _refuse_display(self._name, info, "torchcodec")
+        self._stored = info.display.stored
         try:
             reader = _module("torchcodec.decoders").VideoDecoder
             self._reader = reader(source, seek_mode="exact", num_ffmpeg_threads=1)
         except Exception as error:  # it has no class of errors of its own
             raise VideoError(self._name, f"torchcodec: {error}") from error
-        if len(self._reader) != facts.num_frames:
+        if len(self._reader) != info.num_frames:
             raise VideoError(self._name, "torchcodec counts other frames")
 
     def timestamps(self) -> np.ndarray:
         """When each frame is shown according to torchcodec, in seconds."""
         return np.array([self._frame(number).pts_seconds for number in range(len(self._reader))])
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order."""
-        for number in wanted:
+        for number in numbers:
             picture = self._frame(number).data.permute(1, 2, 0).contiguous().numpy()
             if self._stored is not None and picture.shape[:2] != self._stored:
                 raise VideoError(self._name, f"torchcodec gives pictures of {picture.shape[1]}x{picture.shape[0]}")
@@ -144,9 +171,9 @@ class TorchcodecDecoder:
             raise VideoError(self._name, f"torchcodec: {error}") from error
 
 
-def _refuse_display(name: str, facts: Facts, decoder: str) -> None:
-    """Refuse what only ``PyavDecoder`` does to pictures; the others turn them in some versions and not in others."""
-    if facts.rotation or facts.display.mirrored or any(facts.display.cut):
+def _refuse_display(name: str, info: Facts, decoder: str) -> None:
+    """Refuse files whose display only ``PyavDecoder`` applies; the others rotate in some versions and not in others."""
+    if info.rotation or info.display.mirrored or any(info.display.cut):
         raise VideoError(name, f"{decoder} does not turn, mirror or cut pictures as the file asks")
 
 
@@ -154,7 +181,7 @@ DECODERS: dict[str, type[Any]] = {
     "pyav": PyavDecoder,
     "decord": DecordDecoder,
     "torchcodec": TorchcodecDecoder,
-    "pictures": FolderDecoder,  # the only one for a folder, and for nothing else
+    "pictures": FolderDecoder,  # for folders of pictures only
 }
 MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
 

@@ -1,7 +1,7 @@
 """Opening files for PyAV: a path, an address that fsspec knows, or the bytes of a whole file.
 
-Imports PyAV and, for addresses, fsspec. One thread decodes: threads within a frame hide damage in another way every
-time, and workers are many. Every failure is a ``VideoError`` that names the file.
+Imports PyAV and, for addresses, fsspec. Each file is decoded by one thread: with several, the same damage looks
+different each time, and there are many worker processes anyway. Every failure is a ``VideoError`` that names the file.
 """
 
 import io
@@ -19,8 +19,11 @@ from flexivid.runtime.paths import is_remote
 
 Source = str | os.PathLike[str] | bytes
 Pass = Callable[[av.VideoFrame], av.VideoFrame]
-MAX_PIXELS = 1 << 26  # of a frame: more than 8K x 8K is damage, and takes more memory than there is
+MAX_PIXELS = 1 << 26  # of a frame: a header that states more than 8K x 8K is damaged
 CONTAINERS_WITH_INDEX = "mp4"
+EBML, SEGMENT = 0x1A45DFA3, 0x18538067  # of Matroska
+MAX_ELEMENTS = 1000  # read on one level; real files have a few
+UNKNOWN = 1 << 62  # end of an element of a live stream
 
 
 def name_of(source: Source) -> str:
@@ -34,7 +37,7 @@ def name_of(source: Source) -> str:
 
 @contextmanager
 def opened(source: Source) -> Iterator[str | IO[bytes]]:
-    """Give the name of a local file, or a file-like object for anything else, open meanwhile.
+    """Yield what decoders can open: the path of a local file, or an open file object for anything else.
 
     >>> with opened(b"12345") as file:
     ...     file.read(2)
@@ -117,7 +120,7 @@ def decode_all(
 
     Args:
         source: The file.
-        watch: Makes, of the name and the stream, what each frame is passed through, such as ``display.Watch``.
+        watch: Called with the name and the stream; returns what checks each frame, such as ``display.Watch``.
 
     Raises:
         VideoError: At the frame where decoding fails or only part of the picture is there, or if there is no video.
@@ -160,7 +163,7 @@ def refuse_if_cut_off(source: Source, container: Any, stream: av.VideoStream) ->
     stated = 0
     if "matroska" in container.format.name:
         with raw_bytes(source, container) as file:
-            stated = _matroska_bytes(file.read(128))
+            stated = _matroska_bytes(file)
     elif CONTAINERS_WITH_INDEX in container.format.name.split(","):
         stated = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     if 0 < container.size < stated:
@@ -169,7 +172,7 @@ def refuse_if_cut_off(source: Source, container: Any, stream: av.VideoStream) ->
 
 @contextmanager
 def raw_bytes(source: Source, container: Any) -> Iterator[IO[bytes]]:
-    """Give a file that is open for decoding as bytes; its place is afterwards as it was.
+    """Yield the raw bytes of a file that is open for decoding, and restore its position afterwards.
 
     >>> with raw_bytes(b"12345", None) as file:
     ...     file.read(2)
@@ -179,25 +182,43 @@ def raw_bytes(source: Source, container: Any) -> Iterator[IO[bytes]]:
         yield io.BytesIO(source)
     elif is_remote(source) or is_byte_range(source):
         file = getattr(container.file, "file", container.file)  # PyAV wraps it
-        place = file.tell()
+        position = file.tell()
         file.seek(0)
         yield file
-        file.seek(place)
+        file.seek(position)
     else:
         with open(source, "rb") as local:
             yield local
 
 
-def _matroska_bytes(head: bytes) -> int:
+def _matroska_bytes(file: IO[bytes]) -> int:
     """Return the size of a Matroska file as its first two elements state it; 0 where they do not."""
-    place = 0
-    for element in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, segment
-        if head[place : place + 4] != element or len(head) <= place + 12:
-            return 0
-        first = head[place + 4]
-        width = 9 - first.bit_length()  # leading zeros of the first byte say how many bytes the size has
-        size = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << (7 * width)) - 1)
-        if width > 8 or size == (1 << (7 * width)) - 1:  # unknown, as in a live stream
-            return 0
-        place += 4 + width + size
-    return place
+    for kind, _, end in elements(file, 0, UNKNOWN):
+        if kind != EBML:
+            return end if kind == SEGMENT and end < UNKNOWN else 0
+    return 0
+
+
+def elements(file: IO[bytes], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (kind, begin, end) of each Matroska element; the positions are those of its contents."""
+    for _ in range(MAX_ELEMENTS):
+        head = read_at(file, begin, 12) if begin < end else b"\0"
+        if not head[0]:
+            return
+        width = 9 - head[0].bit_length()  # leading zeros say how many bytes a number has
+        kind, rest = int.from_bytes(head[:width], "big"), head[width:]
+        if width > 4 or not rest[0]:
+            return
+        size_width = 9 - rest[0].bit_length()
+        ones = (1 << (7 * size_width)) - 1
+        size = int.from_bytes(rest[:size_width], "big") & ones
+        content = begin + width + size_width
+        last = end if size == ones else content + size  # all ones: unknown, as in a live stream
+        yield kind, content, min(last, end)
+        begin = last
+
+
+def read_at(file: IO[bytes], position: int, count: int) -> bytes:
+    """Read ``count`` bytes, padded with zeros beyond the end of the file."""
+    file.seek(position)
+    return file.read(count).ljust(count, b"\0")

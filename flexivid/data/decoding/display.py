@@ -1,7 +1,7 @@
-"""How a file wants its pictures displayed: the shape of its pixels, turned, mirrored, cut; and whether that changes.
+"""How a file asks to be displayed (pixel aspect ratio, rotation, mirroring, crop), and whether that changes midway.
 
-What players agree on is done: pixels are made square, pictures are turned by right angles, mirrored and cut. What they
-do not agree on is refused: odd angles, shear, a shape that changes in the middle of the file. Imports PyAV.
+What video players agree on is applied: square pixels, rotation by right angles, mirroring and crops. What they disagree
+on is refused: odd angles, shear, and a picture whose shape changes in the middle of the file. Imports PyAV.
 
 Source:
     ``av_guess_sample_aspect_ratio`` (what the container says goes first) and ``ffplay`` of FFmpeg 8.
@@ -32,11 +32,11 @@ TURNS: dict[tuple[int, ...], tuple[int, bool]] = {
     (0, 1, -1, 0): (-90, False),
     (0, -1, -1, 0): (-90, True),
 }
-SLACK = math.sin(math.radians(1))  # players take angles that are off by no more than a degree for right ones
-SAME_SHAPE = 0.01  # widths to heights that differ by less are of one shape: sizes are whole numbers
+SLACK = math.sin(math.radians(1))  # players ignore a rotation of up to one degree
+SAME_SHAPE = 0.01  # aspect ratios that differ by less are equal: sizes are rounded to pixels
 SILENT_CONTAINERS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "vvc", "m4v", "vc1", "obu", "flv")  # on pixels
 NO_CUT = (0, 0, 0, 0)
-MAX_ASPECT = 10  # lenses and broadcasts reach 2; beyond this it is damage
+MAX_ASPECT = 10  # real pixels reach 2:1; a larger ratio is damage
 
 Matrix = tuple[int, ...]
 
@@ -90,7 +90,7 @@ players show in different ways; expected a video that decodes to its end; re-enc
 
 
 def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> tuple[int, Display]:
-    """Return how the pictures of a file are turned, and what else it says about their display.
+    """Return the rotation of a file, and how else it asks to be displayed.
 
     Args:
         source: The file.
@@ -98,7 +98,7 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
         frames: The first ones, at least one; the decoder has just given them.
 
     Raises:
-        VideoError: If it is something that players do not agree on.
+        VideoError: If players disagree on it.
 
     >>> import tempfile
     >>> from flexivid.data.decoding.container import video_stream
@@ -116,26 +116,23 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
     (90, (64, 45), (128, 72))
     """
     name, stored = name_of(source), (frames[0].height, frames[0].width)
-    said, codec_aspect = _said(stream), stream.codec_context.sample_aspect_ratio
-    aspect = said or codec_aspect or Fraction(1)
+    stated_aspect, codec_aspect = _stated_aspect(stream), stream.codec_context.sample_aspect_ratio
+    aspect = stated_aspect or codec_aspect or Fraction(1)
     rotation, mirrored = turn_of(matrix_of(frames[0]), aspect, name=name)
     aperture = aperture_of(source, stream, stored)
-    if aperture.is_shape_of_whole and said not in (
-        None,
-        codec_aspect,
-    ):  # the display size over that of the uncut picture
+    if aperture.is_shape_of_whole and stated_aspect not in (None, codec_aspect):  # FFmpeg took the uncut size
         aspect *= Fraction(stored[1] - sum(aperture.cut[2:]), stored[1]) ** -1
         aspect *= Fraction(stored[0] - sum(aperture.cut[:2]), stored[0])
     interlaced = any(frame.interlaced_frame for frame in frames)
     return rotation, Display(stored, aperture.cut, _pair(aspect), _pair(codec_aspect), mirrored, interlaced)
 
 
-def as_asked(source: Source, facts: Facts, *, square_pixels: bool) -> Facts:
-    """Return facts with the size that pictures are to have.
+def as_asked(source: Source, info: Facts, *, square_pixels: bool) -> Facts:
+    """Set the size of the pictures: with square pixels, or with those of the file.
 
     Args:
         source: The file.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         square_pixels: Whether pixels are made square; otherwise pictures keep the file's own.
 
     Raises:
@@ -147,33 +144,33 @@ def as_asked(source: Source, facts: Facts, *, square_pixels: bool) -> Facts:
     >>> as_asked("a.mp4", facts, square_pixels=True).size, as_asked("a.mp4", facts, square_pixels=False).size
     ((72, 128), (72, 90))
     """
-    facts = facts.with_pixels(square=square_pixels)
-    width, height = facts.display.aspect
+    info = info.with_pixels(square=square_pixels)
+    width, height = info.display.aspect
     if square_pixels and not (width <= MAX_ASPECT * height and height <= MAX_ASPECT * width):
         reason = f"states pixels of {width}:{height}; data.square_pixels=false takes them as they are"
         raise VideoError(name_of(source), reason)
-    if facts.size[0] * facts.size[1] > MAX_PIXELS:
-        raise VideoError(name_of(source), f"frames of {facts.size[1]}x{facts.size[0]} as displayed")
-    return facts
+    if info.size[0] * info.size[1] > MAX_PIXELS:
+        raise VideoError(name_of(source), f"frames of {info.size[1]}x{info.size[0]} as displayed")
+    return info
 
 
 class Watch:
-    """Passes frames on that are displayed as the first one is, and refuses others.
+    """Check that each frame is displayed like the first one, and refuse the file otherwise.
 
-    A frame of another size is passed on if it has the same shape: recordings of streams change between sizes.
+    Frames may change their size but not their shape: recordings of streams switch between resolutions.
 
     Args:
         name: What to call the file.
         stream: Its video, open.
-        facts: What is known of it; without any, the first frame that comes is the measure.
+        info: Result of ``probe``; None compares with the first frame.
     """
 
-    def __init__(self, name: str, stream: av.VideoStream, facts: Facts | None = None) -> None:
-        self.name, self._codec, self._said = name, stream.codec_context, _said(stream)
-        self._turn, self._display = (0, Display()) if facts is None else (facts.rotation, facts.display)
+    def __init__(self, name: str, stream: av.VideoStream, info: Facts | None = None) -> None:
+        self.name, self._codec, self._stated_aspect = name, stream.codec_context, _stated_aspect(stream)
+        self._turn, self._display = (0, Display()) if info is None else (info.rotation, info.display)
         self._matrix: Matrix | None = None
         self._shape: tuple[int, int, Fraction | None] | None = None
-        if self._display.stored is not None:  # as it is meant to be, so that ordinary files cost next to nothing
+        if self._display.stored is not None:  # the expected shape, so that ordinary frames are compared once
             codec_aspect = Fraction(*self._display.codec_aspect) or None
             self._shape = self._display.stored[1], self._display.stored[0], codec_aspect
 
@@ -197,13 +194,13 @@ class Watch:
 
     def _measure(self, frame: av.VideoFrame) -> None:
         codec_aspect = self._codec.sample_aspect_ratio
-        aspect = self._said or codec_aspect or Fraction(1)
+        aspect = self._stated_aspect or codec_aspect or Fraction(1)
         self._turn, mirrored = turn_of(matrix_of(frame), aspect, name=self.name)
         size = (frame.height, frame.width)
         self._display = Display(size, NO_CUT, _pair(aspect), _pair(codec_aspect), mirrored)
 
     def _compare_turn(self, matrix: Matrix) -> None:
-        turn = turn_of(matrix, self._said or self._codec.sample_aspect_ratio, name=self.name)
+        turn = turn_of(matrix, self._stated_aspect or self._codec.sample_aspect_ratio, name=self.name)
         if turn != (self._turn, self._display.mirrored):
             raise VideoError(self.name, "pictures are turned or mirrored in another way from the middle of the file on")
 
@@ -216,15 +213,15 @@ class Watch:
             raise VideoError(self.name, f"the shape of the picture changes from {was} to {now}: cut the file there")
 
     def _aspect(self, display: Display) -> Fraction:
-        """Return the shape of the pixels of the current frame: the codec's word, unless the container overrules it."""
+        """Return the pixel aspect ratio of the current frame: the codec's, unless the container overrides it."""
         current = self._codec.sample_aspect_ratio
-        overruled = self._said is not None and display.codec_aspect != _pair(self._said)
+        overruled = self._stated_aspect is not None and display.codec_aspect != _pair(self._stated_aspect)
         is_unchanged = overruled or _pair(current) == display.codec_aspect
         return Fraction(*display.aspect) if is_unchanged else current or Fraction(1)
 
 
-def _said(stream: av.VideoStream) -> Fraction | None:
-    """Return the shape of pixels that the container states, or that FFmpeg found in the codec where it states none."""
+def _stated_aspect(stream: av.VideoStream) -> Fraction | None:
+    """Return the pixel aspect ratio of the container, or else the one that FFmpeg found in the codec."""
     return None if stream.container.format.name in SILENT_CONTAINERS else stream.sample_aspect_ratio
 
 

@@ -1,8 +1,7 @@
-"""What is known of a video file once it has been looked at, and the error that says why one is refused.
+"""The result of probing a video file: ``Facts``, packed into a few bytes a frame so that no file is probed twice.
 
 Imports numpy. Sizes are (height, width) in pixels as displayed, unless they are called stored; times are seconds as the
-file states them (they need not begin at 0). Facts are kept in an index as a few bytes a frame, so that no file is
-looked at twice.
+file states them (they need not begin at 0).
 """
 
 import json
@@ -15,7 +14,7 @@ import numpy as np
 
 Size = tuple[int, int]
 
-MAX_BYTES = 128 << 20  # of facts when unpacked: a day of 60 frames a second, each a place to start at, takes a tenth
+MAX_BYTES = 128 << 20  # when unpacked; a day at 60 frames a second, all of them key frames, takes a tenth
 MAX_ASPECT = 1 << 31  # of a side, or of a pixel: a number of the file formats
 MAX_PIXELS = 1 << 28  # of a picture, as in FFmpeg
 MAX_TICKS = 1 << 62  # either way: differences fit into int64
@@ -23,14 +22,14 @@ MAX_TICKS = 1 << 62  # either way: differences fit into int64
 
 @dataclass(frozen=True)
 class Display:
-    """What a file says about how its pictures are displayed, but for turns by right angles.
+    """How a file asks to be displayed, apart from its rotation.
 
     Args:
         stored: (height, width) of a picture as it is decoded, before anything else is done; None where unknown.
-        cut: Rows and columns of it that are not shown: at the top, the bottom, the left, the right.
+        cut: Rows and columns that are hidden at the top, the bottom, the left and the right.
         aspect: Width of a pixel to its height.
-        codec_aspect: Likewise, as the codec has it at the first frame, (0, 1) where it is silent; the container may
-            overrule it.
+        codec_aspect: The same as the codec states it at the first frame, (0, 1) if it does not; the container may
+            override it.
         mirrored: Whether left and right are swapped, before the picture is turned.
         interlaced: Whether a picture holds two moments, in even and in odd rows.
 
@@ -56,14 +55,14 @@ class Display:
         """
         if self.stored is None:
             return None
-        top, bottom, left, right = self.cut
-        height, width = self.stored[0] - top - bottom, self.stored[1] - left - right
+        top, bottom, left_side, right = self.cut
+        height, width = self.stored[0] - top - bottom, self.stored[1] - left_side - right
         if square_pixels:
             width = max(1, round(width * self.aspect[0] / self.aspect[1]))
         return (height, width) if rotation % 180 == 0 else (width, height)
 
     def is_sound(self) -> bool:
-        """Whether its numbers are of the declared kinds and leave something to show."""
+        """Whether its numbers have the declared types and leave a visible part."""
         pairs = (self.stored or (1, 1), self.cut, self.aspect, self.codec_aspect)
         plain = all(type(number) is int and 0 <= number < MAX_ASPECT for pair in pairs for number in pair)
         kinds = type(self.mirrored) is type(self.interlaced) is bool
@@ -74,7 +73,7 @@ class Display:
 
 
 class Facts(NamedTuple):
-    """What is known of a video before its frames are decoded.
+    """What ``probe`` finds out about a video, so that any frame can be decoded exactly.
 
     Args:
         codec: Its name in FFmpeg: "h264", "vp9", ...
@@ -85,12 +84,12 @@ class Facts(NamedTuple):
         ticks: When each visible frame is shown, in the order shown, in units of ``time_base``, (frames,) int64.
         end: When the last frame ends, in the same unit.
         time_base: Seconds of a tick, as numerator and denominator.
-        entries: Places to start decoding at: the time stamp of a key packet, and the number of the first frame that
-            comes out right from there, (places, 2) int64. Without any, decoding starts at the first frame.
-        timed: Whether a frame can be told by its time; otherwise it is counted from the first.
-        skips: Whether a packet bears the time of its frame and its codec says which frames no other builds on.
+        entries: Where decoding may start: the time stamp of a key packet, and the number of the first frame that is
+            decoded correctly after it, (n, 2) int64. Empty: only at the first frame.
+        timed: Whether time stamps identify frames; otherwise frames are counted from the first.
+        skips: Whether packets have the times of their frames and the codec marks frames that no other one depends on.
         decoder: Which decoder is exact for this file: "pyav", "decord" or "torchcodec".
-        display: What else the file says about how its pictures are displayed.
+        display: How else the file asks to be displayed.
 
     >>> facts = Facts("gif", "gif", "bgra", (64, 48), 0, np.arange(5) * 40, 200, (1, 1000), np.zeros((1, 2), int))
     >>> facts.fps, facts.num_frames, facts.duration, facts.is_variable_rate
@@ -137,13 +136,13 @@ class Facts(NamedTuple):
 
     @property
     def is_variable_rate(self) -> bool:
-        """Whether some frame is shown more than a tenth longer or shorter than the others, rounding to ticks aside."""
+        """Whether some frame lasts a tenth longer or shorter than the median, by more than one tick."""
         steps = np.diff(self.ticks)
         return bool(len(steps)) and bool(np.abs(steps - np.median(steps)).max() > max(1, 0.1 * np.median(steps)))
 
     @property
     def display_words(self) -> str:
-        """What a file says about its display, for people; empty where pictures are shown as stored, or just turned.
+        """Describe the display in words; empty if pictures are shown as stored or only rotated.
 
         >>> nothing = np.zeros((1, 2), int)
         >>> facts = Facts("h264", "mp4", "yuv420p", (72, 128), 0, np.arange(5), 5, (1, 8), nothing)
@@ -157,18 +156,18 @@ class Facts(NamedTuple):
             "mirrored": self.display.mirrored,
             "interlaced": self.display.interlaced,
         }
-        told = [text for text, is_so in words.items() if is_so]
+        phrases = [text for text, is_so in words.items() if is_so]
         if stored is not None and (any(cut) or aspect[0] != aspect[1]):
-            told = [f"stored as {stored[1]}x{stored[0]}", *told]
-        return ", ".join(told)
+            phrases = [f"stored as {stored[1]}x{stored[0]}", *phrases]
+        return ", ".join(phrases)
 
     def with_pixels(self, *, square: bool) -> "Facts":
-        """Return the same with the size that pictures have when pixels are made square, or when they are left alone."""
+        """Return a copy whose size is that of square pixels, or of the file's own pixels."""
         size = self.display.shown_size(self.rotation, square_pixels=square)
         return self if size is None else self._replace(size=size)
 
     def to_bytes(self) -> bytes:
-        """Pack into a few bytes a frame or less: differences of differences, which are mostly 0, compressed."""
+        """Pack into at most a few bytes a frame: second differences, which are mostly 0, compressed."""
         head = [*self[:5], self.end, self.time_base, self.timed, self.skips, self.decoder]
         head += [astuple(self.display), len(self.ticks)]
         columns = (self.ticks, *self.entries.reshape(-1, 2).T)
@@ -181,14 +180,14 @@ class Facts(NamedTuple):
         """Unpack what ``to_bytes`` packed.
 
         Raises:
-            ValueError: If it is anything else: facts come from decode processes and from other people's shards.
+            ValueError: If the bytes are anything else; they may come from a crashed process or a stranger's shards.
         """
         try:
             return _unpack(_inflate(blob)).check()
         except (ValueError, TypeError, IndexError, RecursionError, zlib.error) as error:
             raise ValueError(
-                f"got {len(blob)} bytes that are no facts of a video ({error}); expected what a look at it told; remove"
-                " the index, or write the shards anew"
+                f"got {len(blob)} bytes that are no facts of a video ({error}); expected the result of probing it;"
+                " remove the index, or write the shards anew"
             ) from error
 
     def check(self) -> "Facts":
@@ -217,8 +216,8 @@ class Facts(NamedTuple):
         ]
         for name, expected, is_right in rules:
             if not is_right:
-                found = " ".join(repr(getattr(self, name)).split())[:80]
-                raise ValueError(f"got a video with {name}={found}; expected {expected}; re-encode it")
+                value = " ".join(repr(getattr(self, name)).split())[:80]
+                raise ValueError(f"got a video with {name}={value}; expected {expected}; re-encode it")
         return self
 
 

@@ -1,8 +1,8 @@
 """Videos that are folders of numbered pictures: "walk/0001.png", "walk/0002.png", ...
 
-The numbers give the order; they follow each other in equal steps, or a picture is missing and the folder is refused.
-Nothing says how fast they follow: all times are 0, and so are frames a second. Pictures whose pixels are not square, as
-FFmpeg writes them out of a video that has such pixels, are resized like that video. Imports Pillow and numpy.
+The numbers give the order. Their steps must be equal: otherwise a picture is missing, and the folder is refused. The
+frame rate is unknown, so all times are 0. Pictures with non-square pixels, as FFmpeg extracts them from such a video,
+are resized like that video. Imports Pillow and numpy.
 """
 
 import itertools
@@ -40,7 +40,7 @@ def is_frame_folder(source: object) -> bool:
 
 
 def probe_folder(path: str | os.PathLike[str]) -> Facts:
-    """Look at the names and heads of all pictures of a folder.
+    """Probe a folder: the names, sizes and pixel aspect ratios of all its pictures.
 
     Raises:
         VideoError: If there are none, one is missing or cannot be read, or they differ in size or shape of pixels.
@@ -56,17 +56,17 @@ def probe_folder(path: str | os.PathLike[str]) -> Facts:
     names = _pictures(path)
     looks = [_look(path, name) for name in names]
     size, aspect = looks[0]
-    for name, (other, other_aspect) in zip(names, looks, strict=True):
-        if other != size:
-            raise VideoError(path, f"{name} has {other[0]}x{other[1]} pixels, {names[0]} {size[0]}x{size[1]}")
-        if other_aspect != aspect:
-            raise VideoError(path, f"{name} has pixels of {other_aspect}, {names[0]} of {aspect} (width / height)")
+    for name, (its_size, its_aspect) in zip(names, looks, strict=True):
+        if its_size != size:
+            raise VideoError(path, f"{name} has {its_size[0]}x{its_size[1]} pixels, {names[0]} {size[0]}x{size[1]}")
+        if its_aspect != aspect:
+            raise VideoError(path, f"{name} has pixels of {its_aspect}, {names[0]} of {aspect} (width / height)")
     display = Display(size, aspect=(aspect.numerator, aspect.denominator))
     codec = names[0].rsplit(".", 1)[-1].lower()
     zeros = np.zeros(len(names), np.int64)
     nowhere = np.zeros((0, 2), np.int64)
-    facts = Facts(codec, DECODER, "rgb24", size, 0, zeros, 0, (1, 1), nowhere, timed=False, decoder=DECODER)
-    return facts._replace(display=display).with_pixels(square=True)
+    info = Facts(codec, DECODER, "rgb24", size, 0, zeros, 0, (1, 1), nowhere, timed=False, decoder=DECODER)
+    return info._replace(display=display).with_pixels(square=True)
 
 
 class FolderDecoder:
@@ -74,20 +74,20 @@ class FolderDecoder:
 
     Args:
         source: The folder.
-        facts: What ``probe_folder`` found.
+        info: What ``probe_folder`` found.
         view: (height, width) that each picture is resized to, None for its own; and the filter.
     """
 
-    def __init__(self, source: str | os.PathLike[str], facts: Facts, view: tuple[Size | None, str]) -> None:
-        self._folder, self._size, self._kernel = source, view[0] or facts.size, view[1]
-        self._stored = facts.display.stored or facts.size
+    def __init__(self, source: str | os.PathLike[str], info: Facts, view: tuple[Size | None, str]) -> None:
+        self._folder, self._size, self._kernel = source, view[0] or info.size, view[1]
+        self._stored = info.display.stored or info.size
         self._names = _pictures(source)
-        if len(self._names) != facts.num_frames:
-            raise VideoError(source, f"there are {len(self._names)} pictures, not {facts.num_frames} as before")
+        if len(self._names) != info.num_frames:
+            raise VideoError(source, f"there are {len(self._names)} pictures, not {info.num_frames} as before")
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames; (h, w, 3) uint8."""
-        for number in wanted:
+        for number in numbers:
             yield number, self._read(self._names[number])
 
     def close(self) -> None:
@@ -120,11 +120,11 @@ def _pictures(path: str | os.PathLike[str]) -> list[str]:
         raise VideoError(path, "a folder without numbered pictures")
     numbered = sorted((int(re.findall(r"\d+", name.rsplit(".", 1)[0])[-1]), name) for name in names)
     step = numbered[1][0] - numbered[0][0] if len(numbered) > 1 else 1
-    for (number, name), (following, other) in itertools.pairwise(numbered):
+    for (number, name), (following, next_name) in itertools.pairwise(numbered):
         if following == number:
-            raise VideoError(path, f"{name} and {other} have the same number")
+            raise VideoError(path, f"{name} and {next_name} have the same number")
         if following - number != step:
-            raise VideoError(path, f"between {name} and {other}, pictures are missing")
+            raise VideoError(path, f"between {name} and {next_name}, pictures are missing")
     return [name for _, name in numbered]
 
 

@@ -1,11 +1,11 @@
-"""A first look at a video file: all its packets, a few of its frames, and a trial of seeking in it.
+"""Probe a video file once: read all its packets, decode a few frames, and test whether seeking is exact.
 
-The packets of common files tell when every frame is shown. A file whose packets do not (hidden frames, packets
-without a time, containers that put them together anew), and every short one, is decoded once, whole, instead. Then
-frames decoded after a seek are compared with the same frames decoded in sequence: only places where they agree are used
-to start at. What is found is kept as ``Facts``, so nothing is paid twice.
+In common files, the packets state when every frame is shown. Short files, and files whose packets do not state it
+(hidden frames, packets without times, transport streams), are decoded completely instead. Then frames decoded after a
+seek are compared with the same frames decoded in sequence: decoding will start only where both agree. The result is
+``Facts``, which the index keeps.
 
-Imports PyAV and numpy only, and the decoders for the trial of one that is asked for.
+Imports PyAV and numpy, and another decoder only to compare it with PyAV.
 """
 
 import zlib
@@ -36,9 +36,9 @@ from flexivid.data.storage.errors import VideoError
 
 __all__ = ["Facts", "Look", "Size", "VideoError", "decode_all", "look_at", "probe"]
 
-WHOLE_PIXELS = 50_000_000  # decoded from beginning to end if no more than this: a quarter of a second
+WHOLE_PIXELS = 50_000_000  # files with no more than this are decoded completely: a quarter of a second
 TRIAL_PIXELS = 100_000_000  # the trial of seeking in longer files takes no more than this
-MAX_ENTRIES = 256  # places tried in a file whose packets do not tell
+MAX_ENTRIES = 256  # seeks tested in a file that is decoded completely
 TELLING_CODECS = ("h264", "hevc", "av1", "mjpeg", "prores", "ffv1", "dnxhd")  # a packet is a frame
 TELLING_CONTAINERS = ("mp4", "matroska")
 MAX_DIFFERENCE = 2.0  # levels between decoders that agree, on average
@@ -52,7 +52,7 @@ class _Packet(NamedTuple):
 
 
 class _Scan(NamedTuple):
-    """What one pass over the packets finds."""
+    """Result of one pass over the packets."""
 
     packets: list[_Packet]
     first: av.VideoFrame
@@ -66,7 +66,7 @@ class _Scan(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A file to be looked at, for processes that take one argument.
+    """A request to probe a file, sent to a decode process.
 
     >>> Look("a.mp4").decoder
     'auto'
@@ -77,7 +77,7 @@ class Look(NamedTuple):
 
 
 def look_at(look: Look) -> Facts:
-    """Do as ``probe``.
+    """Answer a request by ``probe``.
 
     >>> look_at(Look("nowhere.mp4"))
     Traceback (most recent call last):
@@ -89,7 +89,7 @@ a video that decodes to its end; re-encode or remove the file
 
 
 def probe(source: Source, *, decoder: str = "auto") -> Facts:
-    """Look at a file for the first time.
+    """Find out what is needed to decode any frame of a file exactly.
 
     Args:
         source: Path, address or content of the file.
@@ -114,15 +114,15 @@ def probe(source: Source, *, decoder: str = "auto") -> Facts:
     if is_frame_folder(source):
         return probe_folder(source)  # type: ignore[arg-type]
     scan = _scan(source)
-    facts = _from_packets(source, scan) or _from_frames(source, scan)
-    if decoder in ("auto", facts.decoder):
-        return facts
+    info = _from_packets(source, scan) or _from_frames(source, scan)
+    if decoder in ("auto", info.decoder):
+        return info
     try:
-        _compare(source, facts, decoder)
+        _compare(source, info, decoder)
     except VideoError as error:
         reason = f"not decoded exactly by {decoder} ({error.reason}); decoder=auto takes another"
         raise VideoError(error.path, reason) from error
-    return facts._replace(decoder=decoder)
+    return info._replace(decoder=decoder)
 
 
 def _scan(source: Source) -> _Scan:
@@ -130,9 +130,9 @@ def _scan(source: Source) -> _Scan:
     some: list[_Packet] = []
     frames: list[av.VideoFrame] = []
     shown: tuple[int, Display] | None = None
-    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as found:
+    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as stream_packets:
         refuse_if_cut_off(source, container, stream)
-        for packet in found:
+        for packet in stream_packets:
             if len(frames) < 3:
                 frames += decode(packet, name)
                 shown = shown or (display_of(source, stream, frames) if frames else None)
@@ -151,41 +151,41 @@ def _scan(source: Source) -> _Scan:
 
 
 def _from_packets(source: Source, scan: _Scan) -> Facts | None:
-    """Return the facts of a long file whose packets tell them; None for any other."""
+    """Return the facts of a long file from its packets alone; None if they do not suffice."""
     times = [packet.pts for packet in scan.packets if packet.is_shown]
     frame_pixels = scan.first.width * scan.first.height
     if len(times) * frame_pixels <= WHOLE_PIXELS or scan.codec not in TELLING_CODECS:
         return None
     if not set(scan.container.split(",")) & set(TELLING_CONTAINERS):
         return None
-    known = [time for time in times if time is not None]
-    ticks = np.unique(np.array(known, np.int64))
+    stated = [time for time in times if time is not None]
+    ticks = np.unique(np.array(stated, np.int64))
     if len(ticks) < len(times) or scan.head != ticks[: len(scan.head)].tolist():
         return None
     keys = np.array([packet.pts for packet in scan.packets if packet.is_key and packet.is_shown], np.int64)
     entries = np.stack([keys, np.searchsorted(ticks, keys)], axis=1)
-    facts = _facts(scan, ticks, entries, timed=True, skips=scan.codec == "h264")
+    info = _facts(scan, ticks, entries, timed=True, skips=scan.codec == "h264")
     if len(keys) > 1:
-        gaps = np.diff(entries[:, 1], append=facts.num_frames + 1)[:-1]
+        gaps = np.diff(entries[:, 1], append=info.num_frames + 1)[:-1]
         shortest = int(np.argmin(np.where(gaps > 0, gaps, 1 << 60)))
-        if 0 < gaps[shortest] * frame_pixels <= TRIAL_PIXELS and not _seeks(source, facts, shortest):
+        if 0 < gaps[shortest] * frame_pixels <= TRIAL_PIXELS and not _seeks(source, info, shortest):
             return None
-    return facts
+    return info
 
 
-def _seeks(source: Source, facts: Facts, entry: int) -> bool:
+def _seeks(source: Source, info: Facts, entry: int) -> bool:
     """Whether frames are the same after a seek to the next key frame as when decoded on from the one before."""
-    first = int(facts.entries[entry + 1, 1])
-    wanted = range(first, min(first + 3, facts.num_frames))
-    with closing(PyavDecoder(source, facts, View())) as after_seek:
-        expected = dict(after_seek.pictures(wanted))
-    without = facts._replace(entries=np.delete(facts.entries, entry + 1, axis=0), skips=False)
+    first = int(info.entries[entry + 1, 1])
+    numbers = range(first, min(first + 3, info.num_frames))
+    with closing(PyavDecoder(source, info, View())) as after_seek:
+        expected = dict(after_seek.pictures(numbers))
+    without = info._replace(entries=np.delete(info.entries, entry + 1, axis=0), skips=False)
     with closing(PyavDecoder(source, without, View())) as in_sequence:
-        return all(np.array_equal(picture, expected[i]) for i, picture in in_sequence.pictures(wanted))
+        return all(np.array_equal(picture, expected[i]) for i, picture in in_sequence.pictures(numbers))
 
 
 def _from_frames(source: Source, scan: _Scan) -> Facts:
-    """Decode the whole file, then try which key packets are clean places to start at."""
+    """Decode the complete file, then test from which key packets decoding may start."""
     times: list[Any] = []
     prints: list[int] = []
     for frame in decode_all(source, watch=Watch):
@@ -197,15 +197,14 @@ def _from_frames(source: Source, scan: _Scan) -> Facts:
     ticks = np.array(times, np.int64)
     skips = scan.codec == "h264" and set(times) <= {packet.pts for packet in scan.packets}
     clocks = [packet.clock for packet in scan.packets if packet.is_key and packet.clock is not None][1:]
-    clocks = (
-        [clocks[i * len(clocks) // MAX_ENTRIES] for i in range(MAX_ENTRIES)] if len(clocks) > MAX_ENTRIES else clocks
-    )
+    if len(clocks) > MAX_ENTRIES:
+        clocks = [clocks[i * len(clocks) // MAX_ENTRIES] for i in range(MAX_ENTRIES)]
     entries = _tried(source, clocks, dict(zip(times, enumerate(prints), strict=True)))
     return _facts(scan, ticks, np.array(entries, np.int64).reshape(-1, 2), timed=True, skips=skips)
 
 
 def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
-    """Return the times of frames that cannot be told by them: in order or, where some are missing, evenly spaced."""
+    """Return times that do not identify frames: sorted or, if some are missing or repeated, evenly spaced."""
     if None not in times and len(set(times)) == len(times):
         return np.sort(np.array(times, np.int64))
     step = max(1, scan.last_duration)
@@ -213,8 +212,8 @@ def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
     return start + step * np.arange(len(times), dtype=np.int64)
 
 
-def _tried(source: Source, clocks: Iterable[int], known: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return (clock, number of the first right frame) of key packets after which frames come out as in sequence."""
+def _tried(source: Source, clocks: Iterable[int], in_sequence: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return (clock, number of the first correct frame) of key packets after which frames equal those in sequence."""
     entries: list[tuple[int, int]] = []
     name = name_of(source)
     with video_stream(source) as (container, stream):
@@ -224,8 +223,8 @@ def _tried(source: Source, clocks: Iterable[int], known: dict[int, tuple[int, in
                 frames = _frames_from(container, stream, name, clock)
             except (av.FFmpegError, OSError, VideoError):
                 continue
-            found = [known.get(int(frame.pts or 0), (-1, 0)) for frame in frames if not frame.is_corrupt]
-            right = [number for (number, value), frame in zip(found, frames, strict=False) if value == _print(frame)]
+            matches = [in_sequence.get(int(frame.pts or 0), (-1, 0)) for frame in frames if not frame.is_corrupt]
+            right = [number for (number, value), frame in zip(matches, frames, strict=False) if value == _print(frame)]
             in_order = len(right) == len(frames) > 0 and right == list(range(right[0], right[0] + len(right)))
             if in_order and (not entries or right[0] > entries[-1][1]):
                 entries.append((clock, right[0]))
@@ -233,7 +232,7 @@ def _tried(source: Source, clocks: Iterable[int], known: dict[int, tuple[int, in
 
 
 def _frames_from(container: Any, stream: av.VideoStream, name: str, clock: int) -> list[av.VideoFrame]:
-    """Decode three frames from the key packet with a time stamp on, if that is where the seek ended or soon after."""
+    """Decode three frames from the key packet with this time stamp; none if the seek ended elsewhere."""
     frames: list[av.VideoFrame] = []
     started = False
     for packet in packets(container, stream, name):
@@ -247,12 +246,10 @@ def _frames_from(container: Any, stream: av.VideoStream, name: str, clock: int) 
 
 
 def _print(frame: av.VideoFrame) -> int:
-    """Return a number that differs between different pictures, from every fourth row of the first plane."""
+    """Return a checksum of every fourth row of the first plane."""
     plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size].reshape(
-        plane.height, plane.line_size
-    )
-    return zlib.crc32(rows[::4, : max(1, plane.width)].tobytes())
+    pixels = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]
+    return zlib.crc32(pixels.reshape(plane.height, -1)[::4, : max(1, plane.width)].tobytes())
 
 
 def _facts(scan: _Scan, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, skips: bool) -> Facts:
@@ -269,25 +266,25 @@ def _facts(scan: _Scan, ticks: np.ndarray, entries: np.ndarray, *, timed: bool, 
 def _rounded_size(source: Source) -> Size:
     """Return (height, width) of the first picture where FFmpeg may round what the codec cuts off at the left."""
     name = name_of(source)
-    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as found:
+    with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as stream_packets:
         stream.codec_context.flags &= ~Flags.unaligned
-        frame = next(frame for packet in found for frame in decode(packet, name))
+        frame = next(frame for packet in stream_packets for frame in decode(packet, name))
         return frame.height, frame.width
 
 
-def _compare(source: Source, facts: Facts, decoder: str) -> None:
-    """Refuse a decoder that does not count and time all frames, or seeks to one of them, as PyAV does."""
-    late = int(facts.entries[len(facts.entries) // 2, 1]) if len(facts.entries) else 0
-    wanted = [min(late + 1, facts.num_frames - 1)]
-    with closing(DECODERS[decoder](source, facts, View(facts.size))) as other:
-        times = other.timestamps()
-        pictures = dict(other.pictures(wanted))
-    with closing(PyavDecoder(source, facts, View())) as own:
-        difference = max(np.abs(pictures[i].astype(int) - picture).mean() for i, picture in own.pictures(wanted))
-    if decoder == "decord" and _rounded_size(source) != facts.display.stored:
+def _compare(source: Source, info: Facts, decoder: str) -> None:
+    """Refuse a decoder whose frame count, times, or frame after a seek differ from PyAV's."""
+    late = int(info.entries[len(info.entries) // 2, 1]) if len(info.entries) else 0
+    numbers = [min(late + 1, info.num_frames - 1)]
+    with closing(DECODERS[decoder](source, info, View(info.size))) as tested:
+        times = tested.timestamps()
+        pictures = dict(tested.pictures(numbers))
+    with closing(PyavDecoder(source, info, View())) as reference:
+        difference = max(np.abs(pictures[i].astype(int) - picture).mean() for i, picture in reference.pictures(numbers))
+    if decoder == "decord" and _rounded_size(source) != info.display.stored:
         raise VideoError(name_of(source), "columns to cut off at the left are rounded")
-    tick = facts.time_base[0] / facts.time_base[1]
-    if np.abs(times - facts.timestamps).max() > max(tick, 1e-3):
+    tick = info.time_base[0] / info.time_base[1]
+    if np.abs(times - info.timestamps).max() > max(tick, 1e-3):
         raise VideoError(name_of(source), "frames at other times")
     if difference > MAX_DIFFERENCE:
         raise VideoError(name_of(source), "another picture after a seek")

@@ -1,8 +1,8 @@
 """Exact frames of any file by number, resized, by PyAV.
 
-Decoding starts at a key frame known to be a clean start, tells frames by their time, and falls back to counting from
-the first frame. Frames that nobody asked for and no other frame builds on are not decoded at all, which makes this
-faster than decoders that decode all that lies between.
+Decoding starts at a key frame that ``probe`` has verified, identifies frames by their times, and falls back to counting
+from the first frame. Frames that are not asked for and that no other frame depends on are skipped, which makes this
+faster than decoders that decode everything in between.
 
 Imports PyAV and numpy. Decoders cannot be pickled.
 """
@@ -24,12 +24,12 @@ from flexivid.data.storage.errors import VideoError
 
 PLAIN = Display()
 KERNELS = ("bicubic", "bilinear", "area", "lanczos")
-NEAR = 8  # frames; to a place to start at no further ahead than this, decoding on costs no more than seeking
+NEAR = 8  # frames; up to this distance, decoding on is as fast as seeking
 MAX_SEEKS = 4  # tries to land on a known key packet, each further back, before decoding from the first frame
 
 
 class View(NamedTuple):
-    """How pictures come out.
+    """Size and resize filter of the decoded pictures.
 
     Args:
         size: (height, width) as displayed; None keeps the picture's own.
@@ -65,10 +65,10 @@ class Scaler:
         return np.rot90(frame.to_ndarray()[:, :: self._columns], self._quarters)
 
     def _inside(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the part that is shown, before anything is resized: no pixel from outside must enter it."""
-        top, bottom, left, right = self._cut
-        whole = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
-        part = np.ascontiguousarray(whole[top : frame.height - bottom, left : frame.width - right], np.uint8)
+        """Return the visible part, before resizing: no hidden pixel may leak into it."""
+        top, bottom, left_side, right = self._cut
+        picture = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        part = np.ascontiguousarray(picture[top : frame.height - bottom, left_side : frame.width - right], np.uint8)
         return av.VideoFrame.from_ndarray(part)
 
 
@@ -77,30 +77,30 @@ class PyavDecoder:
 
     Args:
         source: The file.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         view: How pictures come out.
     """
 
-    def __init__(self, source: Source, facts: Facts, view: View) -> None:
-        self._source, self._facts, self._name = source, facts, name_of(source)
-        self._scaler = Scaler(facts.rotation, view._replace(size=view.size or facts.size), facts.display)
+    def __init__(self, source: Source, info: Facts, view: View) -> None:
+        self._source, self._info, self._name = source, info, name_of(source)
+        self._scaler = Scaler(info.rotation, view._replace(size=view.size or info.size), info.display)
         self._stack = ExitStack()
         self._run: _Run | None = None
         self._again = False
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, picture) for each of some frames, given in increasing order."""
-        left = list(wanted)
-        if self._facts.timed:
+        remaining = list(numbers)
+        if self._info.timed:
             try:
-                for number, frame in self._by_time(left):
-                    left.remove(number)
+                for number, frame in self._by_time(remaining):
+                    remaining.remove(number)
                     yield number, self._scaler(frame)
             except VideoError:
                 self.close()
         self._again = True
-        if left:  # no luck with seeking
-            for number, frame in self._by_count(left):
+        if remaining:  # seeking failed
+            for number, frame in self._by_count(remaining):
                 yield number, self._scaler(frame)
 
     def close(self) -> None:
@@ -108,22 +108,22 @@ class PyavDecoder:
         self._run = None
         self._stack.close()
 
-    def _by_count(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        left, ticks = set(wanted), self._facts.ticks
-        for number, frame in enumerate(decode_all(self._source, watch=partial(Watch, facts=self._facts))):
-            if number in left:
-                if self._facts.timed and (number >= len(ticks) or frame.pts != ticks[number]):
+    def _by_count(self, numbers: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        remaining, ticks = set(numbers), self._info.ticks
+        for number, frame in enumerate(decode_all(self._source, watch=partial(Watch, info=self._info))):
+            if number in remaining:
+                if self._info.timed and (number >= len(ticks) or frame.pts != ticks[number]):
                     raise VideoError(self._name, f"frame {number} is not shown when it was before")
-                left.remove(number)
+                remaining.remove(number)
                 yield number, frame
-            if not left:
+            if not remaining:
                 return
-        raise VideoError(self._name, f"frame {min(left)} is missing")
+        raise VideoError(self._name, f"frame {min(remaining)} is missing")
 
-    def _by_time(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode frames in order, from the best place to start for each; ``VideoError`` if one is not found."""
-        for group in self._groups(wanted):
-            numbers = {int(self._facts.ticks[number]): number for number in group}
+    def _by_time(self, asked_for: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode frames in order, each from the best entry; ``VideoError`` if one is missing."""
+        for group in self._groups(asked_for):
+            numbers = {int(self._info.ticks[number]): number for number in group}
             if self._run is None or not self._run.can_reach(set(numbers), self._entry(group[0])):
                 self._run = self._start(self._entry(group[0]))
             yield from (
@@ -131,15 +131,15 @@ class PyavDecoder:
             )
 
     def _entry(self, number: int) -> int:
-        """Return which place to start at serves a frame; -1 for the first frame of the file."""
-        return int(np.searchsorted(self._facts.entries[:, 1], number, side="right")) - 1
+        """Return the last entry before a frame; -1 for the start of the file."""
+        return int(np.searchsorted(self._info.entries[:, 1], number, side="right")) - 1
 
-    def _groups(self, wanted: Sequence[int]) -> Iterator[list[int]]:
-        """Part frames into runs between which seeking pays."""
+    def _groups(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        """Split frames into groups where a seek in between is faster than decoding on."""
         group: list[int] = []
-        for number in wanted:
+        for number in numbers:
             entry = self._entry(number)
-            if group and entry >= 0 and self._facts.entries[entry, 1] > group[-1] + NEAR:
+            if group and entry >= 0 and self._info.entries[entry, 1] > group[-1] + NEAR:
                 yield group
                 group = []
             group.append(number)
@@ -147,28 +147,26 @@ class PyavDecoder:
             yield group
 
     def _start(self, entry: int) -> "_Run":
-        """Go to a place to start at, or to an earlier one, or to the start of the file."""
-        entries, clocks = self._facts.entries, {int(clock): i for i, clock in enumerate(self._facts.entries[:, 0])}
+        """Seek to an entry; if that fails, to an earlier one or to the start of the file."""
+        entries, clocks = self._info.entries, {int(clock): i for i, clock in enumerate(self._info.entries[:, 0])}
         for tries in range(min(MAX_SEEKS, entry + 1) if entry > 0 else 0):
             container, stream = self._open(anew=False)
+            watch = Watch(self._name, stream, self._info)
             target = int(entries[max(0, entry + 1 - 2**tries), 0])
             try:
                 container.seek(target, stream=stream)
             except (av.FFmpegError, OSError):
                 break
-            some = packets(container, stream, self._name)
-            for packet in some:
-                found = clocks.get(clock_of(packet) or 0, -1) if packet.is_keyframe else -1
-                if found > entry or packet.size == 0:
+            stream_packets = packets(container, stream, self._name)
+            for packet in stream_packets:
+                reached = clocks.get(clock_of(packet) or 0, -1) if packet.is_keyframe else -1
+                if reached > entry or packet.size == 0:
                     break
-                if found >= 0:
-                    return _Run(self._facts, self._watch(stream), some, first=packet, entry=found)
+                if reached >= 0:
+                    return _Run(self._info, watch, stream_packets, first=packet, entry=reached)
         container, stream = self._open(anew=True)
-        some = packets(container, stream, self._name)
-        return _Run(self._facts, self._watch(stream), some, first=None, entry=-1)
-
-    def _watch(self, stream: av.VideoStream) -> Watch:
-        return Watch(self._name, stream, self._facts)
+        stream_packets = packets(container, stream, self._name)
+        return _Run(self._info, Watch(self._name, stream, self._info), stream_packets, first=None, entry=-1)
 
     def _open(self, *, anew: bool) -> Any:
         self._run = None
@@ -180,53 +178,53 @@ class PyavDecoder:
 
 
 class _Run:
-    """Decoding from one place onwards.
+    """A position in the file from which decoding goes on.
 
     Args:
-        facts: What ``probe`` found.
-        watch: What its frames are passed through; knows what the file is called.
+        info: What ``probe`` found.
+        watch: Checks each frame; has the name of the file.
         some: Its packets after ``first``.
         first: The packet to start with; None is the first of ``some``.
-        entry: Which of the places to start at this is; -1 for the first frame of the file.
+        entry: The entry that decoding started at; -1 for the start of the file.
     """
 
-    def __init__(self, facts: Facts, watch: Watch, some: Iterator[av.Packet], *, first: Any, entry: int) -> None:
-        self._facts, self._watch, self._name = facts, watch, watch.name
+    def __init__(self, info: Facts, watch: Watch, some: Iterator[av.Packet], *, first: Any, entry: int) -> None:
+        self._info, self._watch, self._name = info, watch, watch.name
         self._packets = some if first is None else chain([first], some)
-        self._start = int(facts.ticks[facts.entries[entry, 1]]) if entry >= 0 else None
-        self._gone: set[int] = set()  # times that came out, or were given up before
+        self._start = int(info.ticks[info.entries[entry, 1]]) if entry >= 0 else None
+        self._gone: set[int] = set()  # times of frames that were returned or skipped
         self._ready: list[av.VideoFrame] = []
-        self._last = self._start or int(facts.ticks[0])
+        self._last = self._start or int(info.ticks[0])
 
-    def can_reach(self, wanted: set[int], entry: int) -> bool:
-        """Whether decoding on gives these frames, and sooner than a start at ``entry`` would."""
-        here = int(np.searchsorted(self._facts.ticks, self._last))
-        near = entry < 0 or int(self._facts.entries[entry, 1]) <= here + NEAR
-        return near and not wanted & self._gone and (self._start is None or min(wanted) >= self._start)
+    def can_reach(self, times: set[int], entry: int) -> bool:
+        """Whether decoding on returns these frames, sooner than starting again at ``entry``."""
+        here = int(np.searchsorted(self._info.ticks, self._last))
+        near = entry < 0 or int(self._info.entries[entry, 1]) <= here + NEAR
+        return near and not times & self._gone and (self._start is None or min(times) >= self._start)
 
-    def frames(self, wanted: set[int], *, ahead: bool) -> Iterator[av.VideoFrame]:
-        """Yield the frames of some times as they come; ``ahead`` keeps those after them for the next call."""
-        left, latest = set(wanted), max(wanted)
-        while left:
+    def frames(self, times: set[int], *, ahead: bool) -> Iterator[av.VideoFrame]:
+        """Yield the frames with these times in decoding order; with ``ahead``, later ones are not skipped."""
+        remaining, latest = set(times), max(times)
+        while remaining:
             while self._ready:
                 frame = self._ready.pop(0)
                 if frame.pts is None or (self._start is not None and frame.pts < self._start):
-                    continue  # shown before the key frame: lacks what it builds on
+                    continue  # shown before the key frame, and depends on frames that were not decoded
                 if frame.is_corrupt:
                     raise VideoError(self._name, "a frame is damaged")
                 self._gone.add(frame.pts)
                 self._last = max(self._last, frame.pts)
-                if frame.pts in left:
-                    left.remove(frame.pts)
+                if frame.pts in remaining:
+                    remaining.remove(frame.pts)
                     yield self._watch(frame)
-            if not left:
+            if not remaining:
                 return
             packet = next(self._packets, None)
             if packet is None:
                 raise VideoError(self._name, "a frame is missing")
-            if self._facts.skips and packet.size:
+            if self._info.skips and packet.size:
                 time = packet.pts or 0
-                needed = time in left or (ahead and time > latest)
+                needed = time in remaining or (ahead and time > latest)
                 packet.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
                 if not needed:
                     self._gone.add(time)
@@ -234,5 +232,5 @@ class _Run:
 
 
 def clock_of(packet: av.Packet) -> int | None:
-    """Return the time stamp that tells a packet from others: when it is shown or, where unknown, decoded."""
+    """Return the time stamp that identifies a packet: presentation time or, if unknown, decoding time."""
     return packet.dts if packet.pts is None else packet.pts

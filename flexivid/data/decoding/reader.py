@@ -1,7 +1,7 @@
-"""Frames of a video file, by number, by time, or all of them.
+"""Frames of a video file by number.
 
-Every file is looked at once (``probe``), which settles how many frames it has, when each is shown, where decoding may
-start and which decoder is exact for it. Frames are right, or ``VideoError`` says why they cannot be had.
+Every file is probed once, which settles how many frames it has, when each is shown, where decoding may start and which
+decoder is exact. Frames are correct, or ``VideoError`` says why they cannot be decoded.
 
 Imports PyAV and numpy. Frames are uint8 RGB, (t, h, w, 3), as a video player displays them (``display``).
 Readers cannot be pickled: open them in the process that uses them.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexivid.data.decoding.backends import DECODERS, Choice, Decoder, View
+from flexivid.data.decoding.backends import DECODERS, Choice, Decoder, DecordDecoder, View
 from flexivid.data.decoding.container import Source, name_of
 from flexivid.data.decoding.display import as_asked
 from flexivid.data.decoding.facts import Facts, Size
@@ -26,23 +26,25 @@ from flexivid.runtime.paths import resolve
 
 __all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
 
+MAX_OPEN = 4  # files that a process keeps open; each holds a few decoded frames of the full size
+
 
 def open_video(
     source: Source,
     *,
     size: Size | None = None,
-    facts: Facts | None = None,
+    info: Facts | None = None,
     decoder: Choice = "auto",
     square_pixels: bool = True,
 ) -> VideoReader:
-    """Open a video file to read frames by number or time.
+    """Open a video file to read frames by number; ``timestamps`` says when each is shown.
 
     Args:
         source: Path of the file, an address that fsspec knows ("s3://...", "https://..."), or a file's bytes.
         size: (height, width) of the frames: the picture is resized until it covers this, and cut to it around its
             centre. None keeps the picture as it is displayed.
-        facts: What ``probe`` found before, to save another look.
-        decoder: "pyav", "decord" or "torchcodec"; "auto" takes the one in ``facts``, or the fastest that is exact.
+        info: Result of an earlier ``probe``.
+        decoder: "pyav", "decord" or "torchcodec"; "auto" takes the one in ``info``, or the fastest that is exact.
         square_pixels: Whether a picture whose pixels are not square is resized so that they are, as video players do;
             False keeps its rows and columns as they are stored, so that it looks distorted.
 
@@ -70,22 +72,22 @@ def open_video(
     ((2, 32, 48, 3), [3.0, 1.0])
     """
     source = source if isinstance(source, bytes) else resolve(source)
-    if facts is None or decoder not in ("auto", facts.decoder):
-        facts = probe(source, decoder=decoder)
-    return VideoReader(source, size=size, facts=as_asked(source, facts, square_pixels=square_pixels))
+    if info is None or decoder not in ("auto", info.decoder):
+        info = probe(source, decoder=decoder)
+    return VideoReader(source, size=size, info=as_asked(source, info, square_pixels=square_pixels))
 
 
 def read_clip(request: ClipRequest) -> np.ndarray:
     """Decode the frames of one clip.
 
     Args:
-        request: Which frames of which file, and how they come out.
+        request: The file, the frames, and their size, crop and filter.
 
     Returns:
         The frames, (t, height, width, 3) uint8.
 
     Raises:
-        VideoError: If one of them cannot be had.
+        VideoError: If one of them cannot be decoded.
 
     >>> try:
     ...     read_clip(ClipRequest("nowhere.mp4", b"", np.arange(4), (32, 32)))
@@ -93,13 +95,36 @@ def read_clip(request: ClipRequest) -> np.ndarray:
     ...     print(error.reason)
     cannot be opened: No such file or directory
     """
-    facts = Facts.from_bytes(request.facts) if request.facts else probe(request.path)
-    view = {"size": request.size, "crop": request.crop, "kernel": request.kernel}
-    with VideoReader(request.path, facts=facts, **view) as reader:  # type: ignore[arg-type]
-        if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < reader.num_frames:
-            raise VideoError(request.path, f"no frame {max(request.indices)} among {reader.num_frames}")
-        frames = reader.frames(request.indices)
+    info = Facts.from_bytes(request.info) if request.info else probe(request.path)
+    if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < info.num_frames:
+        raise VideoError(request.path, f"no frame {max(request.indices)} among {info.num_frames}")
+    is_part = len(request.indices) < info.num_frames
+    if is_part and info.decoder == "decord" and os.path.exists(request.path):  # not for a shard, which may be large
+        reader = _open_reader(request, info)
+        try:
+            frames = reader.frames(request.indices, crop=request.crop)
+        except VideoError:
+            _OPEN.clear()  # a reader that has failed once is not trusted again
+            raise
+    else:
+        with VideoReader(request.path, info=info, size=request.size, kernel=request.kernel) as reader:
+            frames = reader.frames(request.indices, crop=request.crop)
     return np.ascontiguousarray(frames[:, :, ::-1]) if request.flip else frames
+
+
+def _open_reader(request: ClipRequest, info: Facts) -> VideoReader:
+    """Return a reader that stays open: decord reads every packet of a file to open it, which may cost more than a clip.
+
+    The reader used before decodes on in a thread of its own, so it is paused when another file is read.
+    """
+    key = (request.path, os.stat(request.path).st_mtime_ns, request.size)
+    reader = _OPEN.pop(key, None) or VideoReader(request.path, info=info, size=request.size, kernel=request.kernel)
+    for latest in list(_OPEN.values())[-1:]:
+        latest.pause()
+    while len(_OPEN) >= MAX_OPEN:
+        _OPEN.pop(next(iter(_OPEN))).close()
+    _OPEN[key] = reader
+    return reader
 
 
 def cover(source: Size, target: Size) -> Size:
@@ -117,78 +142,64 @@ class VideoReader:
 
     Args:
         source: The file.
-        facts: What ``probe`` found.
+        info: What ``probe`` found.
         size: (height, width) of the frames, or None for the picture's own.
-        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 bottom or right.
         kernel: Filter to resize with: "bicubic", "bilinear", "area" or "lanczos".
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        facts: Facts,
-        size: Size | None = None,
-        crop: tuple[float, float] = (0.5, 0.5),
-        kernel: str = "bicubic",
-    ) -> None:
-        self.path, self.facts = name_of(source), facts
-        self.size = size or facts.size
+    def __init__(self, source: Source, *, info: Facts, size: Size | None = None, kernel: str = "bicubic") -> None:
+        self.path, self.info = name_of(source), info
+        self.size = size or info.size
         self._source = source if isinstance(source, bytes) else os.fspath(source)
-        scaled = cover(facts.size, self.size)
-        self._top, self._left = (
-            int((have - want) * at) for have, want, at in zip(scaled, self.size, crop, strict=True)
-        )
-        self._view = View(scaled, kernel)
+        self._view = View(cover(info.size, self.size), kernel)
         self._decoder: Decoder | None = None
 
     @property
     def num_frames(self) -> int:
         """The exact number of frames."""
-        return self.facts.num_frames
+        return self.info.num_frames
 
     @property
     def timestamps(self) -> np.ndarray:
         """When each frame is shown, in seconds as the file states them, (num_frames,) float64."""
-        return self.facts.timestamps
+        return self.info.timestamps
 
-    def frames(self, indices: Iterable[int]) -> np.ndarray:
+    def frames(self, indices: Iterable[int], *, crop: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
         """Return frames by number, in the order asked for, (t, h, w, 3) uint8.
+
+        Args:
+            indices: Numbers of the frames; they may repeat.
+            crop: Where the window lies in the resized picture, down and across: 0 is top or left, 1 bottom or right.
 
         Raises:
             VideoError: If decoding fails on the way to one of them.
             ValueError: If there is no such frame.
         """
-        wanted = [int(index) for index in indices]
-        for index in wanted:
+        numbers = [int(index) for index in indices]
+        for index in numbers:
             if not 0 <= index < self.num_frames:
                 raise ValueError(
                     f"got frame {index} of {self.path}; expected 0 to {self.num_frames - 1}; ask for frames that it has"
                 )
-        images = np.empty((len(wanted), *self.size, 3), np.uint8)
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(wanted):
-            places.setdefault(index, []).append(place)
+        images = np.empty((len(numbers), *self.size, 3), np.uint8)
+        positions: dict[int, list[int]] = {}
+        for position, index in enumerate(numbers):
+            positions.setdefault(index, []).append(position)
         height, width = self.size
-        for index, picture in self._pictures(sorted(places)):
-            images[places[index]] = picture[self._top : self._top + height, self._left : self._left + width]
+        for index, picture in self._pictures(sorted(positions)):
+            first_row = int((picture.shape[0] - height) * crop[0])
+            first_column = int((picture.shape[1] - width) * crop[1])
+            images[positions[index]] = picture[first_row : first_row + height, first_column : first_column + width]
         return images
 
-    def frames_at(self, seconds: Iterable[float]) -> np.ndarray:
-        """Return the frame that is shown at each time, (t, h, w, 3) uint8.
-
-        Times count as in ``timestamps``; before the first frame it is the first, after the last the last.
-
-        Raises:
-            VideoError: If decoding fails on the way to one of them.
-        """
-        half_tick = self.facts.time_base[0] / self.facts.time_base[1] / 2  # containers round times to ticks
-        times = np.asarray(list(seconds), np.float64) + half_tick
-        return self.frames(np.maximum(np.searchsorted(self.timestamps, times, side="right") - 1, 0))
-
     def read(self, max_frames: int | None = None) -> np.ndarray:
-        """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one cannot be had."""
+        """Return all frames, or the first ``max_frames``, (t, h, w, 3) uint8; ``VideoError`` if one fails."""
         return self.frames(range(self.num_frames if max_frames is None else min(self.num_frames, max_frames)))
+
+    def pause(self) -> None:
+        """Stop decoding ahead; only decord does."""
+        if isinstance(self._decoder, DecordDecoder):
+            self._decoder.pause()
 
     def close(self) -> None:
         """Release the file."""
@@ -204,17 +215,17 @@ class VideoReader:
     ) -> None:
         self.close()
 
-    def _pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        self._decoder = self._decoder or DECODERS[self.facts.decoder](self._source, self.facts, self._view)
-        yield from self._decoder.pictures(wanted)
+    def _pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        self._decoder = self._decoder or DECODERS[self.info.decoder](self._source, self.info, self._view)
+        yield from self._decoder.pictures(numbers)
 
 
 class ClipRequest(NamedTuple):
-    """All that is needed to decode one clip.
+    """A request to decode one clip.
 
     Args:
         path: The file.
-        facts: What is known of it, ``Facts.to_bytes()``; empty if nothing is.
+        info: ``Facts.to_bytes()`` of the file; empty if it has not been probed.
         indices: Numbers of the frames in the file, (t,) int64; they may repeat.
         size: (height, width) of the clip: the picture is resized to cover it, and cut.
         crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 is bottom or right.
@@ -226,9 +237,12 @@ class ClipRequest(NamedTuple):
     """
 
     path: str
-    facts: bytes
+    info: bytes
     indices: np.ndarray
     size: tuple[int, int]
     crop: tuple[float, float] = (0.5, 0.5)
     flip: bool = False
     kernel: str = "bicubic"
+
+
+_OPEN: dict[tuple[str, int, Size], VideoReader] = {}  # of decord; the one used last comes last

@@ -1,15 +1,14 @@
-"""What is known about every video of a collection, kept in a file so that nothing is found out twice.
+"""Build the index of a collection: one row for each video, so that no file is probed twice.
 
-Each file of a manifest is probed once; what was found is one row of an Arrow file in a cache folder (the folder of the
-videos may be read-only). The next start compares names, sizes and times of change, and probes only what is new. Files
-that cannot be decoded have rows as well, with a reason. A build that is interrupted goes on where it stopped.
+The index is an Arrow file in a cache folder, because the folder of the videos may be read-only. The next run compares
+names, sizes and modification times, and probes only new files. Files that cannot be decoded have rows with a reason. An
+interrupted build resumes where it stopped.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -82,20 +81,19 @@ def build_index(
     manifest: Manifest,
     *,
     path: str | os.PathLike[str] | None = None,
-    num_workers: int | None = None,
     progress: bool = True,
     probe_many: ProbeMany | None = None,
     check: Check = "stat",
     square_pixels: bool = True,
 ) -> VideoIndex:
-    """Return what is known of the videos of a manifest; probe those that are new or have changed.
+    """Return the index of a manifest; probe the videos that are new or have changed.
 
     Args:
         manifest: The videos.
         path: File of the index; None for the one in the cache folder that belongs to the manifest's root.
-        num_workers: Files probed at the same time, by threads; one a core by default. Of no use with ``probe_many``.
         progress: Whether to show a progress bar while files are probed.
-        probe_many: Takes paths and yields, in their order, what ``probe`` finds or the error that it raises.
+        probe_many: Takes paths and yields, in their order, what ``probe`` returns or the error that it raises; by
+            default one after the other, in this process.
         check: How to tell that a file has changed: "stat" by size and time; "contents" by size and its first and last
             64 KiB; "names" trusts an index that has the names of the manifest.
         square_pixels: Whether pictures are resized so that their pixels are square; False keeps the file's own.
@@ -118,39 +116,29 @@ def build_index(
         return _as_index(old, file)
     captions = _captions(manifest)  # before hours of probing: a text that cannot be read is an error
     parts = Parts(file)
-    known = _known(parts, old)
-    missing = np.flatnonzero(_match(manifest, prints, known) < 0)
+    rows = _known(parts, old)
+    missing = np.flatnonzero(_match(manifest, prints, rows) < 0)
     new = dict(zip(manifest.table["path"].take(pa.array(missing)).to_pylist(), missing, strict=True))  # each path once
-    looks = probe_many or _threads(num_workers)
+    looks = probe_many or _one_by_one
     with parts:
-        found = looks(list(new))
-        shown = track(found, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
+        outcomes = looks(list(new))
+        shown = track(outcomes, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
         for (name, row), look in zip(new.items(), shown, strict=True):
             parts.add(_row(name, prints[row], look, square_pixels=square_pixels))
-    known = _known(parts, old)
-    _assemble(manifest, known.take(_match(manifest, prints, known)), (captions, stamps), file)
+    rows = _known(parts, old)
+    _assemble(manifest, rows.take(_match(manifest, prints, rows)), (captions, stamps), file)
     parts.clear()
     table = Table.open(file)
     assert table is not None
     return _as_index(table, file)._replace(num_probed=len(new))
 
 
-def _threads(num_workers: int | None) -> ProbeMany:
-    def look(path: str) -> Facts | VideoError:
+def _one_by_one(paths: list[str]) -> Iterator[Facts | VideoError]:
+    for path in paths:
         try:
-            return probe(path)
+            yield probe(path)
         except VideoError as error:
-            return error
-
-    def probe_many(paths: list[str]) -> Iterator[Facts | VideoError]:
-        pool, rest = ThreadPoolExecutor(num_workers or os.cpu_count()), iter(paths)
-        try:
-            while some := list(islice(rest, 1024)):
-                yield from pool.map(look, some)
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
-
-    return probe_many
+            yield error
 
 
 def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square_pixels: bool) -> dict[str, object]:
@@ -171,25 +159,25 @@ def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square
 
 
 def _known(parts: Parts, old: Table | None) -> pa.Table:
-    """What was found before, the latest first."""
+    """Return the rows of this build and of the old index, the latest first."""
     tables = parts.read()
     if old is not None:
         tables.append(pa.Table.from_batches([old.batch]).select(LOOK.names).replace_schema_metadata(None))
     return pa.concat_tables(tables) if tables else LOOK.empty_table()
 
 
-def _match(manifest: Manifest, prints: np.ndarray, known: pa.Table) -> np.ndarray:
-    """Return for each row of the manifest which row of ``known`` holds for it, -1 for none, (n,) int64."""
-    if len(known) == 0:
+def _match(manifest: Manifest, prints: np.ndarray, rows: pa.Table) -> np.ndarray:
+    """Return for each row of the manifest which row of ``rows`` describes it, -1 for none, (n,) int64."""
+    if len(rows) == 0:
         return np.full(len(manifest), -1, np.int64)
-    where = pc.index_in(manifest.table["path"], value_set=known["path"].combine_chunks())
-    rows = pc.fill_null(where, -1).to_numpy().astype(np.int64)
-    same = (known["size"].to_numpy()[rows] == prints[:, 0]) & (known["stamp"].to_numpy()[rows] == prints[:, 1])
-    return np.where((rows >= 0) & same, rows, -1)
+    where = pc.index_in(manifest.table["path"], value_set=rows["path"].combine_chunks())
+    row_of = pc.fill_null(where, -1).to_numpy().astype(np.int64)
+    same = (rows["size"].to_numpy()[row_of] == prints[:, 0]) & (rows["stamp"].to_numpy()[row_of] == prints[:, 1])
+    return np.where((row_of >= 0) & same, row_of, -1)
 
 
 def _prints(paths: pa.ChunkedArray, *, contents: bool = False) -> np.ndarray:
-    """Return the fingerprints of many files, (n, 2) int64, with few of their names as objects at a time."""
+    """Return the fingerprints of many files, (n, 2) int64; names are converted chunk by chunk, to save memory."""
     parts = (paths.slice(begin, CHUNK).to_pylist() for begin in range(0, len(paths), CHUNK))
     return np.concatenate([np.empty((0, 2), np.int64), *(fingerprints(part, contents=contents) for part in parts)])
 
@@ -208,14 +196,14 @@ def _same_names(old: Table, manifest: Manifest) -> bool:
     if old.batch.num_rows != len(manifest) or old.class_names != manifest.class_names:
         return False
     number = old.batch.column("number")
-    ordered = old.num_good == len(manifest)  # no bad files at the end: the order is the manifest's
-    given = manifest.table if ordered else manifest.table.take(number)
-    has_text = pc.not_equal(given["text"], "")
-    old_captions = pc.if_else(has_text, given["caption"], pa.chunked_array([old.batch.column("caption")]))
+    is_in_order = old.num_good == len(manifest)  # bad files come last in an index
+    ordered = manifest.table if is_in_order else manifest.table.take(number)
+    has_text = pc.not_equal(ordered["text"], "")
+    old_captions = pc.if_else(has_text, ordered["caption"], pa.chunked_array([old.batch.column("caption")]))
     return (
-        given["path"].equals(pa.chunked_array([old.batch.column("path")]))
-        and given["label"].equals(pa.chunked_array([old.batch.column("label")]))
-        and given["caption"].equals(old_captions)
+        ordered["path"].equals(pa.chunked_array([old.batch.column("path")]))
+        and ordered["label"].equals(pa.chunked_array([old.batch.column("label")]))
+        and ordered["caption"].equals(old_captions)
     )
 
 
@@ -228,7 +216,7 @@ def _is_fresh(old: Table, manifest: Manifest, prints: np.ndarray, stamps: np.nda
 
 
 def _captions(manifest: Manifest) -> pa.ChunkedArray | pa.Array:
-    """Return the captions, those beside the videos too."""
+    """Return the captions, reading those in text files beside the videos."""
     rows = manifest.rows_with_text
     if len(rows) == 0:
         return manifest.table["caption"]
@@ -236,8 +224,8 @@ def _captions(manifest: Manifest) -> pa.ChunkedArray | pa.Array:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         words = list(pool.map(read_caption, some["path"].to_pylist(), some["text"].to_pylist()))
     has_text = pc.not_equal(manifest.table["text"], "").combine_chunks()
-    given = manifest.table["caption"].combine_chunks()
-    return pc.replace_with_mask(given, has_text, pa.array(words, pa.large_string()))
+    stated = manifest.table["caption"].combine_chunks()
+    return pc.replace_with_mask(stated, has_text, pa.array(words, pa.large_string()))
 
 
 def _assemble(manifest: Manifest, looks: pa.Table, captions: tuple[Any, np.ndarray], file: Path) -> None:

@@ -1,7 +1,4 @@
-"""What a build of an index has found so far, on disk in small files, so that an interrupted build loses seconds.
-
-Knows nothing of videos: rows in, tables out.
-"""
+"""Rows of an unfinished index in small files, so that an interrupted build loses seconds of work at most."""
 
 import os
 import shutil

@@ -1,7 +1,4 @@
-"""The file of an index: an Arrow table in one piece, mapped into memory.
-
-Knows columns and how they are stored, not what they are for. Imports Arrow.
-"""
+"""The file of an index: one Arrow record batch, mapped into memory. Imports Arrow."""
 
 import json
 import mmap
@@ -18,7 +15,7 @@ import pyarrow as pa
 from flexivid.data.decoding.facts import Facts
 from flexivid.runtime.files import atomic_write
 
-LOOK = pa.schema(  # what a look at a file tells
+LOOK = pa.schema(  # from probing a file
     [
         ("path", pa.large_string()),
         ("size", pa.int64()),
@@ -35,7 +32,7 @@ LOOK = pa.schema(  # what a look at a file tells
         ("reason", pa.large_string()),
     ]
 )
-TABLE = pa.schema(  # what the manifest tells besides
+TABLE = pa.schema(  # and from the manifest
     [
         *LOOK,
         ("label", pa.int32()),
@@ -44,7 +41,7 @@ TABLE = pa.schema(  # what the manifest tells besides
         ("number", pa.int64()),
     ]
 )
-FORMAT = "flexivid index 2: " + ",".join([*TABLE.names, *Facts._fields])  # another one is made anew
+FORMAT = "flexivid index 2: " + ",".join([*TABLE.names, *Facts._fields])  # an index of another format is built again
 
 
 class Table(NamedTuple):

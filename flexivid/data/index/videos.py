@@ -1,7 +1,7 @@
-"""Videos as rows of a table: what data sets are made of, whether there are ten of them or ten million.
+"""Videos as rows of an index, for ten videos or ten million.
 
-The table is an Arrow file that is mapped into memory, not read: the columns of numbers are views of it, and words are
-fetched row by row. A pickle carries the file's name and the rows, not their contents. Imports numpy and Arrow.
+The index is mapped into memory and not read: columns of numbers are views of it, and strings are fetched row by row.
+A pickle holds the name of the file and the row numbers, not their contents. Imports numpy and Arrow.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from flexivid.data.lists.cells import unpack
 
 
 class Videos:
-    """Rows of an index: videos that can be decoded, or runs of their frames.
+    """Videos that can be decoded, or runs of their frames.
 
     The columns are arrays with one number a video; without a selection they are views of the file.
 
@@ -63,13 +63,8 @@ class Videos:
         unknown = sorted(set(columns) - set(TABLE.names))
         if unknown:
             raise ValueError(f"got {', '.join(unknown)}; expected {', '.join(TABLE.names)}; correct the name")
-        values: dict[str, Any] = dict.fromkeys(TABLE.names, 0) | {"label": -1, "is_variable_rate": False}
-        values |= (
-            dict.fromkeys(("caption", "decoder", "display", "reason"), "")
-            | {"facts": b""}
-            | columns
-            | {"path": list(paths)}
-        )
+        values: dict[str, Any] = dict.fromkeys(TABLE.names, 0) | {"label": -1, "is_variable_rate": False, "facts": b""}
+        values |= dict.fromkeys(("caption", "decoder", "display", "reason"), "") | columns | {"path": list(paths)}
         arrays = [_array(values[field.name], field.type, len(paths)) for field in TABLE]
         return Videos(Table(pa.RecordBatch.from_arrays(arrays, schema=TABLE)), slice(0, len(paths)))
 
@@ -123,20 +118,20 @@ class Videos:
 
     @property
     def has_captions(self) -> bool:
-        """Whether there are words for any video of the table."""
+        """Whether any video of the table has a caption."""
         return self._table.has_words("caption")
 
     @cached_property
     def has_displays(self) -> bool:
-        """Whether any video of the table is displayed otherwise than as stored, or just turned."""
+        """Whether any video of the table is displayed differently than stored, rotation aside."""
         return self._table.has_words("display")
 
     def path(self, row: int) -> str:
-        """Return where a video is: a file, a folder of pictures, or a url."""
+        """Return the path or url of a video, or of its folder of pictures."""
         return self._value("path", row)
 
     def caption(self, row: int) -> str:
-        """Return the words for a video, the first of several captions; empty without captions."""
+        """Return the first caption of a video; empty without captions."""
         return self.captions(row)[0]
 
     def captions(self, row: int) -> tuple[str, ...]:
@@ -144,7 +139,7 @@ class Videos:
         return unpack(self._value("caption", row))
 
     def facts(self, row: int) -> bytes:
-        """Return what ``probe`` found, for ``Facts.from_bytes``."""
+        """Return the packed result of ``probe``, for ``Facts.from_bytes``."""
         return self._value("facts", row)
 
     def decoder(self, row: int) -> str:
@@ -177,10 +172,10 @@ class Videos:
             first: Number of the run's first frame, counted from where this run of the video begins.
             num_frames: Frames of the run.
         """
-        whole = int(self.num_frames[row])
-        if not 0 <= first <= first + num_frames <= whole:
-            wanted = f"frames {first} to {first + num_frames} of {self.path(row)}"
-            raise ValueError(f"got {wanted}; expected at most {whole}; ask for frames that it has")
+        length = int(self.num_frames[row])
+        if not 0 <= first <= first + num_frames <= length:
+            request = f"frames {first} to {first + num_frames} of {self.path(row)}"
+            raise ValueError(f"got {request}; expected at most {length}; ask for frames that it has")
         begin = int(self.first[row]) + first
         rows = self._table_rows(np.array([row], np.int64))
         return Videos(self._table, rows, first=np.array([begin], np.int32), num_frames=np.array([num_frames], np.int32))
@@ -199,8 +194,8 @@ class Videos:
 
     def _value(self, name: str, row: int) -> Any:
         row = range(len(self))[row]
-        at = row + self._rows.start if isinstance(self._rows, slice) else int(self._rows[row])
-        return self._table.word(name, at)
+        table_row = row + self._rows.start if isinstance(self._rows, slice) else int(self._rows[row])
+        return self._table.word(name, table_row)
 
 
 def _array(value: Any, kind: pa.DataType, length: int) -> pa.Array:

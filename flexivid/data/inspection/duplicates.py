@@ -1,7 +1,7 @@
 """Files with the same content, whatever they are called.
 
-Most files differ in size, and most others near their begin, middle or end: few are read to the end. Standard library,
-and fsspec for remote files. The same path given twice is one file: it may have two captions.
+Files are compared by size, then by samples of their contents, and only then completely: few files are read to the end.
+A path that is listed twice counts once, since a file may have two captions. Standard library and fsspec.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def _num_bytes(path: str) -> tuple[int, int]:
 
 
 def _sample_hash(path: str) -> bytes:
-    """Hash of the begin, the middle and the end; of a folder, those of its first, middle and last file."""
+    """Hash of the first, middle and last bytes; of a folder, those of its first, middle and last file."""
     files, digest = _files(path), hashlib.blake2b(digest_size=16)
     for file in (files[0], files[len(files) // 2], files[-1]):
         num_bytes = _size(file)

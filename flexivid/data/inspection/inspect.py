@@ -1,10 +1,10 @@
-"""A collection from its name to reports on it: the training part, and the held-out part where there is one.
+"""Report on a collection: on its training part, and on its held-out part if there is one.
 
-Uses the index that training uses, so what was found here is not looked for again. Imports no Lightning.
+Shares the index of training, so that no file is probed twice. Imports no Lightning.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from flexivid.data.clips.buckets import Bucket
 from flexivid.data.clips.dataset import ClipDataset
@@ -20,17 +20,6 @@ from flexivid.data.workers.pool import DecodePool, num_cores
 OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
 
 
-class Part(NamedTuple):
-    """An index, and how much of it was known before.
-
-    >>> Part._fields
-    ('found', 'num_probed')
-    """
-
-    found: VideoIndex
-    num_probed: int
-
-
 def find_parts(
     root: str | Collection,
     *,
@@ -38,8 +27,8 @@ def find_parts(
     decoder: Choice = "auto",
     progress: bool = True,
     square_pixels: bool = True,
-) -> dict[str, Part]:
-    """Look at every file that is new, in processes that a file cannot harm.
+) -> dict[str, VideoIndex]:
+    """Index the parts of a collection; new files are probed in separate processes, which a bad file cannot harm.
 
     Args:
         root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``), or a
@@ -63,12 +52,11 @@ def find_parts(
     with DecodePool(num_workers or num_cores()) as pool:
         options: dict[str, Any] = {"decoder": decoder, "square_pixels": square_pixels, "progress": progress}
         train, held_out = index_collection(root, pool=pool, **options)
-    parts = {"train": Part(train, train.num_probed)}
-    return parts if held_out is None else parts | {"held out": Part(held_out, held_out.num_probed)}
+    return {"train": train} if held_out is None else {"train": train, "held out": held_out}
 
 
 def inspect(
-    parts: dict[str, Part],
+    parts: dict[str, VideoIndex],
     settings: ClipSettings,
     *,
     buckets: Sequence[Bucket] = (),
@@ -81,12 +69,12 @@ def inspect(
         parts: From ``find_parts``.
         settings: How clips are cut out.
         buckets: Shapes of clips, in place of the one in ``settings``.
-        full_workers: Processes that decode every frame; 0 leaves it at what the index knows.
-        on_step: Told what is done.
+        full_workers: Processes that decode every frame; 0 checks only what the index says.
+        on_step: Called with the progress.
     """
-    faults = {name: [Fault(path, "bad", reason) for path, reason in part.found.bad] for name, part in parts.items()}
+    faults = {name: [Fault(path, "bad", reason) for path, reason in part.bad] for name, part in parts.items()}
     counts = {}
-    for name, (index, _) in parts.items():
+    for name, index in parts.items():
         dataset = ClipDataset(index.videos, settings, buckets=buckets)
         counts[name] = dataset.counts
         if settings.short == "skip":
@@ -98,16 +86,13 @@ def inspect(
                 on_step(f"decoding every frame ({name})", done, total)
 
             faults[name] += decode_whole(index.videos, num_workers=full_workers, on_frames=step)
-    homes = {path: name for name, part in parts.items() for path in _paths(part.found)}  # the last part that has it
+    homes: dict[str, str] = {}  # the last part that has each file
+    for name, index in parts.items():
+        homes |= {index.videos.path(row): name for row in range(len(index.videos))}
     for fault in repeats(find_duplicates(homes, on_read=lambda path: on_step("comparing files of one size", 1, 0))):
         faults[homes[fault.path]].append(fault)
-    return {
-        name: survey(part.found.videos, counts[name], faults=faults[name], class_names=part.found.class_names)._replace(
-            notes=part.found.notes
-        )
-        for name, part in parts.items()
-    }
-
-
-def _paths(index: VideoIndex) -> list[str]:
-    return [index.videos.path(row) for row in range(len(index.videos))]
+    reports = {}
+    for name, index in parts.items():
+        report = survey(index.videos, counts[name], faults=faults[name], class_names=index.class_names)
+        reports[name] = report._replace(notes=index.notes)
+    return reports

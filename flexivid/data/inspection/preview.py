@@ -1,7 +1,7 @@
-"""Clips for people to look at: a contact sheet, and a page that works without a network.
+"""Show clips to people: as a contact sheet, or as one HTML page that works offline.
 
-Pixels are those that a model gets: nothing is resized but by whole factors. The page embeds WebP animations, which are
-lossless unless a clip is large. Frames are uint8 (t, h, w, 3).
+Pixels are shown exactly as the model sees them, enlarged by whole factors only. The page embeds WebP animations, which
+are lossless unless a clip is large. Frames are uint8 (t, h, w, 3).
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ img{width:100%;image-rendering:pixelated;border-radius:4px}figcaption{font-size:
 
 
 class Clip(NamedTuple):
-    """A clip, and where it is from.
+    """A clip and its source.
 
     Args:
         frames: uint8 (t, h, w, 3).
@@ -79,7 +79,7 @@ class Clip(NamedTuple):
 
 
 def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequence[str] = ()) -> Iterator[Clip]:
-    """Give clips as the loader does: where a file fails, the next clip takes its place, and its note says so.
+    """Yield the clips that training would get; where a file fails, the next clip replaces it, and its note says so.
 
     Args:
         loader: The loader of training: a ``ClipLoader`` over a ``ClipDataset``.
@@ -115,9 +115,9 @@ def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequ
 def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
     """A clip with its times, where its file states them."""
     indices, note = request.indices.tolist(), "mirrored" if request.flip else ""
-    if not request.facts:
+    if not request.info:
         return Clip(frames, request.path, None, 0.0, indices, note=note)
-    video = Facts.from_bytes(request.facts)
+    video = Facts.from_bytes(request.info)
     note = ", ".join(filter(None, (f"the file: {video.display_words}" * bool(video.display_words), note)))
     times = video.timestamps
     seconds = float(times[indices[-1]] - times[indices[0]])

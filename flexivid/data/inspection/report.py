@@ -1,8 +1,7 @@
-"""What is wrong with a collection of videos, what is in it, and a manifest of the rest.
+"""Report the faults and the contents of a collection, and write a manifest of its good files.
 
-Pure functions over an index. A file has a *fault* if it cannot be decoded, is too short for a clip, or has the content
-of another one. A frame rate that varies is no fault, since frames are taken by their times, but it is listed; so are
-pictures that are displayed otherwise than they are stored.
+A file has a *fault* if it cannot be decoded, is too short for a clip, or repeats another file. Variable frame rates are
+listed but are no fault, because frames are chosen by time; so are pictures that are displayed differently than stored.
 """
 
 import csv
@@ -28,12 +27,12 @@ from flexivid.data.workers.pool import DecodePool, outcomes
 from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import is_remote, resolve
 
-RUN_FRAMES = 256  # frames decoded by one request: a hang is noticed in any film, however long
-SMALL = (32, 32)  # decoded whole, shown to nobody
+RUN_FRAMES = 256  # frames of one request, so that a hang is noticed in files of any length
+SMALL = (32, 32)  # size of frames that are decoded only as a check
 
 
 class Fault(NamedTuple):
-    """A file that is of no use, and why.
+    """A file that cannot be used, and why.
 
     Args:
         path: The file.
@@ -50,7 +49,7 @@ class Fault(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What ``survey`` finds; counts are of the videos that can be decoded; ``notes`` say what lies beside them.
+    """Result of ``survey``. Counts include only videos that can be decoded; ``notes`` list ignored files.
 
     >>> Report(num_videos=0, num_clips=0, num_frames=0, hours=0.0).is_clean
     False
@@ -149,7 +148,7 @@ def repeats(groups: Iterable[Sequence[str]]) -> list[Fault]:
 def decode_whole(
     videos: Videos, *, num_workers: int, on_frames: Callable[[int], None] = lambda count: None
 ) -> list[Fault]:
-    """Decode every frame, each file in runs, in processes that a file cannot harm.
+    """Decode every frame of every file, in separate processes, which a bad file cannot harm.
 
     Args:
         videos: What to decode.
@@ -168,9 +167,9 @@ def decode_whole(
                     yield (row, len(request.indices)), request
 
     with DecodePool(num_workers) as pool:
-        for (row, count), found in outcomes(asked(), pool):
-            if isinstance(found, VideoError):
-                faults.setdefault(row, Fault(found.path, "bad", found.reason))
+        for (row, count), result in outcomes(asked(), pool):
+            if isinstance(result, VideoError):
+                faults.setdefault(row, Fault(result.path, "bad", result.reason))
             on_frames(count)
     return list(faults.values())
 
@@ -184,7 +183,7 @@ def write_manifest(
         path: A file that ends in .csv, .jsonl or .parquet. Files below its folder are named from there.
         videos: What goes into it.
         class_names: The classes in the order of their labels.
-        leave_out: Paths that do not.
+        leave_out: Paths to leave out.
 
     Returns:
         The number of rows.
@@ -227,7 +226,7 @@ def refuse_ending(path: str | os.PathLike[str]) -> None:
 
 
 def _refuse_classes(words: set[str], class_names: Sequence[str]) -> None:
-    """Refuse names of classes that a list would not give back."""
+    """Refuse class names that would be read back as something else."""
     if lost := sorted(filter(is_missing, words)):
         raise ValueError(
             f"got a class named {lost[0]!r}, which means none in a list; expected another name; rename its folder"
@@ -259,11 +258,11 @@ def _write_columns(path: Path, columns: dict[str, list[str]], kind: str) -> None
 def _relative(path: str, folder: Path) -> str:
     if is_remote(path) or is_byte_range(path):
         return path
-    whole = Path(os.path.abspath(path))
+    absolute = Path(os.path.abspath(path))
     base = Path(os.path.abspath(folder))
-    if not whole.is_relative_to(base):
-        return str(whole)
-    name = str(whole.relative_to(base))
+    if not absolute.is_relative_to(base):
+        return str(absolute)
+    name = str(absolute.relative_to(base))
     return f"./{name}" if name.startswith("~") or ":" in name.split("/")[0] else name  # no home, no url
 
 
@@ -272,11 +271,11 @@ def _step(videos: Videos, row: int, settings: ClipSettings) -> int | float:
     return step if isinstance(step, int) else float(step)
 
 
-def _codec(facts: bytes) -> str:
-    if not facts:
+def _codec(info: bytes) -> str:
+    if not info:
         return "pictures"
-    known = Facts.from_bytes(facts)
-    return f"{known.codec} in {known.container.split(',')[0]}"
+    stream = Facts.from_bytes(info)
+    return f"{stream.codec} in {stream.container.split(',')[0]}"
 
 
 def _durations(seconds: np.ndarray) -> dict[str, int]:

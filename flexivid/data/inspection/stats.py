@@ -1,4 +1,4 @@
-"""Numbers of a collection: how long, how large, how fast its videos are, and the mean of their colours."""
+"""Statistics of a collection: lengths, sizes and rates of its videos, and the mean of their colours."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ def quantities(videos: Videos) -> dict[str, np.ndarray]:
     >>> quantities(Videos.of(["a.mp4"], num_frames=50, fps=0.0, width=640, height=480))["aspect"].round(3).tolist()
     [1.333]
     """
-    known = {
+    columns = {
         "frames": videos.num_frames,
         "duration": videos.durations,
         "fps": np.where(videos.fps > 0, videos.fps, np.nan),
@@ -36,25 +36,26 @@ def quantities(videos: Videos) -> dict[str, np.ndarray]:
         "width": videos.widths,
         "height": videos.heights,
     }
-    return {name: np.asarray(values, dtype=np.float64) for name, values in known.items()}
+    return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
-    """Return mean, least, most and percentiles of what is known; nothing if nothing is.
+    """Return mean, extremes and percentiles of the finite values; an empty dict if there are none.
 
     >>> summary(np.array([1.0, 2.0, 6.0, np.nan]))
     {'mean': 3.0, 'min': 1.0, 'p5': 1.1, 'median': 2.0, 'p95': 5.6, 'max': 6.0}
     """
-    known = values[np.isfinite(values)]
-    if len(known) == 0:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
         return {}
     names = ("min", "p5", "median", "p95", "max")
-    points = np.percentile(known, PERCENTILES)
-    return {"mean": round(float(known.mean()), 4)} | {k: round(float(v), 4) for k, v in zip(names, points, strict=True)}
+    points = np.percentile(finite, PERCENTILES)
+    numbers = {"mean": finite.mean(), **dict(zip(names, points, strict=True))}
+    return {name: round(float(number), 4) for name, number in numbers.items()}
 
 
 def sample_requests(videos: Videos, num_frames: int, *, seed: int = 0) -> Iterator[ClipRequest]:
-    """Draw frames at full size: videos by how many frames they have, so that each frame is equally likely.
+    """Draw random frames at full size, each frame of the collection equally likely.
 
     >>> request = next(sample_requests(Videos.of(["a.mp4"], num_frames=50, width=64, height=48), 1))
     >>> request.size, 0 <= int(request.indices[0]) < 50
@@ -69,14 +70,14 @@ def sample_requests(videos: Videos, num_frames: int, *, seed: int = 0) -> Iterat
 
 
 def decoded(videos: Videos, num_frames: int, *, pool: DecodePool) -> Iterator[np.ndarray]:
-    """Decode frames drawn by ``sample_requests``, (1, h, w, 3) uint8 each; those that cannot be had are left out.
+    """Decode frames drawn by ``sample_requests``, (1, h, w, 3) uint8 each; frames that cannot be decoded are left out.
 
     >>> list(decoded(Videos.of(["nowhere.mp4"], num_frames=50, width=64, height=48), 1, pool=DecodePool(0)))
     []
     """
-    for _, found in outcomes(((None, request) for request in sample_requests(videos, num_frames)), pool):
-        if not isinstance(found, VideoError):
-            yield found
+    for _, frames in outcomes(((None, request) for request in sample_requests(videos, num_frames)), pool):
+        if not isinstance(frames, VideoError):
+            yield frames
 
 
 def channel_statistics(frames: Iterable[np.ndarray]) -> dict[str, list[float]]:
@@ -106,10 +107,10 @@ def write_histograms(path: str | Path, values: Mapping[str, np.ndarray]) -> Path
 
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     for axes, (name, unit) in zip(figure.subplots(2, 3).flat, QUANTITIES.items(), strict=True):
-        known = values[name][np.isfinite(values[name])]
-        axes.hist(known, bins=_bins(known), color="#4477aa")
+        finite = values[name][np.isfinite(values[name])]
+        axes.hist(finite, bins=_bins(finite), color="#4477aa")
         axes.set(title=name, xlabel=unit, ylabel="videos")
-        if len(known) and known.min() > 0 and known.max() > 50 * known.min():
+        if len(finite) and finite.min() > 0 and finite.max() > 50 * finite.min():
             axes.set_xscale("log")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ def write_histograms(path: str | Path, values: Mapping[str, np.ndarray]) -> Path
     return path
 
 
-def _bins(known: np.ndarray) -> Any:
-    if len(known) and known.min() > 0 and known.max() > 50 * known.min():
-        return np.geomspace(known.min(), known.max(), 31)
+def _bins(finite: np.ndarray) -> Any:
+    if len(finite) and finite.min() > 0 and finite.max() > 50 * finite.min():
+        return np.geomspace(finite.min(), finite.max(), 31)
     return 30

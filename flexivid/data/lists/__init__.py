@@ -1,3 +1,3 @@
-"""What lists and side-cars of users say: text, rows, cells, classes."""
+"""Read the lists and text files of users: text, rows, cells, classes."""
 
 DOORS = ("cells", "classes", "split_names", "tables", "text")

@@ -1,7 +1,6 @@
-"""What a cell of a list says, whichever format it was read from: text, captions, the number of a class, or nothing.
+"""Read a cell of a list in any format (JSON, Parquet, CSV): as text, captions, the number of a class, or nothing.
 
-Takes what JSON, Parquet and CSV give. Several captions of a video are one string here and in the index, see ``pack``.
-Standard library only.
+Several captions of a video are packed into one string, here and in the index (see ``pack``). Standard library only.
 """
 
 import ast
@@ -16,14 +15,14 @@ from flexivid.data.lists.text import decode, trimmed
 
 MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "#n/a", "null", "none", "nat"})  # in any letter case
 LONGEST = max(map(len, MISSING))
-MAX_CLASSES = 1_000_000  # larger numbers mean something else
+MAX_CLASSES = 1_000_000  # larger numbers are no classes but dates or ids
 SEPARATOR = "\0"  # which no text holds
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.IGNORECASE | re.ASCII)
 _LIST = re.compile(r"""\[\s*(?:\]|["'].*\])""", re.DOTALL)
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a text is what programs write for nothing.
+    """Return whether a text is a program's word for a missing value.
 
     >>> is_missing(" NaN"), is_missing("<NA>"), is_missing("nan desert")
     (True, True, False)
@@ -33,10 +32,10 @@ def is_missing(text: str) -> bool:
 
 
 def text_of(value: Any) -> str | None:
-    """Return what a cell says, as it stands; None for nothing.
+    """Return the text of a cell, unchanged; None if it is empty or missing.
 
     Raises:
-        ValueError: If it holds no text, in words that go on from "got <place>, which holds".
+        ValueError: If it holds no text; the message continues "got <cell>, which holds".
 
     >>> text_of("waves "), text_of(2.0), text_of(float("nan")), text_of("null"), text_of(True)
     ('waves ', '2.0', None, None, 'true')
@@ -54,7 +53,7 @@ def text_of(value: Any) -> str | None:
 
 
 def word_of(value: Any) -> str | None:
-    """Return what a cell says, without white space around it.
+    """Return the text of a cell without white space around it; None if it is empty or missing.
 
     Raises:
         ValueError: See ``text_of``.
@@ -103,7 +102,7 @@ def unpack(caption: str) -> tuple[str, ...]:
 
 
 def written(captions: Iterable[str]) -> str:
-    """Return the cell of a list from which ``captions_of`` reads some captions back.
+    """Return the cell that ``captions_of`` reads back as these captions.
 
     >>> written(["a dog"]), written(["a dog", "a cat"])
     ('a dog', '["a dog", "a cat"]')
@@ -157,7 +156,7 @@ def class_number_or_none(text: str) -> int | None:
 
 
 def brief(value: Any) -> str:
-    """Return a value as a refusal shows it, on one line.
+    """Return a value as error messages show it, on one line.
 
     >>> brief("x" * 80)[-6:]
     'xxx...'
@@ -167,7 +166,7 @@ def brief(value: Any) -> str:
 
 
 def _worded(value: Any) -> str:
-    """Return what is not a text as one."""
+    """Convert a value that is no text into text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

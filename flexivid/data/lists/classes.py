@@ -1,7 +1,7 @@
-"""Numbers for the classes of a data set, and its parts, from folders or from the columns of a list.
+"""Number the classes of a data set and find its parts, from folders or from the columns of a list.
 
-Folders and lists follow the same rules, so a list written from folders means what they mean: names are numbered in
-sorted order, and where all of them are whole numbers, these stay what they are. Takes and gives Arrow columns.
+Folders and lists follow the same rules: names are numbered in sorted order; if all names are whole numbers, they are
+the numbers of the classes. Takes and returns Arrow columns.
 """
 
 import unicodedata
@@ -156,8 +156,8 @@ def part_by_split(
     if None in parts or "train" not in parts:
         word = parts[None][0] if None in parts else None
         wrong = "no row of the split train" if word is None else f"split {word!r}"
-        place = "the column" if word is None else _place(words, word, name, paths)
-        raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct {place}")
+        where = "the column" if word is None else _place(words, word, name, paths)
+        raise ValueError(f"got {wrong} in {source}; expected train, val, test or held_out; correct {where}")
     among = {part: pc.is_in(words, value_set=pa.array(some, words.type)) for part, some in parts.items()}
     return among["train"], next((among[part] for part in SPLITS if part in among), None)
 
@@ -167,12 +167,12 @@ def _labels(words: pa.ChunkedArray, class_names: Sequence[str]) -> pa.ChunkedArr
     distinct = [word for word in pc.unique(words).to_pylist() if word is not None]
     if tuple(class_names) == class_numbers(len(class_names) - 1):
         numbers = (class_number_or_none(word) for word in distinct)
-        found = [None if number is None or number >= len(class_names) else number for number in numbers]
+        labels = [None if number is None or number >= len(class_names) else number for number in numbers]
     else:
-        known = {name: label for label, name in enumerate(class_names)}
-        found = [known.get(word) for word in distinct]
+        class_of = {name: label for label, name in enumerate(class_names)}
+        labels = [class_of.get(word) for word in distinct]
     where = pc.index_in(words, value_set=pa.array(distinct, words.type), skip_nulls=True)
-    return pc.take(pa.array(found, pa.int32()), where)
+    return pc.take(pa.array(labels, pa.int32()), where)
 
 
 def _place(words: pa.ChunkedArray, word: str, name: str, paths: pa.ChunkedArray | None) -> str:

@@ -1,7 +1,7 @@
-"""The rows of a list, one by one, from CSV, TSV, JSON, JSON lines or Parquet; nothing is converted.
+"""Read the rows of a list one by one from CSV, TSV, JSON, JSON lines or Parquet, without converting cells.
 
-Only the columns that are asked for are looked at. Every fault is an error in one line that names file, row and, for
-text, line. Rows are counted from 1, without the header and without empty lines.
+Only the requested columns are read. Every error names the file, the row and, in text formats, the line. Rows are
+counted from 1, without the header and without empty lines.
 """
 
 import csv
@@ -31,7 +31,7 @@ class Record(NamedTuple):
         number: Which, from 1.
         line: Line of the file where it begins, from 1; 0 where there are no lines.
         columns: Our name of each column: the list's.
-        cells: Our name of each column: what stands there, as the format gives it.
+        cells: Our name of each column: its value, of whatever type the format has.
 
     >>> Record(2, 3, {"path": "video"}, {"path": "a.mp4"}).place("l.csv", "path")
     "l.csv, row 2 (line 3), column 'video'"
@@ -43,12 +43,12 @@ class Record(NamedTuple):
     cells: Mapping[str, Any]
 
     def place(self, path: str, column: str) -> str:
-        """Say where a cell is."""
+        """Return the location of a cell, for messages."""
         return f"{_row(path, self.number, self.line)}, column {self.columns.get(column, column)!r}"
 
 
 def csv_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
-    r"""Read a table of text, whatever separates its cells.
+    r"""Read CSV with any of the usual separators.
 
     Args:
         file: Open for reading bytes.
@@ -86,7 +86,7 @@ def csv_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
                 _refuse_cells(cells, len(names), path, number, line)
                 if begin + skipped - line > 1:
                     _refuse_swallowed(cells, delimiter, places["path"], _row(path, number, line))
-                yield Record(number, line, columns, {ours: cells[at] for ours, at in places.items()})
+                yield Record(number, line, columns, {ours: cells[column] for ours, column in places.items()})
     except csv.Error as error:
         where = _row(path, number + 1, skipped + begin)
         raise ValueError(
@@ -106,25 +106,25 @@ def json_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
     [{'path': 'a.mp4'}]
     """
     text, rows = decode(file.read(), path), _Objects(path, pick)
-    at, counted, line, number = _after_space(text, 0), 0, 1, 0
-    if text[at : at + 1] != "[":
+    position, counted_to, line, number = _after_space(text, 0), 0, 1, 0
+    if text[position : position + 1] != "[":
         raise ValueError(
             f"got {path}, which is no list of objects; expected [ and one object a video; repair the list, or "
             f"call it .jsonl if each line is an object"
         )
-    at = _after_space(text, at + 1)
-    while number or text[at : at + 1] != "]":
+    position = _after_space(text, position + 1)
+    while number or text[position : position + 1] != "]":
         number += 1
-        line, counted = line + text.count("\n", counted, at), at
-        row, at = rows.parse(text, at, number, line)
+        line, counted_to = line + text.count("\n", counted_to, position), position
+        row, position = rows.parse(text, position, number, line)
         yield rows.record(row, number, line)
-        at = _after_space(text, at)
-        if text[at : at + 1] == "]":
+        position = _after_space(text, position)
+        if text[position : position + 1] == "]":
             break
-        if text[at : at + 1] != ",":
+        if text[position : position + 1] != ",":
             raise ValueError(f"got {_row(path, number, line)}, followed by no comma; expected , or ]; repair the list")
-        at = _after_space(text, at + 1)
-    if text[_after_space(text, at + 1) :]:
+        position = _after_space(text, position + 1)
+    if text[_after_space(text, position + 1) :]:
         raise ValueError(f"got {path}, which goes on after its ]; expected one list of objects; repair it")
 
 
@@ -188,13 +188,13 @@ class _Objects:
         self._path, self._pick = path, pick
         self._decoder = json.JSONDecoder(object_pairs_hook=_as_object, parse_int=str, parse_float=str)
         self._picked: dict[tuple[str, ...], dict[str, str]] = {}
-        self._known: dict[str, str] = {}
+        self._first_names: dict[str, str] = {}
 
-    def parse(self, text: str, at: int, number: int, line: int) -> tuple[dict[str, Any], int]:
+    def parse(self, text: str, position: int, number: int, line: int) -> tuple[dict[str, Any], int]:
         """Return the object that begins at a place, and where it ends."""
         where = _row(self._path, number, line)
         try:
-            row, end = self._decoder.raw_decode(text, at)
+            row, end = self._decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:  # of an integer with too many digits, too
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise ValueError(f"got {where}, which cannot be read: {reason}; expected an object; repair it") from error
@@ -209,7 +209,7 @@ class _Objects:
         if columns is None:
             columns = self._picked[names] = self._pick(names, where)
             for ours, theirs in columns.items():
-                if (before := self._known.setdefault(ours, theirs)) != theirs:
+                if (before := self._first_names.setdefault(ours, theirs)) != theirs:
                     raise ValueError(
                         f"got {where} with {theirs!r} for the {ours}, which rows before it call {before!r}; "
                         f"expected one name; rename one"
@@ -233,13 +233,13 @@ def _row(path: str, number: int, line: int) -> str:
     return f"{path}, row {number}" + (f" (line {line})" if line else "")
 
 
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+def _after_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
 
 
 def _delimiter(head: str, pick: Pick, path: str) -> str:
-    """Return what separates the names in a header so that there is one of a path; else what there is most of."""
+    """Return the separator with which the header has a column of paths; else the most frequent one."""
     likely = sorted(DELIMITERS, key=head.count, reverse=True)
     for delimiter in likely:
         try:
@@ -274,11 +274,11 @@ def _values(column: pa.Array, name: str, path: str, before: int) -> list[Any]:
     try:
         return column.to_pylist()
     except ValueError:  # UnicodeDecodeError is one
-        for at, scalar in enumerate(column):
+        for row, scalar in enumerate(column):
             try:
                 scalar.as_py()
             except ValueError as error:
-                where = f"{_row(path, before + at + 1, 0)}, column {name!r}"
+                where = f"{_row(path, before + row + 1, 0)}, column {name!r}"
                 reason = str(error).split(". ")[0]
                 if isinstance(error, UnicodeDecodeError):
                     reason = f"byte {error.start} (0x{error.object[error.start]:02x}) is not UTF-8"

@@ -1,6 +1,6 @@
-"""Paths in the rows of a list: relative to the list, and read by the same rules as any other path (``files.paths``).
+"""Resolve the paths in the rows of a list: relative to the list, and expanded like any other path (``runtime.paths``).
 
-Takes and gives Arrow columns: only rows with something to expand or to look for become objects.
+Takes and returns Arrow columns; only rows with something to expand become Python strings.
 """
 
 import os
@@ -16,7 +16,7 @@ _SPECIAL = r"^~|^(?i:file|local):|[$\\]|/\.?/|[^\x00-\x7f]"
 
 
 def whole_paths(table: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    r"""Return the paths of a list as they are to be opened.
+    r"""Return the paths of a list, ready to be opened.
 
     Urls, absolute paths, ``~`` and variables stand for themselves; all others are relative to the folder of the list.
     Names with accents are found in whatever unicode form the disk has. A backslash parts folders where no file has it

@@ -1,9 +1,9 @@
 """Lists of videos in files: CSV, TSV, JSON, JSON lines, Parquet, and the train and test lists of UCF101.
 
 Columns are recognised by their names (``COLUMNS``); others are ignored, whatever they hold. Cells are text: ``2.0`` and
-``"2"`` say the same in every format, and ``nan``, ``NA``, ``null`` and ``None`` say nothing (see ``cells``). Paths are
-relative to the list. The files named are not looked for: one that is missing turns out bad when it is probed. Lists may
-be anywhere that fsspec reaches.
+``"2"`` mean the same in every format, and ``nan``, ``NA``, ``null`` and ``None`` are empty (see ``cells``). Paths are
+relative to the list. Whether the files exist is not checked here: a missing one is bad when it is probed. Lists may be
+anywhere that fsspec reaches.
 """
 
 import gzip
@@ -109,8 +109,8 @@ def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
     rows: list[tuple[str, str, str]] = []
     for split, name in (("train", Path(train_list).name), ("test", Path(train_list).name.replace("train", "test"))):
         for number, line in enumerate(read_lines(lists / name), 1):
-            found = re.fullmatch(r"(.+?)(?:\s+(\d+))?", line)  # in train lists, the number of the class follows
-            video, index = found.groups() if found else (line, None)
+            match = re.fullmatch(r"(.+?)(?:\s+(\d+))?", line)  # in train lists, the number of the class follows
+            video, index = match.groups() if match else (line, None)
             label = video.split("/")[0]
             if "/" not in video or names.get(label) is None or (index and names[label] != int(index)):
                 raise ValueError(
@@ -128,20 +128,20 @@ def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
 
 
 def _ucf101_classes(file: Path) -> dict[str, int]:
-    """Return the number of each class; it is the numbers that count, and not the order of the lines."""
+    """Return the number of each class, whatever the order of the lines."""
     names: dict[str, int] = {}
     for row, line in enumerate(read_lines(file), 1):
-        found = re.fullmatch(r"(\d+)\s+(.+)", line)
-        if not found or found[2] in names or int(found[1]) in names.values():
+        match = re.fullmatch(r"(\d+)\s+(.+)", line)
+        if not match or match[2] in names or int(match[1]) in names.values():
             raise ValueError(
                 f"got {line!r}, row {row} of {file}; expected a number and a class, each once; repair the list"
             )
-        names[found[2]] = int(found[1])
+        names[match[2]] = int(match[1])
     return names
 
 
 class _Columns:
-    """Arrow columns out of records, without an object for each cell that stays."""
+    """Collect records into Arrow columns, piece by piece, to save memory."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -198,7 +198,7 @@ def _format(path: str) -> str:
     return name.rsplit(".", 1)[-1] if "." in name else ""
 
 
-def _pick(columns: Sequence[str], place: str) -> dict[str, str]:
+def _pick(columns: Sequence[str], where: str) -> dict[str, str]:
     """Return which of a list's columns holds what: our name for it -> the list's."""
     picked: dict[str, str] = {}
     for ours, names in COLUMNS.items():
@@ -206,7 +206,7 @@ def _pick(columns: Sequence[str], place: str) -> dict[str, str]:
         if len(present) > 1 or (ours == "path" and not present):
             wrong = f"{len(present)} columns for the {ours} ({', '.join(present)})" if present else "no column of paths"
             raise ValueError(
-                f"got {place} with {wrong} among {', '.join(map(brief, columns))}; "
+                f"got {where} with {wrong} among {', '.join(map(brief, columns))}; "
                 f"expected one of {', '.join(names)}; rename or remove columns"
             )
         if present:

@@ -1,8 +1,8 @@
-"""Text that users wrote: captions, lists, prompts, configurations. The only place that turns their bytes into words.
+"""Decode text that users wrote: captions, lists, prompts, configurations. All of it is decoded here.
 
-A byte order mark decides, then strict UTF-8; nothing is replaced or left out. The encoding is never guessed: a caption
-has too few bytes for it (charset-normalizer reads 18 of 39 captions in eight encodings wrongly, docs/LOG.md). Standard
-library only.
+A byte order mark sets the encoding; without one it is strict UTF-8. No character is replaced or dropped. The encoding
+is never guessed: a caption is too short for that (charset-normalizer decodes 18 of 39 captions in eight encodings
+wrongly, docs/LOG.md). Standard library only.
 """
 
 import codecs
@@ -21,7 +21,7 @@ MARKS = (  # of several that fit, the first: the mark of UTF-32 begins with that
     (codecs.BOM_UTF8, "utf-8"),
     (b"\x84\x31\x95\x33", "gb18030"),
 )
-CANDIDATES = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1251", "cp1252")  # named where a text is refused
+CANDIDATES = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1251", "cp1252")  # suggested in error messages
 BLOCK = 1 << 20  # bytes decoded at a time
 NEARBY = 12  # characters that a refusal shows
 
@@ -161,7 +161,7 @@ def _refusal(error: UnicodeDecodeError, source: str, byte: int, line: int, is_ma
 
 
 def _readings(data: bytes, start: int) -> str:
-    """Say how the text around a place reads in other encodings, for people to choose from."""
+    """Show the text around a byte in other encodings, so that the user can recognise the right one."""
     begin = data.rfind(b"\n", 0, start) + 1
     end = data.find(b"\n", start)
     part = data[max(begin, start - NEARBY) : len(data) if end < 0 else end].strip()

@@ -1,6 +1,6 @@
-"""The manifest of one folder, of all videos below it: a part of a collection, or the whole of one without parts.
+"""List the videos below one folder, which is a part of a collection or a collection without parts.
 
-Classes and captions: see ``manifest``. Knows nothing of parts but that lists above may speak of this one.
+Classes and captions: see ``manifest``. Lists in the folder above may describe these videos, too.
 """
 
 import os
@@ -33,15 +33,15 @@ def read_folder(
     is_root: bool = False,
     listing: Listing | None = None,
 ) -> tuple[Manifest, pa.ChunkedArray | None]:
-    """Read a folder or shards; also the part of each video, where a list beside the videos says it.
+    """List a folder or shards; also return the part of each video, if a list beside the videos states it.
 
     Args:
         folder: Where.
         class_names: Those of the training part.
         layout: How folders are read.
-        above: Lists in the folder above, which name videos in this one, too.
-        is_root: Whether it is a whole collection.
-        listing: What has been listed before.
+        above: Lists in the folder above, which may name videos of this one.
+        is_root: Whether the folder is the complete collection.
+        listing: Folders that have been listed already.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -61,27 +61,27 @@ def read_folder(
             raise ValueError(f"got {folder}, shards without any video; expected some; look into the files")
         names = shard_classes(folder) or class_numbers(pc.max(table["label"]).as_py())
         return Manifest(table, names, folder, leftovers.notes(folder)), None
-    folder, found = _find(folder, listing)
+    folder, videos = _find(folder, listing)
     if is_root and layout == "auto":
-        refuse_deep_parts(folder, found.parents)
-    files = (*above, *found.metadata)
-    metadata = look_up(found.paths, read_metadata(files), files, below=folder)
-    notes = found.leftovers.notes(folder) + metadata.notes
+        refuse_deep_parts(folder, videos.parents)
+    files = (*above, *videos.metadata)
+    metadata = look_up(videos.paths, read_metadata(files), files, below=folder)
+    notes = videos.leftovers.notes(folder) + metadata.notes
     if metadata.labels is not None and layout != "classes":
-        labels, names = number_column(metadata.labels, class_names, metadata.source, paths=found.paths)
+        labels, names = number_column(metadata.labels, class_names, metadata.source, paths=videos.paths)
     else:
-        names, more = _class_names(folder, found, layout) if class_names is None else (tuple(class_names), ())
-        labels, notes = number_folders(found.paths, folder, names), notes + more
-    table = rows_of(found.paths, labels, names, caption=metadata.captions, text=found.texts)
+        names, more = _class_names(folder, videos, layout) if class_names is None else (tuple(class_names), ())
+        labels, notes = number_folders(videos.paths, folder, names), notes + more
+    table = rows_of(videos.paths, labels, names, caption=metadata.captions, text=videos.texts)
     return Manifest(table, names, folder, notes), metadata.splits
 
 
 def _find(folder: str, listing: Listing) -> tuple[str, Found]:
-    """List a folder, or say why there is nothing to list."""
+    """List a folder; raise an error that explains why if it has no videos."""
     remote = is_remote(folder)
     if remote:
-        system, place = fsspec.core.url_to_fs(folder)
-        exists, is_folder = system.exists(place), system.isdir(place)
+        system, path = fsspec.core.url_to_fs(folder)
+        exists, is_folder = system.exists(path), system.isdir(path)
     else:
         exists, is_folder = os.path.exists(folder), os.path.isdir(folder)
     if not exists:
@@ -90,21 +90,21 @@ def _find(folder: str, listing: Listing) -> tuple[str, Found]:
         raise ValueError(
             f"got {folder}, a file; expected a folder of videos; name the folder that holds it, or unpack an archive"
         )
-    folder = system.unstrip_protocol(place).rstrip("/") if remote else folder
-    found = find_videos(folder, listing)
-    if len(found.paths) == 0:
-        listed = f"; there are {found.leftovers.described()}" if found.leftovers.num_files else ""
-        told = found.leftovers.notes(folder, without=frozenset(("text",)))
+    folder = system.unstrip_protocol(path).rstrip("/") if remote else folder
+    videos = find_videos(folder, listing)
+    if len(videos.paths) == 0:
+        listed = f"; there are {videos.leftovers.described()}" if videos.leftovers.num_files else ""
+        notes = videos.leftovers.notes(folder, without=frozenset(("text",)))
         raise ValueError(
-            f"got {folder}, which holds {found.leftovers.num_files} other files and no video; expected files "
+            f"got {folder}, which holds {videos.leftovers.num_files} other files and no video; expected files "
             f"ending in {', '.join(EXTENSIONS)}, at any depth, or folders of numbered pictures; correct the path, "
-            f"convert the files, or name a list of videos that are elsewhere" + "; ".join((listed, *told))
+            f"convert the files, or name a list of videos that are elsewhere" + "; ".join((listed, *notes))
         )
-    return folder, found
+    return folder, videos
 
 
 def _refuse_mixed(folder: str, layout: Layout, listing: Listing) -> bool:
-    """Say whether shards are to be passed over, for the videos beside them."""
+    """Return whether to ignore shards in favour of the videos beside them; refuse if that is ambiguous."""
     if is_tar(folder) or not (beside := len(find_videos(folder, listing).paths)):
         return False
     if layout == "auto":
@@ -115,16 +115,16 @@ def _refuse_mixed(folder: str, layout: Layout, listing: Listing) -> bool:
     return True
 
 
-def _class_names(folder: str, found: Found, layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the classes, and a note if folders are nearly classes."""
+def _class_names(folder: str, videos: Found, layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the classes, and a note if the folders would be classes but for a few files."""
     if layout == "flat":
         return (), ()
-    names = class_folders(folder, found.parents, any_depth=layout == "classes")
-    tops = class_folders(folder, found.parents - {folder}, any_depth=True)
-    nearly = any(parent.rpartition("/")[0] == folder for parent in found.parents) and len(tops) > 1
+    names = class_folders(folder, videos.parents, any_depth=layout == "classes")
+    tops = class_folders(folder, videos.parents - {folder}, any_depth=True)
+    nearly = any(parent.rpartition("/")[0] == folder for parent in videos.parents) and len(tops) > 1
     if names or layout == "classes" or not nearly:
         return classes_of_folders(names), ()
-    odd = min(p for p in found.parents if p.rpartition("/")[0] != folder)
+    odd = min(p for p in videos.parents if p.rpartition("/")[0] != folder)
     return (), (
         f"got folders that are not taken for classes ({', '.join(tops[:5])} in {folder}), since there are videos in "
         f"{odd} itself; set {SETTING} to classes, for the folders of {folder}, or to flat, for none",

@@ -1,8 +1,8 @@
-"""Which videos lie below a folder, here or in a store; by name alone.
+"""Find the videos below a folder, local or remote, by their names.
 
 A video is a file with one of ``EXTENSIONS``, in any letter case, or a folder of numbered pictures ("frames/0001.png").
-Pictures beside video files are taken for previews and left out. Hidden files and folders are skipped; all else that is
-not used is counted (see ``leftovers``). The order: the files of a folder by name, then its sub-folders by name.
+Pictures beside video files are assumed to be previews and ignored. Hidden files and folders are skipped; other unused
+files are counted (see ``leftovers``). Order: the files of a folder by name, then its sub-folders by name.
 Standard library and Arrow.
 """
 
@@ -27,11 +27,11 @@ _METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|ndjson|parquet)", re.IGNORECAS
 
 
 class Found(NamedTuple):
-    """What lies below a folder.
+    """The contents of a folder and its sub-folders.
 
     Args:
         paths: The videos, (n,) strings.
-        texts: Where the caption of each is, (n,) strings, as ``rows.text_beside`` reads them; empty: nowhere.
+        texts: Name of the caption file of each, (n,) strings for ``text_beside``; empty: none.
         parents: The folders that hold them.
         metadata: Lists called ``metadata.csv`` and the like, which say more about the videos in their folders.
         leftovers: Everything else.
@@ -79,7 +79,7 @@ def find_videos(root: str, listing: Listing | None = None) -> Found:
 
     Args:
         root: The folder.
-        listing: What has been listed before.
+        listing: Folders that have been listed already.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
@@ -101,7 +101,7 @@ def find_videos(root: str, listing: Listing | None = None) -> Found:
 
 
 class _Finder:
-    """Takes folders one after the other."""
+    """Collects the videos of one folder after the other."""
 
     def __init__(self, root: str) -> None:
         self.leftovers = Leftovers()
@@ -143,7 +143,7 @@ class _Finder:
 
 
 class _Column:
-    """Grows by pieces, without an object for each path."""
+    """Collects paths into Arrow arrays, piece by piece, to save memory."""
 
     def __init__(self) -> None:
         self._paths: list[pa.Array] = []
@@ -168,7 +168,7 @@ class _Column:
 
 
 def _texts(names: Iterable[str]) -> dict[str, str]:
-    """Return the texts among files by what they are called before their ending; lower-case endings come first."""
+    """Return the text files by their stems; of several with one stem, lower-case endings win."""
     endings = {name: name.rpartition(".")[2] for name in names}
     texts = [name for name, ending in endings.items() if ending.lower() in TEXTS]
     texts.sort(key=lambda name: (TEXTS.index(endings[name].lower()), endings[name] != endings[name].lower()))
@@ -180,7 +180,7 @@ def _text_of(stem: str, texts: dict[str, str]) -> str:
 
 
 def _shortened(text: str, stem: str) -> str:
-    """Return the name of a text as what it adds to the name of its video, which is the same for most."""
+    """Shorten the name of a text file to its ending if it has the stem of its video, so that most are equal."""
     return text.removeprefix(stem) if text.startswith(f"{stem}.") else text
 
 

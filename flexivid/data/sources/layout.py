@@ -1,8 +1,8 @@
-"""What the folders of a collection are: its parts, its classes, or neither. Their names decide, or the user.
+"""Decide whether the folders of a collection are its parts, its classes, or neither, by their names or by a setting.
 
-``auto`` takes a training folder and a held-out one, by any of their names (see ``split_names``), for parts; then
-folders that all hold videos for classes. Where the names allow two readings it refuses, and names both. What lies
-beside the parts is counted and told. Standard library and fsspec.
+``auto`` first looks for parts: a training and a held-out folder under any of their usual names (see ``split_names``).
+Otherwise, folders that all hold videos are classes. Ambiguous names are refused with both readings. Videos beside the
+parts are counted and reported. Standard library and fsspec.
 """
 
 import os
@@ -21,7 +21,7 @@ MAX_NAMED = 5
 
 
 class Collection(NamedTuple):
-    """Where videos are, and how their folders are to be read.
+    """The location of videos, and how its folders are interpreted.
 
     Args:
         root: A folder, a list of videos, shards, or a url of these.
@@ -40,13 +40,13 @@ class Collection(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The folders that a collection has for training and for validation, and what lies beside them.
+    """The training and the validation folder of a collection, and notes on ignored videos.
 
     Args:
         train: The folder to train on.
         held_out: The folder to validate on, if there is one.
-        notes: What is left out, a sentence each.
-        metadata: Lists in the collection itself that say more about the videos of its parts.
+        notes: A sentence on each group of ignored videos.
+        metadata: Lists in the root folder that describe videos of the parts.
 
     >>> Parts("videos", None).notes
     ()
@@ -67,19 +67,19 @@ def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
     >>> collection_of("videos/")
     Collection(root='videos', layout='auto')
     """
-    given = root if isinstance(root, Collection) else Collection(os.fspath(root))
-    if given.layout not in LAYOUTS:
-        raise ValueError(f"got data.layout={given.layout}; expected one of {', '.join(LAYOUTS)}; change it")
-    return Collection(resolve(given.root), given.layout)
+    collection = root if isinstance(root, Collection) else Collection(os.fspath(root))
+    if collection.layout not in LAYOUTS:
+        raise ValueError(f"got data.layout={collection.layout}; expected one of {', '.join(LAYOUTS)}; change it")
+    return Collection(resolve(collection.root), collection.layout)
 
 
 def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
-    """Tell the folders of a collection that are its parts.
+    """Find the folders of a collection that are its parts.
 
     Args:
         folder: The root, resolved.
         layout: See ``Collection``.
-        listing: What has been listed before.
+        listing: Folders that have been listed already.
 
     Raises:
         ValueError: If the names of the folders can be read in two ways, or if there is nothing to train on.
@@ -123,7 +123,7 @@ def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = N
 
 
 class _Beside:
-    """The folders and videos beside the parts; counted when they are asked for, since a store may be large."""
+    """Folders and videos beside the parts; counted only when needed, since a remote store may be large."""
 
     def __init__(self, folder: str, names: list[str], num_loose: int, listing: Listing) -> None:
         self._folder, self._names, self._num_loose, self._listing = folder, names, num_loose, listing
@@ -165,7 +165,7 @@ class _Beside:
 
 
 def refuse_deep_parts(folder: str, parents: set[str]) -> None:
-    """Refuse parts that lie deeper than they are looked for, which would be mixed without a word.
+    """Refuse parts in sub-folders, which would be mixed silently.
 
     Args:
         folder: The root.
@@ -186,7 +186,7 @@ def refuse_deep_parts(folder: str, parents: set[str]) -> None:
         for depth, name in enumerate(names[1:], 1):
             if (part := split_of(name)) is not None:
                 parts.setdefault("/".join(names[:depth]), {})[part] = name
-    home = min((home for home, found in parts.items() if "train" in found and len(found) > 1), default=None)
+    home = min((home for home, names in parts.items() if "train" in names and len(names) > 1), default=None)
     if home is not None:
         raise ValueError(
             f"got {', '.join(sorted(parts[home].values()))} in {folder}/{home}; expected parts of a data set in "
@@ -200,13 +200,9 @@ def _look(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...
     try:
         _, folders, files, _ = listing.folder(folder)
     except (OSError, KeyError):
-        return [], 0, ()  # whoever lists the videos says what is wrong
+        return [], 0, ()  # listing the videos will raise the right error
     metadata = tuple(f"{folder}/{name}" for name in files if is_metadata(name))
-    return folders, sum(map(_is_footage, files)), metadata
-
-
-def _is_footage(name: str) -> bool:
-    return is_video(name) or name.lower().endswith(".tar")
+    return folders, sum(is_video(name) or name.lower().endswith(".tar") for name in files), metadata
 
 
 def _count(folder: str, name: str, listing: Listing) -> int:
@@ -218,7 +214,7 @@ def _count(folder: str, name: str, listing: Listing) -> int:
 
 
 def _only(folder: str, part: str, names: list[str], listing: Listing) -> str:
-    """Return the one folder for a part; empty ones do not count where there are several."""
+    """Return the folder of a part; of several, empty ones are ignored."""
     full = names if len(names) == 1 else [name for name in names if _count(folder, name, listing)]
     if len(full) > 1:
         raise ValueError(
@@ -229,7 +225,7 @@ def _only(folder: str, part: str, names: list[str], listing: Listing) -> str:
 
 
 def _refuse_resemblance(folder: str, names: list[str], layout: Layout) -> None:
-    """Refuse what can be parts with longer names, and a wish for parts where there are none."""
+    """Refuse folders whose names only resemble parts, and ``splits`` where there are none."""
     if layout == "splits":
         raise ValueError(
             f"got {SETTING}=splits for {folder} with the folders {', '.join(names[:MAX_NAMED]) or '(none)'}; expected "

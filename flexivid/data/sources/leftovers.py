@@ -1,4 +1,4 @@
-"""What lies beside the videos of a folder and is not used: counted, with the first few names, and told in sentences.
+"""Count the files beside the videos that are not used, and report them in sentences with a few names.
 
 Standard library only.
 """
@@ -32,7 +32,7 @@ NOT_CAPTIONS = ("readme", "license", "licence", "classind", "requirements", "tra
 
 
 class LeftOutWarning(UserWarning):
-    """Something beside the videos is not used.
+    """Files beside the videos are not used.
 
     >>> issubclass(LeftOutWarning, UserWarning)
     True
@@ -40,7 +40,7 @@ class LeftOutWarning(UserWarning):
 
 
 class Leftovers:
-    """Counts what is not used.
+    """Counts files that are not used, by kind.
 
     >>> leftovers = Leftovers()
     >>> leftovers.add_file("v", "b.zip")
@@ -79,21 +79,22 @@ b.zip)',)
             self.add(kind, f"{folder}/{name}")
 
     def add(self, kind: str, path: str) -> None:
-        """Count something of one of the kinds in ``SENTENCES``."""
+        """Count a file or folder of one of the kinds in ``SENTENCES``."""
         self._counts[kind] += 1
         if len(some := self._kinds.setdefault(kind, [])) < NUM_EXAMPLES:
             some.append(path)
 
     def described(self) -> str:
         """Count the files by ending, the most frequent first."""
-        return ", ".join(f"{count} {'.' + ending if ending else 'without an ending'}" for ending, count in self._top())
+        most = self.endings.most_common(8)
+        return ", ".join(f"{count} {'.' + ending if ending else 'without an ending'}" for ending, count in most)
 
     def notes(self, root: str, *, without: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """Return a sentence for each kind.
 
         Args:
-            root: The folder that was looked through; names in the sentences are relative to it.
-            without: Kinds that are not to be told.
+            root: The folder that was searched; names in the sentences are relative to it.
+            without: Kinds to leave out.
         """
         return tuple(
             f"got {count} {SENTENCES[kind]} (below {root}: {self._examples(kind, root)})"
@@ -104,6 +105,3 @@ b.zip)',)
     def _examples(self, kind: str, root: str) -> str:
         names = [printable(path.removeprefix(f"{root}/")) for path in self._kinds[kind]]
         return ", ".join(names) + ", ..." * (self._counts[kind] > len(names))
-
-    def _top(self) -> list[tuple[str, int]]:
-        return self.endings.most_common(8)

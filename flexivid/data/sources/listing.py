@@ -1,4 +1,4 @@
-"""The folders of a collection, each listed once: what decides how it is read is not listed again to read it.
+"""List each folder of a collection once: first to interpret it, then to read it.
 
 Links are followed, each folder once; hidden files and folders are skipped. Standard library and fsspec.
 """
@@ -21,7 +21,7 @@ class Folder(NamedTuple):
         path: The folder.
         folders: Sub-folders.
         files: Everything else.
-        no_text: Names that are not UTF-8; Linux takes any bytes for names.
+        no_text: Names that are not UTF-8; Linux allows any bytes.
 
     >>> Folder("v", ["waves"], ["1.mp4"]).files
     ['1.mp4']
@@ -34,7 +34,7 @@ class Folder(NamedTuple):
 
 
 class Listing:
-    """Lists folders, here or in a store, and keeps those that were listed alone until a walk comes by.
+    """Lists local or remote folders, and caches those that were listed before a walk reaches them.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
@@ -58,11 +58,11 @@ class Listing:
         return self._folders[path]
 
     def walk(self, root: str, leftovers: Leftovers | None = None) -> Iterator[Folder]:
-        """Yield a folder and those below it, each before its sub-folders; without sub-folders in a store.
+        """Yield a folder and all below it, parents first; remote ones do not list their sub-folders.
 
         Args:
             root: The folder.
-            leftovers: Counts folders that cannot be read, links that lead to folders again, and names that are no text.
+            leftovers: Counts unreadable folders, links to folders that were listed, and names that are not UTF-8.
         """
         leftovers = Leftovers() if leftovers is None else leftovers
         yield from _walk_remote(root) if is_remote(root) else self._walk_local(root, leftovers)

@@ -1,11 +1,10 @@
-"""The videos of a data set, their classes and captions, from a folder or a list; no video is opened.
+"""List the videos of a data set with their classes and captions, from a folder or a list; no video is opened.
 
-Folders: ``layout`` tells which are parts of the data set. In a part, when every video sits in an immediate sub-folder
-and there are at least two such folders, the folders are the classes, numbered in sorted order, or as they say where all
-of them are numbers. Otherwise there are no classes and every label is -1. The caption is what ``metadata.csv`` says
-(see ``metadata``), else the text beside a video (``x.mp4`` and ``x.txt``), else the name of its class. Lists: see
-``tables``. Rows are kept in an Arrow table, not as objects. What is not used is told in the manifest's notes, and as a
-``LeftOutWarning``.
+Folders: ``layout`` finds the parts of the data set. In a part, if every video is in an immediate sub-folder and there
+are at least two such folders, the folders are the classes: numbered in sorted order, or by their names if all of these
+are numbers. Otherwise there are no classes and every label is -1. The caption comes from ``metadata.csv`` (see
+``metadata``), else from the text beside a video (``x.mp4`` and ``x.txt``), else it is the name of the class. Lists: see
+``tables``. Rows are in an Arrow table. Unused files are reported in the notes, and by a ``LeftOutWarning``.
 """
 
 import os
@@ -23,16 +22,15 @@ from flexivid.data.sources.folders import find_videos
 from flexivid.data.sources.layout import SETTING, Collection, Layout, collection_of, find_parts
 from flexivid.data.sources.leftovers import LeftOutWarning
 from flexivid.data.sources.listing import Listing
-from flexivid.data.sources.manifest_rows import Items, Manifest, VideoItem, read_caption, rows_of, text_beside
-from flexivid.runtime.paths import is_remote, resolve
+from flexivid.data.sources.manifest_rows import Manifest, read_caption, rows_of, text_beside
+from flexivid.runtime.paths import is_remote
 from flexivid.runtime.printable import printable
 
-__all__ = ["Items", "LeftOutWarning", "Manifest", "Manifests", "VideoItem", "read_caption"]
-__all__ += ["read_manifests", "scan", "text_beside"]
+__all__ = ["LeftOutWarning", "Manifest", "Manifests", "read_caption", "read_manifests", "text_beside"]
 
 
 class Manifests(NamedTuple):
-    """A collection that has been listed: made once in a run, and passed on in place of its root.
+    """A collection that has been listed: once in a run, then passed on instead of its root.
 
     Args:
         train: The videos to train on.
@@ -55,7 +53,7 @@ Listed = str | os.PathLike[str] | Collection | Manifests  # a collection, listed
 
 
 def read_manifests(root: Listed) -> Manifests:
-    r"""Find the videos of a data set, wherever it is and however it is kept.
+    r"""List the videos of a data set of any kind.
 
     Args:
         root: A folder, with or without training and held-out folders in it (see ``layout``); a list (see ``tables``),
@@ -70,54 +68,25 @@ def read_manifests(root: Listed) -> Manifests:
     >>> path = tempfile.mkdtemp() + "/list.csv"
     >>> _ = open(path, "w").write("path,class,split\na.mp4,wind,train\nb.mp4,waves,val\n")
     >>> manifests = read_manifests(path)
-    >>> manifests.train.items[0].label, manifests.held_out.items[0].label, manifests.train.class_names
-    (1, 0, ('waves', 'wind'))
+    >>> [part.table["label"].to_pylist() for part in manifests[:2]], manifests.train.class_names
+    ([[1], [0]], ('waves', 'wind'))
     """
     if isinstance(root, Manifests):
         return root
     collection = collection_of(root)
-    place, layout = collection
-    if is_table(place) and not os.path.isdir(place):
+    path, layout = collection
+    if is_table(path) and not os.path.isdir(path):
         if layout != "auto":
-            warnings.warn(f"got {SETTING}={layout} for the list {place}; it has no effect; leave it out", stacklevel=2)
-        manifests = _by_split(read_table(place), place, None)
-    elif layout == "auto" and (train_list := _ucf101_list(place)) is not None:
+            warnings.warn(f"got {SETTING}={layout} for the list {path}; it has no effect; leave it out", stacklevel=2)
+        manifests = _by_split(read_table(path), path, None)
+    elif layout == "auto" and (train_list := _ucf101_list(path)) is not None:
         table, class_names = read_ucf101(train_list)
-        manifests = _by_split(table, place, class_names, notes=_unlisted(table, place))
+        manifests = _by_split(table, path, class_names, notes=_unlisted(table, path))
     else:
         manifests = _read_folders(collection)
     for part in manifests[:2]:
         _tell(() if part is None else part.notes)
-    return manifests._replace(root=place)
-
-
-def scan(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> Manifest:
-    """Find every video below a folder, at any depth, in any letter case; hidden files and folders are skipped.
-
-    Args:
-        root: The folder, or its url; links are followed. Or shards (see ``shards``), which name their own classes.
-        class_names: The classes to use, so that a held-out folder gets the numbers of its training folder;
-            None lets the folders decide.
-
-    Returns:
-        The videos and their classes.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it is a file, holds no video, or holds a class that ``class_names`` lacks.
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> root = Path(tempfile.mkdtemp())
-    >>> for name in ("wind/a.MP4", "waves/b.webm", "waves/.c.mp4", "waves/notes.md"):
-    ...     (root / name).parent.mkdir(exist_ok=True)
-    ...     (root / name).touch()
-    >>> [(item.path.name, item.label) for item in scan(root).items]
-    [('b.webm', 0), ('a.MP4', 1)]
-    """
-    manifest, _ = read_folder(resolve(root), class_names=class_names)
-    _tell(manifest.notes)
-    return manifest
+    return manifests._replace(root=path)
 
 
 def _tell(notes: Iterable[str]) -> None:
@@ -126,12 +95,12 @@ def _tell(notes: Iterable[str]) -> None:
 
 
 def _read_folders(collection: Collection) -> Manifests:
-    place, layout = collection
+    path, layout = collection
     listing = Listing()
-    parts = find_parts(place, layout, listing)
+    parts = find_parts(path, layout, listing)
     inner: Layout = "auto" if layout == "splits" else layout
-    if parts.train == place:
-        manifest, split = read_folder(place, layout=inner, is_root=True, listing=listing)
+    if parts.train == path:
+        manifest, split = read_folder(path, layout=inner, is_root=True, listing=listing)
         return Manifests(manifest, None) if split is None else _parted(manifest, split)
     train, _ = read_folder(parts.train, layout=inner, above=parts.metadata, listing=listing)
     train = Manifest(train.table, train.class_names, train.root, parts.notes + train.notes)
@@ -142,17 +111,17 @@ def _read_folders(collection: Collection) -> Manifests:
 
 
 def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
-    """Part a folder by what its list says; videos that it does not name are in no part."""
-    known = pc.is_valid(split)
+    """Split a folder by the column of its list; videos that the list does not name are ignored."""
+    is_listed = pc.is_valid(split)
     rows, names, root, notes = manifest
-    rows = rows.filter(known)
-    train, held_out = part_by_split(split.filter(known), f"the metadata of {root}", paths=rows["path"])
+    rows = rows.filter(is_listed)
+    train, held_out = part_by_split(split.filter(is_listed), f"the metadata of {root}", paths=rows["path"])
     part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
     return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
 
 
 def _ucf101_list(root: str) -> str | None:
-    """Return the train list of UCF101 that a path means, if it does."""
+    """Return the train list of UCF101 at a path, or None."""
     if is_remote(root):
         return None
     names = [root] if os.path.basename(root).startswith("trainlist") else []
@@ -162,7 +131,7 @@ def _ucf101_list(root: str) -> str | None:
 
 
 def _unlisted(table: pa.Table, root: str) -> tuple[str, ...]:
-    """Tell of videos in a folder that its own lists do not name."""
+    """Return a note on videos in a folder that its own lists do not name."""
     if not os.path.isdir(root):
         return ()
     paths = find_videos(root).paths
@@ -190,7 +159,7 @@ def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None, not
 
 
 def _without_hidden(table: pa.Table, root: str) -> tuple[pa.Table, tuple[str, ...]]:
-    """Leave out what macOS puts beside files, which whoever lists a folder takes for videos."""
+    """Leave out the hidden files of macOS, which programs that list folders take for videos."""
     hidden = pc.match_substring_regex(table["path"], r"(^|/)(\._[^/]*$|__MACOSX/)")
     number = pc.sum(hidden).as_py()
     if not number:

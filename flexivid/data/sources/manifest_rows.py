@@ -1,58 +1,40 @@
-"""The rows of a manifest: videos with class and caption, in an Arrow table and not as objects.
+"""The rows of a manifest: path, class and caption of each video, in an Arrow table.
 
-Captions may be texts beside the videos, which are read when they are asked for. Several captions of a video are packed
+Captions in text files beside the videos are read later, when they are needed. Several captions of a video are packed
 into one string (see ``cells``). Imports Arrow.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexivid.data.lists.cells import captions_of, unpack
+from flexivid.data.lists.cells import captions_of
 from flexivid.data.lists.text import read_text
 from flexivid.data.storage.video_names import EXTENSIONS
-from flexivid.runtime.paths import is_remote
 
 ROWS = pa.schema(
     [("path", pa.large_string()), ("label", pa.int32()), ("caption", pa.large_string()), ("text", pa.large_string())]
 )
 
 
-class VideoItem(NamedTuple):
-    """One video of a data set.
-
-    Args:
-        path: The file, or folder of pictures; a string if it is a url.
-        label: Number of its class, or -1 when the set has no classes.
-        caption: Words for it, or empty; the first of several.
-
-    >>> VideoItem(Path("videos/waves/1.mp4"), label=3, caption="waves").label
-    3
-    """
-
-    path: Any  # a Path, or the string of a url
-    label: int
-    caption: str
-
-
 class Manifest(NamedTuple):
     """The videos of a data set in a fixed order, and the names of the classes (empty: no classes).
 
     Args:
-        table: One row a video: path, label, captions, and which text beside the video holds them instead (see
+        table: One row a video: path, label, captions, and the text file that holds the captions instead (see
             ``text_beside``); empty: none.
         class_names: The classes in the order of their labels.
-        root: The folder or list that it was read from; tells one data set from another.
-        notes: What lies beside the videos and is not used, a sentence each.
+        root: The folder or list that it was read from; identifies the data set.
+        notes: A sentence on each group of unused files.
 
     >>> manifest = Manifest.of([("videos/waves/1.mp4", 0, "waves")], class_names=("waves", "wind"))
-    >>> manifest.items[0].caption, len(manifest)
-    ('waves', 1)
+    >>> manifest.table["caption"].to_pylist(), len(manifest)
+    (['waves'], 1)
     """
 
     table: pa.Table
@@ -69,11 +51,6 @@ class Manifest(NamedTuple):
         return Manifest(pa.Table.from_pylist(rows, ROWS), tuple(class_names), root)
 
     @property
-    def items(self) -> "Items":
-        """The videos, made one by one as they are asked for."""
-        return Items(self.table)
-
-    @property
     def has_captions(self) -> bool:
         """Whether there are words for any video, here or beside it."""
         return any(pc.any(pc.not_equal(self.table[name], "")).as_py() for name in ("caption", "text"))
@@ -87,38 +64,6 @@ class Manifest(NamedTuple):
         return self.table.num_rows
 
 
-class Items(Sequence[VideoItem]):
-    """The videos of a manifest by number.
-
-    >>> [item.label for item in Manifest.of([("a.mp4", 3, "")]).items]
-    [3]
-    """
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    @overload
-    def __getitem__(self, row: int) -> VideoItem: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[VideoItem]: ...
-    def __getitem__(self, row: int | slice) -> VideoItem | list[VideoItem]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(len(self))[row]]
-        return next(iter(self._items(self._table.slice(range(len(self))[row], 1))))
-
-    def __iter__(self) -> Iterator[VideoItem]:
-        for batch in self._table.to_batches(max_chunksize=4096):
-            yield from self._items(pa.Table.from_batches([batch]))
-
-    def _items(self, table: pa.Table) -> Iterator[VideoItem]:
-        for path, label, caption, text in zip(*(table[name].to_pylist() for name in ROWS.names), strict=True):
-            words = unpack(read_caption(path, text) if text else caption)
-            yield VideoItem(path if is_remote(path) else Path(path), label, words[0])
-
-
 def rows_of(
     paths: pa.ChunkedArray,
     labels: pa.Array,
@@ -127,14 +72,14 @@ def rows_of(
     caption: pa.ChunkedArray | None = None,
     text: pa.ChunkedArray | None = None,
 ) -> pa.Table:
-    """Put columns together; where there is no caption, it is the name of the class, unless that is a number.
+    """Build the table; a missing caption is the name of the class, unless that is a number.
 
     Args:
         paths: The videos, (n,) strings.
         labels: Their classes, (n,) int32.
         names: The classes in the order of their labels.
         caption: Captions, (n,) strings, several of a video packed.
-        text: Where captions are that have yet to be read, (n,) strings (see ``text_beside``).
+        text: Text files whose captions have not been read yet, (n,) strings (see ``text_beside``).
 
     >>> rows_of(pa.chunked_array([["a/1.mp4"]]), pa.array([0], pa.int32()), ["wind"])["caption"].to_pylist()
     ['wind']
@@ -155,11 +100,11 @@ def rows_of(
 
 
 def text_beside(path: str, text: str = ".txt") -> str:
-    """Return where the caption of a video is.
+    """Return the path of the caption file of a video.
 
     Args:
         path: The video, or the folder of pictures.
-        text: What stands in place of the ending of the video, or the whole name of another file in its folder.
+        text: Ending that replaces that of the video, or the complete name of another file in its folder.
 
     >>> text_beside("videos/a.mp4"), text_beside("videos/a", ".TXT"), text_beside("videos/a.mp4", "A.caption")
     ('videos/a.txt', 'videos/a.TXT', 'videos/A.caption')

@@ -1,7 +1,7 @@
-"""Lists called ``metadata.csv`` (or .tsv, .jsonl, .parquet) in a folder of videos, as Hugging Face's ``videofolder``.
+"""Read ``metadata.csv`` (or .tsv, .jsonl, .parquet) in a folder of videos, as Hugging Face's ``videofolder``.
 
-The folder says which videos there are; its list adds captions and classes to those that it names. What does not fit
-together is told. Takes and gives Arrow columns.
+The files in the folder are the videos; the list adds captions and classes to them. Videos without a row and rows
+without a video are reported. Takes and returns Arrow columns.
 """
 
 import os
@@ -19,13 +19,13 @@ NUM_EXAMPLES = 3
 
 
 class Metadata(NamedTuple):
-    """What lists say of some videos.
+    """Captions, classes and parts of some videos.
 
     Args:
         captions: (n,) strings, null where there is none; None if no list has captions.
-        labels: Names or numbers of classes, likewise; and ``splits``, which part each video belongs to.
+        labels: Names or numbers of classes; likewise ``splits``, the part of each video.
         source: The lists, for messages.
-        notes: What does not fit, a sentence each.
+        notes: A sentence on each mismatch.
 
     >>> Metadata(None, None, None, "", ()).notes
     ()
@@ -60,13 +60,13 @@ def read_metadata(files: Sequence[str]) -> tuple[pa.Table, ...]:
 
 
 def look_up(paths: pa.ChunkedArray, tables: Sequence[pa.Table], files: Sequence[str], *, below: str) -> Metadata:
-    """Return what lists say of videos.
+    """Look up videos in their lists.
 
     Args:
         paths: The videos, (n,).
         tables: From ``read_metadata``.
-        files: Where they are from.
-        below: The folder of the videos; what lists say of others is not looked at.
+        files: The paths of the lists.
+        below: The folder of the videos; rows on other files are ignored.
 
     >>> table = pa.table({"path": pa.array(["v/b.mp4", "v/c.mp4"], pa.large_string()), "caption": ["sea", "sky"]})
     >>> paths = pa.chunked_array([["v/a.mp4", "v/b.mp4"]], pa.large_string())
@@ -97,7 +97,7 @@ def _read(file: str) -> pa.Table:
 
 
 def _as_text(table: pa.Table) -> pa.Table:
-    """Give the columns of lists of different formats one type."""
+    """Cast the columns of lists of different formats to one type."""
     text = pa.large_string()
     names = [name for name in ("path", "caption", "label", "split") if name in table.column_names]
     return pa.table({name: pc.cast(table[name], text) for name in names})

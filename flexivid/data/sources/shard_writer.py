@@ -1,32 +1,35 @@
 """Write a litdata store out of any list of videos, into a folder or to a remote address.
 
-A sample is a list of three byte strings: a JSON record (key, label, caption), the facts of the video, its file. litdata
-writes the chunks and their index; ``rows.jsonl.gz`` (see ``shards``) is taken from the finished chunks. ``index.json``
-comes last, so a store that was cut short is not mistaken for a whole one. Memory: one chunk; disk, for a remote store:
-one chunk as well. Needs the extra ``shards``.
+A sample is a list of three byte strings: a JSON record (key, label, caption), the stream info of the video, its file.
+``shards.chunk_rows`` has the layout of a chunk; ``rows.jsonl.gz`` (see ``shards``) is taken from the finished chunks.
+``index.json`` comes last, so a store that was cut short is not mistaken for a complete one. Memory and, for a remote
+store, disk: one chunk. Written without litdata, whose writer is not public; its ``StreamingDataset`` reads the result.
 """
 
 import gzip
 import json
 import os
+import struct
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import IO, Any, NamedTuple
 
 from flexivid.data.lists.cells import pack
-from flexivid.data.sources.shards import CLASSES, INDEX, ROWS, chunk_rows, to_record
+from flexivid.data.sources.shards import CLASSES, CONFIG, INDEX, NUM_LEAVES, ROWS, chunk_rows, to_record
 from flexivid.data.storage.byte_range import parse_byte_range, read_bytes, remote
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.console import track
 from flexivid.runtime.paths import is_remote, resolve
 
-Source = tuple[str, int, str, bytes]  # path, label, caption, facts
+Source = tuple[str, int, str, bytes]  # path, label, caption, stream info
 MAX_VIDEO_BYTES = (1 << 32) - (1 << 24)  # litdata counts the bytes of a chunk with 32 bits
+LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
+SPEC = json.dumps([1, {"type": "builtins.list", "context": "null", "children_spec": [LEAF] * NUM_LEAVES}])  # of torch
 
 
 class ShardReport(NamedTuple):
-    """What was written.
+    """Counts of a new store, and the videos that are missing from it.
 
     Args:
         num_videos: Videos in the store.
@@ -45,7 +48,7 @@ class ShardReport(NamedTuple):
 
 
 def sources_of(videos: Any) -> Iterator[Source]:
-    r"""Go through an index (``Videos``): path, label, captions (see ``cells.pack``), facts of each row.
+    r"""Yield (path, label, packed captions, packed facts) of each row of an index (``Videos``).
 
     >>> class Two:
     ...     label, facts, captions = [0, 1], lambda self, row: b"", [("waves",), ("wind", "air")].__getitem__
@@ -65,7 +68,7 @@ def write_shards(
     class_names: Sequence[str] = (),
     progress: bool = True,
 ) -> ShardReport:
-    """Copy videos into a new store, in the order given; sort or shuffle them before.
+    """Copy videos into a new store, in their order; sort or shuffle them before.
 
     Args:
         videos: (path, label, caption, facts) of each; paths may be remote or byte ranges of other shards.
@@ -79,7 +82,6 @@ def write_shards(
 
     Raises:
         ValueError: If ``output`` is in use, if no video can be read, or if ``chunk_bytes`` is out of range.
-        ImportError: If litdata is not installed.
 
     >>> write_shards([], "store", chunk_bytes=0)
     Traceback (most recent call last):
@@ -93,22 +95,24 @@ def write_shards(
     with tempfile.TemporaryDirectory(dir=target.near) as folder:
         bad: list[tuple[str, str]] = []
         with gzip.open(os.path.join(folder, ROWS), "wt", encoding="utf-8") as listing:
-            chunks = _write_chunks(
-                track(videos, "shards", hidden=not progress), folder, chunk_bytes=chunk_bytes, bad=bad
-            )
-            counts = [_finish(chunk, listing, target) for chunk in chunks]
-        if not counts:
+            samples = _samples(track(videos, "shards", hidden=not progress), bad)
+            chunks = [_finish(chunk, listing, target) for chunk in _write_chunks(samples, folder, chunk_bytes)]
+        if not chunks:
             first = f"{bad[0][0]}: {bad[0][1]}" if bad else "an empty list"
             raise ValueError(f"got no video that can be read ({first}); expected at least one; correct the list")
         with open(os.path.join(folder, CLASSES), "w", encoding="utf-8") as stream:
             json.dump(list(class_names), stream)
+        config = {**CONFIG, "chunk_bytes": chunk_bytes, "chunk_size": None, "data_spec": SPEC}
+        with open(os.path.join(folder, INDEX), "w", encoding="utf-8") as stream:
+            json.dump({"chunks": chunks, "config": {**config, "item_loader": "PyTreeLoader"}}, stream)
         for name in (ROWS, CLASSES, INDEX):
             target.take(os.path.join(folder, name))
-    return ShardReport(sum(n for n, _ in counts), len(counts), sum(size for _, size in counts), tuple(bad))
+    num_videos, num_bytes = (sum(chunk[name] for chunk in chunks) for name in ("chunk_size", "chunk_bytes"))
+    return ShardReport(num_videos, len(chunks), num_bytes, tuple(bad))
 
 
 class _Target:
-    """Where finished files go: moved into a folder of this machine, or uploaded."""
+    """The store that receives finished files: a local folder, or a remote address to upload to."""
 
     def __init__(self, output: str) -> None:
         self.output, self._filesystem = output, None
@@ -133,13 +137,9 @@ class _Target:
             os.remove(file)
 
 
-def _write_chunks(
-    videos: Iterable[Source], folder: str, *, chunk_bytes: int, bad: list[tuple[str, str]]
-) -> Iterator[str]:
-    """Yield the path of each chunk once it is on disk; it may be moved away then."""
-    writer = _writer(folder, chunk_bytes)
-    number = 0
-    for path, label, caption, facts in videos:
+def _samples(videos: Iterable[Source], bad: list[tuple[str, str]]) -> Iterator[bytes]:
+    """Yield each video as a sample; add (path, reason) to ``bad`` for those that cannot be read."""
+    for path, label, caption, info in videos:
         try:
             content = read_bytes(path)
             if len(content) > MAX_VIDEO_BYTES:
@@ -148,29 +148,29 @@ def _write_chunks(
             bad.append((error.path, error.reason))
             continue
         record = json.dumps({"key": path, "label": label, "caption": caption}).encode()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="An item was larger than the target chunk size")
-            chunk = writer.add_item(number, [record, facts, content])
-        number += 1
-        if chunk is not None:
-            yield chunk
-    if number:
-        yield from (os.path.join(folder, os.path.basename(chunk)) for chunk in writer.done())
-        writer.merge(1)
+        yield struct.pack(f"<{NUM_LEAVES}I", len(record), len(info), len(content)) + record + info + content
 
 
-def _writer(folder: str, chunk_bytes: int) -> Any:
-    try:
-        from litdata.streaming.writer import BinaryWriter
-    except ImportError as error:
-        raise ImportError("got no package litdata; expected it for writing; pip install 'flexivid[shards]'") from error
-    return BinaryWriter(folder, chunk_bytes=chunk_bytes)
+def _write_chunks(samples: Iterable[bytes], folder: str, chunk_bytes: int) -> Iterator[str]:
+    """Yield the path of each chunk once it is on disk; it may be moved away then."""
+    pending: list[bytes] = []
+    number = 0
+    for sample in chain(samples, [None]):
+        if pending and (sample is None or sum(map(len, pending)) + len(sample) > chunk_bytes):
+            path = os.path.join(folder, f"chunk-0-{number}.bin")
+            ends = accumulate(map(len, pending), initial=4 * (len(pending) + 2))
+            with open(path, "wb") as stream:
+                stream.write(struct.pack(f"<{len(pending) + 2}I", len(pending), *ends))
+                stream.writelines(pending)
+            yield path
+            pending, number = [], number + 1
+        if sample is not None:
+            pending.append(sample)
 
 
-def _finish(chunk: str, listing: IO[str], target: _Target) -> tuple[int, int]:
-    number, size = 0, os.path.getsize(chunk)
-    for row in chunk_rows(chunk):
-        listing.write(json.dumps(to_record(row, parse_byte_range(row.path))) + "\n")
-        number += 1
+def _finish(chunk: str, listing: IO[str], target: _Target) -> dict[str, Any]:
+    """List a chunk, move it to where it belongs, and return its entry of ``index.json``."""
+    num_bytes, rows = os.path.getsize(chunk), list(chunk_rows(chunk))
+    listing.writelines(json.dumps(to_record(row, parse_byte_range(row.path))) + "\n" for row in rows)
     target.take(chunk)
-    return number, size
+    return {"filename": os.path.basename(chunk), "chunk_bytes": num_bytes, "chunk_size": len(rows), "dim": None}

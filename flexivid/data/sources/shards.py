@@ -4,10 +4,10 @@ Two forms are read. A **litdata** store, as ``write_shards`` makes it: ``index.j
 ``rows.jsonl.gz`` beside them, which repeats the small fields so that a remote store is listed without reading it all.
 **webdataset** tars: ``1.mp4`` with ``1.txt`` (caption), ``1.cls`` (class number) or ``1.json`` beside it.
 
-A store is listed once, into rows; from there on each video is a byte range with random access, and the plan of an
-epoch, its order, its division among ranks and its state are the same as for files. So nothing here streams, shuffles
-or keeps a position. The price, next to litdata's own reader: one request for each clip instead of one for each chunk.
-Reading needs neither litdata nor torch, which keeps the processes that decode small.
+A store is listed once; then each video is a byte range with random access, and the order of an epoch, its split among
+ranks and its state are the same as for files. Nothing here streams, shuffles or keeps a position. The cost, compared
+with litdata's own reader, is one request for each clip instead of one for each chunk. Reading needs neither litdata nor
+torch, which keeps the decode processes small.
 """
 
 import base64
@@ -28,11 +28,16 @@ from flexivid.runtime.paths import is_remote, resolve
 INDEX = "index.json"  # litdata's name
 ROWS = "rows.jsonl.gz"
 CLASSES = "classes.json"
-NUM_LEAVES = 3  # of a sample: JSON record, facts, video
+NUM_LEAVES = 3  # of a sample: JSON record, stream info, video
+CONFIG: dict[str, Any] = {
+    "data_format": ["bytes"] * NUM_LEAVES,
+    "compression": None,
+    "encryption": None,
+}  # that is read
 
 
 def is_shards(url: str | os.PathLike[str], listing: Listing | None = None) -> bool:
-    """Say whether a folder or address holds shards: a litdata store, a tar, or a folder or pattern of tars.
+    """Return whether a path or url holds shards: a litdata store, a tar, or a folder or pattern of tars.
 
     Args:
         url: Folder, tar or pattern.
@@ -52,7 +57,7 @@ def shard_rows(
 
     Args:
         url: What ``is_shards`` accepts.
-        leftovers: Counts what tars hold besides.
+        leftovers: Counts unused members of tars.
         listing: What has been listed before.
 
     Raises:
@@ -87,7 +92,7 @@ def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _is_store(folder: str) -> bool:
-    """Say whether a folder has litdata's index; others call files so, too."""
+    """Return whether a folder has litdata's index; other programs write an ``index.json``, too."""
     content = _optional(f"{folder}/{INDEX}")
     try:
         index = json.loads(content or b"null")
@@ -110,12 +115,10 @@ def _listed(store: str) -> Iterator[ShardRow]:
 
 
 def _check(store: str, config: dict[str, Any]) -> None:
-    wanted = {"data_format": ["bytes"] * NUM_LEAVES, "compression": None, "encryption": None}
-    found = {name: config.get(name) for name in wanted}
-    if found != wanted:
+    stated = {name: config.get(name) for name in CONFIG}
+    if stated != CONFIG:
         raise ValueError(
-            f"got {store}, a litdata store of {found}; expected {wanted}; "
-            "write it with flexivid.data.sources.shard_writer"
+            f"got {store}, a litdata store of {stated}; expected {CONFIG}; write it with flexivid.dataset shard"
         )
 
 
@@ -140,9 +143,9 @@ def chunk_rows(file: str) -> Iterator[ShardRow]:
         begin = offset + 4 * NUM_LEAVES
         sizes = struct.unpack(f"<{NUM_LEAVES}I", read_range(ByteRange(file, offset, 4 * NUM_LEAVES)))
         record = json.loads(read_range(ByteRange(file, begin, sizes[0])))
-        facts = read_range(ByteRange(file, begin + sizes[0], sizes[1]))
+        info = read_range(ByteRange(file, begin + sizes[0], sizes[1]))
         video = ByteRange(file, begin + sizes[0] + sizes[1], sizes[2])
-        yield ShardRow(video.path, record["key"], record.get("label", -1), record.get("caption", ""), facts)
+        yield ShardRow(video.path, record["key"], record.get("label", -1), record.get("caption", ""), info)
 
 
 def to_record(row: ShardRow, video: ByteRange) -> dict[str, Any]:
@@ -153,9 +156,9 @@ def to_record(row: ShardRow, video: ByteRange) -> dict[str, Any]:
     'chunk-0-0.bin'
     """
     file = video.file.rpartition("/")[2]
-    facts = base64.b64encode(row.facts).decode()
-    place = {"file": file, "offset": video.offset, "size": video.size}
-    return {**place, "key": row.key, "label": row.label, "caption": row.caption, "facts": facts}
+    info = base64.b64encode(row.info).decode()
+    location = {"file": file, "offset": video.offset, "size": video.size}
+    return {**location, "key": row.key, "label": row.label, "caption": row.caption, "facts": info}
 
 
 def from_record(record: dict[str, Any], store: str) -> ShardRow:
@@ -168,8 +171,8 @@ def from_record(record: dict[str, Any], store: str) -> ShardRow:
     if "/" in record["file"] or record["file"] in ("", "..") or min(record["offset"], record["size"]) < 0:
         raise ValueError(f"got {record['file']!r} in {store}/{ROWS}; expected a file of that store; write it anew")
     video = ByteRange(f"{store}/{record['file']}", record["offset"], record["size"])
-    facts = base64.b64decode(record["facts"])
-    return ShardRow(video.path, record["key"], record["label"], record["caption"], facts)
+    info = base64.b64decode(record["facts"])
+    return ShardRow(video.path, record["key"], record["label"], record["caption"], info)
 
 
 def _optional(file: str) -> bytes | None:

@@ -1,8 +1,7 @@
-"""webdataset tars as lists of byte ranges: members that share a name up to the first dot are one sample.
+"""List webdataset tars as byte ranges; members that share a name up to the first dot are one sample.
 
-A tar holds its files uncompressed, one after the other: to know where they begin is to have random access. Only the
-headers are read, and the texts. Hidden members (``._1.mp4``, which macOS writes) are passed over. Standard library
-only, and fsspec for remote tars.
+A tar holds its files uncompressed, so their offsets give random access. Only headers and texts are read. Hidden members
+(``._1.mp4``, which macOS writes) are skipped. Standard library, and fsspec for remote tars.
 """
 
 import glob
@@ -10,7 +9,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -30,7 +29,7 @@ MAX_TEXT = 1 << 20  # bytes of a caption, label or JSON
 
 
 def is_tar(url: str) -> bool:
-    """Say whether a path names a tar or a pattern of tars, and is no folder.
+    """Return whether a path names a tar or a pattern of tars, and is no folder.
 
     >>> is_tar("films.tar"), is_tar("films/*.tar"), is_tar("films.tar.gz"), is_tar("films")
     (True, True, False, False)
@@ -53,7 +52,11 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
     """
     url = resolve(url)
     if not is_tar(url):
-        return _in_folder(url, Listing() if listing is None else listing)
+        try:
+            names = (listing or Listing()).folder(url).files
+        except (OSError, KeyError):
+            return []
+        return [f"{url}/{name}" for name in names if name.lower().endswith(".tar")]
     literal = _literal(url)
     pattern = url[len(literal) :]
     braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
@@ -64,19 +67,18 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
         return [tar for number in numbers for tar in tars_in(before + number + after)]
     if not re.search(r"[*?\[]", pattern):
         return [url]
-    found = _glob(url)
-    if not found:
+    paths = _glob(url)
+    if not paths:
         raise ValueError(f"got {url}, which fits no file; expected a pattern of tars; correct it")
-    return found
+    return paths
 
 
 def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
-    """List the videos of one tar; hidden files and samples without a video are passed over.
+    """List the videos of one tar; hidden files and samples without a video are skipped.
 
     Args:
         tar: A file or url.
-        leftovers: Counts the samples that are passed over, texts that do not follow their video, and further videos of
-            a sample.
+        leftovers: Counts skipped samples, texts that do not follow their video, and further videos of a sample.
 
     Raises:
         FileNotFoundError: If there is no such tar.
@@ -107,7 +109,7 @@ def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]
                     kind = "apart" if texts and stem in bare else "sample"
                     counted.add(kind, f"{tar}/{(texts or [next(iter(members.values())).name])[0]}")
                 yield from rows
-                archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
+                archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
     except FileNotFoundError as error:
         raise FileNotFoundError(f"got {tar}, which does not exist; expected a tar; correct the path") from error
     except tarfile.TarError as error:
@@ -120,20 +122,19 @@ def _sample(
     videos = [members[name] for name in members if name.rpartition(".")[2] in EXTENSIONS]
     if not videos:
         return
-        return
-    for other in videos[1:]:
-        leftovers.add("second", f"{tar}/{other.name}")
+    for extra in videos[1:]:
+        leftovers.add("second", f"{tar}/{extra.name}")
     video = videos[0]
     texts = {name: _text(tar, archive, members[name]) for name in WORDS if name in members}
     fields = _fields(tar, video.name, texts.get("json", "{}"))
     try:
         captions = (captions_of(value) for value in (*map(texts.get, TEXTS), *map(fields.get, CAPTION_FIELDS)))
         labels = (word_of(value) for value in (texts.get("cls"), *map(fields.get, LABEL_FIELDS)))
-        caption, label = _first(captions) or "", _first(labels)
+        caption, label = (next((word for word in words if word is not None), None) for words in (captions, labels))
     except ValueError as error:
         raise ValueError(f"got a caption or label of {video.name} in {tar}, which holds {error}; correct it") from error
     number = -1 if label is None else class_number(label, f"{tar}, for {video.name}")
-    yield ShardRow(ByteRange(tar, video.offset_data, video.size).path, video.name, number, caption, b"")
+    yield ShardRow(ByteRange(tar, video.offset_data, video.size).path, video.name, number, caption or "", b"")
 
 
 def _fields(tar: str, name: str, text: str) -> dict[str, Any]:
@@ -144,10 +145,6 @@ def _fields(tar: str, name: str, text: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"got the JSON of {name} in {tar}, which is no object; expected one; write it anew")
     return fields
-
-
-def _first(values: Iterable[str | None]) -> str | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _text(tar: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
@@ -172,16 +169,8 @@ def _open(tar: str) -> Any:
     return open_binary(tar)
 
 
-def _in_folder(folder: str, listing: Listing) -> list[str]:
-    try:
-        names = listing.folder(folder).files
-    except (OSError, KeyError):
-        return []
-    return [f"{folder}/{name}" for name in names if name.lower().endswith(".tar")]
-
-
 def _literal(pattern: str) -> str:
-    """Return the longest beginning of a local pattern that exists as it is written: its names mean themselves."""
+    """Return the longest beginning of a local pattern that exists literally, so that its brackets are no pattern."""
     path = "" if is_remote(pattern) else pattern
     while path and not os.path.lexists(path):
         path = os.path.dirname(path)
@@ -191,7 +180,7 @@ def _literal(pattern: str) -> str:
 def _glob(pattern: str) -> list[str]:
     if is_remote(pattern):
         filesystem, name = remote(pattern)
-        found = [path for path in filesystem.glob(name) if not is_hidden(path.rpartition("/")[2])]
-        return sorted(map(filesystem.unstrip_protocol, found))
+        names = [path for path in filesystem.glob(name) if not is_hidden(path.rpartition("/")[2])]
+        return sorted(map(filesystem.unstrip_protocol, names))
     literal = _literal(pattern)
     return sorted(glob.glob(glob.escape(literal) + pattern[len(literal) :]))

@@ -1,7 +1,7 @@
-"""Unpack a zip, tar or rar, whole or not at all, and never outside its folder.
+"""Unpack a zip, tar or rar, completely or not at all, and never outside its folder.
 
-The kind is told by the first bytes, not by the name. An archive that would fill the disk, or that is a few bytes and
-says it holds gigabytes, is refused before it does. Standard library only; rar is left to a program that can do it.
+The first bytes decide the kind, not the name. Archives that would fill the disk are refused, and so are bombs: a few
+bytes that claim to hold gigabytes. Standard library only; rar needs an external program.
 """
 
 import os
@@ -129,7 +129,7 @@ def _unrar(path: Path, folder: Path, progress: bool) -> None:
 
 
 class _Room:
-    """Counts what an archive says it holds; zip and tar never unpack more than they say."""
+    """Adds up the sizes that an archive states; zip and tar never unpack more."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self._path, self._packed = path, path.stat().st_size
@@ -157,7 +157,7 @@ class _Room:
 
 
 def _check_name(path: Path, name: str, *, is_link: bool) -> None:
-    """Refuse before anything is written: links may lead outside, whatever their names."""
+    """Refuse names that lead outside the folder, and all links, before anything is written."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if is_link or parts.is_absolute() or ".." in parts.parts or ":" in (parts.parts or ("",))[0]:
         raise ValueError(

@@ -1,8 +1,7 @@
-"""Where the bytes of a video are: a file, a remote address, or a range of bytes inside a shard.
+"""Read the bytes of a video: from a file, a remote address, or a range of bytes inside a shard.
 
-A range is written as a path, ``shard:<file or url>#<offset>+<size>``, so that it travels wherever a path does: through
-manifests, indices and requests. Whoever decodes needs nothing but that path: no library, no open store, no state.
-Imports the standard library only; fsspec is loaded for remote addresses.
+A range is written as a path, ``shard:<file or url>#<offset>+<size>``, so that manifests, indices and requests can hold
+it. Decode processes need only that path: no library, no open store, no state. Standard library; fsspec for urls.
 """
 
 import os
@@ -44,7 +43,7 @@ class ShardRow(NamedTuple):
         key: Its name in the store.
         label: Number of its class, or -1.
         caption: Words for it, or empty.
-        facts: What ``probe`` found when it was stored, as bytes; empty: not known.
+        info: What ``probe`` found when it was stored, as bytes; empty: not known.
 
     >>> ShardRow("shard:films.tar#512+1000", "waves/1.mp4", 3, "waves", b"").label
     3
@@ -54,11 +53,11 @@ class ShardRow(NamedTuple):
     key: str
     label: int
     caption: str
-    facts: bytes
+    info: bytes
 
 
 def is_byte_range(path: object) -> bool:
-    """Say whether a path stands for bytes inside a shard.
+    """Return whether a path is a range of bytes inside a shard.
 
     >>> is_byte_range("shard:films.tar#512+1000"), is_byte_range("films/1.mp4"), is_byte_range(b"shard:")
     (True, False, False)
@@ -85,7 +84,7 @@ def parse_byte_range(path: str) -> ByteRange:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a whole video: a range of a shard, a remote address or a plain file.
+    """Read a complete video file: a range of a shard, a remote address or a plain file.
 
     Args:
         path: Any of the three. Remote addresses need the package of their protocol (s3fs for ``s3://``).
@@ -105,18 +104,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     (b'3456', b'0123456789')
     """
     name = os.fspath(path)
-    wanted = parse_byte_range(name) if is_byte_range(name) else ByteRange(name, 0, -1)
+    part = parse_byte_range(name) if is_byte_range(name) else ByteRange(name, 0, -1)
     try:
-        content = read_range(wanted)
+        content = read_range(part)
     except Exception as error:  # each remote protocol has errors of its own
         raise VideoError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if wanted.size >= 0 and len(content) != wanted.size:
-        raise VideoError(name, f"the shard ends early: {len(content)} of {wanted.size} bytes are there")
+    if part.size >= 0 and len(content) != part.size:
+        raise VideoError(name, f"the shard ends early: {len(content)} of {part.size} bytes are there")
     return content
 
 
-def read_range(wanted: ByteRange) -> bytes:
-    """Read as many of the bytes as there are; a size of -1 means up to the end. Errors are those of the file system.
+def read_range(part: ByteRange) -> bytes:
+    """Read the bytes of a range that exist; a size of -1 means up to the end. Errors are those of the file system.
 
     >>> import tempfile
     >>> file = tempfile.mkdtemp() + "/shard.bin"
@@ -126,17 +125,17 @@ def read_range(wanted: ByteRange) -> bytes:
     >>> read_range(ByteRange(file, 8, 100))
     b'89'
     """
-    if is_remote(wanted.file):
-        filesystem, name = remote(wanted.file)
-        end = None if wanted.size < 0 else wanted.offset + wanted.size
-        return filesystem.cat_file(name, start=wanted.offset, end=end) if wanted.size else b""
-    with open(wanted.file, "rb") as stream:
-        stream.seek(wanted.offset)
-        return stream.read(wanted.size)
+    if is_remote(part.file):
+        filesystem, name = remote(part.file)
+        end = None if part.size < 0 else part.offset + part.size
+        return filesystem.cat_file(name, start=part.offset, end=end) if part.size else b""
+    with open(part.file, "rb") as stream:
+        stream.seek(part.offset)
+        return stream.read(part.size)
 
 
 def open_binary(path: str) -> IO[bytes]:
-    """Open a local file or a url to read its bytes; a local name is taken as it is, whatever is in it.
+    """Open a local file or a url to read its bytes; a local name is used literally.
 
     >>> try:
     ...     open_binary("2024::trip/1.txt")

@@ -1,7 +1,7 @@
-"""Has a file changed? Answered for many files at once, without opening them.
+"""Fingerprints that show whether files have changed, for many files at once and without opening them.
 
-A fingerprint is two numbers: the size in bytes, and a stamp, which is the time of the last change in nanoseconds; for
-files elsewhere, the version that their store reports. Standard library and fsspec.
+A fingerprint is the size in bytes and a stamp: the modification time in nanoseconds or, for remote files, a hash of the
+version that their store reports. Standard library and fsspec.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from flexivid.runtime.paths import is_remote
 
 MISSING = (-1, 0)
 VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-ENDS = 1 << 16  # bytes at either end of a file that stand for its contents
+ENDS = 1 << 16  # bytes at either end of a file that are hashed
 NUM_THREADS = 16  # looking up names waits for a disk or a network, not for the processor
 CHUNK = 4096
 
@@ -30,7 +30,7 @@ def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
 
     Args:
         paths: Files, folders of pictures, urls.
-        contents: Stamp a file with a hash of its two ends, for stores that do not keep the time of a change.
+        contents: Use a hash of both ends of a file as its stamp, for file systems without modification times.
 
     >>> fingerprints(["nowhere.mp4"]).tolist()
     [[-1, 0]]
@@ -43,17 +43,17 @@ def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
     if contents:
         _fill(result, paths, remote, look)
     elif remote:
-        known = _listed([paths[row] for row in remote])
+        listed = _listed([paths[row] for row in remote])
         for row in remote:
-            result[row] = known.get(paths[row], MISSING)
+            result[row] = listed.get(paths[row], MISSING)
     return result
 
 
 def _fill(result: np.ndarray, paths: Sequence[str], rows: list[int], look: Callable[[str], tuple[int, int]]) -> None:
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        found = pool.map(lambda chunk: [look(paths[row]) for row in chunk], chunks)
-        for chunk, prints in zip(chunks, found, strict=True):
+        results = pool.map(lambda chunk: [look(paths[row]) for row in chunk], chunks)
+        for chunk, prints in zip(chunks, results, strict=True):
             result[chunk] = prints
 
 
@@ -82,21 +82,21 @@ def _contents(path: str) -> tuple[int, int]:
 
 
 def _listed(urls: list[str]) -> dict[str, tuple[int, int]]:
-    """Look files up folder by folder: a store lists a thousand files as fast as it describes one."""
+    """Look up remote files folder by folder: a store lists a thousand files as fast as it describes one."""
     folders: dict[str, list[str]] = defaultdict(list)
     for url in urls:
         folders[url.rsplit("/", 1)[0]].append(url)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         parts = pool.map(lambda folder: _one_folder(folder, folders[folder]), folders)
-        return {url: found for part in parts for url, found in part.items()}
+        return {url: fingerprint for part in parts for url, fingerprint in part.items()}
 
 
 def _one_folder(folder: str, urls: list[str]) -> dict[str, tuple[int, int]]:
-    system, place = fsspec.core.url_to_fs(folder)
+    system, path = fsspec.core.url_to_fs(folder)
     if folder.startswith(("http://", "https://")):  # which have no folders
         return {url: _described(partial(system.info, url)) for url in urls}
     try:
-        entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in system.ls(place, detail=True)}
+        entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in system.ls(path, detail=True)}
     except OSError:
         return {}
     return {url: _described(partial(entries.__getitem__, url.rsplit("/", 1)[-1])) for url in urls}

@@ -1,7 +1,7 @@
-"""What the programs that make a data set share: an archive fetched and unpacked once, and the list of its videos.
+"""Shared parts of the programs in ``data/``: download and unpack an archive once, and list its videos.
 
-Downloads lie in ``<output>/downloads``; they may be removed once the data set is made. The list, ``manifest.csv``, is
-written last: a data set without it is not finished.
+Downloads are in ``<output>/downloads`` and may be removed afterwards. The list, ``manifest.csv``, is written last: a
+data set without it is not finished.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def run(make: Callable[[argparse.Namespace], dict[str, int]], options: argparse.
 def unpacked(
     url: str, folder: Path, *, archive: Path | None = None, name: str = "", checksum: str = "", progress: bool = True
 ) -> Path:
-    """Return a folder with the contents of an archive, which is fetched and unpacked if it is not there.
+    """Return a folder with the contents of an archive; download and unpack it if the folder does not exist.
 
     Args:
         url: Address of the archive.
@@ -101,14 +101,14 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
         splits.setdefault(row[2], []).append(row)
     if not splits:
         raise ValueError(f"got no video for {output}; expected at least one; see whether the archive is the right one")
-    kept = {split: list(_spread(found, limit)) for split, found in splits.items()}
+    chosen = {split: list(_spread(members, limit)) for split, members in splits.items()}
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "class", "split"))
-        for found in kept.values():
-            writer.writerows(found)
-    return {split: len(found) for split, found in kept.items()}
+        for members in chosen.values():
+            writer.writerows(members)
+    return {split: len(members) for split, members in chosen.items()}
 
 
 def _spread(rows: list[Row], limit: int | None) -> Iterator[Row]:

@@ -1,7 +1,7 @@
-"""Fetch a large file over an unreliable connection: resumed, checked, and in place only when it is whole.
+"""Download a large file over an unreliable connection: resume it, check it, and move it into place when complete.
 
-What has arrived is kept in ``<file>.part``, and the server's name for that version in ``<file>.part.tag``: if the file
-has changed meanwhile, it starts again. Standard library only, and rich for the bar.
+Partial downloads are kept in ``<file>.part``, and the server's tag of that version in ``<file>.part.tag``: if the file
+has changed meanwhile, the download restarts. Standard library, and rich for the progress bar.
 """
 
 import hashlib
@@ -19,22 +19,22 @@ RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
 class DownloadError(RuntimeError):
-    """A file that cannot be had, and what to do about it.
+    """A download that failed, and what to do about it.
 
     >>> str(DownloadError("got no answer"))
     'got no answer'
     """
 
 
-class Wanted(NamedTuple):
-    """What to fetch, and how to know it.
+class Target(NamedTuple):
+    """A file to download.
 
     Args:
         url: Its address: http, https or file.
-        path: Where it is to lie.
-        checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: any content will do.
+        path: Its destination.
+        checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
 
-    >>> Wanted("https://host/films.zip", Path("films.zip")).part
+    >>> Target("https://host/films.zip", Path("films.zip")).part
     PosixPath('films.zip.part')
     """
 
@@ -44,12 +44,12 @@ class Wanted(NamedTuple):
 
     @property
     def part(self) -> Path:
-        """Where it grows."""
+        """The partial download."""
         return self.path.with_name(self.path.name + ".part")
 
     @property
     def tag(self) -> Path:
-        """Where the server's name for this version of it is kept."""
+        """File with the server's tag of this version."""
         return self.path.with_name(self.path.name + ".part.tag")
 
 
@@ -62,21 +62,21 @@ def download(
     pause_seconds: float = 1.0,
     progress: bool = True,
 ) -> bool:
-    """Fetch a file, unless it is there.
+    """Download a file, unless it exists.
 
     Args:
         url: Its address.
-        path: Where it is to lie; folders are made.
+        path: Its destination; folders are created.
         checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
-        attempts: Tries in a row that bring nothing before giving up.
-        pause_seconds: Before the second try; doubled for each one after it.
+        attempts: Number of tries in a row without any progress before giving up.
+        pause_seconds: Pause before the second try; doubled each time.
         progress: Show a progress bar.
 
     Returns:
-        Whether anything had to be fetched.
+        Whether anything was downloaded.
 
     Raises:
-        DownloadError: If it cannot be had, or is not what was expected.
+        DownloadError: If the download fails, or the checksum differs.
         ValueError: If the checksum is not written as above.
 
     >>> import tempfile
@@ -85,26 +85,27 @@ def download(
     >>> download((folder / "a").as_uri(), folder / "b", progress=False), (folder / "b").read_bytes()
     (True, b'content')
     """
-    wanted = Wanted(url, Path(path), checksum)
+    target = Target(url, Path(path), checksum)
     _algorithm(checksum)
-    if wanted.path.exists():
-        _verify(wanted, wanted.path)
+    if target.path.exists():
+        _verify(target, target.path)
         return False
-    wanted.path.parent.mkdir(parents=True, exist_ok=True)
+    target.path.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
     while True:
-        before = _size(wanted.part)
+        before = _size(target.part)
         try:
-            _fetch(wanted, progress)
+            _fetch(target, progress)
             break
         except (OSError, http.client.HTTPException) as error:
-            failures = 1 if _size(wanted.part) > before else failures + 1
-            if not _may_pass(error) or failures >= attempts:
-                raise DownloadError(_explain(wanted, error)) from error
+            failures = 1 if _size(target.part) > before else failures + 1
+            is_final = isinstance(error, urllib.error.HTTPError) and error.code not in RETRIED
+            if is_final or failures >= attempts:
+                raise DownloadError(_explain(target, error)) from error
         time.sleep(pause_seconds * 2 ** (failures - 1))
-    _verify(wanted, wanted.part)
-    wanted.tag.unlink(missing_ok=True)
-    os.replace(wanted.part, wanted.path)
+    _verify(target, target.part)
+    target.tag.unlink(missing_ok=True)
+    os.replace(target.part, target.path)
     return True
 
 
@@ -124,12 +125,12 @@ def digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     return state.hexdigest()
 
 
-def _fetch(wanted: Wanted, progress: bool) -> None:
-    """Add to the part until it is whole; raise ``OSError`` if the connection ends before."""
-    have = _size(wanted.part)
-    tag = wanted.tag.read_text() if have and wanted.tag.exists() else ""
-    request = urllib.request.Request(wanted.url, headers={"User-Agent": "flexivid"})
-    if have and (tag or wanted.checksum):  # otherwise nothing says that the rest belongs to the same version
+def _fetch(target: Target, progress: bool) -> None:
+    """Append to the partial download until it is complete; ``OSError`` if the connection ends before."""
+    have = _size(target.part)
+    tag = target.tag.read_text() if have and target.tag.exists() else ""
+    request = urllib.request.Request(target.url, headers={"User-Agent": "flexivid"})
+    if have and (tag or target.checksum):  # otherwise nothing says that the rest belongs to the same version
         request.add_header("Range", f"bytes={have}-")
         if tag:
             request.add_header("If-Range", tag)
@@ -140,19 +141,19 @@ def _fetch(wanted: Wanted, progress: bool) -> None:
         if error.code == 416:  # the part is whole, or longer than the file
             if error.headers.get("Content-Range", "").endswith(f"/{have}"):
                 return
-            wanted.part.unlink()
+            target.part.unlink()
             raise OSError("what was fetched before does not fit the file") from error
         raise
     with answer:
-        _refuse_page(wanted, answer)
+        _refuse_page(target, answer)
         if answer.status != 206:
             have = 0
-        wanted.tag.write_text(_tag(answer))
+        target.tag.write_text(_tag(answer))
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
-        _copy(answer, wanted.part, have=have, total=total, name=wanted.path.name if progress else "")
-    if total is not None and _size(wanted.part) != total:
-        raise OSError(f"the connection ended after {_size(wanted.part)} of {total} bytes")
+        _copy(answer, target.part, have=have, total=total, name=target.path.name if progress else "")
+    if total is not None and _size(target.part) != total:
+        raise OSError(f"the connection ended after {_size(target.part)} of {total} bytes")
 
 
 def _copy(answer: Any, part: Path, *, have: int, total: int | None, name: str) -> None:
@@ -171,41 +172,38 @@ def _tag(answer: Any) -> str:
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified") or ""
 
 
-def _refuse_page(wanted: Wanted, answer: Any) -> None:
-    if answer.headers.get_content_type() == "text/html" and wanted.path.suffix not in (".html", ".htm"):
+def _refuse_page(target: Target, answer: Any) -> None:
+    if answer.headers.get_content_type() == "text/html" and target.path.suffix not in (".html", ".htm"):
         raise DownloadError(
-            f"got a web page from {wanted.url}; expected a file; open the address in a browser, "
-            f"save the file as {wanted.path}, and start again"
+            f"got a web page from {target.url}; expected a file; open the address in a browser, "
+            f"save the file as {target.path}, and start again"
         )
 
 
-def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, urllib.error.HTTPError) or error.code in RETRIED
-
-
-def _explain(wanted: Wanted, error: Exception) -> str:
-    by_hand = f"or fetch it elsewhere, save it as {wanted.path}, and start again"
+def _explain(target: Target, error: Exception) -> str:
+    by_hand = f"or fetch it elsewhere, save it as {target.path}, and start again"
     if isinstance(error, urllib.error.HTTPError):
         return (
-            f"got status {error.code} ({error.reason}) from {wanted.url}; expected a file; correct the url, {by_hand}"
+            f"got status {error.code} ({error.reason}) from {target.url}; expected a file; correct the url, {by_hand}"
         )
     reason = getattr(error, "reason", None) or error
-    kept = f" ({_size(wanted.part)} bytes are kept)" if _size(wanted.part) else ""
-    return f"got no whole answer from {wanted.url}: {reason}{kept}; expected a connection; start again later, {by_hand}"
+    remark = f" ({_size(target.part)} bytes are kept)" if _size(target.part) else ""
+    state = f"got no complete answer from {target.url}: {reason}{remark}"
+    return f"{state}; expected a connection; start again later, {by_hand}"
 
 
-def _verify(wanted: Wanted, file: Path) -> None:
-    algorithm, expected = _algorithm(wanted.checksum)
+def _verify(target: Target, file: Path) -> None:
+    algorithm, expected = _algorithm(target.checksum)
     if not algorithm:
         return
-    found = digest(file, algorithm)
-    if found != expected:
-        if file == wanted.part:
+    actual = digest(file, algorithm)
+    if actual != expected:
+        if file == target.part:
             file.unlink()  # to resume it would keep the damage
-            wanted.tag.unlink(missing_ok=True)
+            target.tag.unlink(missing_ok=True)
         raise DownloadError(
-            f"got {wanted.path} from {wanted.url} with {algorithm} {found}; expected {expected}; "
-            f"{'start again' if file == wanted.part else 'remove the file'}, or correct the checksum"
+            f"got {target.path} from {target.url} with {algorithm} {actual}; expected {expected}; "
+            f"{'start again' if file == target.part else 'remove the file'}, or correct the checksum"
         )
 
 

@@ -1,8 +1,8 @@
-"""What the main process and decode processes say to each other: plain data behind fixed headers, never pickles.
+"""Messages between the main process and decode processes: plain data behind fixed headers, never pickles.
 
-A decode process that a file has taken over can answer what it likes. So answers are parsed: one that is too long, makes
-no sense or does not fit its request is a ``MessageError``, and its process is ended. Frames are not described at all:
-the main process knows which shape it asked for, and where. Imports numpy, and PyAV through ``probe``.
+A malicious file may take over a decode process and make it send anything. So replies are parsed: one that is too long,
+malformed or does not fit its request is a ``MessageError``, and its process is killed. Frames need no description: the
+main process knows which shape it requested, and where. Imports numpy, and PyAV through ``probe``.
 """
 
 import json
@@ -28,7 +28,7 @@ MAX_REASON = 1000  # letters: at most ten bytes each
 
 
 class MessageError(ValueError):
-    """A message that no working decode process sends.
+    """A message that no intact decode process sends.
 
     >>> str(MessageError("got a message of kind 9; expected 0 to 5"))
     'got a message of kind 9; expected 0 to 5'
@@ -36,11 +36,11 @@ class MessageError(ValueError):
 
 
 class Reply(NamedTuple):
-    """What comes back for a request, or, with ``kind`` "ready", once a process has started.
+    """The answer to a request or, with ``kind`` "ready", the first message of a process.
 
     Args:
-        kind: "ready"; "frames", which lie in the block of the request; "facts" of a file; "value"; "failed", the file's
-            fault; "memory", likewise.
+        kind: "ready"; "frames", which are in the block of the request; "facts" of a file; "value"; "failed" and
+            "memory", if the file cannot be decoded.
         value: The facts, the value, or the reason of the failure.
         resident_bytes: Memory of the process after the request; 0 where the system does not tell.
 
@@ -169,10 +169,10 @@ def pack_reply(reply: Reply) -> bytes:
 
 
 def take_replies(inbox: bytearray) -> Iterator[Reply]:
-    """Remove the replies that have come whole from the bytes received; a part of one stays.
+    """Remove the complete replies from the bytes received; a partial one stays.
 
     Raises:
-        MessageError: At the first that no working process sends, before all of it has come.
+        MessageError: At the first header that no intact process sends.
 
     >>> list(take_replies(bytearray(b"garbage of any kind")))
     Traceback (most recent call last):

@@ -1,11 +1,11 @@
-"""Processes that decode, each of which can crash, hang or be killed without harm to anything but the file it was at.
+"""A pool of decode processes, each of which may crash, hang or be killed without harming anything but its file.
 
-A file that ends its process twice, takes too long or takes too much memory is reported as a ``VideoError``. A process
-that is killed from outside costs nothing: what it had to do is done again by another. Processes are replaced after so
-many requests, or when their memory has grown, so that libraries that leak do no harm.
+A file that crashes its process twice, takes too long or takes too much memory is reported as a ``VideoError``. If a
+process is killed from outside, another one repeats its work. Processes are replaced after a number of requests, or when
+their memory has grown, so that leaks in libraries do no harm.
 
-A process that a file has taken over cannot reach this one by what it answers: answers are parsed, and what makes no
-sense ends the process (``pool_message``). It is no sandbox: until then such a process may do what the user may.
+A process that a malicious file has taken over cannot attack the main process by its replies: they are parsed, and
+malformed ones end the process (see ``message``). It is no sandbox: the process still has the rights of the user.
 
 Linux and macOS. Imports no torch.
 """
@@ -29,16 +29,16 @@ __all__ = ["DecodePool", "DecoderDiedError", "Ticket", "num_cores", "outcomes", 
 Ticket = Future
 Key = TypeVar("Key")
 
-LOOK_AHEAD = 64  # requests of ``probe_many`` that are on their way for each process
-FRAMES_AHEAD = 4  # likewise of those for frames, which take memory
+LOOK_AHEAD = 64  # pending probe requests for each process
+FRAMES_AHEAD = 4  # pending requests of frames, which take memory, for each process
 
 
 class DecodePool:
-    """Processes that decode; started by the first request, and ended by ``close`` or with the interpreter.
+    """A pool of decode processes; started by the first request, and ended by ``close`` or with the interpreter.
 
     Args:
-        num_workers: Number of processes; 0 means one all the same, so that no file can end the run.
-        work: What is done with a request: a function at the top level of a module. By default ``decode.read_clip``.
+        num_workers: Number of processes; 0 means one as well, so that no file can crash the run.
+        work: Function that answers a request, at the top level of a module; by default ``reader.read_clip``.
         max_seconds: Time for a request.
         max_bytes: Memory for a request.
         max_requests: Requests after which a process is replaced.
@@ -67,7 +67,7 @@ class DecodePool:
         self._stop = finalize(self, self._keeper.stop)
 
     def submit(self, request: Any, *, work: Callable[[Any], Any] | None = None) -> Ticket:
-        """Ask for something to be done; returns at once.
+        """Send a request; returns at once.
 
         Args:
             request: What ``work`` takes: a ``ClipRequest``, whose frames come back through shared memory; a ``Look``,
@@ -85,15 +85,15 @@ class DecodePool:
         return job.ticket
 
     def result(self, ticket: Ticket) -> Any:
-        """Wait for a result. Frames, (t, h, w, 3) uint8, are shared memory, used again once the array is gone.
+        """Wait for a result. Frames, (t, h, w, 3) uint8, are shared memory, reused once the array is deleted.
 
         Raises:
-            VideoError: If the file is at fault; ``DecoderDiedError`` if it took too long, too much, or two processes.
+            VideoError: If the file fails; ``DecoderDiedError`` for too much time or memory, or two crashes.
         """
         return ticket.result()
 
     def close(self) -> None:
-        """End the processes; waiting for what is not done raises a ``RuntimeError``."""
+        """End the processes; unfinished results raise a ``RuntimeError``."""
         self._stop()
 
     def __enter__(self) -> "DecodePool":
@@ -106,7 +106,7 @@ class DecodePool:
 def probe_many(
     paths: Iterable[str | os.PathLike[str]], pool: DecodePool, *, decoder: str = "auto"
 ) -> Iterator[Facts | VideoError]:
-    """Look at files in the processes of a pool, some ahead of what is asked for.
+    """Probe files in the processes of a pool, some ahead of the consumer.
 
     Args:
         paths: The files.
@@ -114,15 +114,15 @@ def probe_many(
         decoder: Which decoder to use (see ``probe``).
 
     Yields:
-        What was found, or what is wrong with the file, in the order of the paths.
+        The facts of each file or its error, in the order of the paths.
 
     >>> with DecodePool(1) as pool:
     ...     [found.reason for found in probe_many(["nowhere.mp4"], pool)]
     ['cannot be opened: No such file or directory']
     """
     looks = ((None, Look(os.fspath(path), decoder)) for path in paths)
-    for _, found in outcomes(looks, pool, work=look_at, ahead=LOOK_AHEAD):
-        yield found
+    for _, outcome in outcomes(looks, pool, work=look_at, ahead=LOOK_AHEAD):
+        yield outcome
 
 
 def outcomes(
@@ -132,16 +132,16 @@ def outcomes(
     work: Callable[[Any], Any] | None = None,
     ahead: int = FRAMES_AHEAD,
 ) -> Iterator[tuple[Key, Any]]:
-    """Have things done in the processes of a pool, some ahead of what is asked for.
+    """Answer requests in the processes of a pool, some ahead of the consumer.
 
     Args:
-        requests: What is asked for, each with a key to know it by; taken as they are needed.
+        requests: Requests, each with a key to identify it; consumed lazily.
         pool: The processes.
         work: What is done with each; the pool's own work by default.
         ahead: Requests that are on their way for each process.
 
     Yields:
-        The key, and what came of it or the ``VideoError``, in the order of the requests.
+        The key, and the result or the ``VideoError``, in the order of the requests.
 
     >>> with DecodePool(1, work=os.path.basename) as pool:
     ...     list(outcomes([("a", "v/a.mp4"), ("b", "v/b.mp4")], pool))

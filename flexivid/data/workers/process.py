@@ -1,8 +1,8 @@
-"""One decode process as the main process sees it: start it, send requests, read replies, look at its memory, kill it.
+"""Handle of one decode process: start it, send requests, read replies, measure its memory, kill it.
 
-Never blocks: what cannot be sent yet waits in an outbox. Decides nothing; ``pool_keeper`` does. The process is a fresh
-Python that runs ``pool_worker``: a fork would break with threads and CUDA, and ``multiprocessing`` would run the user's
-script again.
+Never blocks: requests that cannot be sent yet wait in an outbox. Decisions are up to ``supervisor``. The process is a
+fresh Python that runs ``worker``: a fork would break with threads and CUDA, and ``multiprocessing`` would run the
+user's script again.
 """
 
 import math
@@ -24,12 +24,12 @@ from flexivid.data.workers.worker import Hello, resident_bytes
 START = "import sys; sys.path = sys.argv[1:]; from flexivid.data.workers.worker import main; main()"
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # decoders thread themselves
 CHUNK = 1 << 20
-MAX_CHUNKS = 4  # taken at once: one process that does not stop talking must not hold up the others
+MAX_CHUNKS = 4  # read at once, so that a process that floods its socket cannot block the others
 
 
 @dataclass(eq=False)
 class Job:
-    """A request on its way.
+    """A request that is not finished.
 
     Args:
         message: The function's name and its argument, from ``pack_request``.
@@ -62,7 +62,7 @@ class Process:
     """A running decode process and the jobs it has, in the order in which it does them.
 
     Args:
-        hello: What it is told first.
+        hello: The first message to it.
 
     >>> process = Process(Hello("genericpath:exists", os.getpid(), os.open(os.devnull, os.O_RDWR), 60.0, 1 << 30))
     >>> process.is_ready, process.resident_bytes() >= 0
@@ -87,7 +87,7 @@ class Process:
         self.is_ready, self.is_retiring, self.num_done = False, False, 0
         self.since = time.monotonic()  # when it began with what it is doing
         self._outbox, self._inbox = bytearray(), bytearray()
-        self.fault = ""  # what it answered that no working process does
+        self.fault = ""  # malformed reply, if it sent one
         self._put(pack(hello), Block(0, 0))
 
     def send(self, job: Job) -> None:
@@ -109,7 +109,7 @@ class Process:
                 del self._outbox[: self.socket.send(self._outbox)]
 
     def receive(self) -> tuple[list[Reply], bool]:
-        """Return replies that have come, and whether the process has ended, or has to because of its ``fault``."""
+        """Return the new replies, and whether the process has ended or must be killed because of its ``fault``."""
         replies: list[Reply] = []
         try:
             for _ in range(MAX_CHUNKS):
@@ -127,11 +127,11 @@ class Process:
         return replies, bool(self.fault)
 
     def resident_bytes(self) -> int:
-        """Return the memory that it has to itself; 0 where the system does not tell."""
+        """Return the private memory of the process in bytes; 0 where the system does not report it."""
         return resident_bytes(self.process.pid)
 
     def kill(self) -> str:
-        """End it and return how it ended; replies that it had sent can still be received."""
+        """Kill it and return how it ended; replies that it had sent can still be received."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)  # with what a file may have made it start
         self.process.kill()

@@ -1,11 +1,9 @@
-"""Memory that decode processes write frames into and the main process reads them from, without a copy through a pipe.
+"""Shared memory through which decode processes return frames, without a copy through a pipe.
 
-It is one nameless file in memory (memfd), handed to the processes as an open file: the system frees it when the last of
-them ends, however it ends, so nothing can be left behind, and it does not count against the size of /dev/shm. Both
-sides know the shape of what a block holds beforehand: nothing that a process writes there is believed but pixels.
-Frames travel as planes, channel first, as batches hold them: then the reader copies whole blocks.
-
-Knows nothing of processes. Imports numpy only.
+It is one anonymous file in memory (memfd) that the processes inherit: the system frees it when the last of them ends,
+even after a crash, and it does not count against the size of /dev/shm. Both sides know the shape of a block beforehand,
+so the contents are only ever read as pixels. Frames are stored channel first, as batches are, so that the reader copies
+contiguous blocks. Imports numpy only.
 """
 
 import fcntl
@@ -18,7 +16,7 @@ from weakref import finalize
 
 import numpy as np
 
-SLAB_BYTES = 64 << 20  # address space, which becomes memory only where it is written to
+SLAB_BYTES = 64 << 20  # of address space; memory is used only where frames are written
 
 
 class Block(NamedTuple):
@@ -33,7 +31,7 @@ class Block(NamedTuple):
 
 
 class SharedMemory:
-    """The side that gives out blocks and reads them; blocks are used again, so it grows only with what is in use.
+    """The side that allocates and reads blocks; blocks are reused, so it grows only with the number in use.
 
     >>> memory = SharedMemory()
     >>> block = memory.take(100)
@@ -75,7 +73,7 @@ class SharedMemory:
         return np.moveaxis(planes, 0, -1)
 
     def close(self) -> None:
-        """Let go of the file; arrays that are still in use keep their memory."""
+        """Close the file; arrays that are still in use keep their memory."""
         os.close(self.file)
 
 
@@ -105,7 +103,7 @@ class BlockWriter:
 
 
 class _Maps:
-    """The shared file as memory, a slab at a time: each map holds a file descriptor, and there are many blocks."""
+    """Maps the shared file slab by slab, not block by block: each map takes a file descriptor."""
 
     def __init__(self, file: int) -> None:
         self._file = file

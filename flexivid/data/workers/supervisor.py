@@ -1,7 +1,7 @@
-"""Looks after decode processes: starts them, hands out requests, watches time and memory, replaces what has ended.
+"""Supervise decode processes: start them, distribute requests, limit time and memory, replace those that have ended.
 
-One thread does all of it; no other touches a process. It only ever waits for all processes at once, so that none can
-hold it up.
+One thread does all of it, and no other thread touches a process. It always waits for all processes at once, so that
+none can block it.
 """
 
 import os
@@ -35,11 +35,11 @@ class DecoderDiedError(VideoError):
 
 
 class Keeper:
-    """Does jobs in processes that it keeps alive, in a thread of its own.
+    """Runs jobs in a fixed number of processes, from a thread of its own.
 
     Args:
         num_processes: Processes at a time.
-        limits: What each is told first, but for the shared memory.
+        limits: The first message to each, but for the shared memory.
         max_requests: Requests after which a process is replaced.
 
     >>> from flexivid.data.workers.message import pack_request
@@ -57,7 +57,7 @@ class Keeper:
         self._processes: list[Process] = []
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._end: Exception | None = None  # why nothing more is done
+        self._end: Exception | None = None  # why no more jobs are accepted
         self._num_failed_starts, self._next_watch = 0, 0.0
 
     def add(self, job: Job) -> None:
@@ -102,12 +102,12 @@ class Keeper:
             self._end = error
         finally:
             with self._lock:
-                left = [*self._waiting, *(job for process in self._processes for job in process.jobs)]
+                unfinished = [*self._waiting, *(job for process in self._processes for job in process.jobs)]
                 self._end = self._end or RuntimeError("the decode pool was interrupted")
             for process in self._processes:
                 process.kill()
                 process.socket.close()
-            for job in left:
+            for job in unfinished:
                 if job.ticket.running() or job.ticket.set_running_or_notify_cancel():
                     job.ticket.set_exception(self._end)
             self._selector.close()
@@ -116,7 +116,7 @@ class Keeper:
             self._memory.close()
 
     def _feed(self) -> None:
-        """Replace processes that have served their time or are missing, and hand out what waits."""
+        """Replace retired and missing processes, and send them the waiting jobs."""
         for process in [p for p in self._processes if p.is_retiring and not p.jobs]:
             self._remove(process)
         while self._waiting and len(self._processes) < self._num_processes:
@@ -139,7 +139,7 @@ class Keeper:
         self._selector.modify(process.socket, selectors.EVENT_READ | writes, process)
 
     def _wait(self) -> None:
-        """Take what comes, until the next look at the clock."""
+        """Handle messages until it is time to check the limits."""
         is_busy = any(process.jobs or not process.is_ready for process in self._processes)
         for key, events in self._selector.select(WATCH_SECONDS if is_busy else None):
             process: Process | None = key.data
@@ -153,7 +153,7 @@ class Keeper:
                 self._remove(process, retry=True)
 
     def _take_replies(self, process: Process) -> bool:
-        """Settle the jobs that are done, and return whether the process has ended, or has to."""
+        """Finish the jobs that have replies; return whether the process has ended or must be killed."""
         if process.fault:
             return True
         replies, has_ended = process.receive()
@@ -186,7 +186,7 @@ class Keeper:
             job.ticket.set_exception(DecoderDiedError(job.path, self._too_much))
 
     def _watch(self) -> None:
-        """End processes that take too long or too much."""
+        """Kill processes that take too much time or memory."""
         now = time.monotonic()
         if now < self._next_watch:
             return
@@ -199,7 +199,7 @@ class Keeper:
             elif process.jobs and seconds > self._limits.max_seconds:
                 self._remove(process, f"takes longer than {self._limits.max_seconds:g} seconds")
             elif process.jobs and process.resident_bytes() > self._limits.max_bytes:
-                # what an earlier file left behind may be to blame: once more in a new process
+                # leaks of earlier files may be the cause: try once more in a new process
                 self._remove(process, self._too_much, retry=process.num_done > 0)
 
     @property
@@ -207,16 +207,16 @@ class Keeper:
         return f"takes more than {self._limits.max_bytes / 2**30:g} GiB of memory"
 
     def _remove(self, process: Process, reason: str | None = None, *, retry: bool = False) -> None:
-        """End a process. The job it was at is to blame, if not for the first time or if that is certain.
+        """Kill a process. Its current job fails if it is the certain cause, or for the second time.
 
         Args:
             process: The process; it may have ended by itself.
-            reason: What is wrong with the file; otherwise how the process ended.
-            retry: Whether the job gets a second chance.
+            reason: Why the file fails; by default how the process ended.
+            retry: Whether the job may be tried once more.
         """
         culprit = process.jobs[0] if process.jobs else None
         ending = process.kill()
-        self._take_replies(process)  # what it sent before the end counts
+        self._take_replies(process)  # sent before it ended
         self._processes.remove(process)
         self._selector.unregister(process.socket)
         process.socket.close()

@@ -1,7 +1,7 @@
-"""What a decode process does: wait for a request, run a function on it, hand back what it returns. Started by ``pool``.
+"""The main loop of a decode process: receive a request, call a function with it, return the result.
 
-It talks over the socket that is its standard input, and ends when that closes or its parent dies. What native libraries
-print goes nowhere; Python's tracebacks go to the parent's standard error. Imports numpy, and what the function needs.
+It communicates over the socket that is its standard input, and ends when that closes or its parent dies. Output of
+native libraries is discarded; tracebacks of Python go to the parent's standard error.
 """
 
 import ctypes
@@ -27,11 +27,11 @@ class Hello(NamedTuple):
     """The first message to a process.
 
     Args:
-        work: Name of the function that most requests are for, imported before the first.
-        parent: Process that this one must not outlive.
+        work: Name of the function that answers most requests; imported at the start.
+        parent: Id of the parent process; this one ends with it.
         file: Descriptor of the shared memory.
-        max_seconds: Time for a request; the parent kills first, this is in case there is no parent any more.
-        max_bytes: Memory for a request; the parent watches closer, this is a second fence.
+        max_seconds: Time for a request, in case the parent, which would kill first, is gone.
+        max_bytes: Memory for a request; a second limit, since the parent measures it as well.
 
     >>> Hello("os.path:getsize", parent=1, file=3, max_seconds=60.0, max_bytes=1 << 30).work
     'os.path:getsize'
@@ -61,7 +61,7 @@ def name_of(work: Callable[[Any], Any]) -> str:
 
 
 def resident_bytes(process: int) -> int:
-    """Return the memory that a process has to itself; 0 where the system does not tell.
+    """Return the private memory of a process in bytes; 0 where the system does not report it.
 
     >>> resident_bytes(os.getpid()) > 0 or not os.path.exists("/proc/self/statm")
     True
@@ -98,7 +98,7 @@ def main() -> None:
             signal.setitimer(signal.ITIMER_REAL, 2 * hello.max_seconds + 10)  # ends the process, even in native code
             reply = serve(*received, writer=writer)
             signal.setitimer(signal.ITIMER_REAL, 0)
-    os._exit(0)  # libraries may have threads that would take their time
+    os._exit(0)  # threads of libraries may not end soon
 
 
 def serve(message: bytes, block: Block, *, writer: BlockWriter) -> bytes:
@@ -137,15 +137,15 @@ def _packed(reply: Reply) -> bytes:
 @cache
 def _find(work: str) -> Callable[[Any], Any]:
     module, _, name = work.partition(":")
-    found: Any = importlib.import_module(module)
+    function: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        function = getattr(function, part)
+    return function
 
 
 @cache
 def _show(error: str) -> None:
-    """Print where an unexpected error comes from, once."""
+    """Print the traceback of an unexpected error, once."""
     traceback.print_exc()
 
 
@@ -176,7 +176,7 @@ def _limit_memory(max_bytes: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        # private writable memory, which counts the stacks of threads that hardly use them: hence the room
+        # private writable memory includes the reserved stacks of threads, hence the margin
         most = 2 * max_bytes + (4 << 30)
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if hard == resource.RLIM_INFINITY or most < hard:
