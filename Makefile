@@ -6,6 +6,7 @@ DATA ?= $(DIGITS)
 CONFIG ?= conf/train_video.yaml
 CODEC ?= madebyollin/taef2
 LATENTS ?= runs/latents/$(NAME)
+ENCODE ?=
 NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
 ARGS ?=
 OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
@@ -17,7 +18,8 @@ help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo
 	@echo "  make train-video DATA=folder     train on your own videos"
-	@echo "  make train-latents DATA=folder   the same in latents; TEXT=encoder trains on captions, CODEC=folder or hub id"
+	@echo "  make train-latents DATA=folder   the same in latents; TEXT=encoder trains on captions, CODEC=folder or hub id,"
+	@echo "                                   ENCODE='--fps 8 --clips-per-video 64'     anything dataset encode takes"
 	@echo "  make train-video ARGS='--trainer.max_steps 100'     anything the command line takes"
 
 .venv/installed: pyproject.toml setup.py
@@ -43,13 +45,14 @@ train-video: .venv/installed $(if $(OWN),,$(DIGITS)/recipe.json) ## Train (10 mi
 
 train-latents: .venv/installed ## Encode videos, train in latents (half an hour on 2 cores), show samples (DATA=, CODEC=, TEXT=)
 	@set -e; codec='$(CODEC)'; \
-	if ! $(BIN)/python -c 'import sys; from flexivid.latents.codec import build_codec; build_codec(sys.argv[1])' "$$codec" 2>/dev/null; then \
-	  echo "codec $$codec cannot be loaded: a small autoencoder is trained first"; \
-	  $(BIN)/python -m flexivid.train fit --config conf/autoencoder.yaml --data.root '$(DATA)' --data.size 128 \
-	    --model.autoencoder.spatial 8 --model.autoencoder.channels 32 --trainer.max_steps 600 --trainer.logger.init_args.version '$(NAME)'; \
-	  codec='runs/autoencoder/$(NAME)/autoencoder'; fi; \
+	if [ '$(origin CODEC)' = file ] && ! $(BIN)/python -c \
+	    'import sys; from flexivid.latents.codec import build_codec; build_codec(sys.argv[1])' "$$codec" 2>/dev/null; then \
+	  echo "got no $$codec from the hub; a small autoencoder is trained first; name another with CODEC="; \
+	  codec='runs/autoencoder/$(NAME)/autoencoder'; \
+	  test -d "$$codec" || $(BIN)/python -m flexivid.train fit --config conf/autoencoder.yaml --data.root '$(DATA)' --data.size 128 \
+	    --model.autoencoder.spatial 8 --model.autoencoder.channels 32 --trainer.max_steps 600 --trainer.logger.init_args.version '$(NAME)'; fi; \
 	$(BIN)/python -m flexivid.dataset encode '$(DATA)' '$(LATENTS)' --codec "$$codec" --num-frames 8 --size 128 --short loop \
-	  $(if $(TEXT),--text-encoder '$(TEXT)' --allow-missing-captions); \
+	  $(if $(TEXT),--text-encoder '$(TEXT)' --allow-missing-captions) $(ENCODE); \
 	$(BIN)/python -m flexivid.train fit --config conf/train_latents.yaml --data.root '$(LATENTS)' \
 	  --trainer.logger.init_args.name '$(NAME)' $(ARGS)
 

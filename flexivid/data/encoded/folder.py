@@ -269,7 +269,7 @@ def stored_settings(folder: str, encoded: Encoded, asked: ClipSettings) -> ClipS
     (16, (32, 32), 1, 3)
     """
     defaults, stored = ClipSettings(), encoded.clips._replace(seed=asked.seed)
-    for name, value in asked._asdict().items():
+    for name, value in asked._replace(decoder=stored.decoder)._asdict().items():  # nothing is decoded any more
         if value not in (getattr(defaults, name), getattr(stored, name)):
             raise ValueError(
                 f"got data.{name}={value} for {folder}, whose clips were encoded with {name}={getattr(stored, name)};"
