@@ -23,7 +23,6 @@ LEFT = {  # room: such names still there; may only shrink
     "data.storage": 18,
     "data.workers": 4,
     "latents": 4,
-    "model": 15,
 }
 
 
