@@ -16,7 +16,6 @@ LEFT = {  # room: such names still there; may only shrink
     "data": 10,
     "data.clips": 38,
     "latents": 4,
-    "model": 15,
 }
 
 

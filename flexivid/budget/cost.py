@@ -40,6 +40,12 @@ class NetworkShape(Protocol):
     def text_channels(self) -> int: ...
     @property
     def embedded_channels(self) -> int: ...
+    @property
+    def modulation(self) -> str: ...
+    @property
+    def block_conditioning(self) -> bool: ...
+    @property
+    def cross_attention(self) -> str: ...
     def mode(self, mode: str | PatchMode | None) -> PatchMode: ...
 
 
@@ -69,12 +75,12 @@ def macs(
     patch = config.mode(mode)
     grid = grid_of(size, patch)
     n, d = grid.volume, config.width
-    embed = n * patch.volume * config.embedded_channels * d
-    out = n * patch.volume * (config.out_channels or config.in_channels) * d + 2 * d * d  # with its modulation
-    condition = TIME_FEATURES * d + d * d
-    linears = n * (4 * d * d + 2 * d * config.hidden) + 6 * d * d  # qkv, out, feed-forward; modulation
-    blocks = config.depth * linears + _attention(config, grid) + _cross_attention(config, n, text_tokens)
-    return embed + condition + blocks + out + _output_conv(config, size)
+    patches = n * patch.volume * (config.embedded_channels + (config.out_channels or config.in_channels)) * d
+    condition = (TIME_FEATURES * d + d * d) * (config.depth if config.block_conditioning else 1)
+    modulation = 6 * d * d if config.modulation == "single" else (6 * config.depth + 2) * d * d
+    linears = config.depth * n * (4 * d * d + 2 * d * config.hidden)  # qkv, out, feed-forward
+    attention = _attention(config, grid) + _cross_attention(config, n, text_tokens)
+    return patches + condition + modulation + linears + attention + _output_conv(config, size)
 
 
 def text_macs(config: NetworkShape, text_tokens: int) -> int:
@@ -88,7 +94,13 @@ def text_macs(config: NetworkShape, text_tokens: int) -> int:
     if not config.text_channels:
         return 0
     d = config.width
-    return text_tokens * (config.text_channels * d + d * d) + config.depth * 2 * (text_tokens + 1) * d * d
+    return text_tokens * (config.text_channels * d + d * d) + _text_blocks(config) * 2 * (text_tokens + 1) * d * d
+
+
+def _text_blocks(config: NetworkShape) -> int:
+    """Blocks that attend to text: all, or the spatial ones."""
+    is_spatial = config.cross_attention == "plain" and config.attention == "factorised"
+    return (config.depth + 1) // 2 if is_spatial else config.depth
 
 
 def _cross_attention(config: NetworkShape, tokens: int, text_tokens: int) -> int:
@@ -96,7 +108,7 @@ def _cross_attention(config: NetworkShape, tokens: int, text_tokens: int) -> int
     if not config.text_channels:
         return 0
     d = config.width
-    return config.depth * (2 * tokens * d * d + 2 * d * tokens * (text_tokens + 1))
+    return _text_blocks(config) * (2 * tokens * d * d + 2 * d * tokens * (text_tokens + 1))
 
 
 def _attention(config: NetworkShape, grid: tuple[int, int, int]) -> int:

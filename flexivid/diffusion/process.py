@@ -82,9 +82,10 @@ class Process(NamedTuple):
     def split(self, output: Tensor, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """Network output at (x, time) -> (x0, noise), in float32.
 
-        Divisions are by an alpha of at least 0.05 and a sigma of at least 0.0001.
+        Divisions are by an alpha of at least 0.05 and a sigma of at least 0.0001. Channels of the output beyond those
+        of x, a learned variance, are not used.
         """
-        output, x = output.float(), x.float()
+        output, x = _mean(output, x).float(), x.float()
         alpha, sigma = self._amplitudes(x, time)
         if self.target == "x0":
             return output, (x - alpha * output) / sigma.clamp_min(SMALLEST_SIGMA)
@@ -97,13 +98,18 @@ class Process(NamedTuple):
     def convert(self, output: Tensor, x: Tensor, time: Tensor, target: str) -> Tensor:
         """Network output at (x, time) -> the same prediction expressed as another target, (b, ...)."""
         if target == self.target:
-            return output.float()
+            return _mean(output, x).float()
         return self._replace(target=target).check().target_of(*self.split(output, x, time), time)
 
     def _amplitudes(self, like: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1, *[1] * (like.ndim - 1))
         alpha, sigma = self.alpha_sigma(time)
         return alpha.view(shape), sigma.view(shape)
+
+
+def _mean(output: Tensor, x: Tensor) -> Tensor:
+    """The output without the channels of a learned variance (DiT, Latte), which come last."""
+    return output if output.shape == x.shape else output[:, : x.shape[1]]
 
 
 @cache

@@ -27,8 +27,8 @@ class _Rotate(torch.autograd.Function):
     def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         turned = x * cos
         first, second = x.chunk(2, dim=-1)
-        for half, other, factor in zip(turned.chunk(2, dim=-1), (second, first), sin.chunk(2, dim=-1), strict=True):
-            half.addcmul_(other, factor)  # in place: moves half the memory of building swap(x)
+        for half, partner, factor in zip(turned.chunk(2, dim=-1), (second, first), sin.chunk(2, dim=-1), strict=True):
+            half.addcmul_(partner, factor)  # in place: moves half the memory of building swap(x)
         return turned
 
     @staticmethod

@@ -83,29 +83,66 @@ class Tokens(NamedTuple):
     """What a block needs to know of the tokens beside their values.
 
     Args:
-        cos: Cosines of the rotary angles, (n, 1, e), in the dtype of the tokens.
+        cos: Cosines of the rotary angles, (n, 1, e), in the dtype of the tokens; ``None`` = no rotary positions.
         sin: Sines, the first half negated, (n, 1, e).
         frames: Tokens along time; the rest of n are rows and columns.
         parts: Where samples of different lengths share the row, b = 1: which tokens are whose. Empty otherwise.
+        late: Positions to add before the second block, (n, d): Latte's, of frames; ``None`` = none.
     """
 
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor | None
+    sin: Tensor | None
     frames: int
     parts: tuple[Part, ...] = ()
+    late: Tensor | None = None
 
     def spread(self, values: Tensor) -> Tensor:
         """One vector a sample, made to fit the tokens: (samples, d) -> (b, 1 or n, d)."""
         return spread(values, self.parts) if self.parts else values.unsqueeze(1)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def packed_tokens(shares: Sequence[Tokens], parts: tuple[Part, ...]) -> Tokens:
+    """Tokens of all samples in one row, from those of each part."""
+
+    def row(tables: Sequence[Tensor | None]) -> Tensor | None:
+        spread_tables = [
+            table.expand(part.samples, *table.shape)
+            for table, part in zip(tables, parts, strict=True)
+            if table is not None
+        ]
+        return join(spread_tables)[0] if spread_tables else None
+
+    cos, sin, late = (row([getattr(tokens, name) for tokens in shares]) for name in ("cos", "sin", "late"))
+    return Tokens(cos, sin, 0, parts, late)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = EPS) -> Tensor:
     """Layer norm without affine, then the condition's scale and shift: (b, n, d), (b, 1 or n, d) -> (b, n, d)."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+
+
+class ModulationTable(nn.Module):
+    """In the place of a block's modulation layer: adds a table to the modulation that all blocks share (adaLN-single).
+
+    Args:
+        rows: Vectors of the modulation.
+        width: Width d.
+
+    Source:
+        PixArt-alpha (arXiv:2310.00426), sec. 2.3.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(rows, width))
+
+    def forward(self, shared: Tensor) -> Tensor:
+        """(samples, rows d) -> the same."""
+        return shared + self.table.flatten()
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with QK-norm and rotary positions.
+    """Multi-head attention, with QK-norm and rotary positions where the network has them.
 
     Args:
         config: The network's shape.
@@ -115,15 +152,20 @@ class SelfAttention(nn.Module):
     def __init__(self, config: FlexiDiTConfig, axes: str) -> None:
         super().__init__()
         self.axes, self.backend, self.num_heads = axes, config.attention_backend, config.num_heads
-        self.q, self.k, self.v = (nn.Linear(config.width, config.width, bias=False) for _ in range(3))
-        self.out = nn.Linear(config.width, config.width)
-        self.q_norm, self.k_norm = (nn.LayerNorm(config.head_dim, eps=EPS, bias=False) for _ in range(2))
+        width, bias = config.width, config.attention_bias
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=bias) for _ in range(3))
+        self.out = nn.Linear(width, width)
+        self.q_norm, self.k_norm = (
+            nn.LayerNorm(config.head_dim, eps=EPS, bias=False) if config.qk_norm else nn.Identity() for _ in range(2)
+        )
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
         """(b, n, d) -> (b, n, d). Layer norm, since on CPUs it is one kernel, unlike RMS norm."""
         b, n, d = x.shape
         q, k, v = (y.view(b, n, self.num_heads, -1) for y in self._project(x))  # b n k e
-        q, k = (rotate(norm(y), tokens.cos, tokens.sin) for norm, y in ((self.q_norm, q), (self.k_norm, k)))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if tokens.cos is not None and tokens.sin is not None:
+            q, k = (rotate(y, tokens.cos, tokens.sin) for y in (q, k))
         return self.out(self._attend(q, k, v, tokens).reshape(b, n, d))
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -159,20 +201,22 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of video tokens to text tokens, with QK-norm. Starts as nothing, since its output layer starts at zero.
+    """Attention of video tokens to text tokens. Starts as nothing, since its output layer starts at zero.
 
     Args:
-        width: Width d.
-        num_heads: Heads k.
+        config: The network's shape.
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, config: FlexiDiTConfig) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        width, plain = config.width, config.cross_attention == "plain"
+        self.num_heads = config.num_heads
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=plain and config.attention_bias) for _ in range(3))
         self.out = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, bias=False)
-        self.q_norm, self.k_norm = (nn.LayerNorm(width // num_heads, bias=False) for _ in range(2))
+        self.norm = nn.Identity() if plain else nn.LayerNorm(width, bias=False)
+        self.q_norm, self.k_norm = (
+            nn.Identity() if plain else nn.LayerNorm(config.head_dim, bias=False) for _ in range(2)
+        )
         for linear in (self.q, self.k, self.v):
             nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(self.out.weight)
@@ -195,6 +239,16 @@ class CrossAttention(nn.Module):
         return self.out(attend(queries, keys, values, mask=mask).flatten(2))
 
 
+def modulation_of(config: FlexiDiTConfig, rows: int) -> nn.Module:
+    """The layer that makes the vectors of a modulation, ``rows`` of them, zero at first."""
+    if config.modulation == "single":
+        return ModulationTable(rows, config.width)
+    layer = nn.Linear(config.width, rows * config.width)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Block(nn.Module):
     """adaLN-zero block (2212.09748, sec. 3.2): starts as the identity, since its gates start at zero.
 
@@ -208,15 +262,16 @@ class Block(nn.Module):
         self.attention = SelfAttention(config, axes)
         self.mlp_in = nn.Linear(config.width, config.hidden)
         self.mlp_out = nn.Linear(config.hidden, config.width)
-        self.modulation = nn.Linear(config.width, 6 * config.width)
+        self.modulation = modulation_of(config, 6)
+        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
+        self.eps = config.attention_eps, config.mlp_eps
         attention = self.attention
         for linear in (attention.q, attention.k, attention.v, attention.out, self.mlp_in, self.mlp_out):
             nn.init.xavier_uniform_(linear.weight)
-        for linear in (attention.out, self.mlp_in, self.mlp_out):
-            nn.init.zeros_(linear.bias)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        self.cross = CrossAttention(config.width, config.num_heads) if config.text_channels else None
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+        has_text = config.text_channels and not (config.cross_attention == "plain" and axes == "time")
+        self.cross = CrossAttention(config) if has_text else None
 
     def forward(self, x: Tensor, conditioning: Tensor, tokens: Tokens, text: BlockText | None = None) -> Tensor:
         """Tokens (b, n, d) and the activated condition of each sample (samples, d) -> (b, n, d).
@@ -229,16 +284,17 @@ class Block(nn.Module):
         """
         chunks = tokens.spread(self.modulation(conditioning)).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks
-        x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a), tokens))
+        x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a, self.eps[0]), tokens))
         if self.cross is not None and text is not None:
             x = x + self._attend_to_text(x, tokens, text)
-        hidden = F.gelu(self.mlp_in(modulate(x, shift_m, scale_m)))  # exact: on CPUs 4-7x faster than the tanh form
+        hidden = self.mlp_in(modulate(x, shift_m, scale_m, self.eps[1]))
+        hidden = F.gelu(hidden, approximate=self.approximate)  # exact: on CPUs 4-7x faster than the tanh form
         return torch.addcmul(x, gate_m, self.mlp_out(hidden))
 
     def _attend_to_text(self, x: Tensor, tokens: Tokens, text: BlockText) -> Tensor:
         assert self.cross is not None
         if not tokens.parts:
             return self.cross(x, *text)
-        shares = zip(*(part.split([own.samples for own in tokens.parts]) for part in text), strict=True)
+        shares = zip(*(table.split([part.samples for part in tokens.parts]) for table in text), strict=True)
         pieces = zip(part_from(x, tokens.parts), shares, strict=True)
         return join([self.cross(piece, *share) for piece, share in pieces])

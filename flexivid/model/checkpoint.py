@@ -17,9 +17,8 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import write_model
 from flexivid.model.recipe import Recipe
 from flexivid.model.shipped import WEIGHTS
-from flexivid.model.snapshot import Snapshot, is_plain
 from flexivid.runtime.paths import is_hidden, resolve_path
-from flexivid.runtime.weights import add_weights
+from flexivid.runtime.weights import Snapshot, add_weights, is_plain
 
 _fingerprints: WeakKeyDictionary[FlexiDiT, tuple[Snapshot, str]] = WeakKeyDictionary()
 

@@ -7,7 +7,7 @@ patch mode, so a sampler computes them once a sample (``FlexiDiT.prepare``), not
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,7 +41,7 @@ class TextKeys(NamedTuple):
 
     Args:
         pooled: Mean of the caption, which adds to the time, (b, d).
-        keys: One for each block, (b, l + 1, k, e). Likewise ``values``.
+        keys: One for each block that attends to text, (b, l + 1, k, e). Likewise ``values``.
         mask: True for tokens that may be attended to, bool (b, l + 1).
     """
 
@@ -57,9 +57,9 @@ class TextKeys(NamedTuple):
         parts = zip(self.pooled.split(samples), keys, values, self.mask.split(samples), strict=True)
         return [TextKeys(*part) for part in parts]
 
-    def block(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, values and mask for a block."""
-        return self.keys[index], self.values[index], self.mask
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Keys, values and mask of each block that attends to text, in order."""
+        return ((keys, values, self.mask) for keys, values in zip(self.keys, self.values, strict=True))
 
 
 def join_texts(texts: Sequence[TextKeys]) -> TextKeys:
@@ -89,12 +89,15 @@ class TextProjection(nn.Module):
     Args:
         channels: Features f of the encoder.
         width: Width d.
+        plain: As in PixArt and Latte: no norm, GELU in its tanh form, and the null token is seen where a sample has no
+            caption only.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, *, plain: bool = False) -> None:
         super().__init__()
-        self.channels = channels
-        self.norm = nn.LayerNorm(channels, bias=False)  # encoders differ in scale by orders of magnitude
+        self.channels, self.plain = channels, plain
+        # encoders differ in scale by orders of magnitude
+        self.norm = nn.Identity() if plain else nn.LayerNorm(channels, bias=False)
         self.project_in = nn.Linear(channels, width)
         self.project_out = nn.Linear(width, width)
         self.null = nn.Parameter(torch.randn(width))
@@ -126,7 +129,9 @@ class TextProjection(nn.Module):
                 " a token"
             )
         features = features.masked_fill(~mask[..., None].bool(), 0)  # padding may hold anything, NaN included
-        tokens = self.project_out(F.gelu(self.project_in(self.norm(features.to(self.norm.weight.dtype)))))  # b l d
+        hidden = self.project_in(self.norm(features.to(self.project_in.weight.dtype)))
+        tokens = self.project_out(F.gelu(hidden, approximate="tanh" if self.plain else "none"))  # b l d
+        seen = ~mask.bool().any(1, keepdim=True) if self.plain else seen
         return torch.cat((null.to(tokens.dtype), tokens), dim=1), torch.cat((seen, mask.bool()), dim=1)
 
 
@@ -179,8 +184,12 @@ class Condition(NamedTuple):
         return [Condition(*share) for share in zip(*parts, strict=True)]
 
 
-def time_features(time: Tensor) -> Tensor:
+def time_features(time: Tensor, embedding: str = "continuous") -> Tensor:
     """Sinusoids of the time, (b,) in [0, 1] -> float32 (b, 256).
+
+    Args:
+        time: Times.
+        embedding: See ``FlexiDiTConfig.time_embedding``.
 
     Source:
         DDPM (arXiv:2006.11239), as in DiT.
@@ -188,11 +197,22 @@ def time_features(time: Tensor) -> Tensor:
     Example:
         >>> time_features(torch.tensor([0.0]))[0, 0].item()
         1.0
+        >>> round(time_features(torch.tensor([0.5]), "ddpm")[0, 0].item() - math.cos(499), 6)
+        0.0
     """
     half = TIME_FEATURES // 2
-    frequencies = torch.exp(-math.log(10000) / half * torch.arange(half, device=time.device, dtype=torch.float32))
-    angles = TIME_SCALE * time.float()[:, None] * frequencies
+    last = half - 1 if embedding == "ddpm_shifted" else half
+    exponents = -math.log(10000) * torch.arange(half, device=time.device, dtype=torch.float32) / last
+    scaled = TIME_SCALE * time.float()
+    angles = (scaled if embedding == "continuous" else _timesteps(scaled))[:, None] * exponents.exp()
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def _timesteps(scaled: Tensor) -> Tensor:
+    """Times in [0, 1000] -> timesteps of a DDPM chain, 0..999, where k is the time k + 1; exact for whole ones."""
+    steps = (scaled - 1).clamp_min(0)
+    nearest = steps.round()
+    return torch.where((steps - nearest).abs() < 1e-3, nearest, steps)  # k / 1000 in float32 is off by up to 3e-8
 
 
 class Conditioning(nn.Module):
@@ -203,11 +223,12 @@ class Conditioning(nn.Module):
         num_classes: Number of classes; one more row is kept for the null class.
         num_modes: Number of patch modes; each has a vector that starts at zero, so that the adaLN layers, and with
             them the normalisation, may depend on the mode (2502.20126, sec. 3.1).
+        time_embedding: See ``FlexiDiTConfig``.
     """
 
-    def __init__(self, width: int, num_classes: int, num_modes: int) -> None:
+    def __init__(self, width: int, num_classes: int, num_modes: int, time_embedding: str = "continuous") -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.time_embedding = num_classes, time_embedding
         self.time_in = nn.Linear(TIME_FEATURES, width)
         self.time_out = nn.Linear(width, width, bias=False)  # the mode's vector is its bias
         self.label = nn.Embedding(num_classes + 1, width)
@@ -221,8 +242,21 @@ class Conditioning(nn.Module):
         """(b,) times in [0, 1] and classes -> (b, d)."""
         if label is None:
             label = torch.full_like(time, self.num_classes, dtype=torch.long)
-        embedded = self.time_out(F.silu(self.time_in(time_features(time).to(self.time_in.weight.dtype))))
+        features = time_features(time, self.time_embedding).to(self.time_in.weight.dtype)
+        embedded = self.time_out(F.silu(self.time_in(features)))
         return embedded + self.label(label) + self.mode[mode_index]
+
+
+class BlockConditioning(nn.ModuleList):
+    """A :class:`Conditioning` for each block, one after the other in the vector: (b, depth d).
+
+    Args:
+        conditionings: In the order of the blocks.
+    """
+
+    def forward(self, time: Tensor, label: Tensor | None, mode_index: int) -> Tensor:
+        """(b,) times in [0, 1] and classes -> (b, depth d)."""
+        return torch.cat([conditioning(time, label, mode_index) for conditioning in self], dim=-1)
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:

@@ -23,6 +23,11 @@ CHOICES = {
     "attention": ("joint", "factorised"),
     "attention_backend": ("sdpa", "xformers"),
     "resize": ("area", "bilinear"),
+    "positions": ("rotary", "sinusoids"),
+    "time_embedding": ("continuous", "ddpm", "ddpm_shifted"),
+    "modulation": ("block", "single"),
+    "activation": ("gelu", "gelu_tanh"),
+    "cross_attention": ("normed", "plain"),
 }
 ABSENT = {"num_classes": "classes", "text_channels": "text"}  # what 0 of a field means
 BEFORE: dict[str, Any] = {
@@ -30,6 +35,17 @@ BEFORE: dict[str, Any] = {
     "output_conv": False,
     "text_channels": 0,
     "given_frames": False,
+    "positions": "rotary",
+    "position_span": 0.0,
+    "time_embedding": "continuous",
+    "modulation": "block",
+    "block_conditioning": False,
+    "qk_norm": True,
+    "attention_bias": False,
+    "activation": "gelu",
+    "cross_attention": "normed",
+    "attention_eps": 1e-6,
+    "mlp_eps": 1e-6,
 }  # what configs mean that were written before a field was there
 
 
@@ -55,6 +71,21 @@ class FlexiDiTConfig:
             same in all modes, so large patches become dearer.
         text_channels: Features of the text encoder whose texts the network attends to in every block; 0 = no text.
         given_frames: Show the network given frames (first, last, any) and a mask, in more input channels.
+        positions: ``rotary`` in every block; or ``sinusoids`` added to the tokens once: of columns and rows as in DiT,
+            of frames before the second block where attention is factorised (Latte), at once otherwise.
+        position_span: Rows and columns of tokens that sinusoids are stretched to, whatever the size (DiT); 0 = they
+            count native tokens.
+        time_embedding: ``continuous`` = 1000 x time; ``ddpm`` = timesteps 0 to 999, as DiT and Latte have them;
+            ``ddpm_shifted`` = likewise, with the frequencies that diffusers' DiT has.
+        modulation: ``block`` = a layer in every block; ``single`` = one for all, and a table in each (PixArt, Latte).
+        block_conditioning: Each block embeds time and class by itself, as diffusers' DiT may.
+        qk_norm: Norms of queries and keys.
+        attention_bias: Biases of queries, keys and values.
+        activation: Of the feed-forward: ``gelu``, or ``gelu_tanh``, its approximation.
+        cross_attention: ``normed`` = in every block, with norms and a null token before every text; ``plain`` = without
+            these, in spatial blocks only where attention is factorised, as Latte's.
+        attention_eps: Of the norm before self-attention.
+        mlp_eps: Of the norm before the feed-forward.
 
     Raises:
         ValueError: If the numbers do not fit together, or a field is of another type; the message names it. Numbers and
@@ -81,6 +112,17 @@ class FlexiDiTConfig:
     output_conv: bool = False
     text_channels: int = 0
     given_frames: bool = False
+    positions: Literal["rotary", "sinusoids"] = "rotary"
+    position_span: float = 0.0
+    time_embedding: Literal["continuous", "ddpm", "ddpm_shifted"] = "continuous"
+    modulation: Literal["block", "single"] = "block"
+    block_conditioning: bool = False
+    qk_norm: bool = True
+    attention_bias: bool = False
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    cross_attention: Literal["normed", "plain"] = "normed"
+    attention_eps: float = 1e-6
+    mlp_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
@@ -176,20 +218,35 @@ class FlexiDiTConfig:
             )
         if self.hidden < 1:
             raise ValueError(f"got mlp_ratio={self.mlp_ratio}; expected mlp_ratio x width >= 1; change mlp_ratio")
-        axis_split(self.head_dim)
+        if self.positions == "rotary":
+            axis_split(self.head_dim)
+        elif self.width % 4:
+            raise ValueError(f"got width={self.width} with sinusoids; expected a multiple of 4; change width")
+        if self.modulation == "single" and self.block_conditioning:
+            raise ValueError(
+                "got modulation=single with block_conditioning; expected one conditioning where blocks share a"
+                " modulation; set block_conditioning to False"
+            )
 
     def _check_types(self) -> None:
         """Fields that are no whole numbers."""
-        for name, known in CHOICES.items():
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
-            if not isinstance(value, str) or value not in known:
-                raise ValueError(f"got {name}={value!r}; expected {' or '.join(known)}; choose one")
-        for name in ("gradient_checkpointing", "output_conv", "given_frames"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"got {name}={getattr(self, name)!r}; expected True or False; change {name}")
-        ratio = self.mlp_ratio
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not math.isfinite(ratio):
-            raise ValueError(f"got mlp_ratio={ratio!r}; expected a finite number; change mlp_ratio")
+            if not isinstance(value, str) or value not in choices:
+                raise ValueError(f"got {name}={value!r}; expected {' or '.join(choices)}; choose one")
+        for field in fields(self):
+            value, name = getattr(self, field.name), field.name
+            if field.type == "bool" and not isinstance(value, bool):
+                raise ValueError(f"got {name}={value!r}; expected True or False; change {name}")
+            if field.type == "float" and not _is_number(value):
+                raise ValueError(f"got {name}={value!r}; expected a finite number; change {name}")
+        for name in ("position_span", "attention_eps", "mlp_eps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"got {name}={getattr(self, name)}; expected a number >= 0; change {name}")
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, part_from
-from flexivid.model.conditioning import Condition, Conditioning, Frames, Text, TextKeys, TextProjection, pool
+from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, modulation_of, packed_tokens, part_from
+from flexivid.model.conditioning import (
+    BlockConditioning,
+    Condition,
+    Conditioning,
+    Frames,
+    Text,
+    TextKeys,
+    TextProjection,
+    pool,
+)
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.formats import read_model, write_model
+from flexivid.model.positions import Positions
 from flexivid.model.recipe import Recipe
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput
-from flexivid.patching.position import axis_angles, patch_centres
-from flexivid.patching.shapes import PatchMode, Size3, grid_of
+from flexivid.patching.shapes import PatchMode, Size3
 
-ROTARY_BASE = 100.0  # few tokens an axis: with the 10000 of language models most features would hardly turn
-TABLE_BASE = 10000.0
 CONV_CHANNELS = 16  # inside the convolution over the output
 
 
@@ -59,30 +67,6 @@ class OutputConv(nn.Module):
         return y + self.gather(hidden)  # b c t h w
 
 
-class Positions(nn.Module):
-    """Where the tokens of a mode sit. It has no weights.
-
-    Args:
-        config: Of the network.
-    """
-
-    def __init__(self, config: FlexiDiTConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(self, grid: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
-        """Rotary tables, and the absolute position table (n, d) on the device of ``like``."""
-        return self.tables(patch_centres(grid, patch, self.config.native, device=like.device), grid, like)
-
-    def tables(self, centres: Tensor, grid: Size3, like: Tensor) -> tuple[Tokens, Tensor]:
-        """Both tables at ``centres`` (n, 3): rotary positions alone cannot tell a wall from the middle."""
-        angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2
-        cos, sin = angles.cos(), angles.sin()
-        cos, sin = (torch.cat(pair, dim=-1)[:, None].to(like.dtype) for pair in ((cos, cos), (-sin, sin)))  # n 1 e
-        absolute = axis_angles(centres, self.config.width, base=TABLE_BASE)  # n d/2
-        return Tokens(cos, sin, grid.t), torch.cat((absolute.cos(), absolute.sin()), dim=-1)
-
-
 class FlexiDiT(nn.Module):
     """Spatio-temporal FlexiDiT.
 
@@ -109,15 +93,19 @@ class FlexiDiT(nn.Module):
         self.embed = FlexiPatchEmbed(config.embedded_channels, config.width, modes, resize=config.resize)
         self.positions = Positions(config)
         self.mode_embedding = nn.Parameter(torch.zeros(len(modes), config.width))
-        self.conditioning = Conditioning(config.width, config.num_classes, len(modes))
-        self.text = TextProjection(config.text_channels, config.width) if config.text_channels else None
+        self.conditioning = _conditioning(config)
+        is_plain = config.cross_attention == "plain"
+        self.text = TextProjection(config.text_channels, config.width, plain=is_plain) if config.text_channels else None
         axes = ("space", "time") if config.attention == "factorised" else ("joint",)
         self.blocks = nn.ModuleList(Block(config, axes[i % len(axes)]) for i in range(config.depth))
-        self.out_modulation = nn.Linear(config.width, 2 * config.width)
+        is_single = config.modulation == "single"
+        self.shared_modulation = nn.Linear(config.width, 6 * config.width) if is_single else None
+        self.out_modulation = modulation_of(config, 2)
         self.out = FlexiPatchOutput(config.width, config.out_channels or config.in_channels, modes)
         self.out_conv = OutputConv(self.out.out_channels) if config.output_conv else None
-        nn.init.zeros_(self.out_modulation.weight)
-        nn.init.zeros_(self.out_modulation.bias)
+        if self.shared_modulation is not None:
+            nn.init.zeros_(self.shared_modulation.weight)
+            nn.init.zeros_(self.shared_modulation.bias)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
@@ -216,7 +204,7 @@ class FlexiDiT(nn.Module):
             raise ValueError("got a text for a network without; expected no text; train with text_channels set")
         tokens, mask = self.text(text, batch)  # b l+1 d
         blocks: Iterable[Any] = self.blocks
-        pairs = [block.cross.read(tokens) for block in blocks]
+        pairs = [block.cross.read(tokens) for block in blocks if block.cross is not None]
         keys, values = zip(*pairs, strict=True)
         return condition._replace(text=TextKeys(pool(tokens, mask), keys, values, mask))
 
@@ -225,26 +213,23 @@ class FlexiDiT(nn.Module):
         size, share = Size3(*x.shape[2:]), len(x) // len(modes)
         patches = [self.config.mode(mode) for mode in modes]
         condition = self.prepare(condition or Condition(), len(x))
-        shares = condition.split(share, len(modes))
-        conditioning = torch.cat(
-            [self._condition(at, own, patch) for at, own, patch in zip(time.split(share), shares, patches, strict=True)]
-        )  # b d
-        made = [self._embed(part, own, patch) for part, own, patch in zip(x.split(share), shares, patches, strict=True)]
-        parts = tuple(Part(share, h.shape[1], own.frames) for h, own in made)
-        cos, sin = (
-            join([table.expand(share, -1, -1, -1) for table in tables])[0]  # n 1 e
-            for tables in ([own.cos for _, own in made], [own.sin for _, own in made])
-        )
-        h = self._run(join([h for h, _ in made]), conditioning, Tokens(cos, sin, 0, parts), condition.text)  # 1 n d
+        shares = list(zip(time.split(share), condition.split(share, len(modes)), patches, strict=True))
+        conditioning = torch.cat([self._condition(*each) for each in shares])  # b d
+        embedded = [
+            self._embed(part, shown, patch) for part, (_, shown, patch) in zip(x.split(share), shares, strict=True)
+        ]
+        parts = tuple(Part(share, h.shape[1], tokens.frames) for h, tokens in embedded)
+        row = packed_tokens([tokens for _, tokens in embedded], parts)
+        h = self._run(join([h for h, _ in embedded]), conditioning, row, condition.text)  # 1 n d
         outs = zip(part_from(h, parts), patches, strict=True)
-        return torch.cat([self._unembed(own, patch, size) for own, patch in outs])  # b c t h w
+        return torch.cat([self._unembed(out, patch, size) for out, patch in outs])  # b c t h w
 
     def _embed(self, x: Tensor, condition: Condition, patch: PatchMode) -> tuple[Tensor, Tokens]:
         """Latent (b, c, t, h, w) -> tokens (b, n, d) with their positions and mode added."""
         if self.config.given_frames:
             x = torch.cat((x, self._given(x, condition.frames)), dim=1)  # b 2c+1 t h w
         h = self.embed(x, patch)  # b n d
-        tokens, table = self.positions(grid_of(Size3(*x.shape[2:]), patch), patch, h)
+        tokens, table = self.positions(Size3(*x.shape[2:]), patch, h)
         index = self.config.modes.index(patch)
         return h + (table + self.mode_embedding[index]).to(h.dtype), tokens  # b n d
 
@@ -265,19 +250,36 @@ class FlexiDiT(nn.Module):
         return y if self.out_conv is None else self.out_conv(y)
 
     def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
-        """The activated conditioning that modulates every block, (b, d)."""
+        """The activated conditioning that modulates every block, (b, d); wider where blocks differ, see ``_share``."""
         vector = self.conditioning(time, condition.label, self.config.modes.index(patch))
-        return F.silu(vector + condition.text.pooled if isinstance(condition.text, TextKeys) else vector)
+        if isinstance(condition.text, TextKeys) and self.config.cross_attention != "plain":
+            vector = vector + condition.text.pooled.repeat(1, vector.shape[1] // self.config.width)
+        if self.shared_modulation is None:
+            return F.silu(vector)
+        return torch.cat((self.shared_modulation(F.silu(vector)), vector, vector), dim=-1)  # b 8d
+
+    def _share(self, conditioning: Tensor, index: int | None) -> Tensor:
+        """What of the conditioning block ``index`` reads, or the last layer, ``None``."""
+        width = self.config.width
+        if self.shared_modulation is not None:
+            return conditioning[:, 6 * width :] if index is None else conditioning[:, : 6 * width]
+        if self.config.block_conditioning:
+            return conditioning.unflatten(1, (-1, width))[:, index or 0]
+        return conditioning
 
     def _run(self, h: Tensor, conditioning: Tensor, tokens: Tokens, text: Text | TextKeys | None) -> Tensor:
         """All blocks and the last norm, (b, n, d) -> (b, n, d)."""
-        for index, block in enumerate(self.blocks):
-            own = text.block(index) if isinstance(text, TextKeys) else None
+        texts: Any = text.blocks() if isinstance(text, TextKeys) else repeat(None)
+        blocks: Iterable[Any] = self.blocks
+        for index, block in enumerate(blocks):
+            if index == 1 and tokens.late is not None:
+                h = h + tokens.late
+            arguments = (self._share(conditioning, index), tokens, None if block.cross is None else next(texts))
             if self.config.gradient_checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, conditioning, tokens, own, use_reentrant=False)
+                h = checkpoint(block, h, *arguments, use_reentrant=False)
             else:
-                h = block(h, conditioning, tokens, own)  # b n d
-        shift, scale = tokens.spread(self.out_modulation(conditioning)).chunk(2, dim=-1)
+                h = block(h, *arguments)  # b n d
+        shift, scale = tokens.spread(self.out_modulation(self._share(conditioning, None))).chunk(2, dim=-1)
         return modulate(h, shift, scale)
 
     def _check(self, x: Tensor, time: Tensor, mode: str | PatchMode | Packed | None) -> None:
@@ -289,3 +291,10 @@ class FlexiDiT(nn.Module):
             raise ValueError(f"got {len(x)} samples for modes {mode}; expected equal shares; repeat the batch")
         if time.shape != x.shape[:1]:
             raise ValueError(f"got time of shape {tuple(time.shape)}; expected ({len(x)},); pass one time a sample")
+
+
+def _conditioning(config: FlexiDiTConfig) -> nn.Module:
+    arguments = (config.width, config.num_classes, len(config.modes), config.time_embedding)
+    if not config.block_conditioning:
+        return Conditioning(*arguments)
+    return BlockConditioning(Conditioning(*arguments) for _ in range(config.depth))

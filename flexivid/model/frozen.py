@@ -23,20 +23,21 @@ from torch import Tensor, nn
 from flexivid.model.block import Block, CrossAttention, SelfAttention, Tokens
 from flexivid.model.conditioning import Condition, Conditioning, TextProjection
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.model.flexidit import FlexiDiT, OutputConv, Positions
-from flexivid.model.snapshot import Snapshot, is_plain
+from flexivid.model.flexidit import FlexiDiT, OutputConv
+from flexivid.model.positions import Positions
 from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.runtime.device import autocast, dtype_of
+from flexivid.runtime.weights import Snapshot, is_plain
 
 KEPT_PARAMETERS = 1 << 26  # above this a network is slow enough to build its stand-in again, and memory matters more
 MOST_TABLES = 32  # of positions, one a size and mode
 KINDS = {FlexiDiT, Block, SelfAttention, Conditioning, OutputConv, Positions, FlexiPatchEmbed, FlexiPatchOutput}
 KINDS |= {CrossAttention, TextProjection}
-KINDS |= {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv3d}
+KINDS |= {nn.ModuleList, nn.Identity, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv3d}
 
 
-class _Kept(NamedTuple):
+class _Built(NamedTuple):
     """A stand-in, the weights that it was built from, and the dtype of its products."""
 
     network: FlexiDiT
@@ -44,7 +45,7 @@ class _Kept(NamedTuple):
     dtype: torch.dtype | None
 
 
-_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+_stand_ins: WeakKeyDictionary[nn.Module, _Built] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -69,12 +70,12 @@ def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
     if torch.is_grad_enabled() or not _can_be_replaced(model):
         yield
         return
-    kept = _kept.get(model)
-    if kept is None or kept.dtype != dtype or not kept.weights.holds(model):
-        kept = _Kept(_build(model, dtype), Snapshot(model), dtype)
+    stand_in = _stand_ins.get(model)
+    if stand_in is None or stand_in.dtype != dtype or not stand_in.weights.holds(model):
+        stand_in = _Built(_build(model, dtype), Snapshot(model), dtype)
         if model.num_parameters <= KEPT_PARAMETERS:
-            _kept[model] = kept
-    model.stand_ins = (kept.network,)
+            _stand_ins[model] = stand_in
+    model.stand_ins = (stand_in.network,)
     try:
         yield
     finally:
@@ -102,7 +103,7 @@ def _can_be_replaced(model: FlexiDiT) -> bool:
         inside = not is_shared and (module._forward_hooks or module._forward_pre_hooks)
         if type(module) not in KINDS or "forward" in vars(module) or inside:
             return False
-    return type(model) is FlexiDiT and (model in _kept or is_plain(model))
+    return type(model) is FlexiDiT and (model in _stand_ins or is_plain(model))
 
 
 @torch.inference_mode(False)
@@ -127,12 +128,13 @@ class _StandIn(FlexiDiT):
     def join(self) -> None:
         """Put one layer in the place of those that read the same input."""
         owners: list[Any] = list(self.blocks)
-        self._modulations = _joined([*(block.modulation for block in owners), self.out_modulation])
+        last: Any = self.out_modulation
+        self._modulations = _joined([*(block.modulation for block in owners), last])
         ends = accumulate([block.modulation.out_features for block in owners])
         for end, block in zip(ends, owners, strict=True):
             block.modulation = _Share(end - block.modulation.out_features, end)
             block.attention = _StandInAttention(self.config, block.attention)
-        self.out_modulation = _Share(end, None)  # type: ignore[assignment]
+        self.out_modulation = _Share(end, None)
         self.positions = _FrozenPositions(self.config)
 
     def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
@@ -141,18 +143,18 @@ class _StandIn(FlexiDiT):
 
 
 class _FrozenPositions(Positions):
-    """``Positions`` with the tables of each grid and mode computed once."""
+    """``Positions`` with the tables of each size and mode computed once."""
 
     def __init__(self, config: FlexiDiTConfig) -> None:
         super().__init__(config)
         self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
 
-    def forward(self, grid: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
+    def forward(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
         """As its base."""
-        key = (grid, patch, like.dtype)
+        key = (size, patch, like.dtype)
         if key not in self._tables:
             self._tables = self._tables if len(self._tables) < MOST_TABLES else {}
-            self._tables[key] = super().forward(grid, patch, like)
+            self._tables[key] = super().forward(size, patch, like)
         return self._tables[key]
 
 

@@ -54,3 +54,23 @@ def axis_angles(centres: Tensor, width: int, *, base: float) -> Tensor:
         steps = torch.arange(features // 2, device=centres.device, dtype=torch.float32) / (features // 2)
         angles.append(centres[:, axis, None] * base**-steps)
     return torch.cat(angles, dim=-1)
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Sines, then cosines, of positions along one axis, (n,) -> (n, width), in float64 where the device has it.
+
+    Args:
+        positions: Positions, (n,).
+        width: Number of features, even.
+
+    Source:
+        The tables of DiT (arXiv:2212.09748) and Latte (arXiv:2401.03048); frequencies as in arXiv:1706.03762.
+
+    Example:
+        >>> sinusoids(torch.tensor([0.0, 1.0]), 4).round(decimals=2).tolist()
+        [[0.0, 0.0, 1.0, 1.0], [0.84, 0.01, 0.54, 1.0]]
+    """
+    dtype = torch.float32 if positions.device.type == "mps" else torch.float64
+    steps = torch.arange(width // 2, device=positions.device, dtype=dtype) / (width // 2)
+    angles = positions.to(dtype)[:, None] * 10000.0**-steps
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)

@@ -117,6 +117,8 @@ def test_any_value_of_any_field_fits_or_is_refused_by_name(name):
                 *(("num_classes", None), ("out_channels", None)),
                 *(("mlp_ratio", 2.5), ("mlp_ratio", 3.0)),
                 *(("gradient_checkpointing", True), ("output_conv", True), ("given_frames", True)),
+                *(("block_conditioning", True), ("qk_norm", True), ("attention_bias", True)),
+                *((name, value) for name in ("position_span", "attention_eps", "mlp_eps") for value in (2.5, 3.0)),
             ]
             json.dumps(config.to_dict())
     if name in WHOLE:

@@ -9,7 +9,7 @@ import torch
 from flexivid.model.attention import _xformers_operator
 from flexivid.model.block import Tokens
 from flexivid.model.conditioning import Condition, check_labels, time_features
-from flexivid.model.flexidit import ROTARY_BASE, TABLE_BASE
+from flexivid.model.positions import ROTARY_BASE, TABLE_BASE
 from flexivid.patching.position import axis_angles, patch_centres
 from flexivid.patching.shapes import PatchMode, Size3, grid_of
 from tests.reference import network as reference

@@ -117,7 +117,7 @@ def test_only_given_frames_count(model: FlexiDiT) -> None:
 
 def test_cross_attention_is_a_weighted_mean_of_what_the_mask_shows() -> None:
     torch.manual_seed(0)
-    layer = CrossAttention(32, 2)
+    layer = CrossAttention(FlexiDiTConfig(width=32, num_heads=2, text_channels=8))
     torch.nn.init.normal_(layer.out.weight)
     x, tokens, mask = torch.randn(1, 3, 32), torch.randn(1, 4, 32), torch.tensor([[True, False, True, True]])
     keys, values = layer.read(tokens)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flexivid.budget.cost import TIME_FEATURES
 from flexivid.model.conditioning import Condition, check_labels
 from flexivid.patching.embed import patchify, unpatchify
-from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.patching.shapes import PatchMode, Size3, grid_of
 from flexivid.pretrained.families.family import Config, Family, Signature, Work, config_of
 from flexivid.pretrained.families.folding import Fold
 from flexivid.pretrained.families.positions import PositionModule, native_centres
@@ -48,9 +48,17 @@ class FoldedOutput(nn.Module):
 class WeakPositions(PositionModule):
     """The tables of ``Positions`` at the centres of weak patches."""
 
-    def forward(self, grid: Size3, patch: PatchMode, like: Tensor) -> Any:
-        """Rotary tables, and the absolute position table (n, d)."""
-        return self.native.tables(native_centres(grid, self.fold.growth, like.device), grid, like)
+    def forward(self, size: Size3, patch: PatchMode, like: Tensor) -> Any:
+        """What blocks need, and the table to add to the tokens (n, d).
+
+        Args:
+            size: Of the folded latent.
+            patch: The native mode.
+            like: As in ``Positions``.
+        """
+        grid, growth = grid_of(size, patch), self.fold.growth
+        native_grid = Size3(*(side * factor for side, factor in zip(grid, growth, strict=True)))
+        return self.native.tables(native_centres(grid, growth, like.device), grid, native_grid, like)
 
 
 def _native(config: Config) -> PatchMode:
@@ -118,9 +126,8 @@ def _work(config: Config, grid: Size3, text: int) -> list[Work]:
     n, d, depth = grid.volume, config["width"], config["depth"]
     hidden = int(d * config["mlp_ratio"])
     work = [
-        Work(1, 1, TIME_FEATURES, d),
-        Work(1, 1, d, d + 2 * d),  # second layer of the time embedding; last modulation
-        Work(depth, 1, d, 6 * d),
+        Work(depth if config.get("block_conditioning") else 1, 1, TIME_FEATURES + d, d),
+        Work(1, 1, d, 6 * d if config.get("modulation") == "single" else (6 * depth + 2) * d),
         Work(depth * 4, n, d, d, adapted=True),  # q k v out
         Work(depth * 2, n, d, hidden, adapted=True),
     ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from flexivid.model.snapshot import Snapshot, is_plain
+from flexivid.runtime.weights import Snapshot, is_plain
 
 
 def build() -> nn.Module:
