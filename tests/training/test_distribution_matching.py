@@ -8,6 +8,7 @@ import torch
 from flexivid import PatchMode
 from flexivid.budget.cost import macs
 from flexivid.diffusion.process import Process
+from flexivid.model.conditioning import Condition
 from flexivid.training.distribution_matching import Matching, discrepancy
 from flexivid.training.objective import Objective
 
@@ -54,7 +55,7 @@ def test_the_gradient_runs_through_native_steps_only(make_module):
     seen = []
     module.network.register_forward_pre_hook(lambda _, args: seen.append((str(args[3]), torch.is_grad_enabled())))
     x0 = torch.rand(3, 3, 4, 16, 16)
-    module._discrepancy(x0, torch.tensor([0, 1, -1]), (module.modes[1], 4), (0,)).backward()
+    module._discrepancy(x0, Condition(torch.tensor([0, 1, -1])), (module.modes[1], 4), (0,)).backward()
     assert seen == [("2x8x8", False), ("2x8x8", False), ("2x4x4", True)]
     assert module.network.out.weight.grad.abs().sum() > 0
 
