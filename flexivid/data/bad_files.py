@@ -54,7 +54,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 
     def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
         self.root, self.num_files, self.max_fraction, self.folder = root, num_files, max_fraction, folder
-        self.found: dict[str, BadVideo] = {}
+        self.by_path: dict[str, BadVideo] = {}
         self._untold: dict[str, BadVideo] = {}
         self._num_batches, self._has_grown = 0, False
 
@@ -68,13 +68,13 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
         Raises:
             ValueError: If they are now too many.
         """
-        new = [video for video in bad if video.path not in self.found]
-        self.found |= {video.path: video for video in new}
+        new = [video for video in bad if video.path not in self.by_path]
+        self.by_path |= {video.path: video for video in new}
         if new and write and self.folder is not None:
             write_bad(new, self.folder, append=True)
-        if len(self.found) > self.max_fraction * self.num_files:
+        if len(self.by_path) > self.max_fraction * self.num_files:
             raise ValueError(
-                f"{self._share()} ({name_some(list(self.found.values()))}); expected a share of at most "
+                f"{self._share()} ({name_some(list(self.by_path.values()))}); expected a share of at most "
                 f"{self.max_fraction}; repair or remove them, or raise data.max_bad_fraction (or --max-bad-fraction)"
             )
 
@@ -84,7 +84,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
         Raises:
             ValueError: If they are now too many, and there is no other rank.
         """
-        if bad.path in self.found or bad.path in self._untold:
+        if bad.path in self.by_path or bad.path in self._untold:
             return False
         if not (distributed.is_available() and distributed.is_initialized()):
             self.add(bad)
@@ -114,15 +114,15 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
         """Meet once more, and let the first rank write the list anew if several may have written to it."""
         self.meet()
         if self._has_grown and is_first and self.folder is not None:
-            write_bad(list(self.found.values()), self.folder)
+            write_bad(list(self.by_path.values()), self.folder)
 
     def message(self) -> str:
         """Name the first of them."""
         listed = "" if self.folder is None else f", all listed in {self.folder}/bad_videos.jsonl"
-        return f"{self._share()} and are skipped{listed}: {name_some([*self.found.values(), *self._untold.values()])}"
+        return f"{self._share()} and are skipped{listed}: {name_some([*self.by_path.values(), *self._untold.values()])}"
 
     def _share(self) -> str:
-        number = len(self.found.keys() | self._untold.keys())
+        number = len(self.by_path.keys() | self._untold.keys())
         return f"got {number} of {self.num_files} files in {self.root} that cannot be decoded"
 
 
@@ -141,7 +141,7 @@ def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) ->
     >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings
     >>> from flexivid.data.index.videos import Videos
     >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"]), ClipSettings()), None, (), (BadVideo("b.mp4", "damaged"),))
-    >>> list(open_account(splits, "v", max_fraction=0.5, run=Run(None)).found)
+    >>> list(open_account(splits, "v", max_fraction=0.5, run=Run(None)).by_path)
     ['b.mp4']
     """
     folder = run.folder
@@ -186,8 +186,8 @@ data.cache_gib or data.num_workers
             f"got {untimed} videos that do not say how fast they run, with data.fps={settings.fps}; "
             f"expected times in each file; all of their frames are taken, as if they ran at {settings.fps}"
         )
-    kept = sum(0 if dataset.cache is None else len(dataset.cache.rows) for dataset in splits.datasets)
-    outside = sum(int((dataset.counts > 0).sum()) for dataset in splits.datasets) - kept
+    num_cached = sum(0 if dataset.cache is None else len(dataset.cache.rows) for dataset in splits.datasets)
+    outside = sum(int((dataset.counts > 0).sum()) for dataset in splits.datasets) - num_cached
     if outside > 0 and num_workers == 0:
         limit = "would take minutes to read into memory" if cache_gib is None else "do not fit"
         limit += f" into data.cache_gib={cache_gib}" * (cache_gib is not None)

@@ -99,7 +99,7 @@ def encode_collection(request: EncodeRequest, device: torch.device, ranks: Ranks
             _encode_texts(folder, plan, ranks, on_step)
             plan = plan._replace(encoder=None)  # its memory is free for the codec
         _encode_clips(request, folder, plan, device=device, ranks=ranks, on_step=on_step, account=account)
-    end = end_of(folder, plan.encoded, {video.path: video.reason for video in account.found.values()})
+    end = end_of(folder, plan.encoded, {video.path: video.reason for video in account.by_path.values()})
     bad = [BadVideo(path, reason) for path, reason in end.bad.items()]
     account.add(*bad)  # those that other processes met, too
     if bad:

@@ -168,7 +168,7 @@ class VideoDataModule(Description, LightningDataModule):
         """How many videos are left out, by cause: ``bad`` and ``too_short``."""
         if self.encoded:
             return {"bad": len(self.encoded.end.bad), "too_short": self.encoded.encoded.num_too_short}
-        bad = self.splits.bad if self._bad is None else self._bad.found
+        bad = self.splits.bad if self._bad is None else self._bad.by_path
         return {"bad": len(bad), "too_short": self.splits.num_too_short if self.settings.short == "skip" else 0}
 
     def set_batch_sizes(self, batch_size_at: Callable[[int], int]) -> None:

@@ -101,19 +101,21 @@ def load_splits(
     """
     refuse_decoder(settings.decoder, kernel=settings.kernel)
     options: dict[str, Any] = {"decoder": settings.decoder, "check": check, "square_pixels": settings.square_pixels}
-    found, other = index_collection(root, pool=pool, progress=progress, **options)
-    whole = ClipDataset(found.videos, settings, buckets=buckets)
-    if len(whole) == 0:
-        raise ValueError(explain_nothing(str(root), found, settings))
+    index, held_out_index = index_collection(root, pool=pool, progress=progress, **options)
+    everything = ClipDataset(index.videos, settings, buckets=buckets)
+    if len(everything) == 0:
+        raise ValueError(explain_nothing(str(root), index, settings))
     fixed = settings._replace(windows="uniform", flip=False, crop="centre")
-    if other is not None:
-        held_out = ClipDataset(other.videos, fixed, buckets=buckets)
-        return _account(whole, held_out, [whole, held_out], found._replace(bad=found.bad + other.bad))
-    usable = found.videos if whole.counts.all() else found.videos.select(np.flatnonzero(whole.counts))
+    if held_out_index is not None:
+        held_out = ClipDataset(held_out_index.videos, fixed, buckets=buckets)
+        return _account(
+            everything, held_out, [everything, held_out], index._replace(bad=index.bad + held_out_index.bad)
+        )
+    usable = index.videos if everything.counts.all() else index.videos.select(np.flatnonzero(everything.counts))
     parts = hold_out(usable, min_frames=int(np.max(_span(usable.select(np.array([0])), settings))))
     train = ClipDataset(parts[0], settings, buckets=buckets)
     val = None if parts[1] is None else ClipDataset(parts[1], fixed, buckets=buckets)
-    return _account(train, val, [whole], found)
+    return _account(train, val, [everything], index)
 
 
 def index_collection(
@@ -147,8 +149,8 @@ def index_collection(
             looks = partial(probe_many, pool=looking, decoder=decoder)
             path = index_path(manifest.root, decoder, square_pixels=square_pixels)
             options: dict[str, Any] = {"path": path, "check": check, "square_pixels": square_pixels}
-            known = build_index(manifest, probe_many=looks, progress=progress, **options)
-            return known._replace(notes=manifest.notes)
+            updated = build_index(manifest, probe_many=looks, progress=progress, **options)
+            return updated._replace(notes=manifest.notes)
 
         return index(train), None if held_out is None else index(held_out)
 
@@ -187,8 +189,8 @@ def keep_in_memory(
         sizes = sizes * (dataset.counts > 0)[:, None]
         dataset.cache = FrameCache(videos.num_frames, sizes, max_bytes=room)
         room -= dataset.cache.num_bytes
-        found = fill(dataset.cache, videos, sizes, kernel=settings.kernel, pool=pool, progress=progress)
-        failed += [BadVideo(videos.path(row), reason) for row, reason in found.items()]
+        errors = fill(dataset.cache, videos, sizes, kernel=settings.kernel, pool=pool, progress=progress)
+        failed += [BadVideo(videos.path(row), reason) for row, reason in errors.items()]
     failed = agree(failed)
     if not failed:
         return splits
@@ -201,23 +203,23 @@ def keep_in_memory(
     return splits._replace(train=train, val=val, bad=bad)
 
 
-def explain_nothing(root: str, found: VideoIndex, settings: ClipSettings) -> str:
+def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings) -> str:
     """Say why a folder with videos gives no clip.
 
     >>> found = VideoIndex(Videos.of([]), (BadVideo("v/a.mp4", "no video stream"),), (), Path("i.arrow"))
     >>> explain_nothing("v", found, ClipSettings())[:69]
     'got 0 clips from v: all 1 videos fail to decode (v/a.mp4: no video st'
     """
-    bad, videos = f"{len(found.bad)} videos fail to decode ({name_some(found.bad)})", found.videos
+    bad, videos = f"{len(index.bad)} videos fail to decode ({name_some(index.bad)})", index.videos
     if len(videos) == 0:
         return f"got 0 clips from {root}: all {bad}; expected videos; convert them, or correct data.root"
     longest = int(np.argmax(videos.num_frames))
     span = int(np.max(_span(videos.select(np.array([longest])), settings)))
-    short = f"all {len(videos)} videos{' that decode' if found.bad else ''} are too short"
+    short = f"all {len(videos)} videos{' that decode' if index.bad else ''} are too short"
     rate = f"data.stride={settings.stride}" if settings.fps is None else f"data.fps={settings.fps}"
     return (
         f"got 0 clips from {root}: {short}, the longest, {videos.path(longest)}, has "
-        f"{videos.num_frames[longest]} frames{f', and {bad}' if found.bad else ''}; "
+        f"{videos.num_frames[longest]} frames{f', and {bad}' if index.bad else ''}; "
         f"expected at least {span} frames for data.num_frames={settings.num_frames} and {rate}; "
         f"lower data.num_frames, take frames that are closer, or set data.short=loop or data.short=pad"
     )
@@ -260,8 +262,8 @@ def _span(videos: Videos, settings: ClipSettings) -> int | np.ndarray:
     return span_of(settings.num_frames, step_of(videos.fps, settings))
 
 
-def _account(train: ClipDataset, val: ClipDataset | None, looked_at: list[ClipDataset], found: VideoIndex) -> Splits:
+def _account(train: ClipDataset, val: ClipDataset | None, looked_at: list[ClipDataset], index: VideoIndex) -> Splits:
     short = [(dataset.videos, int(row)) for dataset in looked_at for row in dataset.too_short[:NUM_NAMED]]
     named = tuple(videos.path(row) for videos, row in short[:NUM_NAMED])
     number = sum(len(dataset.too_short) for dataset in looked_at)
-    return Splits(train, val, found.class_names, found.bad, named, number)
+    return Splits(train, val, index.class_names, index.bad, named, number)

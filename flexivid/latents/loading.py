@@ -150,14 +150,14 @@ def _downloaded(source: str, *, weights: bool) -> Path:
     """Folder with the files of a model of the hub, which are fetched where they are not there."""
     from huggingface_hub import snapshot_download
 
-    wanted = [file for files in TAEF2_FILES for file in files]
-    wanted += [f"{inner}/{CONFIG}".lstrip("/") for inner in INNER]
+    patterns = [file for files in TAEF2_FILES for file in files]
+    patterns += [f"{inner}/{CONFIG}".lstrip("/") for inner in INNER]
     try:
-        folder = Path(snapshot_download(source, allow_patterns=wanted))
+        folder = Path(snapshot_download(source, allow_patterns=patterns))
         if weights and not any((folder / file).is_file() for files in TAEF2_FILES for file in files):
             inner, _ = _class_in(folder, source)
             pattern = f"{inner.relative_to(folder)}/diffusion_pytorch_model*.safetensors*".removeprefix("./")
-            folder = Path(snapshot_download(source, allow_patterns=[*wanted, pattern]))
+            folder = Path(snapshot_download(source, allow_patterns=[*patterns, pattern]))
     except _RefusedError:
         raise
     except Exception as error:  # no network, no such repository, no right to read it

@@ -68,15 +68,15 @@ def in_tiles(
     rows, columns = (starts(length, tile, tile - overlap) for length in (height, width))
     total, weight = None, None
     for top in rows:
-        for left in columns:
-            part = function(x[..., top : top + tile, left : left + tile])
+        for column in columns:
+            part = function(x[..., top : top + tile, column : column + tile])
             if total is None or weight is None:
-                whole = int(height * scale), int(width * scale)
-                total, weight = part.new_zeros((*part.shape[:-2], *whole)), part.new_zeros(whole)
+                full_size = int(height * scale), int(width * scale)
+                total, weight = part.new_zeros((*part.shape[:-2], *full_size)), part.new_zeros(full_size)
             down = ramp(part.shape[-2], int(overlap * scale), first=top == 0, last=top == rows[-1])
-            right = ramp(part.shape[-1], int(overlap * scale), first=left == 0, last=left == columns[-1])
+            right = ramp(part.shape[-1], int(overlap * scale), first=column == 0, last=column == columns[-1])
             mask = (down[:, None] * right).to(part)
-            i, j = int(top * scale), int(left * scale)
+            i, j = int(top * scale), int(column * scale)
             total[..., i : i + len(down), j : j + len(right)] += mask * part
             weight[i : i + len(down), j : j + len(right)] += mask
     assert total is not None

@@ -24,9 +24,9 @@ RANK = """
         assert bad.report(BadVideo(name, "damaged"))
         assert not bad.report(BadVideo(name, "damaged"))
     for _ in range(BATCHES_APART):
-        assert len(bad.found) == 0
+        assert len(bad.by_path) == 0
         bad.count_batch()
-    found = sorted(bad.found)
+    found = sorted(bad.by_path)
     bad.end(is_first=rank == 0)
     distributed.barrier()
     listed = [json.loads(line)["path"] for line in open(f"{folder}/bad_videos.jsonl")]

@@ -85,11 +85,11 @@ def assign(
     aspect = sizes[:, 1] / np.maximum(1, sizes[:, 0])
     for number, bucket in enumerate(buckets):
         ratio = aspect * (bucket.height / bucket.width)
-        kept = np.minimum(ratio, 1 / np.maximum(ratio, 1e-9)) / SAME_SHAPE
+        likeness = np.minimum(ratio, 1 / np.maximum(ratio, 1e-9)) / SAME_SHAPE
         fits = num_windows(source_frames, bucket.num_frames, step) > 0
         usable = fits + 0.5 * (bucket.num_frames == shortest)
         length, area = np.full(len(best), bucket.num_frames), np.full(len(best), bucket.height * bucket.width)
-        rank = [np.minimum(usable, 1), np.round(kept), length, area]
+        rank = [np.minimum(usable, 1), np.round(likeness), length, area]
         if number == 0:
             best_rank = rank
             continue

@@ -199,10 +199,10 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         rows = np.flatnonzero((self._bucket_of == self.bucket(clip)) & (self.counts > 0))
         counts = self.counts[rows]
         ends = np.cumsum(counts)
-        place = int(np.searchsorted(rows, self.row(clip)))
-        at = (int(ends[place]) - int(self._ends[rows[place]]) + clip + number) % int(ends[-1])
-        place = int(np.searchsorted(ends, at, side="right"))
-        return int(self._ends[rows[place]]) - int(ends[place]) + at
+        position = int(np.searchsorted(rows, self.row(clip)))
+        clip_number = (int(ends[position]) - int(self._ends[rows[position]]) + clip + number) % int(ends[-1])
+        position = int(np.searchsorted(ends, clip_number, side="right"))
+        return int(self._ends[rows[position]]) - int(ends[position]) + clip_number
 
     def kept_sizes(self) -> np.ndarray:
         """Return the (height, width) at which the frames of each video are kept in memory, (n, 2); 0: not at all."""
@@ -214,14 +214,14 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         unique, inverse = np.unique(shapes, axis=0, return_inverse=True)
         covers = [cover((int(h), int(w)), (int(a), int(b))) for h, w, a, b in unique]
         # resized to a size of their own they must come out as when they are resized for one clip
-        kept = [c if cover((int(s[0]), int(s[1])), c) == c else (0, 0) for s, c in zip(unique, covers, strict=True)]
-        return np.array(kept).reshape(-1, 2)[inverse.reshape(-1)]
+        exact = [c if cover((int(s[0]), int(s[1])), c) == c else (0, 0) for s, c in zip(unique, covers, strict=True)]
+        return np.array(exact).reshape(-1, 2)[inverse.reshape(-1)]
 
     def without(self, paths: Collection[str]) -> "ClipDataset":
         """Return this data set without some files; what is in memory stays there."""
-        kept = np.array([self.videos.path(row) not in paths for row in range(len(self.videos))])
-        rest = ClipDataset(self.videos.select(np.flatnonzero(kept)), self.settings, buckets=self.buckets)
-        rest.cache = None if self.cache is None else self.cache.select(np.flatnonzero(kept))
+        remaining = np.array([self.videos.path(row) not in paths for row in range(len(self.videos))])
+        rest = ClipDataset(self.videos.select(np.flatnonzero(remaining)), self.settings, buckets=self.buckets)
+        rest.cache = None if self.cache is None else self.cache.select(np.flatnonzero(remaining))
         return rest
 
     def _bucket(self, row: int) -> int:
@@ -260,10 +260,10 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
 
     def _clock(self, row: int) -> Clock | None:
         """Return when the frames of a video are shown; None where the file does not say, as for folders of pictures."""
-        if not isinstance(self._step, np.ndarray) or not (facts := self.videos.facts(row)):
+        if not isinstance(self._step, np.ndarray) or not (info := self.videos.facts(row)):
             return None
         first, number = int(self._first[row]), int(self._num_frames[row])
-        timestamps = Facts.from_bytes(facts).timestamps[first : first + number]
+        timestamps = Facts.from_bytes(info).timestamps[first : first + number]
         timed = len(timestamps) == number and bool(np.all(np.diff(timestamps) > 0))
         return Clock(timestamps) if timed else None
 

@@ -29,8 +29,8 @@ def hold_out(videos: Videos, *, min_frames: int) -> tuple[Videos, Videos | None]
         chosen = np.zeros(len(videos), dtype=bool)
         chosen[(2 * np.arange(number) + 1) * len(videos) // (2 * number)] = True
         return videos.select(np.flatnonzero(~chosen)), videos.select(np.flatnonzero(chosen))
-    whole = int(videos.num_frames[0])
-    tail = max(whole // 10, min_frames)
-    if whole - tail < min_frames:
+    num_frames = int(videos.num_frames[0])
+    tail = max(num_frames // 10, min_frames)
+    if num_frames - tail < min_frames:
         return videos, None
-    return videos.cut(0, 0, whole - tail), videos.cut(0, whole - tail, tail)
+    return videos.cut(0, 0, num_frames - tail), videos.cut(0, num_frames - tail, tail)

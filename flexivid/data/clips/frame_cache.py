@@ -44,7 +44,7 @@ class FrameCache:
         self.rows = np.sort(order[:fitting])
         self._ends = np.cumsum(num_bytes[self.rows])
         self._num_frames, self._sizes = num_frames[self.rows], sizes[self.rows]
-        self._left = self._num_frames.astype(np.int64)
+        self._missing = self._num_frames.astype(np.int64)
         self._block = np.empty(int(self._ends[-1]) if len(self._ends) else 0, dtype=np.uint8)
 
     @property
@@ -54,32 +54,32 @@ class FrameCache:
 
     def put(self, row: int, first: int, frames: np.ndarray) -> None:
         """Keep frames of a video from number ``first`` on, (t, h, w, 3) uint8; each of them is given once."""
-        place = self._place(row)
-        assert place is not None
-        self._view(place)[first : first + len(frames)] = frames
-        self._left[place] -= len(frames)
+        position = self._place(row)
+        assert position is not None
+        self._view(position)[first : first + len(frames)] = frames
+        self._missing[position] -= len(frames)
 
     def frames(self, row: int) -> np.ndarray | None:
         """Return all frames of a video, or None unless they are all here."""
-        place = self._place(row)
-        return None if place is None or self._left[place] else self._view(place)
+        position = self._place(row)
+        return None if position is None or self._missing[position] else self._view(position)
 
     def select(self, rows: np.ndarray) -> "FrameCache":
         """Return the same memory for a table of some of the rows, which are numbered anew."""
-        other = copy(self)
-        kept = np.isin(self.rows, rows)
-        other.rows = np.searchsorted(rows, self.rows[kept])
-        other._ends, other._num_frames = self._ends[kept], self._num_frames[kept]
-        other._sizes, other._left = self._sizes[kept], self._left[kept]
-        return other
+        copied = copy(self)
+        selected = np.isin(self.rows, rows)
+        copied.rows = np.searchsorted(rows, self.rows[selected])
+        copied._ends, copied._num_frames = self._ends[selected], self._num_frames[selected]
+        copied._sizes, copied._missing = self._sizes[selected], self._missing[selected]
+        return copied
 
     def _place(self, row: int) -> int | None:
-        place = int(np.searchsorted(self.rows, row))
-        return place if place < len(self.rows) and self.rows[place] == row else None
+        position = int(np.searchsorted(self.rows, row))
+        return position if position < len(self.rows) and self.rows[position] == row else None
 
-    def _view(self, place: int) -> np.ndarray:
-        shape = (int(self._num_frames[place]), int(self._sizes[place, 0]), int(self._sizes[place, 1]), 3)
-        end = int(self._ends[place])
+    def _view(self, position: int) -> np.ndarray:
+        shape = (int(self._num_frames[position]), int(self._sizes[position, 0]), int(self._sizes[position, 1]), 3)
+        end = int(self._ends[position])
         return self._block[end - shape[0] * shape[1] * shape[2] * 3 : end].reshape(shape)
 
 
@@ -93,7 +93,7 @@ def seconds_to_read(videos: Videos) -> float:
     return len(videos) * SECONDS_PER_VIDEO + float(pixels.sum()) * SECONDS_PER_PIXEL
 
 
-def cut(frames: np.ndarray, size: tuple[int, int], at: tuple[float, float]) -> np.ndarray:
+def cut(frames: np.ndarray, size: tuple[int, int], crop: tuple[float, float]) -> np.ndarray:
     """Cut a window out of frames, (t, h, w, 3), as decoding one clip does.
 
     Args:
@@ -104,8 +104,8 @@ def cut(frames: np.ndarray, size: tuple[int, int], at: tuple[float, float]) -> n
     >>> cut(np.zeros((2, 8, 8, 3), np.uint8), (8, 4), (0.5, 1.0)).shape
     (2, 8, 4, 3)
     """
-    top, left = (int((have - want) * part) for have, want, part in zip(frames.shape[1:3], size, at, strict=True))
-    return frames[:, top : top + size[0], left : left + size[1]]
+    top, column = (int((have - want) * part) for have, want, part in zip(frames.shape[1:3], size, crop, strict=True))
+    return frames[:, top : top + size[0], column : column + size[1]]
 
 
 def fill(
@@ -136,11 +136,11 @@ def fill(
                 yield (row, int(request.indices[0] - videos.first[row])), request
 
     failed: dict[int, str] = {}
-    for (row, first), found in outcomes(asked(), pool):
-        if isinstance(found, VideoError):
-            failed.setdefault(row, found.reason)
+    for (row, first), outcome in outcomes(asked(), pool):
+        if isinstance(outcome, VideoError):
+            failed.setdefault(row, outcome.reason)
         else:
-            cache.put(row, first, found)
+            cache.put(row, first, outcome)
     return failed
 
 
@@ -159,8 +159,8 @@ def runs(
     >>> [len(run.indices) for run in runs(Videos.of(["a.mp4"], num_frames=1100), 0, (32, 32))]
     [512, 512, 76]
     """
-    path, facts, number = videos.path(row), videos.facts(row), int(videos.num_frames[row])
+    path, info, number = videos.path(row), videos.facts(row), int(videos.num_frames[row])
     chunk = max(1, min(max_frames, CHUNK_BYTES // (size[0] * size[1] * 3)))
     for first in range(0, number, chunk):
         indices = int(videos.first[row]) + np.arange(first, min(number, first + chunk))
-        yield ClipRequest(path, facts, indices, size, kernel=kernel)
+        yield ClipRequest(path, info, indices, size, kernel=kernel)

@@ -133,8 +133,8 @@ class ClipLoader(FollowsRun):
                     yield batch
         finally:
             for places in ahead:
-                for place in places:
-                    place.cancel()
+                for slot in places:
+                    slot.cancel()
 
     def one_by_one(self, addresses: Iterable[Address]) -> Iterator[tuple[int, np.ndarray] | None]:
         """Give what stands in a batch at each of some addresses: which clip it is, and its frames, (t, h, w, c) uint8.
@@ -147,56 +147,56 @@ class ClipLoader(FollowsRun):
     def _look_ahead(self, ahead: "deque[list[_Place]]", source: Iterator[list[Address]]) -> None:
         """Ask for the next batches, and for substitutes of what has failed meanwhile."""
         for places in ahead:
-            for place in places:
-                if place.has_failed:
-                    self._ask(place, place.num_asked)
-        num_bytes = sum(place.num_bytes for places in ahead for place in places)
+            for slot in places:
+                if slot.has_failed:
+                    self._ask(slot, slot.num_asked)
+        num_bytes = sum(slot.num_bytes for places in ahead for slot in places)
         while len(ahead) < self.prefetch and (not ahead or num_bytes < self.max_bytes):
             addresses = next(source, None)
             if addresses is None:
                 return
             ahead.append([_Place(address) for address in addresses])
-            for place in ahead[-1]:
-                self._ask(place, 0)
-                num_bytes += place.num_bytes
+            for slot in ahead[-1]:
+                self._ask(slot, 0)
+                num_bytes += slot.num_bytes
 
-    def _ask(self, place: "_Place", number: int) -> None:
+    def _ask(self, slot: "_Place", number: int) -> None:
         """Ask for the clip itself, or for a substitute, unless that was done before."""
-        if number < place.num_asked or number >= min(MAX_TRIES, len(self.dataset)):
+        if number < slot.num_asked or number >= min(MAX_TRIES, len(self.dataset)):
             return
-        address = self._address(place, number)
+        address = self._address(slot, number)
         if address is None:
             return
         frames = self.dataset.cached(address)
         if frames is not None:
-            place.answers.append(frames)
-            place.num_bytes = frames.nbytes
+            slot.answers.append(frames)
+            slot.num_bytes = frames.nbytes
             return
         request = self.dataset.plan(address)
         ticket = None if request.path in self._died else self.pool.submit(request)
-        place.answers.append((request.path, ticket))
-        place.num_bytes = len(request.indices) * request.size[0] * request.size[1] * 3
+        slot.answers.append((request.path, ticket))
+        slot.num_bytes = len(request.indices) * request.size[0] * request.size[1] * 3
 
-    def _address(self, place: "_Place", number: int) -> Address | None:
-        clip, epoch = place.address
-        other = self.substitute(clip, number) if number else clip
-        return None if other is None else (other, epoch)
+    def _address(self, slot: "_Place", number: int) -> Address | None:
+        clip, epoch = slot.address
+        replacement = self.substitute(clip, number) if number else clip
+        return None if replacement is None else (replacement, epoch)
 
-    def _take(self, place: "_Place") -> tuple[int, np.ndarray] | None:
+    def _take(self, slot: "_Place") -> tuple[int, np.ndarray] | None:
         """Wait for the clip of a place or its first substitute that can be had, and return which clip it is."""
         for number in range(min(MAX_TRIES, len(self.dataset))):
-            address = self._address(place, number)
+            address = self._address(slot, number)
             if address is None:
                 return None
-            self._ask(place, number)
-            answer = place.answers[number]
+            self._ask(slot, number)
+            answer = slot.answers[number]
             try:
                 frames = answer if isinstance(answer, np.ndarray) else self._result(*answer)
             except VideoError as error:
                 failure = error
                 continue
             self.num_substituted += number > 0
-            place.cancel()
+            slot.cancel()
             return address[0], frames
         raise failure
 
@@ -216,8 +216,8 @@ class ClipLoader(FollowsRun):
     def _collate(self, places: "list[_Place]") -> Batch | None:
         addresses: list[Address] = []
         video = None
-        for place in places:
-            taken = self._take(place)
+        for slot in places:
+            taken = self._take(slot)
             if taken is None:
                 continue
             planes = taken[1].transpose(3, 0, 1, 2)  # t h w c -> c t h w, which is how the pool lays them out
@@ -229,8 +229,8 @@ class ClipLoader(FollowsRun):
                     f"expected clips of one shape; give each batch clips of one bucket"
                 )
             video.numpy()[len(addresses)] = planes
-            addresses.append((taken[0], place.address[1]))
-            place.answers.clear()  # the frames' memory is used again
+            addresses.append((taken[0], slot.address[1]))
+            slot.answers.clear()  # the frames' memory is used again
         return None if video is None else {"video": video[: len(addresses)], **described(self.dataset, addresses)}
 
 

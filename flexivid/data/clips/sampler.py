@@ -69,7 +69,7 @@ class StepBatchSampler(Sampler[list[Position]]):
         while self.num_steps is None or step < first + self.num_steps:
             batch_size = self._batch_size(step)
             begin = offset + self.rank * batch_size
-            yield [self._position(place) for place in range(begin, begin + batch_size)]
+            yield [self._position(number) for number in range(begin, begin + batch_size)]
             offset += self.world_size * batch_size
             step += 1
 
@@ -79,12 +79,12 @@ class StepBatchSampler(Sampler[list[Position]]):
             raise ValueError(f"got batch size {batch_size} at step {step}; expected at least 1; correct the batch size")
         return batch_size
 
-    def _position(self, place: int) -> Position:
-        epoch, index = divmod(place, self.num_clips)
+    def _position(self, number: int) -> Position:
+        epoch, index = divmod(number, self.num_clips)
         if epoch not in self._permutations:
-            stale = [known for known in self._permutations if known != epoch - 1]
-            for known in stale:
-                del self._permutations[known]
+            stale = [cached_epoch for cached_epoch in self._permutations if cached_epoch != epoch - 1]
+            for cached_epoch in stale:
+                del self._permutations[cached_epoch]
             self._permutations[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
         return int(self._permutations[epoch][index]), epoch
 
@@ -136,23 +136,23 @@ class BucketBatchSampler(StepBatchSampler):
         while self.num_steps is None or step < first + self.num_steps:
             if step % NUM_DRAWS == 0:
                 draws = np.random.default_rng([self.seed, step // NUM_DRAWS, len(self.buckets)]).random(NUM_DRAWS)
-            left = [max(0, (epoch + 1) * len(clips) - used) for clips, used in zip(self.buckets, taken, strict=True)]
-            if not any(left):
+            unused = [max(0, (epoch + 1) * len(clips) - used) for clips, used in zip(self.buckets, taken, strict=True)]
+            if not any(unused):
                 epoch += 1
                 continue
-            number = int(np.searchsorted(np.cumsum(left), draws[step % NUM_DRAWS] * sum(left), side="right"))
+            number = int(np.searchsorted(np.cumsum(unused), draws[step % NUM_DRAWS] * sum(unused), side="right"))
             batch_size = self._batch_size(step)
             begin = taken[number] + self.rank * batch_size
             taken[number] += self.world_size * batch_size
             step += 1
             if step > first:
-                yield [self._in_bucket(number, place) for place in range(begin, begin + batch_size)]
+                yield [self._in_bucket(number, rank) for rank in range(begin, begin + batch_size)]
 
-    def _in_bucket(self, number: int, place: int) -> Position:
-        clips = self.buckets[number]
-        epoch, index = divmod(place, len(clips))
-        if (number, epoch) not in self._orders:
-            for stale in [key for key in self._orders if key[0] == number and key[1] != epoch - 1]:
+    def _in_bucket(self, bucket: int, number: int) -> Position:
+        clips = self.buckets[bucket]
+        epoch, index = divmod(number, len(clips))
+        if (bucket, epoch) not in self._orders:
+            for stale in [key for key in self._orders if key[0] == bucket and key[1] != epoch - 1]:
                 del self._orders[stale]
-            self._orders[number, epoch] = np.random.default_rng([self.seed, epoch, number]).permutation(len(clips))
-        return int(clips[self._orders[number, epoch][index]]), epoch
+            self._orders[bucket, epoch] = np.random.default_rng([self.seed, epoch, bucket]).permutation(len(clips))
+        return int(clips[self._orders[bucket, epoch][index]]), epoch

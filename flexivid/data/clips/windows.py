@@ -101,8 +101,8 @@ def step_of(source_fps: float | np.ndarray, settings: ClipSettings) -> float | n
     """
     if settings.fps is None:
         return settings.stride
-    known = np.asarray(source_fps, dtype=np.float32)
-    return np.where(known > 0, known / np.float32(settings.fps), np.float32(1))
+    rates = np.asarray(source_fps, dtype=np.float32)
+    return np.where(rates > 0, rates / np.float32(settings.fps), np.float32(1))
 
 
 def span_of(num_frames: Numbers, step: float | np.ndarray = 1) -> Numbers:
@@ -145,14 +145,14 @@ def clips_per_epoch(
     """
     source_frames = np.asarray(source_frames)
     windows = np.asarray(num_windows(source_frames, num_frames, step))
-    wanted = settings.clips_per_video
+    requested = settings.clips_per_video
     if settings.windows in ("first", "all"):
         counts = np.floor((windows - 1 + SLACK_FRAMES) / (num_frames * step)) + 1
-        counts = counts if settings.windows == "all" else np.minimum(counts, wanted or 1)
-    elif wanted is None:
+        counts = counts if settings.windows == "all" else np.minimum(counts, requested or 1)
+    elif requested is None:
         counts = np.maximum(1, np.floor((source_frames + SLACK_FRAMES) / (num_frames * step)))
     else:
-        counts = np.minimum(wanted, windows) if settings.windows == "uniform" else np.full(len(windows), wanted)
+        counts = np.minimum(requested, windows) if settings.windows == "uniform" else np.full(len(windows), requested)
     short = int(settings.short != "skip")
     return np.where(windows > 0, counts, np.where(source_frames > 0, short, 0)).astype(np.int64)
 
