@@ -128,6 +128,11 @@ def _load(settings: TextSettings) -> tuple[Any, Any]:
 
 @contextmanager
 def _plain_loading(settings: TextSettings) -> Iterator[None]:
+    """Without the bar of transformers, which stands among the output of programs, and with one kind of error."""
+    from transformers.utils import logging
+
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
@@ -137,6 +142,9 @@ def _plain_loading(settings: TextSettings) -> Iterator[None]:
             " transformers with safetensors and its tokenizer, in a folder or on the"
             " hub; check the name, the folder and the network"
         ) from error
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
 
 
 def _source_of(settings: TextSettings) -> tuple[str, tuple[str, str], dict[str, Any]]:
