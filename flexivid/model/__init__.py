@@ -13,6 +13,7 @@ DOORS = (
     "formats",
     "frozen",
     "memory",
+    "more_modes",
     "recipe",
     "shipped",
 )
