@@ -13,7 +13,6 @@ DOORS = (
     "formats",
     "frozen",
     "memory",
-    "more_modes",
     "recipe",
     "shipped",
 )
