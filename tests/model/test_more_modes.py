@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexivid.model.more_modes import add_modes
+from flexivid.pretrained.more_modes import add_modes
 
 
 @pytest.mark.parametrize(
