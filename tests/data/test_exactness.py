@@ -84,11 +84,11 @@ def test_killed_workers_cost_no_clip(root, epoch):
     seen = []
     for number, batch in enumerate(datamodule.train_dataloader()):
         seen += clips([batch])
-        if number in (2, 9):
+        if number in (2, 9, 16):
             workers = set(children(os.getpid())) - before
             assert workers
-            for pid in workers:
-                os.kill(pid, signal.SIGKILL)
+            os.kill(min(workers), signal.SIGKILL)  # one: its clip may go to the next process at once, and a clip
+            # whose process dies twice is blamed for it
     datamodule.teardown()
     assert sorted(seen) == sorted(epoch)
     assert datamodule.skipped["bad"] == 0
