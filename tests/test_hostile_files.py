@@ -16,7 +16,7 @@ from flexivid.budget.table import read_tables
 from flexivid.data.clips.dataset import ClipDataset
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.encoded.clips import make_table, open_if_encoded, write_shard
-from flexivid.data.encoded.folder import END, PLAN, TABLE, Encoded, write_json
+from flexivid.data.encoded.folder import END, PLAN, TABLE, Encoded
 from flexivid.data.index.table import Table
 from flexivid.data.index.videos import Videos
 from flexivid.data.sources.layout import Collection
@@ -28,6 +28,7 @@ from flexivid.metrics.protocol import Protocol, reference_features, reference_fi
 from flexivid.model import checkpoint
 from flexivid.pretrained.adapter import load_adapter
 from flexivid.pretrained.original_checkpoints import load_plain
+from flexivid.runtime.files import save_json
 from flexivid.training.cli import refuse_fault
 from flexivid.training.distillation.recorded_data import Rows
 from tests.pretrained.families import CASES, build
@@ -132,7 +133,7 @@ def test_encoded_clips(tmp_path, payload):
     write_shard(tmp_path / TABLE, table)
     pixels = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 8, 32, 32)}
     encoded = Encoded(Collection("v"), clips.settings, "0", {"train": 2}, (), 8.0, **pixels, clips_per_shard=2)
-    write_json(tmp_path / PLAN, encoded.to_plain())
+    save_json(tmp_path / PLAN, encoded.to_plain())
     (tmp_path / "latents" / "train").mkdir(parents=True)
     (tmp_path / END).write_text('{"missing": {"train": []}, "bad": {}}')
     check(

@@ -17,7 +17,7 @@ import numpy as np
 
 from flexivid.budget.schedule import REUSE, Schedule, Step
 from flexivid.budget.scores import ScoredPlan, ScoreTable
-from flexivid.runtime.files import atomic_write, locked
+from flexivid.runtime.files import locked, save_json
 
 FILE = "schedules.json"
 FORMAT = 1
@@ -173,8 +173,7 @@ def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
             "tables": [_to_plain(table) for table in rows if isinstance(table, ErrorTable)],
             "scores": [_scores_to_plain(table) for table in rows if isinstance(table, ScoreTable)],
         }
-        with atomic_write(path) as part:
-            part.write_text(json.dumps(content) + "\n")
+        save_json(path, content, indent=None)
 
 
 def _key(table: Table) -> tuple[str, str, dict[str, Any]]:

@@ -30,7 +30,6 @@ from flexivid.data.encoded.folder import (
     read_encoded,
     read_end,
     refuse_change,
-    write_json,
 )
 from flexivid.data.encoded.work import ClipWork, TextWork, end_of, finish, share
 from flexivid.data.index.build import BadVideo
@@ -40,7 +39,7 @@ from flexivid.latents.codec import Codec, build_codec
 from flexivid.latents.settings import TextSettings
 from flexivid.latents.text_encoder import TextEncoder
 from flexivid.runtime.console import step_bars
-from flexivid.runtime.files import locked
+from flexivid.runtime.files import locked, save_json
 from flexivid.runtime.paths import is_remote, resolve
 from flexivid.runtime.printable import printable
 from flexivid.runtime.ranks import Ranks
@@ -147,7 +146,7 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
             refuse_change(folder, read_encoded(folder), encoded)
         else:
             write_shard(folder / TABLE, table)
-            write_json(folder / PLAN, encoded.to_plain())
+            save_json(folder / PLAN, encoded.to_plain(), indent=1)
     return Plan(encoded, splits, parts, texts, codec, encoder)
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flexivid.runtime.files import atomic_write
+from flexivid.runtime.files import atomic_write, save_json
 from flexivid.runtime.finite import require_finite_weights
 
 CONFIG, WEIGHTS, CLASS = "config.json", "diffusion_pytorch_model.safetensors", "CausalAutoencoder"
@@ -205,8 +205,7 @@ class CausalAutoencoder(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / WEIGHTS) as part:
             save_file(weights, part, metadata={"format": "pt"})
-        with atomic_write(folder / CONFIG) as part:
-            part.write_text(json.dumps({"_class_name": CLASS, **asdict(self.config)}, indent=2) + "\n")
+        save_json(folder / CONFIG, {"_class_name": CLASS, **asdict(self.config)})
         return folder
 
     @classmethod

@@ -26,6 +26,10 @@ LONGEST = 256  # tokens, where neither the settings nor the encoder have a limit
 PIPELINE = ("text_encoder", "tokenizer")  # folders of a pipeline of diffusers
 
 
+class CutCaptionWarning(UserWarning):
+    """A caption is longer than the encoder reads, and the rest of it is left out."""
+
+
 class EncodedText(NamedTuple):
     """Captions as features.
 
@@ -95,6 +99,7 @@ class TextEncoder:
             warnings.warn(
                 f"got a caption of {lengths[longest]} tokens ({captions[longest][:40]!r}...); expected at most"
                 f" {self.max_length}; the rest is cut: shorten it",
+                CutCaptionWarning,
                 stacklevel=3,
             )
 

@@ -21,7 +21,7 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.recipe import Recipe
 from flexivid.model.shipped import WEIGHTS
 from flexivid.runtime.errors import reason_of
-from flexivid.runtime.files import atomic_write
+from flexivid.runtime.files import atomic_write, save_json
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.runtime.paths import resolve_path
 
@@ -88,8 +88,7 @@ def write_model(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe, weig
 def write_config(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe) -> None:
     """Write ``config.json`` alone, for weights that stay as they are."""
     content = {"flexivid_version": flexivid.__version__, "model": config.to_dict(), "recipe": recipe.to_dict()}
-    with atomic_write(Path(folder) / CONFIG) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n")
+    save_json(Path(folder) / CONFIG, content)
 
 
 def read_model(checkpoint: str | Path, *, ema: bool = True) -> StoredModel:

@@ -25,7 +25,7 @@ from flexivid.pretrained.flexify import flexify as attach
 from flexivid.pretrained.merged import unmerge_lora
 from flexivid.pretrained.weak_modes.affine import LEAST_BYTES, stored_values
 from flexivid.pretrained.weak_modes.lora import native_names
-from flexivid.runtime.files import atomic_write
+from flexivid.runtime.files import atomic_write, save_json
 from flexivid.runtime.paths import resolve_path
 
 SETTINGS = "flexivid.json"
@@ -124,8 +124,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
         "native_sha256": flexi.native_sha256 or fingerprint(model),
     }
     if write:
-        with atomic_write(folder / SETTINGS) as part:
-            part.write_text(json.dumps(settings, indent=2) + "\n")
+        save_json(folder / SETTINGS, settings)
     return folder
 
 

@@ -5,12 +5,14 @@ Standard library only.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -37,6 +39,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         part.unlink(missing_ok=True)
+
+
+def save_json(path: str | os.PathLike[str], content: Any, *, indent: int | None = 2) -> None:
+    r"""Write plain data and a line feed, by ``atomic_write``.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.json"
+        >>> save_json(path, [1, None], indent=None)
+        >>> path.read_text()
+        '[1, null]\n'
+    """
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 
 
 @contextmanager

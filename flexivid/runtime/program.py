@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from flexivid.runtime.errors import plain_errors, refuse
-from flexivid.runtime.files import atomic_write
+from flexivid.runtime.files import save_json
 from flexivid.runtime.paths import resolve
 
 PATHS = {  # options that name files or folders
@@ -203,5 +203,4 @@ def write_json(target: str | None, results: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(results) + "\n")
     elif target is not None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target) as part:
-            part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        save_json(target, results, indent=1)

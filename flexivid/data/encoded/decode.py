@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from flexivid.data.clips.windows import ClipSettings
-from flexivid.data.encoded.clips import EncodedClips
-from flexivid.data.encoded.folder import HELD_OUT, TRAIN, Encoded, open_encoded
+from flexivid.data.encoded.clips import EncodedClips, EncodedSet
+from flexivid.data.encoded.folder import HELD_OUT, TRAIN, open_encoded
 from flexivid.data.sources.layout import Collection
 from flexivid.latents.codec import build_codec
 from flexivid.media.pixels import to_bytes
@@ -51,7 +51,8 @@ def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
         ValueError: If the folder cannot be read, or the codec not be loaded.
     """
     folder = Path(resolve(folder))
-    encoded = open_encoded(folder)[0]
+    data = EncodedSet(os.fspath(folder), *open_encoded(folder))
+    encoded = data.encoded
     if is_remote(encoded.source.root) or os.path.exists(encoded.source.root):
         return RealClips(encoded.source, encoded.clips)
     part = HELD_OUT if encoded.num_clips.get(HELD_OUT, 0) > 1 else TRAIN  # a distance needs two
@@ -59,7 +60,7 @@ def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
     target.parent.mkdir(exist_ok=True)
     with locked(target):
         if not target.is_dir():
-            _write_pictures(folder, encoded, part, target)
+            _write_pictures(data, part, target)
     settings = encoded.clips._replace(stride=1, fps=encoded.fps or None, windows="first", clips_per_video=None)
     return RealClips(Collection(str(target), "flat"), settings, f"{part}, decoded latents")
 
@@ -88,9 +89,10 @@ def decoded(clips: EncodedClips, numbers: Sequence[int]) -> Iterator[tuple[int, 
             yield number, to_bytes(video).permute(1, 2, 3, 0).cpu().numpy()
 
 
-def _write_pictures(folder: Path, encoded: Encoded, part: str, target: Path) -> None:
+def _write_pictures(data: EncodedSet, part: str, target: Path) -> None:
     """A folder of pictures for each clip: lossless, and read like any video."""
-    clips = EncodedClips(folder, encoded, part, seed=0, missing=open_encoded(folder)[1].missing[part])
+    clips = data.part(part)
+    assert clips is not None
     count = min(MOST_DECODED, len(clips))
     with atomic_write(target) as root:
         for number, frames in decoded(clips, [i * len(clips) // count for i in range(count)]):

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.sources.layout import Collection
 from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, text_settings
-from flexivid.runtime.files import atomic_write
 from flexivid.runtime.paths import resolve
 
 PLAN, TABLE, END = "encoded.json", "clips.safetensors", "finished.json"
@@ -167,12 +166,6 @@ def is_encoded(root: str | os.PathLike[str]) -> bool:
     False
     """
     return os.path.isfile(os.path.join(resolve(root), PLAN))
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write plain data; the file is there as a whole or not at all."""
-    with atomic_write(file) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_encoded(folder: str | os.PathLike[str]) -> Encoded:

@@ -7,7 +7,6 @@ each shard is made once, and what a process that died was at is made by another 
 from __future__ import annotations
 
 import json
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +21,15 @@ from torch import Tensor
 from flexivid.data.clips.dataset import ClipDataset
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.encoded.clips import ENDS, FEATURES, LATENTS, open_shard, write_shard
-from flexivid.data.encoded.folder import END, TEXT, Encoded, End, Shard, write_json
+from flexivid.data.encoded.folder import END, TEXT, Encoded, End, Shard
 from flexivid.data.workers.pool import DecodePool, DecoderDiedError, outcomes
+from flexivid.latents.text_encoder import CutCaptionWarning
 from flexivid.media.pixels import to_unit
 from flexivid.runtime.device import DTYPES
-from flexivid.runtime.files import claimed
+from flexivid.runtime.files import claimed, save_json
 
 POLL_SECONDS = 0.5
 MISSING = "missing"
-CUT = re.compile("got a caption of .* tokens")  # a warning of ``TextEncoder``
 
 
 class Failure(NamedTuple):
@@ -106,7 +105,7 @@ class TextWork:
             warnings.simplefilter("always")
             texts = [self.encode(text).to("cpu", self.dtype) for text in self._texts(shard)]
         for each in caught:
-            if CUT.match(str(each.message)):
+            if issubclass(each.category, CutCaptionWarning):
                 self.num_warnings += 1
                 self.warning = self.warning or str(each.message)
             else:
@@ -223,7 +222,7 @@ def end_of(folder: Path, encoded: Encoded, bad: dict[str, str]) -> End:
 
 def finish(folder: Path, encoded: Encoded, end: End) -> None:
     """Write the mark that a folder is complete, and remove what processes that died have left."""
-    write_json(folder / END, end._asdict())
+    save_json(folder / END, end._asdict(), indent=1)
     for each in {folder, *((folder / shard.name).parent for shard in [*encoded.latent_shards, *encoded.shards(TEXT)])}:
         for file in [*each.glob("*.part"), *each.glob(".*.lock")]:
             file.unlink(missing_ok=True)

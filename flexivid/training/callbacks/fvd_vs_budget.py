@@ -28,7 +28,7 @@ from flexivid.metrics.extractors.extractor import Extractor, build_extractor
 from flexivid.metrics.extractors.still import for_frames
 from flexivid.runtime.console import print_numbers
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
-from flexivid.runtime.files import atomic_write
+from flexivid.runtime.files import save_json
 from flexivid.sampling.conditions import Conditions
 from flexivid.sampling.settings import settings_from
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
@@ -248,8 +248,7 @@ class FVDVsBudget(Callback):
 def _write(folder: Path, evaluation: Evaluation) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step_{evaluation.global_step:06d}.json"
-    with atomic_write(file) as part:
-        part.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n")
+    save_json(file, evaluation.to_json())
     return file
 
 
