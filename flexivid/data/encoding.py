@@ -51,22 +51,13 @@ OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, o
 
 
 class Plan(NamedTuple):
-    """Everything that is settled before the first shard.
+    """Everything that is settled before the first shard."""
 
-    Args:
-        encoded: What will be in the folder.
-        splits: Account of the videos.
-        parts: The clips.
-        texts: The different captions.
-        codec: Encodes clips; on the CPU.
-        encoder: Encodes captions.
-    """
-
-    encoded: Encoded
+    encoded: Encoded  # what the folder will hold
     splits: Splits
-    parts: dict[str, ClipDataset]
-    texts: list[str]
-    codec: Codec
+    parts: dict[str, ClipDataset]  # ``train`` and, if there is one, ``held_out``
+    texts: list[str]  # the different captions
+    codec: Codec  # on the CPU
     encoder: TextEncoder | None
 
 

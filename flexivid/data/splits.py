@@ -33,23 +33,16 @@ NUM_NAMED = 10  # files that a message names; a list on disk has them all
 class Splits(NamedTuple):
     """Clips to train on and to validate on.
 
-    Args:
-        train: Clips drawn as the settings say.
-        val: Fixed windows of other videos; None where there is too little footage for both.
-        class_names: The classes, empty if there are none.
-        bad: Files that cannot be decoded.
-        too_short: Videos shorter than a clip: the first few, by path. Likewise ``num_too_short``, how many.
-
     >>> Splits._fields
     ('train', 'val', 'class_names', 'bad', 'too_short', 'num_too_short')
     """
 
     train: ClipDataset
-    val: ClipDataset | None
+    val: ClipDataset | None  # fixed windows of other videos; None where there is too little footage for both
     class_names: tuple[str, ...]
-    bad: tuple[BadVideo, ...]
-    too_short: tuple[str, ...] = ()
-    num_too_short: int = 0
+    bad: tuple[BadVideo, ...]  # files that cannot be decoded
+    too_short: tuple[str, ...] = ()  # videos shorter than a clip: the first few, by path
+    num_too_short: int = 0  # how many these are
 
     @property
     def datasets(self) -> tuple[ClipDataset, ...]:

@@ -21,35 +21,25 @@ QUANTILE = 1.96  # of the normal distribution, two-sided 95 %
 
 
 class Bootstrap(NamedTuple):
-    """A Frechet distance and its uncertainty by resampling.
-
-    Args:
-        value: The distance.
-        low: Lower end of its 95 % interval, at least 0. Likewise ``high``. NaN with fewer than 4 videos.
-        infinity: Extrapolation to endless videos; ``None`` where halves have fewer videos than features.
-    """
+    """A Frechet distance and its uncertainty by resampling."""
 
     value: float
-    low: float
-    high: float
-    infinity: float | None
+    low: float  # lower end of the 95 % interval, at least 0; NaN with fewer than 4 videos
+    high: float  # its upper end
+    infinity: float | None  # extrapolation to endless videos; ``None`` where halves have fewer videos than features
 
 
 class Difference(NamedTuple):
     """By how much a Frechet distance is above another one.
-
-    Args:
-        difference: The distance minus the other one: negative = it is nearer to the real videos.
-        low: Lower end of the 95 % interval. Likewise ``high``. NaN with fewer than 4 videos.
 
     Example:
         >>> Difference(-2.0, -3.5, -0.5).verdict, Difference(0.2, -0.3, 0.7).verdict
         ('better', 'tied')
     """
 
-    difference: float
-    low: float
-    high: float
+    difference: float  # negative = the first distance is the smaller one, nearer to the real videos
+    low: float  # lower end of the 95 % interval; NaN with fewer than 4 videos
+    high: float  # its upper end
 
     @property
     def verdict(self) -> str:

@@ -16,16 +16,12 @@ SAME_SHAPE = 0.01  # kept shares of the picture that differ by less count as equ
 class Bucket(NamedTuple):
     """A shape of clips.
 
-    Args:
-        num_frames: Frames.
-        height: In pixels. Likewise ``width``.
-
     >>> Bucket(16, 64, 112).size
     (64, 112)
     """
 
     num_frames: int
-    height: int
+    height: int  # in pixels, like the width
     width: int
 
     @property

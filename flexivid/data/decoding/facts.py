@@ -24,25 +24,16 @@ MAX_TICKS = 1 << 62  # either way: differences fit into int64
 class Display:
     """How a file asks to be displayed, apart from its rotation.
 
-    Args:
-        stored: (height, width) of a picture as it is decoded, before anything else is done; None where unknown.
-        cut: Rows and columns that are hidden at the top, the bottom, the left and the right.
-        aspect: Width of a pixel to its height.
-        codec_aspect: The same as the codec states it at the first frame, (0, 1) if it does not; the container may
-            override it.
-        mirrored: Whether left and right are swapped, before the picture is turned.
-        interlaced: Whether a picture holds two moments, in even and in odd rows.
-
     >>> Display((72, 90), aspect=(64, 45)).shown_size(0), Display((72, 90), cut=(2, 0, 0, 0)).shown_size(90)
     ((72, 128), (90, 70))
     """
 
-    stored: Size | None = None
-    cut: tuple[int, int, int, int] = (0, 0, 0, 0)
-    aspect: tuple[int, int] = (1, 1)
-    codec_aspect: tuple[int, int] = (0, 1)
-    mirrored: bool = False
-    interlaced: bool = False
+    stored: Size | None = None  # (height, width) of a picture as decoded, before anything else; None: unknown
+    cut: tuple[int, int, int, int] = (0, 0, 0, 0)  # hidden rows at the top and bottom, columns at the left and right
+    aspect: tuple[int, int] = (1, 1)  # width of a pixel to its height
+    codec_aspect: tuple[int, int] = (0, 1)  # as the codec states it at the first frame; (0, 1): it does not
+    mirrored: bool = False  # left and right are swapped, before the picture is turned
+    interlaced: bool = False  # a picture holds two moments, in even and in odd rows
 
     def shown_size(self, rotation: int, *, square_pixels: bool = True) -> Size | None:
         """Return (height, width) as displayed, None where the stored size is unknown.

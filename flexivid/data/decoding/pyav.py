@@ -31,16 +31,12 @@ MAX_SEEKS = 4  # tries to land on a known key packet, each further back, before 
 class View(NamedTuple):
     """Size and resize filter of the decoded pictures.
 
-    Args:
-        size: (height, width) as displayed; None keeps the picture's own.
-        kernel: Filter to resize with: one of ``KERNELS``.
-
     >>> View((32, 32)).kernel
     'bicubic'
     """
 
-    size: Size | None = None
-    kernel: str = "bicubic"
+    size: Size | None = None  # (height, width) as displayed; None keeps the picture's own
+    kernel: str = "bicubic"  # filter to resize with: one of ``KERNELS``
 
 
 class Scaler:

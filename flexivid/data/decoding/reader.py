@@ -221,27 +221,14 @@ class VideoReader:
 
 
 class ClipRequest(NamedTuple):
-    """A request to decode one clip.
-
-    Args:
-        path: The file.
-        info: ``Facts.to_bytes()`` of the file; empty if it has not been probed.
-        indices: Numbers of the frames in the file, (t,) int64; they may repeat.
-        size: (height, width) of the clip: the picture is resized to cover it, and cut.
-        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 is bottom or right.
-        flip: Whether the clip is mirrored left to right.
-        kernel: How pictures are resized: "bicubic", "bilinear", "area" or "lanczos".
-
-    >>> ClipRequest("a.mp4", b"", np.arange(8), (32, 32)).crop
-    (0.5, 0.5)
-    """
+    """A request to decode one clip."""
 
     path: str
-    info: bytes
-    indices: np.ndarray
-    size: tuple[int, int]
-    crop: tuple[float, float] = (0.5, 0.5)
-    flip: bool = False
+    info: bytes  # ``Facts.to_bytes()`` of the file; empty if it has not been probed
+    indices: np.ndarray  # numbers of the frames in the file, (t,) int64; they may repeat
+    size: tuple[int, int]  # (height, width) of the clip: the picture is resized to cover it, and cut
+    crop: tuple[float, float] = (0.5, 0.5)  # where the window lies, down and across: 0 is top or left
+    flip: bool = False  # whether the clip is mirrored left to right
     kernel: str = "bicubic"
 
 

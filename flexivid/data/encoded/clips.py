@@ -163,13 +163,7 @@ class EncodedClips:
 
 
 class EncodedSet(NamedTuple):
-    """All parts of a finished folder.
-
-    Args:
-        folder: The folder.
-        encoded: What it says of itself.
-        end: What is missing in it.
-    """
+    """All parts of a finished folder."""
 
     folder: str
     encoded: Encoded

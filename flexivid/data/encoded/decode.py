@@ -25,17 +25,11 @@ MOST_DECODED = 2048  # clips, which FVD is usually measured on
 
 
 class RealClips(NamedTuple):
-    """Where the real clips of an encoded folder are, and how they are cut out.
-
-    Args:
-        collection: Videos.
-        settings: How clips are cut out of them.
-        note: What is special about them; empty where they are the videos that were encoded.
-    """
+    """Where the real clips of an encoded folder are, and how they are cut out."""
 
     collection: Collection
     settings: ClipSettings
-    note: str = ""
+    note: str = ""  # what is special about them; empty where they are the videos that were encoded
 
 
 def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:

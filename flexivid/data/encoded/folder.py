@@ -33,20 +33,14 @@ VERSION = 1
 class Shard(NamedTuple):
     """A file of an encoded folder.
 
-    Args:
-        part: ``train``, ``held_out``, or ``text`` for captions.
-        number: Of the shard in its part.
-        first: Number of its first clip or caption.
-        length: How many of them it has.
-
     >>> Shard("train", 2, 20, 10).name
     'latents/train/000002.safetensors'
     """
 
-    part: str
-    number: int
-    first: int
-    length: int
+    part: str  # ``train``, ``held_out``, or ``text`` for captions
+    number: int  # its place in the part, from 0
+    first: int  # number of its first clip or caption
+    length: int  # number of its clips or captions
 
     @property
     def name(self) -> str:
@@ -58,22 +52,6 @@ class Shard(NamedTuple):
 class Encoded:
     """What an encoded folder holds, and what it was made of.
 
-    Args:
-        source: The collection of videos.
-        clips: How clips were cut out of them.
-        contents: Hash of the videos, classes and captions of all parts.
-        num_clips: By part.
-        class_names: The classes; empty without.
-        fps: Frames a second of the clips; 0 where unknown.
-        codec: The codec. ``codec_fingerprint`` tells its weights.
-        latent_size: Of a clip, (c, t, h, w).
-        text_encoder: The text encoder; ``None`` = captions are kept as texts only. Likewise ``text_fingerprint``.
-        text_channels: Features of a token; 0 without a text encoder.
-        num_captions: Different captions; 0 without captions.
-        dtype: Of what is stored: ``fp32`` or ``bf16``.
-        clips_per_shard: Clips of each shard but the last one of a part. Likewise ``captions_per_shard``.
-        num_too_short: Videos that were left out since they are shorter than a clip.
-
     >>> size = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 8, 32, 32)}
     >>> encoded = Encoded(Collection("videos"), ClipSettings(), "1f3a", {"train": 150}, (), 8.0, **size)
     >>> [shard.length for shard in encoded.shards("train")]
@@ -83,22 +61,22 @@ class Encoded:
     """
 
     source: Collection
-    clips: ClipSettings
-    contents: str
-    num_clips: dict[str, int]
-    class_names: tuple[str, ...]
-    fps: float
+    clips: ClipSettings  # how they were cut out of the videos
+    contents: str  # hash of the videos, classes and captions of all parts
+    num_clips: dict[str, int]  # by the name of the part
+    class_names: tuple[str, ...]  # the classes; empty without
+    fps: float  # frames a second of the clips; 0 where unknown
     codec: CodecSettings
-    codec_fingerprint: str
-    latent_size: tuple[int, int, int, int]
-    text_encoder: TextSettings | None = None
+    codec_fingerprint: str  # of its weights; likewise ``text_fingerprint``
+    latent_size: tuple[int, int, int, int]  # of a clip, (c, t, h, w)
+    text_encoder: TextSettings | None = None  # ``None`` = captions are kept as texts only
     text_fingerprint: str | None = None
-    text_channels: int = 0
-    num_captions: int = 0
-    dtype: str = "fp32"
-    clips_per_shard: int = 64
+    text_channels: int = 0  # features of a token; 0 without a text encoder
+    num_captions: int = 0  # different captions; 0 without captions
+    dtype: str = "fp32"  # of what is stored: ``fp32`` or ``bf16``
+    clips_per_shard: int = 64  # in each but the last one of a part; likewise captions
     captions_per_shard: int = 256
-    num_too_short: int = 0
+    num_too_short: int = 0  # videos that were left out since they are shorter than a clip
 
     def shards(self, part: str) -> list[Shard]:
         """The shards of a part, or of ``text``."""
@@ -144,15 +122,10 @@ class Encoded:
 
 
 class End(NamedTuple):
-    """What is missing in a finished folder.
+    """What is missing in a finished folder."""
 
-    Args:
-        missing: By part: clips without a latent, in order.
-        bad: Files that cannot be decoded, and why.
-    """
-
-    missing: dict[str, list[int]]
-    bad: dict[str, str]
+    missing: dict[str, list[int]]  # by part: clips without a latent, in order
+    bad: dict[str, str]  # files that cannot be decoded, and why
 
 
 def _shards(part: str, total: int, size: int) -> list[Shard]:

@@ -33,17 +33,11 @@ MISSING = "missing"
 
 
 class Failure(NamedTuple):
-    """A clip that has no latent.
-
-    Args:
-        clip: Its number.
-        path: The file.
-        reason: What is wrong with it.
-    """
+    """A clip that has no latent."""
 
     clip: int
     path: str
-    reason: str
+    reason: str  # what is wrong with the file
 
 
 def share(

@@ -40,28 +40,18 @@ img{width:100%;image-rendering:pixelated;border-radius:4px}figcaption{font-size:
 class Clip(NamedTuple):
     """A clip and its source.
 
-    Args:
-        frames: uint8 (t, h, w, 3).
-        path: The file.
-        start_seconds: When its first frame is shown, from the begin of the file; None where unknown.
-        fps: Frames a second of the clip; 0 where unknown.
-        indices: Numbers of its frames in the file.
-        class_name: Empty without classes.
-        caption: Empty without captions.
-        note: Anything else, such as that it is mirrored.
-
     >>> Clip(np.zeros((8, 32, 32, 3), np.uint8), "v/a.mp4", 1.5, 8.0, (12, 13), class_name="waves").title
     'a.mp4, waves, from 1.50 s, frames 12 to 13'
     """
 
-    frames: np.ndarray
+    frames: np.ndarray  # uint8 (t, h, w, 3)
     path: str
-    start_seconds: float | None
-    fps: float
-    indices: Sequence[int]
-    class_name: str = ""
-    caption: str = ""
-    note: str = ""
+    start_seconds: float | None  # when its first frame is shown, from the begin of the file; None where unknown
+    fps: float  # frames a second of the clip; 0 where unknown
+    indices: Sequence[int]  # numbers of its frames in the file
+    class_name: str = ""  # empty without classes
+    caption: str = ""  # empty without captions
+    note: str = ""  # anything else, such as that it is mirrored
 
     @property
     def title(self) -> str:

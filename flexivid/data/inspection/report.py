@@ -34,17 +34,12 @@ SMALL = (32, 32)  # size of frames that are decoded only as a check
 class Fault(NamedTuple):
     """A file that cannot be used, and why.
 
-    Args:
-        path: The file.
-        kind: "bad", "too short" or "duplicate".
-        reason: Why, in a few words.
-
     >>> Fault("a.mp4", "bad", "no video stream").kind
     'bad'
     """
 
     path: str
-    kind: str
+    kind: str  # "bad", "too short" or "duplicate"
     reason: str
 
 

@@ -27,20 +27,14 @@ Pick = Callable[[Sequence[str], str], dict[str, str]]  # names of columns, place
 class Record(NamedTuple):
     """One row.
 
-    Args:
-        number: Which, from 1.
-        line: Line of the file where it begins, from 1; 0 where there are no lines.
-        columns: Our name of each column: the list's.
-        cells: Our name of each column: its value, of whatever type the format has.
-
     >>> Record(2, 3, {"path": "video"}, {"path": "a.mp4"}).place("l.csv", "path")
     "l.csv, row 2 (line 3), column 'video'"
     """
 
-    number: int
-    line: int
-    columns: Mapping[str, str]
-    cells: Mapping[str, Any]
+    number: int  # of the row, from 1
+    line: int  # line of the file where it begins, from 1; 0 where there are no lines
+    columns: Mapping[str, str]  # our name of each column: the list's
+    cells: Mapping[str, Any]  # our name of each column: its value, of whatever type the format has
 
     def place(self, path: str, column: str) -> str:
         """Return the location of a cell, for messages."""

@@ -29,21 +29,14 @@ _METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|ndjson|parquet)", re.IGNORECAS
 class Found(NamedTuple):
     """The contents of a folder and its sub-folders.
 
-    Args:
-        paths: The videos, (n,) strings.
-        texts: Name of the caption file of each, (n,) strings for ``text_beside``; empty: none.
-        parents: The folders that hold them.
-        metadata: Lists called ``metadata.csv`` and the like, which say more about the videos in their folders.
-        leftovers: Everything else.
-
     >>> find_videos.__annotations__["return"].__name__
     'Found'
     """
 
-    paths: pa.ChunkedArray
-    texts: pa.ChunkedArray
-    parents: set[str]
-    metadata: tuple[str, ...]
+    paths: pa.ChunkedArray  # the videos, (n,) strings
+    texts: pa.ChunkedArray  # name of the caption file of each, (n,) strings for ``text_beside``; empty: none
+    parents: set[str]  # the folders that hold them
+    metadata: tuple[str, ...]  # lists called ``metadata.csv`` and the like, about the videos in their folders
     leftovers: Leftovers
 
 

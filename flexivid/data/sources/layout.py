@@ -42,20 +42,14 @@ class Collection(NamedTuple):
 class Parts(NamedTuple):
     """The training and the validation folder of a collection, and notes on ignored videos.
 
-    Args:
-        train: The folder to train on.
-        held_out: The folder to validate on, if there is one.
-        notes: A sentence on each group of ignored videos.
-        metadata: Lists in the root folder that describe videos of the parts.
-
     >>> Parts("videos", None).notes
     ()
     """
 
     train: str
     held_out: str | None
-    notes: tuple[str, ...] = ()
-    metadata: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # a sentence on each group of ignored videos
+    metadata: tuple[str, ...] = ()  # lists in the root folder that describe videos of the parts
 
 
 def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:

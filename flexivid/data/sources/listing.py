@@ -17,20 +17,14 @@ from flexivid.runtime.paths import is_hidden, is_remote
 class Folder(NamedTuple):
     """One folder: the names of its sub-folders and of its files, sorted, without hidden ones.
 
-    Args:
-        path: The folder.
-        folders: Sub-folders.
-        files: Everything else.
-        no_text: Names that are not UTF-8; Linux allows any bytes.
-
     >>> Folder("v", ["waves"], ["1.mp4"]).files
     ['1.mp4']
     """
 
     path: str
     folders: list[str]
-    files: list[str]
-    no_text: tuple[str, ...] = ()
+    files: list[str]  # everything but folders
+    no_text: tuple[str, ...] = ()  # names that are not UTF-8; Linux allows any bytes
 
 
 class Listing:

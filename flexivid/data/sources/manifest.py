@@ -32,18 +32,13 @@ __all__ = ["LeftOutWarning", "Manifest", "Manifests", "read_caption", "read_mani
 class Manifests(NamedTuple):
     """A collection that has been listed: once in a run, then passed on instead of its root.
 
-    Args:
-        train: The videos to train on.
-        held_out: The held-out ones, if there are any; classes have the same numbers in both.
-        root: Where the collection is, for messages.
-
     >>> str(Manifests(Manifest.of([]), None, "videos"))
     'videos'
     """
 
     train: Manifest
-    held_out: Manifest | None
-    root: str = ""
+    held_out: Manifest | None  # classes have the same numbers as in ``train``
+    root: str = ""  # where the collection is, for messages
 
     def __str__(self) -> str:
         return self.root

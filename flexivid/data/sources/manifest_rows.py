@@ -25,22 +25,15 @@ ROWS = pa.schema(
 class Manifest(NamedTuple):
     """The videos of a data set in a fixed order, and the names of the classes (empty: no classes).
 
-    Args:
-        table: One row a video: path, label, captions, and the text file that holds the captions instead (see
-            ``text_beside``); empty: none.
-        class_names: The classes in the order of their labels.
-        root: The folder or list that it was read from; identifies the data set.
-        notes: A sentence on each group of unused files.
-
     >>> manifest = Manifest.of([("videos/waves/1.mp4", 0, "waves")], class_names=("waves", "wind"))
     >>> manifest.table["caption"].to_pylist(), len(manifest)
     (['waves'], 1)
     """
 
-    table: pa.Table
-    class_names: tuple[str, ...]
-    root: str
-    notes: tuple[str, ...] = ()
+    table: pa.Table  # a row a video: path, label, captions or else the file that holds them (see ``text_beside``)
+    class_names: tuple[str, ...]  # in the order of their labels
+    root: str  # the folder or list that it was read from; identifies the data set
+    notes: tuple[str, ...] = ()  # a sentence on each group of unused files
 
     @staticmethod
     def of(

@@ -21,21 +21,15 @@ NUM_EXAMPLES = 3
 class Metadata(NamedTuple):
     """Captions, classes and parts of some videos.
 
-    Args:
-        captions: (n,) strings, null where there is none; None if no list has captions.
-        labels: Names or numbers of classes; likewise ``splits``, the part of each video.
-        source: The lists, for messages.
-        notes: A sentence on each mismatch.
-
     >>> Metadata(None, None, None, "", ()).notes
     ()
     """
 
-    captions: pa.ChunkedArray | None
-    labels: pa.ChunkedArray | None
-    splits: pa.ChunkedArray | None
-    source: str
-    notes: tuple[str, ...]
+    captions: pa.ChunkedArray | None  # (n,) strings, null where there is none; None if no list has captions
+    labels: pa.ChunkedArray | None  # likewise; names or numbers of classes
+    splits: pa.ChunkedArray | None  # likewise; the part of each video
+    source: str  # the lists, for messages
+    notes: tuple[str, ...]  # a sentence on each mismatch
 
 
 def read_metadata(files: Sequence[str]) -> tuple[pa.Table, ...]:

@@ -31,12 +31,6 @@ SPEC = json.dumps([1, {"type": "builtins.list", "context": "null", "children_spe
 class ShardReport(NamedTuple):
     """Counts of a new store, and the videos that are missing from it.
 
-    Args:
-        num_videos: Videos in the store.
-        num_chunks: Files that hold them.
-        num_bytes: Their size.
-        bad: (path, reason) of each video that could not be read and was left out.
-
     >>> ShardReport(num_videos=2, num_chunks=1, num_bytes=2048, bad=()).bad
     ()
     """
@@ -44,7 +38,7 @@ class ShardReport(NamedTuple):
     num_videos: int
     num_chunks: int
     num_bytes: int
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[tuple[str, str], ...]  # (path, reason) of each video that could not be read and was left out
 
 
 def sources_of(videos: Any) -> Iterator[Source]:

@@ -16,16 +16,11 @@ PREFIX = "shard:"
 class ByteRange(NamedTuple):
     """Bytes inside a file.
 
-    Args:
-        file: The file or url that holds them.
-        offset: Where they begin.
-        size: How many there are.
-
     >>> ByteRange("s3://films/chunk-0-0.bin", 32, 1000).path
     'shard:s3://films/chunk-0-0.bin#32+1000'
     """
 
-    file: str
+    file: str  # path or url
     offset: int
     size: int
 
@@ -38,22 +33,15 @@ class ByteRange(NamedTuple):
 class ShardRow(NamedTuple):
     """One video of a store.
 
-    Args:
-        path: Its byte range, as a path.
-        key: Its name in the store.
-        label: Number of its class, or -1.
-        caption: Words for it, or empty.
-        info: What ``probe`` found when it was stored, as bytes; empty: not known.
-
     >>> ShardRow("shard:films.tar#512+1000", "waves/1.mp4", 3, "waves", b"").label
     3
     """
 
-    path: str
-    key: str
-    label: int
-    caption: str
-    info: bytes
+    path: str  # its byte range, as a path
+    key: str  # its name in the store
+    label: int  # -1: no class
+    caption: str  # empty: none
+    info: bytes  # ``Facts.to_bytes()`` from when it was stored; empty: not known
 
 
 def is_byte_range(path: object) -> bool:

@@ -29,18 +29,13 @@ class DownloadError(RuntimeError):
 class Target(NamedTuple):
     """A file to download.
 
-    Args:
-        url: Its address: http, https or file.
-        path: Its destination.
-        checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
-
     >>> Target("https://host/films.zip", Path("films.zip")).part
     PosixPath('films.zip.part')
     """
 
-    url: str
+    url: str  # http, https or file
     path: Path
-    checksum: str = ""
+    checksum: str = ""  # ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked
 
     @property
     def part(self) -> Path:

@@ -38,19 +38,13 @@ class MessageError(ValueError):
 class Reply(NamedTuple):
     """The answer to a request or, with ``kind`` "ready", the first message of a process.
 
-    Args:
-        kind: "ready"; "frames", which are in the block of the request; "facts" of a file; "value"; "failed" and
-            "memory", if the file cannot be decoded.
-        value: The facts, the value, or the reason of the failure.
-        resident_bytes: Memory of the process after the request; 0 where the system does not tell.
-
-    >>> Reply("failed", "no video stream").kind
-    'failed'
+    Other kinds are "frames", which are in the block of the request; "facts" of a file; "value"; and "failed" and
+    "memory", if the file cannot be decoded.
     """
 
     kind: str
-    value: Any = None
-    resident_bytes: int = 0
+    value: Any = None  # the facts, the value, or the reason of the failure
+    resident_bytes: int = 0  # memory of the process after the request; 0 where the system does not tell
 
 
 def pack(value: Any) -> bytes:

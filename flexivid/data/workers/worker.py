@@ -26,22 +26,15 @@ PR_SET_PDEATHSIG = 1
 class Hello(NamedTuple):
     """The first message to a process.
 
-    Args:
-        work: Name of the function that answers most requests; imported at the start.
-        parent: Id of the parent process; this one ends with it.
-        file: Descriptor of the shared memory.
-        max_seconds: Time for a request, in case the parent, which would kill first, is gone.
-        max_bytes: Memory for a request; a second limit, since the parent measures it as well.
-
     >>> Hello("os.path:getsize", parent=1, file=3, max_seconds=60.0, max_bytes=1 << 30).work
     'os.path:getsize'
     """
 
-    work: str
-    parent: int
-    file: int
-    max_seconds: float
-    max_bytes: int
+    work: str  # name of the function that answers most requests; imported at the start
+    parent: int  # id of the parent process; this one ends with it
+    file: int  # descriptor of the shared memory
+    max_seconds: float  # time for a request, in case the parent, which would kill first, is gone
+    max_bytes: int  # memory for a request; a second limit, since the parent measures it as well
 
 
 def name_of(work: Callable[[Any], Any]) -> str:

@@ -30,24 +30,16 @@ LAYOUTS = (
 class TensorEntry(NamedTuple):
     """One tensor of DeepMind's file.
 
-    Args:
-        source: Its name there.
-        name: Its name in the state dict of ``I3D``.
-        shape: There; convolutions are (t, h, w, in, out).
-        offset: Its first byte.
-        num_bytes: Its length.
-        crc32c: Its checksum, masked as TensorFlow does or not.
-
     >>> tensor_table()[3].name, tensor_table()[3].shape
     ('Conv3d_1a_7x7.conv3d.weight', (7, 7, 7, 3, 64))
     """
 
-    source: str
-    name: str
-    shape: tuple[int, ...]
+    source: str  # its name in that file
+    name: str  # its name in the state dict of ``I3D``
+    shape: tuple[int, ...]  # in that file; convolutions are (t, h, w, in, out)
     offset: int
     num_bytes: int
-    crc32c: int
+    crc32c: int  # its checksum, masked as TensorFlow does or not
 
 
 @cache
