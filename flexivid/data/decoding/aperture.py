@@ -35,13 +35,7 @@ class Aperture(NamedTuple):
 
 
 def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Aperture:
-    """Return the visible part of the pictures of a file.
-
-    Args:
-        source: The file.
-        stream: Its video, open.
-        stored: (height, width) of its pictures as they are decoded.
-    """
+    """Return the visible part of the pictures of a file, which are ``stored`` (height, width) as they are decoded."""
     container = stream.container
     names = container.format.name.split(",")
     if "mp4" in names:

@@ -38,11 +38,10 @@ class Display:
     def shown_size(self, rotation: int, *, square_pixels: bool = True) -> Size | None:
         """Return (height, width) as displayed, None where the stored size is unknown.
 
-        The width is changed to make pixels square, never the height, before the picture is turned: as video players do.
-
         Args:
             rotation: Degrees that the picture is turned by, a multiple of 90.
-            square_pixels: Whether pixels are made square; otherwise the picture keeps its pixels and looks distorted.
+            square_pixels: Make pixels square by the width, before the picture is turned, as video players do;
+                otherwise the picture keeps its pixels and looks distorted.
         """
         if self.stored is None:
             return None
@@ -170,8 +169,7 @@ class Facts(NamedTuple):
     def from_bytes(blob: bytes) -> "Facts":
         """Unpack what ``to_bytes`` packed.
 
-        Raises:
-            ValueError: If the bytes are anything else; they may come from a crashed process or a stranger's shards.
+        ``ValueError`` if the bytes are anything else; they may come from a crashed process or a stranger's shards.
         """
         try:
             return _unpack(_inflate(blob)).check()
@@ -182,10 +180,7 @@ class Facts(NamedTuple):
             ) from error
 
     def check(self) -> "Facts":
-        """Return itself.
-
-        Raises:
-            ValueError: If a number is out of range, or of another type than it is declared with.
+        """Return itself; ``ValueError`` if a number is out of range, or of another type than it is declared with.
 
         >>> Facts("gif", "gif", "bgra", (64, -48), 0, np.arange(5), 5, (1, 10), np.zeros((1, 2), int)).check()
         Traceback (most recent call last):

@@ -31,11 +31,7 @@ _FILTERS = {
 
 
 def is_frame_folder(source: object) -> bool:
-    """Return whether this is a folder on a local disk, and so to be read as pictures.
-
-    >>> is_frame_folder("nowhere.mp4"), is_frame_folder(b"content")
-    (False, False)
-    """
+    """Return whether this is a folder on a local disk, and so to be read as pictures."""
     return isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
 
 
@@ -70,13 +66,7 @@ def probe_folder(path: str | os.PathLike[str]) -> Facts:
 
 
 class FolderDecoder:
-    """Frames of a folder of pictures.
-
-    Args:
-        source: The folder.
-        info: What ``probe_folder`` found.
-        view: (height, width) that each picture is resized to, None for its own; and the filter.
-    """
+    """Frames of a folder of pictures; ``view`` has their (height, width), None for their own, and the filter."""
 
     def __init__(self, source: str | os.PathLike[str], info: Facts, view: tuple[Size | None, str]) -> None:
         self._folder, self._size, self._kernel = source, view[0] or info.size, view[1]

@@ -78,23 +78,7 @@ def open_video(
 
 
 def read_clip(request: ClipRequest) -> np.ndarray:
-    """Decode the frames of one clip.
-
-    Args:
-        request: The file, the frames, and their size, crop and filter.
-
-    Returns:
-        The frames, (t, height, width, 3) uint8.
-
-    Raises:
-        VideoError: If one of them cannot be decoded.
-
-    >>> try:
-    ...     read_clip(ClipRequest("nowhere.mp4", b"", np.arange(4), (32, 32)))
-    ... except VideoError as error:
-    ...     print(error.reason)
-    cannot be opened: No such file or directory
-    """
+    """Decode the frames of one clip, (t, height, width, 3) uint8; ``VideoError`` if one of them cannot be decoded."""
     info = Facts.from_bytes(request.info) if request.info else probe(request.path)
     if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < info.num_frames:
         raise VideoError(request.path, f"no frame {max(request.indices)} among {info.num_frames}")
@@ -138,14 +122,7 @@ def cover(source: Size, target: Size) -> Size:
 
 
 class VideoReader:
-    """An open video. Made by ``open_video``.
-
-    Args:
-        source: The file.
-        info: What ``probe`` found.
-        size: (height, width) of the frames, or None for the picture's own.
-        kernel: Filter to resize with: "bicubic", "bilinear", "area" or "lanczos".
-    """
+    """An open video. Made by ``open_video``, which says what its arguments mean."""
 
     def __init__(self, source: Source, *, info: Facts, size: Size | None = None, kernel: str = "bicubic") -> None:
         self.path, self.info = name_of(source), info

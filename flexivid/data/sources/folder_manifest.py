@@ -36,9 +36,9 @@ def read_folder(
     """List a folder or shards; also return the part of each video, if a list beside the videos states it.
 
     Args:
-        folder: Where.
+        folder: A folder or shards.
         class_names: Those of the training part.
-        layout: How folders are read.
+        layout: How folders are read (see ``layout.Collection``).
         above: Lists in the folder above, which may name videos of this one.
         is_root: Whether the folder is the complete collection.
         listing: Folders that have been listed already.
@@ -46,11 +46,6 @@ def read_folder(
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If it is a file or holds no video, or if it can be read in two ways.
-
-    >>> read_folder("nowhere")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
     listing = Listing() if listing is None else listing
     if is_shards(folder, listing) and not _refuse_mixed(folder, layout, listing):

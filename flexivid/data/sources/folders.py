@@ -27,11 +27,7 @@ _METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|ndjson|parquet)", re.IGNORECAS
 
 
 class Found(NamedTuple):
-    """The contents of a folder and its sub-folders.
-
-    >>> find_videos.__annotations__["return"].__name__
-    'Found'
-    """
+    """The contents of a folder and its sub-folders."""
 
     paths: pa.ChunkedArray  # the videos, (n,) strings
     texts: pa.ChunkedArray  # name of the caption file of each, (n,) strings for ``text_beside``; empty: none
@@ -68,11 +64,7 @@ def is_metadata(name: str) -> bool:
 
 
 def find_videos(root: str, listing: Listing | None = None) -> Found:
-    """List the videos below a folder; links are followed, each folder once.
-
-    Args:
-        root: The folder.
-        listing: Folders that have been listed already.
+    """List the videos below a folder, unless ``listing`` has them already; links are followed, each folder once.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()

@@ -27,9 +27,6 @@ class Collection(NamedTuple):
         root: A folder, a list of videos, shards, or a url of these.
         layout: "splits": folders are parts, as train and val; "classes": folders of ``root`` are classes, whatever they
             are called; "flat": folders mean nothing; "auto": by the names of the folders.
-
-    >>> str(Collection("videos", "flat"))
-    'videos'
     """
 
     root: str
@@ -40,11 +37,7 @@ class Collection(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The training and the validation folder of a collection, and notes on ignored videos.
-
-    >>> Parts("videos", None).notes
-    ()
-    """
+    """The training and the validation folder of a collection, and notes on ignored videos."""
 
     train: str
     held_out: str | None
@@ -53,10 +46,7 @@ class Parts(NamedTuple):
 
 
 def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
-    """Return a collection whose root is resolved (see ``files.paths``).
-
-    Raises:
-        ValueError: If there is no such layout.
+    """Return a collection whose root is resolved (see ``runtime.paths``); ``ValueError`` if there is no such layout.
 
     >>> collection_of("videos/")
     Collection(root='videos', layout='auto')
@@ -68,12 +58,7 @@ def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
 
 
 def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
-    """Find the folders of a collection that are its parts.
-
-    Args:
-        folder: The root, resolved.
-        layout: See ``Collection``.
-        listing: Folders that have been listed already.
+    """Find the folders of a collection, whose root is resolved, that are its parts.
 
     Raises:
         ValueError: If the names of the folders can be read in two ways, or if there is nothing to train on.
@@ -159,14 +144,9 @@ class _Beside:
 
 
 def refuse_deep_parts(folder: str, parents: set[str]) -> None:
-    """Refuse parts in sub-folders, which would be mixed silently.
+    """Refuse a training and a held-out folder in a sub-folder, which would be mixed silently.
 
-    Args:
-        folder: The root.
-        parents: The folders below it that hold videos.
-
-    Raises:
-        ValueError: If folders below the root hold a training and a held-out folder.
+    ``parents`` are the folders below the root that hold videos.
 
     >>> refuse_deep_parts("v", {"v/sky/train", "v/sea/test"})
     >>> refuse_deep_parts("v", {"v/sky/train", "v/sky/test"})  # doctest: +ELLIPSIS

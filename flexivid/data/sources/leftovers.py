@@ -32,11 +32,7 @@ NOT_CAPTIONS = ("readme", "license", "licence", "classind", "requirements", "tra
 
 
 class LeftOutWarning(UserWarning):
-    """Files beside the videos are not used.
-
-    >>> issubclass(LeftOutWarning, UserWarning)
-    True
-    """
+    """Files beside the videos are not used."""
 
 
 class Leftovers:
@@ -60,13 +56,7 @@ b.zip)',)
         return self.endings.total()
 
     def add_file(self, folder: str, name: str, *, is_caption: bool = False) -> None:
-        """Count a file that is no video.
-
-        Args:
-            folder: Where it is.
-            name: Its name.
-            is_caption: Whether it is the caption of a video.
-        """
+        """Count a file that is no video; ``is_caption`` if it is the caption of one."""
         stem, dot, ending = name.lower().rpartition(".")
         ending = ending if dot and stem else ""
         self.endings[ending] += 1
@@ -90,12 +80,7 @@ b.zip)',)
         return ", ".join(f"{count} {'.' + ending if ending else 'without an ending'}" for ending, count in most)
 
     def notes(self, root: str, *, without: frozenset[str] = frozenset()) -> tuple[str, ...]:
-        """Return a sentence for each kind.
-
-        Args:
-            root: The folder that was searched; names in the sentences are relative to it.
-            without: Kinds to leave out.
-        """
+        """Return a sentence for each kind, except those in ``without``, with names relative to ``root``."""
         return tuple(
             f"got {count} {SENTENCES[kind]} (below {root}: {self._examples(kind, root)})"
             for kind, count in self._counts.items()

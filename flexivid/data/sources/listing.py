@@ -15,11 +15,7 @@ from flexivid.runtime.paths import is_hidden, is_remote
 
 
 class Folder(NamedTuple):
-    """One folder: the names of its sub-folders and of its files, sorted, without hidden ones.
-
-    >>> Folder("v", ["waves"], ["1.mp4"]).files
-    ['1.mp4']
-    """
+    """The names of the sub-folders and the files of a folder, sorted, without hidden ones."""
 
     path: str
     folders: list[str]
@@ -42,11 +38,7 @@ class Listing:
         self.videos: dict[str, Any] = {}  # below folders that were walked; see ``folders.find_videos``
 
     def folder(self, path: str) -> Folder:
-        """List one folder.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """List one folder; ``OSError`` if it cannot be read."""
         if path not in self._folders:
             self._folders[path] = _remote(path) if is_remote(path) else _local(path)
         return self._folders[path]
@@ -54,9 +46,7 @@ class Listing:
     def walk(self, root: str, leftovers: Leftovers | None = None) -> Iterator[Folder]:
         """Yield a folder and all below it, parents first; remote ones do not list their sub-folders.
 
-        Args:
-            root: The folder.
-            leftovers: Counts unreadable folders, links to folders that were listed, and names that are not UTF-8.
+        ``leftovers`` counts unreadable folders, links to folders that were listed, and names that are not UTF-8.
         """
         leftovers = Leftovers() if leftovers is None else leftovers
         yield from _walk_remote(root) if is_remote(root) else self._walk_local(root, leftovers)

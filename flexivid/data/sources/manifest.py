@@ -30,11 +30,7 @@ __all__ = ["LeftOutWarning", "Manifest", "Manifests", "read_caption", "read_mani
 
 
 class Manifests(NamedTuple):
-    """A collection that has been listed: once in a run, then passed on instead of its root.
-
-    >>> str(Manifests(Manifest.of([]), None, "videos"))
-    'videos'
-    """
+    """A collection that has been listed: once in a run, then passed on instead of its root."""
 
     train: Manifest
     held_out: Manifest | None  # classes have the same numbers as in ``train``

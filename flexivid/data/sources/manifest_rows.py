@@ -111,11 +111,7 @@ def text_beside(path: str, text: str = ".txt") -> str:
 def read_caption(path: str, text: str = ".txt") -> str:
     """Return the text beside a video (see ``text_beside``); empty if it is gone, or says ``nan`` and the like.
 
-    Raises:
-        ValueError: If it is no text, see ``text.decode``.
-
-    >>> read_caption("nowhere.mp4")
-    ''
+    ``ValueError`` if it cannot be decoded (see ``text.decode``).
     """
     try:
         return captions_of(read_text(text_beside(path, text))) or ""

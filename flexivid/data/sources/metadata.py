@@ -19,11 +19,7 @@ NUM_EXAMPLES = 3
 
 
 class Metadata(NamedTuple):
-    """Captions, classes and parts of some videos.
-
-    >>> Metadata(None, None, None, "", ()).notes
-    ()
-    """
+    """Captions, classes and parts of some videos."""
 
     captions: pa.ChunkedArray | None  # (n,) strings, null where there is none; None if no list has captions
     labels: pa.ChunkedArray | None  # likewise; names or numbers of classes
@@ -33,13 +29,7 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(files: Sequence[str]) -> tuple[pa.Table, ...]:
-    """Read lists beside videos.
-
-    Args:
-        files: The lists.
-
-    Raises:
-        ValueError: If a folder has two of them, or one cannot be read.
+    """Read lists beside videos; ``ValueError`` if a folder has two of them, or one cannot be read.
 
     >>> read_metadata(["v/metadata.csv", "v/metadata.jsonl"])
     Traceback (most recent call last):
@@ -54,13 +44,7 @@ def read_metadata(files: Sequence[str]) -> tuple[pa.Table, ...]:
 
 
 def look_up(paths: pa.ChunkedArray, tables: Sequence[pa.Table], files: Sequence[str], *, below: str) -> Metadata:
-    """Look up videos in their lists.
-
-    Args:
-        paths: The videos, (n,).
-        tables: From ``read_metadata``.
-        files: The paths of the lists.
-        below: The folder of the videos; rows on other files are ignored.
+    """Look up videos in the tables of ``read_metadata``; rows on files that are not ``below`` their folder are ignored.
 
     >>> table = pa.table({"path": pa.array(["v/b.mp4", "v/c.mp4"], pa.large_string()), "caption": ["sea", "sky"]})
     >>> paths = pa.chunked_array([["v/a.mp4", "v/b.mp4"]], pa.large_string())

@@ -29,11 +29,7 @@ SPEC = json.dumps([1, {"type": "builtins.list", "context": "null", "children_spe
 
 
 class ShardReport(NamedTuple):
-    """Counts of a new store, and the videos that are missing from it.
-
-    >>> ShardReport(num_videos=2, num_chunks=1, num_bytes=2048, bad=()).bad
-    ()
-    """
+    """Counts of a new store, and the videos that are missing from it."""
 
     num_videos: int
     num_chunks: int
@@ -70,9 +66,6 @@ def write_shards(
         chunk_bytes: Size of the files to aim for.
         class_names: What the labels stand for, to be kept in the store.
         progress: Show a progress bar.
-
-    Returns:
-        What was written, and what had to be left out.
 
     Raises:
         ValueError: If ``output`` is in use, if no video can be read, or if ``chunk_bytes`` is out of range.

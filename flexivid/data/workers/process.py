@@ -50,10 +50,7 @@ class Job:
 
 
 class Process:
-    """A running decode process and the jobs it has, in the order in which it does them.
-
-    Args:
-        hello: The first message to it.
+    """A running decode process and its jobs, in the order in which it does them; ``hello`` is the first message to it.
 
     >>> process = Process(Hello("genericpath:exists", os.getpid(), os.open(os.devnull, os.O_RDWR), 60.0, 1 << 30))
     >>> process.is_ready, process.resident_bytes() >= 0
