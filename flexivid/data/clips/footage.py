@@ -9,14 +9,12 @@ def hold_out(videos: Videos, *, min_frames: int) -> tuple[Videos, Videos | None]
     """Part videos into some to train on and some to validate on, without a frame in both.
 
     Of several videos, one in twenty is held out, at least one, spread evenly over the list and so over the classes. A
-    single video is cut: its last tenth is held out, or one clip if that is more. One too short for both is trained on.
+    single video is cut: its last tenth is held out, or one clip if that is more. If it is too short for both, nothing
+    is held out, and the second result is None.
 
     Args:
         videos: Videos that have at least one clip each.
         min_frames: Source frames that a clip spans; matters for a single video only.
-
-    Returns:
-        Videos to train on; videos held out, None if there is too little footage.
 
     >>> film = Videos.of(["film.mp4"], num_frames=250)
     >>> [(part.first.tolist(), part.num_frames.tolist()) for part in hold_out(film, min_frames=15)]

@@ -25,9 +25,8 @@ class StepBatchSampler(Sampler[list[Position]]):
         num_clips: Clips of an epoch.
         batch_size_at: Gives the clips per rank of a step; called in the main process only.
         seed: Decides every permutation.
-        rank: This process.
-        world_size: Number of processes.
-        start_step: The first step, or a function that is asked for it whenever the iteration starts again.
+        rank: This process. Likewise ``world_size``, the number of processes.
+        start_step: The first step, or a function that is called for it whenever the iteration starts again.
         num_steps: Steps of one iteration; None goes on for ever.
 
     Raises:
@@ -55,7 +54,7 @@ class StepBatchSampler(Sampler[list[Position]]):
         self.num_clips, self.batch_size_at, self.seed = num_clips, batch_size_at, seed
         self.rank, self.world_size = rank, world_size
         self.start_step, self.num_steps = start_step, num_steps
-        self._permutations: dict[int, np.ndarray] = {}
+        self._orders: dict[tuple[int, ...], np.ndarray] = {}  # of the clips, by (epoch,) or (epoch, bucket)
 
     def __len__(self) -> int:
         if self.num_steps is None:
@@ -81,12 +80,16 @@ class StepBatchSampler(Sampler[list[Position]]):
 
     def _position(self, number: int) -> Position:
         epoch, index = divmod(number, self.num_clips)
-        if epoch not in self._permutations:
-            stale = [cached_epoch for cached_epoch in self._permutations if cached_epoch != epoch - 1]
-            for cached_epoch in stale:
-                del self._permutations[cached_epoch]
-            self._permutations[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
-        return int(self._permutations[epoch][index]), epoch
+        return int(self._order(epoch, num_clips=self.num_clips)[index]), epoch
+
+    def _order(self, epoch: int, *bucket: int, num_clips: int) -> np.ndarray:
+        """Return the permutation of an epoch; those of the epoch before are kept, since a batch may hold both."""
+        key = (epoch, *bucket)
+        if key not in self._orders:
+            for stale in [old for old in self._orders if old[1:] == key[1:] and old[0] != epoch - 1]:
+                del self._orders[stale]
+            self._orders[key] = np.random.default_rng([self.seed, *key]).permutation(num_clips)
+        return self._orders[key]
 
 
 def fixed_batches(
@@ -94,11 +97,7 @@ def fixed_batches(
 ) -> list[list[Position]]:
     """Return one rank's share of some clips, in batches of one group each; no clip comes twice or is left out.
 
-    Args:
-        groups: Clips of one shape each.
-        batch_size: Most clips of a batch.
-        rank: This process.
-        world_size: Number of processes.
+    The clips of a group have one shape; a batch has at most ``batch_size`` of them.
 
     >>> fixed_batches([[0, 4, 8], [2]], 2)
     [[(0, 0), (4, 0)], [(8, 0)], [(2, 0)]]
@@ -114,11 +113,6 @@ class BucketBatchSampler(StepBatchSampler):
     the clips that its epoch has left; a batch at the end of an epoch is filled with the first clips of the bucket's
     next one, which then has that much less left. So here, too, no clip is dropped or repeated within an epoch.
 
-    Args:
-        buckets: The clips of each bucket, (n,) integers.
-        batch_size_at: Gives the clips per rank of a step.
-        options: The keywords of ``StepBatchSampler``.
-
     >>> sampler = BucketBatchSampler([np.array([0, 1]), np.array([2, 3])], lambda step: 2, seed=0, num_steps=2)
     >>> sorted(sorted(clip for clip, _ in batch) for batch in sampler)
     [[0, 1], [2, 3]]
@@ -127,7 +121,6 @@ class BucketBatchSampler(StepBatchSampler):
     def __init__(self, buckets: Sequence[np.ndarray], batch_size_at: Callable[[int], int], **options: Any) -> None:
         super().__init__(sum(map(len, buckets)), batch_size_at, **options)
         self.buckets = buckets
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __iter__(self) -> Iterator[list[Position]]:
         first = self.start_step() if callable(self.start_step) else self.start_step
@@ -151,8 +144,4 @@ class BucketBatchSampler(StepBatchSampler):
     def _in_bucket(self, bucket: int, number: int) -> Position:
         clips = self.buckets[bucket]
         epoch, index = divmod(number, len(clips))
-        if (bucket, epoch) not in self._orders:
-            for stale in [key for key in self._orders if key[0] == bucket and key[1] != epoch - 1]:
-                del self._orders[stale]
-            self._orders[bucket, epoch] = np.random.default_rng([self.seed, epoch, bucket]).permutation(len(clips))
-        return int(clips[self._orders[bucket, epoch][index]]), epoch
+        return int(clips[self._order(epoch, bucket, num_clips=len(clips))[index]]), epoch

@@ -12,10 +12,7 @@ from flexivid.data.clips.sampler import BucketBatchSampler, StepBatchSampler
 
 
 class Run:
-    """A trainer as the data sees it.
-
-    Args:
-        trainer: The trainer; None outside a run.
+    """What the data must know of a trainer; None outside of a run.
 
     >>> run = Run(None)
     >>> run.rank, run.world_size, run.num_steps(10, batch_size=4)
@@ -55,12 +52,8 @@ class Run:
     def num_steps(self, num_clips: int, *, batch_size: int) -> int:
         """Return the batches of a Lightning epoch: the whole run if its steps are set, else one pass over the clips.
 
-        The pass is reckoned with ``batch_size``, whatever the batches of single steps are: an epoch must be as long
-        after a resume as before.
-
-        Args:
-            num_clips: Clips of an epoch.
-            batch_size: Clips of a batch on each rank.
+        The pass is computed from ``batch_size``, the clips of a batch on each rank, whatever the batches of single
+        steps are: an epoch must be as long after a resume as before.
         """
         trainer = self.trainer
         if trainer is not None and trainer.max_steps > 0 and trainer.max_epochs in (None, -1):
@@ -82,7 +75,7 @@ class Run:
             clips_by_bucket: The clips, in groups of one shape.
             batch_size_at: Clips per rank of a global step.
             seed: Decides the order.
-            epoch_size: Clips per rank of a batch, by which a Lightning epoch is reckoned.
+            epoch_size: Clips per rank of a batch, from which the length of a Lightning epoch is computed.
         """
         number, accumulate = sum(map(len, clips_by_bucket)), self.accumulate
         options: dict[str, Any] = {

@@ -86,8 +86,7 @@ def probe(source: Source, *, decoder: str = "auto") -> Facts:
             where they are exact; "auto" chooses. A folder of pictures has its own.
 
     Raises:
-        VideoError: If the file cannot be opened, has no video, is cut off or damaged, or if the decoder is not exact for
-            it.
+        VideoError: If the file cannot be opened, has no video, is cut off or damaged, or ``decoder`` is not exact.
         ValueError: If there is no such decoder, or it is not installed.
 
     >>> try:

@@ -10,8 +10,7 @@ Readers cannot be pickled: open them in the process that uses them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -163,7 +162,9 @@ class VideoReader:
         for position, index in enumerate(numbers):
             positions.setdefault(index, []).append(position)
         height, width = self.size
-        for index, picture in self._pictures(sorted(positions)):
+        if self._decoder is None:
+            self._decoder = DECODERS[self.info.decoder](self._source, self.info, self._view)
+        for index, picture in self._decoder.pictures(sorted(positions)):
             first_row = int((picture.shape[0] - height) * crop[0])
             first_column = int((picture.shape[1] - width) * crop[1])
             images[positions[index]] = picture[first_row : first_row + height, first_column : first_column + width]
@@ -187,14 +188,8 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        self._decoder = self._decoder or DECODERS[self.info.decoder](self._source, self.info, self._view)
-        yield from self._decoder.pictures(numbers)
 
 
 class ClipRequest(NamedTuple):
