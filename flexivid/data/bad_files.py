@@ -32,8 +32,8 @@ def agree(failed: Iterable[BadVideo]) -> list[BadVideo]:
 class BadFiles:
     """Files of a collection that cannot be decoded, found before a run or during it, and a limit to their share.
 
-    The share is that of all ranks. Those that one of them finds count when ranks meet, so that all of them stop
-    together; alone, a rank stops at once.
+    The share is that of all ranks. Those that one of them finds count when ranks exchange theirs, so that all stop
+    together; without other ranks, the run stops at once.
 
     Args:
         root: The collection.
@@ -49,7 +49,7 @@ class BadFiles:
     Traceback (most recent call last):
     ...
     ValueError: got 2 of 4 files in v that cannot be decoded (v/a.mp4: no video stream; v/b.mp4: no video stream); \
-expected a share of at most 0.25; repair or remove them, or raise data.max_bad_fraction (or --max-bad-fraction)
+    expected a share of at most 0.25; repair or remove them, or raise data.max_bad_fraction (or --max-bad-fraction)
     """
 
     def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
@@ -59,15 +59,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
         self._num_batches, self._has_grown = 0, False
 
     def add(self, *bad: BadVideo, write: bool = True) -> None:
-        """Take note of files; each counts once.
-
-        Args:
-            bad: The files.
-            write: Whether to append them to the list on disk.
-
-        Raises:
-            ValueError: If they are now too many.
-        """
+        """Count files, each once; ``write`` appends them to the list on disk. ``ValueError`` if they are too many."""
         new = [video for video in bad if video.path not in self.by_path]
         self.by_path |= {video.path: video for video in new}
         if new and write and self.folder is not None:
@@ -79,10 +71,9 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
             )
 
     def report(self, bad: BadVideo) -> bool:
-        """Take note of a file that fails during the run, on this rank, and return whether that is news.
+        """Count a file that fails during the run, on this rank; return whether it is new.
 
-        Raises:
-            ValueError: If they are now too many, and there is no other rank.
+        ``ValueError`` if there are too many now, and no other rank; with others, when ranks meet.
         """
         if bad.path in self.by_path or bad.path in self._untold:
             return False
@@ -101,11 +92,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
             self.meet()
 
     def meet(self) -> None:
-        """Tell the other ranks what this one has found; all of them must come.
-
-        Raises:
-            ValueError: If there are now too many, on all ranks alike.
-        """
+        """Exchange new files with the other ranks, all of which must call this; ``ValueError`` on all if too many."""
         news, self._untold = agree(self._untold.values()), {}
         self._has_grown |= bool(news)
         self.add(*news, write=False)
@@ -127,22 +114,10 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 
 
 def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) -> BadFiles:
-    """Begin with the files that were found bad before the run; the first rank lists them.
-
-    Args:
-        splits: The clips.
-        root: The collection.
-        max_fraction: Largest share that may be bad.
-        run: The run; its folder takes the list.
+    """Begin with the files that were bad before the run, which the first rank lists in its folder.
 
     Raises:
         ValueError: If there are too many already.
-
-    >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings
-    >>> from flexivid.data.index.videos import Videos
-    >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"]), ClipSettings()), None, (), (BadVideo("b.mp4", "damaged"),))
-    >>> list(open_account(splits, "v", max_fraction=0.5, run=Run(None)).by_path)
-    ['b.mp4']
     """
     folder = run.folder
     bad = BadFiles(root, num_files=splits.num_files, max_fraction=max_fraction, folder=folder)
@@ -153,7 +128,7 @@ def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) ->
 
 
 def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: int) -> Iterator[str]:
-    """Say what else is left out, changed or slow, one message at a time.
+    """Yield a message on each other thing that is left out, changed or slow.
 
     Args:
         splits: The clips.
@@ -166,7 +141,7 @@ def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: 
     >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"] * 9, num_frames=8), ClipSettings()), None, (), ())
     >>> print(*remarks(splits, "v", cache_gib=0, num_workers=0), sep=chr(10))
     got 9 videos that do not fit into data.cache_gib=0; they are decoded clip by clip, which is slow; raise \
-data.cache_gib or data.num_workers
+    data.cache_gib or data.num_workers
     got too little footage in v to hold any out; there is no validation
     """
     settings = splits.train.settings

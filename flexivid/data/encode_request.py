@@ -53,11 +53,7 @@ class EncodeRequest:
     num_workers: int | None = None  # decoding processes for each that encodes; ``None`` = they share the cores
 
     def check(self) -> EncodeRequest:
-        """Return itself.
-
-        Raises:
-            ValueError: If settings make no sense.
-        """
+        """Return itself; ``ValueError`` if settings contradict each other."""
         refuse_settings(self.clips)
         if self.clips.windows == "random" or self.clips.flip or self.clips.crop == "random":
             raise ValueError(
@@ -104,11 +100,7 @@ def add_encode(add: Callable[..., Any]) -> None:
 
 
 def request_of(options: Namespace) -> EncodeRequest:
-    """The request that options make.
-
-    Raises:
-        ValueError: If settings make no sense.
-    """
+    """Return the request that options make; ``ValueError`` if they contradict each other."""
     for name, choices in CHOICES.items():
         if options[name] not in choices:
             flag = f"--{name.replace('_', '-')}"

@@ -62,15 +62,12 @@ class Plan(NamedTuple):
 
 
 def encode_collection(request: EncodeRequest, device: torch.device, ranks: Ranks) -> str:
-    """Do this process's share of the work, and wait for those of the others.
+    """Do this process's share of the work, wait for the others, and return a line on what the folder holds now.
 
     Args:
         request: What to encode.
         device: Where.
-        ranks: Which of several processes this is; the first one shows how far all are.
-
-    Returns:
-        What there is now, in a line.
+        ranks: Which of several processes this is; the first one shows the progress of all.
 
     Raises:
         ValueError: If the folder holds other clips, captions are missing, or too many files cannot be decoded.
@@ -162,10 +159,9 @@ def _sizes_of_shards(num_clips: int, latent_size: tuple[int, ...]) -> dict[str, 
 def _captions(
     parts: dict[str, ClipDataset], class_names: Sequence[str], request: EncodeRequest
 ) -> dict[str, list[tuple[str, ...]]]:
-    """The captions of every video that has clips; none at all where the collection has none.
+    """The captions of every video that has clips; none at all where the collection has none and there is no encoder.
 
-    Raises:
-        ValueError: If there are to be features and some have none.
+    ``ValueError`` if there is an encoder and some videos have no caption.
     """
     if request.class_captions and not class_names:
         raise ValueError(

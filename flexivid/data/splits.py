@@ -31,11 +31,7 @@ NUM_NAMED = 10  # files that a message names; a list on disk has them all
 
 
 class Splits(NamedTuple):
-    """Clips to train on and to validate on.
-
-    >>> Splits._fields
-    ('train', 'val', 'class_names', 'bad', 'too_short', 'num_too_short')
-    """
+    """Clips to train on and to validate on."""
 
     train: ClipDataset
     val: ClipDataset | None  # fixed windows of other videos; None where there is too little footage for both
@@ -120,20 +116,9 @@ def index_collection(
     progress: bool = True,
     square_pixels: bool = True,
 ) -> tuple[VideoIndex, VideoIndex | None]:
-    """Look at what is new in a collection, and return what is known of its training and its held-out videos.
+    """Probe what is new in a collection, and return the index of its training and its held-out videos.
 
-    Args:
-        root: As for ``load_splits``, and so are the others.
-        pool: Looks at new files.
-        decoder: The decoder to use.
-        check: How to tell that a file has changed.
-        progress: Whether to show a progress bar.
-        square_pixels: Whether pictures are resized so that their pixels are square.
-
-    >>> index_collection("nowhere")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
+    Arguments are those of ``load_splits``; ``decoder`` and ``square_pixels`` are those of ``ClipSettings``.
     """
     train, held_out, _ = read_manifests(root)
     with DecodePool(num_cores()) if pool is None else nullcontext(pool) as looking:
@@ -156,17 +141,14 @@ def keep_in_memory(
     agree: Callable[[list[BadVideo]], list[BadVideo]] = list,
     progress: bool = True,
 ) -> Splits:
-    """Decode the videos while there is room for them.
+    """Decode the videos while there is room for them; return the clips without those of files that fail.
 
     Args:
         splits: The clips.
         pool: Decodes.
-        max_bytes: Room; None for 4 GiB, or none at all where reading the videos would hold up the start.
-        agree: Told the files that fail to decode, gives those that fail on any rank: all must leave out the same.
+        max_bytes: Room; None for 4 GiB, or for none at all where reading the videos would delay the start.
+        agree: Given the files that fail here, returns those that fail on any rank: all must leave out the same.
         progress: Whether to show a progress bar.
-
-    Returns:
-        The clips, without those of files that fail.
 
     >>> splits = Splits(ClipDataset(Videos.of(["nowhere.mp4"], num_frames=8), ClipSettings()), None, (), ())
     >>> with DecodePool(1) as pool:
@@ -197,7 +179,7 @@ def keep_in_memory(
 
 
 def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings) -> str:
-    """Say why a folder with videos gives no clip.
+    """Explain why a folder with videos gives no clip.
 
     >>> found = VideoIndex(Videos.of([]), (BadVideo("v/a.mp4", "no video stream"),), (), Path("i.arrow"))
     >>> explain_nothing("v", found, ClipSettings())[:69]
@@ -229,12 +211,9 @@ def name_some(bad: Sequence[BadVideo]) -> str:
 
 
 def write_bad(bad: Sequence[BadVideo], folder: str | Path, *, append: bool = False) -> Path:
-    r"""Write ``bad_videos.jsonl``, one file a line with ``path`` and ``reason``, and return where it is.
+    r"""Write ``bad_videos.jsonl`` into a folder, one file a line with ``path`` and ``reason``, and return its path.
 
-    Args:
-        bad: The files.
-        folder: Where; made if it is not there.
-        append: Whether to keep what is there. Several processes may append at the same time: lines stay whole.
+    With ``append``, what is there stays. Several processes may append at the same time: lines stay whole.
 
     >>> import tempfile
     >>> write_bad([BadVideo("a.mp4", "no video stream")], tempfile.mkdtemp()).read_text()

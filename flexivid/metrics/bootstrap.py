@@ -122,11 +122,10 @@ def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resa
 def _resampled(
     measure: Callable[[Tensor, Tensor], float], num_generated: int, num_real: int, seed: int, resamples: int
 ) -> tuple[float, float, float]:
-    """Measure the rows of both sets: all of them, and random halves.
+    """Measure all rows of both sets, and random halves.
 
-    Returns:
-        The value for all, the mean of the halves, and half the width of the 95 % interval; NaN for the last two with
-        fewer than 4 videos.
+    Returns the value for all, the mean of the halves, and half the width of the 95 % interval; with fewer than 4 videos
+    the last two are NaN.
     """
     if resamples < 2:
         raise ValueError(f"got {resamples} resamples; expected 2 or more; 100 give the interval to within a tenth")

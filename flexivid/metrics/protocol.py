@@ -59,10 +59,7 @@ class Protocol(NamedTuple):
 
 
 def check_alike(a: Protocol, b: Protocol) -> None:
-    """Refuse to compare numbers of different protocols.
-
-    Raises:
-        ValueError: If they differ; the message names the fields.
+    """Refuse to compare numbers of different protocols by a ``ValueError`` that names the fields.
 
     Example:
         >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
@@ -70,7 +67,7 @@ def check_alike(a: Protocol, b: Protocol) -> None:
         Traceback (most recent call last):
         ...
         ValueError: got results of different protocols (seed 0 and 1); expected one, for these change the number; \
-evaluate again with the same settings
+    evaluate again with the same settings
     """
     pairs = zip(Protocol._fields, a, b, strict=True)
     differing = [f"{name} {first} and {second}" for name, first, second in pairs if first != second]
@@ -82,13 +79,7 @@ evaluate again with the same settings
 
 
 def reference_file(protocol: Protocol) -> Path:
-    """Where the reference features of a protocol are kept, in the cache folder.
-
-    Example:
-        >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
-        >>> reference_file(protocol).parent.name, reference_file(protocol).name
-        ('reference', 'fe30b3c98920a1aad65e.safetensors')
-    """
+    """Return the file of the reference features of a protocol, in the cache folder."""
     return cache_folder("reference") / f"{protocol.key()}.safetensors"
 
 

@@ -33,16 +33,13 @@ class RealClips(NamedTuple):
 
 
 def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
-    """The real clips that generated ones are compared with: those of the source of an encoded folder.
+    """Return the real clips that generated ones are compared with: those of the source of an encoded folder.
 
     Where the source is gone, the held-out latents are decoded once, at most 2048 of them, into ``decoded/`` in the
-    folder. The codec's errors are in those, which ``note`` says.
-
-    Args:
-        folder: Finished or, with its source, not.
+    folder. They have the errors of the codec, which ``note`` says. Only with its source may the folder be unfinished.
 
     Raises:
-        ValueError: If the folder cannot be read, or the codec not be loaded.
+        ValueError: If the folder cannot be read, or the codec cannot be loaded.
     """
     folder = Path(resolve(folder))
     data = EncodedSet(os.fspath(folder), *open_encoded(folder))
@@ -60,11 +57,7 @@ def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
 
 
 def decoded(clips: EncodedClips, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Clips that have a latent, and their frames, uint8 (t, h, w, 3).
-
-    Args:
-        clips: A part of an encoded folder.
-        numbers: Which of them.
+    """Decode some clips of an encoded folder; yield number and frames, uint8 (t, h, w, 3), of those that have a latent.
 
     Raises:
         ValueError: If the codec cannot be loaded, or is not the one that made the latents.

@@ -142,20 +142,12 @@ def is_encoded(root: str | os.PathLike[str]) -> bool:
 
 
 def read_encoded(folder: str | os.PathLike[str]) -> Encoded:
-    """What a folder says of itself.
-
-    Raises:
-        ValueError: If that cannot be read.
-    """
+    """Read the description of a folder; ``ValueError`` if that fails."""
     return _read(Path(folder, PLAN), Encoded.from_plain)
 
 
 def read_end(folder: str | os.PathLike[str]) -> End | None:
-    """What is missing in a folder; ``None`` where it is not finished.
-
-    Raises:
-        ValueError: If that cannot be read.
-    """
+    """Read what is missing in a folder, ``None`` where it is not finished; ``ValueError`` if that fails."""
     file = Path(folder, END)
     return _read(file, lambda plain: End(plain["missing"], plain["bad"])) if file.is_file() else None
 
@@ -170,11 +162,7 @@ def _read(file: Path, parse: Any) -> Any:
 
 
 def open_encoded(folder: str | os.PathLike[str]) -> tuple[Encoded, End]:
-    """What a finished folder holds.
-
-    Raises:
-        ValueError: If it is not finished.
-    """
+    """Read a finished folder; ``ValueError`` if it is not finished."""
     encoded, end = read_encoded(folder), read_end(folder)
     if end is None:
         shards = [*encoded.shards(TEXT), *encoded.latent_shards]
@@ -191,16 +179,7 @@ def absent(folder: str | os.PathLike[str], shards: Iterable[Shard]) -> list[Shar
 
 
 def refuse_change(folder: str | os.PathLike[str], before: Encoded, now: Encoded) -> None:
-    """Refuse to mix clips that mean different things in one folder.
-
-    Args:
-        folder: The folder.
-        before: What it holds.
-        now: What would be written.
-
-    Raises:
-        ValueError: If they differ in anything but where the videos are.
-    """
+    """Raise ``ValueError`` if a folder would mix clips of different kinds; only the place of the videos may change."""
     plain, news = before.to_plain(), now.to_plain()
     for name in [f.name for f in fields(Encoded) if f.name != "source"]:
         old, new = plain[name], news[name]
@@ -219,15 +198,9 @@ def _words(value: Any) -> str:
 
 
 def stored_settings(folder: str, encoded: Encoded, asked: ClipSettings) -> ClipSettings:
-    """The settings of the clips of a folder, with the seed asked for.
+    """Return the settings of the clips of a folder, with the seed asked for.
 
-    Args:
-        folder: The folder.
-        encoded: What it says of itself.
-        asked: Settings of a run; each must be its default, or as in the folder.
-
-    Raises:
-        ValueError: If one is neither.
+    ``ValueError`` if a setting of the run is neither its default nor that of the folder.
 
     >>> size = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 16, 32, 32)}
     >>> encoded = Encoded(Collection("videos"), ClipSettings(num_frames=16), "1f3a", {"train": 9}, (), 8.0, **size)

@@ -43,17 +43,14 @@ class Failure(NamedTuple):
 def share(
     folder: Path, shards: Sequence[Shard], make: Callable[[Shard], None], *, rank: int, size: int
 ) -> Iterator[Shard]:
-    """Make the shards that are not there, together with other processes; ends when all are there.
+    """Make the missing shards, together with other processes; yield every shard once it is there, whoever has made it.
 
     Args:
         folder: The encoded folder.
         shards: All shards.
         make: Makes one of them.
-        rank: Number of this process, which begins with its own share, and goes on with those of others.
+        rank: Number of this process, which begins with its own share, and continues with those of others.
         size: How many processes are known to share the work; others may join.
-
-    Yields:
-        Every shard, whoever has made it.
 
     >>> import tempfile
     >>> folder, shards = Path(tempfile.mkdtemp()), [Shard("train", number, 8 * number, 8) for number in range(3)]
@@ -82,11 +79,7 @@ def share(
 class TextWork:
     """Encodes captions, each by itself: features do not depend on what else is encoded.
 
-    Args:
-        folder: The encoded folder.
-        captions: All of them, by number.
-        encode: A caption -> its features without padding, (tokens, f).
-        dtype: Of what is stored.
+    ``encode`` makes of a caption its features without padding, (tokens, f).
     """
 
     def __init__(self, folder: Path, captions: Sequence[str], encode: Callable[[str], Tensor], dtype: str) -> None:
@@ -121,11 +114,10 @@ class ClipWork:
 
     Args:
         folder: The encoded folder.
-        encoded: What it says of itself.
+        encoded: Its description.
         parts: The clips.
         codec: Encodes them, on ``device``.
-        device: Where.
-        pool: Decodes.
+        pool: Decodes them.
         on_clip: Called for each clip that was tried.
         on_bad: Called with path and reason for each clip that cannot be decoded.
 
@@ -199,13 +191,7 @@ def failures_of(folder: Path, shard: Shard) -> list[Failure]:
 
 
 def end_of(folder: Path, encoded: Encoded, bad: dict[str, str]) -> End:
-    """What is missing, now that all shards are there.
-
-    Args:
-        folder: The encoded folder.
-        encoded: What it says of itself.
-        bad: Files that were bad from the start, and why.
-    """
+    """Return what is missing, now that all shards are there; ``bad`` are files that failed before, and why."""
     clips: dict[str, list[int]] = {}
     for part in encoded.num_clips:
         failures = [failure for shard in encoded.shards(part) for failure in failures_of(folder, shard)]

@@ -34,9 +34,8 @@ def find_parts(
         root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``), or a
             ``Collection``, which says how its folders are read.
         num_workers: Processes; one a core by default.
-        decoder: As training uses it.
+        decoder: As training uses it, and so ``square_pixels``.
         progress: Whether to show a progress bar.
-        square_pixels: As training uses it.
 
     Returns:
         ``train``, and ``held out`` if there are held-out videos.
@@ -44,10 +43,6 @@ def find_parts(
     Raises:
         FileNotFoundError: If there is no such collection.
         ValueError: If it holds no video.
-
-    >>> find_parts("nowhere")
-    Traceback (most recent call last):
-    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
     with DecodePool(num_workers or num_cores()) as pool:
         options: dict[str, Any] = {"decoder": decoder, "square_pixels": square_pixels, "progress": progress}

@@ -116,11 +116,7 @@ def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
 
 
 def contact_sheet(clips: Sequence[Clip], *, columns: int = 8) -> Image.Image:
-    """Draw a row of frames for each clip, spread evenly over it, under a line that says where it is from.
-
-    Args:
-        clips: The clips; sizes may differ.
-        columns: Frames of a clip; fewer if it has fewer.
+    """Draw at most ``columns`` frames of each clip in a row, spread evenly over it, under a line that says its source.
 
     >>> contact_sheet([Clip(np.zeros((8, 64, 80, 3), np.uint8), "a.mp4", 0.0, 8.0, range(8))]).size
     (654, 88)
@@ -147,13 +143,7 @@ def page(clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> str:
 
 
 def write_preview(folder: Path, clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> tuple[Path, Path]:
-    """Write ``clips.png`` and ``clips.html``, and return where they are.
-
-    Args:
-        folder: Where; made if it is not there.
-        clips: The clips.
-        title: Of the page. Likewise ``settings``.
-    """
+    """Write ``clips.png`` and ``clips.html`` into a folder, which is made if need be, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(clips).save(folder / "clips.png")
     (folder / "clips.html").write_text(page(clips, title=title, settings=settings), encoding="utf-8")

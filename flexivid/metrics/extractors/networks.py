@@ -35,11 +35,7 @@ PROBE = (1, 3, 16, 224, 224)  # input of a module that does not state its number
 
 
 class Network(NamedTuple):
-    """A network, ready to use.
-
-    >>> motion_network().num_features
-    96
-    """
+    """A network, ready to use."""
 
     network: nn.Module  # (b, 3, t, height, width) -> (b, d), in evaluation mode
     prepare: Callable[[Tensor], Tensor]  # videos in [-1, 1] of any size -> input of the network

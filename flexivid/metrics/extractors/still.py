@@ -23,14 +23,10 @@ class _Still(nn.Module):
 
 
 def for_frames(extractor: Extractor, num_frames: int) -> Extractor:
-    """The extractor for videos of so many frames: for one frame, one that repeats it, with a name that says so.
+    """Return the extractor for videos of so many frames: for one frame, one that repeats it, with a name that says so.
 
     A distance of such features compares pictures. It is neither the FID of the literature, which is another network's,
     nor comparable with distances of videos.
-
-    Args:
-        extractor: Of videos.
-        num_frames: Of the videos that will be compared.
 
     Example:
         >>> from flexivid.metrics.extractors.extractor import build_extractor
