@@ -1,8 +1,7 @@
-"""An account of what a run leaves out: files that cannot be decoded, videos that are too short, what is slow.
+"""What a run leaves out: files that cannot be decoded, and videos that are too short. Also warns of what is slow.
 
-Ranks find bad files each for itself, and tell each other every ``BATCHES_APART`` training batches: a message at every
-batch would cost more than it is worth. Imports no Lightning; says what to say, and where it is written, not how it
-reaches the user.
+Each rank finds bad files on its own. Ranks exchange them every ``BATCHES_APART`` training batches, since an exchange at
+every batch would be slow. Imports no Lightning: the caller shows the messages.
 """
 
 from collections.abc import Iterable, Iterator
@@ -82,7 +81,7 @@ class BadFiles:
             return True
         self._untold[bad.path] = bad
         if self.folder is not None:
-            write_bad([bad], self.folder, append=True)  # at once: who knows how the run ends
+            write_bad([bad], self.folder, append=True)  # at once: the run may end before ranks meet
         return True
 
     def count_batch(self) -> None:
@@ -98,7 +97,7 @@ class BadFiles:
         self.add(*news, write=False)
 
     def end(self, *, is_first: bool) -> None:
-        """Meet once more, and let the first rank write the list anew if several may have written to it."""
+        """Meet once more; the first rank rewrites the list if several ranks may have written to it."""
         self.meet()
         if self._has_grown and is_first and self.folder is not None:
             write_bad(list(self.by_path.values()), self.folder)

@@ -11,12 +11,12 @@ from flexivid.latents.settings import CodecSettings, TextSettings
 
 
 class Description:
-    """What a data module says of its collection, which is listed, but not looked into.
+    """What is known of the collection of a data module without opening a file.
 
     Attributes:
         collection: Where the data are.
         settings: How clips are cut out.
-        encoded: What an encoded folder holds; ``None`` for videos.
+        encoded: Contents of an encoded folder; ``None`` for videos.
     """
 
     collection: Collection
@@ -70,7 +70,7 @@ class Description:
 
     @property
     def codec_fingerprint(self) -> str | None:
-        """Of the codec that made the latents."""
+        """Fingerprint of the codec that made the latents; ``None`` for pixels."""
         return self.encoded.encoded.codec_fingerprint if self.encoded else None
 
     @property
@@ -80,7 +80,7 @@ class Description:
 
     @property
     def text_fingerprint(self) -> str | None:
-        """Of the text encoder."""
+        """Fingerprint of the text encoder; ``None`` where batches have no ``text_features``."""
         return self.encoded.encoded.text_fingerprint if self.encoded else None
 
     @property

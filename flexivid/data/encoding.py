@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ from flexivid.data.workers.pool import DecodePool, num_cores
 from flexivid.latents.codec import Codec, build_codec
 from flexivid.latents.settings import TextSettings
 from flexivid.latents.text_encoder import TextEncoder
-from flexivid.runtime.console import step_bars
+from flexivid.runtime.console import OnStep, step_bars
 from flexivid.runtime.files import locked, save_json
 from flexivid.runtime.paths import is_remote, resolve
 from flexivid.runtime.printable import printable
@@ -46,8 +46,6 @@ from flexivid.runtime.ranks import Ranks
 
 SHARD_BYTES = 32 << 20  # what a process that is killed loses at most
 LEAST_SHARDS = 64  # of a collection: so many processes have work
-
-OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
 
 
 class Plan(NamedTuple):
@@ -98,7 +96,7 @@ def encode_collection(request: EncodeRequest, device: torch.device, ranks: Ranks
 
 
 def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: bool) -> Plan:
-    """Load the networks, list the videos, and write what the folder will hold, or hold it against what it says."""
+    """Load the networks, list the videos, and write the description of the folder, or compare it with an older one."""
     clips, codec = request.clips, build_codec(request.codec)
     latent_size = (codec.channels, *codec.latent_size(clips.num_frames, *clips.size))
     if show and (fit := codec.fit_frames(clips.num_frames)) != clips.num_frames:

@@ -292,7 +292,7 @@ class VideoDataModule(Description, LightningDataModule):
             rank_zero_warn(remark)
 
     def _on_bad(self, path: str, reason: str) -> None:
-        """Take note of a file that fails during the run, on whatever rank."""
+        """Count a file that fails during the run, on whatever rank, and warn if it is new."""
         assert self._bad is not None
         if self._bad.report(BadVideo(path, reason)):
             warnings.warn(f"{self._bad.message()}; the last one now, during the run", stacklevel=2)

@@ -30,6 +30,7 @@ from flexivid.runtime.printable import printable
 
 T = TypeVar("T")
 
+OnStep = Callable[[str, int, int], None]  # (kind of work, how much more of it is done, its length or 0 = unknown)
 MOST_ROWS = 50  # of a table of words; a JSON file has all
 WIDTH = 160  # columns of a table of words where there is no terminal
 
@@ -93,14 +94,10 @@ def track(
 
 
 @contextmanager
-def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for each kind of work, made when the work first reports.
+def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[OnStep]:
+    """Show a bar for each kind of work, made when the work first reports; yield the function that it reports to.
 
-    Args:
-        unit: As for ``progress_bars``. Likewise ``hidden``.
-
-    Yields:
-        A function of the kind, how much more of it is done, and its length (0 = unknown).
+    Arguments are those of ``progress_bars``.
 
     >>> with step_bars() as on_step:
     ...     on_step("reading", 1, 2)

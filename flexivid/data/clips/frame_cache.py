@@ -65,7 +65,7 @@ class FrameCache:
         return None if position is None or self._missing[position] else self._view(position)
 
     def select(self, rows: np.ndarray) -> "FrameCache":
-        """Return the same memory for a table of some of the rows, which are numbered anew."""
+        """Return the same memory for a table of some of the rows, which are renumbered."""
         copied = copy(self)
         selected = np.isin(self.rows, rows)
         copied.rows = np.searchsorted(rows, self.rows[selected])

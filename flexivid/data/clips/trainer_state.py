@@ -46,7 +46,7 @@ class Run:
 
     @property
     def folder(self) -> str | None:
-        """Where the run keeps its files; every rank has to ask."""
+        """The folder of the run; all ranks must ask for it, since Lightning sends it from the first to the others."""
         return None if self.trainer is None else self.trainer.log_dir
 
     def num_steps(self, num_clips: int, *, batch_size: int) -> int:
@@ -95,11 +95,14 @@ class Run:
 
 
 class FollowsRun:
-    """A loader that goes on where the run stands, and so has no state. Lightning warns of loaders without this."""
+    """A loader without a state of its own: where to resume follows from the global step.
+
+    Lightning warns of loaders without these two methods.
+    """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: where to go on follows from the global step."""
+        """Return nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the nothing that ``state_dict`` returns."""
+        """Do nothing."""

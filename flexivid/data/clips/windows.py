@@ -31,10 +31,10 @@ class ClipSettings(NamedTuple):
             always the same; "first": one after another from the first frame, one if ``clips_per_video`` is not given;
             "all": likewise, as many as fit.
         clips_per_video: Clips of each video in an epoch; None takes as many as fit without a common frame.
-        short: What becomes of a video that is shorter than a clip. "skip": it has no clip; "loop": it starts again;
+        short: What to do with a video shorter than a clip. "skip": it has no clip; "loop": it starts again;
             "pad": its last frame stays.
         flip: Whether half of the clips, drawn at random, are mirrored left to right.
-        crop: What is kept of a picture that has another shape: its "centre", or a place drawn for each clip, "random".
+        crop: Part to keep of a picture of another shape: its "centre", or a place drawn for each clip, "random".
         kernel: How pictures are resized.
         square_pixels: Whether pictures whose pixels are not square are resized so that they are, as video players do.
         decoder: The decoder that must be exact for every file (see ``probe``), or "auto".

@@ -140,7 +140,7 @@ class EncodedClips:
         return (clip + number) % len(self)
 
     def present(self, address: Address, *, replace: bool) -> Address | None:
-        """The address itself if its clip has a latent; else that of the next one that has, or ``None``."""
+        """Return the address if its clip has a latent, else that of the next clip that has one, or ``None``."""
         clip, epoch = address
         while clip in self.missing:
             if not replace:

@@ -1,7 +1,7 @@
 """Makes the shards of an encoded folder. Any number of processes may share it, and any of them may die at any moment.
 
 A process claims a shard by a lock, which it loses when it dies, and writes it under its name when it is complete. So
-each shard is made once, and what a process that died was at is made by another one, or when the work goes on.
+each shard is made once, and the unfinished shard of a process that died is made by another one, or by the next run.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class TextWork:
         write_shard(self.folder / shard.name, {FEATURES: torch.cat(texts), ENDS: ends})
 
     def report(self) -> None:
-        """Tell of captions that the encoder has cut, once."""
+        """Warn once about captions that the encoder has cut."""
         if self.num_warnings:
             warnings.warn(f"{self.warning}; likewise {self.num_warnings - 1} others encoded here", stacklevel=2)
 
@@ -201,7 +201,7 @@ def end_of(folder: Path, encoded: Encoded, bad: dict[str, str]) -> End:
 
 
 def finish(folder: Path, encoded: Encoded, end: End) -> None:
-    """Write the mark that a folder is complete, and remove what processes that died have left."""
+    """Mark a folder as complete, and remove the partial files and locks of processes that died."""
     save_json(folder / END, end._asdict(), indent=1)
     for each in {folder, *((folder / shard.name).parent for shard in [*encoded.latent_shards, *encoded.shards(TEXT)])}:
         for file in [*each.glob("*.part"), *each.glob(".*.lock")]:

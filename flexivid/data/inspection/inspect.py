@@ -3,7 +3,7 @@
 Shares the index of training, so that no file is probed twice. Imports no Lightning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flexivid.data.clips.buckets import Bucket
@@ -16,8 +16,7 @@ from flexivid.data.inspection.report import Fault, Report, decode_whole, repeats
 from flexivid.data.sources.layout import Collection
 from flexivid.data.splits import index_collection
 from flexivid.data.workers.pool import DecodePool, num_cores
-
-OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
+from flexivid.runtime.console import OnStep
 
 
 def find_parts(

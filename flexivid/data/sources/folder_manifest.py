@@ -6,7 +6,6 @@ Classes and captions: see ``manifest``. Lists in the folder above may describe t
 import os
 from collections.abc import Sequence
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +19,7 @@ from flexivid.data.sources.metadata import look_up, read_metadata
 from flexivid.data.sources.shards import class_names as shard_classes
 from flexivid.data.sources.shards import is_shards, shard_rows
 from flexivid.data.sources.tars import is_tar
+from flexivid.data.storage.byte_range import remote
 from flexivid.data.storage.video_names import EXTENSIONS
 from flexivid.runtime.paths import is_remote
 
@@ -73,9 +73,8 @@ def read_folder(
 
 def _find(folder: str, listing: Listing) -> tuple[str, Found]:
     """List a folder; raise an error that explains why if it has no videos."""
-    remote = is_remote(folder)
-    if remote:
-        system, path = fsspec.core.url_to_fs(folder)
+    if is_remote(folder):
+        system, path = remote(folder)
         exists, is_folder = system.exists(path), system.isdir(path)
     else:
         exists, is_folder = os.path.exists(folder), os.path.isdir(folder)
@@ -85,7 +84,7 @@ def _find(folder: str, listing: Listing) -> tuple[str, Found]:
         raise ValueError(
             f"got {folder}, a file; expected a folder of videos; name the folder that holds it, or unpack an archive"
         )
-    folder = system.unstrip_protocol(path).rstrip("/") if remote else folder
+    folder = system.unstrip_protocol(path).rstrip("/") if is_remote(folder) else folder
     videos = find_videos(folder, listing)
     if len(videos.paths) == 0:
         listed = f"; there are {videos.leftovers.described()}" if videos.leftovers.num_files else ""

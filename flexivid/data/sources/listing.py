@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import fsspec
-
 from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.storage.byte_range import remote
 from flexivid.runtime.paths import is_hidden, is_remote
 
 
@@ -86,7 +85,7 @@ def _local(path: str) -> Folder:
 
 
 def _remote(path: str) -> Folder:
-    system, folder = fsspec.core.url_to_fs(path)
+    system, folder = remote(path)
     kinds = {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["type"] for entry in system.ls(folder)}
     names = sorted(name for name in kinds if not is_hidden(name))
     folders = [name for name in names if kinds[name] == "directory"]
@@ -94,7 +93,7 @@ def _remote(path: str) -> Folder:
 
 
 def _walk_remote(root: str) -> Iterator[Folder]:
-    system, top = fsspec.core.url_to_fs(root)
+    system, top = remote(root)
     below = [path for path in system.find(top) if not is_hidden(path[len(top) :])]
     for folder, files in groupby(sorted(path.rsplit("/", 1) for path in below), key=lambda parts: parts[0]):
         yield Folder(system.unstrip_protocol(folder), [], [file for _, file in files])

@@ -20,6 +20,7 @@ from flexivid.data.sources.shards import CLASSES, CONFIG, INDEX, NUM_LEAVES, ROW
 from flexivid.data.storage.byte_range import parse_byte_range, read_bytes, remote
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.console import track
+from flexivid.runtime.files import save_json
 from flexivid.runtime.paths import is_remote, resolve
 
 Source = tuple[str, int, str, bytes]  # path, label, caption, stream info
@@ -87,11 +88,10 @@ def write_shards(
         if not chunks:
             first = f"{bad[0][0]}: {bad[0][1]}" if bad else "an empty list"
             raise ValueError(f"got no video that can be read ({first}); expected at least one; correct the list")
-        with open(os.path.join(folder, CLASSES), "w", encoding="utf-8") as stream:
-            json.dump(list(class_names), stream)
+        save_json(os.path.join(folder, CLASSES), list(class_names), indent=None)
         config = {**CONFIG, "chunk_bytes": chunk_bytes, "chunk_size": None, "data_spec": SPEC}
-        with open(os.path.join(folder, INDEX), "w", encoding="utf-8") as stream:
-            json.dump({"chunks": chunks, "config": {**config, "item_loader": "PyTreeLoader"}}, stream)
+        config["item_loader"] = "PyTreeLoader"
+        save_json(os.path.join(folder, INDEX), {"chunks": chunks, "config": config}, indent=None)
         for name in (ROWS, CLASSES, INDEX):
             target.take(os.path.join(folder, name))
     num_videos, num_bytes = (sum(chunk[name] for chunk in chunks) for name in ("chunk_size", "chunk_bytes"))

@@ -34,7 +34,7 @@ class Hello(NamedTuple):
 
 
 def name_of(work: Callable[[Any], Any]) -> str:
-    """Return the name by which another process finds a function.
+    """Return the name under which another process can import a function.
 
     >>> name_of(os.path.getsize)
     'genericpath:getsize'

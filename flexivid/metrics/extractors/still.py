@@ -12,7 +12,7 @@ from flexivid.metrics.extractors.networks import Network
 
 
 class _Still(nn.Module):
-    """Repeats the only frame, then prepares the video as ever."""
+    """Repeats the only frame, then applies the usual preprocessing."""
 
     def __init__(self, prepare: Callable[[Tensor], Any], frames: int) -> None:
         super().__init__()
