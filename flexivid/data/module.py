@@ -43,7 +43,7 @@ class VideoDataModule(Description, LightningDataModule):
     ``root/train`` is trained on, or ``root`` if it has no such folder; the folders in it may be classes (see
     ``manifest``). ``root/held_out``, ``root/val`` or ``root/test`` is validated on, each by any of its usual names (see
     ``split_names``); without one, one training video in twenty is held out, or the end of a single one (see
-    ``footage.hold_out``). Long videos count for several clips.
+    ``splits.hold_out``). Long videos count for several clips.
 
     Args:
         root: The folder, or what else ``manifest`` reads; ``~`` and variables are expanded (see ``files.paths``). Or
