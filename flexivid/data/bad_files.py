@@ -48,7 +48,7 @@ class BadFiles:
     Traceback (most recent call last):
     ...
     ValueError: got 2 of 4 files in v that cannot be decoded (v/a.mp4: no video stream; v/b.mp4: no video stream); \
-    expected a share of at most 0.25; repair or remove them, or raise data.max_bad_fraction (or --max-bad-fraction)
+expected a share of at most 0.25; repair or remove them, or raise data.max_bad_fraction (or --max-bad-fraction)
     """
 
     def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
@@ -140,7 +140,7 @@ def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: 
     >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"] * 9, num_frames=8), ClipSettings()), None, (), ())
     >>> print(*remarks(splits, "v", cache_gib=0, num_workers=0), sep=chr(10))
     got 9 videos that do not fit into data.cache_gib=0; they are decoded clip by clip, which is slow; raise \
-    data.cache_gib or data.num_workers
+data.cache_gib or data.num_workers
     got too little footage in v to hold any out; there is no validation
     """
     settings = splits.train.settings

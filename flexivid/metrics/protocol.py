@@ -67,7 +67,7 @@ def check_alike(a: Protocol, b: Protocol) -> None:
         Traceback (most recent call last):
         ...
         ValueError: got results of different protocols (seed 0 and 1); expected one, for these change the number; \
-    evaluate again with the same settings
+evaluate again with the same settings
     """
     pairs = zip(Protocol._fields, a, b, strict=True)
     differing = [f"{name} {first} and {second}" for name, first, second in pairs if first != second]
