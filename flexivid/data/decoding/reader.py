@@ -121,7 +121,7 @@ def cover(source: Size, target: Size) -> Size:
 
 
 class VideoReader:
-    """An open video. Made by ``open_video``, which says what its arguments mean."""
+    """An open video. Made by ``open_video``, which explains the arguments; ``kernel`` is one of ``KERNELS``."""
 
     def __init__(self, source: Source, *, info: Facts, size: Size | None = None, kernel: str = "bicubic") -> None:
         self.path, self.info = name_of(source), info
