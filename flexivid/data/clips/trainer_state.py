@@ -3,6 +3,7 @@
 Takes any object with the attributes of a Lightning trainer, or None where there is no run; imports no Lightning.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,14 +17,15 @@ class Run:
 
     Args:
         trainer: The trainer; None outside a run.
+        subfolder: Where in the folder of the run the files of these data are kept.
 
     >>> run = Run(None)
     >>> run.rank, run.world_size, run.num_steps(10, batch_size=4)
     (0, 1, 3)
     """
 
-    def __init__(self, trainer: Any | None) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Any | None, subfolder: str = "") -> None:
+        self.trainer, self.subfolder = trainer, subfolder
 
     @property
     def rank(self) -> int:
@@ -50,7 +52,8 @@ class Run:
     @property
     def folder(self) -> str | None:
         """Where the run keeps its files; every rank has to ask."""
-        return None if self.trainer is None else self.trainer.log_dir
+        folder = None if self.trainer is None else self.trainer.log_dir
+        return os.path.join(folder, self.subfolder) if folder and self.subfolder else folder
 
     def num_steps(self, num_clips: int, *, batch_size: int) -> int:
         """Return the batches of a Lightning epoch: the whole run if its steps are set, else one pass over the clips.
@@ -75,6 +78,7 @@ class Run:
         *,
         seed: int,
         epoch_size: int,
+        takes: Callable[[int], bool] | None = None,
     ) -> StepBatchSampler:
         """Return the training batches of this rank, from the next global step on.
 
@@ -83,6 +87,7 @@ class Run:
             batch_size_at: Clips per rank of a global step.
             seed: Decides the order.
             epoch_size: Clips per rank of a batch, by which a Lightning epoch is reckoned.
+            takes: The global steps whose batches come from these clips; None: all.
         """
         number, accumulate = sum(map(len, clips_by_bucket)), self.accumulate
         options: dict[str, Any] = {
@@ -91,6 +96,7 @@ class Run:
             "world_size": self.world_size,
             "start_step": lambda: accumulate * self.global_step,
             "num_steps": self.num_steps(number, batch_size=epoch_size),
+            "takes": None if takes is None else lambda step: takes(step // accumulate),
         }
 
         def batch_size_of(step: int) -> int:
