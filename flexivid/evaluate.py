@@ -61,10 +61,8 @@ def _add_comparison(add: Callable[..., Any]) -> None:
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
     add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
     program.add_layout(add)
-    add(
-        "--split",
-        help="part of the reference, and of its captions: train, val or all (default: val where it has enough)",
-    )
+    about = "part of the reference and of its captions: train, val or all (default: val where it has enough)"
+    add("--split", help=about)
     add("--num-reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
     add("--fps", type=float, help="frames a second of real clips, instead of --stride (default: as trained)")
