@@ -61,7 +61,8 @@ def _add_comparison(add: Callable[..., Any]) -> None:
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
     add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
     program.add_layout(add)
-    add("--split", help="part of the reference: train, val or all (default: val where it has enough clips)")
+    about = "part of the reference and of its captions: train, val or all (default: val where it has enough)"
+    add("--split", help=about)
     add("--num-reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
     add("--fps", type=float, help="frames a second of real clips, instead of --stride (default: as trained)")
@@ -242,7 +243,8 @@ def _print_plan(request: Any, job: Any, num_devices: int) -> None:
         print(describe(plan, task.model, task.settings, len(task.conditions)))
         total += cost * len(task.conditions)
     if task.conditions.source:
-        print(f"prompts: {task.conditions.source}, in turn, e.g. {task.conditions.prompts[0]!r}")
+        part = "" if request.prompts_file else f" ({job.real.clips.split})"
+        print(f"prompts: {task.conditions.source}{part}, in turn, e.g. {task.conditions.prompts[0]!r}")
     print(f"reference {job.real.clips}")
     print(f"metric {job.protocol.label}: {task.extractor.num_features} features; {task.extractor.preprocessing}")
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"

@@ -118,7 +118,7 @@ def request_of(options: Namespace) -> EncodeRequest:
     text = options.text_encoder and TextSettings(options.text_encoder, options.max_length, options.text_dtype)
     others = ("output", "dtype", "class_captions", "allow_missing_captions", "max_bad_fraction", "num_workers")
     return EncodeRequest(
-        source=collection_of(Collection(options.path, options.layout or "auto")),
+        source=collection_of(Collection(options.path, options.layout or "auto", bool(options.pictures))),
         clips=ClipSettings(**settings),
         codec=CodecSettings(options.codec, options.codec_dtype, options.tile),
         text=text or None,

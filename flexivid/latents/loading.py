@@ -26,6 +26,7 @@ from flexivid.runtime.weights import add_weights
 CONFIG = "config.json"
 INNER = ("", "vae")  # folders of a repository that an autoencoder is looked for in, in this order
 TAEF2_FILES = (("taef2.safetensors",), ("encoder.safetensors", "decoder.safetensors"))
+HUB_SECONDS = 10.0
 EXPECTED = f"one of {', '.join(KINDS)}, in its folder or in vae/ of a pipeline"
 
 
@@ -150,14 +151,15 @@ def _downloaded(source: str, *, weights: bool) -> Path:
     """Folder with the files of a model of the hub, which are fetched where they are not there."""
     from huggingface_hub import snapshot_download
 
+    options: dict[str, Any] = {"local_files_only": True} if _is_silent(source) else {}
     patterns = [file for files in TAEF2_FILES for file in files]
     patterns += [f"{inner}/{CONFIG}".lstrip("/") for inner in INNER]
     try:
-        folder = Path(snapshot_download(source, allow_patterns=patterns))
+        folder = Path(snapshot_download(source, allow_patterns=patterns, **options))
         if weights and not any((folder / file).is_file() for files in TAEF2_FILES for file in files):
             inner, _ = _class_in(folder, source)
             pattern = f"{inner.relative_to(folder)}/diffusion_pytorch_model*.safetensors*".removeprefix("./")
-            folder = Path(snapshot_download(source, allow_patterns=[*patterns, pattern]))
+            folder = Path(snapshot_download(source, allow_patterns=[*patterns, pattern], **options))
     except _RefusedError:
         raise
     except Exception as error:  # no network, no such repository, no right to read it
@@ -167,6 +169,18 @@ def _downloaded(source: str, *, weights: bool) -> Path:
             f" {EXPECTED}; connect to the network, or download it elsewhere and name the folder"
         ) from error
     return folder
+
+
+def _is_silent(source: str) -> bool:
+    """Whether the hub does not answer; its library would wait for minutes, as where a firewall drops all packets."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().repo_info(source, timeout=HUB_SECONDS)
+    except Exception as error:  # of the HTTP library
+        return not isinstance(error, HfHubHTTPError)
+    return False
 
 
 class _RefusedError(ValueError):

@@ -1,12 +1,14 @@
 """Evaluation of models with text: samples show what the real clips show, and the protocol says so."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from flexivid.calibration.calibrate import calibrate
 from flexivid.calibration.scoring import find_judge
+from flexivid.evaluate import main
 from flexivid.evaluation.run import Request, finish, prepare
 from flexivid.media.write import write_video
 from flexivid.model.checkpoint import save
@@ -57,6 +59,26 @@ def test_prompts_are_the_captions_of_the_clips_in_their_order(latent_model, tmp_
     again = prepare(request_of(latent_model, tmp_path, str(tmp_path / "videos")), "cpu")
     assert all(again.samples.has(block.plan, block.indices.tolist()) for block in blocks)
     assert all(again.samples.read(block.plan, block.indices.tolist()) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("words", "part", "caption"),
+    [
+        ((), "held_out", "a cube"),
+        (("--split", "train"), "train", "a red ball"),
+        (("--split", "val"), "held_out", "a cube"),
+    ],
+)
+def test_the_program_says_whose_captions_it_shows(text_model, tmp_path, videos, capsys, words, part, caption):
+    root, model = videos(CAPTIONS, 8, 4), str(save(text_model, tmp_path / "model", recipe=text_model.recipe))
+    shutil.copytree(f"{root}/train", f"{root}/val")
+    for i in range(6):
+        (tmp_path / "videos" / "val" / f"{i}.txt").write_text("a cube")
+    options = ["--reference", root, "--num-videos", "4", "--output-dir", str(tmp_path / "out"), "--dry-run", *words]
+    main(["--checkpoint", model, *options])
+    printed = capsys.readouterr().out
+    assert f"prompts: captions of the reference ({part}), in turn, e.g. '{caption}'" in printed
+    assert f"reference {root} ({part}): 4 of 6 clips" in printed
 
 
 def test_other_prompts_are_another_protocol_and_other_samples(text_model, tmp_path, videos):

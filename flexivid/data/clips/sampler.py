@@ -8,7 +8,7 @@ may therefore cross from one epoch into the next, and no clip is dropped or repe
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -16,6 +16,31 @@ from torch.utils.data import Sampler
 Position = tuple[int, int]  # (clip, epoch)
 
 NUM_DRAWS = 1024  # random numbers made at a time
+PICTURE_STREAM = 2  # keeps this draw apart from those of clips and modes
+
+
+class PictureSteps(NamedTuple):
+    """Which global steps of a run train on pictures instead of videos: drawn from (seed, step), so that ranks agree.
+
+    Args:
+        seed: Decides the draw.
+        share: Probability of each step.
+
+    >>> steps = PictureSteps(seed=0, share=0.25)
+    >>> [step for step in range(12) if steps.at(step)]
+    [2, 5, 6]
+    """
+
+    seed: int = 0
+    share: float = 0.0
+
+    def at(self, global_step: int) -> bool:
+        """Return whether a step trains on pictures."""
+        return np.random.default_rng([self.seed, global_step, PICTURE_STREAM]).random() < self.share
+
+    def size_at(self, global_step: int, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the size of a step's clips by that of the videos, (t, h, w): pictures have one frame."""
+        return (1, *size[1:]) if self.at(global_step) else size
 
 
 class StepBatchSampler(Sampler[list[Position]]):
@@ -28,6 +53,7 @@ class StepBatchSampler(Sampler[list[Position]]):
         rank: This process. Likewise ``world_size``, the number of processes.
         start_step: The first step, or a function that is called for it whenever the iteration starts again.
         num_steps: Steps of one iteration; None goes on for ever.
+        takes: The steps whose batches come from here; others are passed over. None: all of them.
 
     Raises:
         ValueError: If there is no clip, or if ``batch_size_at`` gives less than 1.
@@ -37,7 +63,7 @@ class StepBatchSampler(Sampler[list[Position]]):
     [[0, 0], [0, 1], [1, 1]]
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         num_clips: int,
         batch_size_at: Callable[[int], int],
@@ -47,13 +73,14 @@ class StepBatchSampler(Sampler[list[Position]]):
         world_size: int = 1,
         start_step: int | Callable[[], int] = 0,
         num_steps: int | None = None,
+        takes: Callable[[int], bool] | None = None,
     ) -> None:
         if num_clips < 1:
             raise ValueError(f"got {num_clips} clips; expected at least 1; give the sampler a data set that has clips")
         assert 0 <= rank < world_size
         self.num_clips, self.batch_size_at, self.seed = num_clips, batch_size_at, seed
         self.rank, self.world_size = rank, world_size
-        self.start_step, self.num_steps = start_step, num_steps
+        self.start_step, self.num_steps, self.takes = start_step, num_steps, takes
         self._orders: dict[tuple[int, ...], np.ndarray] = {}  # of the clips, by (epoch,) or (epoch, bucket)
 
     def __len__(self) -> int:
@@ -68,11 +95,15 @@ class StepBatchSampler(Sampler[list[Position]]):
         while self.num_steps is None or step < first + self.num_steps:
             batch_size = self._batch_size(step)
             begin = offset + self.rank * batch_size
-            yield [self._position(number) for number in range(begin, begin + batch_size)]
+            if batch_size:
+                yield [self._position(number) for number in range(begin, begin + batch_size)]
             offset += self.world_size * batch_size
             step += 1
 
     def _batch_size(self, step: int) -> int:
+        """Clips per rank of a step; 0 if its batch comes from elsewhere."""
+        if self.takes is not None and not self.takes(step):
+            return 0
         batch_size = self.batch_size_at(step)
         if batch_size < 1:
             raise ValueError(f"got batch size {batch_size} at step {step}; expected at least 1; correct the batch size")
@@ -138,7 +169,7 @@ class BucketBatchSampler(StepBatchSampler):
             begin = taken[number] + self.rank * batch_size
             taken[number] += self.world_size * batch_size
             step += 1
-            if step > first:
+            if step > first and batch_size:
                 yield [self._in_bucket(number, rank) for rank in range(begin, begin + batch_size)]
 
     def _in_bucket(self, bucket: int, number: int) -> Position:

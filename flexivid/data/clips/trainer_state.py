@@ -3,6 +3,7 @@
 Takes any object with the attributes of a Lightning trainer, or None where there is no run; imports no Lightning.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,13 +15,17 @@ from flexivid.data.clips.sampler import BucketBatchSampler, StepBatchSampler
 class Run:
     """What the data must know of a trainer; None outside of a run.
 
+    Args:
+        trainer: The trainer; None outside of a run.
+        subfolder: Where in the folder of the run the files of these data are kept.
+
     >>> run = Run(None)
     >>> run.rank, run.world_size, run.num_steps(10, batch_size=4)
     (0, 1, 3)
     """
 
-    def __init__(self, trainer: Any | None) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Any | None, subfolder: str = "") -> None:
+        self.trainer, self.subfolder = trainer, subfolder
 
     @property
     def rank(self) -> int:
@@ -47,7 +52,8 @@ class Run:
     @property
     def folder(self) -> str | None:
         """The folder of the run; all ranks must ask for it, since Lightning sends it from the first to the others."""
-        return None if self.trainer is None else self.trainer.log_dir
+        folder = None if self.trainer is None else self.trainer.log_dir
+        return os.path.join(folder, self.subfolder) if folder and self.subfolder else folder
 
     def num_steps(self, num_clips: int, *, batch_size: int) -> int:
         """Return the batches of a Lightning epoch: the whole run if its steps are set, else one pass over the clips.
@@ -68,6 +74,7 @@ class Run:
         *,
         seed: int,
         epoch_size: int,
+        takes: Callable[[int], bool] | None = None,
     ) -> StepBatchSampler:
         """Return the training batches of this rank, from the next global step on.
 
@@ -76,6 +83,7 @@ class Run:
             batch_size_at: Clips per rank of a global step.
             seed: Decides the order.
             epoch_size: Clips per rank of a batch, from which the length of a Lightning epoch is computed.
+            takes: The global steps whose batches come from these clips; None: all.
         """
         number, accumulate = sum(map(len, clips_by_bucket)), self.accumulate
         options: dict[str, Any] = {
@@ -84,6 +92,7 @@ class Run:
             "world_size": self.world_size,
             "start_step": lambda: accumulate * self.global_step,
             "num_steps": self.num_steps(number, batch_size=epoch_size),
+            "takes": None if takes is None else lambda step: takes(step // accumulate),
         }
 
         def batch_size_of(step: int) -> int:

@@ -13,7 +13,7 @@ from flexivid.data.lists.text import read_text
 from flexivid.data.module import VideoDataModule
 from flexivid.runtime.program import OneLineParser
 
-NAMES = ("num_frames", "stride", "fps", "size", "square_pixels", "layout")
+NAMES = ("num_frames", "stride", "fps", "size", "square_pixels", "layout", "pictures")
 
 
 def data_module_of(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> VideoDataModule:

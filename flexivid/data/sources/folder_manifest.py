@@ -68,7 +68,8 @@ def read_folder(
         names, more = _class_names(folder, videos, layout) if class_names is None else (tuple(class_names), ())
         labels, notes = number_folders(videos.paths, folder, names), notes + more
     table = rows_of(videos.paths, labels, names, caption=metadata.captions, text=videos.texts)
-    return Manifest(table, names, folder, notes), metadata.splits
+    name = f"{folder}#pictures" if listing.pictures else folder  # it has an index of its own
+    return Manifest(table, names, name, notes), metadata.splits
 
 
 def _find(folder: str, listing: Listing) -> tuple[str, Found]:

@@ -1,9 +1,9 @@
 """Find the videos below a folder, local or remote, by their names.
 
 A video is a file with one of ``EXTENSIONS``, in any letter case, or a folder of numbered pictures ("frames/0001.png").
-Pictures beside video files are assumed to be previews and ignored. Hidden files and folders are skipped; other unused
-files are counted (see ``leftovers``). Order: the files of a folder by name, then its sub-folders by name.
-Standard library and Arrow.
+Pictures beside video files are assumed to be previews and ignored, unless each is to be a video of one frame. Hidden
+files and folders are skipped; other unused files are counted (see ``leftovers``). Order: the files of a folder by
+name, then its sub-folders by name. Standard library and Arrow.
 """
 
 import os
@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from flexivid.data.sources.leftovers import Leftovers
 from flexivid.data.sources.listing import Folder, Listing
-from flexivid.data.storage.video_names import EXTENSIONS
+from flexivid.data.storage.video_names import EXTENSIONS, PICTURES
 from flexivid.runtime.paths import is_remote
 
-PICTURES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
 TEXTS = ("txt", "caption")  # beside a video; of several, the first is used
 _VIDEO = re.compile(rf".+\.({'|'.join(EXTENSIONS)})", re.IGNORECASE | re.DOTALL)
+_STILL = re.compile(rf".+\.({'|'.join(PICTURES)})", re.IGNORECASE | re.DOTALL)
 _PICTURE = re.compile(rf".*\d\.({'|'.join(PICTURES)})", re.IGNORECASE | re.DOTALL)
 _METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|ndjson|parquet)", re.IGNORECASE)
 
@@ -36,13 +36,22 @@ class Found(NamedTuple):
     leftovers: Leftovers
 
 
-def is_video(name: str) -> bool:
-    """Return whether a file is a video, by its name.
+def is_video(name: str, *, pictures: bool = False) -> bool:
+    """Return whether a file is a video, by its name; with ``pictures``, each picture is one of one frame.
 
-    >>> is_video("00001.MTS"), is_video("mp4")
+    >>> is_video("00001.MTS"), is_video("mp4"), is_video("cat.png"), is_video("cat.png", pictures=True)
+    (True, False, False, True)
+    """
+    return _VIDEO.fullmatch(name) is not None or (pictures and is_still(name))
+
+
+def is_still(name: str) -> bool:
+    """Return whether a file is a picture, numbered or not, by its name.
+
+    >>> is_still("cover.PNG"), is_still("cover.mp4")
     (True, False)
     """
-    return _VIDEO.fullmatch(name) is not None
+    return _STILL.fullmatch(name) is not None
 
 
 def is_picture(name: str) -> bool:
@@ -78,7 +87,7 @@ def find_videos(root: str, listing: Listing | None = None) -> Found:
     """
     listing = Listing() if listing is None else listing
     if root not in listing.videos:
-        finder = _Finder(root)
+        finder = _Finder(root, pictures=listing.pictures)
         for folder in listing.walk(root, finder.leftovers):
             finder.add(folder)
         listing.videos[root] = finder.found()
@@ -88,17 +97,18 @@ def find_videos(root: str, listing: Listing | None = None) -> Found:
 class _Finder:
     """Collects the videos of one folder after the other."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, pictures: bool) -> None:
         self.leftovers = Leftovers()
         self._videos, self._parents, self._metadata = _Column(), set[str](), list[str]()
         self._reels: list[str] = []
         self._reel_texts: dict[str, str] = {}  # of all folders that have a text beside them
-        self._takes_pictures = not is_remote(root)
+        self._pictures = pictures
+        self._takes_reels = not pictures and not is_remote(root)
 
     def add(self, listed: Folder) -> None:
         folder, folders, names, _ = listed
-        videos = [name for name in names if is_video(name)]
-        others = [name for name in names if not is_video(name)]
+        videos = [name for name in names if is_video(name, pictures=self._pictures)]
+        others = sorted({*names} - {*videos})
         texts = _texts(others)
         captions = [_text_of(name.rsplit(".", 1)[0], texts) or _text_of(name, texts) for name in videos]
         self._reel_texts |= {f"{folder}/{name}": text for name in folders if (text := _text_of(name, texts))}
@@ -106,7 +116,7 @@ class _Finder:
             endings = [_shortened(text, name.rsplit(".", 1)[0]) for text, name in zip(captions, videos, strict=True)]
             self._videos.add([f"{folder}/{name}" for name in videos], endings)
             self._parents.add(folder)
-        elif self._takes_pictures and sum(map(is_picture, names)) > 1:
+        elif self._takes_reels and sum(map(is_picture, names)) > 1:
             self._reels.append(folder)
             others = [name for name in others if not is_picture(name)]
         used = {*captions, *(text for name in folders if (text := _text_of(name, texts)))}

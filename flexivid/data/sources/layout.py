@@ -27,10 +27,12 @@ class Collection(NamedTuple):
         root: A folder, a list of videos, shards, or a url of these.
         layout: "splits": folders are parts, as train and val; "classes": folders of ``root`` are classes, whatever they
             are called; "flat": folders mean nothing; "auto": by the names of the folders.
+        pictures: Whether each picture is a video of one frame; otherwise folders of numbered pictures are videos.
     """
 
     root: str
     layout: Layout = "auto"
+    pictures: bool = False
 
     def __str__(self) -> str:
         return self.root
@@ -49,12 +51,12 @@ def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
     """Return a collection whose root is resolved (see ``runtime.paths``); ``ValueError`` if there is no such layout.
 
     >>> collection_of("videos/")
-    Collection(root='videos', layout='auto')
+    Collection(root='videos', layout='auto', pictures=False)
     """
     collection = root if isinstance(root, Collection) else Collection(os.fspath(root))
     if collection.layout not in LAYOUTS:
         raise ValueError(f"got data.layout={collection.layout}; expected one of {', '.join(LAYOUTS)}; change it")
-    return Collection(resolve(collection.root), collection.layout)
+    return collection._replace(root=resolve(collection.root))
 
 
 def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
@@ -176,7 +178,8 @@ def _look(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...
     except (OSError, KeyError):
         return [], 0, ()  # listing the videos will raise the right error
     metadata = tuple(f"{folder}/{name}" for name in files if is_metadata(name))
-    return folders, sum(is_video(name) or name.lower().endswith(".tar") for name in files), metadata
+    videos = (is_video(name, pictures=listing.pictures) or name.lower().endswith(".tar") for name in files)
+    return folders, sum(videos), metadata
 
 
 def _count(folder: str, name: str, listing: Listing) -> int:

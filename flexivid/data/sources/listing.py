@@ -25,6 +25,9 @@ class Folder(NamedTuple):
 class Listing:
     """Lists local or remote folders, and caches those that were listed before a walk reaches them.
 
+    Args:
+        pictures: Whether each picture in them is a video of one frame.
+
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
     >>> os.makedirs(f"{root}/waves/.cache")
@@ -32,7 +35,8 @@ class Listing:
     (['waves'], [False, True])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pictures: bool = False) -> None:
+        self.pictures = pictures
         self._folders: dict[str, Folder] = {}
         self.videos: dict[str, Any] = {}  # below folders that were walked; see ``folders.find_videos``
 

@@ -65,7 +65,7 @@ def read_manifests(root: Listed) -> Manifests:
     if isinstance(root, Manifests):
         return root
     collection = collection_of(root)
-    path, layout = collection
+    path, layout, _ = collection
     if is_table(path) and not os.path.isdir(path):
         if layout != "auto":
             warnings.warn(f"got {SETTING}={layout} for the list {path}; it has no effect; leave it out", stacklevel=2)
@@ -86,8 +86,8 @@ def _tell(notes: Iterable[str]) -> None:
 
 
 def _read_folders(collection: Collection) -> Manifests:
-    path, layout = collection
-    listing = Listing()
+    path, layout, pictures = collection
+    listing = Listing(pictures=pictures)
     parts = find_parts(path, layout, listing)
     inner: Layout = "auto" if layout == "splits" else layout
     if parts.train == path:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from flexivid.data.lists.cells import captions_of
 from flexivid.data.lists.text import read_text
-from flexivid.data.storage.video_names import EXTENSIONS
+from flexivid.data.storage.video_names import EXTENSIONS, PICTURES
 
 ROWS = pa.schema(
     [("path", pa.large_string()), ("label", pa.int32()), ("caption", pa.large_string()), ("text", pa.large_string())]
@@ -105,7 +105,7 @@ def text_beside(path: str, text: str = ".txt") -> str:
     if not text.startswith("."):
         return f"{os.path.dirname(path)}/{text}"
     stem, extension = os.path.splitext(path)
-    return (stem if extension.lower().lstrip(".") in EXTENSIONS else path) + text
+    return (stem if extension.lower().lstrip(".") in (*EXTENSIONS, *PICTURES) else path) + text
 
 
 def read_caption(path: str, text: str = ".txt") -> str:
