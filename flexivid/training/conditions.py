@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from flexivid.latents.codec import Codec, build_codec
-from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, text_settings
+from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, require_fingerprint, text_settings
 from flexivid.latents.text_encoder import LONGEST, TextEncoder, text_channels
 from flexivid.media.pixels import to_unit
 from flexivid.model.conditioning import Condition, Frames, Text
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.sampling.encoders import share_encoders
 from flexivid.training.objective import GivenFrames, Objective
 
 
@@ -125,6 +127,10 @@ class Encoders:
         self._text_encoder = self._text_encoder or TextEncoder(self.text_settings, device)
         return self._text_encoder
 
+    def share_with(self, network: FlexiDiT) -> None:
+        """Let samples of the network use what is loaded here."""
+        share_encoders(network, self._codec, self._text_encoder)
+
     def latents(self, batch: Mapping[str, Any], device: torch.device, seed: int) -> Tensor:
         """Latents of a batch, (b, c, t, h, w) float32.
 
@@ -208,27 +214,20 @@ class Encoders:
 
     def _require_same_codec(self, made_by: CodecSettings) -> None:
         """Settings of another source may be of the same weights: these are read only then."""
-        expected = self._fingerprints["codec"]
         if self.clips.latent is not None and made_by.source == self.codec_settings.source:
             return
-        actual = build_codec(self.codec_settings).fingerprint
-        if actual != expected:
-            raise ValueError(
-                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {actual} of"
-                f" {self.codec_settings.source}; change data.root or model.codec"
-            )
+        why = f"that of {made_by.source}, which made the latents of the data; change data.root or model.codec"
+        source, fingerprint = self.codec_settings.source, build_codec(self.codec_settings).fingerprint
+        require_fingerprint("codec", source, fingerprint, self._fingerprints["codec"], why=why)
 
     def _require_same_text(self, made_by: TextSettings) -> None:
         assert self.text_settings is not None
-        expected = self._fingerprints["text"]
         same_source = made_by.source == self.text_settings.source
         if same_source and self.text_settings.max_length in (None, made_by.max_length):
             return
-        if expected is None or TextEncoder(self.text_settings).fingerprint() != expected:
-            raise ValueError(
-                f"got text of encoder {made_by.to_plain()}; expected {self.text_settings.to_plain()}; change"
-                " model.text_encoder, or encode the captions again"
-            )
+        why = f"that of {made_by.to_plain()}, which encoded the captions; change model.text_encoder, or encode again"
+        source, fingerprint = str(self.text_settings.to_plain()), TextEncoder(self.text_settings).fingerprint()
+        require_fingerprint("text encoder", source, fingerprint, self._fingerprints["text"] or "unknown", why=why)
 
 
 def longest_text(settings: TextSettings | None) -> int:

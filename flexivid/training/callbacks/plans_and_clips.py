@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,20 @@ from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.encoders import forget_encoder
 from flexivid.sampling.plan import Plan, plan_for
 from flexivid.sampling.settings import Settings
+from flexivid.training.module import FlexiDiffusion
+
+
+@contextmanager
+def sampled_network(module: FlexiDiffusion) -> Iterator[FlexiDiT]:
+    """The network, ready to sample from: in eval mode, with the recipe and the encoders of the training."""
+    network, was_training = module.network, module.network.training
+    network.recipe = module.recipe()
+    module.encoders.share_with(network)
+    network.eval()
+    try:
+        yield network
+    finally:
+        network.train(was_training)
 
 
 def sample_conditions(network: FlexiDiT, num_videos: int, clips: Callable[[], ClipSet]) -> Conditions:
