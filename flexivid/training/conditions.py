@@ -132,12 +132,9 @@ class Encoders:
         share_encoders(network, self._codec, self._text_encoder)
 
     def latents(self, batch: Mapping[str, Any], device: torch.device, seed: int) -> Tensor:
-        """Latents of a batch, (b, c, t, h, w) float32.
+        """Latents of a batch, (b, c, t, h, w) float32: its ``latent``, or its encoded ``video``, (b, 3, t, h, w) uint8.
 
-        Args:
-            batch: With ``latent``, or with ``video``, (b, 3, t, h, w) uint8.
-            device: Of the codec.
-            seed: Of latents that are drawn from the posterior.
+        The seed is for latents that are drawn from the posterior.
         """
         if "latent" in batch:
             return batch["latent"].float()
@@ -149,11 +146,7 @@ class Encoders:
             return self.codec(device).encode(video)
 
     def text(self, batch: Mapping[str, Any], device: torch.device) -> Text | None:
-        """Text of a batch; ``None`` where the run has none.
-
-        Args:
-            batch: With ``text_features`` and ``text_mask``, or with ``caption``: an empty one is the null text.
-            device: Of the text encoder.
+        """Text of a batch; ``None`` where the run has none. An empty caption is the null text.
 
         Raises:
             ValueError: If the batch has neither.
@@ -170,11 +163,7 @@ class Encoders:
         return text
 
     def prepare(self, data: Any, device: torch.device) -> None:
-        """Check the data against the codec and the text encoder, and load those that the data need.
-
-        Args:
-            data: Data module after its ``setup``, or ``None``.
-            device: Of this rank.
+        """Check a data module after its ``setup`` against the codec and the text encoder, and load those it needs.
 
         Raises:
             ValueError: If latents or texts are of another encoder, or there are no captions to encode.
@@ -264,13 +253,7 @@ def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *
 
 
 def given_mask(shares: GivenFrames, frames: int, samples: int, generator: torch.Generator) -> Tensor:
-    """Draw which latent frames of each sample are given, bool (b, t); never all frames of one.
-
-    Args:
-        shares: Probabilities.
-        frames: Latent frames t.
-        samples: Samples b.
-        generator: On the CPU.
+    """Draw which of the latent frames of each sample are given, bool (b, t); never all frames of one.
 
     Example:
         >>> given_mask(GivenFrames(both=1.0), 4, 1, torch.Generator()).tolist()

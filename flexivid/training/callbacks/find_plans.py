@@ -140,15 +140,7 @@ class FindPlans(Callback):
 
 
 class SharedScorer(Scorer):
-    """A scorer that shares the samples of each plan among all ranks.
-
-    Args:
-        model: On this rank's device.
-        settings: From ``Sampling(...).filled(model)``.
-        judge: The same on every rank.
-        rank: Number of this process.
-        world_size: Number of processes.
-    """
+    """A scorer that shares the samples of each plan among all ranks; settings and judge are the same on every rank."""
 
     def __init__(self, model: FlexiDiT, settings: Settings, judge: Judge, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(model, settings, judge)

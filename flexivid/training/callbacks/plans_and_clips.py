@@ -41,12 +41,7 @@ def sampled_network(module: FlexiDiffusion) -> Iterator[FlexiDiT]:
 
 
 def sample_conditions(network: FlexiDiT, num_videos: int, clips: Callable[[], ClipSet]) -> Conditions:
-    """Classes in turn, and the captions of clips where the network reads text.
-
-    Args:
-        network: The network.
-        num_videos: How many samples.
-        clips: Gives the clips; not called for a network without text.
+    """Classes in turn, and the captions of clips where the network reads text; only then the clips are asked for.
 
     Raises:
         ValueError: If the clips have no captions, or the text encoder cannot be loaded.
@@ -63,11 +58,7 @@ def possible_plans(
 ) -> list[Plan]:
     """Plans of the budgets that can be met; warns of each budget that cannot.
 
-    Args:
-        network: The network.
-        settings: From ``Sampling(...).filled(network)``.
-        budgets: Fractions of full compute.
-        folder: Where ``FindPlans`` may have written its measurements; those of other weights are ignored.
+    ``FindPlans`` may have written its measurements to the folder; those of other weights are ignored.
 
     Raises:
         ValueError: If no budget can be met.
@@ -93,10 +84,7 @@ Reference = Literal["auto", "train", "val"]
 def training_clips(trainer: Trainer, num_clips: int, reference: Reference = "train") -> ClipSet:
     """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them.
 
-    Args:
-        trainer: Has the data module.
-        num_clips: At most so many.
-        reference: See ``FVDVsBudget``.
+    ``reference`` is that of ``FVDVsBudget``.
 
     Raises:
         ValueError: If the data are no videos.

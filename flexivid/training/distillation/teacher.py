@@ -82,10 +82,7 @@ class TeacherWalk:
 
 
 class Replay:
-    """Buffer of the latest calls and outputs of the teacher, whose pass is most of a step: several steps share it.
-
-    Args:
-        reuse: Steps that use each output, on average, >= 1.
+    """Buffer of the latest calls and outputs of the teacher, whose pass is most of a step: ``reuse`` steps share each.
 
     Example:
         >>> replay = Replay(reuse=2)
