@@ -141,12 +141,7 @@ def measured_options(model: FlexiDiT, settings: Settings) -> list[Step]:
 
 
 def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> int:
-    """Steps that :func:`calibrate` takes, all trajectories together.
-
-    Args:
-        settings: Of the sampler.
-        num_options: Of a call, reuse among them.
-        num_videos: Trajectories.
+    """Steps that :func:`calibrate` takes for so many trajectories, with so many options of a call, reuse among them.
 
     Example:
         >>> from flexivid import FlexiDiT, FlexiDiTConfig
@@ -163,8 +158,7 @@ def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> i
 def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
     """Tables whose errors can be compared: each gets the distance of its native samples from those with the most calls.
 
-    Args:
-        calibrations: Of the same model, videos and seed, with different numbers of steps.
+    All must be of the same model, videos and seed, with different numbers of steps.
     """
     finest = max(calibrations, key=lambda calibration: len(calibration.table.errors))
     steps = finest.table.settings["num_inference_steps"]

@@ -21,15 +21,9 @@ from flexivid.sampling.settings import Settings
 def searched_front(
     model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable]
 ) -> tuple[list[Point], Allowance]:
-    """The Pareto-optimal schedules of all tables together.
+    """The Pareto-optimal schedules of all tables together, each of another number of steps, from ``relate``.
 
-    Args:
-        model: The network.
-        settings: Of each table; they differ in the number of steps only.
-        tables: From ``relate``: errors are distances from the samples with the most steps.
-
-    Returns:
-        Points, and the allowance of the most steps at full compute, with the options and their costs.
+    Returns the points, and the allowance of the most steps at full compute, with the options and their costs.
     """
     allowances = [allowance_of(model, each) for each in settings]
     front = merged(map(expected_front, allowances, tables))

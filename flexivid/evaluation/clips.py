@@ -242,12 +242,7 @@ def _explain(root: str, index: VideoIndex, settings: ClipSettings) -> str:
 def read_blocks(
     clips: ClipSet, blocks: Sequence[Sequence[int]], *, num_workers: int | None = None
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Decode blocks of clips, a few ahead of the block that is yielded.
-
-    Args:
-        clips: The set.
-        blocks: Numbers of clips, by block.
-        num_workers: Decoding processes; ``None`` = one a core.
+    """Decode blocks of clips, named by their numbers, a few ahead of the block that is yielded.
 
     Yields:
         A block, and its videos, uint8 (b, 3, t, h, w); a clip that cannot be decoded is left out, with a warning.

@@ -65,11 +65,7 @@ class Pair(NamedTuple):
 
 
 def common_size(root: Manifests) -> tuple[int, int]:
-    """Height and width of all videos of a folder.
-
-    Raises:
-        ValueError: If they differ, or no video can be decoded.
-    """
+    """Height and width of all videos of a folder; refuses sizes that differ."""
     videos = index_collection(root._replace(held_out=None))[0].videos
     sizes = np.unique(np.stack([videos.heights, videos.widths], axis=1), axis=0)
     if len(sizes) > 1:

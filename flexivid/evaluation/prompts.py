@@ -23,13 +23,6 @@ def evaluation_conditions(
 ) -> Conditions:
     """Classes in turn, and prompts where the model reads text: captions of the clips, or lines of a file, in turn.
 
-    Args:
-        model: The network.
-        num_videos: How many samples.
-        clips: The real clips.
-        labels: Classes; ``None`` = all.
-        prompts_file: A file with a prompt a line, instead of the captions.
-
     Raises:
         ValueError: If the model reads text and the clips have no captions, or it reads none and there is a file.
     """

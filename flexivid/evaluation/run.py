@@ -118,13 +118,7 @@ class Job(NamedTuple):
 
 
 def job_of(task: Task, real: ClipFeatures, root: Path | None = None) -> Job:
-    """Put together an evaluation.
-
-    Args:
-        task: What to generate.
-        real: What it is compared with.
-        root: Folder for the features of samples; ``None`` = memory.
-    """
+    """Put together an evaluation, which keeps its samples in a folder, or else in memory."""
     return Job(task, _protocol(task, real), SampleStore(root, task), real)
 
 
@@ -210,9 +204,7 @@ def progress(job: Job) -> Progress:
 def real_features(job: Job, make: Callable[[], Any] = lambda: None) -> Tensor:
     """Features of the real clips, (m, d), from the cache of references or from blocks. All ranks must call it.
 
-    Args:
-        job: The evaluation.
-        make: Called if they are not in the cache; fills the store with the blocks of all ranks.
+    If they are not in the cache, ``make`` is called first, which fills the store with the blocks of all ranks.
     """
 
     def compute() -> Tensor:
@@ -223,12 +215,7 @@ def real_features(job: Job, make: Callable[[], Any] = lambda: None) -> Tensor:
 
 
 def finish(job: Job, real: Tensor | None = None) -> tuple[Evaluation, list[SampleBlock]]:
-    """Scores of what is in the stores; what is missing is made here.
-
-    Args:
-        job: The evaluation.
-        real: Features of the real clips, (m, d); ``None`` = :func:`real_features`.
-    """
+    """Scores of what is in the stores, against features of the real clips, (m, d); what is missing is made here."""
     real = real_features(job) if real is None else real
     blocks = list(evaluate_features(job.task, job.blocks(), store=job.samples))
     protocol = job.protocol._replace(num_reference=len(real))

@@ -85,11 +85,7 @@ def with_past(layer: nn.Module, x: Tensor, batch: int, past: Past) -> Tensor:
 
 
 class Block(nn.Module):
-    """Two convolutions in space and one in time, each side of a skip.
-
-    Args:
-        width: Channels.
-    """
+    """Two convolutions in space and one in time, each side of a skip."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -102,11 +98,7 @@ class Block(nn.Module):
 
 
 class TimeDown(nn.Module):
-    """Every second frame, with what the two before it say: 1 + 2k frames -> 1 + k, then 2k -> k.
-
-    Args:
-        width: Channels.
-    """
+    """Every second frame, with what the two before it say: 1 + 2k frames -> 1 + k, then 2k -> k."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -120,11 +112,7 @@ class TimeDown(nn.Module):
 
 
 class TimeUp(nn.Module):
-    """Two frames of each but the first: 1 + k frames -> 1 + 2k, then k -> 2k.
-
-    Args:
-        width: Channels.
-    """
+    """Two frames of each but the first: 1 + k frames -> 1 + 2k, then k -> 2k."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -138,11 +126,7 @@ class TimeUp(nn.Module):
 
 
 class Resize(nn.Module):
-    """Halves or doubles rows and columns.
-
-    Args:
-        layers: What does it, frame by frame.
-    """
+    """Halves or doubles rows and columns."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -154,9 +138,6 @@ class Resize(nn.Module):
 
 class CausalAutoencoder(nn.Module):
     """Videos (b, 3, 1 + k temporal, h, w) in [-1, 1] to latents (b, c, 1 + k, h / spatial, w / spatial) and back.
-
-    Args:
-        config: Its shape.
 
     Example:
         >>> network = CausalAutoencoder(AutoencoderConfig(width=16))

@@ -192,11 +192,7 @@ def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str] |
 
 
 def checked_prompt(prompt: str) -> str:
-    """Return a prompt that came as an argument.
-
-    Raises:
-        ValueError: If its bytes are no UTF-8.
-    """
+    """Return a prompt that came as an argument, whose bytes must be UTF-8."""
     try:
         return text_of(prompt) or ""
     except ValueError as error:

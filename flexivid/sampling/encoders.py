@@ -87,9 +87,7 @@ def encoder_of(model: FlexiDiT) -> TextEncoder:
 def share_encoders(model: FlexiDiT, codec: Codec | None = None, text_encoder: TextEncoder | None = None) -> None:
     """Sample with a codec and a text encoder that are in memory already, those of a training, instead of loading both.
 
-    Args:
-        model: The network; both must be those that its recipe names, on its device.
-        codec: ``None`` = loaded when it is needed. Likewise ``text_encoder``.
+    They must be those that the model's recipe names, on its device; one that is ``None`` is loaded when it is needed.
 
     Example:
         >>> from flexivid import FlexiDiTConfig

@@ -227,11 +227,7 @@ OPTIONS = tuple(f.name for f in fields(Sampling) if f.metadata)
 
 
 def add_sampling(add: Callable[..., Any], **changes: dict[str, Any]) -> None:
-    """Add a flag for each option.
-
-    Args:
-        add: ``add_argument`` of a parser.
-        **changes: By option, the keywords of ``add_argument`` that are different in this program.
+    """Add a flag for each option; ``changes`` are keywords of ``add_argument`` that differ in a program, by option.
 
     Example:
         >>> from jsonargparse import ArgumentParser

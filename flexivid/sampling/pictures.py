@@ -93,12 +93,7 @@ def read_pictures(
 ) -> tuple[Pictures | None, list[str]]:
     """Given frames from files, resized until they cover the size of the videos and cut to it around their centre.
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``, for the size.
-        image: File of the first frame.
-        last_image: File of the last one.
-        video: A video that is continued: its last frames, as many as a beginning may have.
+    The first frame, the last one, or a video that is continued: its last frames, as many as a beginning may have.
 
     Returns:
         The frames, ``None`` without files; and a line for each file that was resized.

@@ -75,19 +75,7 @@ def write_samples(
     seed: int = 0,
     on_step: Callable[[Plan], OnStep] | None = None,
 ) -> list[Outcome]:
-    """Make and write the same samples (noises and conditions) under every plan.
-
-    Args:
-        model: From ``load``.
-        plans: One for each budget.
-        folder: From :func:`prepare_folder`.
-        settings: From ``Sampling(...).filled(model)``.
-        conditions: What each sample should show.
-        seed: Base seed.
-        on_step: Gives the callback for the steps of a plan.
-
-    Returns:
-        An outcome for each plan.
+    """Make and write the same samples (noises and conditions) under every plan; ``on_step`` follows the steps of one.
 
     Raises:
         Interrupted: On Ctrl-C; finished files are whole and listed in the manifest.
@@ -174,13 +162,7 @@ def _write_batch(
 
 
 def videos_in(folder: str | Path) -> list[Path]:
-    """Videos that ``write_samples`` wrote into a folder, in the order of its manifest, without the grid.
-
-    Args:
-        folder: Any folder.
-
-    Returns:
-        Paths of files that exist; none if the folder has no manifest of samples.
+    """Videos that ``write_samples`` wrote into a folder and that are still there, without the grid; none elsewhere.
 
     Example:
         >>> videos_in("no_such_folder")

@@ -87,7 +87,7 @@ def test_models_of_classes_have_the_protocol_that_they_had(model, tmp_path, vide
 
 def test_search_and_calibration_take_prompts(text_model, tmp_path, videos):
     request = request_of(text_model, tmp_path, videos(CAPTIONS, 8, 4))
-    judge = find_judge(request.checkpoint, 4, reference=str(tmp_path / "videos"), ema=True, device="cpu")
+    judge = find_judge(request, device="cpu")
     assert set(judge.conditions.prompts) == set(CAPTIONS)
     settings = Sampling(num_inference_steps=3, precision="fp32").filled(text_model)
     shown = [conditions_for(text_model, 2, prompts=prompts) for prompts in (CAPTIONS[:2], None)]

@@ -14,7 +14,6 @@ from flexivid.data.encode_request import EncodeRequest
 from flexivid.data.encoding import encode_collection
 from flexivid.data.sources.layout import Collection
 from flexivid.latents.settings import CodecSettings
-from flexivid.latents.spectrum import measure_spectrum
 from flexivid.media.pixels import to_unit
 from flexivid.model.checkpoint import load
 from flexivid.model.conditioning import Condition
@@ -26,6 +25,7 @@ from flexivid.training.callbacks import ExportModel
 from flexivid.training.modes import ModeChoice, generator_of
 from flexivid.training.module import Clips
 from flexivid.training.objective import Objective
+from tests.latents.spectra import measure_spectrum
 
 
 class Watch(Callback):
