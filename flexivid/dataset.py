@@ -16,14 +16,7 @@ from jsonargparse import Namespace
 
 from flexivid.data.encode_request import ENCODE_EXAMPLES, add_encode
 from flexivid.runtime.printable import printable
-from flexivid.runtime.program import (
-    ProgramParser,
-    add_json,
-    add_layout,
-    program_options,
-    program_parser,
-    write_json,
-)
+from flexivid.runtime.program import ProgramParser, add_json, add_layout, program_options, program_parser, write_json
 
 EXAMPLES = {
     "": """examples:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -249,8 +248,10 @@ class _Batch:
         model, settings = self._model, self._settings
         steps = [at_call(step, call, self._plain) for call, step in enumerate(schedule)]
         guidance = guidance_from(model, settings)
-        on_step = partial(_counted, self._on_calls)
-        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), on_step)
+        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), self._count)
+
+    def _count(self, count: int, step: Step) -> None:
+        self._on_calls(count)
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = self._model.recipe.process, self._settings
@@ -258,10 +259,6 @@ class _Batch:
         noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
         with sampling_calls(self._model, settings.precision):
             return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
-
-
-def _counted(on_calls: OnCalls, count: int, step: Step) -> None:
-    on_calls(count)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

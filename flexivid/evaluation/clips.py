@@ -174,8 +174,7 @@ def find_clips(
     """The clips of a collection, or some of them spread evenly over it.
 
     Args:
-        root: A folder or a manifest (see ``flexivid.data.sources.manifest``), or a ``Collection``, which says how its
-            folders are read, or the ``Manifests`` of one that has been listed.
+        root: A collection of any kind, listed already or not.
         settings: From :func:`clip_settings`.
         split: ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
             part, else ``all``.

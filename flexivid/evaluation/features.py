@@ -62,11 +62,9 @@ def check_frames(extractor: Extractor, num_frames: int) -> None:
 
 
 class BlockFolder:
-    """Blocks of one kind, each a safetensors file named by its first index.
+    """Blocks of one kind, each a safetensors file named by its first index, in a folder of their own below ``root``.
 
-    Args:
-        root: The folder that holds those of all kinds.
-        key: Everything that the blocks depend on, plain data. It names the folder, so nothing stale is ever read.
+    The key is everything that the blocks depend on, plain data. It names the folder, so nothing stale is ever read.
 
     Example:
         >>> import tempfile

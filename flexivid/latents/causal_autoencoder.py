@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,7 @@ class CausalAutoencoder(nn.Module):
             down += [TimeDown(width), *(Block(width) for _ in range(config.depth))]
             up += [TimeUp(width), *(Block(width) for _ in range(config.depth))]
         up += [Resize(nn.Conv2d(width, 4 * width, 1), nn.PixelShuffle(2)), Block(width)] if half else []
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         self.pixels_in, self.latent_out = conv(pixels, width), conv(width, 2 * config.channels)
         self.latent_in, self.pixels_out = conv(config.channels, width), conv(width, pixels)
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
@@ -222,15 +224,6 @@ class CausalAutoencoder(nn.Module):
         for layer in self.up:
             x = layer(x, batch, past)
         return _video(F.pixel_shuffle(self.pixels_out(F.relu(x)), PATCH), batch)
-
-
-def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """Make a 3x3 convolution.
-
-    >>> conv(3, 8).weight.shape
-    torch.Size([8, 3, 3, 3])
-    """
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
 
 
 def _rows(video: Tensor) -> Tensor:

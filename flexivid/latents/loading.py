@@ -29,11 +29,9 @@ EXPECTED = f"one of {', '.join(KINDS)}, in its folder or in vae/ of a pipeline"
 
 
 def load_autoencoder(source: str, *, weights: bool = True) -> nn.Module:
-    """Load an autoencoder in float32, on the CPU.
+    """Load an autoencoder in float32, on the CPU: from its folder, from ``vae/`` of a pipeline, or from the hub.
 
-    Args:
-        source: A folder of one, or of a pipeline with one in ``vae/``, or the hub id of such a model.
-        weights: False makes one on the meta device, of its configuration alone, which is all that is downloaded.
+    Without weights it is on the meta device, made of its configuration alone, which is all that is downloaded.
 
     Raises:
         ValueError: If there is none, it is of no known class, or its files do not fit.

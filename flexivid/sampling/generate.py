@@ -159,7 +159,6 @@ def generate_batches(
             of solver steps.
         settings: From ``Sampling(...).filled(model)``.
         conditions: What the sample of every global index should show.
-        seed: Base seed.
         indices: Which global indices to make; ``None`` = all. A rank passes its share.
         on_step: Called after each step of some of the samples.
 

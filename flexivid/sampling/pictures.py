@@ -41,10 +41,7 @@ class Pictures(NamedTuple):
 def given_frames(model: FlexiDiT, settings: Settings, pictures: Pictures | Tensor) -> Frames:
     """Given frames as the network takes them: latent and mask (1, c or 1, t, h, w).
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``, for the size.
-        pictures: Frames, of the size of the videos; a tensor are the first ones.
+    Pictures have the size of the videos; a tensor are the first frames.
 
     Raises:
         ValueError: If the model has no given frames, or they do not fit.

@@ -69,7 +69,8 @@ class Encoders:
         self.clips = clips
         self.codec_settings = codec_settings(codec or clips.codec or "pixel")
         self.text_settings = text_settings(text_encoder) if text_encoder else clips.text_encoder
-        self.text_tokens = longest_text(self.text_settings)  # of the latest batch, padding included
+        text = self.text_settings
+        self.text_tokens = text.max_length or LONGEST if text else 0  # of the latest batch, padding included
         self._codec: Codec | None = None
         self._text_encoder: TextEncoder | None = None
         self._fingerprints: dict[str, str | None] = {}  # of what encoded the data
@@ -217,16 +218,6 @@ class Encoders:
         why = f"that of {made_by.to_plain()}, which encoded the captions; change model.text_encoder, or encode again"
         source, fingerprint = str(self.text_settings.to_plain()), TextEncoder(self.text_settings).fingerprint()
         require_fingerprint("text encoder", source, fingerprint, self._fingerprints["text"] or "unknown", why=why)
-
-
-def longest_text(settings: TextSettings | None) -> int:
-    """Most tokens of a caption: 0 without text.
-
-    Example:
-        >>> longest_text(TextSettings("google/umt5-xxl", max_length=128)), longest_text(None)
-        (128, 0)
-    """
-    return 0 if settings is None else settings.max_length or LONGEST
 
 
 def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *, num_classes: int) -> Condition:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ class GuardedModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the counters."""
-        checkpoint[KEY] = self.record.to_plain()
+        checkpoint[KEY] = asdict(self.record)
         self._is_unproven = self.record.in_a_row == 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

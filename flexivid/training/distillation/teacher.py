@@ -27,9 +27,6 @@ class TeacherWalk:
     step. Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread
     evenly, and then restarts with other noise and another text.
 
-    Args:
-        settings: Latent size, steps of a path and time shift.
-
     Example:
         >>> TeacherWalk(Walk(size=(2, 4, 4))).position is None
         True
