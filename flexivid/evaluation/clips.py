@@ -238,6 +238,21 @@ def _explain(root: str, index: VideoIndex, settings: ClipSettings) -> str:
     )
 
 
+def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:
+    """Decode the first and the last frame of each clip: its number, and (3, 2, h, w) uint8.
+
+    A clip that cannot be decoded is left out, with a warning.
+    """
+    plans = ((number, clips.plan(number)) for number in range(len(clips)))
+    requests = ((number, plan._replace(indices=plan.indices[[0, -1]])) for number, plan in plans)
+    with DecodePool(num_cores()) as pool:
+        for number, frames in outcomes(requests, pool):
+            if isinstance(frames, VideoError):
+                warnings.warn(f"{frames}; no sample is given its frames", stacklevel=2)
+            else:
+                yield number, torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)
+
+
 def read_blocks(
     clips: ClipSet, blocks: Sequence[Sequence[int]], *, num_workers: int | None = None
 ) -> Iterator[tuple[Sequence[int], Tensor]]:

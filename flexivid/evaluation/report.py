@@ -64,7 +64,9 @@ def table(evaluation: Evaluation) -> list[list[str]]:
 
 def legend(evaluation: Evaluation) -> str:
     """Explain the columns of :func:`table` that need it."""
-    return LEGEND + (RIVAL_LEGEND if any(row.rival for row in evaluation.rows) else "")
+    source = json.loads(evaluation.protocol.sampling).get("given_frames", "")
+    frames = f" Samples are given {source.rpartition(', ')[0]}." if source else ""
+    return LEGEND + (RIVAL_LEGEND if any(row.rival for row in evaluation.rows) else "") + frames
 
 
 def narrow_table(evaluation: Evaluation) -> tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]:

@@ -21,7 +21,7 @@ from flexivid.data.encoded.folder import is_encoded
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips
 from flexivid.evaluation.features import ClipFeatures, blocks_of
-from flexivid.evaluation.prompts import evaluation_conditions
+from flexivid.evaluation.prompts import clip_frames, evaluation_conditions
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, check_count, evaluate_features, score_budgets
@@ -54,6 +54,7 @@ class Request:
         size: Frames, height, width.
         labels: Classes by name or number, in turn.
         prompts_file: A file with a prompt a line, instead of the captions of the real videos.
+        given_frames: Frames of a real clip that each sample is given: ``first``, ``last`` or ``both``; ``None`` = none.
         codec: Folder of the codec, instead of where the model's recipe says. Likewise ``text_encoder``.
         num_videos: Samples a budget.
         seed: Sample i starts from the noise of seed + i.
@@ -77,6 +78,7 @@ class Request:
     size: Size = (None, None, None)
     labels: Sequence[str] | None = None
     prompts_file: str | None = None
+    given_frames: str | None = None
     codec: str | None = None
     text_encoder: str | None = None
     num_videos: int = 2048
@@ -148,8 +150,9 @@ def prepare(request: Request, device: torch.device) -> Job:
     check_count(request.num_videos)
     size, labels = video_size(model, settings), label_numbers(model, request.labels)
     clips = _clips(request, size)
-    texts = {"labels": labels, "prompts_file": request.prompts_file}
-    conditions = evaluation_conditions(model, request.num_videos, clips, **texts)  # type: ignore[arg-type]
+    frames = clip_frames(model, settings, clips, request.given_frames) if request.given_frames else None
+    shown: dict[str, Any] = {"labels": labels, "prompts_file": request.prompts_file, "frames": frames}
+    conditions = evaluation_conditions(model, request.num_videos, clips, **shown)
     settings = settings._replace(text_tokens=conditions.text_tokens)
     if request.schedules:
         plans = [plan_for(model, settings, 1.0, text) for text in request.schedules]

@@ -184,8 +184,8 @@ def generate_batches(
         generators = noise_generators(seed + i for i in batch)
         with sampling_calls(model, settings.precision):
             latent = solve(denoise, noise, process, scheduler, generator=generators)
-        if shown.frames is not None:
-            latent = torch.where(shown.frames.mask.to(device) > 0, shown.frames.latent.to(device), latent)
+        if (frames := shown.frames_on(device)) is not None:
+            latent = torch.where(frames.mask > 0, frames.latent, latent)
         videos = codec.decode(latent, settings.num_frames)
         yield batch, require_finite_samples(videos.float().cpu(), batch)
 
