@@ -42,7 +42,7 @@ OF_EVALUATE = {
     **{"num_reference": ["3"], "stride": ["2"], "fps": ["4"], "num_frames": ["2"], "size": ["4"], "height": ["4"]},
     **{"width": ["4"], "no_rivals": [], "label": ["3"], "seed": ["1"], "devices": ["2"], "output_dir": ["elsewhere"]},
     **{"against": ["earlier.json"], "dry_run": [], "json": [], "prompts_file": ["texts.txt"]},
-    **{"codec": ["taef2"], "text_encoder": ["t5"]},
+    **{"codec": ["taef2"], "text_encoder": ["t5"], "given_frames": ["first"]},
 }
 OF_CONVERT = {
     **{"model": ["other"], "modes": ["2x2x2"], "output_dir": ["modes"], "prompts": ["prompts.txt"], "rank": ["2"]},

@@ -209,9 +209,6 @@ def _fast_precision(accelerator: str) -> str:
 def refuse_fault(file: str | Path) -> None:
     """Check a checkpoint before Lightning reads it.
 
-    Raises:
-        ValueError: If a run cannot resume from it.
-
     Example:
         >>> refuse_fault("nowhere.ckpt")
         Traceback (most recent call last):

@@ -186,11 +186,7 @@ def batch_size_of(
 
 
 def generator_of(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator seeded by whole numbers, such as (seed, global step, rank).
-
-    Args:
-        stream: Whole numbers, of any sign.
-        device: Device of the random tensors.
+    """Make a generator seeded by whole numbers of any sign, such as (seed, global step, rank).
 
     Example:
         >>> torch.rand(1, generator=generator_of((0, 7))).equal(torch.rand(1, generator=generator_of((0, 7))))

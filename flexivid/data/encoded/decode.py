@@ -16,6 +16,7 @@ from flexivid.data.encoded.clips import EncodedClips, EncodedSet
 from flexivid.data.encoded.folder import HELD_OUT, TRAIN, open_encoded
 from flexivid.data.sources.layout import Collection
 from flexivid.latents.codec import build_codec
+from flexivid.latents.settings import require_fingerprint
 from flexivid.media.pixels import to_bytes
 from flexivid.runtime.device import pick_device
 from flexivid.runtime.files import atomic_write, locked
@@ -64,11 +65,8 @@ def decoded(clips: EncodedClips, numbers: Sequence[int]) -> Iterator[tuple[int, 
     """
     encoded, device = clips.encoded, pick_device()
     codec = build_codec(encoded.codec).to(device)
-    if codec.fingerprint != encoded.codec_fingerprint:
-        raise ValueError(
-            f"got codec {encoded.codec.source} with fingerprint {codec.fingerprint}; expected"
-            f" {encoded.codec_fingerprint}, which made the latents in {clips.folder}; bring its weights back"
-        )
+    why = f"which made the latents in {clips.folder}; bring its weights back"
+    require_fingerprint("codec", encoded.codec.source, codec.fingerprint, encoded.codec_fingerprint, why=why)
     for number in numbers:
         if number not in clips.missing:
             latent = clips.latent(number)[None].to(device, torch.float32)
