@@ -7,8 +7,12 @@ CONFIG ?= conf/train_video.yaml
 CODEC ?= madebyollin/taef2
 LATENTS ?= runs/latents/$(NAME)
 ENCODE ?=
+AUTOENCODER ?= --model.autoencoder.spatial 8 --model.autoencoder.channels 32 --trainer.max_steps 600
 NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
 ARGS ?=
+OWN_CODEC = runs/autoencoder/$(NAME)/autoencoder
+CHOOSE = $(filter file,$(origin CODEC))
+REACHES = $(BIN)/python -c 'import sys; from flexivid.latents.codec import build_codec; build_codec(sys.argv[1])'
 OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
 
 .DEFAULT_GOAL := help
@@ -20,6 +24,7 @@ help: ## Show this help
 	@echo "  make train-video DATA=folder     train on your own videos"
 	@echo "  make train-latents DATA=folder   the same in latents; TEXT=encoder trains on captions, CODEC=folder or hub id,"
 	@echo "                                   ENCODE='--fps 8 --clips-per-video 64'     anything dataset encode takes"
+	@echo "                                   AUTOENCODER='--trainer.max_steps 600'      of the one trained where there is no other"
 	@echo "  make train-video ARGS='--trainer.max_steps 100'     anything the command line takes"
 
 .venv/installed: pyproject.toml setup.py
@@ -43,16 +48,16 @@ train-video: .venv/installed $(if $(OWN),,$(DIGITS)/recipe.json) ## Train (10 mi
 	@echo "  $(BIN)/python -m flexivid.sample --budget 1.0 0.5 0.25 --seed 7  the same noise at three budgets"
 	@echo "  make tensorboard                                              losses and samples of all runs"
 
+$(OWN_CODEC): | .venv/installed
+	@echo "$(CODEC) is not within reach: a small autoencoder is trained first; name another with CODEC="
+	$(BIN)/python -m flexivid.train fit --config conf/autoencoder.yaml --data.root '$(DATA)' --data.size 128 \
+	  --trainer.logger.init_args.version '$(NAME)' $(AUTOENCODER)
+
 train-latents: .venv/installed ## Encode videos, train in latents (half an hour on 2 cores), show samples (DATA=, CODEC=, TEXT=)
-	@set -e; codec='$(CODEC)'; \
-	if [ '$(origin CODEC)' = file ] && ! $(BIN)/python -c \
-	    'import sys; from flexivid.latents.codec import build_codec; build_codec(sys.argv[1])' "$$codec" 2>/dev/null; then \
-	  echo "got no $$codec from the hub; a small autoencoder is trained first; name another with CODEC="; \
-	  codec='runs/autoencoder/$(NAME)/autoencoder'; \
-	  test -d "$$codec" || $(BIN)/python -m flexivid.train fit --config conf/autoencoder.yaml --data.root '$(DATA)' --data.size 128 \
-	    --model.autoencoder.spatial 8 --model.autoencoder.channels 32 --trainer.max_steps 600 --trainer.logger.init_args.version '$(NAME)'; fi; \
-	$(BIN)/python -m flexivid.dataset encode '$(DATA)' '$(LATENTS)' --codec "$$codec" --num-frames 8 --size 128 --short loop \
-	  $(if $(TEXT),--text-encoder '$(TEXT)' --allow-missing-captions) $(ENCODE); \
+	$(if $(CHOOSE),@test -d '$(OWN_CODEC)' || $(REACHES) '$(CODEC)' 2>/dev/null || $(MAKE) --no-print-directory '$(OWN_CODEC)')
+	$(BIN)/python -m flexivid.dataset encode '$(DATA)' '$(LATENTS)' --size 128 --num-frames 8 --short loop --codec '$(CODEC)' \
+	  $(if $(CHOOSE),$$(test -d '$(OWN_CODEC)' && echo '--codec $(OWN_CODEC) --num-frames 9')) \
+	  $(if $(TEXT),--text-encoder '$(TEXT)' --allow-missing-captions) $(ENCODE)
 	$(BIN)/python -m flexivid.train fit --config conf/train_latents.yaml --data.root '$(LATENTS)' \
 	  --trainer.logger.init_args.name '$(NAME)' $(ARGS)
 

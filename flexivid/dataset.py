@@ -16,14 +16,7 @@ from jsonargparse import Namespace
 
 from flexivid.data.encode_request import ENCODE_EXAMPLES, add_encode
 from flexivid.runtime.printable import printable
-from flexivid.runtime.program import (
-    ProgramParser,
-    add_json,
-    add_layout,
-    program_options,
-    program_parser,
-    write_json,
-)
+from flexivid.runtime.program import ProgramParser, add_json, add_layout, program_options, program_parser, write_json
 
 EXAMPLES = {
     "": """examples:
@@ -93,6 +86,8 @@ def _add_options(add: Callable[..., Any], verb: str) -> None:
     if verb != "shard":
         about = "make pixels that are not square square, as players do (default: true, or the recipe's)"
         add("--square-pixels", type=bool, help=about)
+        about = "each picture is a video of one frame (default: false, or the recipe's)"
+        add("--pictures", action="store_true", default=None, help=about)
     if verb in ("check", "index", "stats", "encode"):
         add("--num-workers", type=int, help="processes (default: one a core)")
     if verb in ("check", "stats"):
@@ -193,7 +188,7 @@ def preview(options: Namespace) -> None:
         title = f"Clips of {options.split}, decoded"
     else:
         data.setup()
-        loader: Any = data.train_dataloader() if options.split == "train" else data.val_dataloader()
+        loader: Any = data.train_loader(None) if options.split == "train" else data.val_dataloader()
         if not len(loader):
             raise ValueError(
                 f"got --split val of {data.root}, which has too few videos for it; expected train; change it"
@@ -280,7 +275,7 @@ def _parts(options: Namespace) -> Any:
 
     if is_encoded(options.path):
         raise ValueError(f"got {options.path}, which holds encoded clips; expected videos; name those, or run check")
-    collection = Collection(options.path, options.layout or "auto")
+    collection = Collection(options.path, options.layout or "auto", bool(options.get("pictures")))
     square_pixels = options.get("square_pixels") is not False
     return find_parts(collection, num_workers=options.get("num_workers"), square_pixels=square_pixels)
 

@@ -19,12 +19,13 @@ EXAMPLES = """examples:
   python -m flexivid.evaluate --num-videos 256                          the newest run at three budgets
   python -m flexivid.evaluate --checkpoint RUN --budget 1 0.5 0.25 --num-videos 2048 --devices 8
   python -m flexivid.evaluate --checkpoint RUN --reference videos --split val --metric r3d_18
+  python -m flexivid.evaluate --checkpoint RUN --given-frames first     samples begin as real clips do
   python -m flexivid.evaluate --generated samples --reference videos    any two folders of videos
   torchrun --nproc-per-node 8 -m flexivid.evaluate --checkpoint RUN     ranks share --output-dir
 """
 REFERENCE = ("reference", "layout", "split", "num_reference", "seed")  # options that both requests have
 OF_SAMPLES: tuple[str, ...] = ("budget", "schedule", "label", "no_ema", "no_rivals")  # not of two folders
-OF_SAMPLES += ("prompts_file", "codec", "text_encoder")
+OF_SAMPLES += ("prompts_file", "given_frames", "codec", "text_encoder")
 OF_SAMPLES += tuple(name for name in OPTIONS if name != "batch_size")
 SPLITS = {"train": "train", "val": "held_out", "held_out": "held_out", "all": "all"}  # their names in results
 
@@ -38,6 +39,8 @@ def build_parser() -> program.ProgramParser:
     add_sampling(add)
     add("--label", nargs="+", help="classes by name or number, in turn (default: all classes in turn)")
     add("--prompts-file", help="texts, one a line, in turn (default: the captions of the real videos)")
+    about = "frames of real clips that samples are given: first, last or both, for models with given frames"
+    add("--given-frames", help=about)
     program.add_sources(add)
     add("--seed", type=int, default=0, help="video i starts from the noise of seed + i")
     add("--devices", type=int, default=1, help="number of devices, one process each; the result is the same")
@@ -61,7 +64,8 @@ def _add_comparison(add: Callable[..., Any]) -> None:
     add("--download", action="store_true", help="fetch the weights of i3d, and stop")
     add("--reference", help="folder or manifest of real videos (default: the data the run was trained on)")
     program.add_layout(add)
-    add("--split", help="part of the reference: train, val or all (default: val where it has enough clips)")
+    about = "part of the reference and of its captions: train, val or all (default: val where it has enough)"
+    add("--split", help=about)
     add("--num-reference", type=int, help="clips of the reference, at most (default: as many as videos)")
     add("--stride", type=int, help="take every so-many-th frame of real clips (default: as trained, or 1)")
     add("--fps", type=float, help="frames a second of real clips, instead of --stride (default: as trained)")
@@ -185,7 +189,7 @@ def _request(options: Namespace, *, quiet: bool) -> Any:
         sampling=sampling_options(options),
         size=(options.num_frames, options.height, options.width),
         labels=options.label,
-        **{name: options[name] for name in ("prompts_file", "codec", "text_encoder")},
+        **{name: options[name] for name in ("prompts_file", "given_frames", "codec", "text_encoder")},
         num_videos=2048 if options.num_videos is None else options.num_videos,
         **{name: options[name] for name in REFERENCE},
         rate=_rate(options),
@@ -242,7 +246,10 @@ def _print_plan(request: Any, job: Any, num_devices: int) -> None:
         print(describe(plan, task.model, task.settings, len(task.conditions)))
         total += cost * len(task.conditions)
     if task.conditions.source:
-        print(f"prompts: {task.conditions.source}, in turn, e.g. {task.conditions.prompts[0]!r}")
+        part = "" if request.prompts_file else f" ({job.real.clips.split})"
+        print(f"prompts: {task.conditions.source}{part}, in turn, e.g. {task.conditions.prompts[0]!r}")
+    if task.conditions.frames_source:
+        print(f"given frames: {task.conditions.frames_source.rpartition(', ')[0]}")
     print(f"reference {job.real.clips}")
     print(f"metric {job.protocol.label}: {task.extractor.num_features} features; {task.extractor.preprocessing}")
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"

@@ -88,11 +88,7 @@ def run(options: Namespace) -> None:
 
 
 def _set_goal(options: Namespace) -> None:
-    """Fill in the defaults of the goal's own options; refuse those that have no effect.
-
-    Raises:
-        ValueError: If one of these is set.
-    """
+    """Fill in the defaults of the goal's own options; refuse those that have no effect."""
     for name, default in GOALS[options.goal].items():
         options[name] = default if options[name] is None else options[name]
     for goal, defaults in GOALS.items():
@@ -107,6 +103,7 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
     from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import plan_search, scoring
     from flexivid.calibration.searched import draw_scores, score_lines
+    from flexivid.evaluation.run import Request, run_folder
 
     if options.num_inference_steps and len(options.num_inference_steps) > 1:
         raise ValueError(
@@ -114,15 +111,10 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
             " plans of other numbers are tried anyway"
         )
     settings = _settings(options, model, (options.num_inference_steps or [None])[0])._replace(fixed_steps=False)
-    judge = scoring.find_judge(
-        path,
-        options.num_videos,
-        reference=options.reference,
-        layout=options.layout,
-        ema=not options.no_ema,
-        device=next(model.parameters()).device,
-        **{name: options[name] for name in ("prompts_file", "codec", "text_encoder")},
-    )
+    names = ("num_videos", "reference", "layout", "prompts_file", "codec", "text_encoder")
+    request = {"ema": not options.no_ema, **{name: options[name] for name in names}}
+    output = str(run_folder(path) / "evaluation")
+    judge = scoring.find_judge(Request(str(path), output, **request), next(model.parameters()).device)
     settings = settings._replace(text_tokens=judge.conditions.text_tokens)
     print(f"plans of any number of steps, {options.num_videos} videos in the last round, {len(judge.real)} real clips")
     with _progress("scoring", "samples") as (grow, advance):

@@ -49,14 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look
         with swift_imports():
             from flexivid.runtime.distributed import leave_group
-            from flexivid.training.command_lines import is_autoencoder, is_distillation
+            from flexivid.training.command_lines import command_line_of
 
-            if is_distillation(words):
-                start = import_module("flexivid.training.distillation.cli").DistillCLI
-            elif is_autoencoder(words):
-                start = import_module("flexivid.training.autoencoder.cli").AutoencoderCLI
-            else:
-                start = import_module("flexivid.training.cli").FlexiCLI
+            module, name = command_line_of(words)
+            start = getattr(import_module(module), name)
         start(dry_run=bool(dry))
         leave_group()
 

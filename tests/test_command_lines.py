@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from flexivid import convert, dataset, evaluate, sample, search, train
 from flexivid.media.write import write_video
@@ -41,7 +42,7 @@ OF_EVALUATE = {
     **{"num_reference": ["3"], "stride": ["2"], "fps": ["4"], "num_frames": ["2"], "size": ["4"], "height": ["4"]},
     **{"width": ["4"], "no_rivals": [], "label": ["3"], "seed": ["1"], "devices": ["2"], "output_dir": ["elsewhere"]},
     **{"against": ["earlier.json"], "dry_run": [], "json": [], "prompts_file": ["texts.txt"]},
-    **{"codec": ["taef2"], "text_encoder": ["t5"]},
+    **{"codec": ["taef2"], "text_encoder": ["t5"], "given_frames": ["first"]},
 }
 OF_CONVERT = {
     **{"model": ["other"], "modes": ["2x2x2"], "output_dir": ["modes"], "prompts": ["prompts.txt"], "rank": ["2"]},
@@ -51,7 +52,7 @@ OF_CONVERT = {
 }
 CLIPS = {
     **{"path": ["other_videos"], "config": ["recipe.yaml"], "num_frames": ["4"], "size": ["16"], "stride": ["2"]},
-    **{"fps": ["4"], "layout": ["flat"], "square_pixels": ["false"]},
+    **{"fps": ["4"], "layout": ["flat"], "square_pixels": ["false"], "pictures": []},
 }
 COLLECTION = {"path": ["other_videos"], "layout": ["flat"]}
 VALUES: dict[str, dict[str, list[str]]] = {  # program: option: another value than its default
@@ -61,14 +62,14 @@ VALUES: dict[str, dict[str, list[str]]] = {  # program: option: another value th
     "convert": OF_CONVERT,
     "dataset check": {**CLIPS, "full": [], "fix_manifest": ["good.csv"], "json": [], "num_workers": ["1"]},
     "dataset preview": {**CLIPS, "num_videos": ["2"], "split": ["val"], "output_dir": ["elsewhere"]},
-    "dataset index": {**COLLECTION, "square_pixels": ["false"], "num_workers": ["1"]},
+    "dataset index": {**COLLECTION, "square_pixels": ["false"], "pictures": [], "num_workers": ["1"]},
     "dataset stats": {
-        **{**COLLECTION, "square_pixels": ["false"], "num_workers": ["1"], "json": []},
+        **{**COLLECTION, "square_pixels": ["false"], "pictures": [], "num_workers": ["1"], "json": []},
         **{"output_dir": ["elsewhere"], "num_colour_frames": ["3"]},
     },
     "dataset shard": {**COLLECTION, "output": ["elsewhere"], "chunk_mib": ["1"]},
     "dataset encode": {
-        **{**COLLECTION, "output": ["elsewhere"], "square_pixels": ["false"], "num_workers": ["1"]},
+        **{**COLLECTION, "output": ["elsewhere"], "square_pixels": ["false"], "pictures": [], "num_workers": ["1"]},
         **{"codec": ["vae"], "codec_dtype": ["bf16"], "tile": ["64"], "text_encoder": ["t5"], "text_dtype": ["bf16"]},
         **{
             "max_length": ["8"],
@@ -228,6 +229,7 @@ def collections(tmp_path, monkeypatch) -> None:
             frames = np.full((20, 32, 32, 3), 20 * i + number, np.uint8)
             (tmp_path / folder / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
             write_video(tmp_path / folder / "ab"[i % 2] / f"{i}.mp4", frames, 8)
+    Image.new("RGB", (32, 32)).save(tmp_path / "videos" / "a" / "cover.png")
     (tmp_path / "recipe.yaml").write_text("data: {num_frames: 3}")
 
 
@@ -253,7 +255,7 @@ def watched_data(collections, monkeypatch) -> list:
     watch(inspect, "find_parts", lambda collection, **options: (collection, options))
     watch(inspect, "inspect", lambda parts, settings, **options: (settings, options["full_workers"]))
     watch(preview, "look", lambda loader, addresses, **options: (loader.dataset.settings, addresses))
-    watch(preview, "page", lambda clips, **options: [clip.frames.shape for clip in clips])
+    watch(preview, "page", lambda clips, **options: [clip.frames.shape for clip in clips] + [options["settings"]])
     monkeypatch.setattr(stats, "decoded", lambda videos, number, **options: seen.append(number))
     monkeypatch.setattr(stats, "channel_statistics", lambda frames: {})
     monkeypatch.setattr(stats, "write_histograms", lambda file, values: seen.append(file) or file)

@@ -1,12 +1,14 @@
 """Every recipe, and every part stacked on a recipe, goes through the real command line."""
 
+import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKL, AutoencoderKLWan, WanTransformer3DModel
 from transformers import T5Config
 
 from flexivid.budget.cost import macs
@@ -38,6 +40,14 @@ def program(monkeypatch, tmp_path, capsys):
         return told.out
 
     return run
+
+
+def settings_of(path):
+    """Settings of a recipe; a trainer section that is a path is read from there."""
+    settings = yaml.safe_load(path.read_text())
+    if isinstance(settings.get("trainer"), str):
+        settings["trainer"] = yaml.safe_load((path.parent / settings["trainer"]).read_text())
+    return settings
 
 
 def leaves(value, *path):
@@ -72,6 +82,54 @@ def test_recipe_in_latents_runs_dry_without_weights(program, tmp_path, recipe):
     assert any("text encoder" in line for line in lines) == (len(encoders) > 2)
 
 
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """Configurations, as large as the published ones where that matters: latent channels and features of a token."""
+    folder = tmp_path_factory.mktemp("encoders")
+    AutoencoderKLWan(base_dim=4, z_dim=16, num_res_blocks=1).save_config(folder / "wan")
+    blocks = {
+        kind: [f"{name}Block2D"] * 4
+        for kind, name in (("down_block_types", "DownEncoder"), ("up_block_types", "UpDecoder"))
+    }
+    AutoencoderKL(latent_channels=4, block_out_channels=[32] * 4, **blocks).save_config(folder / "sd")
+    T5Config(d_model=4096).save_pretrained(folder / "text")
+    (folder / "taef2").mkdir()
+    (folder / "taef2" / "taef2.safetensors").touch()
+    return folder
+
+
+def figures(text):
+    """Parameters in M, memory in GiB, MACs a step, length of the run."""
+    patterns = (
+        r"([\d.]+) M param",
+        r"training memory (?:about )?([\d.]+) GiB",
+        r"([\d.]+ [TG])MACs(?: a step| .*FLOPs\))",
+    )
+    return [re.search(pattern, text)[1] for pattern in patterns]
+
+
+@pytest.mark.parametrize(
+    "recipe", [path for path in RECIPES if "latents" in path.name or "text_encoder" in path.read_text()]
+)
+def test_headers_say_what_a_dry_run_says(program, tmp_path, encoders, recipe):
+    """Parameters, memory, MACs and FLOPs of a step, steps and time."""
+    codec = {"train_latents": "taef2", "latents_ucf101": "sd"}.get(recipe.stem, "wan")
+    rows = [f"{i}.mp4,{i}" for i in range(101)] if codec == "sd" else ["0.mp4,"]
+    (tmp_path / "list.csv").write_text("\n".join(["path,class", *rows]))
+    words = ["--data.root", tmp_path / "list.csv", "--model.codec", encoders / codec]
+    if codec == "wan":
+        text = {"source": str(encoders / "text"), "max_length": 128}
+        words += ["--model.text_encoder", json.dumps(text)]
+    printed = program("fit", "--config", recipe, *words, "--dry-run")
+    header = recipe.read_text().partition("seed_everything")[0]
+    assert figures(header) == figures(printed)
+    cost, flops = (float(re.search(rf"([\d.]+) [TG]{unit}", header)[1]) for unit in ("MACs", "FLOPs"))
+    assert flops == pytest.approx(2 * cost, rel=0.01)
+    steps = settings_of(recipe)["trainer"]["max_steps"]
+    time, device = re.search(rf"not measured: (.*) for {steps} steps on (?:an )?(.*?)\.", header).groups()
+    assert re.search(rf"^{steps} steps of .*{time} at \S+ \S+/s \({device}\)", printed, re.MULTILINE)
+
+
 @pytest.mark.parametrize("recipe", sorted({*RECIPES} - {*ENCODED}), ids=lambda path: path.name)
 def test_recipe_runs_dry(program, tmp_path, recipe):
     write_video(tmp_path / "a.mp4", np.zeros((16, 64, 64, 3), np.uint8), 8)
@@ -87,7 +145,7 @@ def test_recipe_runs_dry(program, tmp_path, recipe):
 def test_every_value_arrives(program, part):
     printed = program("fit", "--config", CONF / "train_video.yaml", "--config", part, "--print_config")
     arrived = dict(leaves(yaml.safe_load(printed)))
-    given = dict(leaves(yaml.safe_load(part.read_text())))
+    given = dict(leaves(settings_of(part)))
     assert given
     assert {path: arrived.get(path) for path in given} == given
 

@@ -100,7 +100,7 @@ def test_check_reads_a_home_and_tells_what_is_not_used(videos, monkeypatch, caps
     (videos / "c" / "captions.csv").touch()
     assert status("check", "~/videos", "--json=~/out/check.json") == 0
     [note] = json.loads((videos.parent / "out" / "check.json").read_text())["train"]["notes"]
-    assert "1 lists beside the videos" in note
+    assert "1 list beside the videos" in note
     printed = capsys.readouterr()
     assert "c/captions.csv" in "".join(printed.out.replace("│", "").split())
     assert "Warning" not in printed.err  # said once

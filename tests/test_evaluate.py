@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -232,10 +233,43 @@ def test_two_folders(capsys, write_videos):
     assert again["scores"]["fvd"] == pytest.approx(told["scores"]["fvd"], rel=1e-6)
 
 
+def test_the_grid_among_samples_is_left_out(capsys, write_videos):
+    folder = write_videos("samples", 6, 4)
+    write_video(folder / "grid.mp4", np.zeros((4, 32, 64, 3), np.uint8), 8)
+    lines = [{"file": f"{number}.mp4", "plan": "2x1x2x2"} for number in (*range(4), 9)]  # 9 was deleted
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["--generated", "samples", "--reference", "real", "--num-frames", 4, "--metric", "motion", "--json"]
+    write_videos("real", 4, 4, seed=2)
+    lines = evaluate(capsys, *words)
+    assert lines[0] == "generated samples (all): 4 of 4 clips of 4 videos"
+    (folder / "manifest.jsonl").write_text('{"file": "0.mp4"}\n')  # not one of ``flexivid.sample``
+    assert "got videos of 2 sizes in samples (16x16, 32x64); expected one" in refused(capsys, *words)
+
+
 def test_a_folder_is_at_no_distance_from_itself(capsys, write_videos):
     write_videos("made", 6, 4)
     words = ["--generated", "made", "--reference", "made", "--num-frames", 4, "--metric", "motion", "--json"]
     assert json.loads(evaluate(capsys, *words)[-1])["scores"]["fvd"] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_evaluation_lists_each_folder_of_its_reference_once(capsys, run, monkeypatch):
+    listed = Counter()
+
+    def counting(lists):
+        def counted(path="."):
+            if not isinstance(path, int):  # an open folder
+                listed[os.path.relpath(path, "videos")] += 1
+            return lists(path)
+
+        return counted
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    evaluate(capsys, *QUICK, "--budgets", 1)
+    assert listed["."] == 1
+    listed.clear()
+    evaluate(capsys, "--generated", "videos", "--reference", "videos", "--num-frames", 4, "--metric", "motion")
+    assert listed["."] == 1
 
 
 def test_a_second_result_is_held_against_the_first(capsys, run):

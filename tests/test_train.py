@@ -254,3 +254,15 @@ def test_checkpoint_of_another_network(capsys, videos):
     arguments = ["fit", "--config", RECIPE, "--data.root", videos, *SMALL, "--ckpt_path", "last"]
     message = refused(capsys, *arguments, "--model.network.width=64")
     assert "got a checkpoint with width=32 for a network with width=64" in message
+
+
+def test_a_shared_trainer_section_names_runs_by_their_recipe_and_a_run_is_complete_without_it(videos):
+    recipe = RECIPE.parent / "latents_ucf101.yaml"
+    words = ["--data.root", str(videos), "--model.codec=pixel", "--trainer.callbacks=[]", "--model.network.num_heads=2"]
+    main(["fit", "--config", str(recipe), *words, *SMALL, "--trainer.max_steps=2"])
+    saved = Path("runs/latents_ucf101/version_0/config.yaml")
+    trainer = yaml.safe_load(saved.read_text())["trainer"]
+    assert trainer["gradient_clip_val"] == 1.0
+    assert trainer["logger"]["init_args"]["name"] == "latents_ucf101"
+    main(["fit", "--config", str(saved)])
+    assert Path("runs/latents_ucf101/version_1/config.yaml").is_file()

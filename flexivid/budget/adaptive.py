@@ -100,12 +100,7 @@ class AdaptivePlan:
 
 
 class Chooser:
-    """Chooses the steps of one batch, call by call.
-
-    Args:
-        plan: Budget and measurements.
-        indices: Global indices of the samples.
-    """
+    """Chooses the steps of one batch, call by call; samples are named by their global indices."""
 
     def __init__(self, plan: AdaptivePlan, indices: list[int]) -> None:
         self._plan, self._indices = plan, indices
@@ -115,12 +110,7 @@ class Chooser:
         self._choices: list[np.ndarray] = []
 
     def steps(self, call: int, x: Tensor) -> list[Step]:
-        """The step of each sample at a call; calls come in order.
-
-        Args:
-            call: Index of the call.
-            x: The latents at that call, (b, c, t, h, w).
-        """
+        """The step of each sample at a call, whose latents are x, (b, c, t, h, w); calls come in order."""
         self._latents = [*self._latents[-HISTORY:], x.float()]
         allowance = self._plan.allowance
         costs = allowance.rows[call]

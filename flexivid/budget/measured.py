@@ -26,11 +26,7 @@ def searched(allowance: Allowance, table: Table | None) -> Schedule:
 
 
 def searched_over(alternatives: Sequence[tuple[Allowance, ErrorTable]]) -> Schedule:
-    """The schedule of least expected error among several numbers of steps.
-
-    Args:
-        alternatives: For each number of steps what may be spent, the same for all, and what was measured.
-    """
+    """The schedule of least expected error among several numbers of steps, each with a table of its own."""
     point = best(merged(expected_front(*pair) for pair in alternatives), alternatives[0][0].affordable)
     assert point is not None, "an allowance pays for its cheapest option throughout"
     allowance, table = next(pair for pair in alternatives if pair[0].num_steps == len(point.choice))

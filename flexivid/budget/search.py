@@ -90,26 +90,21 @@ def frontier(errors: Sequence[Sequence[float]], costs: Costs, *, max_switches: i
     prices = _price_rows(errors, costs)
     _check(errors, prices, max_switches)
     trails = _Trails()
-    start = _nothing()
     if max_switches is None or max_switches >= len(errors) - 1:
-        front = start
+        front = _nothing()
         for row, price in zip(errors, prices, strict=True):
             front = _prune([trails.extend(front, o, price[o], row[o]) for o in range(len(price))])
     else:
-        front = _limited(errors, prices, max_switches, trails, start)
+        front = _limited(errors, prices, max_switches, trails)
     return trails.points(front, len(errors))
 
 
 def _limited(
-    errors: Sequence[Sequence[float]],
-    prices: Sequence[Sequence[int]],
-    max_switches: int,
-    trails: _Trails,
-    start: _Front,
+    errors: Sequence[Sequence[float]], prices: Sequence[Sequence[int]], max_switches: int, trails: _Trails
 ) -> _Front:
     """The front of choices with at most so many switches: one front for each number of them and last option."""
     options = range(len(prices[0]))
-    ends = [[trails.extend(start, o, prices[0][o], errors[0][o]) for o in options]] * (max_switches + 1)
+    ends = [[trails.extend(_nothing(), o, prices[0][o], errors[0][o]) for o in options]] * (max_switches + 1)
     for row, price in zip(errors[1:], prices[1:], strict=True):
         others = [_prune(fronts) for fronts in ends[:-1]]  # a switch to itself wastes one, which is allowed
         ends = [
@@ -140,12 +135,7 @@ def _prune(fronts: Iterable[_Front]) -> _Front:
 def outlooks(errors: Sequence[Sequence[float]], costs: Costs) -> list[tuple[np.ndarray, np.ndarray]]:
     """The front of the remaining steps, from each step on: costs, rising, and the least error that each buys.
 
-    Args:
-        errors: As in :func:`frontier`.
-        costs: As in :func:`frontier`.
-
-    Returns:
-        One pair for each step, and one more for the end, where nothing costs nothing.
+    Arguments as in :func:`frontier`. The last entry is the end, where nothing costs nothing.
 
     Example:
         >>> [(cost.tolist(), error.tolist()) for cost, error in outlooks([[0, 5], [0, 1]], [4, 1])]
@@ -197,11 +187,7 @@ def winners(front: Sequence[Point], limits: Iterable[float]) -> list[Point]:
 
 
 def check_switches(max_switches: int | None) -> None:
-    """Refuse a limit below 0.
-
-    Raises:
-        ValueError: If it is below 0.
-    """
+    """Refuse a limit below 0."""
     if max_switches is not None and max_switches < 0:
         raise ValueError(f"got max_switches={max_switches}; expected 0 or more; leave it out for no limit")
 

@@ -64,12 +64,8 @@ class Spectrum(NamedTuple):
     def power_at(self, axis: int, frequency: float) -> float:
         """Power in the data's own units (times ``deviation`` squared): what the noise of the process competes with.
 
-        Args:
-            axis: 0, 1 or 2 for t, h or w.
-            frequency: In [0, 1/2]; interpolated between bins.
-
-        Returns:
-            Power >= 0; 0 beyond the last bin, where clips of this size have no structure at all.
+        Frequencies in [0, 1/2] are interpolated between bins. Beyond the last bin, where clips of this size have no
+        structure at all, it is 0.
         """
         row = self.power[axis]
         return self.deviation**2 * float(np.interp(2 * frequency * len(row), range(len(row)), row, right=0.0))
@@ -114,14 +110,9 @@ class Spectrum(NamedTuple):
 
 
 def delta_at(power: float, time: float) -> float:
-    """Squared error of leaving out a frequency at a time.
+    """Squared error of leaving out a frequency where the data has ``power``, at a time of the flow path.
 
-    Args:
-        power: Power of the data at the frequency, >= 0, where the noise of the process has power 1.
-        time: On the flow path, in [0, 1].
-
-    Returns:
-        In [0, 1 + power]: 0 at time 1, rising as time falls and with ``power``.
+    It is 0 at time 1 and rises to 1 + power at time 0.
 
     Example:
         >>> round(delta_at(0.18, 0.82), 3), delta_at(0.5, 1.0), delta_at(0.5, 0.0)
@@ -132,19 +123,12 @@ def delta_at(power: float, time: float) -> float:
 
 
 def lost_power(spectrum: Spectrum, native: PatchMode, mode: PatchMode) -> float:
-    """Power of the data at the finest frequency that a mode keeps, along the axis where it is greatest.
+    """Power of the data at the finest frequency that a mode keeps, along the axis where it is greatest; 0 for the
+    native mode.
 
     A mode g times the native one along an axis has g times fewer tokens there, so it keeps what g times fewer cells
     would hold: frequencies up to 1 / (2 g). Of the frequencies above, that one has most power in data whose power falls
     with frequency.
-
-    Args:
-        spectrum: Of the data.
-        native: The native mode, which loses nothing.
-        mode: The mode.
-
-    Returns:
-        Power >= 0 in the data's own units; 0 if the mode is not larger than ``native`` along any axis.
 
     Example:
         >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
@@ -157,15 +141,9 @@ def lost_power(spectrum: Spectrum, native: PatchMode, mode: PatchMode) -> float:
 
 
 def spectral_errors(spectrum: Spectrum, modes: Sequence[PatchMode], times: Sequence[float]) -> list[list[float]]:
-    """Squared error of each mode at each call, in the form that ``flexivid.budget.search.frontier`` takes.
+    """Squared error of each mode at each call, errors[call][mode]; ``frontier`` takes it in this form.
 
-    Args:
-        spectrum: Of the data.
-        modes: Of each option, the native one first.
-        times: Flow time of each call, in [0, 1].
-
-    Returns:
-        errors[call][mode] >= 0, see :func:`delta_at`; 0 for the native mode.
+    The first mode is the native one, whose errors are 0. Times are those of the flow path.
 
     Example:
         >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)
@@ -182,16 +160,8 @@ def activation_choice(
 ) -> list[int]:
     """The cheapest mode at each call that loses at most ``delta`` there, that is, is above its activation time.
 
-    A larger tolerance never makes a call more expensive.
-
-    Args:
-        spectrum: Of the data.
-        modes: Of each option, the native one first, then with falling cost, as in an ``Allowance``.
-        times: Flow time of each call, in [0, 1].
-        delta: Tolerated squared error, > 0.
-
-    Returns:
-        Index of the mode of each call.
+    Modes come as in an ``Allowance``: the native one first, then with falling cost. A larger tolerance never makes a
+    call more expensive.
 
     Raises:
         ValueError: If ``delta`` is not above 0.

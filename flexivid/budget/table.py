@@ -54,13 +54,10 @@ class ErrorTable(NamedTuple):
     trials: Sequence[tuple[float, float]] = ()
 
     def expected(self, error: float) -> float:
-        """Distance from the samples with the most steps to be expected of a schedule, from its calls' errors.
+        """Distance from the samples with the most steps to be expected of a schedule, by the sum of its calls' errors.
 
         Errors of single calls add up to more, or less, than what all together do: trials say how much. Between trials
         it is interpolated, beyond the last in proportion; without any, errors and the distance are added.
-
-        Args:
-            error: Sum of the errors of all calls.
 
         Example:
             >>> table = ErrorTable("m", {}, (), [], [], {}, distance=1.0, trials=[(0, 1.0), (4, 3.0)])
@@ -127,12 +124,7 @@ Table = ErrorTable | ScoreTable
 
 
 def find_table(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> ErrorTable | None:
-    """The error table of these settings, or ``None``.
-
-    Args:
-        tables: From :func:`read_tables`.
-        model: Fingerprint of the model at hand.
-        settings: As in :class:`ErrorTable`.
+    """The error table of a model, by its fingerprint, under these settings of the sampler; ``None`` if there is none.
 
     Raises:
         ValueError: If the tables were measured with another model.
@@ -171,7 +163,11 @@ def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
         content = {
             "format": FORMAT,
             "tables": [_to_plain(table) for table in rows if isinstance(table, ErrorTable)],
-            "scores": [_scores_to_plain(table) for table in rows if isinstance(table, ScoreTable)],
+            "scores": [
+                {**table._asdict(), "rows": [row._asdict() for row in table.rows]}
+                for table in rows
+                if isinstance(table, ScoreTable)
+            ],
         }
         save_json(path, content, indent=None)
 
@@ -194,7 +190,10 @@ def read_tables(path: str | Path) -> list[Table]:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}")
         tables = [_from_plain(row) for row in content["tables"]]
-        scores = [_scores_from_plain(row) for row in content.get("scores", [])]
+        scores = [
+            ScoreTable(**{**row, "rows": tuple(ScoredPlan(**plan) for plan in row["rows"])})
+            for row in content.get("scores", [])
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"got {path}, which cannot be read ({error!r}); expected what flexivid.search wrote; run it again"
@@ -218,14 +217,6 @@ def _from_plain(row: dict[str, Any]) -> ErrorTable:
     fields = {key: value for key, value in row.items() if key in ErrorTable._fields}  # old files have scores here
     errors = [[math.inf if value is None else value for value in errors] for errors in row["errors"]]
     return ErrorTable(**{**fields, "options": options, "errors": errors, "trials": trials})
-
-
-def _scores_to_plain(table: ScoreTable) -> dict[str, Any]:
-    return {**table._asdict(), "rows": [row._asdict() for row in table.rows]}
-
-
-def _scores_from_plain(row: dict[str, Any]) -> ScoreTable:
-    return ScoreTable(**{**row, "rows": tuple(ScoredPlan(**plan) for plan in row["rows"])})
 
 
 def option_of(text: str) -> Step:

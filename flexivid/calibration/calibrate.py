@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -141,12 +140,7 @@ def measured_options(model: FlexiDiT, settings: Settings) -> list[Step]:
 
 
 def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> int:
-    """Steps that :func:`calibrate` takes, all trajectories together.
-
-    Args:
-        settings: Of the sampler.
-        num_options: Of a call, reuse among them.
-        num_videos: Trajectories.
+    """Steps that :func:`calibrate` takes for so many trajectories, with so many options of a call, reuse among them.
 
     Example:
         >>> from flexivid import FlexiDiT, FlexiDiTConfig
@@ -163,8 +157,7 @@ def num_sample_steps(settings: Settings, num_options: int, num_videos: int) -> i
 def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
     """Tables whose errors can be compared: each gets the distance of its native samples from those with the most calls.
 
-    Args:
-        calibrations: Of the same model, videos and seed, with different numbers of steps.
+    All must be of the same model, videos and seed, with different numbers of steps.
     """
     finest = max(calibrations, key=lambda calibration: len(calibration.table.errors))
     steps = finest.table.settings["num_inference_steps"]
@@ -255,8 +248,10 @@ class _Batch:
         model, settings = self._model, self._settings
         steps = [at_call(step, call, self._plain) for call, step in enumerate(schedule)]
         guidance = guidance_from(model, settings)
-        on_step = partial(_counted, self._on_calls)
-        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), on_step)
+        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), self._count)
+
+    def _count(self, count: int, step: Step) -> None:
+        self._on_calls(count)
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = self._model.recipe.process, self._settings
@@ -264,10 +259,6 @@ class _Batch:
         noise = start_noise(self._model, settings.size, self._seeds).to(self._device)
         with sampling_calls(self._model, settings.precision):
             return solve(predict, noise, process, scheduler, generator=noise_generators(self._seeds))
-
-
-def _counted(on_calls: OnCalls, count: int, step: Step) -> None:
-    on_calls(count)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -30,11 +30,7 @@ def first_candidates(
 ) -> list[Plan]:
     """Plans for every budget: each weak mode alone and before native steps, two weak modes, native steps, the default.
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``.
-        budgets: Fractions of the all-native compute.
-        shares: Of a budget that goes to the first stage.
+    ``shares`` of a budget go to the first stage.
     """
     full = allowance_of(model, settings, keep_steps=False)
     plans: dict[str, Plan] = {}
@@ -68,13 +64,7 @@ def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[St
 
 
 def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
-    """A plan with another solver, spacing of times or guidance, or with outputs reused; never at a higher cost.
-
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``.
-        plan: A leader of the search.
-    """
+    """A leader with another solver, spacing of times or guidance, or with outputs reused; never at a higher cost."""
     sampling, process = dict(plan.sampling), model.recipe.process
     skipped = {settings.solver, "heun", "ddpm"}  # two calls a step; noise of its own in every step
     changes: list[dict[str, Any]] = [{"solver": name} for name in solvers_of(process) if name not in skipped]

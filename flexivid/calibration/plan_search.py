@@ -51,16 +51,8 @@ def search_plans(
 ) -> ScoreTable:
     """Score plans of every price against real videos.
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``; their number of steps is that of full compute.
-        judge: From ``find_judge``; as many samples as it has conditions are made of the plans in the last round.
-        effort: How thorough to be.
-        grow: Called with numbers of samples that will be made.
-        on_samples: Called with numbers of samples that are made.
-
-    Raises:
-        ValueError: If a distance is not finite.
+    Full compute has as many steps as the settings. In the last round, plans have as many samples as the judge has
+    conditions. ``grow`` is told numbers of samples to come, ``on_samples`` of those just made.
     """
     scorer = Scorer(model, settings, judge, on_samples)
     floor = None
@@ -79,14 +71,9 @@ def search_with(
     *,
     grow: Callable[[int], object] = lambda count: None,
 ) -> ScoreTable:
-    """Search by a scorer, which may have made samples before.
+    """Search by a scorer, which may have made samples before, with ``count`` videos of each plan in the last round.
 
-    Args:
-        scorer: Samples the plans.
-        effort: How thorough to be.
-        count: Videos of each plan in the last round.
-        floor: The step floor, if it was measured; stored in the table.
-        grow: Called with numbers of samples that will be made.
+    The step floor, if it was measured, is stored in the table. ``grow`` is told numbers of samples to come.
     """
     model, settings = scorer.model, scorer.settings
     full = full_macs(model, settings)

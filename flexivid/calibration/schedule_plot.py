@@ -16,13 +16,9 @@ COLOURS = "cividis"
 
 
 def schedule_map(front: Sequence[Point], full: int, rows: int = ROWS, columns: int = COLUMNS) -> tuple[np.ndarray, ...]:
-    """Option at each part of the way at evenly spaced budgets.
+    """Option at each part of the way from noise to data (columns), at evenly spaced budgets (rows).
 
-    Args:
-        front: From ``frontier`` or ``merged``.
-        full: Cost of native steps throughout, with the most steps.
-        rows: Number of budgets.
-        columns: Parts of the way from noise to data.
+    Native steps throughout, with the most steps, cost ``full``.
 
     Returns:
         Budgets (rows,), rising from the least possible to 1; options (rows, columns), int; numbers of calls (rows,).
@@ -43,14 +39,9 @@ def schedule_map(front: Sequence[Point], full: int, rows: int = ROWS, columns: i
 def write_schedule_plot(
     path: str | Path, front: Sequence[Point], allowance: Allowance, title: str, *, quality: str = "expected error"
 ) -> None:
-    """Write the picture as PNG.
+    """Write the picture as PNG; ``quality`` names the points' errors.
 
-    Args:
-        path: The file.
-        front: From ``frontier`` or ``merged``.
-        allowance: Of native steps throughout, with the most steps; its options are those of the choices.
-        title: Line above the picture.
-        quality: Name of the points' errors.
+    The allowance is that of native steps throughout, with the most steps; its options are those of the points' choices.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +18,9 @@ from torch import Tensor
 
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.scores import ScoredPlan, ScoreTable
-from flexivid.data.sources.layout import Layout
 from flexivid.evaluation.features import extract
 from flexivid.evaluation.rivals import native_plan
-from flexivid.evaluation.run import Request, prepare, run_folder
+from flexivid.evaluation.run import Request, prepare
 from flexivid.media.pixels import to_bytes
 from flexivid.metrics.extractors.extractor import Extractor
 from flexivid.metrics.frechet import Gaussian, distance
@@ -58,64 +57,22 @@ class Judge(NamedTuple):
     metric: str
 
 
-def find_judge(  # noqa: PLR0913
-    checkpoint: str | Path,
-    num_videos: int,
-    *,
-    reference: str | None,
-    ema: bool,
-    device: torch.device,
-    layout: Layout | None = None,
-    prompts_file: str | None = None,
-    codec: str | None = None,
-    text_encoder: str | None = None,
-) -> Judge:
-    """A judge by the motion network, with clips of the videos that a run was trained on, or of other ones.
+def find_judge(request: Request, device: torch.device) -> Judge:
+    """A judge by the motion network, with the real clips and the prompts that a request names.
 
-    Args:
-        checkpoint: Run folder, ``.ckpt`` or exported folder.
-        num_videos: Samples of a plan, at most.
-        reference: Folder of real videos; ``None`` = those of the run.
-        ema: Averaged weights.
-        device: Where to compute.
-        layout: How the folders of the videos are read.
-        prompts_file: A file of prompts, for a model with text; ``None`` = the captions of the real videos.
-        codec: Folder of the codec; ``None`` = as the model says. Likewise ``text_encoder``.
+    Held-out clips are for evaluations: a plan must not be tested on those that chose it.
 
     Raises:
         FileNotFoundError: If there are no such videos.
         ValueError: If they do not fit.
     """
-    output = run_folder(checkpoint) / "evaluation"
-    request = Request(
-        str(checkpoint),
-        str(output),
-        [1.0],
-        sampling={"planner": "weak_first"},
-        num_videos=num_videos,
-        num_reference=NUM_REAL,
-        reference=reference,
-        ema=ema,
-        layout=layout,
-        prompts_file=prompts_file,
-        codec=codec,
-        text_encoder=text_encoder,
-        rivals=False,
-        held_out=False,  # held-out clips are for evaluations: a plan must not be tested on those that chose it
-    )
-    job = prepare(request, device)
+    plans: dict[str, Any] = {"budgets": [1.0], "sampling": {"planner": "weak_first"}, "rivals": False}
+    job = prepare(replace(request, **plans, num_reference=NUM_REAL, held_out=False), device)
     return Judge(job.task.extractor, job.real.all(), job.task.conditions, job.task.extractor.metric_name)
 
 
 class Scorer:
-    """Samples plans and scores them. It stores the features of all samples, so none is made twice.
-
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``.
-        judge: Real videos to compare with.
-        on_samples: Called with the number of new samples.
-    """
+    """Samples plans and scores them. It stores the features of all samples, so none is made twice."""
 
     def __init__(
         self, model: FlexiDiT, settings: Settings, judge: Judge, on_samples: OnSamples = lambda count: None
@@ -184,15 +141,10 @@ def plan_from(
 
 
 def step_floor(scorer: Scorer, count: int, grow: OnSamples = lambda count: None, *, many: int | None = None) -> int:
-    """The fewest native steps whose distance to real videos is within the interval of many.
+    """The fewest native steps whose distance to real videos is within the interval of many, by default 50.
 
-    So many videos show no gain from more steps, so full compute should be about as many.
-
-    Args:
-        scorer: Samples the plans.
-        count: Videos of each.
-        grow: Called with numbers of samples that will be made.
-        many: Native steps that are certainly enough; ``None`` = :data:`MANY_STEPS`.
+    So many videos show no gain from more steps, so full compute should be about as many. ``grow`` is told numbers of
+    samples to come.
     """
     many = many or MANY_STEPS
     highest = scorer.score(native_plan(scorer.model, scorer.settings, many), count).high
@@ -206,13 +158,9 @@ def step_floor(scorer: Scorer, count: int, grow: OnSamples = lambda count: None,
 def halve(
     plans: Sequence[Plan], costs: Sequence[int], limits: Sequence[float], distances: Sequence[float]
 ) -> list[Plan]:
-    """The better half of the plans between each limit and the next lower one, at least two of them.
+    """The better half of the plans between each limit of the costs and the next lower one, at least two of them.
 
-    Args:
-        plans: Plans.
-        costs: Of each.
-        limits: Costs that divide them into groups; plans above the highest are dropped.
-        distances: Of each, lower is better.
+    Plans above the highest limit are dropped; of distances, lower is better.
     """
     leaders: list[Plan] = []
     edges = [0.0, *sorted(limits)]
@@ -224,11 +172,7 @@ def halve(
 
 
 def score_table(scorer: Scorer, rows: Sequence[ScoredPlan], floor: int | None = None) -> ScoreTable:
-    """All scores, as they are stored beside the model.
-
-    Raises:
-        ValueError: If a distance is not finite.
-    """
+    """All scores, as they are stored beside the model; refuses a distance that is not finite."""
     judge = scorer.judge
     by = {"metric": judge.metric, "num_real": len(judge.real), "seed": SEED}
     settings = table_settings(scorer.settings)

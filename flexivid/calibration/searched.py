@@ -21,15 +21,9 @@ from flexivid.sampling.settings import Settings
 def searched_front(
     model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable]
 ) -> tuple[list[Point], Allowance]:
-    """The Pareto-optimal schedules of all tables together.
+    """The Pareto-optimal schedules of all tables together, each of another number of steps, from ``relate``.
 
-    Args:
-        model: The network.
-        settings: Of each table; they differ in the number of steps only.
-        tables: From ``relate``: errors are distances from the samples with the most steps.
-
-    Returns:
-        Points, and the allowance of the most steps at full compute, with the options and their costs.
+    Returns the points, and the allowance of the most steps at full compute, with the options and their costs.
     """
     allowances = [allowance_of(model, each) for each in settings]
     front = merged(map(expected_front, allowances, tables))
@@ -40,11 +34,16 @@ def searched_lines(
     model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], budgets: Sequence[float]
 ) -> list[str]:
     """A line for each budget, a fraction of native compute with the most steps; one below the least is left out."""
-    front, allowance = searched_front(model, settings, tables)
-    return [
-        f"budget {budget:g}: {plan}; {len(plan)} calls, expected error {point.error:.4g}"
-        for budget, point, plan in _plans(model, settings, tables, front, allowance, budgets)
-    ]
+    front, full = searched_front(model, settings, tables)
+    pairs = [(allowance_of(model, each), table) for each, table in zip(settings, tables, strict=True)]
+    allowances = {allowance.num_steps: searchable(allowance, table) for allowance, table in pairs}
+    lines = []
+    for budget in budgets:
+        point = best(front, affordable_cost(budget, full.full))
+        if point is not None:
+            plan = allowances[len(point.choice)].schedule(point.choice)
+            lines.append(f"budget {budget:g}: {plan}; {len(plan)} calls, expected error {point.error:.4g}")
+    return lines
 
 
 def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[str]:
@@ -88,21 +87,6 @@ def draw_scores(model: FlexiDiT, settings: Settings, table: ScoreTable, path: Pa
     ]
     title = f"best of the plans that were sampled, {max(row.num_videos for row in table.rows)} videos each"
     write_schedule_plot(path, merged([points]), allowance, title, quality=table.by["metric"])
-
-
-def _plans(
-    model: FlexiDiT,
-    settings: Sequence[Settings],
-    tables: Sequence[ErrorTable],
-    front: Sequence[Point],
-    allowance: Allowance,
-    budgets: Sequence[float],
-) -> list[tuple[float, Point, Schedule]]:
-    """The best point for each budget, with its schedule; budgets below the least are left out."""
-    pairs = [(allowance_of(model, each), table) for each, table in zip(settings, tables, strict=True)]
-    allowances = {allowance.num_steps: searchable(allowance, table) for allowance, table in pairs}
-    points = [(budget, best(front, affordable_cost(budget, allowance.full))) for budget in budgets]
-    return [(budget, point, allowances[len(point.choice)].schedule(point.choice)) for budget, point in points if point]
 
 
 def draw_schedules(model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable], path: Path) -> None:

@@ -1,8 +1,7 @@
-"""An account of what a run leaves out: files that cannot be decoded, videos that are too short, what is slow.
+"""What a run leaves out: files that cannot be decoded, and videos that are too short. Also warns of what is slow.
 
-Ranks find bad files each for itself, and tell each other every ``BATCHES_APART`` training batches: a message at every
-batch would cost more than it is worth. Imports no Lightning; says what to say, and where it is written, not how it
-reaches the user.
+Each rank finds bad files on its own. Ranks exchange them every ``BATCHES_APART`` training batches, since an exchange at
+every batch would be slow. Imports no Lightning: the caller shows the messages.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,8 +31,8 @@ def agree(failed: Iterable[BadVideo]) -> list[BadVideo]:
 class BadFiles:
     """Files of a collection that cannot be decoded, found before a run or during it, and a limit to their share.
 
-    The share is that of all ranks. Those that one of them finds count when ranks meet, so that all of them stop
-    together; alone, a rank stops at once.
+    The share is that of all ranks. Those that one of them finds count when ranks exchange theirs, so that all stop
+    together; without other ranks, the run stops at once.
 
     Args:
         root: The collection.
@@ -59,15 +58,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
         self._num_batches, self._has_grown = 0, False
 
     def add(self, *bad: BadVideo, write: bool = True) -> None:
-        """Take note of files; each counts once.
-
-        Args:
-            bad: The files.
-            write: Whether to append them to the list on disk.
-
-        Raises:
-            ValueError: If they are now too many.
-        """
+        """Count files, each once; ``write`` appends them to the list on disk. ``ValueError`` if they are too many."""
         new = [video for video in bad if video.path not in self.by_path]
         self.by_path |= {video.path: video for video in new}
         if new and write and self.folder is not None:
@@ -79,10 +70,9 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
             )
 
     def report(self, bad: BadVideo) -> bool:
-        """Take note of a file that fails during the run, on this rank, and return whether that is news.
+        """Count a file that fails during the run, on this rank; return whether it is new.
 
-        Raises:
-            ValueError: If they are now too many, and there is no other rank.
+        ``ValueError`` if there are too many now, and no other rank; with others, when ranks meet.
         """
         if bad.path in self.by_path or bad.path in self._untold:
             return False
@@ -91,7 +81,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
             return True
         self._untold[bad.path] = bad
         if self.folder is not None:
-            write_bad([bad], self.folder, append=True)  # at once: who knows how the run ends
+            write_bad([bad], self.folder, append=True)  # at once: the run may end before ranks meet
         return True
 
     def count_batch(self) -> None:
@@ -101,17 +91,13 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
             self.meet()
 
     def meet(self) -> None:
-        """Tell the other ranks what this one has found; all of them must come.
-
-        Raises:
-            ValueError: If there are now too many, on all ranks alike.
-        """
+        """Exchange new files with the other ranks, all of which must call this; ``ValueError`` on all if too many."""
         news, self._untold = agree(self._untold.values()), {}
         self._has_grown |= bool(news)
         self.add(*news, write=False)
 
     def end(self, *, is_first: bool) -> None:
-        """Meet once more, and let the first rank write the list anew if several may have written to it."""
+        """Meet once more; the first rank rewrites the list if several ranks may have written to it."""
         self.meet()
         if self._has_grown and is_first and self.folder is not None:
             write_bad(list(self.by_path.values()), self.folder)
@@ -127,22 +113,10 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 
 
 def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) -> BadFiles:
-    """Begin with the files that were found bad before the run; the first rank lists them.
-
-    Args:
-        splits: The clips.
-        root: The collection.
-        max_fraction: Largest share that may be bad.
-        run: The run; its folder takes the list.
+    """Begin with the files that were bad before the run, which the first rank lists in its folder.
 
     Raises:
         ValueError: If there are too many already.
-
-    >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings
-    >>> from flexivid.data.index.videos import Videos
-    >>> splits = Splits(ClipDataset(Videos.of(["a.mp4"]), ClipSettings()), None, (), (BadVideo("b.mp4", "damaged"),))
-    >>> list(open_account(splits, "v", max_fraction=0.5, run=Run(None)).by_path)
-    ['b.mp4']
     """
     folder = run.folder
     bad = BadFiles(root, num_files=splits.num_files, max_fraction=max_fraction, folder=folder)
@@ -153,7 +127,7 @@ def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) ->
 
 
 def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: int) -> Iterator[str]:
-    """Say what else is left out, changed or slow, one message at a time.
+    """Yield a message on each other thing that is left out, changed or slow.
 
     Args:
         splits: The clips.

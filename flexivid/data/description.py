@@ -1,28 +1,56 @@
-"""What is known of the data of a run before any batch: classes, captions, sizes, and what clips were encoded with."""
+"""What is known of the data of a run: before any batch classes, captions, sizes, and what clips were encoded with."""
 
 from __future__ import annotations
 
-from flexivid.data.clips.windows import ClipSettings
+from flexivid.data.bad_files import BadFiles
+from flexivid.data.clips.buckets import Bucket
+from flexivid.data.clips.windows import ClipSettings, refuse_settings
 from flexivid.data.encoded.clips import EncodedSet
 from flexivid.data.encoded.decode import RealClips, real_clips_of
+from flexivid.data.encoded.folder import TRAIN
 from flexivid.data.sources.layout import Collection
 from flexivid.data.sources.manifest import Manifests, read_manifests
+from flexivid.data.splits import Splits
 from flexivid.latents.settings import CodecSettings, TextSettings
 
 
 class Description:
-    """What a data module says of its collection, which is listed, but not looked into.
+    """What is known of the collection of a data module without opening a file.
 
     Attributes:
         collection: Where the data are.
         settings: How clips are cut out.
-        encoded: What an encoded folder holds; ``None`` for videos.
+        encoded: Contents of an encoded folder; ``None`` for videos.
     """
 
     collection: Collection
     settings: ClipSettings
     encoded: EncodedSet | None = None
+    buckets: tuple[Bucket, ...] = ()
+    batch_size: int = 1
+    _splits: Splits | None = None
+    _bad: BadFiles | None = None
     _manifests: Manifests | None = None
+
+    def check(self, latents: str | None) -> None:
+        """Refuse settings that make no sense.
+
+        Args:
+            latents: The setting of an earlier version.
+
+        Raises:
+            ValueError: If there are any.
+        """
+        refuse_settings(self.settings)
+        if latents is not None:
+            raise ValueError(
+                f"got data.latents={latents}; expected data.root to be a folder of latents; make one with `python -m"
+                " flexivid.dataset encode`, and name it as data.root"
+            )
+        if self.encoded is not None and self.buckets:
+            raise ValueError(f"got data.buckets for {self.collection.root}, whose clips have one shape; leave them out")
+        if self.batch_size < 1:
+            raise ValueError(f"got data.batch_size={self.batch_size}; expected at least 1; raise data.batch_size")
 
     @property
     def manifests(self) -> Manifests:
@@ -70,7 +98,7 @@ class Description:
 
     @property
     def codec_fingerprint(self) -> str | None:
-        """Of the codec that made the latents."""
+        """Fingerprint of the codec that made the latents; ``None`` for pixels."""
         return self.encoded.encoded.codec_fingerprint if self.encoded else None
 
     @property
@@ -80,10 +108,35 @@ class Description:
 
     @property
     def text_fingerprint(self) -> str | None:
-        """Of the text encoder."""
+        """Fingerprint of the text encoder; ``None`` where batches have no ``text_features``."""
         return self.encoded.encoded.text_fingerprint if self.encoded else None
 
     @property
     def text_channels(self) -> int:
         """Features of a token of ``text_features``; 0 where batches have none."""
         return self.encoded.encoded.text_channels if self.encoded else 0
+
+    @property
+    def splits(self) -> Splits:
+        """The clips, and an account of what is left out; there after ``setup``."""
+        if self._splits is None:
+            raise RuntimeError("got no data yet; expected setup() to have run; call setup() first")
+        return self._splits
+
+    @property
+    def num_clips(self) -> int:
+        """Training clips of an epoch; there after ``setup``. Likewise ``fps`` and ``skipped``."""
+        return self.encoded.encoded.num_clips[TRAIN] if self.encoded else len(self.splits.train)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clips: ``fps``, or the median over the videos, divided by ``stride``."""
+        return self.encoded.encoded.fps if self.encoded else self.splits.fps
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many videos are left out, by cause: ``bad`` and ``too_short``."""
+        if self.encoded:
+            return {"bad": len(self.encoded.end.bad), "too_short": self.encoded.encoded.num_too_short}
+        bad = self.splits.bad if self._bad is None else self._bad.by_path
+        return {"bad": len(bad), "too_short": self.splits.num_too_short if self.settings.short == "skip" else 0}

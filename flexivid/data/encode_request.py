@@ -36,40 +36,24 @@ The same command goes on with what was interrupted. Processes that are given the
 class EncodeRequest:
     """What to encode, and how.
 
-    Args:
-        source: The videos.
-        output: The encoded folder.
-        clips: How clips are cut out of them; the same in every epoch.
-        codec: Encodes clips.
-        text: Encodes captions; ``None`` = they are kept as texts.
-        dtype: Of what is stored, ``fp32`` or ``bf16``.
-        class_captions: Take the name of its class as the caption of a video that has none.
-        allow_missing_captions: Take the null text for videos without a caption.
-        max_bad_fraction: Stop when a larger share of the files cannot be decoded.
-        num_workers: Processes that decode, for each process that encodes; ``None`` = they share the cores.
-
     >>> clips = ClipSettings(num_frames=17, windows="uniform")
     >>> EncodeRequest(Collection("videos"), "latents", clips, CodecSettings("pixel")).check().clips.num_frames
     17
     """
 
     source: Collection
-    output: str
-    clips: ClipSettings
+    output: str  # the encoded folder
+    clips: ClipSettings  # how clips are cut out of them; the same in every epoch
     codec: CodecSettings
-    text: TextSettings | None = None
-    dtype: str = "fp32"
-    class_captions: bool = False
-    allow_missing_captions: bool = False
-    max_bad_fraction: float = 0.05
-    num_workers: int | None = None
+    text: TextSettings | None = None  # encodes captions; ``None`` = they are kept as texts
+    dtype: str = "fp32"  # of what is stored, ``fp32`` or ``bf16``
+    class_captions: bool = False  # take the name of its class as the caption of a video that has none
+    allow_missing_captions: bool = False  # take the null text for videos without a caption
+    max_bad_fraction: float = 0.05  # stop when a larger share of the files cannot be decoded
+    num_workers: int | None = None  # decoding processes for each that encodes; ``None`` = they share the cores
 
     def check(self) -> EncodeRequest:
-        """Return itself.
-
-        Raises:
-            ValueError: If settings make no sense.
-        """
+        """Return itself; ``ValueError`` if settings contradict each other."""
         refuse_settings(self.clips)
         if self.clips.windows == "random" or self.clips.flip or self.clips.crop == "random":
             raise ValueError(
@@ -116,11 +100,7 @@ def add_encode(add: Callable[..., Any]) -> None:
 
 
 def request_of(options: Namespace) -> EncodeRequest:
-    """The request that options make.
-
-    Raises:
-        ValueError: If settings make no sense.
-    """
+    """Return the request that options make; ``ValueError`` if they contradict each other."""
     for name, choices in CHOICES.items():
         if options[name] not in choices:
             flag = f"--{name.replace('_', '-')}"
@@ -138,7 +118,7 @@ def request_of(options: Namespace) -> EncodeRequest:
     text = options.text_encoder and TextSettings(options.text_encoder, options.max_length, options.text_dtype)
     others = ("output", "dtype", "class_captions", "allow_missing_captions", "max_bad_fraction", "num_workers")
     return EncodeRequest(
-        source=collection_of(Collection(options.path, options.layout or "auto")),
+        source=collection_of(Collection(options.path, options.layout or "auto", bool(options.pictures))),
         clips=ClipSettings(**settings),
         codec=CodecSettings(options.codec, options.codec_dtype, options.tile),
         text=text or None,

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ from flexivid.data.workers.pool import DecodePool, num_cores
 from flexivid.latents.codec import Codec, build_codec
 from flexivid.latents.settings import TextSettings
 from flexivid.latents.text_encoder import TextEncoder
-from flexivid.runtime.console import step_bars
+from flexivid.runtime.console import OnStep, step_bars
 from flexivid.runtime.files import locked, save_json
 from flexivid.runtime.paths import is_remote, resolve
 from flexivid.runtime.printable import printable
@@ -47,39 +47,25 @@ from flexivid.runtime.ranks import Ranks
 SHARD_BYTES = 32 << 20  # what a process that is killed loses at most
 LEAST_SHARDS = 64  # of a collection: so many processes have work
 
-OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
-
 
 class Plan(NamedTuple):
-    """Everything that is settled before the first shard.
+    """Everything that is settled before the first shard."""
 
-    Args:
-        encoded: What will be in the folder.
-        splits: Account of the videos.
-        parts: The clips.
-        texts: The different captions.
-        codec: Encodes clips; on the CPU.
-        encoder: Encodes captions.
-    """
-
-    encoded: Encoded
+    encoded: Encoded  # what the folder will hold
     splits: Splits
-    parts: dict[str, ClipDataset]
-    texts: list[str]
-    codec: Codec
+    parts: dict[str, ClipDataset]  # ``train`` and, if there is one, ``held_out``
+    texts: list[str]  # the different captions
+    codec: Codec  # on the CPU
     encoder: TextEncoder | None
 
 
 def encode_collection(request: EncodeRequest, device: torch.device, ranks: Ranks) -> str:
-    """Do this process's share of the work, and wait for those of the others.
+    """Do this process's share of the work, wait for the others, and return a line on what the folder holds now.
 
     Args:
         request: What to encode.
         device: Where.
-        ranks: Which of several processes this is; the first one shows how far all are.
-
-    Returns:
-        What there is now, in a line.
+        ranks: Which of several processes this is; the first one shows the progress of all.
 
     Raises:
         ValueError: If the folder holds other clips, captions are missing, or too many files cannot be decoded.
@@ -110,7 +96,7 @@ def encode_collection(request: EncodeRequest, device: torch.device, ranks: Ranks
 
 
 def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: bool) -> Plan:
-    """Load the networks, list the videos, and write what the folder will hold, or hold it against what it says."""
+    """Load the networks, list the videos, and write the description of the folder, or compare it with an older one."""
     clips, codec = request.clips, build_codec(request.codec)
     latent_size = (codec.channels, *codec.latent_size(clips.num_frames, *clips.size))
     if show and (fit := codec.fit_frames(clips.num_frames)) != clips.num_frames:
@@ -171,10 +157,9 @@ def _sizes_of_shards(num_clips: int, latent_size: tuple[int, ...]) -> dict[str, 
 def _captions(
     parts: dict[str, ClipDataset], class_names: Sequence[str], request: EncodeRequest
 ) -> dict[str, list[tuple[str, ...]]]:
-    """The captions of every video that has clips; none at all where the collection has none.
+    """The captions of every video that has clips; none at all where the collection has none and there is no encoder.
 
-    Raises:
-        ValueError: If there are to be features and some have none.
+    ``ValueError`` if there is an encoder and some videos have no caption.
     """
     if request.class_captions and not class_names:
         raise ValueError(

@@ -17,19 +17,20 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from flexivid.data.bad_files import BadFiles, agree, open_account, remarks
+from flexivid.data.bad_files import agree, open_account, remarks
 from flexivid.data.clips.buckets import parse_buckets
 from flexivid.data.clips.dataset import Address, ClipDataset
 from flexivid.data.clips.loader import ClipLoader
-from flexivid.data.clips.sampler import StepBatchSampler, fixed_batches
+from flexivid.data.clips.sampler import PictureSteps, StepBatchSampler, fixed_batches
 from flexivid.data.clips.trainer_state import Run
-from flexivid.data.clips.windows import ClipSettings, Short, Windows, refuse_settings
+from flexivid.data.clips.windows import ClipSettings, Short, Windows
 from flexivid.data.decoding.backends import Choice
 from flexivid.data.description import Description
 from flexivid.data.encoded.clips import EncodedClips, open_if_encoded
 from flexivid.data.encoded.folder import HELD_OUT, TRAIN, stored_settings
 from flexivid.data.encoded.loader import EncodedLoader
 from flexivid.data.index.build import BadVideo
+from flexivid.data.pictures import MixedLoader, mixed_loader, picture_module
 from flexivid.data.sources.layout import Collection, Layout, collection_of
 from flexivid.data.splits import Splits, keep_in_memory, load_splits
 from flexivid.data.workers.pool import DecodePool, num_cores
@@ -43,7 +44,7 @@ class VideoDataModule(Description, LightningDataModule):
     ``root/train`` is trained on, or ``root`` if it has no such folder; the folders in it may be classes (see
     ``manifest``). ``root/held_out``, ``root/val`` or ``root/test`` is validated on, each by any of its usual names (see
     ``split_names``); without one, one training video in twenty is held out, or the end of a single one (see
-    ``footage.hold_out``). Long videos count for several clips.
+    ``splits.hold_out``). Long videos count for several clips.
 
     Args:
         root: The folder, or what else ``manifest`` reads; ``~`` and variables are expanded (see ``files.paths``). Or
@@ -78,6 +79,8 @@ class VideoDataModule(Description, LightningDataModule):
             of television, anamorphic lenses); False takes rows and columns as they are stored, which look distorted.
         layout: What the folders of ``root`` are: "splits" (parts, as train and val), "classes", "flat" (folders mean
             nothing), or "auto": by their names, and an error where these can be read in two ways.
+        pictures: Take each file of a picture as a video of one frame, for ``num_frames`` of 1 or with ``buckets``.
+        picture_root: Pictures to train on among the videos, by ``picture_share`` of the steps (see ``pictures``).
 
     >>> VideoDataModule("videos", size=48).settings.size
     (48, 48)
@@ -110,6 +113,9 @@ class VideoDataModule(Description, LightningDataModule):
         latents: str | None = None,
         square_pixels: bool = True,
         layout: Layout = "auto",
+        pictures: bool = False,
+        picture_root: str | None = None,
+        picture_share: float = 0.2,
     ) -> None:
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
@@ -119,57 +125,24 @@ class VideoDataModule(Description, LightningDataModule):
             square_pixels=square_pixels,
             decoder=decoder,
         )
-        self.collection = collection_of(Collection(root, layout))
+        self.collection = collection_of(Collection(root, layout, pictures))
         self.root, self.batch_size, self.num_workers = self.collection.root, batch_size, num_workers
         self.cache_gib, self.max_bad_fraction, self.val_clips = cache_gib, max_bad_fraction, val_clips
         self.buckets, self.trust_index = parse_buckets(buckets or []), trust_index
         self.max_seconds_per_file, self.max_gib_per_file = max_seconds_per_file, max_gib_per_file
         self.decoder = decoder
         self.encoded = open_if_encoded(self.root)
-        refuse_settings(self.settings)
-        if latents is not None:
-            raise ValueError(
-                f"got data.latents={latents}; expected data.root to be a folder of latents; make one with `python -m"
-                " flexivid.dataset encode`, and name it as data.root"
-            )
+        self.check(latents)
         if self.encoded is not None:
-            if self.buckets:
-                raise ValueError(f"got data.buckets for {self.root}, whose clips have one shape; leave them out")
             self.settings = stored_settings(self.root, self.encoded.encoded, self.settings)
-        if batch_size < 1:
-            raise ValueError(f"got data.batch_size={batch_size}; expected at least 1; raise data.batch_size")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be fewer held-out clips than ranks
         self._batch_size_at: Callable[[int], int] = lambda global_step: batch_size
-        self._splits: Splits | None = None
-        self._bad: BadFiles | None = None
         self._died: dict[str, str] = {}  # files that killed their decoders in training batches, and how
         self._parts: dict[str, EncodedClips | None] = {}
         self._pool: DecodePool | None = None
-
-    @property
-    def splits(self) -> Splits:
-        """The clips, and an account of what is left out; there after ``setup``."""
-        if self._splits is None:
-            raise RuntimeError("got no data yet; expected setup() to have run; call setup() first")
-        return self._splits
-
-    @property
-    def num_clips(self) -> int:
-        """Training clips of an epoch."""
-        return self.encoded.encoded.num_clips[TRAIN] if self.encoded else len(self.splits.train)
-
-    @property
-    def fps(self) -> float:
-        """Frames a second of the clips: ``fps``, or the median over the videos, divided by ``stride``."""
-        return self.encoded.encoded.fps if self.encoded else self.splits.fps
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """How many videos are left out, by cause: ``bad`` and ``too_short``."""
-        if self.encoded:
-            return {"bad": len(self.encoded.end.bad), "too_short": self.encoded.encoded.num_too_short}
-        bad = self.splits.bad if self._bad is None else self._bad.by_path
-        return {"bad": len(bad), "too_short": self.splits.num_too_short if self.settings.short == "skip" else 0}
+        self.picture_steps = PictureSteps(self.settings.seed, picture_share if picture_root else 0.0)
+        self.picture_data = picture_module(self, picture_root) if picture_root else None
+        self.subfolder = ""  # of the run's folder, for the lists of these data
 
     def set_batch_sizes(self, batch_size_at: Callable[[int], int]) -> None:
         """Choose the batch size of every optimizer step; to be called before training begins.
@@ -183,6 +156,9 @@ class VideoDataModule(Description, LightningDataModule):
         """Look at new files before other ranks do; alone, ``setup`` does."""
         if self._run.world_size > 1 and not self.encoded:
             self._load()
+        if self.picture_data is not None:
+            self.picture_data.trainer = self.trainer
+            self.picture_data.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the videos, and decode what fits into memory; only the first call does something.
@@ -227,13 +203,21 @@ class VideoDataModule(Description, LightningDataModule):
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+        if self.picture_data is not None:
+            self.picture_data.teardown(stage)
 
-    def train_dataloader(self) -> ClipLoader | EncodedLoader:
+    def train_dataloader(self) -> ClipLoader | EncodedLoader | MixedLoader:
         """Return the training batches, from the trainer's global step on."""
+        if self.picture_data is None:
+            return self.train_loader(None)
+        return mixed_loader(self, self.picture_data, self._batch_size_at)
+
+    def train_loader(self, takes: Callable[[int], bool] | None) -> ClipLoader | EncodedLoader:
+        """Return the training batches of the global steps that ``takes`` says; None: of all."""
         dataset = self._dataset(TRAIN)
         assert dataset is not None
-        clips = dataset.clips_by_bucket()
-        batches = self._run.batches(clips, self._batch_size_at, seed=self.settings.seed, epoch_size=self.batch_size)
+        options: dict[str, Any] = {"seed": self.settings.seed, "epoch_size": self.batch_size, "takes": takes}
+        batches = self._run.batches(dataset.clips_by_bucket(), self._batch_size_at, **options)
         return self._loader(dataset, batches, is_train=True)
 
     def val_dataloader(self) -> ClipLoader | EncodedLoader | list:
@@ -253,7 +237,7 @@ class VideoDataModule(Description, LightningDataModule):
 
     @property
     def _run(self) -> Run:
-        return Run(self.trainer)
+        return Run(self.trainer, self.subfolder)
 
     def _new_pool(self, num_workers: int) -> DecodePool:
         max_bytes = int(self.max_gib_per_file * 2**30)
@@ -292,7 +276,7 @@ class VideoDataModule(Description, LightningDataModule):
             rank_zero_warn(remark)
 
     def _on_bad(self, path: str, reason: str) -> None:
-        """Take note of a file that fails during the run, on whatever rank."""
+        """Count a file that fails during the run, on whatever rank, and warn if it is new."""
         assert self._bad is not None
         if self._bad.report(BadVideo(path, reason)):
             warnings.warn(f"{self._bad.message()}; the last one now, during the run", stacklevel=2)

@@ -15,7 +15,6 @@ import numpy as np
 
 from flexivid.data.clips.buckets import Bucket
 from flexivid.data.clips.dataset import ClipDataset
-from flexivid.data.clips.footage import hold_out
 from flexivid.data.clips.frame_cache import FrameCache, fill, seconds_to_read
 from flexivid.data.clips.windows import ClipSettings, span_of, step_of
 from flexivid.data.decoding.backends import refuse_decoder
@@ -31,25 +30,14 @@ NUM_NAMED = 10  # files that a message names; a list on disk has them all
 
 
 class Splits(NamedTuple):
-    """Clips to train on and to validate on.
-
-    Args:
-        train: Clips drawn as the settings say.
-        val: Fixed windows of other videos; None where there is too little footage for both.
-        class_names: The classes, empty if there are none.
-        bad: Files that cannot be decoded.
-        too_short: Videos shorter than a clip: the first few, by path. Likewise ``num_too_short``, how many.
-
-    >>> Splits._fields
-    ('train', 'val', 'class_names', 'bad', 'too_short', 'num_too_short')
-    """
+    """Clips to train on and to validate on."""
 
     train: ClipDataset
-    val: ClipDataset | None
+    val: ClipDataset | None  # fixed windows of other videos; None where there is too little footage for both
     class_names: tuple[str, ...]
-    bad: tuple[BadVideo, ...]
-    too_short: tuple[str, ...] = ()
-    num_too_short: int = 0
+    bad: tuple[BadVideo, ...]  # files that cannot be decoded
+    too_short: tuple[str, ...] = ()  # videos shorter than a clip: the first few, by path
+    num_too_short: int = 0  # how many these are
 
     @property
     def datasets(self) -> tuple[ClipDataset, ...]:
@@ -83,7 +71,7 @@ def load_splits(
 
     Args:
         root: The collection, listed already (``Manifests``) or not, with or without training and held-out folders (see
-            ``layout``). Without held-out videos, some of the training ones are held out (see ``footage.hold_out``).
+            ``layout``). Without held-out videos, some of the training ones are held out (see ``hold_out``).
         settings: How clips are cut out of them.
         buckets: Shapes of clips, in place of the one in ``settings``.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
@@ -118,6 +106,35 @@ def load_splits(
     return _account(train, val, [everything], index)
 
 
+def hold_out(videos: Videos, *, min_frames: int) -> tuple[Videos, Videos | None]:
+    """Part videos into some to train on and some to validate on, without a frame in both.
+
+    Of several videos, one in twenty is held out, at least one, spread evenly over the list and so over the classes. A
+    single video is cut: its last tenth is held out, or one clip if that is more. If it is too short for both, nothing
+    is held out, and the second result is None.
+
+    Args:
+        videos: Videos that have at least one clip each.
+        min_frames: Source frames that a clip spans; matters for a single video only.
+
+    >>> film = Videos.of(["film.mp4"], num_frames=250)
+    >>> [(part.first.tolist(), part.num_frames.tolist()) for part in hold_out(film, min_frames=15)]
+    [([0], [225]), ([225], [25])]
+    >>> [len(part) for part in hold_out(Videos.of(["film.mp4"] * 60, num_frames=250), min_frames=15)]
+    [57, 3]
+    """
+    if len(videos) > 1:
+        number = max(1, round(len(videos) / 20))
+        chosen = np.zeros(len(videos), dtype=bool)
+        chosen[(2 * np.arange(number) + 1) * len(videos) // (2 * number)] = True
+        return videos.select(np.flatnonzero(~chosen)), videos.select(np.flatnonzero(chosen))
+    num_frames = int(videos.num_frames[0])
+    tail = max(num_frames // 10, min_frames)
+    if num_frames - tail < min_frames:
+        return videos, None
+    return videos.cut(0, 0, num_frames - tail), videos.cut(0, num_frames - tail, tail)
+
+
 def index_collection(
     root: Listed,
     *,
@@ -127,20 +144,9 @@ def index_collection(
     progress: bool = True,
     square_pixels: bool = True,
 ) -> tuple[VideoIndex, VideoIndex | None]:
-    """Look at what is new in a collection, and return what is known of its training and its held-out videos.
+    """Probe what is new in a collection, and return the index of its training and its held-out videos.
 
-    Args:
-        root: As for ``load_splits``, and so are the others.
-        pool: Looks at new files.
-        decoder: The decoder to use.
-        check: How to tell that a file has changed.
-        progress: Whether to show a progress bar.
-        square_pixels: Whether pictures are resized so that their pixels are square.
-
-    >>> index_collection("nowhere")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
+    Arguments are those of ``load_splits``; ``decoder`` and ``square_pixels`` are those of ``ClipSettings``.
     """
     train, held_out, _ = read_manifests(root)
     with DecodePool(num_cores()) if pool is None else nullcontext(pool) as looking:
@@ -163,17 +169,14 @@ def keep_in_memory(
     agree: Callable[[list[BadVideo]], list[BadVideo]] = list,
     progress: bool = True,
 ) -> Splits:
-    """Decode the videos while there is room for them.
+    """Decode the videos while there is room for them; return the clips without those of files that fail.
 
     Args:
         splits: The clips.
         pool: Decodes.
-        max_bytes: Room; None for 4 GiB, or none at all where reading the videos would hold up the start.
-        agree: Told the files that fail to decode, gives those that fail on any rank: all must leave out the same.
+        max_bytes: Room; None for 4 GiB, or for none at all where reading the videos would delay the start.
+        agree: Given the files that fail here, returns those that fail on any rank: all must leave out the same.
         progress: Whether to show a progress bar.
-
-    Returns:
-        The clips, without those of files that fail.
 
     >>> splits = Splits(ClipDataset(Videos.of(["nowhere.mp4"], num_frames=8), ClipSettings()), None, (), ())
     >>> with DecodePool(1) as pool:
@@ -204,7 +207,7 @@ def keep_in_memory(
 
 
 def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings) -> str:
-    """Say why a folder with videos gives no clip.
+    """Explain why a folder with videos gives no clip.
 
     >>> found = VideoIndex(Videos.of([]), (BadVideo("v/a.mp4", "no video stream"),), (), Path("i.arrow"))
     >>> explain_nothing("v", found, ClipSettings())[:69]
@@ -236,12 +239,9 @@ def name_some(bad: Sequence[BadVideo]) -> str:
 
 
 def write_bad(bad: Sequence[BadVideo], folder: str | Path, *, append: bool = False) -> Path:
-    r"""Write ``bad_videos.jsonl``, one file a line with ``path`` and ``reason``, and return where it is.
+    r"""Write ``bad_videos.jsonl`` into a folder, one file a line with ``path`` and ``reason``, and return its path.
 
-    Args:
-        bad: The files.
-        folder: Where; made if it is not there.
-        append: Whether to keep what is there. Several processes may append at the same time: lines stay whole.
+    With ``append``, what is there stays. Several processes may append at the same time: lines stay whole.
 
     >>> import tempfile
     >>> write_bad([BadVideo("a.mp4", "no video stream")], tempfile.mkdtemp()).read_text()

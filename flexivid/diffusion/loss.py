@@ -13,12 +13,7 @@ from flexivid.diffusion.process import SMALLEST, Process
 
 
 def space_weight(process: Process, time: Tensor, space: str) -> Tensor:
-    """Factor that turns a squared error of the process's target into one of ``space``, (b,).
-
-    Args:
-        process: Path and target.
-        time: (b,).
-        space: ``x0``, ``noise`` or ``velocity``.
+    """Factor that turns a squared error of the process's target into one of ``x0``, ``noise`` or ``velocity``, (b,).
 
     Example:
         >>> space_weight(Process("flow", "x0"), torch.tensor([0.5]), "velocity").item()

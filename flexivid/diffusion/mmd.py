@@ -11,15 +11,8 @@ SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels' widths, over the mean dis
 def maximum_mean_discrepancy(samples: Tensor, real: Tensor) -> Tensor:
     """Squared maximum mean discrepancy under a mixture of Gaussian kernels; unbiased, so it can be below 0.
 
-    Sample i and real i may be noised versions of one clip, so their kernel values are left out, like those of a sample
-    with itself.
-
-    Args:
-        samples: (n, ...), n >= 2; carries the gradient.
-        real: (n, ...).
-
-    Returns:
-        Scalar, float32.
+    Samples (n, ...), n >= 2, carry the gradient; ``real`` has their shape. Sample i and real i may be noised versions
+    of one clip, so their kernel values are left out, like those of a sample with itself.
 
     Raises:
         ValueError: If the shapes differ, or there are fewer than two samples.

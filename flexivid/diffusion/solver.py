@@ -71,11 +71,7 @@ def build_scheduler(process: Process, solver: str, num_steps: int, *, shift: flo
 
 
 def check_solver(process: Process, solver: str, num_steps: int) -> None:
-    """Refuse a solver that does not fit the path, or a number of steps outside 1 to 1000.
-
-    Raises:
-        ValueError: In these cases.
-    """
+    """Refuse a solver that does not fit the path, or a number of steps outside 1 to 1000."""
     if solver not in solvers_of(process):
         raise ValueError(
             f"got solver {solver!r} for a {process.path} process; expected one of {', '.join(solvers_of(process))};"
@@ -135,13 +131,10 @@ def _ddpm_scheduler(process: Process, solver: str, num_steps: int) -> Any:
 
 
 def noise_generators(seeds: Iterable[int]) -> list[torch.Generator]:
-    """One source of the solver's own noise for each sample, on the CPU, independent of the noise it starts from.
+    """One source of the solver's own noise for each sample's seed, on the CPU, independent of the noise it starts from.
 
-    Both belong to the sample's seed. A generator seeded with the seed itself would repeat the starting noise at the
-    first step of the ancestral solver, and two equal noises add up to more than two independent ones.
-
-    Args:
-        seeds: Seed of each sample, the one that its starting noise is drawn from.
+    A generator seeded with the seed itself would repeat the starting noise at the first step of the ancestral solver,
+    and two equal noises add up to more than two independent ones.
 
     Example:
         >>> start, own = torch.Generator().manual_seed(7), noise_generators([7])[0]
@@ -177,13 +170,7 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
 
 
 def call_times(process: Process, solver: str, num_steps: int, *, shift: float = 1.0) -> list[float]:
-    """Time of each call of the network, as :func:`solve` will make them.
-
-    Args:
-        process: Path of the network.
-        solver: One of :func:`solvers_of`.
-        num_steps: Solver steps.
-        shift: Time shift of flow paths.
+    """Time of each call of the network, as :func:`solve` will make them; arguments as of :func:`build_scheduler`.
 
     Example:
         >>> call_times(Process("flow"), "euler", 4)

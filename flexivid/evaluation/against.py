@@ -29,11 +29,7 @@ class Earlier(NamedTuple):
     scores: Mapping[str, Scores]
 
     def check(self, protocol: Protocol, names: Sequence[str]) -> None:
-        """Refuse, before any work is done, what cannot be compared with this result.
-
-        Args:
-            protocol: Of the evaluation to come.
-            names: Of its scores.
+        """Refuse, before any work is done, an evaluation whose protocol or names of scores cannot be compared.
 
         Raises:
             ValueError: If the protocols differ, or no scores have the same name.
@@ -47,11 +43,7 @@ class Earlier(NamedTuple):
             )
 
     def differences(self, protocol: Protocol, scores: Mapping[str, Scores]) -> dict[str, Difference]:
-        """By how much each new distance is above the earlier one of the same name, with its 95 % interval.
-
-        Raises:
-            ValueError: If the protocols differ.
-        """
+        """By how much each new distance is above the earlier one of the same name, with its 95 % interval."""
         check_alike(self.protocol, protocol)
         names = [name for name in scores if name in self.scores]
         return {name: independent_difference(self.scores[name], scores[name]) for name in names}

@@ -174,8 +174,7 @@ def find_clips(
     """The clips of a collection, or some of them spread evenly over it.
 
     Args:
-        root: A folder or a manifest (see ``flexivid.data.sources.manifest``), or a ``Collection``, which says how its
-            folders are read, or the ``Manifests`` of one that has been listed.
+        root: A collection of any kind, listed already or not.
         settings: From :func:`clip_settings`.
         split: ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
             part, else ``all``.
@@ -239,15 +238,25 @@ def _explain(root: str, index: VideoIndex, settings: ClipSettings) -> str:
     )
 
 
+def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:
+    """Decode the first and the last frame of each clip: its number, and (3, 2, h, w) uint8.
+
+    A clip that cannot be decoded is left out, with a warning.
+    """
+    plans = ((number, clips.plan(number)) for number in range(len(clips)))
+    requests = ((number, plan._replace(indices=plan.indices[[0, -1]])) for number, plan in plans)
+    with DecodePool(num_cores()) as pool:
+        for number, frames in outcomes(requests, pool):
+            if isinstance(frames, VideoError):
+                warnings.warn(f"{frames}; no sample is given its frames", stacklevel=2)
+            else:
+                yield number, torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)
+
+
 def read_blocks(
     clips: ClipSet, blocks: Sequence[Sequence[int]], *, num_workers: int | None = None
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Decode blocks of clips, a few ahead of the block that is yielded.
-
-    Args:
-        clips: The set.
-        blocks: Numbers of clips, by block.
-        num_workers: Decoding processes; ``None`` = one a core.
+    """Decode blocks of clips, named by their numbers, a few ahead of the block that is yielded.
 
     Yields:
         A block, and its videos, uint8 (b, 3, t, h, w); a clip that cannot be decoded is left out, with a warning.

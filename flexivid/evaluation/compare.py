@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from flexivid.data.sources.layout import Collection, Layout
-from flexivid.data.sources.manifest import Manifests, read_manifests
+from flexivid.data.sources.manifest import Manifest, Manifests, read_manifests
 from flexivid.data.splits import index_collection
 from flexivid.evaluation.clips import clip_settings, find_clips
 from flexivid.evaluation.features import ClipFeatures, check_frames
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores, score
+from flexivid.sampling.sample_folder import videos_in
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,7 @@ class Pair(NamedTuple):
 
 
 def common_size(root: Manifests) -> tuple[int, int]:
-    """Height and width of all videos of a folder.
-
-    Raises:
-        ValueError: If they differ, or no video can be decoded.
-    """
+    """Height and width of all videos of a folder; refuses sizes that differ."""
     videos = index_collection(root._replace(held_out=None))[0].videos
     sizes = np.unique(np.stack([videos.heights, videos.widths], axis=1), axis=0)
     if len(sizes) > 1:
@@ -87,7 +84,7 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     extractor = build_extractor(**request.metric, device=device)
     check_frames(extractor, request.num_frames)
     roots = dict.fromkeys((request.generated, request.reference))
-    listed = {root: read_manifests(Collection(root, request.layout or "auto")) for root in roots}
+    listed = {root: _videos_of(root, request.layout or "auto") for root in roots}
     sources = [listed[root] for root in (request.generated, request.reference)]
     height, width = request.size or common_size(sources[0])
     settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
@@ -101,6 +98,13 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     )
     protocol = real.protocol((request.num_frames, height, width), len(clips), seed=request.seed)
     return Pair(generated, real, protocol)
+
+
+def _videos_of(root: str, layout: Layout) -> Manifests:
+    """Videos of a folder; of a folder of ``flexivid.sample`` only the samples, since its grid has another size."""
+    if samples := videos_in(root):
+        return Manifests(Manifest.of([(path, -1, "") for path in samples], root=root), None, root)
+    return read_manifests(Collection(root, layout))
 
 
 def compare_pair(pair: Pair, *, on_block: Callable[[], None] = lambda: None) -> Scores:

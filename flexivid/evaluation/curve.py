@@ -18,15 +18,10 @@ RIVALS = "0.5"  # grey
 
 
 def curve_figure(evaluations: Sequence[Evaluation]) -> Figure:
-    """Draw FVD with its 95 % interval against GMACs a sample, on a logarithmic axis.
+    """Draw FVD with its 95 % interval against GMACs a sample, on a logarithmic axis; the figure has no window.
 
-    The last evaluation has a second, dashed line: native steps alone, where they were sampled.
-
-    Args:
-        evaluations: Of one metric, in the order of their global steps; points of the last one bear their budgets.
-
-    Returns:
-        A figure without a window.
+    Evaluations come in the order of their global steps. Points of the last one bear their budgets, and a second, dashed
+    line is native steps alone, where they were sampled.
 
     Raises:
         ValueError: If there is nothing to draw, or the metrics differ.

@@ -53,11 +53,7 @@ def extract(extractor: Extractor, videos: Tensor) -> Tensor:
 
 
 def check_frames(extractor: Extractor, num_frames: int) -> None:
-    """Refuse videos too short for an extractor.
-
-    Raises:
-        ValueError: If they are.
-    """
+    """Refuse videos too short for an extractor."""
     if num_frames < extractor.min_frames:
         raise ValueError(
             f"got videos of {num_frames} frames; expected at least {extractor.min_frames} for metric {extractor.name};"
@@ -66,11 +62,9 @@ def check_frames(extractor: Extractor, num_frames: int) -> None:
 
 
 class BlockFolder:
-    """Blocks of one kind, each a safetensors file named by its first index.
+    """Blocks of one kind, each a safetensors file named by its first index, in a folder of their own below ``root``.
 
-    Args:
-        root: The folder that holds those of all kinds.
-        key: Everything that the blocks depend on, plain data. It names the folder, so nothing stale is ever read.
+    The key is everything that the blocks depend on, plain data. It names the folder, so nothing stale is ever read.
 
     Example:
         >>> import tempfile
@@ -174,13 +168,9 @@ class ClipFeatures:
         return blocks_of(len(self.clips), self.batch_size, rank, world_size)
 
     def protocol(self, size: tuple[int, int, int], num_videos: int, *, seed: int, sampling: str = "{}") -> Protocol:
-        """How distances of generated videos to these clips are measured.
+        """How distances of generated videos (frames, height, width) to these clips are measured.
 
-        Args:
-            size: Frames, height, width of the generated videos.
-            num_videos: How many of them there are.
-            seed: Of their noise and of the bootstrap.
-            sampling: Settings of the sampler, JSON.
+        The seed is that of their noise and of the bootstrap; ``sampling`` are the settings of the sampler, JSON.
         """
         num_frames, height, width = size
         return Protocol(

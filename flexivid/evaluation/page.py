@@ -40,13 +40,7 @@ th{border-bottom:1px solid #bbb;color:#777}th:first-child,td:first-child{text-al
 
 
 class Row(NamedTuple):
-    """Videos beside each other.
-
-    Args:
-        title: What they have in common.
-        note: More about it.
-        videos: Each uint8 (t, h, w, 3).
-    """
+    """Videos beside each other, each uint8 (t, h, w, 3), with what they have in common."""
 
     title: str
     note: str
@@ -54,13 +48,7 @@ class Row(NamedTuple):
 
 
 class Films(NamedTuple):
-    """Rows of videos whose columns belong together.
-
-    Args:
-        columns: What stands above each column.
-        rows: All of the same number of videos.
-        fps: Frames a second.
-    """
+    """Rows of equally many videos, at ``fps`` frames a second; ``columns`` stand above them."""
 
     columns: Sequence[str]
     rows: Sequence[Row]
@@ -76,15 +64,7 @@ def page(
     curve: bytes | None = None,
     note: str = "",
 ) -> str:
-    """Write the page.
-
-    Args:
-        title: Heading.
-        table: Rows of words, the first one the head.
-        protocol: How the numbers were measured.
-        films: Videos to look at.
-        curve: A PNG.
-        note: A sentence below the heading.
+    """Write the page: a heading, a sentence below it, the curve (PNG), a table whose first row is the head, videos.
 
     Example:
         >>> films = Films(["seed 0"], [Row("budget 1", "20x1x2x2", [np.zeros((2, 8, 8, 3), np.uint8)])], 8.0)

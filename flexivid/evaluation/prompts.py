@@ -1,16 +1,64 @@
-"""What samples of an evaluation should show where the model reads text: the captions of the real clips, in their order.
+"""What samples of an evaluation should show: captions of the real clips where the model reads text, and their frames.
 
-So samples and real clips show the same things, and the distance is not one of subjects.
+Sample i goes with clip i. So samples and real clips show the same things, and the distance is not one of subjects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from flexivid.evaluation.clips import ClipSet
+import torch
+from torch import Tensor
+
+from flexivid.evaluation.clips import ClipSet, read_ends
+from flexivid.media.pixels import to_unit
+from flexivid.model.conditioning import Frames
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.conditions import Conditions, conditions_for, read_prompts
+from flexivid.sampling.conditions import Conditions, conditions_for, is_given, read_prompts
+from flexivid.sampling.pictures import Pictures, given_frames
+from flexivid.sampling.settings import Settings
+
+KINDS = {"first": "the first frame", "last": "the last frame", "both": "the first and the last frame"}
+
+
+class ClipFrames(NamedTuple):
+    """Frames of real clips that samples are given.
+
+    Args:
+        numbers: Of the clips.
+        frames: Those of one of them, latent and mask (1, c or 1, t, h, w).
+        latents: The given latent frames of all, (n, c, k, h, w).
+        source: Where they are from, in words.
+    """
+
+    numbers: list[int]
+    frames: Frames
+    latents: Tensor
+    source: str
+
+
+def clip_frames(model: FlexiDiT, settings: Settings, clips: ClipSet, kind: str) -> ClipFrames:
+    """The ``first`` or the ``last`` frames of clips, or ``both``, as the network is given them.
+
+    Raises:
+        ValueError: If there is no such kind, the model takes no given frames, or they do not fit.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"got --given-frames {kind}; expected one of {', '.join(KINDS)}; choose one")
+    frames, numbers, latents = None, [], []
+    for number, ends in read_ends(clips):
+        beginning, end = to_unit(ends).split(1, dim=1)
+        frames = given_frames(
+            model, settings, Pictures(None if kind == "last" else beginning, None if kind == "first" else end)
+        )
+        numbers.append(number)
+        latents.append(frames.latent[:, :, is_given(frames)])
+    if frames is None:
+        raise ValueError(f"got {clips.root}, where no clip can be decoded; expected some; name others with --reference")
+    source = f"{KINDS[kind]} of each real clip, {clips.fingerprint}"
+    return ClipFrames(numbers, frames, torch.cat(latents), source)
 
 
 def evaluation_conditions(
@@ -20,15 +68,11 @@ def evaluation_conditions(
     *,
     labels: Sequence[int] | None = None,
     prompts_file: str | None = None,
+    frames: ClipFrames | None = None,
 ) -> Conditions:
     """Classes in turn, and prompts where the model reads text: captions of the clips, or lines of a file, in turn.
 
-    Args:
-        model: The network.
-        num_videos: How many samples.
-        clips: The real clips.
-        labels: Classes; ``None`` = all.
-        prompts_file: A file with a prompt a line, instead of the captions.
+    Samples that are given frames of clips have their classes too, where there are some.
 
     Raises:
         ValueError: If the model reads text and the clips have no captions, or it reads none and there is a file.
@@ -36,16 +80,24 @@ def evaluation_conditions(
     if prompts_file is not None and not model.config.text_channels:
         raise ValueError(f"got --prompts-file {prompts_file} for a model without text; expected none; leave it out")
     prompts, source = None, ""
+    numbers = range(len(clips)) if frames is None else frames.numbers
+    reads_captions = model.config.text_channels > 0 and clips.dataset.has_captions
     if prompts_file is not None:
         prompts, source = read_prompts(None, prompts_file), "lines of a file"
-    elif model.config.text_channels and clips.dataset.has_captions:
-        prompts, source = [clips.caption(number) for number in range(len(clips))], "captions of the reference"
-        classes = [clips.label(number) for number in range(len(clips))]
-        labels = classes if labels is None and model.config.num_classes and min(classes) >= 0 else labels
+    elif reads_captions:
+        prompts, source = [clips.caption(number) for number in numbers], "captions of the reference"
     elif model.config.text_channels and not model.config.num_classes:
         raise ValueError(
             f"got {clips.root} without captions for a model that reads text; expected a caption a clip; name prompts"
             " with --prompts-file, or other real videos with --reference"
         )
-    conditions = conditions_for(model, num_videos, labels=labels, prompts=prompts)
-    return replace(conditions, source=source)
+    if labels is None and model.config.num_classes and prompts_file is None and (reads_captions or frames):
+        classes = [clips.label(number) for number in numbers]
+        labels = classes if min(classes) >= 0 else None
+    conditions = replace(conditions_for(model, num_videos, labels=labels, prompts=prompts), source=source)
+    if frames is None:
+        return conditions
+    rows = torch.arange(num_videos) % len(frames.latents)
+    return replace(
+        conditions, frames=frames.frames, own_frames=frames.latents[rows], frames_source=frames.source
+    ).check(model)

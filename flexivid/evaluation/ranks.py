@@ -47,16 +47,7 @@ def _store() -> distributed.Store:
 
 
 def work_in_processes(request: Request, devices: list[torch.device], *, on_poll: Callable[[], None]) -> None:
-    """Share the work among new processes, one a device.
-
-    Args:
-        request: What to evaluate.
-        devices: From :func:`devices_of`.
-        on_poll: Called now and then while they work.
-
-    Raises:
-        ValueError: If one of them fails; finished blocks stay in their files.
-    """
+    """Share the work among new processes, one a device; if one of them fails, finished blocks stay in their files."""
     run_on(devices, _share, request, on_poll=on_poll)
 
 

@@ -64,28 +64,26 @@ def table(evaluation: Evaluation) -> list[list[str]]:
 
 def legend(evaluation: Evaluation) -> str:
     """Explain the columns of :func:`table` that need it."""
-    return LEGEND + (RIVAL_LEGEND if any(row.rival for row in evaluation.rows) else "")
+    source = json.loads(evaluation.protocol.sampling).get("given_frames", "")
+    frames = f" Samples are given {source.rpartition(', ')[0]}." if source else ""
+    return LEGEND + (RIVAL_LEGEND if any(row.rival for row in evaluation.rows) else "") + frames
 
 
 def narrow_table(evaluation: Evaluation) -> tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]:
     """Cost and quality of each budget beside what fewer native steps come to, in at most 80 columns of a terminal.
 
-    Without such rivals: beside coverage and likeness to full compute.
-
-    Returns:
-        Title, caption, names of columns, and rows.
+    Without such rivals: beside coverage and likeness to full compute. Returns title, caption, columns and rows.
     """
     title = f"{evaluation.metric} at step {evaluation.global_step}, mean {evaluation.fvd_auc:.4g}"
     floor = next((row.scores.floor for row in evaluation.rows), math.nan)
     title += "" if math.isnan(floor) else f"; real against real {short(floor)}"
     beside = any(row.rival for row in evaluation.rows)
     columns = (*NARROW_COST, *(NARROW_RIVAL if beside else ("coverage", "PSNR")))
-    rows = []
-    for row in evaluation.rows:
-        scores = row.scores
-        cost = (f"{row.budget:g}", f"{row.macs / 1e9:.3g}", f"{row.seconds:.3g}")
-        quality = (short(scores.fvd), _interval(scores.low, scores.high))
-        rows.append((*cost, *quality, *(_narrow_rival(row) if beside else _narrow_likeness(row))))
+    rest = _narrow_rival if beside else _narrow_likeness
+    rows = [
+        (f"{row.budget:g}", f"{row.macs / 1e9:.3g}", f"{row.seconds:.3g}", *_narrow_distance(row.scores), *rest(row))
+        for row in evaluation.rows
+    ]
     return title, NARROW_CAPTION if beside else "", columns, rows
 
 
@@ -175,16 +173,16 @@ def _distance(scores: Scores) -> list[str]:
     return [f"{scores.fvd:.4g}", f"{scores.low:.4g} to {scores.high:.4g}", endless, floor]
 
 
-def _interval(low: float, high: float) -> str:
-    return f"{short(low)} to {short(high)}"
+def _narrow_distance(scores: Scores) -> tuple[str, str]:
+    return short(scores.fvd), f"{short(scores.low)} to {short(scores.high)}"
 
 
 def _narrow_rival(row: BudgetScores) -> tuple[str, str, str]:
     """Empty where the plan is itself native steps alone."""
     if row.rival is None or row.difference is None:
         return "", "", ""
-    difference = row.difference
-    return short(row.rival.scores.fvd), _interval(difference.low, difference.high), difference.verdict
+    _, low, high = row.difference
+    return short(row.rival.scores.fvd), f"{short(low)} to {short(high)}", row.difference.verdict
 
 
 def _narrow_likeness(row: BudgetScores) -> tuple[str, str]:

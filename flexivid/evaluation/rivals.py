@@ -19,12 +19,9 @@ FEWER_STEPS = "fewer_steps"  # name of the planner in plans of this file
 
 
 def native_plan(model: FlexiDiT, settings: Settings, num_steps: int | None = None) -> Plan:
-    """Native steps throughout, with the guidance of the settings. Its budget is what it costs.
+    """Native steps throughout, with the guidance of the settings; ``None`` = as many as full compute has.
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``.
-        num_steps: Solver steps; ``None`` = those of the settings, which is full compute.
+    The plan's budget is what it costs.
 
     Example:
         >>> from flexivid import FlexiDiT, FlexiDiTConfig
@@ -45,11 +42,6 @@ def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
     It may cost a little more than the plan of the budget, if that plan does not use the budget up, but never more than
     the budget, unless a single step does.
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``.
-        budget: Fraction of full compute.
-
     Example:
         >>> from flexivid import FlexiDiT, FlexiDiTConfig
         >>> from flexivid.sampling.settings import Sampling
@@ -68,13 +60,8 @@ def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
 def with_rivals(model: FlexiDiT, settings: Settings, plans: Sequence[Plan], *, rivals: bool = True) -> tuple[Plan, ...]:
     """Append the native plans that are sampled for comparison, unless they are among the plans already.
 
-    Full compute is appended where a plan of budget 1 is something else: likeness is measured against it.
-
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``.
-        plans: One for each budget.
-        rivals: Whether each plan gets its :func:`rival_plan`.
+    Each plan gets its :func:`rival_plan`, if there are to be rivals. Full compute is appended where a plan of budget 1
+    is something else: likeness is measured against it.
     """
     sampled = list(plans)
     natives = [native_plan(model, settings)] if any(plan.budget >= 1 for plan in plans) else []

@@ -21,7 +21,7 @@ from flexivid.data.encoded.folder import is_encoded
 from flexivid.data.sources.layout import Collection, Layout
 from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips
 from flexivid.evaluation.features import ClipFeatures, blocks_of
-from flexivid.evaluation.prompts import evaluation_conditions
+from flexivid.evaluation.prompts import clip_frames, evaluation_conditions
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, check_count, evaluate_features, score_budgets
@@ -54,6 +54,7 @@ class Request:
         size: Frames, height, width.
         labels: Classes by name or number, in turn.
         prompts_file: A file with a prompt a line, instead of the captions of the real videos.
+        given_frames: Frames of a real clip that each sample is given: ``first``, ``last`` or ``both``; ``None`` = none.
         codec: Folder of the codec, instead of where the model's recipe says. Likewise ``text_encoder``.
         num_videos: Samples a budget.
         seed: Sample i starts from the noise of seed + i.
@@ -77,6 +78,7 @@ class Request:
     size: Size = (None, None, None)
     labels: Sequence[str] | None = None
     prompts_file: str | None = None
+    given_frames: str | None = None
     codec: str | None = None
     text_encoder: str | None = None
     num_videos: int = 2048
@@ -118,13 +120,7 @@ class Job(NamedTuple):
 
 
 def job_of(task: Task, real: ClipFeatures, root: Path | None = None) -> Job:
-    """Put together an evaluation.
-
-    Args:
-        task: What to generate.
-        real: What it is compared with.
-        root: Folder for the features of samples; ``None`` = memory.
-    """
+    """Put together an evaluation, which keeps its samples in a folder, or else in memory."""
     return Job(task, _protocol(task, real), SampleStore(root, task), real)
 
 
@@ -154,8 +150,9 @@ def prepare(request: Request, device: torch.device) -> Job:
     check_count(request.num_videos)
     size, labels = video_size(model, settings), label_numbers(model, request.labels)
     clips = _clips(request, size)
-    texts = {"labels": labels, "prompts_file": request.prompts_file}
-    conditions = evaluation_conditions(model, request.num_videos, clips, **texts)  # type: ignore[arg-type]
+    frames = clip_frames(model, settings, clips, request.given_frames) if request.given_frames else None
+    shown: dict[str, Any] = {"labels": labels, "prompts_file": request.prompts_file, "frames": frames}
+    conditions = evaluation_conditions(model, request.num_videos, clips, **shown)
     settings = settings._replace(text_tokens=conditions.text_tokens)
     if request.schedules:
         plans = [plan_for(model, settings, 1.0, text) for text in request.schedules]
@@ -210,9 +207,7 @@ def progress(job: Job) -> Progress:
 def real_features(job: Job, make: Callable[[], Any] = lambda: None) -> Tensor:
     """Features of the real clips, (m, d), from the cache of references or from blocks. All ranks must call it.
 
-    Args:
-        job: The evaluation.
-        make: Called if they are not in the cache; fills the store with the blocks of all ranks.
+    If they are not in the cache, ``make`` is called first, which fills the store with the blocks of all ranks.
     """
 
     def compute() -> Tensor:
@@ -223,12 +218,7 @@ def real_features(job: Job, make: Callable[[], Any] = lambda: None) -> Tensor:
 
 
 def finish(job: Job, real: Tensor | None = None) -> tuple[Evaluation, list[SampleBlock]]:
-    """Scores of what is in the stores; what is missing is made here.
-
-    Args:
-        job: The evaluation.
-        real: Features of the real clips, (m, d); ``None`` = :func:`real_features`.
-    """
+    """Scores of what is in the stores, against features of the real clips, (m, d); what is missing is made here."""
     real = real_features(job) if real is None else real
     blocks = list(evaluate_features(job.task, job.blocks(), store=job.samples))
     protocol = job.protocol._replace(num_reference=len(real))

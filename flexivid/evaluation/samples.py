@@ -84,11 +84,7 @@ class Task(NamedTuple):
 
 
 def check_count(num_videos: int) -> None:
-    """Refuse fewer samples than a distance needs.
-
-    Raises:
-        ValueError: If there are fewer than two.
-    """
+    """Refuse fewer samples than a distance needs."""
     if num_videos < 2:
         raise ValueError(f"got {num_videos} videos; expected at least 2 for a distance; raise num_videos")
 
@@ -118,9 +114,7 @@ class SampleBlock(NamedTuple):
 class SampleStore:
     """The blocks of a task. Those of each plan lie in a folder of their own, so that a budget can be added later.
 
-    Args:
-        root: Folder for the blocks, usually ``evaluation/features`` of a run; ``None`` = memory.
-        task: What the blocks are samples of.
+    That is in ``root``, usually ``evaluation/features`` of a run; ``None`` = memory.
     """
 
     def __init__(self, root: str | Path | None, task: Task) -> None:
@@ -188,12 +182,7 @@ def _plan_key(plan: Plan) -> list[Any]:
 def evaluate_features(
     task: Task, blocks: Sequence[Sequence[int]], *, store: SampleStore | None = None
 ) -> Iterator[SampleBlock]:
-    """Generate blocks of samples under every plan and extract their features.
-
-    Args:
-        task: What to generate.
-        blocks: A rank's share, from ``features.blocks_of``.
-        store: Blocks in it are not made again, new ones are added.
+    """Generate a rank's blocks of samples under every plan and extract their features; new ones go to the store.
 
     Yields:
         A block under one plan; all plans of a block, the full-compute one first, before the next block.
@@ -254,13 +243,7 @@ def _measure(videos: _Videos, number: int, indices: Sequence[int], full: _Videos
 def score_budgets(task: Task, blocks: Sequence[SampleBlock], real: Tensor) -> tuple[BudgetScores, ...]:
     """Scores of the plan of every budget, beside those of native steps alone for the same compute.
 
-    Args:
-        task: What was generated.
-        blocks: Those of all ranks, in any order.
-        real: Features of real videos, (m, d).
-
-    Returns:
-        One for each budget, in their order.
+    Blocks are those of all ranks, in any order; ``real`` are features of real videos, (m, d).
     """
     blocks = sorted(blocks, key=lambda block: int(block.indices[0]))
     parts = [[block for block in blocks if block.plan == number] for number in range(len(task.plans))]

@@ -22,15 +22,10 @@ Function = Callable[[Tensor], Tensor]
 
 
 class AutoencoderCodec:
-    """Encodes and decodes videos with an autoencoder.
+    """Encodes and decodes videos with an autoencoder of ``KINDS``, which is frozen and put into evaluation mode.
 
     Clips of a length that a video autoencoder does not take are continued by their last frame, see ``fit_frames``;
     ``decode`` cuts what was added, if it is told the number of frames. Sides must be multiples of ``spatial``.
-
-    Args:
-        network: One of the classes of ``KINDS``, with weights; it is frozen and put into evaluation mode.
-        settings: How to compute.
-        fingerprint: Of its class, normalisation and weights.
 
     Example:
         >>> from flexivid.latents.taef2 import TAEF2
@@ -110,13 +105,7 @@ class AutoencoderCodec:
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        """Make latents.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1], on the codec's device.
-
-        Returns:
-            (b, channels, t, h, w) as ``latent_size`` says, float32, normalised.
+        """Latents of videos (b, 3, t, h, w) in [-1, 1] on its device: as ``latent_size`` says, float32, normalised.
 
         Raises:
             ValueError: If the factor does not divide the picture.
@@ -131,14 +120,7 @@ class AutoencoderCodec:
 
     @torch.no_grad()
     def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
-        """Make videos of latents.
-
-        Args:
-            latent: (b, channels, t, h, w), normalised, on the codec's device.
-            frames: Frames of the clips that were encoded; ``None`` = all that there are, added ones too.
-
-        Returns:
-            (b, 3, t, h, w), float32, about [-1, 1].
+        """Videos (b, 3, t, h, w), float32, about [-1, 1], of latents on its device; at most so many frames.
 
         Raises:
             ValueError: If the latent is not one of this codec.

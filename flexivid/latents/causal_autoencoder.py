@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,7 @@ def with_past(layer: nn.Module, x: Tensor, batch: int, past: Past) -> Tensor:
 
 
 class Block(nn.Module):
-    """Two convolutions in space and one in time, each side of a skip.
-
-    Args:
-        width: Channels.
-    """
+    """Two convolutions in space and one in time, each side of a skip."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -102,11 +99,7 @@ class Block(nn.Module):
 
 
 class TimeDown(nn.Module):
-    """Every second frame, with what the two before it say: 1 + 2k frames -> 1 + k, then 2k -> k.
-
-    Args:
-        width: Channels.
-    """
+    """Every second frame, with what the two before it say: 1 + 2k frames -> 1 + k, then 2k -> k."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -120,11 +113,7 @@ class TimeDown(nn.Module):
 
 
 class TimeUp(nn.Module):
-    """Two frames of each but the first: 1 + k frames -> 1 + 2k, then k -> 2k.
-
-    Args:
-        width: Channels.
-    """
+    """Two frames of each but the first: 1 + k frames -> 1 + 2k, then k -> 2k."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -138,11 +127,7 @@ class TimeUp(nn.Module):
 
 
 class Resize(nn.Module):
-    """Halves or doubles rows and columns.
-
-    Args:
-        layers: What does it, frame by frame.
-    """
+    """Halves or doubles rows and columns."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -154,9 +139,6 @@ class Resize(nn.Module):
 
 class CausalAutoencoder(nn.Module):
     """Videos (b, 3, 1 + k temporal, h, w) in [-1, 1] to latents (b, c, 1 + k, h / spatial, w / spatial) and back.
-
-    Args:
-        config: Its shape.
 
     Example:
         >>> network = CausalAutoencoder(AutoencoderConfig(width=16))
@@ -179,6 +161,7 @@ class CausalAutoencoder(nn.Module):
             down += [TimeDown(width), *(Block(width) for _ in range(config.depth))]
             up += [TimeUp(width), *(Block(width) for _ in range(config.depth))]
         up += [Resize(nn.Conv2d(width, 4 * width, 1), nn.PixelShuffle(2)), Block(width)] if half else []
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         self.pixels_in, self.latent_out = conv(pixels, width), conv(width, 2 * config.channels)
         self.latent_in, self.pixels_out = conv(config.channels, width), conv(width, pixels)
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
@@ -241,15 +224,6 @@ class CausalAutoencoder(nn.Module):
         for layer in self.up:
             x = layer(x, batch, past)
         return _video(F.pixel_shuffle(self.pixels_out(F.relu(x)), PATCH), batch)
-
-
-def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """Make a 3x3 convolution.
-
-    >>> conv(3, 8).weight.shape
-    torch.Size([8, 3, 3, 3])
-    """
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
 
 
 def _rows(video: Tensor) -> Tensor:

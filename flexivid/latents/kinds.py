@@ -6,6 +6,7 @@ Latents are (raw - shift) * scale, as the pipelines of diffusers make and undo t
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -90,18 +91,9 @@ def _levels(name: str) -> Callable[[Any], int]:
     return lambda network: 2 ** (len(network.config[name]) - 1)
 
 
-def _latent_channels(network: Any) -> int:
-    return network.config.latent_channels
-
-
-def _spatial_ratio(network: Any) -> int:
-    return network.spatial_compression_ratio
-
-
-def _temporal_ratio(network: Any) -> int:
-    return network.temporal_compression_ratio
-
-
+_latent_channels = attrgetter("config.latent_channels")
+_spatial_ratio = attrgetter("spatial_compression_ratio")
+_temporal_ratio = attrgetter("temporal_compression_ratio")
 LTX = Kind(_latent_channels, _spatial_ratio, _temporal_ratio, _ltx_scale, decode=_ltx_decode)
 HUNYUAN = Kind(_latent_channels, _spatial_ratio, _temporal_ratio, _factor_scale)
 
@@ -131,9 +123,9 @@ KINDS = {
     "AutoencoderKLHunyuanVideo15": HUNYUAN,
     "TAEF2": Kind(lambda network: 32, lambda network: 8, None, lambda network: Scale(0.0, 1.0)),
     "CausalAutoencoder": Kind(
-        channels=lambda network: network.config.channels,
-        spatial=lambda network: network.config.spatial,
-        temporal=lambda network: network.config.temporal,
+        channels=attrgetter("config.channels"),
+        spatial=attrgetter("config.spatial"),
+        temporal=attrgetter("config.temporal"),
         scale=_causal_scale,
         chunk=lambda frames: min(frames, 17),
     ),

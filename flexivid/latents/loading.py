@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,14 @@ from flexivid.runtime.weights import add_weights
 CONFIG = "config.json"
 INNER = ("", "vae")  # folders of a repository that an autoencoder is looked for in, in this order
 TAEF2_FILES = (("taef2.safetensors",), ("encoder.safetensors", "decoder.safetensors"))
+HUB_SECONDS = 10.0
 EXPECTED = f"one of {', '.join(KINDS)}, in its folder or in vae/ of a pipeline"
 
 
 def load_autoencoder(source: str, *, weights: bool = True) -> nn.Module:
-    """Load an autoencoder in float32, on the CPU.
+    """Load an autoencoder in float32, on the CPU: from its folder, from ``vae/`` of a pipeline, or from the hub.
 
-    Args:
-        source: A folder of one, or of a pipeline with one in ``vae/``, or the hub id of such a model.
-        weights: False makes one on the meta device, of its configuration alone, which is all that is downloaded.
+    Without weights it is on the meta device, made of its configuration alone, which is all that is downloaded.
 
     Raises:
         ValueError: If there is none, it is of no known class, or its files do not fit.
@@ -57,8 +56,8 @@ org/name; check the name
     with _plain_loading(source):
         if not weights:
             with torch.device("meta"):
-                return _without_weights(folder, source)
-        network = _load(folder, source)
+                return _load(folder, source, weights=False)
+        network = _load(folder, source, weights=True)
     require_finite_weights(network.state_dict(), source)
     return nn.Module.float(network)
 
@@ -78,39 +77,28 @@ def fingerprint_of(network: nn.Module, scale: Scale) -> str:
     return digest.hexdigest()[:12]
 
 
-def _load(folder: Path, source: str) -> nn.Module:
-    """Load what is in a folder."""
+def _load(folder: Path, source: str, *, weights: bool) -> nn.Module:
+    """Load what is in a folder, or make the same network without reading weights."""
     for files in TAEF2_FILES:
         if all((folder / file).is_file() for file in files):
-            return _load_taef2(folder, files)
+            return _load_taef2(folder, files) if weights else TAEF2()
     inner, name = _class_in(folder, source)
     if name == "CausalAutoencoder":
         from flexivid.latents.causal_autoencoder import CausalAutoencoder
 
-        return CausalAutoencoder.load(inner)
+        return CausalAutoencoder.load(inner) if weights else CausalAutoencoder.without_weights(inner)
     import diffusers
 
-    network, report = getattr(diffusers, name).from_pretrained(
+    kind = getattr(diffusers, name)
+    if not weights:
+        return kind.from_config(kind.load_config(inner, local_files_only=True))
+    network, report = kind.from_pretrained(
         inner, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, output_loading_info=True
     )
     missing = [*report["missing_keys"], *report["mismatched_keys"]]
     if missing:
         raise ValueError(f"{len(missing)} weights are missing or of another shape, e.g. {missing[0]}")
     return network
-
-
-def _without_weights(folder: Path, source: str) -> nn.Module:
-    if any(all((folder / file).is_file() for file in files) for files in TAEF2_FILES):
-        return TAEF2()
-    inner, name = _class_in(folder, source)
-    if name == "CausalAutoencoder":
-        from flexivid.latents.causal_autoencoder import CausalAutoencoder
-
-        return CausalAutoencoder.without_weights(inner)
-    import diffusers
-
-    kind = getattr(diffusers, name)
-    return kind.from_config(kind.load_config(inner, local_files_only=True))
 
 
 def _load_taef2(folder: Path, files: tuple[str, ...]) -> nn.Module:
@@ -125,39 +113,32 @@ def _load_taef2(folder: Path, files: tuple[str, ...]) -> nn.Module:
 
 
 def _class_in(folder: Path, source: str) -> tuple[Path, str]:
-    """The folder of the autoencoder, and the name of its class.
-
-    Raises:
-        ValueError: If there is none that is known.
-    """
+    """The folder of the autoencoder, and the name of its class."""
     others = []
     for inner in INNER:
         file = folder / inner / CONFIG
-        name = _class_name(json.loads(file.read_text())) if file.is_file() else None
+        config = json.loads(file.read_text()) if file.is_file() else None
+        name = config.get("_class_name") if isinstance(config, dict) else None
         if name in KINDS:
             return folder / inner, name
-        others += [name] if name else []
+        others += [name] if isinstance(name, str) else []
     what = f"a {others[-1]}" if others else "without the configuration of an autoencoder"
     raise _RefusedError(f"got codec {source}, {what}; expected {EXPECTED}; name another model")
-
-
-def _class_name(config: Mapping[str, Any]) -> str | None:
-    name = config.get("_class_name") if isinstance(config, Mapping) else None
-    return name if isinstance(name, str) else None
 
 
 def _downloaded(source: str, *, weights: bool) -> Path:
     """Folder with the files of a model of the hub, which are fetched where they are not there."""
     from huggingface_hub import snapshot_download
 
+    options: dict[str, Any] = {"local_files_only": True} if _is_silent(source) else {}
     patterns = [file for files in TAEF2_FILES for file in files]
     patterns += [f"{inner}/{CONFIG}".lstrip("/") for inner in INNER]
     try:
-        folder = Path(snapshot_download(source, allow_patterns=patterns))
+        folder = Path(snapshot_download(source, allow_patterns=patterns, **options))
         if weights and not any((folder / file).is_file() for files in TAEF2_FILES for file in files):
             inner, _ = _class_in(folder, source)
             pattern = f"{inner.relative_to(folder)}/diffusion_pytorch_model*.safetensors*".removeprefix("./")
-            folder = Path(snapshot_download(source, allow_patterns=[*patterns, pattern]))
+            folder = Path(snapshot_download(source, allow_patterns=[*patterns, pattern], **options))
     except _RefusedError:
         raise
     except Exception as error:  # no network, no such repository, no right to read it
@@ -167,6 +148,18 @@ def _downloaded(source: str, *, weights: bool) -> Path:
             f" {EXPECTED}; connect to the network, or download it elsewhere and name the folder"
         ) from error
     return folder
+
+
+def _is_silent(source: str) -> bool:
+    """Whether the hub does not answer; its library would wait for minutes, as where a firewall drops all packets."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().repo_info(source, timeout=HUB_SECONDS)
+    except Exception as error:  # of the HTTP library
+        return not isinstance(error, HfHubHTTPError)
+    return False
 
 
 class _RefusedError(ValueError):

@@ -124,6 +124,29 @@ def text_settings(encoder: str | Mapping[str, Any] | TextSettings) -> TextSettin
     return _read(encoder, TextSettings, "setting of the text encoder")
 
 
+def require_fingerprint(kind: str, source: str, fingerprint: str, expected: str | None, *, why: str) -> None:
+    """Refuse a codec or text encoder with other weights than those that are needed.
+
+    Args:
+        kind: ``codec`` or ``text encoder``, for the message.
+        source: Where it was loaded from.
+        fingerprint: Of what was loaded.
+        expected: Of what is needed; ``None`` = unknown, so that anything will do.
+        why: End of the message: what the needed one did, and what to do.
+
+    Raises:
+        ValueError: If the fingerprints differ.
+
+    Example:
+        >>> require_fingerprint("codec", "vae", "1", "2", why="which made the latents; bring its weights back")
+        Traceback (most recent call last):
+        ...
+        ValueError: got codec vae of fingerprint 1; expected 2, which made the latents; bring its weights back
+    """
+    if expected not in (None, fingerprint):
+        raise ValueError(f"got {kind} {source} of fingerprint {fingerprint}; expected {expected}, {why}")
+
+
 def _read(value: Any, kind: type[_S], what: str) -> _S:
     if isinstance(value, kind):
         return value

@@ -9,7 +9,7 @@ is no jump, and it keeps the energy: the mean power over the bins of an axis is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,10 +19,7 @@ from flexivid.budget.spectral import Spectrum
 
 
 class SpectrumMeter:
-    """Adds up spectra batch by batch, in float64. A plain object whose state is plain data.
-
-    Args:
-        limit: Clips after which further batches are ignored; ``None`` = no limit.
+    """Adds up spectra batch by batch, in float64, until it has seen so many clips. A plain object with plain state.
 
     Example:
         >>> meter = SpectrumMeter(limit=4)
@@ -44,10 +41,7 @@ class SpectrumMeter:
 
     @torch.no_grad()
     def add(self, latents: Tensor) -> None:
-        """Count a batch, unless the limit is reached. The batch that reaches it is counted whole.
-
-        Args:
-            latents: (b, c, t, h, w), on any device.
+        """Count a batch, (b, c, t, h, w), unless the limit is reached. The batch that reaches it is counted whole.
 
         Raises:
             ValueError: If the batch has another size (t, h, w) than those before.
@@ -95,32 +89,6 @@ class SpectrumMeter:
         """Take over the sums of another meter."""
         self.clips, self._values, self._total = state["clips"], state["values"], state["total"]
         self._power = [torch.tensor(row, dtype=torch.float64) for row in state["power"]]
-
-
-def measure_spectrum(latents: Tensor | Iterable[Tensor]) -> Spectrum:
-    """Measure latents that are at hand.
-
-    Args:
-        latents: (b, c, t, h, w), or batches of them, all of one size (t, h, w).
-
-    Raises:
-        ValueError: If there are none, they differ in size, or nothing in them varies.
-
-    Example:
-        >>> waves = torch.cos(torch.pi * 3 / 8 * (torch.arange(8) + 0.5)).expand(2, 1, 4, 8, 8)
-        >>> spectrum = measure_spectrum(waves)
-        >>> [round(power, 6) for power in spectrum.power[2]], round(spectrum.deviation**2, 6)
-        ([0.0, 0.0, 0.0, 8.0, 0.0, 0.0, 0.0, 0.0], 0.5)
-    """
-    meter = SpectrumMeter()
-    for batch in [latents] if isinstance(latents, Tensor) else latents:
-        meter.add(batch)
-    spectrum = meter.spectrum()
-    if spectrum is None:
-        raise ValueError(
-            f"got {meter.clips} clips without any variation; expected clips that differ somewhere; check the data"
-        )
-    return spectrum
 
 
 def _power_along(x: Tensor, axis: int) -> Tensor:

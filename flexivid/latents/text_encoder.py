@@ -73,10 +73,7 @@ class TextEncoder:
         """
         if not captions or not all(isinstance(caption, str) for caption in captions):
             raise ValueError(f"got captions {captions!r}; expected one text a sample; give at least one")
-        self._warn_of_long(captions)
-        tokens = self._tokenizer(
-            list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        ).to(self.device)
+        tokens = self._tokens(captions).to(self.device)
         with torch.autocast(self.device.type, enabled=False):  # features encoded beforehand are those of a training
             features = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         spoken = torch.tensor([bool(caption.strip()) for caption in captions], device=self.device)
@@ -92,16 +89,20 @@ class TextEncoder:
         add_weights(digest.update, self._model.state_dict())
         return digest.hexdigest()[:16]
 
-    def _warn_of_long(self, captions: Sequence[str]) -> None:
-        lengths = [len(ids) for ids in self._tokenizer(list(captions), verbose=False).input_ids]
-        longest = max(range(len(lengths)), key=lengths.__getitem__)
-        if lengths[longest] > self.max_length:
-            warnings.warn(
-                f"got a caption of {lengths[longest]} tokens ({captions[longest][:40]!r}...); expected at most"
-                f" {self.max_length}; the rest is cut: shorten it",
-                CutCaptionWarning,
-                stacklevel=3,
-            )
+    def _tokens(self, captions: Sequence[str]) -> Any:
+        """Token ids and mask, (b, l) each. Captions are tokenised again only if one of them must be cut."""
+        tokens = self._tokenizer(list(captions), padding=True, return_tensors="pt", verbose=False)
+        length, longest = tokens.attention_mask.sum(1).max(0)
+        if length <= self.max_length:
+            return tokens
+        warnings.warn(
+            f"got a caption of {length} tokens ({captions[longest][:40]!r}...); expected at most"
+            f" {self.max_length}; the rest is cut: shorten it",
+            CutCaptionWarning,
+            stacklevel=3,
+        )
+        options = {"truncation": True, "max_length": self.max_length}
+        return self._tokenizer(list(captions), padding=True, return_tensors="pt", **options)
 
 
 def text_channels(settings: TextSettings) -> int:

@@ -44,17 +44,10 @@ def ramp(length: int, overlap: int, *, first: bool, last: bool) -> Tensor:
 def in_tiles(
     function: Callable[[Tensor], Tensor], x: Tensor, tile: int, *, unit: int = 1, scale: Fraction = Fraction(1)
 ) -> Tensor:
-    """Apply a function to overlapping square tiles of the last two axes, and blend what it gives.
+    """Apply a function to overlapping square tiles of the last two axes of (..., h, w), and blend what it gives.
 
-    Args:
-        function: Multiplies rows and columns by ``scale``; whole numbers for tiles of whole units.
-        x: (..., h, w).
-        tile: Side of a tile in cells of ``x``; a multiple of ``unit``.
-        unit: Tiles begin at multiples of it.
-        scale: Rows of the output for each row of the input.
-
-    Returns:
-        (..., h * scale, w * scale); exactly ``function(x)`` where ``x`` is no larger than a tile.
+    The function multiplies rows and columns by ``scale``. Tiles begin at multiples of ``unit``, of which their side is
+    one too. Where ``x`` is no larger than a tile, the result is exactly ``function(x)``.
 
     Example:
         >>> x = torch.arange(100.0).reshape(1, 10, 10)

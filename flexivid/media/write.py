@@ -27,15 +27,12 @@ def to_frames(video: Tensor) -> np.ndarray:
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
-    """Write an H.264 mp4.
+    """Write an H.264 mp4 and return its path.
 
     Args:
-        path: Where to; the folder must exist.
+        path: The folder must exist.
         frames: uint8 (t, h, w, 3). An odd side gets one more row or column, since H.264's 4:2:0 needs even ones.
         fps: Frames a second, > 0.
-
-    Returns:
-        The path.
     """
     path = resolve_path(path)
     odd = [(0, side % 2) for side in frames.shape[1:3]]
@@ -83,16 +80,13 @@ def film_strip(frames: np.ndarray, count: int) -> np.ndarray:
 def write_grid(
     path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]], fps: float, captions: Sequence[str] = ()
 ) -> tuple[Path, Path]:
-    """Write a grid as a video, and as a picture of film strips.
+    """Write a grid as a video, and as a picture of film strips; return both paths.
 
     Args:
         path: Without suffix; ``.mp4`` and ``.png`` are added.
         rows: Title of each row, and its videos, uint8 (t, h, w, 3), all of one size.
         fps: Frames a second.
         captions: Words below each film strip of a row, the same for all rows; none if empty.
-
-    Returns:
-        Paths of the video and the picture.
     """
     path = Path(path)
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]

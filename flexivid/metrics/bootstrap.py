@@ -21,35 +21,25 @@ QUANTILE = 1.96  # of the normal distribution, two-sided 95 %
 
 
 class Bootstrap(NamedTuple):
-    """A Frechet distance and its uncertainty by resampling.
-
-    Args:
-        value: The distance.
-        low: Lower end of its 95 % interval, at least 0. Likewise ``high``. NaN with fewer than 4 videos.
-        infinity: Extrapolation to endless videos; ``None`` where halves have fewer videos than features.
-    """
+    """A Frechet distance and its uncertainty by resampling."""
 
     value: float
-    low: float
-    high: float
-    infinity: float | None
+    low: float  # lower end of the 95 % interval, at least 0; NaN with fewer than 4 videos
+    high: float  # its upper end
+    infinity: float | None  # extrapolation to endless videos; ``None`` where halves have fewer videos than features
 
 
 class Difference(NamedTuple):
     """By how much a Frechet distance is above another one.
-
-    Args:
-        difference: The distance minus the other one: negative = it is nearer to the real videos.
-        low: Lower end of the 95 % interval. Likewise ``high``. NaN with fewer than 4 videos.
 
     Example:
         >>> Difference(-2.0, -3.5, -0.5).verdict, Difference(0.2, -0.3, 0.7).verdict
         ('better', 'tied')
     """
 
-    difference: float
-    low: float
-    high: float
+    difference: float  # negative = the first distance is the smaller one, nearer to the real videos
+    low: float  # lower end of the 95 % interval; NaN with fewer than 4 videos
+    high: float  # its upper end
 
     @property
     def verdict(self) -> str:
@@ -132,11 +122,10 @@ def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resa
 def _resampled(
     measure: Callable[[Tensor, Tensor], float], num_generated: int, num_real: int, seed: int, resamples: int
 ) -> tuple[float, float, float]:
-    """Measure the rows of both sets: all of them, and random halves.
+    """Measure all rows of both sets, and random halves.
 
-    Returns:
-        The value for all, the mean of the halves, and half the width of the 95 % interval; NaN for the last two with
-        fewer than 4 videos.
+    Returns the value for all, the mean of the halves, and half the width of the 95 % interval; with fewer than 4 videos
+    the last two are NaN.
     """
     if resamples < 2:
         raise ValueError(f"got {resamples} resamples; expected 2 or more; 100 give the interval to within a tenth")

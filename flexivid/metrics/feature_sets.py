@@ -14,10 +14,7 @@ from torch import Tensor
 
 
 def feature_pair(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
-    """Check two feature sets and return them in float64, on the CPU.
-
-    Args:
-        x: Features, (n, d). Likewise ``y``, (m, d).
+    """Check two feature sets, (n, d) and (m, d), and return them in float64, on the CPU.
 
     Raises:
         ValueError: If one is no matrix, has fewer than 2 rows or numbers that are not finite, or if they differ in d.
@@ -56,11 +53,7 @@ def check_counts(num_x: int, num_y: int) -> None:
 
 
 def warn_if_few(num_x: int, num_y: int, num_features: int) -> None:
-    """Warn where there are too few videos for a regular covariance: the distance is exact, but its bias is large.
-
-    Example:
-        >>> warn_if_few(2048, 400, 400)
-    """
+    """Warn where there are too few videos for a regular covariance: the distance is exact, but its bias is large."""
     few = min(num_x, num_y)
     if few < num_features:
         warnings.warn(

@@ -14,17 +14,11 @@ SSIM_WINDOW = 11
 
 
 class Fidelity(NamedTuple):
-    """Means over videos.
+    """Means over videos."""
 
-    Args:
-        psnr: Peak signal-to-noise ratio, decibels, of all pixels of a video; at most 100, which stands for equality.
-        ssim: Structural similarity, mean of the frames; NaN where frames are smaller than its window of 11 pixels.
-        perceptual: Euclidean distance of the features; NaN where there are none.
-    """
-
-    psnr: float
-    ssim: float
-    perceptual: float
+    psnr: float  # of all pixels of a video, decibels; at most 100, which stands for equality
+    ssim: float  # structural similarity, mean of the frames; NaN where frames are smaller than its window of 11 pixels
+    perceptual: float  # Euclidean distance of the features; NaN where there are none
 
 
 @torch.no_grad()

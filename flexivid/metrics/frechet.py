@@ -21,17 +21,13 @@ from flexivid.metrics.feature_sets import check_counts, feature_pair, warn_if_fe
 class Gaussian(NamedTuple):
     """A mean and a root of the covariance.
 
-    Args:
-        mean: (d,).
-        root: (r, d) with ``root.T @ root`` = covariance; r is at most d.
-
     Example:
         >>> Gaussian.of(torch.tensor([[0.0], [2.0]])).root.square().sum().round(decimals=6).item()
         2.0
     """
 
-    mean: Tensor
-    root: Tensor
+    mean: Tensor  # (d,)
+    root: Tensor  # (r, d) with ``root.T @ root`` = covariance; r is at most d
 
     @staticmethod
     def of(features: Tensor) -> Gaussian:
@@ -44,19 +40,14 @@ class Gaussian(NamedTuple):
 class Moments(NamedTuple):
     """Sums over videos, float64: those of several ranks or batches add up.
 
-    Args:
-        num_videos: How many, ().
-        total: Sum of their features, (d,).
-        outer: Sum of the outer products of each one's features with themselves, (d, d).
-
     Example:
         >>> Moments.of(torch.tensor([[1.0], [2.0]])).outer
         tensor([[5.]], dtype=torch.float64)
     """
 
-    num_videos: Tensor
-    total: Tensor
-    outer: Tensor
+    num_videos: Tensor  # ()
+    total: Tensor  # sum of their features, (d,)
+    outer: Tensor  # sum of the outer products of each one's features with themselves, (d, d)
 
     @staticmethod
     def of(features: Tensor) -> Moments:

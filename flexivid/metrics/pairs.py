@@ -42,19 +42,12 @@ def kernel_distance(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
 
 
 class Prdc(NamedTuple):
-    """Fractions and counts of videos inside the balls of the other set.
+    """Fractions and counts of videos inside the balls of the other set."""
 
-    Args:
-        precision: Fraction of generated videos inside a real one's ball: quality.
-        recall: Fraction of real videos inside a generated one's ball: variety.
-        density: How many real balls hold a generated video, over k; may exceed 1. Outliers move it less than precision.
-        coverage: Fraction of real videos with a generated one inside their ball. Outliers do not raise it.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: float  # fraction of generated videos inside a real one's ball: quality
+    recall: float  # fraction of real videos inside a generated one's ball: variety
+    density: float  # real balls that hold a generated video, over k; may exceed 1; outliers move it little
+    coverage: float  # fraction of real videos with a generated one inside their ball; outliers do not raise it
 
 
 def prdc(generated: Tensor | ArrayLike, real: Tensor | ArrayLike, *, neighbours: int = 5) -> Prdc:

@@ -26,39 +26,26 @@ NOT_OF_REFERENCE = ("num_videos", "sampling")  # fields that reference features 
 class Protocol(NamedTuple):
     """Everything that changes an FVD, except the model that is measured; plain values, so ``_asdict()`` is JSON.
 
-    Args:
-        metric: ``fvd`` with the I3D network, ``fvd[name]`` with another extractor.
-        extractor_fingerprint: Of weights and preprocessing.
-        preprocessing: What is done to the frames, in words.
-        num_frames: Of a video. Likewise ``height``, ``width``: before the preprocessing.
-        stride: Frames of the source from one frame to the next.
-        fps: Frames a second of the videos.
-        num_videos: Generated ones. Likewise ``num_reference``, real ones.
-        reference: Fingerprint of the reference data.
-        reference_split: Part of it, e.g. ``train`` or ``held_out``.
-        seed: Of the noise, and of the choice of reference clips.
-        sampling: Settings of the sampler, JSON.
-
     Example:
         >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
         >>> protocol.label, protocol.key()
         ('fvd2048_16f', 'fe30b3c98920a1aad65e')
     """
 
-    metric: str
-    extractor_fingerprint: str
-    preprocessing: str
-    num_frames: int
-    height: int
+    metric: str  # ``fvd`` with the I3D network, ``fvd[name]`` with another extractor
+    extractor_fingerprint: str  # of weights and preprocessing
+    preprocessing: str  # what is done to the frames, in words
+    num_frames: int  # of a video
+    height: int  # before the preprocessing, like the width
     width: int
-    stride: int
+    stride: int  # frames of the source from one frame to the next
     fps: float
-    num_videos: int
-    num_reference: int
-    reference: str
-    reference_split: str = "train"
-    seed: int = 0
-    sampling: str = "{}"
+    num_videos: int  # generated ones
+    num_reference: int  # real ones
+    reference: str  # fingerprint of the reference data
+    reference_split: str = "train"  # part of it, e.g. ``train`` or ``held_out``
+    seed: int = 0  # of the noise, and of the choice of reference clips
+    sampling: str = "{}"  # settings of the sampler, JSON
 
     @property
     def label(self) -> str:
@@ -72,10 +59,7 @@ class Protocol(NamedTuple):
 
 
 def check_alike(a: Protocol, b: Protocol) -> None:
-    """Refuse to compare numbers of different protocols.
-
-    Raises:
-        ValueError: If they differ; the message names the fields.
+    """Refuse to compare numbers of different protocols by a ``ValueError`` that names the fields.
 
     Example:
         >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
@@ -95,13 +79,7 @@ evaluate again with the same settings
 
 
 def reference_file(protocol: Protocol) -> Path:
-    """Where the reference features of a protocol are kept, in the cache folder.
-
-    Example:
-        >>> protocol = Protocol("fvd", "0f3a", "224x224", 16, 64, 64, 1, 8.0, 2048, 2048, "9c1e")
-        >>> reference_file(protocol).parent.name, reference_file(protocol).name
-        ('reference', 'fe30b3c98920a1aad65e.safetensors')
-    """
+    """Return the file of the reference features of a protocol, in the cache folder."""
     return cache_folder("reference") / f"{protocol.key()}.safetensors"
 
 

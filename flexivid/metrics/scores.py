@@ -14,31 +14,20 @@ from flexivid.metrics.pairs import kernel_distance, prdc
 
 
 class Scores(NamedTuple):
-    """Metrics of generated videos against real ones.
+    """Metrics of generated videos against real ones."""
 
-    Args:
-        fvd: Frechet distance; the protocol's label says of which extractor.
-        low: Lower end of its 95 % interval. Likewise ``high``. NaN with fewer than 4 videos.
-        kvd: Unbiased kernel distance.
-        precision: Likewise ``recall``, ``density``, ``coverage``: see ``pairs.Prdc``.
-        fvd_infinity: Extrapolation to endless videos; ``None`` where there are too few.
-        num_real: Number of videos. Likewise ``num_generated``.
-        floor: The ``fvd`` of as many videos of a perfect generator, see ``floor.frechet_floor``; NaN with fewer than 4
-            real videos, or where it was not measured.
-    """
-
-    fvd: float
-    low: float
-    high: float
-    kvd: float
-    precision: float
+    fvd: float  # Frechet distance; the protocol's label says of which extractor
+    low: float  # lower end of its 95 % interval; NaN with fewer than 4 videos
+    high: float  # its upper end
+    kvd: float  # unbiased kernel distance
+    precision: float  # this and the next three: see ``pairs.Prdc``
     recall: float
     density: float
     coverage: float
-    fvd_infinity: float | None
+    fvd_infinity: float | None  # extrapolation to endless videos; ``None`` where there are too few
     num_real: int
     num_generated: int
-    floor: float = math.nan
+    floor: float = math.nan  # ``fvd`` of as many videos of a perfect generator (``floor.frechet_floor``); NaN: unknown
 
 
 def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Scores:

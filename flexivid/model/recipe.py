@@ -24,12 +24,14 @@ class SamplingDefaults:
         guidance_scale: Classifier-free guidance, 1 = none.
         solver: Solver that fits the path; ``None`` = the first of ``solvers_of``.
         shift: Time shift of flow paths.
+        weak_guidance_scale: Guidance of the steps in weak modes, 1 = none; ``None`` = ``guidance_scale``.
     """
 
     num_inference_steps: int = 20
     guidance_scale: float = 1.0
     solver: str | None = None
     shift: float = 1.0
+    weak_guidance_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def _sampling(value: Any) -> SamplingDefaults:
         _number(defaults.guidance_scale),
         None if defaults.solver is None else _text(defaults.solver),
         _positive(defaults.shift),
+        None if defaults.weak_guidance_scale is None else _number(defaults.weak_guidance_scale),
     )
 
 
@@ -198,7 +201,7 @@ _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "size": (_size, "three whole numbers (t, h, w) above 0"),
     "fps": (_positive, "a number above 0"),
     "class_names": (_names, "a list of names"),
-    "sampling": (_sampling, "num_inference_steps, guidance_scale, solver and shift"),
+    "sampling": (_sampling, "num_inference_steps, guidance_scale, solver, shift and weak_guidance_scale"),
     "global_step": (_count, "a whole number"),
     "step_floor": (_count, "a whole number"),
     "spectrum": (_spectrum, "power (t, h, w), deviation and clips"),

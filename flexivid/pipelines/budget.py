@@ -79,11 +79,7 @@ class AppliedBudget:
                 self._replaced._enforce()
 
     def begin(self) -> BudgetedRun:
-        """Begin a run of the pipeline.
-
-        Raises:
-            ValueError: If its transformer is not the one that the budget was applied to, compiled or not.
-        """
+        """Begin a run; its transformer must be the one that the budget was applied to, compiled or not."""
         self.plan = None
         run = BudgetedRun(self.pipe, self.flexi, self._plan_run)
         run.check_parts()
@@ -184,17 +180,10 @@ def apply_budget(
 
 
 def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str] = ()) -> AppliedBudget:
-    """Run a diffusers pipeline with these modes, one for each solver step.
+    """Run a diffusers pipeline with these modes, ``"native"`` or weak, one for each solver step; a handle as above.
 
-    A run must have as many steps: ``pipe(..., num_inference_steps=len(modes))``.
-
-    Args:
-        pipe: Pipeline of diffusers whose ``transformer`` went through ``flexify`` or ``load_adapter``.
-        modes: One a step, ``"native"`` or a weak mode, e.g. those of ``plan_steps(..., planner="staged")``.
-        guide_modes: The same for the call without the prompt; empty = those of the steps.
-
-    Returns:
-        A handle as of :func:`apply_budget`.
+    A run must have as many steps: ``pipe(..., num_inference_steps=len(modes))``. The calls without the prompt have
+    modes of their own where there are ``guide_modes``.
 
     Raises:
         ValueError: If a mode is unknown, or the pipeline cannot have a schedule. A run of another number of steps is

@@ -26,13 +26,7 @@ PlanMaker = Callable[[dict[str, int], int], PretrainedPlan]  # from MACs of a ca
 
 
 class BudgetedRun:
-    """Chooses modes and counts steps in a ``with`` block around the run.
-
-    Args:
-        pipe: Pipeline of diffusers.
-        flexi: Of the transformer that the budget is for.
-        make_plan: Called once, before the network is.
-    """
+    """Chooses modes and counts steps in a ``with`` block around the run; plans once, before the network is called."""
 
     def __init__(self, pipe: Any, flexi: Flexi, make_plan: PlanMaker) -> None:
         self.pipe, self.flexi, self.make_plan = pipe, flexi, make_plan
@@ -56,11 +50,7 @@ class BudgetedRun:
         self._stack.close()
 
     def check_parts(self) -> None:
-        """Refuse parts that were replaced since the run began.
-
-        Raises:
-            ValueError: If the pipeline has another transformer or scheduler now.
-        """
+        """Refuse a transformer or scheduler that was replaced since the run began."""
         if getattr(self.pipe.transformer, "flexi", None) is not self.flexi:
             raise ValueError(
                 f"got another transformer in the {type(self.pipe).__name__} than the one under a budget (or one without"
@@ -72,11 +62,7 @@ class BudgetedRun:
             )
 
     def check_end(self) -> None:
-        """Refuse a run whose steps could not be counted.
-
-        Raises:
-            ValueError: If the network was called more than twice, but the scheduler never.
-        """
+        """Refuse a run whose steps could not be counted: the network was called, the scheduler never."""
         if self.steps_done == 0 and self._all_calls > 2:
             raise ValueError(
                 f"got {self._all_calls} calls of the transformer and no step of the scheduler of this"
@@ -84,11 +70,7 @@ class BudgetedRun:
             )
 
     def mode_of_call(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
-        """Return the mode of the next call, by the plan.
-
-        Raises:
-            ValueError: If parts were replaced, diffusers caches steps, or the budget cannot be kept.
-        """
+        """The mode of the next call, by the plan; refuses replaced parts and a cache of diffusers."""
         self.check_parts()
         plan = self.plan = self.plan or self._first_plan(model, args, kwargs)
         mode = plan.mode_of_call(self.steps_done, self._calls)

@@ -139,9 +139,6 @@ def explicit_plan(
 ) -> PretrainedPlan:
     """Make a plan of these modes, for a run of as many steps.
 
-    Raises:
-        ValueError: If the run has another number of steps, or a mode is unknown.
-
     Example:
         >>> explicit_plan(["1x4x4", "native"], {"native": 100, "1x4x4": 10}, 2).budget
         0.55

@@ -67,11 +67,8 @@ class NetworkReachedError(Exception):
 def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settings: Any) -> Path:
     """Write the inputs of a pipeline's transformer beside latent and time, without calling it; return the folder.
 
-    Args:
-        pipe: Pipeline of diffusers with a transformer in its native mode.
-        folder: Made if missing.
-        prompts: One row each, more where the pipeline puts both branches of guidance into one call.
-        settings: For the pipeline.
+    Arguments as in :func:`record_calls`. A prompt has one row, or more where the pipeline puts both branches of
+    guidance into one call.
 
     Raises:
         ValueError: If there is no prompt, or the texts differ in length.
@@ -148,14 +145,9 @@ def _rows(call: dict[str, Any], name: str) -> np.ndarray:
 
 
 def half_rows(value: Tensor, wider: torch.dtype | None) -> Tensor:
-    """Cast numbers to float16 for the disk, since NumPy has no bfloat16.
+    """Cast numbers to float16 for the disk, since NumPy has no bfloat16; integers stay as they are.
 
-    Args:
-        value: Any tensor; integers stay as they are.
-        wider: Dtype for numbers that float16 cannot hold; ``None`` = refuse them.
-
-    Raises:
-        ValueError: If float16 cannot hold the numbers, and there is no ``wider``.
+    Numbers that float16 cannot hold become ``wider``, or are refused with a ``ValueError`` without one.
 
     Example:
         >>> half_rows(torch.tensor([1e6]).bfloat16(), torch.float32)

@@ -97,11 +97,9 @@ def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
 
 
 def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512) -> list[str]:
-    """Return lines to print: parameters, cost of each mode, least budget, memory.
+    """Lines to print of a flexified model: parameters, cost of each mode, least budget, memory.
 
-    Args:
-        model: Flexified, on any device.
-        size: Latent size; ``None`` = the usual one of the class.
+    The latent size is the usual one of its class, unless another is named.
     """
     flexi, size = flexi_of(model), size or signature_of(model).usual_size(config_of(model))
     costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)

@@ -38,13 +38,7 @@ def load_pipeline(
     device: torch.device | str = "cpu",
     files: ModelFiles = ANY_FILES,
 ) -> Any:
-    """Load a diffusers pipeline, and give its transformer the modes of an adapter.
-
-    Args:
-        model: Folder or hub id.
-        adapter: Folder that ``save_adapter``, ``flexivid.convert`` or a distillation wrote.
-        dtype: Precision of the pipeline. Likewise ``device``.
-        files: Which of its files to read.
+    """Load a diffusers pipeline (folder or hub id), and give its transformer the modes of an adapter folder.
 
     Raises:
         ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
@@ -90,14 +84,9 @@ def sample_pipeline(
 ) -> tuple[list[Path], list[np.ndarray]]:
     """Make and write one video a prompt into a folder that exists; video i starts from the noise of seed + i.
 
-    Args:
-        pipe: From ``load_pipeline``.
-        prompts: One video each.
-        budget: Part of the names of the files; ``plan`` alone says which modes are used.
-        settings: For the pipeline; with ``num_inference_steps`` if the plan has another number than its default.
-
-    Returns:
-        The files, and their frames, (t, h, w, 3) uint8.
+    The budget only names the files: ``plan`` says which modes are used. ``settings`` are the pipeline's own, with
+    ``num_inference_steps`` if the plan has another number than its default. Returns files and frames, (t, h, w, 3)
+    uint8.
 
     Raises:
         NotFiniteSampleError: If a video holds NaN; it is not written.
@@ -136,11 +125,7 @@ def default_planner(pipe: Any, settings: Mapping[str, Any], full: PretrainedPlan
 
 
 def run_pipeline(options: Any) -> dict[str, Any]:
-    """Run ``flexivid.sample --pipeline`` with the options of the program; return the summary for ``--json``.
-
-    Raises:
-        ValueError: If options are missing or have no effect with a pipeline.
-    """
+    """Run ``flexivid.sample --pipeline`` with the options of the program; return the summary for ``--json``."""
     _check(options)
     device = pick_device(options.device)
     dtype = dtype_of(device, options.precision)

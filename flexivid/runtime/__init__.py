@@ -1,4 +1,4 @@
-"""What programs need whatever they are about: options, errors, devices, files, consoles, work on all ranks."""
+"""What every program needs, whatever it does: options, errors, devices, files, consoles, work on all ranks."""
 
 DOORS = (
     "console",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
@@ -30,6 +31,8 @@ from flexivid.runtime.printable import printable
 
 T = TypeVar("T")
 
+OnStep = Callable[[str, int, int], None]  # (kind of work, how much more of it is done, its length or 0 = unknown)
+LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 MOST_ROWS = 50  # of a table of words; a JSON file has all
 WIDTH = 160  # columns of a table of words where there is no terminal
 
@@ -46,6 +49,8 @@ class _Speed(ProgressColumn):
 @contextmanager
 def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]:
     """Show bars until the work ends. Work that ends well fills its bar, even if its length was wrong or unknown.
+
+    Where there is no terminal, as in the log of a cluster, a line for each bar is printed every ``LINE_SECONDS``.
 
     Args:
         unit: What is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed,
@@ -75,9 +80,28 @@ def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]
         console=Console(stderr=True),
         disable=hidden,
     ) as progress:
-        yield progress
+        with _lines(progress):
+            yield progress
         for task in progress.tasks:
             progress.update(task.id, total=task.completed)
+
+
+@contextmanager
+def _lines(progress: Progress) -> Iterator[None]:
+    """Print the bars now and then where there is no terminal: rich would only do it at the end."""
+    is_done = Event()
+
+    def write() -> None:
+        while not is_done.wait(LINE_SECONDS):
+            progress.console.print(progress.make_tasks_table(progress.tasks))
+
+    writer = Thread(target=write, daemon=True)
+    if not progress.disable and not progress.console.is_terminal:
+        writer.start()
+    try:
+        yield
+    finally:
+        is_done.set()
 
 
 def track(
@@ -93,14 +117,10 @@ def track(
 
 
 @contextmanager
-def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for each kind of work, made when the work first reports.
+def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[OnStep]:
+    """Show a bar for each kind of work, made when the work first reports; yield the function that it reports to.
 
-    Args:
-        unit: As for ``progress_bars``. Likewise ``hidden``.
-
-    Yields:
-        A function of the kind, how much more of it is done, and its length (0 = unknown).
+    Arguments are those of ``progress_bars``.
 
     >>> with step_bars() as on_step:
     ...     on_step("reading", 1, 2)

@@ -36,8 +36,7 @@ def pick_device(name: str | None = None) -> torch.device:
 def dtype_of(device: torch.device, precision: str = "auto") -> torch.dtype:
     """Return the dtype that a precision stands for on a device; ``auto`` is the one that the device is fast in.
 
-    Raises:
-        ValueError: If the precision is unknown.
+    ``ValueError`` if the precision is unknown.
 
     Example:
         >>> dtype_of(torch.device("cpu"), "bf16")

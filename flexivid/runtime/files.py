@@ -57,12 +57,9 @@ def save_json(path: str | os.PathLike[str], content: Any, *, indent: int | None 
 
 @contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Make others who lock the same path wait until the block ends.
+    """Make others who lock the same path, a file whose folder must exist, wait until the block ends.
 
     They may be threads, processes, or machines that share a file system with locks. Without locks, nobody waits.
-
-    Args:
-        path: The file to change. It need not exist; its folder must.
 
     Example:
         >>> import tempfile

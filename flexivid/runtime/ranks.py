@@ -110,10 +110,5 @@ def _share(rank: int, work: Callable[[Any, torch.device, Ranks], None], request:
 
 
 def _cause(trace: str) -> str:
-    """The last line of another process's traceback.
-
-    Example:
-        >>> _cause("ValueError: got NaN; expected numbers; ...")
-        'got NaN; expected numbers; ...'
-    """
+    """The last line of another process's traceback, without the kind of the error."""
     return trace.strip().splitlines()[-1].removeprefix("ValueError: ")

@@ -31,9 +31,6 @@ MOST_GRAPHS = 64  # modes x batch sizes x one or two branches; Dynamo's own limi
 def compile_forward(model: FlexiDiT) -> FlexiDiT:
     """Let the forward pass of a model be compiled on first use of each mode; returns the model.
 
-    Args:
-        model: The network, on its device.
-
     Example:
         >>> from flexivid import FlexiDiTConfig
         >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
@@ -73,15 +70,9 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
 def warm_up_plans(
     model: FlexiDiT, plans: Sequence[Schedule | AdaptivePlan], settings: Settings, num_videos: int
 ) -> float:
-    """Make every call that plans will make once, so that graphs are built before sampling is timed; returns seconds.
+    """Make every call that plans of so many samples will make once, before sampling is timed; returns seconds.
 
     Samples that choose their own schedules come in batches of any size: only graphs of full ones are built.
-
-    Args:
-        model: From :func:`compile_forward`.
-        plans: Schedules that samples will follow.
-        settings: From ``Sampling(...).filled(model)``.
-        num_videos: Samples of each plan.
     """
     started, device = time.perf_counter(), next(model.parameters()).device
     with autocast(device, settings.precision):

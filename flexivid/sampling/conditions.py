@@ -37,6 +37,8 @@ class Conditions:
         text: Features of the distinct prompts and of the negative one, which is the last, (m, l, f).
         rows: Which of these each sample has, int64 (n,).
         frames: Given frames of all samples, latent (1, c, t, h, w).
+        own_frames: What each sample is given in their place, (n, c, k, h, w) for k latent frames of the mask.
+        frames_source: Where these are from, in words.
         source: Where the prompts are from, in words.
 
     Example:
@@ -51,6 +53,8 @@ class Conditions:
     text: Text | None = None
     rows: Tensor | None = None
     frames: Frames | None = None
+    own_frames: Tensor | None = None
+    frames_source: str = ""
     source: str = ""
 
     def __len__(self) -> int:
@@ -69,6 +73,7 @@ class Conditions:
             labels=self.labels[index],
             prompts=tuple(self.prompts[i] for i in index.tolist()) if self.prompts else (),
             rows=None if self.rows is None else self.rows[index],
+            own_frames=None if self.own_frames is None else self.own_frames[index],
         )
 
     def check(self, model: FlexiDiT) -> Conditions:
@@ -88,18 +93,18 @@ class Conditions:
 
     def shown(self, device: torch.device) -> Condition:
         """What a batch of all these samples should show."""
-        return Condition(self.labels.to(device), self._texts(self.rows, device), self._frames(device))
+        return Condition(self.labels.to(device), self._texts(self.rows, device), self.frames_on(device))
 
     def null(self, model: FlexiDiT, device: torch.device, *, frames: bool) -> Condition:
         """What the second branch of guidance shows instead: no class, the negative prompt, the given frames or none."""
         labels = torch.full_like(self.labels, model.config.num_classes).to(device)
         rows = None if self.text is None else torch.full((len(self),), len(self.text.features) - 1)
-        return Condition(labels, self._texts(rows, device), self._frames(device) if frames else None)
+        return Condition(labels, self._texts(rows, device), self.frames_on(device) if frames else None)
 
     def describe(self) -> dict[str, Any]:
         """What all samples have in common beside the classes, plain data; empty without text and given frames."""
         texts = {"negative_prompt": self.negative_prompt} if self.text is not None else {}
-        return texts if self.frames is None else {**texts, "given_frames": _digest(self.frames)}
+        return texts if self.frames is None else {**texts, "given_frames": self.frames_source or _digest(self.frames)}
 
     def protocol(self) -> dict[str, Any]:
         """The same, with the prompts: what an evaluation says of them."""
@@ -118,11 +123,15 @@ class Conditions:
             return None
         return Text(*(part[rows].to(device) for part in self.text if part is not None))
 
-    def _frames(self, device: torch.device) -> Frames | None:
+    def frames_on(self, device: torch.device) -> Frames | None:
         """Given frames for each of the samples."""
         if self.frames is None:
             return None
-        return Frames(*(part.to(device).expand(len(self), -1, -1, -1, -1) for part in self.frames))
+        latent, mask = (part.to(device).expand(len(self), -1, -1, -1, -1) for part in self.frames)
+        if self.own_frames is not None:
+            latent = latent.clone()
+            latent[:, :, is_given(self.frames)] = self.own_frames.to(device)
+        return Frames(latent, mask)
 
 
 def conditions_for(
@@ -192,11 +201,7 @@ def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str] |
 
 
 def checked_prompt(prompt: str) -> str:
-    """Return a prompt that came as an argument.
-
-    Raises:
-        ValueError: If its bytes are no UTF-8.
-    """
+    """Return a prompt that came as an argument, whose bytes must be UTF-8."""
     try:
         return text_of(prompt) or ""
     except ValueError as error:
@@ -222,6 +227,16 @@ def encode_prompts(model: FlexiDiT, prompts: Sequence[str]) -> Text:
     features = [F.pad(block.features.cpu(), (0, 0, 0, pad)) for block, pad in zip(blocks, padding, strict=True)]
     masks = [F.pad(block.mask.cpu(), (0, pad)) for block, pad in zip(blocks, padding, strict=True)]
     return Text(torch.cat(features), torch.cat(masks))
+
+
+def is_given(frames: Frames) -> Tensor:
+    """Which latent frames are given, bool (t,) on the CPU.
+
+    Example:
+        >>> is_given(Frames(torch.zeros(1, 3, 2, 4, 4), torch.ones(1, 1, 2, 4, 4))).tolist()
+        [True, True]
+    """
+    return frames.mask[0, 0, :, 0, 0].cpu() > 0
 
 
 def take(part: Any, rows: slice | Tensor) -> Any:

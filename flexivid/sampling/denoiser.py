@@ -81,13 +81,7 @@ class GuidedDenoiser:
         self._branches: list[Condition] = []  # read so far: what is shown, and what guidance leads away from
 
     def __call__(self, call: int, x: Tensor, time: Tensor) -> Tensor:
-        """Output at a call, (b, c, t, h, w); samples that take the same step share calls of the network.
-
-        Args:
-            call: Index of the call.
-            x: Noisy latents, (b, c, t, h, w).
-            time: (b,).
-        """
+        """Output at a call for noisy latents (b, c, t, h, w) at times (b,); samples with the same step share calls."""
         steps, frames = list(self._steps_at(call, x)), x.shape[2]
         if len(self._starts) > 1:
             steps = [step for step in steps for _ in self._starts]
@@ -184,11 +178,7 @@ def steps_of(schedule: Sequence[Step]) -> StepsAt:
 def batch_of(mode_or_step: PatchMode | Step, size: tuple[int, int, int], native: PatchMode, base: int) -> int:
     """Samples in a call: as many as hold about the tokens of ``base`` native ones, up to eight times ``base``.
 
-    Args:
-        mode_or_step: A mode, or a step, whose finer mode decides.
-        size: Latent size (t, h, w).
-        native: The network's native mode.
-        base: Batch size of the native mode.
+    The finer mode of a step decides.
 
     Example:
         >>> batch_of(PatchMode("4x8x8"), (8, 32, 32), PatchMode("2x4x4"), 16)

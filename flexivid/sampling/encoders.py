@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from flexivid.latents.codec import Codec, build_codec
+from flexivid.latents.settings import require_fingerprint
 from flexivid.latents.text_encoder import TextEncoder
 from flexivid.model.flexidit import FlexiDiT
 
-_T = TypeVar("_T")
 _loaded: WeakKeyDictionary[nn.Module, dict[type, tuple[Any, Any]]] = WeakKeyDictionary()
 
 
@@ -61,26 +62,8 @@ def codec_of(model: FlexiDiT) -> Codec:
         >>> codec_of(FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2))).latent_size(8, 32, 32)
         (8, 32, 32)
     """
-    recipe, device = model.recipe, next(model.parameters()).device
-    source = recipe.codec.source
-
-    def load() -> Codec:
-        try:
-            codec = build_codec(recipe.codec).to(device)
-        except ValueError as error:
-            raise ValueError(
-                f"got a model whose codec {source} cannot be loaded ({str(error).split(';')[0]}); expected the one that"
-                " it was trained with; name its folder with --codec"
-            ) from error
-        _check("codec", source, codec.fingerprint, recipe.codec_fingerprint)
-        if codec.channels != model.config.in_channels:
-            raise ValueError(
-                f"got codec {source} with {codec.channels} channels; expected {model.config.in_channels}, which the"
-                " model was trained on; name its codec with --codec"
-            )
-        return codec
-
-    return _once(model, Codec, (recipe.codec, recipe.codec_fingerprint, device), load)
+    codec: Codec = _part(model, Codec, lambda device: build_codec(model.recipe.codec).to(device))
+    return codec
 
 
 def encoder_of(model: FlexiDiT) -> TextEncoder:
@@ -89,34 +72,33 @@ def encoder_of(model: FlexiDiT) -> TextEncoder:
     Raises:
         ValueError: If the model reads no text, or its encoder cannot be loaded or is not the one of its training.
     """
-    recipe, device = model.recipe, next(model.parameters()).device
     if not model.config.text_channels:
         raise ValueError("got a prompt for a model without text; expected none; leave it out, or train with captions")
-    settings = recipe.text_encoder
+    settings = model.recipe.text_encoder
     if settings is None:
         raise ValueError(
             "got a prompt for a model whose recipe names no text encoder; expected the one that it was trained with;"
             " name its folder with --text-encoder"
         )
+    encoder: TextEncoder = _part(model, TextEncoder, lambda device: TextEncoder(settings, device))
+    return encoder
 
-    def load() -> TextEncoder:
-        try:
-            encoder = TextEncoder(settings, device)
-        except ValueError as error:
-            raise ValueError(
-                f"got a model whose text encoder {settings.source} cannot be loaded ({str(error).split(';')[0]});"
-                " expected the one that it was trained with; name its folder with --text-encoder"
-            ) from error
-        if recipe.text_fingerprint is not None:
-            _check("text-encoder", settings.source, encoder.fingerprint(), recipe.text_fingerprint)
-        if encoder.channels != model.config.text_channels:
-            raise ValueError(
-                f"got text encoder {settings.source} with {encoder.channels} features; expected"
-                f" {model.config.text_channels}, which the model was trained on; name its encoder with --text-encoder"
-            )
-        return encoder
 
-    return _once(model, TextEncoder, (settings, recipe.text_fingerprint, device), load)
+def share_encoders(model: FlexiDiT, codec: Codec | None = None, text_encoder: TextEncoder | None = None) -> None:
+    """Sample with a codec and a text encoder that are in memory already, those of a training, instead of loading both.
+
+    They must be those that the model's recipe names, on its device; one that is ``None`` is loaded when it is needed.
+
+    Example:
+        >>> from flexivid import FlexiDiTConfig
+        >>> model, codec = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2)), build_codec("pixel")
+        >>> share_encoders(model, codec)
+        >>> codec_of(model) is codec
+        True
+    """
+    parts: dict[type, Any] = {Codec: codec, TextEncoder: text_encoder}
+    loaded = {kind: (_key(model, kind), part) for kind, part in parts.items() if part is not None}
+    _loaded.setdefault(model, {}).update(loaded)
 
 
 def forget_encoder(model: FlexiDiT) -> None:
@@ -124,17 +106,41 @@ def forget_encoder(model: FlexiDiT) -> None:
     _loaded.get(model, {}).pop(TextEncoder, None)
 
 
-def _check(flag: str, source: str, fingerprint: str, expected: str | None) -> None:
-    if expected not in (None, fingerprint):
-        raise ValueError(
-            f"got {flag.replace('-', ' ')} {source} of fingerprint {fingerprint}; expected {expected}, which the model"
-            f" was trained with; name it with --{flag}"
-        )
-
-
-def _once(model: FlexiDiT, kind: type, key: Any, load: Callable[[], _T]) -> _T:
-    parts = _loaded.setdefault(model, {})
+def _part(model: FlexiDiT, kind: type, build: Callable[[torch.device], Any]) -> Any:
+    """The codec or the text encoder of a model; built and checked again where the recipe or the device has changed."""
+    parts, key = _loaded.setdefault(model, {}), _key(model, kind)
     if kind not in parts or parts[kind][0] != key:
-        parts[kind] = key, load()
-    part: _T = parts[kind][1]
+        parts[kind] = key, _checked(model, kind, build)
+    return parts[kind][1]
+
+
+def _key(model: FlexiDiT, kind: type) -> tuple[Any, str | None, torch.device]:
+    recipe, device = model.recipe, next(model.parameters()).device
+    if kind is Codec:
+        return recipe.codec, recipe.codec_fingerprint, device
+    return recipe.text_encoder, recipe.text_fingerprint, device
+
+
+def _checked(model: FlexiDiT, kind: type, build: Callable[[torch.device], Any]) -> Any:
+    settings, expected, device = _key(model, kind)
+    noun, unit, channels = "codec", "channels", model.config.in_channels
+    if kind is TextEncoder:
+        noun, unit, channels = "text encoder", "features", model.config.text_channels
+    flag = f"--{noun.replace(' ', '-')}"
+    try:
+        part = build(device)
+    except ValueError as error:
+        raise ValueError(
+            f"got a model whose {noun} {settings.source} cannot be loaded ({str(error).split(';')[0]}); expected the"
+            f" one that it was trained with; name its folder with {flag}"
+        ) from error
+    if expected is not None:  # that of a text encoder reads all its weights
+        fingerprint = part.fingerprint if kind is Codec else part.fingerprint()
+        why = f"which the model was trained with; name it with {flag}"
+        require_fingerprint(noun, settings.source, fingerprint, expected, why=why)
+    if part.channels != channels:
+        raise ValueError(
+            f"got {noun} {settings.source} with {part.channels} {unit}; expected {channels}, which the model was"
+            f" trained on; name the right one with {flag}"
+        )
     return part

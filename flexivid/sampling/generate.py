@@ -159,7 +159,6 @@ def generate_batches(
             of solver steps.
         settings: From ``Sampling(...).filled(model)``.
         conditions: What the sample of every global index should show.
-        seed: Base seed.
         indices: Which global indices to make; ``None`` = all. A rank passes its share.
         on_step: Called after each step of some of the samples.
 
@@ -185,8 +184,8 @@ def generate_batches(
         generators = noise_generators(seed + i for i in batch)
         with sampling_calls(model, settings.precision):
             latent = solve(denoise, noise, process, scheduler, generator=generators)
-        if shown.frames is not None:
-            latent = torch.where(shown.frames.mask.to(device) > 0, shown.frames.latent.to(device), latent)
+        if (frames := shown.frames_on(device)) is not None:
+            latent = torch.where(frames.mask > 0, frames.latent, latent)
         videos = codec.decode(latent, settings.num_frames)
         yield batch, require_finite_samples(videos.float().cpu(), batch)
 

@@ -37,13 +37,7 @@ def latency_folder() -> Path:
 def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, float]:
     """Seconds of one call for one video, of every mode, from the cache or measured now.
 
-    Args:
-        model: The network, on the device that it will run on, compiled or not.
-        settings: From ``Sampling(...).filled(model)``.
-        num_videos: A call takes as many of them as a batch of its mode holds.
-
-    Returns:
-        Seconds by mode; a call of a whole batch takes that many times as long.
+    A call takes as many videos as a batch of its mode holds, and that many times as long.
     """
     batches = batches_of(model, settings, num_videos)
     key = latency_key(model, settings, batches)

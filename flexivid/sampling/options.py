@@ -68,7 +68,9 @@ class Sampling:
     guidance_interval: tuple[float, float] | None = _option(None, "times with guidance, 1 = noise (default: 0 1)")
     compensate_guidance: bool = _option(False, "a little more guidance for less compute (default: off)")
     packing: str = _option("auto", "both branches in one call: auto, always or never")
-    weak_guidance_scale: float | None = _option(None, "guidance of steps in weak modes, 1 = none (default: as all)")
+    weak_guidance_scale: float | None = _option(
+        None, "guidance of steps in weak modes, 1 = none (default: as the model says, or as all)"
+    )
     frame_guidance: bool = _option(False, "guidance towards given frames too (default: towards class and text alone)")
     window: str = _option("auto", "longer videos than trained: auto = in overlapping windows, none = as they are")
 
@@ -83,6 +85,8 @@ class Sampling:
         recipe = model.recipe
         process, solver = recipe.process, recipe.sampling.solver or solvers_of(recipe.process)[0]
         defaults: dict[str, Any] = {**asdict(recipe.sampling), "solver": solver, "size": recipe.size}
+        if self.guidance_scale is not None:  # asked for in all steps
+            defaults["weak_guidance_scale"] = None
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {name: defaults.get(name) for name, value in values.items() if value is None}
         if values["size"] is None:
@@ -227,11 +231,7 @@ OPTIONS = tuple(f.name for f in fields(Sampling) if f.metadata)
 
 
 def add_sampling(add: Callable[..., Any], **changes: dict[str, Any]) -> None:
-    """Add a flag for each option.
-
-    Args:
-        add: ``add_argument`` of a parser.
-        **changes: By option, the keywords of ``add_argument`` that are different in this program.
+    """Add a flag for each option; ``changes`` are keywords of ``add_argument`` that differ in a program, by option.
 
     Example:
         >>> from jsonargparse import ArgumentParser

@@ -41,10 +41,7 @@ class Pictures(NamedTuple):
 def given_frames(model: FlexiDiT, settings: Settings, pictures: Pictures | Tensor) -> Frames:
     """Given frames as the network takes them: latent and mask (1, c or 1, t, h, w).
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``, for the size.
-        pictures: Frames, of the size of the videos; a tensor are the first ones.
+    Pictures have the size of the videos; a tensor are the first frames.
 
     Raises:
         ValueError: If the model has no given frames, or they do not fit.
@@ -93,12 +90,7 @@ def read_pictures(
 ) -> tuple[Pictures | None, list[str]]:
     """Given frames from files, resized until they cover the size of the videos and cut to it around their centre.
 
-    Args:
-        model: The network.
-        settings: From ``Sampling(...).filled(model)``, for the size.
-        image: File of the first frame.
-        last_image: File of the last one.
-        video: A video that is continued: its last frames, as many as a beginning may have.
+    The first frame, the last one, or a video that is continued: its last frames, as many as a beginning may have.
 
     Returns:
         The frames, ``None`` without files; and a line for each file that was resized.

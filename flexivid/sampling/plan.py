@@ -231,9 +231,6 @@ def _planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[Table]) -
 
     Without a name: what was scored against real videos under these settings, else what was measured against full
     compute, else ``staged``, or ``weak_first`` where the number of steps was asked for.
-
-    Raises:
-        ValueError: If the tables are of another model, or the planner needs one and none was measured so.
     """
     if settings.planner in (*PLANNERS, "spectral"):
         return settings.planner, None
@@ -242,7 +239,10 @@ def _planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[Table]) -
         weights, conditions = fingerprint(model), table_settings(settings)
         scores, errors = find_scores(tables, weights, conditions), find_table(tables, weights, conditions)
     if settings.planner is None:
-        if scores is not None and _has_calls(scores, _fixed_calls(settings)):
+        calls = _fixed_calls(settings)
+        if scores is not None and (
+            calls is None or any(len(Schedule.parse(row.steps)) == calls for row in scores.rows)
+        ):
             return "searched_fvd", scores
         return ("searched", errors) if errors is not None else (_default_planner(settings), None)
     table = scores if settings.planner == "searched_fvd" else errors
@@ -262,10 +262,6 @@ def _default_planner(settings: Settings) -> str:
 def _fixed_calls(settings: Settings) -> int | None:
     """Calls of the network if the number of steps was asked for; ``None`` = any number."""
     return num_calls(settings.solver, settings.num_inference_steps) if settings.fixed_steps else None
-
-
-def _has_calls(scores: ScoreTable, calls: int | None) -> bool:
-    return calls is None or any(len(Schedule.parse(row.steps)) == calls for row in scores.rows)
 
 
 def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:

@@ -26,6 +26,7 @@ from flexivid.sampling.generate import generate_batches, sample_macs, schedule_o
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Settings, video_size
 
+MANIFEST = "manifest.jsonl"
 GRID_COLUMNS = 8
 SLUG = 40  # letters of a prompt in the name of a file
 
@@ -74,19 +75,7 @@ def write_samples(
     seed: int = 0,
     on_step: Callable[[Plan], OnStep] | None = None,
 ) -> list[Outcome]:
-    """Make and write the same samples (noises and conditions) under every plan.
-
-    Args:
-        model: From ``load``.
-        plans: One for each budget.
-        folder: From :func:`prepare_folder`.
-        settings: From ``Sampling(...).filled(model)``.
-        conditions: What each sample should show.
-        seed: Base seed.
-        on_step: Gives the callback for the steps of a plan.
-
-    Returns:
-        An outcome for each plan.
+    """Make and write the same samples (noises and conditions) under every plan; ``on_step`` follows the steps of one.
 
     Raises:
         Interrupted: On Ctrl-C; finished files are whole and listed in the manifest.
@@ -114,14 +103,14 @@ def write_samples(
                     origin = {"seconds": (pause - started - writing) / (indices[-1] + 1), "checkpoint": weights}
                     batch = indices, videos, files, seed, plan_settings, origin
                     shown += _write_batch(model, plan, folder, conditions, batch, lines)
-                    _update_manifest(folder / "manifest.jsonl", lines)
+                    _update_manifest(folder / MANIFEST, lines)
                     writing += time.perf_counter() - pause
                 seconds = time.perf_counter() - started - writing
             predicted = sum(sample_macs(model, plan_settings, plan.followed, i) for i in range(len(conditions)))
             outcomes.append(Outcome(plan, [folder / file for file in files], predicted, counter.macs, seconds))
             grid.append((f"budget {plan.budget:g}   {plan.followed}   {seconds:.1f} s", shown[:GRID_COLUMNS]))
     except KeyboardInterrupt:
-        _update_manifest(folder / "manifest.jsonl", lines)
+        _update_manifest(folder / MANIFEST, lines)
         raise Interrupted(_missing(folder, [file for files in names for file in files], lines)) from None
     write_grid(folder / "grid", grid, model.recipe.fps, conditions.prompts[:GRID_COLUMNS])
     return outcomes
@@ -172,10 +161,29 @@ def _write_batch(
     return shown
 
 
+def videos_in(folder: str | Path) -> list[Path]:
+    """Videos that ``write_samples`` wrote into a folder and that are still there, without the grid; none elsewhere.
+
+    Example:
+        >>> videos_in("no_such_folder")
+        []
+    """
+    try:
+        folder = resolve_path(folder)
+        files = [folder / line["file"] for line in _lines_of(folder / MANIFEST) if "plan" in line]
+    except (OSError, ValueError, KeyError, TypeError):  # no such file, or a list of another kind
+        return []
+    return [file for file in files if file.suffix == ".mp4" and file.is_file()]
+
+
+def _lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def _update_manifest(path: Path, lines: dict[str, dict[str, Any]]) -> None:
     """Add lines, replacing those of the same file, under a lock: programs that share a folder lose no line."""
     with locked(path):
-        old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        old = _lines_of(path) if path.exists() else []
         merged = {line["file"]: line for line in old} | lines
         with atomic_write(path) as part:
             part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(merged.items())))

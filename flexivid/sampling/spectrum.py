@@ -12,15 +12,7 @@ from flexivid.model.flexidit import FlexiDiT
 
 
 def required_spectrum(model: FlexiDiT, planner: str) -> Spectrum:
-    """The spectrum of the model's training data, for a planner that needs one.
-
-    Args:
-        model: The network.
-        planner: Name of the planner, for the error.
-
-    Raises:
-        ValueError: If the recipe has none.
-    """
+    """The spectrum of the model's training data, for a planner that needs one; refuses a recipe without."""
     spectrum = model.recipe.spectrum
     if spectrum is None:
         raise ValueError(
@@ -32,10 +24,6 @@ def required_spectrum(model: FlexiDiT, planner: str) -> Spectrum:
 
 def noise_shares(process: Process, times: Sequence[float]) -> list[float]:
     """Times of any process as times of the flow path with the same ratio of data to noise: sigma / (alpha + sigma).
-
-    Args:
-        process: The process that the times are of.
-        times: In [0, 1].
 
     Example:
         >>> noise_shares(Process("flow"), [1.0, 0.25])

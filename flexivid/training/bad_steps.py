@@ -8,8 +8,8 @@ predicting zero on the same clips, times and noises, so that a network that lear
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from flexivid.runtime.finite import NotFiniteError
 
@@ -136,7 +136,3 @@ class StepRecord:
     def is_useless(self) -> bool:
         """Whether, after enough steps, predictions are worse than predicting zero."""
         return self.good + self.bad >= ENOUGH and self.recent > WORSE
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return plain data for a checkpoint."""
-        return asdict(self)

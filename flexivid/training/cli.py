@@ -12,7 +12,7 @@ from jsonargparse.typing import register_type
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from flexivid.budget.cost import human, macs
+from flexivid.budget.cost import human, macs, text_macs
 from flexivid.data.module import VideoDataModule
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.memory import training_report
@@ -28,7 +28,7 @@ from flexivid.training.objective import GivenFrames
 
 register_type(PatchMode, str, PatchMode)
 
-SPEEDS = ((1.5e14, "H100, bf16"), (1.5e11, "two CPU cores with bf16 units"))  # MACs/s in training; rough
+SPEEDS = ((1.5e14, "H100 at 30 % of its bf16 peak"), (1.5e11, "two CPU cores with bf16 units"))  # MACs/s in training
 TRAINER_DEFAULTS = {"enable_model_summary": False}  # it counts 0 FLOPs; modules print what they train
 
 
@@ -106,6 +106,8 @@ class FlexiCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the precision, and turn ``--ckpt_path last`` into the newest run of this name and its folder."""
         config = self.config[self.subcommand]
+        if config.config and (logger := _logger_settings(config)) is not None and logger.get("name", "") is None:
+            logger.name = Path(str(config.config[0])).stem  # of the recipe
         if config.trainer.precision is None:
             config.trainer.precision = _fast_precision(config.trainer.accelerator)
         if config.get("weights_only") is False:
@@ -125,19 +127,27 @@ class FlexiCLI(LightningCLI):
             self._instantiate()
             return
         config = self.config[self.subcommand]
-        model, clips = config.model, clips_of(VideoDataModule(**config.data.as_dict()))
+        model, data = config.model, VideoDataModule(**config.data.as_dict())
+        clips, share = clips_of(data), data.picture_steps.share
         encoders = Encoders(clips, *(_plain(model.get(name)) for name in ("codec", "text_encoder")))
         shares = GivenFrames(**model.given_frames.as_dict())
         network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), shares)
-        size = Size3(*encoders.latent_shape[1:])
+        size, tokens = Size3(*encoders.latent_shape[1:]), encoders.text_tokens
         shares.check(size.t)
-        base, even = clips.batch_size, model.mode_choice.equal_tokens
         modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
-        batches = {m: batch_size_of(m, size, network.native, base) if even else base for m in modes}
-        report = training_report(network, size, batches, text_tokens=encoders.text_tokens)
-        work = encoders.described() + _work_lines(
-            model.mode_choice, network, size, batches, config.trainer.max_steps, encoders.text_tokens
-        )
+
+        def batch(mode: PatchMode, extent: Size3 = size) -> int:
+            base = clips.batch_size
+            even = model.mode_choice.equal_tokens
+            return batch_size_of(mode, extent, network.native, base, native_size=size) if even else base
+
+        def cost(mode: PatchMode, extent: Size3) -> int:
+            one_pass = macs(network, extent, mode, text_tokens=tokens) + text_macs(network, tokens)
+            return (3 + network.gradient_checkpointing) * batch(mode, extent) * one_pass  # backward: 2, and once anew
+
+        costs = {m: (1 - share) * cost(m, size) + share * cost(m, size._replace(t=1)) for m in modes}
+        report = training_report(network, size, {m: batch(m) for m in modes}, text_tokens=tokens)
+        work = encoders.described() + _work_lines(model.mode_choice, costs, config.trainer.max_steps)
         sys.stdout.write("\n".join([*report[:-1], *work, report[-1]]) + "\n")
         raise SystemExit(0)
 
@@ -156,21 +166,17 @@ def _plain(value: Any) -> Any:
     return value.as_dict() if isinstance(value, Namespace) else value
 
 
-def _work_lines(
-    choice: Any, network: FlexiDiTConfig, size: Size3, batches: dict[PatchMode, int], max_steps: int, tokens: int
-) -> list[str]:
-    """Compute of the whole run on each device, and its time at usual speeds."""
+def _work_lines(choice: Any, costs: dict[PatchMode, float], max_steps: int) -> list[str]:
+    """Compute of the whole run on each device, and its time at usual speeds; ``costs`` are of a step in each mode."""
     if max_steps < 1:
         return []
-    modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
-    costs = [3 * batch * macs(network, size, mode, text_tokens=tokens) for mode, batch in batches.items()]
     start, mean = 0.0, 0.0
-    for phase in map(_phase, choice.phases or [Phase(1.0, dict.fromkeys(map(str, modes), 1.0))]):
-        weights = phase.weights(modes)
-        step = sum(weight * cost for weight, cost in zip(weights, costs, strict=True)) / sum(weights)
+    for phase in map(_phase, choice.phases or [Phase(1.0, dict.fromkeys(map(str, costs), 1.0))]):
+        weights = phase.weights(tuple(costs))
+        step = sum(weight * cost for weight, cost in zip(weights, costs.values(), strict=True)) / sum(weights)
         start, mean = phase.until, mean + (phase.until - start) * step
     times = (f"{_hours(max_steps * mean / rate)} at {human(rate)}/s ({device})" for rate, device in SPEEDS)
-    return [f"{max_steps} steps of {human(mean)} on each device: about {', '.join(times)}"]
+    return [f"{max_steps} steps of {human(mean)} (1 MAC = 2 FLOPs) on each device: about {', '.join(times)}"]
 
 
 def _phase(settings: Any) -> Phase:
@@ -202,9 +208,6 @@ def _fast_precision(accelerator: str) -> str:
 
 def refuse_fault(file: str | Path) -> None:
     """Check a checkpoint before Lightning reads it.
-
-    Raises:
-        ValueError: If a run cannot resume from it.
 
     Example:
         >>> refuse_fault("nowhere.ckpt")

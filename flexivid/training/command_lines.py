@@ -9,34 +9,26 @@ from typing import Any
 
 import yaml
 
-
-def is_distillation(words: Sequence[str]) -> bool:
-    """Whether the arguments, or a configuration file that they name, name a pre-trained transformer.
-
-    Example:
-        >>> is_distillation(["fit", "--model.transformer", "my_wan"]), is_distillation(["fit"])
-        (True, False)
-    """
-    return _names(words, "transformer")
+COMMAND_LINES = {  # by the key of ``model`` that tells them: module and class
+    "transformer": ("flexivid.training.distillation.cli", "DistillCLI"),
+    "autoencoder": ("flexivid.training.autoencoder.cli", "AutoencoderCLI"),
+}
 
 
-def is_autoencoder(words: Sequence[str]) -> bool:
-    """Whether arguments, or a recipe among them, name the shape of an autoencoder.
+def command_line_of(words: Sequence[str]) -> tuple[str, str]:
+    """Module and class of the command line that arguments are for, by what they or their configurations name.
 
     Example:
-        >>> is_autoencoder(["fit", "--model.autoencoder.width", "64"]), is_autoencoder(["fit"])
-        (True, False)
+        >>> command_line_of(["fit", "--model.transformer", "my_wan"])[1], command_line_of(["fit"])[1]
+        ('DistillCLI', 'FlexiCLI')
     """
-    return _names(words, "autoencoder")
-
-
-def _names(words: Sequence[str], key: str) -> bool:
-    """Whether a key of ``model`` is named."""
-    if any(word.startswith(f"--model.{key}") for word in words):
-        return True
     files = [following for word, following in pairwise(words) if word in ("--config", "-c")]
     files += [word.partition("=")[2] for word in words if word.startswith("--config=")]
-    return any(key in _model_of(Path(file)) for file in files)
+    models = [_model_of(Path(file)) for file in files]
+    for key, command_line in COMMAND_LINES.items():
+        if any(word.startswith(f"--model.{key}") for word in words) or any(key in model for model in models):
+            return command_line
+    return "flexivid.training.cli", "FlexiCLI"
 
 
 def _model_of(file: Path) -> dict[str, Any]:

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from flexivid.latents.codec import Codec, build_codec
-from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, text_settings
+from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, require_fingerprint, text_settings
 from flexivid.latents.text_encoder import LONGEST, TextEncoder, text_channels
 from flexivid.media.pixels import to_unit
 from flexivid.model.conditioning import Condition, Frames, Text
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.sampling.encoders import share_encoders
 from flexivid.training.objective import GivenFrames, Objective
 
 
@@ -67,7 +69,8 @@ class Encoders:
         self.clips = clips
         self.codec_settings = codec_settings(codec or clips.codec or "pixel")
         self.text_settings = text_settings(text_encoder) if text_encoder else clips.text_encoder
-        self.text_tokens = longest_text(self.text_settings)  # of the latest batch, padding included
+        text = self.text_settings
+        self.text_tokens = text.max_length or LONGEST if text else 0  # of the latest batch, padding included
         self._codec: Codec | None = None
         self._text_encoder: TextEncoder | None = None
         self._fingerprints: dict[str, str | None] = {}  # of what encoded the data
@@ -125,13 +128,14 @@ class Encoders:
         self._text_encoder = self._text_encoder or TextEncoder(self.text_settings, device)
         return self._text_encoder
 
-    def latents(self, batch: Mapping[str, Any], device: torch.device, seed: int) -> Tensor:
-        """Latents of a batch, (b, c, t, h, w) float32.
+    def share_with(self, network: FlexiDiT) -> None:
+        """Let samples of the network use what is loaded here."""
+        share_encoders(network, self._codec, self._text_encoder)
 
-        Args:
-            batch: With ``latent``, or with ``video``, (b, 3, t, h, w) uint8.
-            device: Of the codec.
-            seed: Of latents that are drawn from the posterior.
+    def latents(self, batch: Mapping[str, Any], device: torch.device, seed: int) -> Tensor:
+        """Latents of a batch, (b, c, t, h, w) float32: its ``latent``, or its encoded ``video``, (b, 3, t, h, w) uint8.
+
+        The seed is for latents that are drawn from the posterior.
         """
         if "latent" in batch:
             return batch["latent"].float()
@@ -143,11 +147,7 @@ class Encoders:
             return self.codec(device).encode(video)
 
     def text(self, batch: Mapping[str, Any], device: torch.device) -> Text | None:
-        """Text of a batch; ``None`` where the run has none.
-
-        Args:
-            batch: With ``text_features`` and ``text_mask``, or with ``caption``: an empty one is the null text.
-            device: Of the text encoder.
+        """Text of a batch; ``None`` where the run has none. An empty caption is the null text.
 
         Raises:
             ValueError: If the batch has neither.
@@ -164,11 +164,7 @@ class Encoders:
         return text
 
     def prepare(self, data: Any, device: torch.device) -> None:
-        """Check the data against the codec and the text encoder, and load those that the data need.
-
-        Args:
-            data: Data module after its ``setup``, or ``None``.
-            device: Of this rank.
+        """Check a data module after its ``setup`` against the codec and the text encoder, and load those it needs.
 
         Raises:
             ValueError: If latents or texts are of another encoder, or there are no captions to encode.
@@ -208,37 +204,20 @@ class Encoders:
 
     def _require_same_codec(self, made_by: CodecSettings) -> None:
         """Settings of another source may be of the same weights: these are read only then."""
-        expected = self._fingerprints["codec"]
         if self.clips.latent is not None and made_by.source == self.codec_settings.source:
             return
-        actual = build_codec(self.codec_settings).fingerprint
-        if actual != expected:
-            raise ValueError(
-                f"got latents of a codec with fingerprint {expected} ({made_by.source}); expected {actual} of"
-                f" {self.codec_settings.source}; change data.root or model.codec"
-            )
+        why = f"that of {made_by.source}, which made the latents of the data; change data.root or model.codec"
+        source, fingerprint = self.codec_settings.source, build_codec(self.codec_settings).fingerprint
+        require_fingerprint("codec", source, fingerprint, self._fingerprints["codec"], why=why)
 
     def _require_same_text(self, made_by: TextSettings) -> None:
         assert self.text_settings is not None
-        expected = self._fingerprints["text"]
         same_source = made_by.source == self.text_settings.source
         if same_source and self.text_settings.max_length in (None, made_by.max_length):
             return
-        if expected is None or TextEncoder(self.text_settings).fingerprint() != expected:
-            raise ValueError(
-                f"got text of encoder {made_by.to_plain()}; expected {self.text_settings.to_plain()}; change"
-                " model.text_encoder, or encode the captions again"
-            )
-
-
-def longest_text(settings: TextSettings | None) -> int:
-    """Most tokens of a caption: 0 without text.
-
-    Example:
-        >>> longest_text(TextSettings("google/umt5-xxl", max_length=128)), longest_text(None)
-        (128, 0)
-    """
-    return 0 if settings is None else settings.max_length or LONGEST
+        why = f"that of {made_by.to_plain()}, which encoded the captions; change model.text_encoder, or encode again"
+        source, fingerprint = str(self.text_settings.to_plain()), TextEncoder(self.text_settings).fingerprint()
+        require_fingerprint("text encoder", source, fingerprint, self._fingerprints["text"] or "unknown", why=why)
 
 
 def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *, num_classes: int) -> Condition:
@@ -265,13 +244,7 @@ def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *
 
 
 def given_mask(shares: GivenFrames, frames: int, samples: int, generator: torch.Generator) -> Tensor:
-    """Draw which latent frames of each sample are given, bool (b, t); never all frames of one.
-
-    Args:
-        shares: Probabilities.
-        frames: Latent frames t.
-        samples: Samples b.
-        generator: On the CPU.
+    """Draw which of the latent frames of each sample are given, bool (b, t); never all frames of one.
 
     Example:
         >>> given_mask(GivenFrames(both=1.0), 4, 1, torch.Generator()).tolist()

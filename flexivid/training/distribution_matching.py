@@ -69,10 +69,7 @@ class Matching:
     def start(self, global_step: int, modes: Sequence[PatchMode], calls: int) -> tuple[PatchMode, int] | None:
         """Return weak mode and first solver step for a training step, the same on every rank; ``None`` = no matching.
 
-        Args:
-            global_step: Optimizer step.
-            modes: The network's, native first.
-            calls: Solver steps of a whole sample.
+        A whole sample takes ``calls`` solver steps.
 
         Example:
             >>> modes = (PatchMode("1x2x2"), PatchMode("2x4x4"))
@@ -95,9 +92,6 @@ def discrepancy(
     """Return the squared discrepancy of clips after weak and native steps from clips noised to the same time.
 
     Args:
-        call: The network.
-        process: Defines what its output means.
-        matching: Number of steps.
         x0: Clean latents, (b, c, t, h, w), b >= 2.
         noises: Noise at the start, and of the clips compared with, each like ``x0``.
         times: Times of the solver steps and the end of the last: weak_steps + native_steps + 1 falling times.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,11 @@ class GuardedModule(LightningModule):
 
     def _is_overflow(self, verdict: Verdict) -> bool:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return scaler is not None and math.isinf(verdict.gradient) and math.isfinite(verdict.loss) and (
-            scaler.get_scale() > 1
-        )  # fmt: skip
+        is_of_gradient = math.isinf(verdict.gradient) and math.isfinite(verdict.loss)
+        return scaler is not None and is_of_gradient and scaler.get_scale() > 1
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Show the count, and go back or stop where too many steps were bad.
-
-        Raises:
-            DivergedError: If the run has to stop.
-        """
+        """Show the count, and go back or stop where too many steps were bad."""
         if self._precision_state is not None:
             self.trainer.precision_plugin.load_state_dict(self._precision_state)
             self._precision_state = None
@@ -123,11 +119,8 @@ class GuardedModule(LightningModule):
     def _report(self, verdict: Verdict, batch: Any) -> None:
         if self.record.bad > MOST_WARNINGS and self.record.bad % 100:
             return
-        outcome = (
-            f"the loss is {verdict.ratio:.3g} times that of predicting nothing"
-            if verdict.is_finite
-            else "it was skipped"
-        )
+        times = f"the loss is {verdict.ratio:.3g} times that of predicting nothing"
+        outcome = times if verdict.is_finite else "it was skipped"
         entries = batch.items() if isinstance(batch, dict) else ()
         wrong = [k for k, v in entries if isinstance(v, Tensor) and v.is_floating_point() and not v.isfinite().all()]
         cause = f"; its batch holds values that are not finite in {', '.join(wrong)}" if wrong else ""
@@ -173,11 +166,7 @@ class GuardedModule(LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Remember the present settings before a checkpoint overwrites them; exclude skipped steps from averages.
-
-        Raises:
-            ValueError: If no time is left.
-        """
+        """Remember the present settings before a checkpoint overwrites them; exclude skipped steps from averages."""
         require_time_left(self.trainer)
         self._fresh_groups = [
             [{k: copy.copy(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -198,11 +187,7 @@ class GuardedModule(LightningModule):
         renew_optimizers(self.trainer, self._fresh_groups)
 
     def on_train_epoch_end(self) -> None:
-        """Stop before anything is exported if the run ends among bad steps.
-
-        Raises:
-            DivergedError: If it does.
-        """
+        """Stop before anything is exported if the run ends among bad steps."""
         trainer, loop = self.trainer, self.trainer.fit_loop
         by_steps = 0 <= loop.epoch_loop.max_steps <= trainer.global_step
         by_epochs = loop.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (loop.max_epochs or 0)
@@ -211,33 +196,23 @@ class GuardedModule(LightningModule):
             self._stop(useless if self.record.is_useless else f"{self.record.in_a_row} bad steps in a row at the end")
 
     def on_validation_epoch_end(self) -> None:
-        """Warn of losses that are not finite; in ``validate``, where losses are all that is computed, raise.
-
-        Raises:
-            NotFiniteError: In ``validate``.
-        """
+        """Warn of losses that are not finite; in ``validate``, where losses are all that is computed, raise."""
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "val/" in name}
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
-            message = (
-                f"got {bad[0]} = {metrics[bad[0]]}; expected numbers; look at the held-out clips, or take another"
-                " checkpoint"
-            )
+            remedy = "look at the held-out clips, or take another checkpoint"
+            message = f"got {bad[0]} = {metrics[bad[0]]}; expected numbers; {remedy}"
             if self.trainer.state.fn == "validate":
                 raise NotFiniteError(message)
             rank_zero_warn(message)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the counters."""
-        checkpoint[KEY] = self.record.to_plain()
+        checkpoint[KEY] = asdict(self.record)
         self._is_unproven = self.record.in_a_row == 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counters.
-
-        Raises:
-            ValueError: If the run has passed its limits already.
-        """
+        """Restore the counters; refuse a run that has passed its limits already."""
         require_steps_left(checkpoint, self._trainer)
         self.record = StepRecord(**checkpoint.get(KEY, {}))
 

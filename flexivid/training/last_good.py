@@ -64,10 +64,6 @@ def newest_first(files: Iterable[Path]) -> list[Path]:
 
     Copying a run changes times, so names count first. Where Lightning did not write a ``last.ckpt`` itself it adds a
     number (``last-v1.ckpt``); among those, the time decides.
-
-    Example:
-        >>> newest_first([])
-        []
     """
     by_folder: dict[Path, list[Path]] = {}
     for file in sorted(files, key=_written, reverse=True):
@@ -88,9 +84,6 @@ def _written(file: Path) -> float:
 def choose_good(files: Iterable[Path]) -> tuple[Path | None, tuple[tuple[Path, str], ...]]:
     """Return the first file to resume from, and the faults of those before it.
 
-    Args:
-        files: In order of preference.
-
     Example:
         >>> choose_good([Path("nowhere.ckpt")])
         (None, ((PosixPath('nowhere.ckpt'), 'does not exist'),))
@@ -105,12 +98,7 @@ def choose_good(files: Iterable[Path]) -> tuple[Path | None, tuple[tuple[Path, s
 
 
 def to_rewind_to(folders: Iterable[Path]) -> Path | None:
-    """Return the checkpoint that a diverging run goes back to: one that good steps followed, else the newest good one.
-
-    Example:
-        >>> to_rewind_to([]) is None
-        True
-    """
+    """The checkpoint that a diverging run goes back to: one that good steps followed, else the newest good one."""
     folders = list(folders)
     proven = newest_first(folder / PROVEN for folder in folders if (folder / PROVEN).exists())
     others = newest_first(file for folder in folders for file in folder.glob("*.ckpt") if file not in proven)

@@ -162,22 +162,31 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
     return modes[int(np.searchsorted(weights.cumsum(), draw, side="right"))]
 
 
-def batch_size_of(mode: PatchMode, size: tuple[int, int, int], native: PatchMode, base: int) -> int:
+def batch_size_of(
+    mode: PatchMode,
+    size: tuple[int, int, int],
+    native: PatchMode,
+    base: int,
+    *,
+    native_size: tuple[int, int, int] | None = None,
+) -> int:
     """Return the number of samples with about as many tokens as ``base`` native ones, at least 1.
+
+    Args:
+        mode: Of the samples.
+        size: Of the samples, (t, h, w).
+        native: Mode of the ``base`` samples, of ``native_size``; ``None`` = ``size``.
+        base: How many.
 
     Example:
         >>> batch_size_of(PatchMode("4x8x8"), (8, 32, 32), PatchMode("2x4x4"), 32)
         256
     """
-    return max(1, base * num_tokens(size, native) // num_tokens(size, mode))
+    return max(1, base * num_tokens(native_size or size, native) // num_tokens(size, mode))
 
 
 def generator_of(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator seeded by whole numbers, such as (seed, global step, rank).
-
-    Args:
-        stream: Whole numbers, of any sign.
-        device: Device of the random tensors.
+    """Make a generator seeded by whole numbers of any sign, such as (seed, global step, rank).
 
     Example:
         >>> torch.rand(1, generator=generator_of((0, 7))).equal(torch.rand(1, generator=generator_of((0, 7))))

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from flexivid.budget.cost import human, macs, text_macs
+from flexivid.data.clips.sampler import PictureSteps
 from flexivid.diffusion.loss import denoising_loss
 from flexivid.diffusion.process import Process
 from flexivid.diffusion.solver import call_times, solvers_of
@@ -88,6 +89,7 @@ class FlexiDiffusion(GuardedModule):
         self.given_frames = given_frames.check(self.latent_size[0])
         self.network = FlexiDiT(shape)
         self.spectrum_meter = SpectrumMeter(SPECTRUM_CLIPS)  # each rank measures its own clips
+        self.picture_steps = PictureSteps()  # those of the data
         self.log_every = 20
         self.horizons = [(0, 1)]  # (from step, total steps): changing the length of a run must not change past steps
         self.asked_steps = 0  # total steps by the trainer's settings, before any change
@@ -121,7 +123,8 @@ class FlexiDiffusion(GuardedModule):
         """Return the number of clips of a step on each rank."""
         if not self.mode_choice.equal_tokens:
             return self.clips.batch_size
-        return batch_size_of(self.mode_at(global_step), self.latent_size, self.modes[0], self.clips.batch_size)
+        mode, size = self.mode_at(global_step), self.picture_steps.size_at(global_step, self.latent_size)
+        return batch_size_of(mode, size, self.modes[0], self.clips.batch_size, native_size=self.latent_size)
 
     def setup(self, stage: str) -> None:
         """Load the encoders that the data need, and give the data module the batch size of each step.
@@ -131,6 +134,7 @@ class FlexiDiffusion(GuardedModule):
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         self.encoders.prepare(data, self.trainer.strategy.root_device)
+        self.picture_steps = getattr(data, "picture_steps", self.picture_steps)
         if stage == "fit":
             self.asked_steps = resume.steps_of(self.trainer)
             self.horizons = [(0, self.asked_steps)] if self.horizons == [(0, 1)] else self.horizons
@@ -140,13 +144,12 @@ class FlexiDiffusion(GuardedModule):
     def on_fit_start(self) -> None:
         """Print what is trained."""
         super().on_fit_start()
-        count, cost = self.network.num_parameters / 1e6, human(self._clip_macs(self.modes[0]))
+        count, cost = self.network.num_parameters / 1e6, human(self._clip_macs(self.modes[0], self.latent_size))
         rank_zero_info(f"training {count:.1f} M parameters, {cost} a clip in {self.modes[0]}")
 
     def on_train_start(self) -> None:
         """Restore the full number of steps if ``FitMinutes`` had shortened an earlier part of the run."""
-        limit = self.trainer.fit_loop.epoch_loop.max_steps
-        end = limit if limit >= 0 else self.asked_steps
+        end = limit if (limit := self.trainer.fit_loop.epoch_loop.max_steps) >= 0 else self.asked_steps
         if end > self.total_steps:
             self.replan(end, from_step=self.global_step)
         super().on_train_start()
@@ -161,8 +164,7 @@ class FlexiDiffusion(GuardedModule):
         loss = self._losses(x0, condition, mode, stream, drop=True).mean()
         self.log("train/loss", loss.detach(), batch_size=count, prog_bar=True)
         self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)
-        start = self._matched_at(self.global_step)
-        if start is None or count < 2:
+        if (start := self._matched_at(self.global_step)) is None or count < 2:
             return loss
         discrepancy_loss = self._discrepancy(x0, condition, start, (*stream, 1))
         self.log("train/discrepancy", discrepancy_loss.detach(), batch_size=count)
@@ -230,16 +232,15 @@ class FlexiDiffusion(GuardedModule):
 
     def step_macs(self, global_step: int) -> int:
         """Return the MACs of a training step on each rank; a backward pass costs two forward passes."""
-        clip_macs, start = 3 * self._clip_macs(self.mode_at(global_step)), self._matched_at(global_step)
-        if start is not None:
-            clip_macs += self.matching.weak_steps * self._clip_macs(start[0])
-            clip_macs += 3 * self.matching.native_steps * self._clip_macs(self.modes[0])
-        return self.batch_size_at(global_step) * clip_macs
+        calls, size = [(self.mode_at(global_step), 3)], self.picture_steps.size_at(global_step, self.latent_size)
+        if (start := self._matched_at(global_step)) is not None:
+            calls += [(start[0], self.matching.weak_steps), (self.modes[0], 3 * self.matching.native_steps)]
+        return self.batch_size_at(global_step) * sum(count * self._clip_macs(mode, size) for mode, count in calls)
 
-    def _clip_macs(self, mode: PatchMode) -> int:
+    def _clip_macs(self, mode: PatchMode, size: tuple[int, int, int]) -> int:
         """MACs of one forward pass of one clip, its text read."""
         config, tokens = self.network.config, self.encoders.text_tokens
-        return macs(config, self.latent_size, mode, text_tokens=tokens) + text_macs(config, tokens)
+        return macs(config, size, mode, text_tokens=tokens) + text_macs(config, tokens)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, with a learning rate that follows the progress of the run."""
@@ -295,6 +296,5 @@ class FlexiDiffusion(GuardedModule):
         sums = entry.get("spectrum_meter", {"power": []})
         if [len(row) for row in sums["power"]] == list(self.latent_size):  # a run may resume with clips of another size
             self.spectrum_meter.load_state_dict(sums)
-        before = entry.get("asked_steps", self.horizons[0][1])
-        if self.asked_steps not in (0, before, self.total_steps):
+        if self.asked_steps not in (0, entry.get("asked_steps", self.horizons[0][1]), self.total_steps):
             self.horizons.append((checkpoint["global_step"], self.asked_steps))

@@ -107,9 +107,7 @@ class Muon(Optimizer):
 def orthogonalised(matrices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return matrices with the same singular vectors and singular values near 1, (n, rows, columns).
 
-    Args:
-        matrices: (n, rows, columns).
-        dtype: Of the computation; ``None`` = the one that the device is fast in.
+    Computed in the dtype that the device is fast in, unless one is named.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonalised(torch.tensor([[[3.0, 0.0], [0.0, 0.2]]])))
@@ -128,11 +126,7 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype | None = None) -> Tensor
 
 
 class Chained(Optimizer):
-    """Several optimizers as one, each for some of the parameters.
-
-    Args:
-        parts: Optimizers over disjoint parameters.
-    """
+    """Several optimizers as one, over disjoint parameters."""
 
     def __init__(self, parts: Iterable[Optimizer]) -> None:
         self.parts = list(parts)
@@ -159,12 +153,7 @@ class Chained(Optimizer):
 
 
 def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """Make the optimizer. Biases, norms and embeddings have no weight decay.
-
-    Args:
-        network: What to train; its ``blocks`` are Muon's.
-        settings: Of the optimizer.
-    """
+    """Make the optimizer. Biases, norms and embeddings have no weight decay; the network's ``blocks`` are Muon's."""
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     muon = [p for name, p in named if settings.name == "muon" and _is_block_matrix(name, p)]
     by_muon = set(map(id, muon))
@@ -198,10 +187,7 @@ def rate_factor(step: int, progress: float, settings: OptimizerSettings) -> floa
 def with_rate(optimizer: Optimizer, settings: OptimizerSettings, progress_at: Callable[[int], float]) -> dict[str, Any]:
     """Return what ``configure_optimizers`` returns: the optimizer, and its learning rate step by step.
 
-    Args:
-        optimizer: The optimizer.
-        settings: Warm-up and end of the rate, see :func:`rate_factor`.
-        progress_at: Fraction of the run that is done before a step.
+    The rate follows :func:`rate_factor`; ``progress_at`` is the fraction of the run that is done before a step.
     """
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, progress_at(step), settings))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}

@@ -7,7 +7,7 @@ correct what it restores, and check what must not differ.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer, WeightAveraging
@@ -21,7 +21,7 @@ CURRENT = "current_model_state"  # key of the last weights, where state_dict hol
 
 
 def steps_of(trainer: Trainer) -> int:
-    """Return the number of optimizer steps that follows from a trainer's settings.
+    """Return the number of optimizer steps that follows from a trainer's settings; refuse an unlimited one.
 
     Example:
         >>> steps_of(Trainer(logger=False, accelerator="cpu", max_steps=-1, max_epochs=-1))
@@ -29,9 +29,6 @@ def steps_of(trainer: Trainer) -> int:
         ...
         ValueError: got neither trainer.max_steps nor trainer.max_epochs; expected one of them, for the learning rate \
 falls towards the last step; set max_steps, and FitMinutes if minutes count
-
-    Raises:
-        ValueError: If it is unlimited: the learning rate falls towards the last step.
     """
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
@@ -43,15 +40,7 @@ falls towards the last step; set max_steps, and FitMinutes if minutes count
 
 
 def renew_optimizers(trainer: Trainer, fresh_groups: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-    """Give the optimizers the present settings, and the learning rate that follows from them at this step.
-
-    Args:
-        trainer: Its optimizers may have been loaded from a checkpoint.
-        fresh_groups: Present settings of each group of each optimizer.
-
-    Example:
-        >>> renew_optimizers(Trainer(logger=False, accelerator="cpu"), [])
-    """
+    """Give the optimizers the present settings of their groups, and the learning rate that follows at this step."""
     for optimizer, fresh in zip(trainer.optimizers, fresh_groups, strict=False):
         for group, settings in zip(optimizer.param_groups, fresh, strict=True):
             group.update({key: value for key, value in settings.items() if key != "lr"})
@@ -64,14 +53,7 @@ def renew_optimizers(trainer: Trainer, fresh_groups: Sequence[Sequence[Mapping[s
 
 
 def require_steps_left(checkpoint: Mapping[str, Any], trainer: Trainer | None) -> None:
-    """Refuse limits of steps or epochs that the run has passed already.
-
-    Args:
-        checkpoint: Of the run.
-        trainer: With the present limits.
-
-    Raises:
-        ValueError: If ``max_steps`` or ``max_epochs`` is below what the checkpoint has behind it.
+    """Refuse a ``max_steps`` or ``max_epochs`` that the run has passed already.
 
     Example:
         >>> require_steps_left({"global_step": 7}, Trainer(logger=False, accelerator="cpu", max_steps=4))
@@ -91,14 +73,7 @@ def require_steps_left(checkpoint: Mapping[str, Any], trainer: Trainer | None) -
 
 
 def require_time_left(trainer: Trainer) -> None:
-    """Refuse a ``max_time`` that the run has used up already.
-
-    Raises:
-        ValueError: If no time remains.
-
-    Example:
-        >>> require_time_left(Trainer(logger=False, accelerator="cpu", max_steps=1))
-    """
+    """Refuse a ``max_time`` that the run has used up already."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         remaining = callback.time_remaining() if isinstance(callback, Timer) else None
         if remaining is not None and remaining <= 0:
@@ -109,14 +84,7 @@ def require_time_left(trainer: Trainer) -> None:
 
 
 def require_same_optimizer(checkpoint: Mapping[str, Any], settings: OptimizerSettings) -> None:
-    """Refuse another optimizer than the checkpoint's, whose state it cannot use.
-
-    Raises:
-        ValueError: If the optimizers differ.
-
-    Example:
-        >>> require_same_optimizer({}, OptimizerSettings())
-    """
+    """Refuse another optimizer than the checkpoint's, whose state it cannot use."""
     states = checkpoint.get("optimizer_states") or [{}]
     parts = len(states[0].get("parts", ()))
     before = {1: "adamw", 2: "muon"}.get(parts, settings.name)
@@ -128,16 +96,9 @@ def require_same_optimizer(checkpoint: Mapping[str, Any], settings: OptimizerSet
 
 
 def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse weights that were trained for another process, codec, text encoder or set of classes.
+    """Refuse weights that were trained for another process, codec, text encoder or set of classes, by their recipes.
 
     Encoders are compared by their fingerprints where both recipes have them, so that they may be moved.
-
-    Args:
-        saved: Recipe of the checkpoint, as plain data.
-        current: Recipe of this run, as plain data.
-
-    Raises:
-        ValueError: If they differ in one of these.
 
     Example:
         >>> require_same_meaning({"codec": "pixel"}, {"codec": "vae"})
@@ -155,10 +116,43 @@ def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -
         prints = [recipe.get(FINGERPRINTS.get(key, "")) for recipe in (saved, current)]
         is_same = prints[0] == prints[1] if all(prints) else before == now
         if before and now and not is_same:
-            raise ValueError(
-                f"got a checkpoint with {key} {before} for a run with {now}; expected the same; change {remedy} or"
-                " --ckpt_path"
-            )
+            _refuse(f"{key} {before}", f"run with {now}", f"{remedy} or")
+
+
+def require_same_network(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse weights of another network: configurations that differ in what shapes the weights.
+
+    Example:
+        >>> require_same_network({"width": 64}, {"width": 32})
+        Traceback (most recent call last):
+        ...
+        ValueError: got a checkpoint with width=64 for a network with width=32; expected the same; change \
+model.network, the data or --ckpt_path
+    """
+    saved, current = {**BEFORE, **saved}, {**BEFORE, **current}
+    for key in sorted(current.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
+        if saved.get(key) != current[key]:
+            _refuse(f"{key}={saved.get(key)}", f"network with {key}={current[key]}", "model.network, the data or")
+
+
+def require_same_adapter(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse adapter weights of another transformer or other modes; of an old checkpoint, less or nothing is known.
+
+    Example:
+        >>> require_same_adapter({"rank": 8}, {"rank": 4})
+        Traceback (most recent call last):
+        ...
+        ValueError: got a checkpoint with rank=8 for a run with rank=4; expected the same; change model.rank \
+or --ckpt_path
+    """
+    for key in current.keys() & saved.keys():
+        if saved[key] != current[key]:
+            name = "transformer" if key == "native_sha256" else key
+            _refuse(f"{key}={saved[key]}", f"run with {key}={current[key]}", f"model.{name} or")
+
+
+def _refuse(before: str, now: str, remedy: str) -> NoReturn:
+    raise ValueError(f"got a checkpoint with {before} for a {now}; expected the same; change {remedy} --ckpt_path")
 
 
 def prepare_weights(checkpoint: dict[str, Any], trainer: Trainer | None) -> None:
@@ -173,57 +167,3 @@ def prepare_weights(checkpoint: dict[str, Any], trainer: Trainer | None) -> None
         return
     if not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         checkpoint["state_dict"] = checkpoint.pop(CURRENT)
-
-
-def require_same_network(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse weights of another network.
-
-    Args:
-        saved: Config in the checkpoint.
-        current: Config of this run.
-
-    Raises:
-        ValueError: If they differ in what shapes the weights.
-
-    Example:
-        >>> require_same_network({"width": 64}, {"width": 32})
-        Traceback (most recent call last):
-        ...
-        ValueError: got a checkpoint with width=64 for a network with width=32; expected the same; change \
-model.network, the data or --ckpt_path
-    """
-    saved, current = {**BEFORE, **saved}, {**BEFORE, **current}
-    for key in sorted(current.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
-        before, now = saved.get(key), current[key]
-        if before != now:
-            raise ValueError(
-                f"got a checkpoint with {key}={before} for a network with {key}={now}; expected the same;"
-                " change model.network, the data or --ckpt_path"
-            )
-
-
-def require_same_adapter(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse adapter weights that were trained on another transformer, or for other modes.
-
-    Args:
-        saved: ``modes``, ``rank``, ``skip`` and ``native_sha256`` of the checkpoint; empty in old ones.
-        current: Those of this run.
-
-    Raises:
-        ValueError: If they differ.
-
-    Example:
-        >>> require_same_adapter({"rank": 8}, {"rank": 4})
-        Traceback (most recent call last):
-        ...
-        ValueError: got a checkpoint with rank=8 for a run with rank=4; expected the same; change model.rank \
-or --ckpt_path
-    """
-    for key in current.keys() & saved.keys():
-        before, now = saved[key], current[key]
-        if before != now:
-            name = "transformer" if key == "native_sha256" else key
-            raise ValueError(
-                f"got a checkpoint with {key}={before} for a run with {key}={now}; expected the same; change"
-                f" model.{name} or --ckpt_path"
-            )

@@ -9,11 +9,11 @@ import torch
 from flexivid.calibration.calibrate import calibrate, relate
 from flexivid.calibration.plan_search import SHORT, search_with
 from flexivid.calibration.scoring import Judge, Scorer
-from flexivid.latents.spectrum import measure_spectrum
 from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.encoders import codec_of
 from flexivid.sampling.generate import generate
 from flexivid.sampling.settings import Sampling, full_macs
+from tests.latents.spectra import measure_spectrum
 
 PROMPTS = ["a red ball", "a blue cube rolls right"]
 SETTINGS = {"num_inference_steps": 5, "guidance_scale": 2.0, "precision": "fp32"}

@@ -287,7 +287,7 @@ def test_metadata_with_parts(tmp_path):
 def test_two_lists_or_other_ones(tmp_path):
     touch(tmp_path, "1.mp4")
     (tmp_path / "captions.csv").write_text("video,caption\n1.mp4,words\n")
-    assert "1 lists beside the videos, which are not read" in read(tmp_path)[2]
+    assert "1 list beside the videos, which is not read; name it" in read(tmp_path)[2]
     (tmp_path / "metadata.csv").write_text("id,words\n1,2\n")
     with pytest.raises(ValueError, match=r"no column of paths.*or rename metadata\.csv"):
         read_manifests(tmp_path)
@@ -302,13 +302,13 @@ def test_shards_and_files_in_one_folder(tmp_path):
     with pytest.raises(ValueError, match=r"holds shards, and 1 videos in files .*\*\.tar for tars.*data\.layout"):
         read_manifests(tmp_path)
     assert read(tmp_path, "flat")[0] == [("", "1.mp4")]
-    assert "archives" in read(tmp_path, "flat")[2]
+    assert "got 1 archive, which is not looked into; unpack it" in read(tmp_path, "flat")[2]
     with pytest.warns(LeftOutWarning) as told:
         rows = read_manifests(f"{tmp_path}/*.tar").train
     assert len(rows) == 2
     assert {str(one.message).split(",")[0] for one in told} == {
-        "got 1 samples of tars without a video",
-        "got 1 videos of tars beside another one of their sample",
+        "got 1 sample of tars without a video",
+        "got 1 video of a tar beside another one of its sample",
     }
 
 
@@ -338,7 +338,7 @@ def test_leftovers(tmp_path, monkeypatch):
         pass
     train, _, told = read(tmp_path, "flat")
     assert [name for _, name in train] == ["1.mp4", "link/x\ny.mp4"]
-    for part in ("2 archives", "2 files that seem to be videos", "1 links to folders", "1 names that are not UTF-8"):
+    for part in ("2 archives", "2 files that seem to be videos", "1 link to a folder that", "1 name that is not UTF-8"):
         assert part in told
     found = find_videos(str(tmp_path))
     assert found.leftovers.endings["json"] == 1
@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert "1 folders that cannot be read" in read(tmp_path, "flat")[2]
+    assert "1 folder that cannot be read, which is left out; change its permissions" in read(tmp_path, "flat")[2]
 
 
 CONTAINERS = {

@@ -1,16 +1,27 @@
 """Evaluation of models with text: samples show what the real clips show, and the protocol says so."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from flexivid.calibration.calibrate import calibrate
 from flexivid.calibration.scoring import find_judge
+from flexivid.evaluate import main
+from flexivid.evaluation.clips import read_blocks
+from flexivid.evaluation.prompts import KINDS
+from flexivid.evaluation.report import legend
 from flexivid.evaluation.run import Request, finish, prepare
+from flexivid.media.pixels import to_unit
 from flexivid.media.write import write_video
 from flexivid.model.checkpoint import save
 from flexivid.sampling.conditions import conditions_for
+from flexivid.sampling.generate import generate_batches
+from flexivid.sampling.pictures import Pictures, given_frames
 from flexivid.sampling.settings import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:got .* videos. expected at least")
@@ -59,6 +70,26 @@ def test_prompts_are_the_captions_of_the_clips_in_their_order(latent_model, tmp_
     assert all(again.samples.read(block.plan, block.indices.tolist()) for block in blocks)
 
 
+@pytest.mark.parametrize(
+    ("words", "part", "caption"),
+    [
+        ((), "held_out", "a cube"),
+        (("--split", "train"), "train", "a red ball"),
+        (("--split", "val"), "held_out", "a cube"),
+    ],
+)
+def test_the_program_says_whose_captions_it_shows(text_model, tmp_path, videos, capsys, words, part, caption):
+    root, model = videos(CAPTIONS, 8, 4), str(save(text_model, tmp_path / "model", recipe=text_model.recipe))
+    shutil.copytree(f"{root}/train", f"{root}/val")
+    for i in range(6):
+        (tmp_path / "videos" / "val" / f"{i}.txt").write_text("a cube")
+    options = ["--reference", root, "--num-videos", "4", "--output-dir", str(tmp_path / "out"), "--dry-run", *words]
+    main(["--checkpoint", model, *options])
+    printed = capsys.readouterr().out
+    assert f"prompts: captions of the reference ({part}), in turn, e.g. '{caption}'" in printed
+    assert f"reference {root} ({part}): 4 of 6 clips" in printed
+
+
 def test_other_prompts_are_another_protocol_and_other_samples(text_model, tmp_path, videos):
     (tmp_path / "texts.txt").write_text("a blue ball\n")
     first = prepare(request_of(text_model, tmp_path, videos(CAPTIONS, 8, 4)), "cpu")
@@ -70,6 +101,53 @@ def test_other_prompts_are_another_protocol_and_other_samples(text_model, tmp_pa
     assert second.protocol != first.protocol
     assert second.protocol.key() == first.protocol.key()  # the real clips are the same
     assert second.samples.read(0, [0, 1]) is None
+
+
+@pytest.mark.parametrize("kind", ["first", "last", "both"])
+def test_samples_are_given_frames_of_the_clips_in_their_order(latent_model, tmp_path, videos, kind):
+    request = request_of(latent_model, tmp_path, videos(CAPTIONS, 32, 6), num_reference=3, given_frames=kind)
+    job = prepare(request, "cpu")
+    conditions, settings, clips = job.task.conditions, job.task.settings, job.real.clips
+    assert conditions.prompts == tuple(clips.caption(i % 3) for i in range(4))
+    _, real = next(read_blocks(clips, [[0, 1, 2]]))
+    frames = conditions.frames_on(torch.device("cpu"))
+    for i in range(4):
+        first = to_unit(real[i % 3][:, :1]) if kind != "last" else None
+        last = to_unit(real[i % 3][:, -1:]) if kind != "first" else None
+        alone = given_frames(latent_model, settings, Pictures(first, last))
+        assert torch.equal(frames.latent[i], alone.latent[0])
+        assert torch.equal(frames.mask[i], alone.mask[0])
+    evaluation, blocks = finish(job)
+    assert "given_frames" in json.loads(evaluation.protocol.sampling)
+    assert legend(evaluation).endswith(f" Samples are given {KINDS[kind]} of each real clip.")
+    plain = prepare(request_of(latent_model, tmp_path, str(tmp_path / "videos"), num_reference=3), "cpu")
+    assert plain.samples.read(blocks[0].plan, blocks[0].indices.tolist()) is None
+    assert "Samples are given" not in legend(finish(plain)[0])
+
+
+def test_given_frames_come_with_their_classes_and_stay_in_the_samples(build_model, tmp_path, videos):
+    model = build_model(num_classes=2, given_frames=True)
+    model.recipe = replace(model.recipe, class_names=("a", "b"))
+    root = Path(videos(None, 8, 4))
+    for name in ("b", "a"):
+        (root / "train" / name).mkdir()
+    for i in range(6):
+        (root / "train" / f"{i}.mp4").rename(root / "train" / "ba"[i % 2] / f"{i}.mp4")
+    job = prepare(request_of(model, tmp_path, str(root), given_frames="first"), "cpu")
+    clips, conditions = job.real.clips, job.task.conditions
+    assert conditions.labels.tolist() == [clips.label(i) for i in range(4)]
+    _, real = next(read_blocks(clips, [list(range(4))]))
+    for plan in job.task.plans[:2]:
+        batches = generate_batches(model, plan.followed, job.task.settings, conditions=conditions)
+        made = torch.cat([part for _, part in batches])
+        assert torch.equal(made[:, :, 0], to_unit(real)[:, :, 0])
+
+
+def test_frames_for_a_model_without_are_refused(text_model, tmp_path, videos):
+    with pytest.raises(ValueError, match="got given frames for a model without; expected none"):
+        prepare(request_of(text_model, tmp_path, videos(CAPTIONS, 8, 4), given_frames="last"), "cpu")
+    with pytest.raises(ValueError, match="got --given-frames middle; expected one of first, last, both"):
+        prepare(request_of(text_model, tmp_path, str(tmp_path / "videos"), given_frames="middle"), "cpu")
 
 
 def test_clips_without_captions_are_refused(text_model, tmp_path, videos, model):
@@ -87,7 +165,7 @@ def test_models_of_classes_have_the_protocol_that_they_had(model, tmp_path, vide
 
 def test_search_and_calibration_take_prompts(text_model, tmp_path, videos):
     request = request_of(text_model, tmp_path, videos(CAPTIONS, 8, 4))
-    judge = find_judge(request.checkpoint, 4, reference=str(tmp_path / "videos"), ema=True, device="cpu")
+    judge = find_judge(request, device="cpu")
     assert set(judge.conditions.prompts) == set(CAPTIONS)
     settings = Sampling(num_inference_steps=3, precision="fp32").filled(text_model)
     shown = [conditions_for(text_model, 2, prompts=prompts) for prompts in (CAPTIONS[:2], None)]

@@ -1,6 +1,8 @@
 """What cannot be a codec is refused in one line, nothing in a file is run, and codecs are told apart."""
 
 import json
+import socket
+import time
 
 import pytest
 import torch
@@ -31,12 +33,21 @@ def test_no_folder_and_no_network(offline):
     assert "connect to the network, or download it elsewhere" in refusal("org/no-such-codec")
 
 
+def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and says nothing
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr("flexivid.latents.loading.HUB_SECONDS", 0.2)
+        begin = time.monotonic()
+        assert "connect to the network, or download it elsewhere" in refusal("org/no-such-codec")
+        assert time.monotonic() - begin < 10
+
+
 def test_hub_ids_are_read_from_the_cache(tmp_path, monkeypatch):
     """As the hub's library answers where it has the files, or fetches them."""
     save_network("AutoencoderTiny", tmp_path / "vae")
     asked = []
 
-    def snapshot(source, allow_patterns):
+    def snapshot(source, allow_patterns, **options):
         asked.append((source, allow_patterns))
         return str(tmp_path)
 

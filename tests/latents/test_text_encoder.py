@@ -73,6 +73,18 @@ def test_a_long_caption_is_cut_and_said(folder: Path) -> None:
         encoder.encode(["a cat"])
 
 
+def test_captions_are_tokenised_once(folder: Path) -> None:
+    encoder, batches = TextEncoder(TextSettings(str(folder), max_length=4)), []
+    words = encoder._tokenizer
+    encoder._tokenizer = lambda captions, **options: batches.append(captions) or words(captions, **options)
+    encoder.encode(["a cat", "waves"])
+    assert batches == [["a cat", "waves"]]
+    with pytest.warns(UserWarning, match="got a caption of 5 tokens"):
+        cut = encoder.encode(["waves on the beach", "a cat"])
+    assert len(batches) == 3  # again only where a caption must be cut
+    assert cut.mask.tolist() == [[True] * 4, [True] * 3 + [False]]
+
+
 def test_the_fingerprint_is_that_of_the_weights_and_the_limit(folder: Path) -> None:
     prints = [TextEncoder(TextSettings(str(folder), length)).fingerprint() for length in (4, 4, 5)]
     assert prints[0] == prints[1] != prints[2]

@@ -16,7 +16,7 @@ from flexivid.model.shipped import FOLDER
 SPECTRUM = Spectrum(((1.0,), (1.5, 0.5), (1.0, 1.0)), 0.5, 8)
 FULL = Recipe(
     Process("cosine", "noise"),
-    *("vae", (1, 2, 2), 12.5, ("cat", "dog"), SamplingDefaults(7, 2.0, "ddim", 3.0), 9, 4, SPECTRUM),
+    *("vae", (1, 2, 2), 12.5, ("cat", "dog"), SamplingDefaults(7, 2.0, "ddim", 3.0, 1.5), 9, 4, SPECTRUM),
     codec_fingerprint="12ab",
     text_encoder={"source": "t5", "dtype": "bf16"},
     text_fingerprint="34cd",

@@ -2,6 +2,7 @@
 
 import re
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_bars_go_to_stderr(capsys):
     assert captured.out == ""
     assert "counting" in captured.err
     assert "2/2 files" in captured.err
+
+
+def test_logs_show_how_far_the_work_is(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.02)
+    with step_bars("/s") as on_step:
+        for _ in range(3):
+            on_step("clips", 1, 9)
+            time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [any(f" {count}/9 " in line for line in lines) for count in (1, 2, 3)] == [True, True, True]
 
 
 def test_words_are_no_markup_and_no_commands(capsys):

@@ -151,7 +151,7 @@ def watched_search(monkeypatch) -> list:
         seen.append((args[1:], {key: value for key, value in options.items() if key not in ("grow", "on_samples")}))
         return judge
 
-    monkeypatch.setattr(scoring, "find_judge", lambda path, *args, **options: write_down(path, path, *args, **options))
+    monkeypatch.setattr(scoring, "find_judge", lambda request, device: write_down(None, request, device))
     monkeypatch.setattr(plan_search, "search_plans", write_down)
     monkeypatch.setattr(
         calibrate, "calibrate", lambda *args, on_calls, **options: seen.append((args[1:], options)) or judge

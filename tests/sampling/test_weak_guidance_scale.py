@@ -1,5 +1,7 @@
 """A guidance scale for steps in weak modes: one scale where both are equal, and nothing is paid where it is 1."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.budget.table import read_tables, write_tables
 from flexivid.calibration.candidates import variations
 from flexivid.model.checkpoint import fingerprint
+from flexivid.model.recipe import Recipe
 from flexivid.sampling.generate import generate
 from flexivid.sampling.plan import plan_for, table_settings
 from flexivid.sampling.settings import Sampling, full_macs
@@ -34,6 +37,15 @@ def test_each_stage_has_its_own(model):
     assert torch.equal(videos(model, COARSE, **own), videos(model, COARSE, guidance_scale=1.5))
     assert torch.equal(videos(model, NATIVE, **own), videos(model, NATIVE, guidance_scale=3.0))
     assert not torch.equal(videos(model, MIXED, **own), videos(model, MIXED, guidance_scale=3.0))
+
+
+def test_a_model_brings_its_own(model):
+    sampling = replace(model.recipe.sampling, guidance_scale=3.0, weak_guidance_scale=1.5)
+    model.recipe = replace(model.recipe, sampling=sampling)
+    own, asked = Sampling().filled(model), Sampling(guidance_scale=2.0).filled(model)
+    assert (own.guidance_scale, own.weak_scale) == (3.0, 1.5)
+    assert (asked.guidance_scale, asked.weak_scale) == (2.0, 2.0)  # who asks for a scale asks for all steps
+    assert Recipe.from_dict(model.recipe.to_dict()) == model.recipe
 
 
 def test_a_scale_of_1_is_one_call(model):

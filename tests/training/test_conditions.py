@@ -40,7 +40,7 @@ def test_encoded_batches_train_without_any_encoder(make_module):
     recipe = module.recipe()
     assert (recipe.codec.source, recipe.text_encoder.source, recipe.num_frames) == ("no_such_codec", "no/such", 8)
     cost = macs(config, (8, 16, 16), module.modes[0], text_tokens=5) + text_macs(config, 5)
-    assert module._clip_macs(module.modes[0]) == cost
+    assert module._clip_macs(module.modes[0], (8, 16, 16)) == cost
 
 
 def test_one_draw_drops_label_and_text():

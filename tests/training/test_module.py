@@ -14,7 +14,6 @@ from flexivid.data.encode_request import EncodeRequest
 from flexivid.data.encoding import encode_collection
 from flexivid.data.sources.layout import Collection
 from flexivid.latents.settings import CodecSettings
-from flexivid.latents.spectrum import measure_spectrum
 from flexivid.media.pixels import to_unit
 from flexivid.model.checkpoint import load
 from flexivid.model.conditioning import Condition
@@ -26,6 +25,7 @@ from flexivid.training.callbacks import ExportModel
 from flexivid.training.modes import ModeChoice, generator_of
 from flexivid.training.module import Clips
 from flexivid.training.objective import Objective
+from tests.latents.spectra import measure_spectrum
 
 
 class Watch(Callback):
@@ -189,7 +189,7 @@ def test_trains_on_latents(tmp_path, make_data, make_module, make_trainer):
     assert losses[0] == losses[1]
     note = tmp_path / "latents" / "encoded.json"
     note.write_text(note.read_text().replace('"codec_fingerprint": "pixel"', '"codec_fingerprint": "vae 1"'))
-    with pytest.raises(ValueError, match=r"got latents of a codec with fingerprint vae 1 .*; expected pixel"):
+    with pytest.raises(ValueError, match=r"got codec pixel of fingerprint pixel; expected vae 1, .*data\.root"):
         make_trainer(tmp_path / "other", 1).fit(make_module(), make_data(root=request.output))
 
 

@@ -1,12 +1,3 @@
 """Which frames make a clip, in which order clips come, and how they are loaded."""
 
-DOORS = (
-    "buckets",
-    "dataset",
-    "footage",
-    "frame_cache",
-    "loader",
-    "sampler",
-    "trainer_state",
-    "windows",
-)
+DOORS = ("buckets", "dataset", "frame_cache", "loader", "sampler", "trainer_state", "windows")

@@ -14,18 +14,10 @@ SAME_SHAPE = 0.01  # kept shares of the picture that differ by less count as equ
 
 
 class Bucket(NamedTuple):
-    """A shape of clips.
-
-    Args:
-        num_frames: Frames.
-        height: In pixels. Likewise ``width``.
-
-    >>> Bucket(16, 64, 112).size
-    (64, 112)
-    """
+    """A shape of clips."""
 
     num_frames: int
-    height: int
+    height: int  # in pixels, like the width
     width: int
 
     @property
@@ -35,10 +27,7 @@ class Bucket(NamedTuple):
 
 
 def parse_buckets(buckets: Sequence[Sequence[int]]) -> tuple[Bucket, ...]:
-    """Check a list of [frames, height, width].
-
-    Raises:
-        ValueError: If an entry is not three positive whole numbers, or comes twice.
+    """Check a list of [frames, height, width]; ``ValueError`` unless each is three whole numbers from 1, and unique.
 
     >>> parse_buckets([[8, 32, 32], [8, 32, 56]])[1].width
     56
@@ -60,8 +49,8 @@ def assign(
 ) -> np.ndarray:
     """Choose the bucket of each video.
 
-    Only buckets whose clips are not longer than the video count, or, if there is none, the shortest ones. Of these, the
-    one whose shape cuts least off the picture; of several, the longest; of several, the one of most pixels.
+    Only buckets whose clips are no longer than the video are considered or, if there is none, the shortest ones. The
+    one whose shape cuts least off the picture wins; of several, the longest; of these, the one with the most pixels.
 
     Args:
         buckets: The shapes.

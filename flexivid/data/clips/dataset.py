@@ -35,11 +35,7 @@ CAPTION_STREAM = 1  # keeps the draw of a caption apart from those of its clip
 
 
 class Window(NamedTuple):
-    """A clip in numbers: which video, which of its frames, and how the picture is cut.
-
-    >>> Window(3, np.arange(8), (0.5, 0.5), flip=False).row
-    3
-    """
+    """A clip in numbers: which video, which of its frames, and how the picture is cut."""
 
     row: int
     indices: np.ndarray
@@ -182,10 +178,7 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         )
 
     def cached(self, address: Address) -> np.ndarray | None:
-        """Return a clip from memory, (t, h, w, 3) uint8, or None if its video is not there.
-
-        The pixels are those that decoding would give.
-        """
+        """Return a clip from memory, (t, h, w, 3) uint8, as decoding would give it; None if its video is not there."""
         if self.cache is None or (frames := self.cache.frames(self.row(address[0]))) is None:
             return None
         window = self._window(address)

@@ -65,7 +65,7 @@ class FrameCache:
         return None if position is None or self._missing[position] else self._view(position)
 
     def select(self, rows: np.ndarray) -> "FrameCache":
-        """Return the same memory for a table of some of the rows, which are numbered anew."""
+        """Return the same memory for a table of some of the rows, which are renumbered."""
         copied = copy(self)
         selected = np.isin(self.rows, rows)
         copied.rows = np.searchsorted(rows, self.rows[selected])
@@ -94,12 +94,9 @@ def seconds_to_read(videos: Videos) -> float:
 
 
 def cut(frames: np.ndarray, size: tuple[int, int], crop: tuple[float, float]) -> np.ndarray:
-    """Cut a window out of frames, (t, h, w, 3), as decoding one clip does.
+    """Cut a window of a size (height, width) out of frames, (t, h, w, 3), as decoding one clip does.
 
-    Args:
-        frames: The frames.
-        size: (height, width) of the window.
-        at: Where it lies in what is cut away, down and across, from 0 to 1.
+    ``crop`` is its place in what is cut away, down and across, from 0 to 1.
 
     >>> cut(np.zeros((2, 8, 8, 3), np.uint8), (8, 4), (0.5, 1.0)).shape
     (2, 8, 4, 3)
@@ -111,18 +108,15 @@ def cut(frames: np.ndarray, size: tuple[int, int], crop: tuple[float, float]) ->
 def fill(
     cache: FrameCache, videos: Videos, sizes: np.ndarray, *, kernel: str, pool: DecodePool, progress: bool = True
 ) -> dict[int, str]:
-    """Decode the videos that a cache has room for.
+    """Decode the videos that a cache has room for, and return the rows that cannot be decoded, and why.
 
     Args:
-        cache: The room.
+        cache: Receives the frames.
         videos: The whole table.
-        sizes: (height, width) that each is kept at, (n, 2).
+        sizes: (height, width) that the frames of each video are kept at, (n, 2).
         kernel: How pictures are resized.
         pool: Decodes.
         progress: Whether to show a progress bar.
-
-    Returns:
-        Rows that cannot be decoded, and why.
 
     >>> cache, sizes = FrameCache(np.array([5]), np.array([[4, 4]]), max_bytes=999), np.array([[4, 4]])
     >>> with DecodePool(1) as pool:
@@ -147,14 +141,7 @@ def fill(
 def runs(
     videos: Videos, row: int, size: tuple[int, int], *, kernel: str = "bicubic", max_frames: int = CHUNK_FRAMES
 ) -> Iterator[ClipRequest]:
-    """Yield requests that together are all frames of a video, none of which takes long or much memory.
-
-    Args:
-        videos: The table.
-        row: Which of them.
-        size: (height, width) of the frames.
-        kernel: How pictures are resized.
-        max_frames: Frames of a request.
+    """Yield requests that together are all frames of a video, at (height, width); none takes long or much memory.
 
     >>> [len(run.indices) for run in runs(Videos.of(["a.mp4"], num_frames=1100), 0, (32, 32))]
     [512, 512, 76]

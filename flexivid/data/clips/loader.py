@@ -25,11 +25,7 @@ Batch = dict[str, Tensor | list[str]]
 
 
 class Words(Protocol):
-    """What is said of clips.
-
-    >>> issubclass(Words, Protocol)
-    True
-    """
+    """Class and caption of clips."""
 
     has_captions: bool
 
@@ -43,11 +39,7 @@ class Words(Protocol):
 
 
 class Plans(Words, Protocol):
-    """What the loader needs of a data set: pure functions of an address.
-
-    >>> issubclass(Plans, Protocol)
-    True
-    """
+    """What the loader needs of a data set: pure functions of an address."""
 
     def __len__(self) -> int: ...
 
@@ -65,9 +57,9 @@ class ClipLoader(FollowsRun):
 
     Where the data set has captions, ``caption`` is a list of b strings.
 
-    A file whose decoder hangs, crashes or takes too much memory costs time, so its other clips, too, are replaced
-    without another try: those that come after it in the order of the batches, which no timing can change. Any other
-    failure is found again for each clip. So what a clip gives does not depend on what was read before it.
+    If a file hangs or crashes its decoder, or takes too much memory, its remaining clips are replaced without another
+    try. Remaining means later in the order of the batches, not in time, so what a clip gives does not depend on what
+    was read before it. Any other failure is met again by each clip of the file.
 
     Args:
         dataset: Plans clips.
@@ -137,9 +129,9 @@ class ClipLoader(FollowsRun):
                     slot.cancel()
 
     def one_by_one(self, addresses: Iterable[Address]) -> Iterator[tuple[int, np.ndarray] | None]:
-        """Give what stands in a batch at each of some addresses: which clip it is, and its frames, (t, h, w, c) uint8.
+        """Yield the number and frames, (t, h, w, c) uint8, of the clip that a batch has for each address.
 
-        Frames may be shared memory that is used again. None where nothing takes the place of a clip that fails.
+        Frames may be shared memory that is reused. None where nothing takes the place of a clip that fails.
         """
         for address in addresses:
             yield self._take(_Place(address))

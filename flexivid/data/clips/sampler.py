@@ -8,7 +8,7 @@ may therefore cross from one epoch into the next, and no clip is dropped or repe
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -16,6 +16,31 @@ from torch.utils.data import Sampler
 Position = tuple[int, int]  # (clip, epoch)
 
 NUM_DRAWS = 1024  # random numbers made at a time
+PICTURE_STREAM = 2  # keeps this draw apart from those of clips and modes
+
+
+class PictureSteps(NamedTuple):
+    """Which global steps of a run train on pictures instead of videos: drawn from (seed, step), so that ranks agree.
+
+    Args:
+        seed: Decides the draw.
+        share: Probability of each step.
+
+    >>> steps = PictureSteps(seed=0, share=0.25)
+    >>> [step for step in range(12) if steps.at(step)]
+    [2, 5, 6]
+    """
+
+    seed: int = 0
+    share: float = 0.0
+
+    def at(self, global_step: int) -> bool:
+        """Return whether a step trains on pictures."""
+        return np.random.default_rng([self.seed, global_step, PICTURE_STREAM]).random() < self.share
+
+    def size_at(self, global_step: int, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the size of a step's clips by that of the videos, (t, h, w): pictures have one frame."""
+        return (1, *size[1:]) if self.at(global_step) else size
 
 
 class StepBatchSampler(Sampler[list[Position]]):
@@ -25,10 +50,10 @@ class StepBatchSampler(Sampler[list[Position]]):
         num_clips: Clips of an epoch.
         batch_size_at: Gives the clips per rank of a step; called in the main process only.
         seed: Decides every permutation.
-        rank: This process.
-        world_size: Number of processes.
-        start_step: The first step, or a function that is asked for it whenever the iteration starts again.
+        rank: This process. Likewise ``world_size``, the number of processes.
+        start_step: The first step, or a function that is called for it whenever the iteration starts again.
         num_steps: Steps of one iteration; None goes on for ever.
+        takes: The steps whose batches come from here; others are passed over. None: all of them.
 
     Raises:
         ValueError: If there is no clip, or if ``batch_size_at`` gives less than 1.
@@ -38,7 +63,7 @@ class StepBatchSampler(Sampler[list[Position]]):
     [[0, 0], [0, 1], [1, 1]]
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         num_clips: int,
         batch_size_at: Callable[[int], int],
@@ -48,14 +73,15 @@ class StepBatchSampler(Sampler[list[Position]]):
         world_size: int = 1,
         start_step: int | Callable[[], int] = 0,
         num_steps: int | None = None,
+        takes: Callable[[int], bool] | None = None,
     ) -> None:
         if num_clips < 1:
             raise ValueError(f"got {num_clips} clips; expected at least 1; give the sampler a data set that has clips")
         assert 0 <= rank < world_size
         self.num_clips, self.batch_size_at, self.seed = num_clips, batch_size_at, seed
         self.rank, self.world_size = rank, world_size
-        self.start_step, self.num_steps = start_step, num_steps
-        self._permutations: dict[int, np.ndarray] = {}
+        self.start_step, self.num_steps, self.takes = start_step, num_steps, takes
+        self._orders: dict[tuple[int, ...], np.ndarray] = {}  # of the clips, by (epoch,) or (epoch, bucket)
 
     def __len__(self) -> int:
         if self.num_steps is None:
@@ -69,11 +95,15 @@ class StepBatchSampler(Sampler[list[Position]]):
         while self.num_steps is None or step < first + self.num_steps:
             batch_size = self._batch_size(step)
             begin = offset + self.rank * batch_size
-            yield [self._position(number) for number in range(begin, begin + batch_size)]
+            if batch_size:
+                yield [self._position(number) for number in range(begin, begin + batch_size)]
             offset += self.world_size * batch_size
             step += 1
 
     def _batch_size(self, step: int) -> int:
+        """Clips per rank of a step; 0 if its batch comes from elsewhere."""
+        if self.takes is not None and not self.takes(step):
+            return 0
         batch_size = self.batch_size_at(step)
         if batch_size < 1:
             raise ValueError(f"got batch size {batch_size} at step {step}; expected at least 1; correct the batch size")
@@ -81,12 +111,16 @@ class StepBatchSampler(Sampler[list[Position]]):
 
     def _position(self, number: int) -> Position:
         epoch, index = divmod(number, self.num_clips)
-        if epoch not in self._permutations:
-            stale = [cached_epoch for cached_epoch in self._permutations if cached_epoch != epoch - 1]
-            for cached_epoch in stale:
-                del self._permutations[cached_epoch]
-            self._permutations[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
-        return int(self._permutations[epoch][index]), epoch
+        return int(self._order(epoch, num_clips=self.num_clips)[index]), epoch
+
+    def _order(self, epoch: int, *bucket: int, num_clips: int) -> np.ndarray:
+        """Return the permutation of an epoch; those of the epoch before are kept, since a batch may hold both."""
+        key = (epoch, *bucket)
+        if key not in self._orders:
+            for stale in [old for old in self._orders if old[1:] == key[1:] and old[0] != epoch - 1]:
+                del self._orders[stale]
+            self._orders[key] = np.random.default_rng([self.seed, *key]).permutation(num_clips)
+        return self._orders[key]
 
 
 def fixed_batches(
@@ -94,11 +128,7 @@ def fixed_batches(
 ) -> list[list[Position]]:
     """Return one rank's share of some clips, in batches of one group each; no clip comes twice or is left out.
 
-    Args:
-        groups: Clips of one shape each.
-        batch_size: Most clips of a batch.
-        rank: This process.
-        world_size: Number of processes.
+    The clips of a group have one shape; a batch has at most ``batch_size`` of them.
 
     >>> fixed_batches([[0, 4, 8], [2]], 2)
     [[(0, 0), (4, 0)], [(8, 0)], [(2, 0)]]
@@ -114,11 +144,6 @@ class BucketBatchSampler(StepBatchSampler):
     the clips that its epoch has left; a batch at the end of an epoch is filled with the first clips of the bucket's
     next one, which then has that much less left. So here, too, no clip is dropped or repeated within an epoch.
 
-    Args:
-        buckets: The clips of each bucket, (n,) integers.
-        batch_size_at: Gives the clips per rank of a step.
-        options: The keywords of ``StepBatchSampler``.
-
     >>> sampler = BucketBatchSampler([np.array([0, 1]), np.array([2, 3])], lambda step: 2, seed=0, num_steps=2)
     >>> sorted(sorted(clip for clip, _ in batch) for batch in sampler)
     [[0, 1], [2, 3]]
@@ -127,7 +152,6 @@ class BucketBatchSampler(StepBatchSampler):
     def __init__(self, buckets: Sequence[np.ndarray], batch_size_at: Callable[[int], int], **options: Any) -> None:
         super().__init__(sum(map(len, buckets)), batch_size_at, **options)
         self.buckets = buckets
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __iter__(self) -> Iterator[list[Position]]:
         first = self.start_step() if callable(self.start_step) else self.start_step
@@ -145,14 +169,10 @@ class BucketBatchSampler(StepBatchSampler):
             begin = taken[number] + self.rank * batch_size
             taken[number] += self.world_size * batch_size
             step += 1
-            if step > first:
+            if step > first and batch_size:
                 yield [self._in_bucket(number, rank) for rank in range(begin, begin + batch_size)]
 
     def _in_bucket(self, bucket: int, number: int) -> Position:
         clips = self.buckets[bucket]
         epoch, index = divmod(number, len(clips))
-        if (bucket, epoch) not in self._orders:
-            for stale in [key for key in self._orders if key[0] == bucket and key[1] != epoch - 1]:
-                del self._orders[stale]
-            self._orders[bucket, epoch] = np.random.default_rng([self.seed, epoch, bucket]).permutation(len(clips))
-        return int(clips[self._orders[bucket, epoch][index]]), epoch
+        return int(clips[self._order(epoch, bucket, num_clips=len(clips))[index]]), epoch

@@ -3,6 +3,7 @@
 Takes any object with the attributes of a Lightning trainer, or None where there is no run; imports no Lightning.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,18 +13,19 @@ from flexivid.data.clips.sampler import BucketBatchSampler, StepBatchSampler
 
 
 class Run:
-    """A trainer as the data sees it.
+    """What the data must know of a trainer; None outside of a run.
 
     Args:
-        trainer: The trainer; None outside a run.
+        trainer: The trainer; None outside of a run.
+        subfolder: Where in the folder of the run the files of these data are kept.
 
     >>> run = Run(None)
     >>> run.rank, run.world_size, run.num_steps(10, batch_size=4)
     (0, 1, 3)
     """
 
-    def __init__(self, trainer: Any | None) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Any | None, subfolder: str = "") -> None:
+        self.trainer, self.subfolder = trainer, subfolder
 
     @property
     def rank(self) -> int:
@@ -49,18 +51,15 @@ class Run:
 
     @property
     def folder(self) -> str | None:
-        """Where the run keeps its files; every rank has to ask."""
-        return None if self.trainer is None else self.trainer.log_dir
+        """The folder of the run; all ranks must ask for it, since Lightning sends it from the first to the others."""
+        folder = None if self.trainer is None else self.trainer.log_dir
+        return os.path.join(folder, self.subfolder) if folder and self.subfolder else folder
 
     def num_steps(self, num_clips: int, *, batch_size: int) -> int:
         """Return the batches of a Lightning epoch: the whole run if its steps are set, else one pass over the clips.
 
-        The pass is reckoned with ``batch_size``, whatever the batches of single steps are: an epoch must be as long
-        after a resume as before.
-
-        Args:
-            num_clips: Clips of an epoch.
-            batch_size: Clips of a batch on each rank.
+        The pass is computed from ``batch_size``, the clips of a batch on each rank, whatever the batches of single
+        steps are: an epoch must be as long after a resume as before.
         """
         trainer = self.trainer
         if trainer is not None and trainer.max_steps > 0 and trainer.max_epochs in (None, -1):
@@ -75,6 +74,7 @@ class Run:
         *,
         seed: int,
         epoch_size: int,
+        takes: Callable[[int], bool] | None = None,
     ) -> StepBatchSampler:
         """Return the training batches of this rank, from the next global step on.
 
@@ -82,7 +82,8 @@ class Run:
             clips_by_bucket: The clips, in groups of one shape.
             batch_size_at: Clips per rank of a global step.
             seed: Decides the order.
-            epoch_size: Clips per rank of a batch, by which a Lightning epoch is reckoned.
+            epoch_size: Clips per rank of a batch, from which the length of a Lightning epoch is computed.
+            takes: The global steps whose batches come from these clips; None: all.
         """
         number, accumulate = sum(map(len, clips_by_bucket)), self.accumulate
         options: dict[str, Any] = {
@@ -91,6 +92,7 @@ class Run:
             "world_size": self.world_size,
             "start_step": lambda: accumulate * self.global_step,
             "num_steps": self.num_steps(number, batch_size=epoch_size),
+            "takes": None if takes is None else lambda step: takes(step // accumulate),
         }
 
         def batch_size_of(step: int) -> int:
@@ -102,11 +104,14 @@ class Run:
 
 
 class FollowsRun:
-    """A loader that goes on where the run stands, and so has no state. Lightning warns of loaders without this."""
+    """A loader without a state of its own: where to resume follows from the global step.
+
+    Lightning warns of loaders without these two methods.
+    """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: where to go on follows from the global step."""
+        """Return nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the nothing that ``state_dict`` returns."""
+        """Do nothing."""

@@ -31,10 +31,10 @@ class ClipSettings(NamedTuple):
             always the same; "first": one after another from the first frame, one if ``clips_per_video`` is not given;
             "all": likewise, as many as fit.
         clips_per_video: Clips of each video in an epoch; None takes as many as fit without a common frame.
-        short: What becomes of a video that is shorter than a clip. "skip": it has no clip; "loop": it starts again;
+        short: What to do with a video shorter than a clip. "skip": it has no clip; "loop": it starts again;
             "pad": its last frame stays.
         flip: Whether half of the clips, drawn at random, are mirrored left to right.
-        crop: What is kept of a picture that has another shape: its "centre", or a place drawn for each clip, "random".
+        crop: Part to keep of a picture of another shape: its "centre", or a place drawn for each clip, "random".
         kernel: How pictures are resized.
         square_pixels: Whether pictures whose pixels are not square are resized so that they are, as video players do.
         decoder: The decoder that must be exact for every file (see ``probe``), or "auto".
@@ -59,10 +59,7 @@ class ClipSettings(NamedTuple):
 
 
 def refuse_settings(settings: ClipSettings) -> None:
-    """Refuse settings that give no clips or that contradict each other.
-
-    Raises:
-        ValueError: If there are any.
+    """Raise ``ValueError`` for settings that give no clips or that contradict each other.
 
     >>> refuse_settings(ClipSettings(num_frames=0))
     Traceback (most recent call last):
@@ -92,9 +89,7 @@ def refuse_settings(settings: ClipSettings) -> None:
 def step_of(source_fps: float | np.ndarray, settings: ClipSettings) -> float | np.ndarray:
     """Return the distance of a clip's frames in source frames; no whole number when ``fps`` is set.
 
-    Args:
-        source_fps: Frames a second of the video or videos. Where it is unknown, 0, every frame is taken.
-        settings: How clips are cut.
+    Where the rate of a video is unknown, 0, every frame is taken.
 
     >>> step_of(30.0, ClipSettings(stride=2)), step_of(np.array([30.0, 25.0, 0.0]), ClipSettings(fps=10)).tolist()
     (2, [3.0, 2.5, 1.0])
@@ -118,11 +113,6 @@ def span_of(num_frames: Numbers, step: float | np.ndarray = 1) -> Numbers:
 
 def num_windows(source_frames: Numbers, num_frames: Numbers, step: float | np.ndarray = 1) -> Numbers:
     """Return at how many frames of a video a clip can start; 0 or less when the video is too short.
-
-    Args:
-        source_frames: Frames of the video or videos.
-        num_frames: Frames of a clip.
-        step: Their distance in source frames.
 
     >>> num_windows(16, 8, 2), num_windows(np.array([16, 14]), 8, 2).tolist()
     (2, [2, 0])
@@ -162,10 +152,8 @@ def start_of(num_windows: int, part: int, num_parts: int, *, step: float, settin
 
     Args:
         num_windows: Frames at which a clip can start.
-        part: Number of the clip among those of its video, from 0.
-        num_parts: How many there are.
+        part: Number of the clip among the ``num_parts`` of its video, from 0.
         step: Distance of the *clips* in source frames, where they follow each other.
-        settings: How clips are cut.
 
     >>> uniform, everything = ClipSettings(windows="uniform"), ClipSettings(windows="all")
     >>> [start_of(100, i, 2, step=8, settings=uniform) for i in range(2)]

@@ -26,27 +26,16 @@ CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)  # top, bottom, left, right
 class Aperture(NamedTuple):
     """The visible part of a picture.
 
-    Args:
-        cut: Rows and columns that are hidden at the top, the bottom, the left and the right.
-        is_shape_of_whole: Whether FFmpeg computes the pixel aspect ratio from the size of the visible part although it
-            means the complete picture, as in MP4 without a ``pasp``.
-
-    >>> Aperture().cut
-    (0, 0, 0, 0)
+    ``is_shape_of_whole``: FFmpeg computes the pixel aspect ratio from the size of the visible part, although
+    the file means the whole picture, as in MP4 without a ``pasp``.
     """
 
-    cut: tuple[int, int, int, int] = (0, 0, 0, 0)
+    cut: tuple[int, int, int, int] = (0, 0, 0, 0)  # hidden rows at the top and bottom, columns at the left and right
     is_shape_of_whole: bool = False
 
 
 def aperture_of(source: Source, stream: av.VideoStream, stored: Size) -> Aperture:
-    """Return the visible part of the pictures of a file.
-
-    Args:
-        source: The file.
-        stream: Its video, open.
-        stored: (height, width) of its pictures as they are decoded.
-    """
+    """Return the visible part of the pictures of a file, which are ``stored`` (height, width) as they are decoded."""
     container = stream.container
     names = container.format.name.split(",")
     if "mp4" in names:

@@ -43,13 +43,8 @@ class Decoder(Protocol):
 class DecordDecoder:
     """Frames by decord, which resizes while decoding and always with the bicubic filter.
 
-    Nothing is skipped: ``seek_accurate``, ``skip_frames`` and ``get_batch`` of decord 3 give up on a busy machine, log
-    it, and return earlier frames than those asked for. One thread is the fastest for each core.
-
-    Args:
-        source: A local file, or the bytes of one.
-        info: What ``probe`` found.
-        view: How pictures come out.
+    Every frame is decoded in turn: ``seek_accurate``, ``skip_frames`` and ``get_batch`` of decord 3 give up on a busy
+    machine, log it, and return earlier frames than those asked for. One thread is the fastest for each core.
 
     Raises:
         VideoError: If decord cannot open the file, counts other frames than there are, or would have to turn, mirror or
@@ -124,11 +119,6 @@ class DecordDecoder:
 class TorchcodecDecoder:
     """Frames by torchcodec in its exact mode, if it is installed and finds the libraries of FFmpeg.
 
-    Args:
-        source: A local file, or the bytes of one.
-        info: What ``probe`` found.
-        view: How pictures come out.
-
     Raises:
         VideoError: If torchcodec is not there, cannot open the file, counts other frames than there are, or would have
             to turn, mirror or cut them.
@@ -187,10 +177,7 @@ MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
 
 
 def refuse_decoder(name: str, *, kernel: str = "bicubic") -> None:
-    """Refuse a decoder that does not exist, cannot be imported, or cannot resize with a filter.
-
-    Raises:
-        ValueError: If that is so.
+    """Raise ``ValueError`` for a decoder that does not exist, cannot be imported, or cannot resize with a filter.
 
     >>> refuse_decoder("ffmpeg")
     Traceback (most recent call last):

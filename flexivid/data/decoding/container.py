@@ -66,13 +66,6 @@ def video_stream(source: Source) -> Iterator[tuple[av.container.InputContainer, 
 
     Raises:
         VideoError: If the file cannot be opened, has no video, or lacks its end.
-
-    >>> try:
-    ...     with video_stream("nowhere.mp4"):
-    ...         pass
-    ... except VideoError as error:
-    ...     print(error.reason)
-    cannot be opened: No such file or directory
     """
     name = name_of(source)
     with opened(source) as file:
@@ -124,19 +117,6 @@ def decode_all(
 
     Raises:
         VideoError: At the frame where decoding fails or only part of the picture is there, or if there is no video.
-
-    >>> import tempfile
-    >>> import numpy as np
-    >>> path = tempfile.mkdtemp() + "/grey.gif"
-    >>> with av.open(path, "w") as container:
-    ...     stream = container.add_stream("gif", rate=10)
-    ...     stream.width, stream.height, stream.pix_fmt = 8, 6, "gray"
-    ...     for level in (0, 128, 255):
-    ...         frame = av.VideoFrame.from_ndarray(np.full((6, 8), level, np.uint8), "gray")
-    ...         container.mux(stream.encode(frame))
-    ...     container.mux(stream.encode())
-    >>> [int(frame.to_ndarray(format="gray").mean()) for frame in decode_all(path)]
-    [0, 128, 255]
     """
     number, name = -1, name_of(source)
     with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as some:

@@ -24,34 +24,24 @@ MAX_TICKS = 1 << 62  # either way: differences fit into int64
 class Display:
     """How a file asks to be displayed, apart from its rotation.
 
-    Args:
-        stored: (height, width) of a picture as it is decoded, before anything else is done; None where unknown.
-        cut: Rows and columns that are hidden at the top, the bottom, the left and the right.
-        aspect: Width of a pixel to its height.
-        codec_aspect: The same as the codec states it at the first frame, (0, 1) if it does not; the container may
-            override it.
-        mirrored: Whether left and right are swapped, before the picture is turned.
-        interlaced: Whether a picture holds two moments, in even and in odd rows.
-
     >>> Display((72, 90), aspect=(64, 45)).shown_size(0), Display((72, 90), cut=(2, 0, 0, 0)).shown_size(90)
     ((72, 128), (90, 70))
     """
 
-    stored: Size | None = None
-    cut: tuple[int, int, int, int] = (0, 0, 0, 0)
-    aspect: tuple[int, int] = (1, 1)
-    codec_aspect: tuple[int, int] = (0, 1)
-    mirrored: bool = False
-    interlaced: bool = False
+    stored: Size | None = None  # (height, width) of a picture as decoded, before anything else; None: unknown
+    cut: tuple[int, int, int, int] = (0, 0, 0, 0)  # hidden rows at the top and bottom, columns at the left and right
+    aspect: tuple[int, int] = (1, 1)  # width of a pixel to its height
+    codec_aspect: tuple[int, int] = (0, 1)  # as the codec states it at the first frame; (0, 1): it does not
+    mirrored: bool = False  # left and right are swapped, before the picture is turned
+    interlaced: bool = False  # a picture holds two moments, in even and in odd rows
 
     def shown_size(self, rotation: int, *, square_pixels: bool = True) -> Size | None:
         """Return (height, width) as displayed, None where the stored size is unknown.
 
-        The width is changed to make pixels square, never the height, before the picture is turned: as video players do.
-
         Args:
             rotation: Degrees that the picture is turned by, a multiple of 90.
-            square_pixels: Whether pixels are made square; otherwise the picture keeps its pixels and looks distorted.
+            square_pixels: Make pixels square by the width, before the picture is turned, as video players do;
+                otherwise the picture keeps its pixels and looks distorted.
         """
         if self.stored is None:
             return None
@@ -179,8 +169,7 @@ class Facts(NamedTuple):
     def from_bytes(blob: bytes) -> "Facts":
         """Unpack what ``to_bytes`` packed.
 
-        Raises:
-            ValueError: If the bytes are anything else; they may come from a crashed process or a stranger's shards.
+        ``ValueError`` if the bytes are anything else; they may come from a crashed process or a stranger's shards.
         """
         try:
             return _unpack(_inflate(blob)).check()
@@ -191,10 +180,7 @@ class Facts(NamedTuple):
             ) from error
 
     def check(self) -> "Facts":
-        """Return itself.
-
-        Raises:
-            ValueError: If a number is out of range, or of another type than it is declared with.
+        """Return itself; ``ValueError`` if a number is out of range, or of another type than it is declared with.
 
         >>> Facts("gif", "gif", "bgra", (64, -48), 0, np.arange(5), 5, (1, 10), np.zeros((1, 2), int)).check()
         Traceback (most recent call last):

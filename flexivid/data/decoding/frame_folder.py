@@ -2,7 +2,7 @@
 
 The numbers give the order. Their steps must be equal: otherwise a picture is missing, and the folder is refused. The
 frame rate is unknown, so all times are 0. Pictures with non-square pixels, as FFmpeg extracts them from such a video,
-are resized like that video. Imports Pillow and numpy.
+are resized like that video. A picture by itself is a video of one frame. Imports Pillow and numpy.
 """
 
 import itertools
@@ -10,13 +10,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flexivid.data.decoding.facts import Display, Facts, Size
-from flexivid.data.sources.folders import is_picture
+from flexivid.data.sources.folders import is_picture, is_still
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_hidden
 
@@ -31,12 +32,10 @@ _FILTERS = {
 
 
 def is_frame_folder(source: object) -> bool:
-    """Return whether this is a folder on a local disk, and so to be read as pictures.
-
-    >>> is_frame_folder("nowhere.mp4"), is_frame_folder(b"content")
-    (False, False)
-    """
-    return isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
+    """Return whether this is a folder or a picture on a local disk, and so to be read as pictures."""
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    return os.path.isdir(source) or (is_still(os.fspath(source)) and os.path.isfile(source))
 
 
 def probe_folder(path: str | os.PathLike[str]) -> Facts:
@@ -62,7 +61,7 @@ def probe_folder(path: str | os.PathLike[str]) -> Facts:
         if its_aspect != aspect:
             raise VideoError(path, f"{name} has pixels of {its_aspect}, {names[0]} of {aspect} (width / height)")
     display = Display(size, aspect=(aspect.numerator, aspect.denominator))
-    codec = names[0].rsplit(".", 1)[-1].lower()
+    codec = (names[0] or os.fspath(path)).rsplit(".", 1)[-1].lower()
     zeros = np.zeros(len(names), np.int64)
     nowhere = np.zeros((0, 2), np.int64)
     info = Facts(codec, DECODER, "rgb24", size, 0, zeros, 0, (1, 1), nowhere, timed=False, decoder=DECODER)
@@ -70,13 +69,7 @@ def probe_folder(path: str | os.PathLike[str]) -> Facts:
 
 
 class FolderDecoder:
-    """Frames of a folder of pictures.
-
-    Args:
-        source: The folder.
-        info: What ``probe_folder`` found.
-        view: (height, width) that each picture is resized to, None for its own; and the filter.
-    """
+    """Frames of a folder of pictures; ``view`` has their (height, width), None for their own, and the filter."""
 
     def __init__(self, source: str | os.PathLike[str], info: Facts, view: tuple[Size | None, str]) -> None:
         self._folder, self._size, self._kernel = source, view[0] or info.size, view[1]
@@ -95,23 +88,25 @@ class FolderDecoder:
 
     def _read(self, name: str) -> np.ndarray:
         try:
-            with Image.open(os.path.join(self._folder, name)) as opened:
+            with Image.open(Path(self._folder, name)) as opened:
                 if opened.mode.startswith("I"):  # 16 bits of grey
                     picture = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
                 else:
                     picture = ImageOps.exif_transpose(opened)
                 picture = picture.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG
-            raise VideoError(self._folder, f"{name} cannot be read: {error}") from error
+            raise VideoError(self._folder, f"{name} cannot be read: {error}".lstrip()) from error
         if (picture.height, picture.width) != self._stored:
-            raise VideoError(self._folder, f"{name} has another size than before")
+            raise VideoError(self._folder, f"{name} has another size than before".lstrip())
         if self._size != self._stored:
             picture = picture.resize(self._size[::-1], _FILTERS[self._kernel])
         return np.asarray(picture)
 
 
 def _pictures(path: str | os.PathLike[str]) -> list[str]:
-    """Return the names of the pictures in the order of their numbers."""
+    """Return the names of the pictures in the order of their numbers; an empty one of a picture by itself."""
+    if os.path.isfile(path):
+        return [""]
     try:
         names = [name for name in os.listdir(path) if is_picture(name) and not is_hidden(name)]
     except OSError as error:
@@ -131,13 +126,14 @@ def _pictures(path: str | os.PathLike[str]) -> list[str]:
 def _look(path: str | os.PathLike[str], name: str) -> tuple[Size, Fraction]:
     """Return (height, width) of a picture, upright, and the width of its pixels to their height."""
     try:
-        with Image.open(os.path.join(path, name)) as picture:
+        with Image.open(Path(path, name)) as picture:
             turned = picture.getexif().get(0x0112, 1) >= 5  # the orientations that swap rows and columns
             size, aspect = (picture.height, picture.width), _aspect(picture.info)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise VideoError(path, f"{name} cannot be read: {error}") from error
+        raise VideoError(path, f"{name} cannot be read: {error}".lstrip()) from error
     if aspect is None:
-        raise VideoError(path, f"{name} has other dots an inch across than down, which programs read in different ways")
+        reason = f"{name} has other dots an inch across than down, which programs read in different ways"
+        raise VideoError(path, reason.lstrip())
     return (size[::-1], 1 / aspect) if turned else (size, aspect)
 
 

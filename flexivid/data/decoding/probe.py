@@ -66,25 +66,14 @@ class _Scan(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A request to probe a file, sent to a decode process.
-
-    >>> Look("a.mp4").decoder
-    'auto'
-    """
+    """A request to probe a file, sent to a decode process."""
 
     path: str
     decoder: str = "auto"
 
 
 def look_at(look: Look) -> Facts:
-    """Answer a request by ``probe``.
-
-    >>> look_at(Look("nowhere.mp4"))
-    Traceback (most recent call last):
-    ...
-    flexivid.data.storage.errors.VideoError: got nowhere.mp4: cannot be opened: No such file or directory; expected \
-a video that decodes to its end; re-encode or remove the file
-    """
+    """Answer a request by ``probe``."""
     return probe(look.path, decoder=look.decoder)
 
 
@@ -96,12 +85,8 @@ def probe(source: Source, *, decoder: str = "auto") -> Facts:
         decoder: Which decoder to use: "pyav", which is exact for every file and the fastest; "decord" or "torchcodec",
             where they are exact; "auto" chooses. A folder of pictures has its own.
 
-    Returns:
-        What was found.
-
     Raises:
-        VideoError: If the file cannot be opened, has no video, is cut off, or is found to be damaged, or if the decoder
-            that is asked for is not exact for it.
+        VideoError: If the file cannot be opened, has no video, is cut off or damaged, or ``decoder`` is not exact.
         ValueError: If there is no such decoder, or it is not installed.
 
     >>> try:

@@ -29,18 +29,10 @@ MAX_SEEKS = 4  # tries to land on a known key packet, each further back, before 
 
 
 class View(NamedTuple):
-    """Size and resize filter of the decoded pictures.
+    """Size and resize filter of the decoded pictures."""
 
-    Args:
-        size: (height, width) as displayed; None keeps the picture's own.
-        kernel: Filter to resize with: one of ``KERNELS``.
-
-    >>> View((32, 32)).kernel
-    'bicubic'
-    """
-
-    size: Size | None = None
-    kernel: str = "bicubic"
+    size: Size | None = None  # (height, width) as displayed; None keeps the picture's own
+    kernel: str = "bicubic"  # filter to resize with: one of ``KERNELS``
 
 
 class Scaler:
@@ -73,13 +65,7 @@ class Scaler:
 
 
 class PyavDecoder:
-    """Exact frames of any file by PyAV.
-
-    Args:
-        source: The file.
-        info: What ``probe`` found.
-        view: How pictures come out.
-    """
+    """Exact frames of any file by PyAV; ``info`` is the result of ``probe``."""
 
     def __init__(self, source: Source, info: Facts, view: View) -> None:
         self._source, self._info, self._name = source, info, name_of(source)
@@ -178,14 +164,9 @@ class PyavDecoder:
 
 
 class _Run:
-    """A position in the file from which decoding goes on.
+    """A position in the file, reached from an entry (-1: the start of the file), from which decoding goes on.
 
-    Args:
-        info: What ``probe`` found.
-        watch: Checks each frame; has the name of the file.
-        some: Its packets after ``first``.
-        first: The packet to start with; None is the first of ``some``.
-        entry: The entry that decoding started at; -1 for the start of the file.
+    The packet ``first``, where there is one, comes before the others.
     """
 
     def __init__(self, info: Facts, watch: Watch, some: Iterator[av.Packet], *, first: Any, entry: int) -> None:

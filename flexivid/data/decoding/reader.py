@@ -10,8 +10,7 @@ Readers cannot be pickled: open them in the process that uses them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -78,23 +77,7 @@ def open_video(
 
 
 def read_clip(request: ClipRequest) -> np.ndarray:
-    """Decode the frames of one clip.
-
-    Args:
-        request: The file, the frames, and their size, crop and filter.
-
-    Returns:
-        The frames, (t, height, width, 3) uint8.
-
-    Raises:
-        VideoError: If one of them cannot be decoded.
-
-    >>> try:
-    ...     read_clip(ClipRequest("nowhere.mp4", b"", np.arange(4), (32, 32)))
-    ... except VideoError as error:
-    ...     print(error.reason)
-    cannot be opened: No such file or directory
-    """
+    """Decode the frames of one clip, (t, height, width, 3) uint8; ``VideoError`` if one of them cannot be decoded."""
     info = Facts.from_bytes(request.info) if request.info else probe(request.path)
     if len(request.indices) and not 0 <= min(request.indices) <= max(request.indices) < info.num_frames:
         raise VideoError(request.path, f"no frame {max(request.indices)} among {info.num_frames}")
@@ -138,14 +121,7 @@ def cover(source: Size, target: Size) -> Size:
 
 
 class VideoReader:
-    """An open video. Made by ``open_video``.
-
-    Args:
-        source: The file.
-        info: What ``probe`` found.
-        size: (height, width) of the frames, or None for the picture's own.
-        kernel: Filter to resize with: "bicubic", "bilinear", "area" or "lanczos".
-    """
+    """An open video. Made by ``open_video``, which explains the arguments; ``kernel`` is one of ``KERNELS``."""
 
     def __init__(self, source: Source, *, info: Facts, size: Size | None = None, kernel: str = "bicubic") -> None:
         self.path, self.info = name_of(source), info
@@ -186,7 +162,9 @@ class VideoReader:
         for position, index in enumerate(numbers):
             positions.setdefault(index, []).append(position)
         height, width = self.size
-        for index, picture in self._pictures(sorted(positions)):
+        if self._decoder is None:
+            self._decoder = DECODERS[self.info.decoder](self._source, self.info, self._view)
+        for index, picture in self._decoder.pictures(sorted(positions)):
             first_row = int((picture.shape[0] - height) * crop[0])
             first_column = int((picture.shape[1] - width) * crop[1])
             images[positions[index]] = picture[first_row : first_row + height, first_column : first_column + width]
@@ -210,38 +188,19 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        self._decoder = self._decoder or DECODERS[self.info.decoder](self._source, self.info, self._view)
-        yield from self._decoder.pictures(numbers)
 
 
 class ClipRequest(NamedTuple):
-    """A request to decode one clip.
-
-    Args:
-        path: The file.
-        info: ``Facts.to_bytes()`` of the file; empty if it has not been probed.
-        indices: Numbers of the frames in the file, (t,) int64; they may repeat.
-        size: (height, width) of the clip: the picture is resized to cover it, and cut.
-        crop: Where the window lies in what is cut away, down and across: 0 is top or left, 1 is bottom or right.
-        flip: Whether the clip is mirrored left to right.
-        kernel: How pictures are resized: "bicubic", "bilinear", "area" or "lanczos".
-
-    >>> ClipRequest("a.mp4", b"", np.arange(8), (32, 32)).crop
-    (0.5, 0.5)
-    """
+    """A request to decode one clip."""
 
     path: str
-    info: bytes
-    indices: np.ndarray
-    size: tuple[int, int]
-    crop: tuple[float, float] = (0.5, 0.5)
-    flip: bool = False
+    info: bytes  # ``Facts.to_bytes()`` of the file; empty if it has not been probed
+    indices: np.ndarray  # numbers of the frames in the file, (t,) int64; they may repeat
+    size: tuple[int, int]  # (height, width) of the clip: the picture is resized to cover it, and cut
+    crop: tuple[float, float] = (0.5, 0.5)  # where the window lies, down and across: 0 is top or left
+    flip: bool = False  # whether the clip is mirrored left to right
     kernel: str = "bicubic"
 
 

@@ -35,11 +35,7 @@ def write_shard(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
 
 
 def open_shard(file: str) -> Any:
-    """A file of tensors, mapped into memory.
-
-    Raises:
-        ValueError: If it is not there or damaged.
-    """
+    """Map a file of tensors into memory; ``ValueError`` if it is not there or damaged."""
     try:
         return safe_open(file, framework="pt")
     except (OSError, SafetensorError) as error:
@@ -52,14 +48,14 @@ def open_shard(file: str) -> Any:
 def make_table(
     parts: dict[str, ClipDataset], captions: dict[str, list[tuple[str, ...]]]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Class and captions of every clip.
+    """Number the captions, and list the class and the captions of every clip.
 
     Args:
         parts: The clips.
-        captions: Of each video of a part.
+        captions: Those of each video of a part.
 
     Returns:
-        What ``clips.safetensors`` holds; and the different captions, in the order of their numbers.
+        The contents of ``clips.safetensors``; and the different captions, in the order of their numbers.
     """
     numbers: dict[str, int] = {}
     table: dict[str, Tensor] = {}
@@ -77,14 +73,9 @@ def make_table(
 
 
 class EncodedClips:
-    """Clips of one part of an encoded folder, in the place of a ``ClipDataset``.
+    """Clips of one part of an encoded folder, ``train`` or ``held_out``, in the place of a ``ClipDataset``.
 
-    Args:
-        folder: The folder.
-        encoded: What it says of itself.
-        part: ``train`` or ``held_out``.
-        seed: Of the draw of captions.
-        missing: Clips without a latent.
+    ``seed`` is that of the draw of captions; ``missing`` are the clips without a latent.
     """
 
     def __init__(
@@ -149,7 +140,7 @@ class EncodedClips:
         return (clip + number) % len(self)
 
     def present(self, address: Address, *, replace: bool) -> Address | None:
-        """The address itself if its clip has a latent; else that of the next one that has, or ``None``."""
+        """Return the address if its clip has a latent, else that of the next clip that has one, or ``None``."""
         clip, epoch = address
         while clip in self.missing:
             if not replace:
@@ -163,13 +154,7 @@ class EncodedClips:
 
 
 class EncodedSet(NamedTuple):
-    """All parts of a finished folder.
-
-    Args:
-        folder: The folder.
-        encoded: What it says of itself.
-        end: What is missing in it.
-    """
+    """All parts of a finished folder."""
 
     folder: str
     encoded: Encoded
@@ -188,10 +173,7 @@ class EncodedSet(NamedTuple):
 
 
 def open_if_encoded(root: str) -> EncodedSet | None:
-    """What a folder holds if it is an encoded one, else ``None``.
-
-    Raises:
-        ValueError: If it is one, and not finished.
+    """Return the contents of an encoded folder, ``None`` for another one; ``ValueError`` if it is not finished.
 
     >>> open_if_encoded("nowhere") is None
     True

@@ -16,6 +16,7 @@ from flexivid.data.encoded.clips import EncodedClips, EncodedSet
 from flexivid.data.encoded.folder import HELD_OUT, TRAIN, open_encoded
 from flexivid.data.sources.layout import Collection
 from flexivid.latents.codec import build_codec
+from flexivid.latents.settings import require_fingerprint
 from flexivid.media.pixels import to_bytes
 from flexivid.runtime.device import pick_device
 from flexivid.runtime.files import atomic_write, locked
@@ -25,30 +26,21 @@ MOST_DECODED = 2048  # clips, which FVD is usually measured on
 
 
 class RealClips(NamedTuple):
-    """Where the real clips of an encoded folder are, and how they are cut out.
-
-    Args:
-        collection: Videos.
-        settings: How clips are cut out of them.
-        note: What is special about them; empty where they are the videos that were encoded.
-    """
+    """Where the real clips of an encoded folder are, and how they are cut out."""
 
     collection: Collection
     settings: ClipSettings
-    note: str = ""
+    note: str = ""  # what is special about them; empty where they are the videos that were encoded
 
 
 def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
-    """The real clips that generated ones are compared with: those of the source of an encoded folder.
+    """Return the real clips that generated ones are compared with: those of the source of an encoded folder.
 
     Where the source is gone, the held-out latents are decoded once, at most 2048 of them, into ``decoded/`` in the
-    folder. The codec's errors are in those, which ``note`` says.
-
-    Args:
-        folder: Finished or, with its source, not.
+    folder. They have the errors of the codec, which ``note`` says. Only with its source may the folder be unfinished.
 
     Raises:
-        ValueError: If the folder cannot be read, or the codec not be loaded.
+        ValueError: If the folder cannot be read, or the codec cannot be loaded.
     """
     folder = Path(resolve(folder))
     data = EncodedSet(os.fspath(folder), *open_encoded(folder))
@@ -66,22 +58,15 @@ def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
 
 
 def decoded(clips: EncodedClips, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Clips that have a latent, and their frames, uint8 (t, h, w, 3).
-
-    Args:
-        clips: A part of an encoded folder.
-        numbers: Which of them.
+    """Decode some clips of an encoded folder; yield number and frames, uint8 (t, h, w, 3), of those that have a latent.
 
     Raises:
         ValueError: If the codec cannot be loaded, or is not the one that made the latents.
     """
     encoded, device = clips.encoded, pick_device()
     codec = build_codec(encoded.codec).to(device)
-    if codec.fingerprint != encoded.codec_fingerprint:
-        raise ValueError(
-            f"got codec {encoded.codec.source} with fingerprint {codec.fingerprint}; expected"
-            f" {encoded.codec_fingerprint}, which made the latents in {clips.folder}; bring its weights back"
-        )
+    why = f"which made the latents in {clips.folder}; bring its weights back"
+    require_fingerprint("codec", encoded.codec.source, codec.fingerprint, encoded.codec_fingerprint, why=why)
     for number in numbers:
         if number not in clips.missing:
             latent = clips.latent(number)[None].to(device, torch.float32)

@@ -33,20 +33,14 @@ VERSION = 1
 class Shard(NamedTuple):
     """A file of an encoded folder.
 
-    Args:
-        part: ``train``, ``held_out``, or ``text`` for captions.
-        number: Of the shard in its part.
-        first: Number of its first clip or caption.
-        length: How many of them it has.
-
     >>> Shard("train", 2, 20, 10).name
     'latents/train/000002.safetensors'
     """
 
-    part: str
-    number: int
-    first: int
-    length: int
+    part: str  # ``train``, ``held_out``, or ``text`` for captions
+    number: int  # its place in the part, from 0
+    first: int  # number of its first clip or caption
+    length: int  # number of its clips or captions
 
     @property
     def name(self) -> str:
@@ -58,22 +52,6 @@ class Shard(NamedTuple):
 class Encoded:
     """What an encoded folder holds, and what it was made of.
 
-    Args:
-        source: The collection of videos.
-        clips: How clips were cut out of them.
-        contents: Hash of the videos, classes and captions of all parts.
-        num_clips: By part.
-        class_names: The classes; empty without.
-        fps: Frames a second of the clips; 0 where unknown.
-        codec: The codec. ``codec_fingerprint`` tells its weights.
-        latent_size: Of a clip, (c, t, h, w).
-        text_encoder: The text encoder; ``None`` = captions are kept as texts only. Likewise ``text_fingerprint``.
-        text_channels: Features of a token; 0 without a text encoder.
-        num_captions: Different captions; 0 without captions.
-        dtype: Of what is stored: ``fp32`` or ``bf16``.
-        clips_per_shard: Clips of each shard but the last one of a part. Likewise ``captions_per_shard``.
-        num_too_short: Videos that were left out since they are shorter than a clip.
-
     >>> size = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 8, 32, 32)}
     >>> encoded = Encoded(Collection("videos"), ClipSettings(), "1f3a", {"train": 150}, (), 8.0, **size)
     >>> [shard.length for shard in encoded.shards("train")]
@@ -83,22 +61,22 @@ class Encoded:
     """
 
     source: Collection
-    clips: ClipSettings
-    contents: str
-    num_clips: dict[str, int]
-    class_names: tuple[str, ...]
-    fps: float
+    clips: ClipSettings  # how they were cut out of the videos
+    contents: str  # hash of the videos, classes and captions of all parts
+    num_clips: dict[str, int]  # by the name of the part
+    class_names: tuple[str, ...]  # the classes; empty without
+    fps: float  # frames a second of the clips; 0 where unknown
     codec: CodecSettings
-    codec_fingerprint: str
-    latent_size: tuple[int, int, int, int]
-    text_encoder: TextSettings | None = None
+    codec_fingerprint: str  # of its weights; likewise ``text_fingerprint``
+    latent_size: tuple[int, int, int, int]  # of a clip, (c, t, h, w)
+    text_encoder: TextSettings | None = None  # ``None`` = captions are kept as texts only
     text_fingerprint: str | None = None
-    text_channels: int = 0
-    num_captions: int = 0
-    dtype: str = "fp32"
-    clips_per_shard: int = 64
+    text_channels: int = 0  # features of a token; 0 without a text encoder
+    num_captions: int = 0  # different captions; 0 without captions
+    dtype: str = "fp32"  # of what is stored: ``fp32`` or ``bf16``
+    clips_per_shard: int = 64  # in each but the last one of a part; likewise captions
     captions_per_shard: int = 256
-    num_too_short: int = 0
+    num_too_short: int = 0  # videos that were left out since they are shorter than a clip
 
     def shards(self, part: str) -> list[Shard]:
         """The shards of a part, or of ``text``."""
@@ -144,15 +122,10 @@ class Encoded:
 
 
 class End(NamedTuple):
-    """What is missing in a finished folder.
+    """What is missing in a finished folder."""
 
-    Args:
-        missing: By part: clips without a latent, in order.
-        bad: Files that cannot be decoded, and why.
-    """
-
-    missing: dict[str, list[int]]
-    bad: dict[str, str]
+    missing: dict[str, list[int]]  # by part: clips without a latent, in order
+    bad: dict[str, str]  # files that cannot be decoded, and why
 
 
 def _shards(part: str, total: int, size: int) -> list[Shard]:
@@ -169,20 +142,12 @@ def is_encoded(root: str | os.PathLike[str]) -> bool:
 
 
 def read_encoded(folder: str | os.PathLike[str]) -> Encoded:
-    """What a folder says of itself.
-
-    Raises:
-        ValueError: If that cannot be read.
-    """
+    """Read the description of a folder; ``ValueError`` if that fails."""
     return _read(Path(folder, PLAN), Encoded.from_plain)
 
 
 def read_end(folder: str | os.PathLike[str]) -> End | None:
-    """What is missing in a folder; ``None`` where it is not finished.
-
-    Raises:
-        ValueError: If that cannot be read.
-    """
+    """Read what is missing in a folder, ``None`` where it is not finished; ``ValueError`` if that fails."""
     file = Path(folder, END)
     return _read(file, lambda plain: End(plain["missing"], plain["bad"])) if file.is_file() else None
 
@@ -197,11 +162,7 @@ def _read(file: Path, parse: Any) -> Any:
 
 
 def open_encoded(folder: str | os.PathLike[str]) -> tuple[Encoded, End]:
-    """What a finished folder holds.
-
-    Raises:
-        ValueError: If it is not finished.
-    """
+    """Read a finished folder; ``ValueError`` if it is not finished."""
     encoded, end = read_encoded(folder), read_end(folder)
     if end is None:
         shards = [*encoded.shards(TEXT), *encoded.latent_shards]
@@ -218,16 +179,7 @@ def absent(folder: str | os.PathLike[str], shards: Iterable[Shard]) -> list[Shar
 
 
 def refuse_change(folder: str | os.PathLike[str], before: Encoded, now: Encoded) -> None:
-    """Refuse to mix clips that mean different things in one folder.
-
-    Args:
-        folder: The folder.
-        before: What it holds.
-        now: What would be written.
-
-    Raises:
-        ValueError: If they differ in anything but where the videos are.
-    """
+    """Raise ``ValueError`` if a folder would mix clips of different kinds; only the place of the videos may change."""
     plain, news = before.to_plain(), now.to_plain()
     for name in [f.name for f in fields(Encoded) if f.name != "source"]:
         old, new = plain[name], news[name]
@@ -246,15 +198,9 @@ def _words(value: Any) -> str:
 
 
 def stored_settings(folder: str, encoded: Encoded, asked: ClipSettings) -> ClipSettings:
-    """The settings of the clips of a folder, with the seed asked for.
+    """Return the settings of the clips of a folder, with the seed asked for.
 
-    Args:
-        folder: The folder.
-        encoded: What it says of itself.
-        asked: Settings of a run; each must be its default, or as in the folder.
-
-    Raises:
-        ValueError: If one is neither.
+    ``ValueError`` if a setting of the run is neither its default nor that of the folder.
 
     >>> size = {"codec": CodecSettings(), "codec_fingerprint": "pixel", "latent_size": (3, 16, 32, 32)}
     >>> encoded = Encoded(Collection("videos"), ClipSettings(num_frames=16), "1f3a", {"train": 9}, (), 8.0, **size)

@@ -22,12 +22,7 @@ class EncodedLoader(FollowsRun):
 
     ``latent`` is float32 (b, c, t, h, w); ``label`` and ``caption`` are as a ``ClipLoader`` gives them. Where captions
     were encoded, there are ``text_features``, float32 (b, l, f), zero behind the last token, and ``text_mask``, bool
-    (b, l).
-
-    Args:
-        dataset: The clips.
-        batches: The addresses of each batch.
-        replace: Whether another clip takes the place of one without a latent; else it is left out.
+    (b, l). With ``replace``, another clip takes the place of one without a latent; else it is left out.
     """
 
     def __init__(self, dataset: EncodedClips, batches: Iterable[list[Address]], *, replace: bool) -> None:

@@ -1,7 +1,7 @@
 """Makes the shards of an encoded folder. Any number of processes may share it, and any of them may die at any moment.
 
 A process claims a shard by a lock, which it loses when it dies, and writes it under its name when it is complete. So
-each shard is made once, and what a process that died was at is made by another one, or when the work goes on.
+each shard is made once, and the unfinished shard of a process that died is made by another one, or by the next run.
 """
 
 from __future__ import annotations
@@ -33,33 +33,24 @@ MISSING = "missing"
 
 
 class Failure(NamedTuple):
-    """A clip that has no latent.
-
-    Args:
-        clip: Its number.
-        path: The file.
-        reason: What is wrong with it.
-    """
+    """A clip that has no latent."""
 
     clip: int
     path: str
-    reason: str
+    reason: str  # what is wrong with the file
 
 
 def share(
     folder: Path, shards: Sequence[Shard], make: Callable[[Shard], None], *, rank: int, size: int
 ) -> Iterator[Shard]:
-    """Make the shards that are not there, together with other processes; ends when all are there.
+    """Make the missing shards, together with other processes; yield every shard once it is there, whoever has made it.
 
     Args:
         folder: The encoded folder.
         shards: All shards.
         make: Makes one of them.
-        rank: Number of this process, which begins with its own share, and goes on with those of others.
+        rank: Number of this process, which begins with its own share, and continues with those of others.
         size: How many processes are known to share the work; others may join.
-
-    Yields:
-        Every shard, whoever has made it.
 
     >>> import tempfile
     >>> folder, shards = Path(tempfile.mkdtemp()), [Shard("train", number, 8 * number, 8) for number in range(3)]
@@ -88,11 +79,7 @@ def share(
 class TextWork:
     """Encodes captions, each by itself: features do not depend on what else is encoded.
 
-    Args:
-        folder: The encoded folder.
-        captions: All of them, by number.
-        encode: A caption -> its features without padding, (tokens, f).
-        dtype: Of what is stored.
+    ``encode`` makes of a caption its features without padding, (tokens, f).
     """
 
     def __init__(self, folder: Path, captions: Sequence[str], encode: Callable[[str], Tensor], dtype: str) -> None:
@@ -114,7 +101,7 @@ class TextWork:
         write_shard(self.folder / shard.name, {FEATURES: torch.cat(texts), ENDS: ends})
 
     def report(self) -> None:
-        """Tell of captions that the encoder has cut, once."""
+        """Warn once about captions that the encoder has cut."""
         if self.num_warnings:
             warnings.warn(f"{self.warning}; likewise {self.num_warnings - 1} others encoded here", stacklevel=2)
 
@@ -127,11 +114,10 @@ class ClipWork:
 
     Args:
         folder: The encoded folder.
-        encoded: What it says of itself.
+        encoded: Its description.
         parts: The clips.
         codec: Encodes them, on ``device``.
-        device: Where.
-        pool: Decodes.
+        pool: Decodes them.
         on_clip: Called for each clip that was tried.
         on_bad: Called with path and reason for each clip that cannot be decoded.
 
@@ -205,13 +191,7 @@ def failures_of(folder: Path, shard: Shard) -> list[Failure]:
 
 
 def end_of(folder: Path, encoded: Encoded, bad: dict[str, str]) -> End:
-    """What is missing, now that all shards are there.
-
-    Args:
-        folder: The encoded folder.
-        encoded: What it says of itself.
-        bad: Files that were bad from the start, and why.
-    """
+    """Return what is missing, now that all shards are there; ``bad`` are files that failed before, and why."""
     clips: dict[str, list[int]] = {}
     for part in encoded.num_clips:
         failures = [failure for shard in encoded.shards(part) for failure in failures_of(folder, shard)]
@@ -221,7 +201,7 @@ def end_of(folder: Path, encoded: Encoded, bad: dict[str, str]) -> End:
 
 
 def finish(folder: Path, encoded: Encoded, end: End) -> None:
-    """Write the mark that a folder is complete, and remove what processes that died have left."""
+    """Mark a folder as complete, and remove the partial files and locks of processes that died."""
     save_json(folder / END, end._asdict(), indent=1)
     for each in {folder, *((folder / shard.name).parent for shard in [*encoded.latent_shards, *encoded.shards(TEXT)])}:
         for file in [*each.glob("*.part"), *each.glob(".*.lock")]:

@@ -33,11 +33,7 @@ CHUNK = 1 << 17  # names looked up together
 
 
 class BadVideo(NamedTuple):
-    """A file that cannot be decoded, and why.
-
-    >>> BadVideo("a.mp4", "no video stream").reason
-    'no video stream'
-    """
+    """A file that cannot be decoded, and why."""
 
     path: str
     reason: str
@@ -46,10 +42,7 @@ class BadVideo(NamedTuple):
 class VideoIndex(NamedTuple):
     """The videos that can be decoded, and the files that cannot, both in the order of the manifest.
 
-    ``num_probed`` files were looked at for it, the others before; ``notes`` say what lies beside the videos.
-
-    >>> VideoIndex(Videos.of([]), (BadVideo("a.mp4", "no video stream"),), (), Path("index.arrow")).bad[0].path
-    'a.mp4'
+    ``num_probed`` files were probed for it, the others before; ``notes`` name unused files beside the videos.
     """
 
     videos: Videos
@@ -61,12 +54,10 @@ class VideoIndex(NamedTuple):
 
 
 def index_path(root: str, decoder: str = "auto", *, square_pixels: bool = True) -> Path:
-    """Return where the index of a collection is kept: ``$FLEXIVID_CACHE/index`` or ``~/.cache/flexivid/index``.
+    """Return the file of the index of a collection, in ``$FLEXIVID_CACHE/index`` or ``~/.cache/flexivid/index``.
 
-    Args:
-        root: The collection.
-        decoder: The one that must be exact for its files, which refuses others than another would.
-        square_pixels: Whether sizes are those of pictures whose pixels are made square.
+    A decoder that must be exact has an index of its own, since it refuses other files, and so have pictures whose
+    pixels are not made square.
 
     >>> index_path("videos").suffix
     '.arrow'

@@ -4,7 +4,6 @@ import os
 import shutil
 import time
 from pathlib import Path
-from types import TracebackType
 
 import pyarrow as pa
 
@@ -17,11 +16,7 @@ MAX_SECONDS = 5.0
 class Parts:
     """Rows of an index that is being built. In a ``with`` block, rows are on disk at the end whatever happens.
 
-    Args:
-        index: File of the index; the parts are in a folder beside it until they are cleared.
-
-    Raises:
-        OSError: If the folder cannot be written.
+    They are in a folder beside the file of the index until they are cleared; ``OSError`` if it cannot be written.
     """
 
     def __init__(self, index: Path) -> None:
@@ -67,7 +62,5 @@ class Parts:
     def __enter__(self) -> "Parts":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.flush()

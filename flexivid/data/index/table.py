@@ -118,14 +118,7 @@ class Table(NamedTuple):
 
 
 def write_batch(batch: pa.RecordBatch, path: Path) -> None:
-    """Write rows to an Arrow file, which appears whole or not at all.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "rows.arrow")
-    >>> write_batch(pa.RecordBatch.from_pydict({"a": [1, 2]}), path)
-    >>> pa.ipc.open_file(path).get_batch(0).num_rows
-    2
-    """
+    """Write rows to an Arrow file, which appears whole or not at all."""
     with (
         atomic_write(path) as part,
         pa.OSFile(str(part), "wb") as sink,

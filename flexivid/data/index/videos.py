@@ -15,6 +15,11 @@ from flexivid.data.index.table import TABLE, Table
 from flexivid.data.lists.cells import unpack
 
 
+def _stored(name: str) -> "cached_property[np.ndarray]":
+    """A column of the table, for the selected rows."""
+    return cached_property(lambda videos: videos._column(name))
+
+
 class Videos:
     """Videos that can be decoded, or runs of their frames.
 
@@ -33,6 +38,13 @@ class Videos:
     >>> tail.path(0), tail.first.tolist(), tail.num_frames.tolist()
     ('a.mp4', [200], [50])
     """
+
+    label = _stored("label")  # number of the class of each, (n,) int32, -1 without classes
+    fps = _stored("fps")  # mean frames a second, (n,) float32, 0 where unknown
+    heights, widths = _stored("height"), _stored("width")  # of the picture as displayed, (n,) int32 each
+    durations = _stored("duration")  # seconds that each whole file lasts, (n,) float64
+    is_variable_rate = _stored("is_variable_rate")  # the frames follow each other unevenly, (n,) bool
+    num_bytes = _stored("size")  # of each file, (n,) int64; -1 or 0 where unknown
 
     def __init__(
         self,
@@ -80,41 +92,6 @@ class Videos:
     def first(self) -> np.ndarray:
         """Number of the first frame of each run in its file, (n,) int32."""
         return np.broadcast_to(np.int32(0), len(self)) if self._first is None else self._first
-
-    @cached_property
-    def label(self) -> np.ndarray:
-        """Number of the class of each, (n,) int32, -1 without classes."""
-        return self._column("label")
-
-    @cached_property
-    def fps(self) -> np.ndarray:
-        """Mean frames a second, (n,) float32, 0 where unknown."""
-        return self._column("fps")
-
-    @cached_property
-    def heights(self) -> np.ndarray:
-        """Rows of the picture as displayed, (n,) int32."""
-        return self._column("height")
-
-    @cached_property
-    def widths(self) -> np.ndarray:
-        """Columns of the picture as displayed, (n,) int32."""
-        return self._column("width")
-
-    @cached_property
-    def durations(self) -> np.ndarray:
-        """Seconds that each whole file lasts, (n,) float64."""
-        return self._column("duration")
-
-    @cached_property
-    def is_variable_rate(self) -> np.ndarray:
-        """Whether the frames of each file follow each other unevenly, (n,) bool."""
-        return self._column("is_variable_rate")
-
-    @cached_property
-    def num_bytes(self) -> np.ndarray:
-        """Size of each file, (n,) int64; -1 or 0 where unknown."""
-        return self._column("size")
 
     @property
     def has_captions(self) -> bool:
@@ -165,13 +142,7 @@ class Videos:
         return Videos(self._table, self._table_rows(rows % max(1, len(self))), first=first, num_frames=num_frames)
 
     def cut(self, row: int, first: int, num_frames: int) -> "Videos":
-        """Return a run of the frames of one video.
-
-        Args:
-            row: Which video.
-            first: Number of the run's first frame, counted from where this run of the video begins.
-            num_frames: Frames of the run.
-        """
+        """Return a run of the frames of one video; ``first`` is counted from where this run of the video begins."""
         length = int(self.num_frames[row])
         if not 0 <= first <= first + num_frames <= length:
             request = f"frames {first} to {first + num_frames} of {self.path(row)}"

@@ -49,7 +49,7 @@ def _alike(paths: list[str], key: Callable[[str], object], tell: Callable[[str],
         try:
             parts[key(path)].append(path)
         except OSError:
-            continue  # whoever decodes it says why
+            continue  # decoding it will give the reason
     return (part for part in parts.values() if len(part) > 1)
 
 

@@ -24,15 +24,9 @@ def report(encoded: EncodedSet) -> tuple[list[str], bool]:
 
 
 def look_decoded(encoded: EncodedSet, split: str, count: int) -> Iterator[Clip]:
-    """Some clips of a part, spread evenly over it, decoded by the codec that made them.
+    """Yield at most ``count`` clips of a part, spread evenly over it, decoded by the codec that made them.
 
-    Args:
-        encoded: The folder.
-        split: ``train`` or ``val``.
-        count: Clips at most.
-
-    Raises:
-        ValueError: If there is no such part, or the codec cannot be loaded.
+    ``ValueError`` if there is no such part, or the codec cannot be loaded.
     """
     clips = encoded.part(TRAIN if split == "train" else HELD_OUT)
     if clips is None:

@@ -3,7 +3,7 @@
 Shares the index of training, so that no file is probed twice. Imports no Lightning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flexivid.data.clips.buckets import Bucket
@@ -16,8 +16,7 @@ from flexivid.data.inspection.report import Fault, Report, decode_whole, repeats
 from flexivid.data.sources.layout import Collection
 from flexivid.data.splits import index_collection
 from flexivid.data.workers.pool import DecodePool, num_cores
-
-OnStep = Callable[[str, int, int], None]  # what is done, how much more of it, of how much
+from flexivid.runtime.console import OnStep
 
 
 def find_parts(
@@ -34,9 +33,8 @@ def find_parts(
         root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``), or a
             ``Collection``, which says how its folders are read.
         num_workers: Processes; one a core by default.
-        decoder: As training uses it.
+        decoder: As training uses it, and so ``square_pixels``.
         progress: Whether to show a progress bar.
-        square_pixels: As training uses it.
 
     Returns:
         ``train``, and ``held out`` if there are held-out videos.
@@ -44,10 +42,6 @@ def find_parts(
     Raises:
         FileNotFoundError: If there is no such collection.
         ValueError: If it holds no video.
-
-    >>> find_parts("nowhere")
-    Traceback (most recent call last):
-    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
     with DecodePool(num_workers or num_cores()) as pool:
         options: dict[str, Any] = {"decoder": decoder, "square_pixels": square_pixels, "progress": progress}

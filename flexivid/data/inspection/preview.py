@@ -40,28 +40,18 @@ img{width:100%;image-rendering:pixelated;border-radius:4px}figcaption{font-size:
 class Clip(NamedTuple):
     """A clip and its source.
 
-    Args:
-        frames: uint8 (t, h, w, 3).
-        path: The file.
-        start_seconds: When its first frame is shown, from the begin of the file; None where unknown.
-        fps: Frames a second of the clip; 0 where unknown.
-        indices: Numbers of its frames in the file.
-        class_name: Empty without classes.
-        caption: Empty without captions.
-        note: Anything else, such as that it is mirrored.
-
     >>> Clip(np.zeros((8, 32, 32, 3), np.uint8), "v/a.mp4", 1.5, 8.0, (12, 13), class_name="waves").title
     'a.mp4, waves, from 1.50 s, frames 12 to 13'
     """
 
-    frames: np.ndarray
+    frames: np.ndarray  # uint8 (t, h, w, 3)
     path: str
-    start_seconds: float | None
-    fps: float
-    indices: Sequence[int]
-    class_name: str = ""
-    caption: str = ""
-    note: str = ""
+    start_seconds: float | None  # when its first frame is shown, from the begin of the file; None where unknown
+    fps: float  # frames a second of the clip; 0 where unknown
+    indices: Sequence[int]  # numbers of its frames in the file
+    class_name: str = ""  # empty without classes
+    caption: str = ""  # empty without captions
+    note: str = ""  # anything else, such as that it is mirrored
 
     @property
     def title(self) -> str:
@@ -126,11 +116,7 @@ def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
 
 
 def contact_sheet(clips: Sequence[Clip], *, columns: int = 8) -> Image.Image:
-    """Draw a row of frames for each clip, spread evenly over it, under a line that says where it is from.
-
-    Args:
-        clips: The clips; sizes may differ.
-        columns: Frames of a clip; fewer if it has fewer.
+    """Draw at most ``columns`` frames of each clip in a row, spread evenly over it, under a line that says its source.
 
     >>> contact_sheet([Clip(np.zeros((8, 64, 80, 3), np.uint8), "a.mp4", 0.0, 8.0, range(8))]).size
     (654, 88)
@@ -157,13 +143,7 @@ def page(clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> str:
 
 
 def write_preview(folder: Path, clips: Sequence[Clip], *, title: str, settings: dict[str, Any]) -> tuple[Path, Path]:
-    """Write ``clips.png`` and ``clips.html``, and return where they are.
-
-    Args:
-        folder: Where; made if it is not there.
-        clips: The clips.
-        title: Of the page. Likewise ``settings``.
-    """
+    """Write ``clips.png`` and ``clips.html`` into a folder, which is made if need be, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(clips).save(folder / "clips.png")
     (folder / "clips.html").write_text(page(clips, title=title, settings=settings), encoding="utf-8")

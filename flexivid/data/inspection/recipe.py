@@ -13,16 +13,13 @@ from flexivid.data.lists.text import read_text
 from flexivid.data.module import VideoDataModule
 from flexivid.runtime.program import OneLineParser
 
-NAMES = ("num_frames", "stride", "fps", "size", "square_pixels", "layout")
+NAMES = ("num_frames", "stride", "fps", "size", "square_pixels", "layout", "pictures")
 
 
 def data_module_of(files: Sequence[str] | None, root: str | None, overrides: dict[str, Any]) -> VideoDataModule:
-    """Build the data module of a recipe by the rules of the training program.
+    """Build the data module of some recipes by the rules of the training program.
 
-    Args:
-        files: Recipes; later ones override earlier ones.
-        root: The collection; ``None`` = that of the recipe.
-        overrides: Settings that override those of the recipe.
+    Later recipes override earlier ones, and ``overrides`` and ``root``, the collection, override all of them.
     """
     content: dict[str, Any] = {}
     section: dict[str, Any] = {}

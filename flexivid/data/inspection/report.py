@@ -32,28 +32,15 @@ SMALL = (32, 32)  # size of frames that are decoded only as a check
 
 
 class Fault(NamedTuple):
-    """A file that cannot be used, and why.
-
-    Args:
-        path: The file.
-        kind: "bad", "too short" or "duplicate".
-        reason: Why, in a few words.
-
-    >>> Fault("a.mp4", "bad", "no video stream").kind
-    'bad'
-    """
+    """A file that cannot be used, and why."""
 
     path: str
-    kind: str
+    kind: str  # "bad", "too short" or "duplicate"
     reason: str
 
 
 class Report(NamedTuple):
-    """Result of ``survey``. Counts include only videos that can be decoded; ``notes`` list ignored files.
-
-    >>> Report(num_videos=0, num_clips=0, num_frames=0, hours=0.0).is_clean
-    False
-    """
+    """Result of ``survey``. Counts include only videos that can be decoded; ``notes`` list ignored files."""
 
     num_videos: int
     num_clips: int
@@ -93,7 +80,7 @@ def survey(
     Args:
         videos: The videos that can be decoded.
         num_clips: Clips of each in an epoch, (n,).
-        faults: What is wrong with files, as the other functions here find it.
+        faults: Those that the other functions here find.
         class_names: The classes in the order of their labels.
 
     >>> videos = Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 50], duration=[10.0, 2.0], height=480, width=640)
@@ -148,15 +135,9 @@ def repeats(groups: Iterable[Sequence[str]]) -> list[Fault]:
 def decode_whole(
     videos: Videos, *, num_workers: int, on_frames: Callable[[int], None] = lambda count: None
 ) -> list[Fault]:
-    """Decode every frame of every file, in separate processes, which a bad file cannot harm.
+    """Decode every frame of every file, in separate processes, and return a fault for each file that fails.
 
-    Args:
-        videos: What to decode.
-        num_workers: Processes.
-        on_frames: Called with the number of frames done since the last call.
-
-    Returns:
-        A fault for each file that fails.
+    ``on_frames`` is called with the number of frames done since the last call.
     """
     faults: dict[int, Fault] = {}
 
@@ -177,16 +158,13 @@ def decode_whole(
 def write_manifest(
     path: str | os.PathLike[str], videos: Videos, *, class_names: Sequence[str] = (), leave_out: Iterable[str] = ()
 ) -> int:
-    """Write a manifest: ``path``, ``text`` if there are captions, ``label`` if there are classes.
+    """Write a manifest: ``path``, ``text`` if there are captions, ``label`` if there are classes; return its rows.
 
     Args:
-        path: A file that ends in .csv, .jsonl or .parquet. Files below its folder are named from there.
+        path: A file that ends in .csv, .jsonl or .parquet. Files below its folder are named relative to it.
         videos: What goes into it.
         class_names: The classes in the order of their labels.
         leave_out: Paths to leave out.
-
-    Returns:
-        The number of rows.
 
     Raises:
         ValueError: If the ending is another one, or a list would not give back the names of the classes.

@@ -55,12 +55,7 @@ def summary(values: np.ndarray) -> dict[str, float]:
 
 
 def sample_requests(videos: Videos, num_frames: int, *, seed: int = 0) -> Iterator[ClipRequest]:
-    """Draw random frames at full size, each frame of the collection equally likely.
-
-    >>> request = next(sample_requests(Videos.of(["a.mp4"], num_frames=50, width=64, height=48), 1))
-    >>> request.size, 0 <= int(request.indices[0]) < 50
-    ((48, 64), True)
-    """
+    """Draw random frames at full size, each frame of the collection equally likely."""
     rng, ends = np.random.default_rng(seed), np.cumsum(videos.num_frames, dtype=np.int64)
     for number in np.sort(rng.integers(ends[-1], size=num_frames)):
         row = int(np.searchsorted(ends, number, side="right"))
@@ -81,10 +76,7 @@ def decoded(videos: Videos, num_frames: int, *, pool: DecodePool) -> Iterator[np
 
 
 def channel_statistics(frames: Iterable[np.ndarray]) -> dict[str, list[float]]:
-    """Return mean and standard deviation of red, green and blue in [0, 1], each picture weighing the same.
-
-    Args:
-        frames: uint8 (t, h, w, 3) each.
+    """Return mean and deviation of red, green and blue in [0, 1] of uint8 (t, h, w, 3), each item weighing the same.
 
     >>> channel_statistics([np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 4, 4, 3), 255, np.uint8)])
     {'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]}

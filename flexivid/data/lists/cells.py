@@ -53,10 +53,7 @@ def text_of(value: Any) -> str | None:
 
 
 def word_of(value: Any) -> str | None:
-    """Return the text of a cell without white space around it; None if it is empty or missing.
-
-    Raises:
-        ValueError: See ``text_of``.
+    """Return the text of a cell (see ``text_of``) without white space around it; None if it is empty or missing.
 
     >>> word_of(" waves "), word_of("None")
     ('waves', None)
@@ -68,8 +65,7 @@ def word_of(value: Any) -> str | None:
 def captions_of(value: Any) -> str | None:
     r"""Return the captions in a cell, packed (see ``pack``): a text, a list of texts, or such a list written as text.
 
-    Raises:
-        ValueError: If it holds anything else; see ``text_of``.
+    ``ValueError`` if it holds anything else; see ``text_of``.
 
     >>> captions_of("a dog"), captions_of(["a dog", None, "a cat"]), captions_of("['a dog', 'a cat']")
     ('a dog', 'a dog\x00a cat', 'a dog\x00a cat')
@@ -123,12 +119,8 @@ def is_number(text: str) -> bool:
 def class_number(text: str, where: str) -> int:
     """Return the number of a class, which tables of numbers write as ``2.0``; -1 means none.
 
-    Args:
-        text: The number.
-        where: Where it stands, for the error.
-
     Raises:
-        ValueError: If it is no whole number from -1 to a million.
+        ValueError: If it is no whole number from -1 to a million; the message says ``where`` it stands.
 
     >>> class_number("2.0", "a.csv"), class_number("-1", "a.csv")
     (2, -1)

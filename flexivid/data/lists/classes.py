@@ -22,7 +22,7 @@ def class_folders(folder: str, parents: set[str], *, any_depth: bool = False) ->
     Args:
         folder: The root.
         parents: The folders that hold videos.
-        any_depth: Whether videos may lie deeper, and beside the folders; the folders of the root are the classes.
+        any_depth: Videos may lie deeper, and beside the folders; the folders of the root are the classes.
 
     >>> class_folders("v", {"v/wind", "v/waves"}), class_folders("v", {"v", "v/waves"})
     (('waves', 'wind'), ())
@@ -36,8 +36,7 @@ def class_folders(folder: str, parents: set[str], *, any_depth: bool = False) ->
 def classes_of_folders(folders: Iterable[str]) -> tuple[str, ...]:
     """Return the classes that folders stand for, in the order of their labels.
 
-    Args:
-        folders: Their names. Numbers that can be no classes, such as dates, are names.
+    Numbers that cannot be classes, such as dates, are names.
 
     >>> classes_of_folders(["wind", "waves"]), classes_of_folders(["10", "007", "1"])[-4:]
     (('waves', 'wind'), ('7', '8', '9', '10'))
@@ -50,10 +49,9 @@ def classes_of_folders(folders: Iterable[str]) -> tuple[str, ...]:
 
 
 def number_folders(paths: pa.ChunkedArray, folder: str, class_names: Sequence[str]) -> pa.Array:
-    """Return the class of each video, the folder of the root that it is in, int32; -1 without classes.
+    """Return the class of each video by the folder of the root that it is in, int32; -1 without classes.
 
-    Raises:
-        ValueError: If a video is in none of the folders.
+    ``ValueError`` if a video is in none of the folders.
 
     >>> number_folders(pa.chunked_array([["v/b/1.mp4", "v/a/2.mp4"]]), "v", ("a", "b")).to_pylist()
     [1, 0]

@@ -25,22 +25,12 @@ Pick = Callable[[Sequence[str], str], dict[str, str]]  # names of columns, place
 
 
 class Record(NamedTuple):
-    """One row.
+    """One row of a list."""
 
-    Args:
-        number: Which, from 1.
-        line: Line of the file where it begins, from 1; 0 where there are no lines.
-        columns: Our name of each column: the list's.
-        cells: Our name of each column: its value, of whatever type the format has.
-
-    >>> Record(2, 3, {"path": "video"}, {"path": "a.mp4"}).place("l.csv", "path")
-    "l.csv, row 2 (line 3), column 'video'"
-    """
-
-    number: int
-    line: int
-    columns: Mapping[str, str]
-    cells: Mapping[str, Any]
+    number: int  # of the row, from 1
+    line: int  # line of the file where it begins, from 1; 0 where there are no lines
+    columns: Mapping[str, str]  # our name of each column: the list's
+    cells: Mapping[str, Any]  # our name of each column: its value, of whatever type the format has
 
     def place(self, path: str, column: str) -> str:
         """Return the location of a cell, for messages."""
@@ -48,12 +38,7 @@ class Record(NamedTuple):
 
 
 def csv_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
-    r"""Read CSV with any of the usual separators.
-
-    Args:
-        file: Open for reading bytes.
-        path: Its name.
-        pick: Chooses the columns.
+    r"""Read the columns of CSV, with any of the usual separators, that ``pick`` chooses by their names.
 
     Raises:
         ValueError: If it cannot be decoded, a quote is not closed, or a row has too many or too few cells.
@@ -95,16 +80,7 @@ def csv_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
 
 
 def json_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
-    """Read a list of objects.
-
-    Raises:
-        ValueError: If it is no such list.
-
-    >>> import io
-    >>> pick = lambda names, place: {"path": "video"}
-    >>> [record.cells for record in json_records(io.BytesIO(b'[{"video": "a.mp4"}]'), "l.json", pick)]
-    [{'path': 'a.mp4'}]
-    """
+    """Read a list of objects; ``ValueError`` if it is no such list."""
     text, rows = decode(file.read(), path), _Objects(path, pick)
     position, counted_to, line, number = _after_space(text, 0), 0, 1, 0
     if text[position : position + 1] != "[":
@@ -129,10 +105,7 @@ def json_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
 
 
 def jsonl_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
-    """Read one object a line; empty lines are skipped.
-
-    Raises:
-        ValueError: If a line is no object.
+    """Read one object a line and skip empty lines; ``ValueError`` if a line is no object.
 
     >>> import io
     >>> pick = lambda names, place: {"path": "video"}
@@ -156,14 +129,8 @@ def parquet_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
     """Read some columns of a Parquet file.
 
     Raises:
-        ValueError: If a text in it is no UTF-8.
+        ValueError: If a text in it is not UTF-8.
         pyarrow.ArrowException: If it is damaged.
-
-    >>> import io
-    >>> sink = io.BytesIO()
-    >>> pyarrow.parquet.write_table(pa.table({"video": ["a.mp4"], "when": [1.5]}), sink)
-    >>> [record.cells for record in parquet_records(sink, "l.parquet", lambda names, place: {"path": "video"})]
-    [{'path': 'a.mp4'}]
     """
     parquet = pyarrow.parquet.ParquetFile(file)
     columns = pick(parquet.schema_arrow.names, path)

@@ -16,15 +16,11 @@ _SPECIAL = r"^~|^(?i:file|local):|[$\\]|/\.?/|[^\x00-\x7f]"
 
 
 def whole_paths(table: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    r"""Return the paths of a list, ready to be opened.
+    r"""Return the paths in the rows of a list (``table``, a file or url), ready to be opened.
 
     Urls, absolute paths, ``~`` and variables stand for themselves; all others are relative to the folder of the list.
-    Names with accents are found in whatever unicode form the disk has. A backslash parts folders where no file has it
-    in its name: lists come from Windows, too.
-
-    Args:
-        table: The list, a file or a url.
-        paths: What its rows say, (n,) strings.
+    Names with accents are found in whatever unicode form the disk has. A backslash separates folders unless a file has
+    it in its name: lists come from Windows, too.
 
     >>> whole_paths("lists/l.csv", pa.chunked_array([["a.mp4", "./b.mp4", "/c.mp4", "s3://d.mp4", "e::f"]])).to_pylist()
     ['lists/a.mp4', 'lists/b.mp4', '/c.mp4', 's3://d.mp4', 'lists/e::f']

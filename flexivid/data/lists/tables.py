@@ -43,10 +43,7 @@ def is_table(path: str) -> bool:
 
 
 def read_table(path: str) -> pa.Table:
-    r"""Read a list of videos.
-
-    Args:
-        path: The list, a file or a url.
+    r"""Read a list of videos, a file or a url.
 
     Returns:
         A table with the column ``path`` and as many of ``caption``, ``label`` and ``split`` as the list has.
@@ -90,19 +87,13 @@ def column_name(table: pa.Table, ours: str) -> str:
 def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
     """Read the lists of UCF101: ``trainlist01.txt`` (or 02, 03), the test list and ``classInd.txt`` beside it.
 
-    Args:
-        train_list: The train list. The videos are beside the folder of the lists, or in ``UCF-101`` there.
+    The videos are beside the folder of the lists, or in ``UCF-101`` there.
 
     Returns:
         A table with the columns ``path``, ``label`` (a name) and ``split``; the names in the order of their numbers.
 
     Raises:
         ValueError: If a line is not ``Class/video.avi``.
-
-    >>> read_ucf101("nowhere/trainlist01.txt")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: [Errno 2] No such file or directory: 'nowhere/classInd.txt'
     """
     lists = Path(train_list).parent
     names = _ucf101_classes(lists / "classInd.txt")
@@ -151,11 +142,7 @@ class _Columns:
         self._num_nameless, self._nameless = 0, ""  # labels that are words for nothing, and the first of them
 
     def add(self, record: Record) -> None:
-        """Add a row.
-
-        Raises:
-            ValueError: If a cell holds what its column cannot, or if there is no path.
-        """
+        """Add a row; ``ValueError`` if a cell holds what its column cannot, or if there is no path."""
         for ours, pending in self._pending.items():
             value = record.cells.get(ours)
             try:

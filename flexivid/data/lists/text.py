@@ -27,11 +27,7 @@ NEARBY = 12  # characters that a refusal shows
 
 
 def decode(data: bytes, source: str) -> str:
-    r"""Return the text that bytes hold, without a byte order mark.
-
-    Args:
-        data: The whole text.
-        source: Where it is from, for the error.
+    r"""Return the text that bytes hold, without a byte order mark; ``source`` names them in the error.
 
     Raises:
         ValueError: If the bytes are neither UTF-8 nor marked, or if they hold a NUL character.
@@ -89,14 +85,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def text_lines(file: IO[bytes], source: str) -> Iterator[str]:
-    r"""Decode a file line by line; the lines keep their ends (``\n``, ``\r\n`` or ``\r``) and may hold NUL.
-
-    Args:
-        file: Open for reading bytes.
-        source: Where it is from, for the error.
-
-    Raises:
-        ValueError: As for ``decode``.
+    r"""Decode a file line by line, as ``decode`` does; lines keep their ends, and may hold NUL.
 
     >>> list(text_lines(io.BytesIO(b"\xef\xbb\xbfa\rb\r\nc"), "l.csv"))
     ['a\r', 'b\r\n', 'c']

@@ -6,7 +6,6 @@ Classes and captions: see ``manifest``. Lists in the folder above may describe t
 import os
 from collections.abc import Sequence
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +19,7 @@ from flexivid.data.sources.metadata import look_up, read_metadata
 from flexivid.data.sources.shards import class_names as shard_classes
 from flexivid.data.sources.shards import is_shards, shard_rows
 from flexivid.data.sources.tars import is_tar
+from flexivid.data.storage.byte_range import remote
 from flexivid.data.storage.video_names import EXTENSIONS
 from flexivid.runtime.paths import is_remote
 
@@ -36,9 +36,9 @@ def read_folder(
     """List a folder or shards; also return the part of each video, if a list beside the videos states it.
 
     Args:
-        folder: Where.
+        folder: A folder or shards.
         class_names: Those of the training part.
-        layout: How folders are read.
+        layout: How folders are read (see ``layout.Collection``).
         above: Lists in the folder above, which may name videos of this one.
         is_root: Whether the folder is the complete collection.
         listing: Folders that have been listed already.
@@ -46,11 +46,6 @@ def read_folder(
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If it is a file or holds no video, or if it can be read in two ways.
-
-    >>> read_folder("nowhere")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: got nowhere, which does not exist; expected a folder of videos; correct the path
     """
     listing = Listing() if listing is None else listing
     if is_shards(folder, listing) and not _refuse_mixed(folder, layout, listing):
@@ -73,14 +68,14 @@ def read_folder(
         names, more = _class_names(folder, videos, layout) if class_names is None else (tuple(class_names), ())
         labels, notes = number_folders(videos.paths, folder, names), notes + more
     table = rows_of(videos.paths, labels, names, caption=metadata.captions, text=videos.texts)
-    return Manifest(table, names, folder, notes), metadata.splits
+    name = f"{folder}#pictures" if listing.pictures else folder  # it has an index of its own
+    return Manifest(table, names, name, notes), metadata.splits
 
 
 def _find(folder: str, listing: Listing) -> tuple[str, Found]:
     """List a folder; raise an error that explains why if it has no videos."""
-    remote = is_remote(folder)
-    if remote:
-        system, path = fsspec.core.url_to_fs(folder)
+    if is_remote(folder):
+        system, path = remote(folder)
         exists, is_folder = system.exists(path), system.isdir(path)
     else:
         exists, is_folder = os.path.exists(folder), os.path.isdir(folder)
@@ -90,7 +85,7 @@ def _find(folder: str, listing: Listing) -> tuple[str, Found]:
         raise ValueError(
             f"got {folder}, a file; expected a folder of videos; name the folder that holds it, or unpack an archive"
         )
-    folder = system.unstrip_protocol(path).rstrip("/") if remote else folder
+    folder = system.unstrip_protocol(path).rstrip("/") if is_remote(folder) else folder
     videos = find_videos(folder, listing)
     if len(videos.paths) == 0:
         listed = f"; there are {videos.leftovers.described()}" if videos.leftovers.num_files else ""

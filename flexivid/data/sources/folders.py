@@ -1,9 +1,9 @@
 """Find the videos below a folder, local or remote, by their names.
 
 A video is a file with one of ``EXTENSIONS``, in any letter case, or a folder of numbered pictures ("frames/0001.png").
-Pictures beside video files are assumed to be previews and ignored. Hidden files and folders are skipped; other unused
-files are counted (see ``leftovers``). Order: the files of a folder by name, then its sub-folders by name.
-Standard library and Arrow.
+Pictures beside video files are assumed to be previews and ignored, unless each is to be a video of one frame. Hidden
+files and folders are skipped; other unused files are counted (see ``leftovers``). Order: the files of a folder by
+name, then its sub-folders by name. Standard library and Arrow.
 """
 
 import os
@@ -16,44 +16,42 @@ import pyarrow as pa
 
 from flexivid.data.sources.leftovers import Leftovers
 from flexivid.data.sources.listing import Folder, Listing
-from flexivid.data.storage.video_names import EXTENSIONS
+from flexivid.data.storage.video_names import EXTENSIONS, PICTURES
 from flexivid.runtime.paths import is_remote
 
-PICTURES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
 TEXTS = ("txt", "caption")  # beside a video; of several, the first is used
 _VIDEO = re.compile(rf".+\.({'|'.join(EXTENSIONS)})", re.IGNORECASE | re.DOTALL)
+_STILL = re.compile(rf".+\.({'|'.join(PICTURES)})", re.IGNORECASE | re.DOTALL)
 _PICTURE = re.compile(rf".*\d\.({'|'.join(PICTURES)})", re.IGNORECASE | re.DOTALL)
 _METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|ndjson|parquet)", re.IGNORECASE)
 
 
 class Found(NamedTuple):
-    """The contents of a folder and its sub-folders.
+    """The contents of a folder and its sub-folders."""
 
-    Args:
-        paths: The videos, (n,) strings.
-        texts: Name of the caption file of each, (n,) strings for ``text_beside``; empty: none.
-        parents: The folders that hold them.
-        metadata: Lists called ``metadata.csv`` and the like, which say more about the videos in their folders.
-        leftovers: Everything else.
-
-    >>> find_videos.__annotations__["return"].__name__
-    'Found'
-    """
-
-    paths: pa.ChunkedArray
-    texts: pa.ChunkedArray
-    parents: set[str]
-    metadata: tuple[str, ...]
+    paths: pa.ChunkedArray  # the videos, (n,) strings
+    texts: pa.ChunkedArray  # name of the caption file of each, (n,) strings for ``text_beside``; empty: none
+    parents: set[str]  # the folders that hold them
+    metadata: tuple[str, ...]  # lists called ``metadata.csv`` and the like, about the videos in their folders
     leftovers: Leftovers
 
 
-def is_video(name: str) -> bool:
-    """Return whether a file is a video, by its name.
+def is_video(name: str, *, pictures: bool = False) -> bool:
+    """Return whether a file is a video, by its name; with ``pictures``, each picture is one of one frame.
 
-    >>> is_video("00001.MTS"), is_video("mp4")
+    >>> is_video("00001.MTS"), is_video("mp4"), is_video("cat.png"), is_video("cat.png", pictures=True)
+    (True, False, False, True)
+    """
+    return _VIDEO.fullmatch(name) is not None or (pictures and is_still(name))
+
+
+def is_still(name: str) -> bool:
+    """Return whether a file is a picture, numbered or not, by its name.
+
+    >>> is_still("cover.PNG"), is_still("cover.mp4")
     (True, False)
     """
-    return _VIDEO.fullmatch(name) is not None
+    return _STILL.fullmatch(name) is not None
 
 
 def is_picture(name: str) -> bool:
@@ -75,11 +73,7 @@ def is_metadata(name: str) -> bool:
 
 
 def find_videos(root: str, listing: Listing | None = None) -> Found:
-    """List the videos below a folder; links are followed, each folder once.
-
-    Args:
-        root: The folder.
-        listing: Folders that have been listed already.
+    """List the videos below a folder, unless ``listing`` has them already; links are followed, each folder once.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
@@ -93,7 +87,7 @@ def find_videos(root: str, listing: Listing | None = None) -> Found:
     """
     listing = Listing() if listing is None else listing
     if root not in listing.videos:
-        finder = _Finder(root)
+        finder = _Finder(root, pictures=listing.pictures)
         for folder in listing.walk(root, finder.leftovers):
             finder.add(folder)
         listing.videos[root] = finder.found()
@@ -103,17 +97,18 @@ def find_videos(root: str, listing: Listing | None = None) -> Found:
 class _Finder:
     """Collects the videos of one folder after the other."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, pictures: bool) -> None:
         self.leftovers = Leftovers()
         self._videos, self._parents, self._metadata = _Column(), set[str](), list[str]()
         self._reels: list[str] = []
         self._reel_texts: dict[str, str] = {}  # of all folders that have a text beside them
-        self._takes_pictures = not is_remote(root)
+        self._pictures = pictures
+        self._takes_reels = not pictures and not is_remote(root)
 
     def add(self, listed: Folder) -> None:
         folder, folders, names, _ = listed
-        videos = [name for name in names if is_video(name)]
-        others = [name for name in names if not is_video(name)]
+        videos = [name for name in names if is_video(name, pictures=self._pictures)]
+        others = sorted({*names} - {*videos})
         texts = _texts(others)
         captions = [_text_of(name.rsplit(".", 1)[0], texts) or _text_of(name, texts) for name in videos]
         self._reel_texts |= {f"{folder}/{name}": text for name in folders if (text := _text_of(name, texts))}
@@ -121,7 +116,7 @@ class _Finder:
             endings = [_shortened(text, name.rsplit(".", 1)[0]) for text, name in zip(captions, videos, strict=True)]
             self._videos.add([f"{folder}/{name}" for name in videos], endings)
             self._parents.add(folder)
-        elif self._takes_pictures and sum(map(is_picture, names)) > 1:
+        elif self._takes_reels and sum(map(is_picture, names)) > 1:
             self._reels.append(folder)
             others = [name for name in others if not is_picture(name)]
         used = {*captions, *(text for name in folders if (text := _text_of(name, texts)))}

@@ -27,59 +27,40 @@ class Collection(NamedTuple):
         root: A folder, a list of videos, shards, or a url of these.
         layout: "splits": folders are parts, as train and val; "classes": folders of ``root`` are classes, whatever they
             are called; "flat": folders mean nothing; "auto": by the names of the folders.
-
-    >>> str(Collection("videos", "flat"))
-    'videos'
+        pictures: Whether each picture is a video of one frame; otherwise folders of numbered pictures are videos.
     """
 
     root: str
     layout: Layout = "auto"
+    pictures: bool = False
 
     def __str__(self) -> str:
         return self.root
 
 
 class Parts(NamedTuple):
-    """The training and the validation folder of a collection, and notes on ignored videos.
-
-    Args:
-        train: The folder to train on.
-        held_out: The folder to validate on, if there is one.
-        notes: A sentence on each group of ignored videos.
-        metadata: Lists in the root folder that describe videos of the parts.
-
-    >>> Parts("videos", None).notes
-    ()
-    """
+    """The training and the validation folder of a collection, and notes on ignored videos."""
 
     train: str
     held_out: str | None
-    notes: tuple[str, ...] = ()
-    metadata: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # a sentence on each group of ignored videos
+    metadata: tuple[str, ...] = ()  # lists in the root folder that describe videos of the parts
 
 
 def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
-    """Return a collection whose root is resolved (see ``files.paths``).
-
-    Raises:
-        ValueError: If there is no such layout.
+    """Return a collection whose root is resolved (see ``runtime.paths``); ``ValueError`` if there is no such layout.
 
     >>> collection_of("videos/")
-    Collection(root='videos', layout='auto')
+    Collection(root='videos', layout='auto', pictures=False)
     """
     collection = root if isinstance(root, Collection) else Collection(os.fspath(root))
     if collection.layout not in LAYOUTS:
         raise ValueError(f"got data.layout={collection.layout}; expected one of {', '.join(LAYOUTS)}; change it")
-    return Collection(resolve(collection.root), collection.layout)
+    return collection._replace(root=resolve(collection.root))
 
 
 def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
-    """Find the folders of a collection that are its parts.
-
-    Args:
-        folder: The root, resolved.
-        layout: See ``Collection``.
-        listing: Folders that have been listed already.
+    """Find the folders of a collection, whose root is resolved, that are its parts.
 
     Raises:
         ValueError: If the names of the folders can be read in two ways, or if there is nothing to train on.
@@ -165,14 +146,9 @@ class _Beside:
 
 
 def refuse_deep_parts(folder: str, parents: set[str]) -> None:
-    """Refuse parts in sub-folders, which would be mixed silently.
+    """Refuse a training and a held-out folder in a sub-folder, which would be mixed silently.
 
-    Args:
-        folder: The root.
-        parents: The folders below it that hold videos.
-
-    Raises:
-        ValueError: If folders below the root hold a training and a held-out folder.
+    ``parents`` are the folders below the root that hold videos.
 
     >>> refuse_deep_parts("v", {"v/sky/train", "v/sea/test"})
     >>> refuse_deep_parts("v", {"v/sky/train", "v/sky/test"})  # doctest: +ELLIPSIS
@@ -202,7 +178,8 @@ def _look(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...
     except (OSError, KeyError):
         return [], 0, ()  # listing the videos will raise the right error
     metadata = tuple(f"{folder}/{name}" for name in files if is_metadata(name))
-    return folders, sum(is_video(name) or name.lower().endswith(".tar") for name in files), metadata
+    videos = (is_video(name, pictures=listing.pictures) or name.lower().endswith(".tar") for name in files)
+    return folders, sum(videos), metadata
 
 
 def _count(folder: str, name: str, listing: Listing) -> int:

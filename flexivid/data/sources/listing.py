@@ -8,33 +8,25 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import fsspec
-
 from flexivid.data.sources.leftovers import Leftovers
+from flexivid.data.storage.byte_range import remote
 from flexivid.runtime.paths import is_hidden, is_remote
 
 
 class Folder(NamedTuple):
-    """One folder: the names of its sub-folders and of its files, sorted, without hidden ones.
-
-    Args:
-        path: The folder.
-        folders: Sub-folders.
-        files: Everything else.
-        no_text: Names that are not UTF-8; Linux allows any bytes.
-
-    >>> Folder("v", ["waves"], ["1.mp4"]).files
-    ['1.mp4']
-    """
+    """The names of the sub-folders and the files of a folder, sorted, without hidden ones."""
 
     path: str
     folders: list[str]
-    files: list[str]
-    no_text: tuple[str, ...] = ()
+    files: list[str]  # everything but folders
+    no_text: tuple[str, ...] = ()  # names that are not UTF-8; Linux allows any bytes
 
 
 class Listing:
     """Lists local or remote folders, and caches those that were listed before a walk reaches them.
+
+    Args:
+        pictures: Whether each picture in them is a video of one frame.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
@@ -43,16 +35,13 @@ class Listing:
     (['waves'], [False, True])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pictures: bool = False) -> None:
+        self.pictures = pictures
         self._folders: dict[str, Folder] = {}
         self.videos: dict[str, Any] = {}  # below folders that were walked; see ``folders.find_videos``
 
     def folder(self, path: str) -> Folder:
-        """List one folder.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """List one folder; ``OSError`` if it cannot be read."""
         if path not in self._folders:
             self._folders[path] = _remote(path) if is_remote(path) else _local(path)
         return self._folders[path]
@@ -60,9 +49,7 @@ class Listing:
     def walk(self, root: str, leftovers: Leftovers | None = None) -> Iterator[Folder]:
         """Yield a folder and all below it, parents first; remote ones do not list their sub-folders.
 
-        Args:
-            root: The folder.
-            leftovers: Counts unreadable folders, links to folders that were listed, and names that are not UTF-8.
+        ``leftovers`` counts unreadable folders, links to folders that were listed, and names that are not UTF-8.
         """
         leftovers = Leftovers() if leftovers is None else leftovers
         yield from _walk_remote(root) if is_remote(root) else self._walk_local(root, leftovers)
@@ -102,7 +89,7 @@ def _local(path: str) -> Folder:
 
 
 def _remote(path: str) -> Folder:
-    system, folder = fsspec.core.url_to_fs(path)
+    system, folder = remote(path)
     kinds = {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["type"] for entry in system.ls(folder)}
     names = sorted(name for name in kinds if not is_hidden(name))
     folders = [name for name in names if kinds[name] == "directory"]
@@ -110,7 +97,7 @@ def _remote(path: str) -> Folder:
 
 
 def _walk_remote(root: str) -> Iterator[Folder]:
-    system, top = fsspec.core.url_to_fs(root)
+    system, top = remote(root)
     below = [path for path in system.find(top) if not is_hidden(path[len(top) :])]
     for folder, files in groupby(sorted(path.rsplit("/", 1) for path in below), key=lambda parts: parts[0]):
         yield Folder(system.unstrip_protocol(folder), [], [file for _, file in files])

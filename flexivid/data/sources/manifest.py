@@ -30,20 +30,11 @@ __all__ = ["LeftOutWarning", "Manifest", "Manifests", "read_caption", "read_mani
 
 
 class Manifests(NamedTuple):
-    """A collection that has been listed: once in a run, then passed on instead of its root.
-
-    Args:
-        train: The videos to train on.
-        held_out: The held-out ones, if there are any; classes have the same numbers in both.
-        root: Where the collection is, for messages.
-
-    >>> str(Manifests(Manifest.of([]), None, "videos"))
-    'videos'
-    """
+    """A collection that has been listed: once in a run, then passed on instead of its root."""
 
     train: Manifest
-    held_out: Manifest | None
-    root: str = ""
+    held_out: Manifest | None  # classes have the same numbers as in ``train``
+    root: str = ""  # where the collection is, for messages
 
     def __str__(self) -> str:
         return self.root
@@ -74,7 +65,7 @@ def read_manifests(root: Listed) -> Manifests:
     if isinstance(root, Manifests):
         return root
     collection = collection_of(root)
-    path, layout = collection
+    path, layout, _ = collection
     if is_table(path) and not os.path.isdir(path):
         if layout != "auto":
             warnings.warn(f"got {SETTING}={layout} for the list {path}; it has no effect; leave it out", stacklevel=2)
@@ -95,8 +86,8 @@ def _tell(notes: Iterable[str]) -> None:
 
 
 def _read_folders(collection: Collection) -> Manifests:
-    path, layout = collection
-    listing = Listing()
+    path, layout, pictures = collection
+    listing = Listing(pictures=pictures)
     parts = find_parts(path, layout, listing)
     inner: Layout = "auto" if layout == "splits" else layout
     if parts.train == path:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from flexivid.data.lists.cells import captions_of
 from flexivid.data.lists.text import read_text
-from flexivid.data.storage.video_names import EXTENSIONS
+from flexivid.data.storage.video_names import EXTENSIONS, PICTURES
 
 ROWS = pa.schema(
     [("path", pa.large_string()), ("label", pa.int32()), ("caption", pa.large_string()), ("text", pa.large_string())]
@@ -25,22 +25,15 @@ ROWS = pa.schema(
 class Manifest(NamedTuple):
     """The videos of a data set in a fixed order, and the names of the classes (empty: no classes).
 
-    Args:
-        table: One row a video: path, label, captions, and the text file that holds the captions instead (see
-            ``text_beside``); empty: none.
-        class_names: The classes in the order of their labels.
-        root: The folder or list that it was read from; identifies the data set.
-        notes: A sentence on each group of unused files.
-
     >>> manifest = Manifest.of([("videos/waves/1.mp4", 0, "waves")], class_names=("waves", "wind"))
     >>> manifest.table["caption"].to_pylist(), len(manifest)
     (['waves'], 1)
     """
 
-    table: pa.Table
-    class_names: tuple[str, ...]
-    root: str
-    notes: tuple[str, ...] = ()
+    table: pa.Table  # a row a video: path, label, captions or else the file that holds them (see ``text_beside``)
+    class_names: tuple[str, ...]  # in the order of their labels
+    root: str  # the folder or list that it was read from; identifies the data set
+    notes: tuple[str, ...] = ()  # a sentence on each group of unused files
 
     @staticmethod
     def of(
@@ -112,17 +105,13 @@ def text_beside(path: str, text: str = ".txt") -> str:
     if not text.startswith("."):
         return f"{os.path.dirname(path)}/{text}"
     stem, extension = os.path.splitext(path)
-    return (stem if extension.lower().lstrip(".") in EXTENSIONS else path) + text
+    return (stem if extension.lower().lstrip(".") in (*EXTENSIONS, *PICTURES) else path) + text
 
 
 def read_caption(path: str, text: str = ".txt") -> str:
     """Return the text beside a video (see ``text_beside``); empty if it is gone, or says ``nan`` and the like.
 
-    Raises:
-        ValueError: If it is no text, see ``text.decode``.
-
-    >>> read_caption("nowhere.mp4")
-    ''
+    ``ValueError`` if it cannot be decoded (see ``text.decode``).
     """
     try:
         return captions_of(read_text(text_beside(path, text))) or ""

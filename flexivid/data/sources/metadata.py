@@ -19,33 +19,17 @@ NUM_EXAMPLES = 3
 
 
 class Metadata(NamedTuple):
-    """Captions, classes and parts of some videos.
+    """Captions, classes and parts of some videos."""
 
-    Args:
-        captions: (n,) strings, null where there is none; None if no list has captions.
-        labels: Names or numbers of classes; likewise ``splits``, the part of each video.
-        source: The lists, for messages.
-        notes: A sentence on each mismatch.
-
-    >>> Metadata(None, None, None, "", ()).notes
-    ()
-    """
-
-    captions: pa.ChunkedArray | None
-    labels: pa.ChunkedArray | None
-    splits: pa.ChunkedArray | None
-    source: str
-    notes: tuple[str, ...]
+    captions: pa.ChunkedArray | None  # (n,) strings, null where there is none; None if no list has captions
+    labels: pa.ChunkedArray | None  # likewise; names or numbers of classes
+    splits: pa.ChunkedArray | None  # likewise; the part of each video
+    source: str  # the lists, for messages
+    notes: tuple[str, ...]  # a sentence on each mismatch
 
 
 def read_metadata(files: Sequence[str]) -> tuple[pa.Table, ...]:
-    """Read lists beside videos.
-
-    Args:
-        files: The lists.
-
-    Raises:
-        ValueError: If a folder has two of them, or one cannot be read.
+    """Read lists beside videos; ``ValueError`` if a folder has two of them, or one cannot be read.
 
     >>> read_metadata(["v/metadata.csv", "v/metadata.jsonl"])
     Traceback (most recent call last):
@@ -60,13 +44,7 @@ def read_metadata(files: Sequence[str]) -> tuple[pa.Table, ...]:
 
 
 def look_up(paths: pa.ChunkedArray, tables: Sequence[pa.Table], files: Sequence[str], *, below: str) -> Metadata:
-    """Look up videos in their lists.
-
-    Args:
-        paths: The videos, (n,).
-        tables: From ``read_metadata``.
-        files: The paths of the lists.
-        below: The folder of the videos; rows on other files are ignored.
+    """Look up videos in the tables of ``read_metadata``; rows on files that are not ``below`` their folder are ignored.
 
     >>> table = pa.table({"path": pa.array(["v/b.mp4", "v/c.mp4"], pa.large_string()), "caption": ["sea", "sky"]})
     >>> paths = pa.chunked_array([["v/a.mp4", "v/b.mp4"]], pa.large_string())

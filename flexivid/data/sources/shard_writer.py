@@ -20,6 +20,7 @@ from flexivid.data.sources.shards import CLASSES, CONFIG, INDEX, NUM_LEAVES, ROW
 from flexivid.data.storage.byte_range import parse_byte_range, read_bytes, remote
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.console import track
+from flexivid.runtime.files import save_json
 from flexivid.runtime.paths import is_remote, resolve
 
 Source = tuple[str, int, str, bytes]  # path, label, caption, stream info
@@ -29,22 +30,12 @@ SPEC = json.dumps([1, {"type": "builtins.list", "context": "null", "children_spe
 
 
 class ShardReport(NamedTuple):
-    """Counts of a new store, and the videos that are missing from it.
-
-    Args:
-        num_videos: Videos in the store.
-        num_chunks: Files that hold them.
-        num_bytes: Their size.
-        bad: (path, reason) of each video that could not be read and was left out.
-
-    >>> ShardReport(num_videos=2, num_chunks=1, num_bytes=2048, bad=()).bad
-    ()
-    """
+    """Counts of a new store, and the videos that are missing from it."""
 
     num_videos: int
     num_chunks: int
     num_bytes: int
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[tuple[str, str], ...]  # (path, reason) of each video that could not be read and was left out
 
 
 def sources_of(videos: Any) -> Iterator[Source]:
@@ -77,9 +68,6 @@ def write_shards(
         class_names: What the labels stand for, to be kept in the store.
         progress: Show a progress bar.
 
-    Returns:
-        What was written, and what had to be left out.
-
     Raises:
         ValueError: If ``output`` is in use, if no video can be read, or if ``chunk_bytes`` is out of range.
 
@@ -100,11 +88,10 @@ def write_shards(
         if not chunks:
             first = f"{bad[0][0]}: {bad[0][1]}" if bad else "an empty list"
             raise ValueError(f"got no video that can be read ({first}); expected at least one; correct the list")
-        with open(os.path.join(folder, CLASSES), "w", encoding="utf-8") as stream:
-            json.dump(list(class_names), stream)
+        save_json(os.path.join(folder, CLASSES), list(class_names), indent=None)
         config = {**CONFIG, "chunk_bytes": chunk_bytes, "chunk_size": None, "data_spec": SPEC}
-        with open(os.path.join(folder, INDEX), "w", encoding="utf-8") as stream:
-            json.dump({"chunks": chunks, "config": {**config, "item_loader": "PyTreeLoader"}}, stream)
+        config["item_loader"] = "PyTreeLoader"
+        save_json(os.path.join(folder, INDEX), {"chunks": chunks, "config": config}, indent=None)
         for name in (ROWS, CLASSES, INDEX):
             target.take(os.path.join(folder, name))
     num_videos, num_bytes = (sum(chunk[name] for chunk in chunks) for name in ("chunk_size", "chunk_bytes"))

@@ -39,10 +39,6 @@ CONFIG: dict[str, Any] = {
 def is_shards(url: str | os.PathLike[str], listing: Listing | None = None) -> bool:
     """Return whether a path or url holds shards: a litdata store, a tar, or a folder or pattern of tars.
 
-    Args:
-        url: Folder, tar or pattern.
-        listing: What has been listed before.
-
     >>> is_shards("films-{0000..0099}.tar"), is_shards("nowhere")
     (True, False)
     """
@@ -58,16 +54,10 @@ def shard_rows(
     Args:
         url: What ``is_shards`` accepts.
         leftovers: Counts unused members of tars.
-        listing: What has been listed before.
+        listing: Folders that have been listed already.
 
     Raises:
         ValueError: If there is no store, or one of another form.
-
-    >>> try:
-    ...     next(shard_rows("nowhere"))
-    ... except ValueError as error:
-    ...     print(str(error)[:33])
-    got nowhere, which holds no shard
     """
     name = resolve(url)
     listing = Listing() if listing is None else listing
@@ -82,11 +72,7 @@ def shard_rows(
 
 
 def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the names of the classes that ``write_shards`` was given; empty: none.
-
-    >>> class_names("nowhere")
-    ()
-    """
+    """Return the names of the classes that ``write_shards`` has stored; empty: none."""
     content = _optional(f"{resolve(url)}/{CLASSES}")
     return tuple(json.loads(content)) if content else ()
 

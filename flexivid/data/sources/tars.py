@@ -40,12 +40,7 @@ def is_tar(url: str) -> bool:
 def tars_in(url: str, listing: Listing | None = None) -> list[str]:
     """Return the tars that a folder, a tar, or a pattern (``*``, ``?``, ``{0000..0099}``) stands for, sorted.
 
-    Args:
-        url: Folder, tar or pattern.
-        listing: What has been listed before.
-
-    Raises:
-        ValueError: If a pattern fits no file.
+    ``ValueError`` if a pattern fits no file.
 
     >>> tars_in("films-{08..10}.tar")
     ['films-08.tar', 'films-09.tar', 'films-10.tar']
@@ -74,11 +69,9 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
 
 
 def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]:
-    """List the videos of one tar; hidden files and samples without a video are skipped.
+    """List the videos of one tar, a file or url; hidden files and samples without a video are skipped.
 
-    Args:
-        tar: A file or url.
-        leftovers: Counts skipped samples, texts that do not follow their video, and further videos of a sample.
+    ``leftovers`` counts skipped samples, texts that do not follow their video, and further videos of a sample.
 
     Raises:
         FileNotFoundError: If there is no such tar.

@@ -30,18 +30,7 @@ BOMB_BYTES, BOMB_RATIO = 1 << 30, 200  # archives with more content than this, o
 
 
 def archive_kind(path: str | os.PathLike[str]) -> str:
-    """Return "zip", "tar" or "rar".
-
-    Raises:
-        ValueError: If the file is none of these.
-
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/films"
-    >>> with zipfile.ZipFile(path, "w") as archive:
-    ...     archive.writestr("a.txt", "a")
-    >>> archive_kind(path)
-    'zip'
-    """
+    """Return "zip", "tar" or "rar" by the first bytes of a file; ``ValueError`` if it is none of these."""
     with open(path, "rb") as stream:
         head = stream.read(8)
     if head.startswith(b"Rar!"):
@@ -54,19 +43,10 @@ def archive_kind(path: str | os.PathLike[str]) -> str:
 
 
 def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, progress: bool = True) -> bool:
-    """Unpack an archive into a new folder, unless the folder is there.
-
-    Args:
-        path: The archive.
-        folder: The folder to make. It appears when everything is in it.
-        progress: Show a progress bar.
-
-    Returns:
-        Whether anything was done.
+    """Unpack an archive into a new folder, which appears once everything is in it; return False if it exists already.
 
     Raises:
-        ValueError: If the archive is damaged, if something in it would end up outside the folder, or if it holds more
-            than there is room for.
+        ValueError: If the archive is damaged, would write outside the folder, or holds more than there is room for.
         FileNotFoundError: If it is a rar and no program can unpack it.
 
     >>> import tempfile

@@ -16,16 +16,11 @@ PREFIX = "shard:"
 class ByteRange(NamedTuple):
     """Bytes inside a file.
 
-    Args:
-        file: The file or url that holds them.
-        offset: Where they begin.
-        size: How many there are.
-
     >>> ByteRange("s3://films/chunk-0-0.bin", 32, 1000).path
     'shard:s3://films/chunk-0-0.bin#32+1000'
     """
 
-    file: str
+    file: str  # path or url
     offset: int
     size: int
 
@@ -36,24 +31,13 @@ class ByteRange(NamedTuple):
 
 
 class ShardRow(NamedTuple):
-    """One video of a store.
+    """One video of a store."""
 
-    Args:
-        path: Its byte range, as a path.
-        key: Its name in the store.
-        label: Number of its class, or -1.
-        caption: Words for it, or empty.
-        info: What ``probe`` found when it was stored, as bytes; empty: not known.
-
-    >>> ShardRow("shard:films.tar#512+1000", "waves/1.mp4", 3, "waves", b"").label
-    3
-    """
-
-    path: str
-    key: str
-    label: int
-    caption: str
-    info: bytes
+    path: str  # its byte range, as a path
+    key: str  # its name in the store
+    label: int  # -1: no class
+    caption: str  # empty: none
+    info: bytes  # ``Facts.to_bytes()`` from when it was stored; empty: not known
 
 
 def is_byte_range(path: object) -> bool:
@@ -66,10 +50,7 @@ def is_byte_range(path: object) -> bool:
 
 
 def parse_byte_range(path: str) -> ByteRange:
-    """Read a range back from its path.
-
-    Raises:
-        ValueError: If the path has another form.
+    """Read a range back from its path; ``ValueError`` if the path has another form.
 
     >>> parse_byte_range("shard:films #1.tar#512+1000")
     ByteRange(file='films #1.tar', offset=512, size=1000)
@@ -84,24 +65,20 @@ def parse_byte_range(path: str) -> ByteRange:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a complete video file: a range of a shard, a remote address or a plain file.
+    """Read a whole video file: a range of a shard, a plain file, or a remote address.
 
-    Args:
-        path: Any of the three. Remote addresses need the package of their protocol (s3fs for ``s3://``).
-
-    Returns:
-        The bytes of the video file.
+    Remote addresses need the package of their protocol (s3fs for ``s3://``).
 
     Raises:
-        VideoError: If they cannot be read, or if the shard ends too early.
+        VideoError: If it cannot be read, or if the shard ends too early.
 
     >>> import tempfile
     >>> file = tempfile.mkdtemp() + "/shard.bin"
     >>> with open(file, "wb") as stream:
     ...     print(stream.write(b"0123456789"))
     10
-    >>> read_bytes(ByteRange(file, 3, 4).path), read_bytes(file)
-    (b'3456', b'0123456789')
+    >>> read_bytes(ByteRange(file, 3, 4).path), read_bytes(file), read_range(ByteRange(file, 8, 100))
+    (b'3456', b'0123456789', b'89')
     """
     name = os.fspath(path)
     part = parse_byte_range(name) if is_byte_range(name) else ByteRange(name, 0, -1)
@@ -115,16 +92,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_range(part: ByteRange) -> bytes:
-    """Read the bytes of a range that exist; a size of -1 means up to the end. Errors are those of the file system.
-
-    >>> import tempfile
-    >>> file = tempfile.mkdtemp() + "/shard.bin"
-    >>> with open(file, "wb") as stream:
-    ...     print(stream.write(b"0123456789"))
-    10
-    >>> read_range(ByteRange(file, 8, 100))
-    b'89'
-    """
+    """Read the bytes of a range that exist; a size of -1 means up to the end. Errors are those of the file system."""
     if is_remote(part.file):
         filesystem, name = remote(part.file)
         end = None if part.size < 0 else part.offset + part.size
@@ -150,10 +118,7 @@ def open_binary(path: str) -> IO[bytes]:
 
 
 def remote(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a url, and the name of the file in it.
-
-    Raises:
-        ValueError: If the protocol is unknown, or if its package is not installed.
+    """Return the fsspec file system of a url and the name of the file in it; ``ValueError`` if nothing here reads it.
 
     >>> remote("memory://films/1.mp4")[1]
     '/films/1.mp4'

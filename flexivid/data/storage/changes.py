@@ -7,15 +7,14 @@ version that their store reports. Standard library and fsspec.
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import fsspec
 import numpy as np
 
-from flexivid.data.storage.byte_range import is_byte_range, open_binary, parse_byte_range
+from flexivid.data.storage.byte_range import is_byte_range, open_binary, parse_byte_range, remote
 from flexivid.runtime.paths import is_remote
 
 MISSING = (-1, 0)
@@ -36,16 +35,12 @@ def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
     [[-1, 0]]
     """
     result = np.empty((len(paths), 2), np.int64)
-    remote = [row for row, path in enumerate(paths) if is_remote(path) and not is_byte_range(path)]
-    look = _contents if contents else _stat
-    local: Iterable[int] = range(len(paths)) if not remote else sorted(set(range(len(paths))) - set(remote))
-    _fill(result, paths, list(local), look)
-    if contents:
-        _fill(result, paths, remote, look)
-    elif remote:
-        listed = _listed([paths[row] for row in remote])
-        for row in remote:
-            result[row] = listed.get(paths[row], MISSING)
+    is_url = [not contents and is_remote(path) and not is_byte_range(path) for path in paths]
+    _fill(result, paths, [row for row in range(len(paths)) if not is_url[row]], _contents if contents else _stat)
+    urls = [row for row in range(len(paths)) if is_url[row]]
+    if urls:
+        listed = _listed([paths[row] for row in urls])
+        result[urls] = [listed.get(paths[row], MISSING) for row in urls]
     return result
 
 
@@ -92,7 +87,7 @@ def _listed(urls: list[str]) -> dict[str, tuple[int, int]]:
 
 
 def _one_folder(folder: str, urls: list[str]) -> dict[str, tuple[int, int]]:
-    system, path = fsspec.core.url_to_fs(folder)
+    system, path = remote(folder)
     if folder.startswith(("http://", "https://")):  # which have no folders
         return {url: _described(partial(system.info, url)) for url in urls}
     try:

@@ -57,8 +57,8 @@ def unpacked(
     Args:
         url: Address of the archive.
         folder: The folder to make.
-        archive: The archive, if it is here already; nothing is fetched then.
-        name: What to call the download; the last part of the url by default.
+        archive: The archive, if it is here already; nothing is downloaded then.
+        name: Name of the downloaded file; the last part of the url by default.
         checksum: As in ``download``.
         progress: Show progress bars.
 
@@ -86,7 +86,7 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
     Args:
         rows: (path relative to ``output``, class, split) of each video.
         output: The data set.
-        limit: Take so many of each split: spread evenly over it, so that each class keeps its share.
+        limit: Take so many of each split, evenly spread over it, so that each class keeps its share.
 
     Raises:
         ValueError: If there is no video.

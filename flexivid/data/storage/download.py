@@ -19,28 +19,15 @@ RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
 class DownloadError(RuntimeError):
-    """A download that failed, and what to do about it.
-
-    >>> str(DownloadError("got no answer"))
-    'got no answer'
-    """
+    """A download that failed, and what to do about it."""
 
 
 class Target(NamedTuple):
-    """A file to download.
+    """A file to download, with the two files that are kept beside it until it is complete."""
 
-    Args:
-        url: Its address: http, https or file.
-        path: Its destination.
-        checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
-
-    >>> Target("https://host/films.zip", Path("films.zip")).part
-    PosixPath('films.zip.part')
-    """
-
-    url: str
+    url: str  # http, https or file
     path: Path
-    checksum: str = ""
+    checksum: str = ""  # ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked
 
     @property
     def part(self) -> Path:
@@ -62,18 +49,15 @@ def download(
     pause_seconds: float = 1.0,
     progress: bool = True,
 ) -> bool:
-    """Download a file, unless it exists.
+    """Download a file to ``path``, whose folder is made if need be; return False if the file exists already.
 
     Args:
-        url: Its address.
-        path: Its destination; folders are created.
+        url: Its address: http, https or file.
+        path: Its destination.
         checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
         attempts: Number of tries in a row without any progress before giving up.
         pause_seconds: Pause before the second try; doubled each time.
         progress: Show a progress bar.
-
-    Returns:
-        Whether anything was downloaded.
 
     Raises:
         DownloadError: If the download fails, or the checksum differs.

@@ -1,4 +1,4 @@
-"""Names of video files."""
+"""Endings of files of videos and of pictures."""
 
 from __future__ import annotations
 
@@ -9,3 +9,4 @@ EXTENSIONS = (
     *("qt", "nut", "wtv", "dv", "gxf", "amv", "ivf", "rm", "rmvb", "insv", "mjpeg", "mjpg"),
     *("h264", "264", "h265", "265", "hevc"),
 )
+PICTURES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")

@@ -28,43 +28,28 @@ MAX_REASON = 1000  # letters: at most ten bytes each
 
 
 class MessageError(ValueError):
-    """A message that no intact decode process sends.
-
-    >>> str(MessageError("got a message of kind 9; expected 0 to 5"))
-    'got a message of kind 9; expected 0 to 5'
-    """
+    """A message that no intact decode process sends."""
 
 
 class Reply(NamedTuple):
     """The answer to a request or, with ``kind`` "ready", the first message of a process.
 
-    Args:
-        kind: "ready"; "frames", which are in the block of the request; "facts" of a file; "value"; "failed" and
-            "memory", if the file cannot be decoded.
-        value: The facts, the value, or the reason of the failure.
-        resident_bytes: Memory of the process after the request; 0 where the system does not tell.
-
-    >>> Reply("failed", "no video stream").kind
-    'failed'
+    Other kinds are "frames", which are in the block of the request; "facts" of a file; "value"; and "failed" and
+    "memory", if the file cannot be decoded.
     """
 
     kind: str
-    value: Any = None
-    resident_bytes: int = 0
+    value: Any = None  # the facts, the value, or the reason of the failure
+    resident_bytes: int = 0  # memory of the process after the request; 0 where the system does not tell
 
 
 def pack(value: Any) -> bytes:
     """Write plain data: None, numbers, text, bytes, 1-D arrays of whole numbers, and lists of these.
 
-    Raises:
-        TypeError: If the value holds anything else.
+    ``TypeError`` if the value holds anything else.
 
     >>> unpack(pack(["a.mp4", b"facts", np.arange(3)]))
     ['a.mp4', b'facts', array([0, 1, 2])]
-    >>> pack([open])
-    Traceback (most recent call last):
-    ...
-    TypeError: got <built-in function open> for a decode process; expected plain data
     """
     contents: list[bytes] = []
 
@@ -86,10 +71,7 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(message: bytes) -> Any:
-    """Read plain data.
-
-    Raises:
-        MessageError: If the message is not what ``pack`` writes.
+    """Read plain data; ``MessageError`` if the message is not what ``pack`` writes.
 
     >>> unpack(b"garbage")
     Traceback (most recent call last):
@@ -136,11 +118,7 @@ def pack_request(work: str, request: Any) -> bytes:
 
 
 def unpack_request(message: bytes) -> tuple[str, Any]:
-    """Return the name of the function that a request is for, and its argument.
-
-    Raises:
-        MessageError: If it is no request.
-    """
+    """Return the name of the function that a request is for, and its argument; ``MessageError`` if it is no request."""
     content = unpack(message)
     if not isinstance(content, list) or len(content) != 3:
         raise MessageError("got a message that is no request")
@@ -171,8 +149,7 @@ def pack_reply(reply: Reply) -> bytes:
 def take_replies(inbox: bytearray) -> Iterator[Reply]:
     """Remove the complete replies from the bytes received; a partial one stays.
 
-    Raises:
-        MessageError: At the first header that no intact process sends.
+    ``MessageError`` at the first header that no intact process sends.
 
     >>> list(take_replies(bytearray(b"garbage of any kind")))
     Traceback (most recent call last):

@@ -87,8 +87,7 @@ class DecodePool:
     def result(self, ticket: Ticket) -> Any:
         """Wait for a result. Frames, (t, h, w, 3) uint8, are shared memory, reused once the array is deleted.
 
-        Raises:
-            VideoError: If the file fails; ``DecoderDiedError`` for too much time or memory, or two crashes.
+        ``VideoError`` if the file fails; ``DecoderDiedError`` if it takes too much time or memory, or crashes twice.
         """
         return ticket.result()
 
@@ -106,15 +105,7 @@ class DecodePool:
 def probe_many(
     paths: Iterable[str | os.PathLike[str]], pool: DecodePool, *, decoder: str = "auto"
 ) -> Iterator[Facts | VideoError]:
-    """Probe files in the processes of a pool, some ahead of the consumer.
-
-    Args:
-        paths: The files.
-        pool: The processes.
-        decoder: Which decoder to use (see ``probe``).
-
-    Yields:
-        The facts of each file or its error, in the order of the paths.
+    """Probe files in the processes of a pool, some ahead of the consumer, and yield their facts or errors in order.
 
     >>> with DecodePool(1) as pool:
     ...     [found.reason for found in probe_many(["nowhere.mp4"], pool)]
@@ -137,8 +128,8 @@ def outcomes(
     Args:
         requests: Requests, each with a key to identify it; consumed lazily.
         pool: The processes.
-        work: What is done with each; the pool's own work by default.
-        ahead: Requests that are on their way for each process.
+        work: Function that answers each; the pool's own work by default.
+        ahead: Requests that are pending for each process.
 
     Yields:
         The key, and the result or the ``VideoError``, in the order of the requests.
@@ -161,11 +152,7 @@ def outcomes(
 
 
 def num_cores() -> int:
-    """Return how many processor cores this process may use.
-
-    >>> num_cores() > 0
-    True
-    """
+    """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -31,26 +31,17 @@ MAX_CHUNKS = 4  # read at once, so that a process that floods its socket cannot 
 class Job:
     """A request that is not finished.
 
-    Args:
-        message: The function's name and its argument, from ``pack_request``.
-        path: The file it is about.
-        shape: (t, h, w, 3) of the frames that are asked for, which come through shared memory; None for other results.
-        result: Which kind of ``Reply`` brings the result.
-        ticket: Where the result goes.
-        block: Its room in shared memory while it is with a process.
-        num_crashes: Processes that ended over it.
-
     >>> Job(b"", "a.mp4", shape=(8, 4, 4, 3)).num_bytes
     384
     """
 
-    message: bytes
-    path: str
-    shape: tuple[int, ...] | None = None
-    result: str = "value"
-    ticket: Future = field(default_factory=Future)
-    block: Block | None = None
-    num_crashes: int = 0
+    message: bytes  # from ``pack_request``
+    path: str  # the file it is about
+    shape: tuple[int, ...] | None = None  # (t, h, w, 3) of frames, which come through shared memory
+    result: str = "value"  # which kind of ``Reply`` brings the result
+    ticket: Future = field(default_factory=Future)  # where the result goes
+    block: Block | None = None  # its room in shared memory while it is with a process
+    num_crashes: int = 0  # processes that ended over it
 
     @property
     def num_bytes(self) -> int:
@@ -59,10 +50,7 @@ class Job:
 
 
 class Process:
-    """A running decode process and the jobs it has, in the order in which it does them.
-
-    Args:
-        hello: The first message to it.
+    """A running decode process and its jobs, in the order in which it does them; ``hello`` is the first message to it.
 
     >>> process = Process(Hello("genericpath:exists", os.getpid(), os.open(os.devnull, os.O_RDWR), 60.0, 1 << 30))
     >>> process.is_ready, process.resident_bytes() >= 0

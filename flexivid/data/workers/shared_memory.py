@@ -20,11 +20,7 @@ SLAB_BYTES = 64 << 20  # of address space; memory is used only where frames are 
 
 
 class Block(NamedTuple):
-    """A range of the shared file.
-
-    >>> Block(offset=0, num_bytes=4096).num_bytes
-    4096
-    """
+    """A range of the shared file."""
 
     offset: int
     num_bytes: int
@@ -78,24 +74,13 @@ class SharedMemory:
 
 
 class BlockWriter:
-    """The side that writes, in another process.
-
-    Args:
-        file: Descriptor of the shared file.
-
-    >>> memory = SharedMemory()
-    >>> BlockWriter(memory.file).write(np.zeros((2, 4, 5, 3), np.uint8), memory.take(120), (2, 4, 5, 3))
-    """
+    """The side that writes, in another process; ``file`` is the descriptor of the shared file."""
 
     def __init__(self, file: int) -> None:
         self._maps = _Maps(file)
 
     def write(self, frames: np.ndarray, block: Block, shape: tuple[int, ...]) -> None:
-        """Copy frames into a block.
-
-        Raises:
-            ValueError: If they are not uint8 of the shape that was asked for.
-        """
+        """Copy frames into a block; ``ValueError`` if they are not uint8 of the requested shape."""
         if frames.shape != tuple(shape) or frames.dtype != np.uint8:
             raise ValueError(f"got frames of {frames.shape} {frames.dtype}; expected {tuple(shape)} uint8")
         if frames.size:

@@ -27,28 +27,16 @@ MAX_FAILED_STARTS = 3
 
 
 class DecoderDiedError(VideoError):
-    """A file that hangs a decoder, exhausts its memory, or ends its process.
-
-    >>> str(DecoderDiedError("a.mp4", "the decoder crashed (signal 11)"))[:42]
-    'got a.mp4: the decoder crashed (signal 11)'
-    """
+    """A file that hangs a decoder, exhausts its memory, or ends its process."""
 
 
 class Keeper:
     """Runs jobs in a fixed number of processes, from a thread of its own.
 
     Args:
-        num_processes: Processes at a time.
+        num_processes: How many run at a time.
         limits: The first message to each, but for the shared memory.
         max_requests: Requests after which a process is replaced.
-
-    >>> from flexivid.data.workers.message import pack_request
-    >>> keeper = Keeper(1, Hello("genericpath:exists", os.getpid(), -1, 60.0, 1 << 30), max_requests=100)
-    >>> job = Job(pack_request("genericpath:exists", "nowhere.mp4"), "nowhere.mp4")
-    >>> keeper.add(job)
-    >>> job.ticket.result()
-    False
-    >>> keeper.stop()
     """
 
     def __init__(self, num_processes: int, limits: Hello, *, max_requests: int) -> None:
@@ -207,12 +195,9 @@ class Keeper:
         return f"takes more than {self._limits.max_bytes / 2**30:g} GiB of memory"
 
     def _remove(self, process: Process, reason: str | None = None, *, retry: bool = False) -> None:
-        """Kill a process. Its current job fails if it is the certain cause, or for the second time.
+        """Kill a process. Its job fails unless ``retry`` allows another try, and always after a second crash.
 
-        Args:
-            process: The process; it may have ended by itself.
-            reason: Why the file fails; by default how the process ended.
-            retry: Whether the job may be tried once more.
+        The ``reason`` why the file fails is by default how the process ended.
         """
         culprit = process.jobs[0] if process.jobs else None
         ending = process.kill()

@@ -24,28 +24,17 @@ PR_SET_PDEATHSIG = 1
 
 
 class Hello(NamedTuple):
-    """The first message to a process.
+    """The first message to a process."""
 
-    Args:
-        work: Name of the function that answers most requests; imported at the start.
-        parent: Id of the parent process; this one ends with it.
-        file: Descriptor of the shared memory.
-        max_seconds: Time for a request, in case the parent, which would kill first, is gone.
-        max_bytes: Memory for a request; a second limit, since the parent measures it as well.
-
-    >>> Hello("os.path:getsize", parent=1, file=3, max_seconds=60.0, max_bytes=1 << 30).work
-    'os.path:getsize'
-    """
-
-    work: str
-    parent: int
-    file: int
-    max_seconds: float
-    max_bytes: int
+    work: str  # name of the function that answers most requests; imported at the start
+    parent: int  # id of the parent process; this one ends with it
+    file: int  # descriptor of the shared memory
+    max_seconds: float  # time for a request, in case the parent, which would kill first, is gone
+    max_bytes: int  # memory for a request; a second limit, since the parent measures it as well
 
 
 def name_of(work: Callable[[Any], Any]) -> str:
-    """Return the name by which another process finds a function.
+    """Return the name under which another process can import a function.
 
     >>> name_of(os.path.getsize)
     'genericpath:getsize'
@@ -61,11 +50,7 @@ def name_of(work: Callable[[Any], Any]) -> str:
 
 
 def resident_bytes(process: int) -> int:
-    """Return the private memory of a process in bytes; 0 where the system does not report it.
-
-    >>> resident_bytes(os.getpid()) > 0 or not os.path.exists("/proc/self/statm")
-    True
-    """
+    """Return the private memory of a process in bytes; 0 where the system does not report it."""
     try:
         with open(f"/proc/{process}/statm", "rb") as file:
             _, resident, shared = file.read().split()[:3]
@@ -102,13 +87,7 @@ def main() -> None:
 
 
 def serve(message: bytes, block: Block, *, writer: BlockWriter) -> bytes:
-    """Run one request and return the reply to send.
-
-    >>> from flexivid.data.workers.message import pack_request, take_replies
-    >>> reply = serve(pack_request("genericpath:exists", "nowhere.mp4"), Block(0, 0), writer=BlockWriter(0))
-    >>> [reply.value for reply in take_replies(bytearray(reply))]
-    [False]
-    """
+    """Run one request and return the reply to send."""
     try:
         return _packed(_result(*unpack_request(message), block=block, writer=writer))
     except VideoError as error:

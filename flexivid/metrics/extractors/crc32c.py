@@ -18,10 +18,7 @@ MAX_STEPS = 512
 
 
 def crc32c(array: np.ndarray) -> int:
-    """Checksum of the bytes of an array of 4-byte numbers, as they lie in memory.
-
-    Args:
-        array: Any shape, at least one number; copied to C order if it is not in it.
+    """Return the checksum of the bytes of an array of 4-byte numbers, at least one, in C order.
 
     >>> hex(crc32c(np.zeros(8, np.float32)))
     '0x8a9136aa'

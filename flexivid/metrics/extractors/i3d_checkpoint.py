@@ -28,26 +28,14 @@ LAYOUTS = (
 
 
 class TensorEntry(NamedTuple):
-    """One tensor of DeepMind's file.
+    """One tensor of DeepMind's file."""
 
-    Args:
-        source: Its name there.
-        name: Its name in the state dict of ``I3D``.
-        shape: There; convolutions are (t, h, w, in, out).
-        offset: Its first byte.
-        num_bytes: Its length.
-        crc32c: Its checksum, masked as TensorFlow does or not.
-
-    >>> tensor_table()[3].name, tensor_table()[3].shape
-    ('Conv3d_1a_7x7.conv3d.weight', (7, 7, 7, 3, 64))
-    """
-
-    source: str
-    name: str
-    shape: tuple[int, ...]
+    source: str  # its name in that file
+    name: str  # its name in the state dict of ``I3D``
+    shape: tuple[int, ...]  # in that file; convolutions are (t, h, w, in, out)
     offset: int
     num_bytes: int
-    crc32c: int
+    crc32c: int  # its checksum, masked as TensorFlow does or not
 
 
 @cache
@@ -63,16 +51,9 @@ def tensor_table(checkpoint: str = CHECKPOINTS[0]) -> tuple[TensorEntry, ...]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read weights from a file, whose suffix tells the layout, and warn if they are not those of FVD.
+    """Read a state dict of ``I3D`` from a file, whose suffix tells the layout.
 
-    Returns:
-        A state dict of ``I3D``.
-
-    Warns:
-        UserWarning: If they are those of another checkpoint, or unknown.
-
-    Raises:
-        ValueError: If the file is damaged, or holds something else.
+    A warning says so if its weights are not those of FVD; ``ValueError`` if it is damaged, or holds something else.
     """
     right, table = CHECKPOINTS[0], tensor_table()
     is_port = path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
@@ -94,8 +75,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 def identify(state: Mapping[str, Tensor], path: str | Path) -> str | None:
     """Name of the checkpoint whose checksums all tensors have; ``None`` if no tensor has that of any.
 
-    Raises:
-        ValueError: If some have it and others do not: the file is damaged.
+    ``ValueError`` if some have it and others do not: the file is damaged.
     """
     crcs = {entry.name: crc32c(_to_tensorflow(state[entry.name]).numpy()) for entry in tensor_table()}
     for checkpoint in CHECKPOINTS:

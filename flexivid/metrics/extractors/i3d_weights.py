@@ -84,7 +84,7 @@ def load_i3d(path: str | os.PathLike[str] | None = None, *, compat: str | None =
 
     Raises:
         FileNotFoundError: If there are none.
-        ValueError: If they are damaged, or are something else, or ``compat`` is not known.
+        ValueError: If they are damaged or of another network, or ``compat`` is not known.
     """
     if compat not in COMPAT_EPS:
         raise ValueError(f"got compat {compat!r}; expected 'videogpt' or None; leave it out for FVD as it is defined")

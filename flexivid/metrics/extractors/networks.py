@@ -35,24 +35,13 @@ PROBE = (1, 3, 16, 224, 224)  # input of a module that does not state its number
 
 
 class Network(NamedTuple):
-    """A network, ready to use.
+    """A network, ready to use."""
 
-    Args:
-        network: (b, 3, t, height, width) -> (b, d), in evaluation mode.
-        prepare: Videos in [-1, 1] of any size -> input of the network.
-        num_features: d.
-        min_frames: Fewer frames give no features, or useless ones.
-        preprocessing: What ``prepare`` does, in words.
-
-    >>> motion_network().num_features
-    96
-    """
-
-    network: nn.Module
-    prepare: Callable[[Tensor], Tensor]
+    network: nn.Module  # (b, 3, t, height, width) -> (b, d), in evaluation mode
+    prepare: Callable[[Tensor], Tensor]  # videos in [-1, 1] of any size -> input of the network
     num_features: int
-    min_frames: int
-    preprocessing: str
+    min_frames: int  # fewer frames give no features, or useless ones
+    preprocessing: str  # what ``prepare`` does, in words
 
 
 def i3d_network(weights: str | Path | None = None, compat: str | None = None, resize: str | None = None) -> Network:

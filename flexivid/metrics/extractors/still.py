@@ -12,7 +12,7 @@ from flexivid.metrics.extractors.networks import Network
 
 
 class _Still(nn.Module):
-    """Repeats the only frame, then prepares the video as ever."""
+    """Repeats the only frame, then applies the usual preprocessing."""
 
     def __init__(self, prepare: Callable[[Tensor], Any], frames: int) -> None:
         super().__init__()
@@ -23,14 +23,10 @@ class _Still(nn.Module):
 
 
 def for_frames(extractor: Extractor, num_frames: int) -> Extractor:
-    """The extractor for videos of so many frames: for one frame, one that repeats it, with a name that says so.
+    """Return the extractor for videos of so many frames: for one frame, one that repeats it, with a name that says so.
 
     A distance of such features compares pictures. It is neither the FID of the literature, which is another network's,
     nor comparable with distances of videos.
-
-    Args:
-        extractor: Of videos.
-        num_frames: Of the videos that will be compared.
 
     Example:
         >>> from flexivid.metrics.extractors.extractor import build_extractor

@@ -13,15 +13,6 @@ from flexivid.training.autoencoder.module import AutoencoderTraining, latent_siz
 from flexivid.training.cli import FlexiCLI
 
 
-def clip_size(data: VideoDataModule) -> tuple[int, int, int]:
-    """Frames, rows and columns of a clip.
-
-    >>> clip_size(VideoDataModule("videos", num_frames=9, size=64))
-    (9, 64, 64)
-    """
-    return (data.settings.num_frames, *data.settings.size)
-
-
 class AutoencoderCLI(FlexiCLI):
     """Like ``FlexiCLI``, for ``AutoencoderTraining``."""
 
@@ -29,7 +20,7 @@ class AutoencoderCLI(FlexiCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Fill ``model.clip_size`` from the data."""
-        parser.link_arguments("data", "model.clip_size", compute_fn=clip_size, apply_on="instantiate")
+        parser.link_arguments("data.clip_size", "model.clip_size", apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
         """Build everything, or only say what it would make."""
@@ -38,7 +29,7 @@ class AutoencoderCLI(FlexiCLI):
             return
         config = self.config[self.subcommand]
         shape = AutoencoderConfig(**config.model.autoencoder.as_dict())
-        clip = clip_size(VideoDataModule(**config.data.as_dict()))
+        clip = VideoDataModule(**config.data.as_dict()).clip_size
         count = sum(parameter.numel() for parameter in CausalAutoencoder(shape).parameters())
         pair = ((3, *clip), (shape.channels, *latent_size(shape, clip)))
         sizes = ["x".join(map(str, size)) for size in pair]

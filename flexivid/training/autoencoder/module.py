@@ -75,9 +75,6 @@ class PerceptualDistance:
 class LatentStatistics(nn.Module):
     """Running mean and deviation of each channel of the latents, over the latest batches. Checkpoints keep its state.
 
-    Args:
-        channels: Of the latents.
-
     Example:
         >>> statistics = LatentStatistics(1)
         >>> statistics.add(torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1))

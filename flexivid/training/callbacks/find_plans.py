@@ -35,7 +35,12 @@ from flexivid.runtime.finite import NotFiniteError
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings, video_size
 from flexivid.training.callbacks.folder import refuse_raw_weights, run_folder
-from flexivid.training.callbacks.plans_and_clips import clip_features, sample_conditions, training_clips
+from flexivid.training.callbacks.plans_and_clips import (
+    clip_features,
+    sample_conditions,
+    sampled_network,
+    training_clips,
+)
 from flexivid.training.module import FlexiDiffusion
 
 FEWEST_STEPS = 4  # of full compute: with fewer native steps, budgets could hardly be distinguished
@@ -82,20 +87,16 @@ class FindPlans(Callback):
         assert isinstance(pl_module, FlexiDiffusion)
         if trainer.global_step == 0:
             return
-        network, was_training = pl_module.network, pl_module.network.training
-        network.eval()
         try:
-            self._find(trainer, pl_module)
+            with sampled_network(pl_module) as network:
+                self._find(trainer, pl_module, network)
         except NotFiniteError:
             raise  # the network has diverged, which is not a failure of the search
         except (FailedRankError, ValueError) as error:
             rank_zero_warn(f"no plans were searched: {error}. Search later by python -m flexivid.search")
-        finally:
-            network.train(was_training)
 
-    def _find(self, trainer: Trainer, module: FlexiDiffusion) -> None:
-        folder, network = run_folder(trainer), module.network
-        network.recipe = module.recipe()
+    def _find(self, trainer: Trainer, module: FlexiDiffusion, network: FlexiDiT) -> None:
+        folder = run_folder(trainer)
         judge = self._judge(trainer, network)
         settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
         scorer = SharedScorer(network, settings, judge, trainer.global_rank, trainer.world_size)
@@ -139,15 +140,7 @@ class FindPlans(Callback):
 
 
 class SharedScorer(Scorer):
-    """A scorer that shares the samples of each plan among all ranks.
-
-    Args:
-        model: On this rank's device.
-        settings: From ``Sampling(...).filled(model)``.
-        judge: The same on every rank.
-        rank: Number of this process.
-        world_size: Number of processes.
-    """
+    """A scorer that shares the samples of each plan among all ranks; settings and judge are the same on every rank."""
 
     def __init__(self, model: FlexiDiT, settings: Settings, judge: Judge, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(model, settings, judge)

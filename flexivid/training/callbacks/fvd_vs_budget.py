@@ -26,6 +26,7 @@ from flexivid.evaluation.run import Job, job_of
 from flexivid.evaluation.samples import SampleBlock, Task
 from flexivid.metrics.extractors.extractor import Extractor, build_extractor
 from flexivid.metrics.extractors.still import for_frames
+from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.console import print_numbers
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
 from flexivid.runtime.files import save_json
@@ -36,6 +37,7 @@ from flexivid.training.callbacks.plans_and_clips import (
     clip_features,
     possible_plans,
     sample_conditions,
+    sampled_network,
     training_clips,
 )
 from flexivid.training.callbacks.samples import SampleVideos
@@ -157,25 +159,21 @@ class FVDVsBudget(Callback):
         assert isinstance(pl_module, FlexiDiffusion)
         if self._network is None:
             return False
-        network, started = pl_module.network, time.perf_counter()
-        network.recipe, was_training = pl_module.recipe(), network.training
-        network.eval()
+        started, run = time.perf_counter(), run_folder(trainer)  # all ranks must call it
         try:
-            run = run_folder(trainer)  # all ranks must call it
-            job = on_all_ranks(lambda: self._job(trainer, pl_module, run))
-            evaluation, samples = self._run(job, Ranks(trainer.global_rank, trainer.world_size), started)
-            seconds = time.perf_counter() - started
-            on_all_ranks(lambda: self._show(pl_module, run / FOLDER, evaluation, samples, seconds))
+            with sampled_network(pl_module) as network:
+                job = on_all_ranks(lambda: self._job(trainer, network, run))
+                evaluation, samples = self._run(job, Ranks(trainer.global_rank, trainer.world_size), started)
+                seconds = time.perf_counter() - started
+                on_all_ranks(lambda: self._show(pl_module, run / FOLDER, evaluation, samples, seconds))
         except FailedRankError as error:
             rank_zero_warn(f"no FVD at step {trainer.global_step}: {error}. Training goes on")
             return False
-        finally:
-            network.train(was_training)
         self._evaluation = evaluation
         return True
 
-    def _job(self, trainer: Trainer, module: FlexiDiffusion, run: Path) -> Job:
-        extractor, network = self._network, module.network
+    def _job(self, trainer: Trainer, network: FlexiDiT, run: Path) -> Job:
+        extractor = self._network
         assert extractor is not None
         settings = settings_from(self.sampling).filled(network)
         if self._real is None:

@@ -34,7 +34,7 @@ class FitMinutes(Callback):
         """Start the clock; after a resume the limit is for the rest of the run."""
         assert isinstance(pl_module, FlexiDiffusion)
         self._started, self._last, self._asked = time.perf_counter(), (0.0, trainer.global_step), pl_module.asked_steps
-        self._limit(trainer, pl_module.total_steps)
+        trainer.fit_loop.epoch_loop.max_steps = pl_module.total_steps
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,8 +56,4 @@ class FitMinutes(Callback):
             few = "; a smaller network learns more in so few: conf/model" if total < FEW * self._asked else ""
             rank_zero_info(f"{a_step:.2f} s a step: {total} steps fit into {self.minutes:g} minutes{few}")
             pl_module.replan(total, from_step=step + 32)  # batches that workers hold are unchanged
-            self._limit(trainer, total)
-
-    @staticmethod
-    def _limit(trainer: Trainer, total_steps: int) -> None:
-        trainer.fit_loop.epoch_loop.max_steps = total_steps
+            trainer.fit_loop.epoch_loop.max_steps = total

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,15 +24,24 @@ from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.encoders import forget_encoder
 from flexivid.sampling.plan import Plan, plan_for
 from flexivid.sampling.settings import Settings
+from flexivid.training.module import FlexiDiffusion
+
+
+@contextmanager
+def sampled_network(module: FlexiDiffusion) -> Iterator[FlexiDiT]:
+    """The network, ready to sample from: in eval mode, with the recipe and the encoders of the training."""
+    network, was_training = module.network, module.network.training
+    network.recipe = module.recipe()
+    module.encoders.share_with(network)
+    network.eval()
+    try:
+        yield network
+    finally:
+        network.train(was_training)
 
 
 def sample_conditions(network: FlexiDiT, num_videos: int, clips: Callable[[], ClipSet]) -> Conditions:
-    """Classes in turn, and the captions of clips where the network reads text.
-
-    Args:
-        network: The network.
-        num_videos: How many samples.
-        clips: Gives the clips; not called for a network without text.
+    """Classes in turn, and the captions of clips where the network reads text; only then the clips are asked for.
 
     Raises:
         ValueError: If the clips have no captions, or the text encoder cannot be loaded.
@@ -48,11 +58,7 @@ def possible_plans(
 ) -> list[Plan]:
     """Plans of the budgets that can be met; warns of each budget that cannot.
 
-    Args:
-        network: The network.
-        settings: From ``Sampling(...).filled(network)``.
-        budgets: Fractions of full compute.
-        folder: Where ``FindPlans`` may have written its measurements; those of other weights are ignored.
+    ``FindPlans`` may have written its measurements to the folder; those of other weights are ignored.
 
     Raises:
         ValueError: If no budget can be met.
@@ -78,10 +84,7 @@ Reference = Literal["auto", "train", "val"]
 def training_clips(trainer: Trainer, num_clips: int, reference: Reference = "train") -> ClipSet:
     """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them.
 
-    Args:
-        trainer: Has the data module.
-        num_clips: At most so many.
-        reference: See ``FVDVsBudget``.
+    ``reference`` is that of ``FVDVsBudget``.
 
     Raises:
         ValueError: If the data are no videos.

@@ -21,7 +21,12 @@ from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
-from flexivid.training.callbacks.plans_and_clips import possible_plans, sample_conditions, training_clips
+from flexivid.training.callbacks.plans_and_clips import (
+    possible_plans,
+    sample_conditions,
+    sampled_network,
+    training_clips,
+)
 from flexivid.training.callbacks.tensorboard import log_samples
 from flexivid.training.module import FlexiDiffusion
 
@@ -77,15 +82,19 @@ class SampleVideos(Callback):
 
     def _sample(self, trainer: Trainer, pl_module: LightningModule) -> Path | None:
         assert isinstance(pl_module, FlexiDiffusion)
-        network = pl_module.network
-        network.recipe = pl_module.recipe()
+        with sampled_network(pl_module) as network:
+            rows = self._rows(trainer, network)
+        folder = run_folder(trainer) / "samples"
+        return self._write(trainer, folder, rows, network.recipe.fps) if trainer.is_global_zero else None
+
+    def _rows(self, trainer: Trainer, network: FlexiDiT) -> list[tuple[Plan, list[np.ndarray]]]:
+        """Plans, and the samples of all ranks under each."""
         settings = Sampling(num_inference_steps=self.num_inference_steps, batch_size=BATCH_SIZE).filled(network)
         conditions = self._conditions = self._conditions or self._conditions_of(trainer, network)
         settings = settings._replace(text_tokens=conditions.text_tokens)
         blocks = blocks_of(len(conditions), BATCH_SIZE, trainer.global_rank, trainer.world_size)
         share = [index for block in blocks for index in block]
-        was_training, rows = network.training, []
-        network.eval()
+        rows = []
         for plan in self._plans(network, settings, self.budgets, run_folder(trainer)):
             batches = generate_batches(
                 network, plan.schedule, plan.settings(settings), conditions=conditions, seed=self.seed, indices=share
@@ -93,9 +102,7 @@ class SampleVideos(Callback):
             frames_of_rank = on_all_ranks(partial(_frames_of, batches))
             merged = {i: frames for each in gathered(frames_of_rank) for i, frames in each.items()}
             rows.append((plan, [merged[i] for i in sorted(merged)]))
-        network.train(was_training)
-        folder = run_folder(trainer) / "samples"
-        return self._write(trainer, folder, rows, network.recipe.fps) if trainer.is_global_zero else None
+        return rows
 
     def _conditions_of(self, trainer: Trainer, network: FlexiDiT) -> Conditions:
         """Classes and captions of clips; without them the null text, with a warning."""

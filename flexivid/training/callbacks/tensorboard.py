@@ -45,19 +45,14 @@ def budget_tag(budget: float) -> str:
     """Where the FVD of a budget is logged.
 
     Example:
-        >>> budget_tag(0.25)
-        'val/fvd/budget_0.25'
+        >>> budget_tag(0.25), rival_tag(0.25)
+        ('val/fvd/budget_0.25', 'val/fvd_fewer_steps/budget_0.25')
     """
     return f"val/fvd/budget_{budget:g}"
 
 
 def rival_tag(budget: float) -> str:
-    """Where the FVD of native steps alone is logged, as many as a budget pays for.
-
-    Example:
-        >>> rival_tag(0.25)
-        'val/fvd_fewer_steps/budget_0.25'
-    """
+    """Where the FVD of native steps alone is logged, as many as a budget pays for."""
     return f"val/fvd_fewer_steps/budget_{budget:g}"
 
 
@@ -86,13 +81,7 @@ def log_layout(logger: TensorBoardLogger, evaluation: Evaluation) -> None:
 
 
 def log_settings(logger: TensorBoardLogger, settings: Mapping[str, Mapping[str, Any]], evaluation: Evaluation) -> None:
-    """Show the settings of a run beside its scores in TensorBoard's table of hyperparameters, once a run.
-
-    Args:
-        logger: Where to.
-        settings: Values by section and name; other values than numbers are shown as text.
-        evaluation: Names the scores; their values are those logged last.
-    """
+    """Show the settings of a run, by section, beside its latest scores in TensorBoard's hyperparameters, once a run."""
     plain = {
         f"{section}/{name}": value if isinstance(value, (bool, int, float, str)) else str(value)
         for section, values in settings.items()

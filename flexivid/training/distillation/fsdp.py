@@ -18,11 +18,7 @@ from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, s
 
 
 def refuse_shards(strategy: Any) -> None:
-    """Refuse sharded checkpoints: ours hold adapter weights only, and Lightning loads shards of all weights only.
-
-    Raises:
-        ValueError: If the strategy would write them.
-    """
+    """Refuse sharded checkpoints: ours hold adapter weights only, and Lightning loads shards of all weights only."""
     if getattr(strategy, "_save_distributed_checkpoint", False):
         raise ValueError(
             f"got {type(strategy).__name__} with save_distributed_checkpoint; expected false, for checkpoints hold the"

@@ -264,11 +264,7 @@ class FlexiDistillation(GuardedModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.flexi.")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint fits.
-
-        Raises:
-            ValueError: If its adapter is of another transformer or other modes, or not finite.
-        """
+        """Check that the checkpoint fits: the same transformer and modes, finite weights."""
         super().on_load_checkpoint(checkpoint)
         require_same_adapter(checkpoint.get(KEY, {}), self._identity())
         prepare_weights(checkpoint, self._trainer)

@@ -52,10 +52,7 @@ numbers; write it anew
 
 
 class Rows(Dataset):
-    """Rows of memory-mapped arrays; shorter arrays are repeated.
-
-    Args:
-        folder: Has at least one ``.npy`` file.
+    """Rows of the memory-mapped ``.npy`` files of a folder; shorter arrays are repeated.
 
     Raises:
         ValueError: If there is none, or one is empty.

@@ -27,9 +27,6 @@ class TeacherWalk:
     step. Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread
     evenly, and then restarts with other noise and another text.
 
-    Args:
-        settings: Latent size, steps of a path and time shift.
-
     Example:
         >>> TeacherWalk(Walk(size=(2, 4, 4))).position is None
         True
@@ -82,10 +79,7 @@ class TeacherWalk:
 
 
 class Replay:
-    """Buffer of the latest calls and outputs of the teacher, whose pass is most of a step: several steps share it.
-
-    Args:
-        reuse: Steps that use each output, on average, >= 1.
+    """Buffer of the latest calls and outputs of the teacher, whose pass is most of a step: ``reuse`` steps share each.
 
     Example:
         >>> replay = Replay(reuse=2)

@@ -13,7 +13,7 @@ from flexivid.latents.codec import build_codec
 from flexivid.media.write import write_video
 from flexivid.train import main
 from flexivid.training.autoencoder.module import AutoencoderTraining, PerceptualDistance, psnr
-from flexivid.training.command_lines import is_autoencoder, is_distillation
+from flexivid.training.command_lines import command_line_of
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "autoencoder.yaml"
 SMALL = ("--model.autoencoder.width", 24, "--model.autoencoder.depth", 1, "--model.autoencoder.channels", 8)
@@ -100,9 +100,8 @@ def test_dry_run_and_every_value(videos, capsys):
 
 def test_which_command_line():
     words = ["fit", "--config", str(CONF)]
-    assert is_autoencoder(words)
-    assert not is_distillation(words)
-    assert not is_autoencoder(["fit", "--config", str(CONF.with_name("train_video.yaml"))])
+    assert command_line_of(words)[1] == "AutoencoderCLI"
+    assert command_line_of(["fit", "--config", str(CONF.with_name("train_video.yaml"))])[1] == "FlexiCLI"
 
 
 def test_psnr_is_that_of_pixels_between_0_and_1():

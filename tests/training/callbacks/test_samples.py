@@ -12,8 +12,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flexivid import load
-from flexivid.training.callbacks import SampleVideos, samples
+from flexivid import FlexiDiTConfig, load
+from flexivid.latents import codec
+from flexivid.sampling.encoders import codec_of
+from flexivid.training.callbacks import FVDVsBudget, SampleVideos, samples
+from flexivid.training.modes import ModeChoice
+from flexivid.training.module import Clips
 
 VALIDATE = {"limit_val_batches": 1, "val_check_interval": 3, "check_val_every_n_epoch": None}
 
@@ -55,6 +59,27 @@ def test_files_of_every_round(tmp_path, make_data, make_module, make_trainer, sa
     assert names == {f"step_00000{step}.{suffix}" for step in (3, 4) for suffix in ("mp4", "png")}
     with av.open(str(tmp_path / "samples" / "step_000004.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
+
+
+def test_the_codec_is_loaded_once_a_run(tmp_path, make_data, make_module, make_trainer, codec_folder, monkeypatch):
+    loads, load = [], codec.load_autoencoder
+    monkeypatch.setattr(
+        codec, "load_autoencoder", lambda *args, **how: loads.append(how["weights"]) or load(*args, **how)
+    )
+    callbacks = [
+        SampleVideos(budgets=[1.0], num_videos=2, num_inference_steps=1),
+        FVDVsBudget(budgets=[1.0], num_videos=4, num_inference_steps=1, batch_size=2),
+    ]
+    module = make_module(
+        network=FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")),
+        mode_choice=ModeChoice(),
+        clips=Clips(size=(5, 16, 16), num_classes=10, batch_size=2),
+        codec=codec_folder,
+    )
+    make_trainer(tmp_path, 2, *callbacks, **VALIDATE).fit(module, make_data(num_frames=5))
+    assert list((tmp_path / "evaluations").iterdir())
+    assert loads.count(True) == 1
+    assert codec_of(module.network) is module.encoders.codec("cpu")
 
 
 def test_averaged_weights_are_sampled(tmp_path, make_data, make_module, make_trainer, sample_videos, monkeypatch):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flexivid.data.clips.footage import hold_out
 from flexivid.data.index.videos import Videos
+from flexivid.data.splits import hold_out
 
 
 @pytest.mark.parametrize("number", [2, 3, 19, 40, 2000])

@@ -1,0 +1,116 @@
+"""Batches of pictures among those of videos: a second collection, of clips of one frame, takes a share of the steps.
+
+Imports no Lightning. Which steps those are is drawn from (seed, step); within them the pictures follow each other as
+the clips of a run do, so that ranks agree and a resumed run goes on exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from flexivid.data.clips.loader import Batch, ClipLoader
+from flexivid.data.clips.sampler import PictureSteps
+from flexivid.data.clips.trainer_state import FollowsRun, Run
+from flexivid.data.encoded.loader import EncodedLoader
+
+Module = Any  # ``VideoDataModule``, whose file imports this one
+
+FROM_VIDEOS = ("seed", "flip", "crop", "kernel", "square_pixels")  # settings that pictures share with the videos
+LIMITS = ("num_workers", "cache_gib", "max_bad_fraction", "max_seconds_per_file", "max_gib_per_file", "trust_index")
+
+
+def picture_module(videos: Module, root: str) -> Module:
+    """Return the data module of the pictures: clips of one frame as large as those of the videos, one from each file.
+
+    Args:
+        videos: The data module of the videos.
+        root: Pictures, videos or both; or an encoded folder of clips of one frame, if the videos are encoded.
+
+    Raises:
+        ValueError: If share or folder make no sense, or pictures and videos are encoded by different networks.
+    """
+    if not 0 < (share := videos.picture_steps.share) < 1:
+        raise ValueError(f"got data.picture_share={share}; expected more than 0 and less than 1; change it")
+    if videos.buckets:
+        raise ValueError(
+            "got data.buckets and data.picture_root; expected one of them; with data.pictures, buckets take pictures in"
+            " data.root"
+        )
+    settings = {name: getattr(videos.settings, name) for name in FROM_VIDEOS} if videos.encoded is None else {}
+    settings |= {name: getattr(videos, name) for name in LIMITS}
+    if videos.encoded is None:
+        settings |= {"num_frames": 1, "size": videos.settings.size, "clips_per_video": 1, "pictures": True}
+        settings["windows"] = "random" if videos.settings.windows == "random" else "uniform"
+    pictures = type(videos)(root, batch_size=videos.batch_size, **{"seed": videos.settings.seed} | settings)
+    pictures.subfolder = "pictures"
+    pictures._died = videos._died  # one account, which checkpoints of the run keep
+    if pictures.clip_size != (size := (1, *videos.clip_size[1:])):
+        raise ValueError(
+            f"got data.picture_root={root} with clips of {pictures.clip_size}; expected {size}; encode it"
+            " with --num-frames 1 and the size of the videos"
+        )
+    for name in ("codec_fingerprint", "text_fingerprint"):
+        if getattr(pictures, name) != getattr(videos, name):
+            raise ValueError(
+                f"got data.picture_root={root} with {name} {getattr(pictures, name)}; expected"
+                f" {getattr(videos, name)}, as {videos.root} has; encode both with the same networks"
+            )
+    return pictures
+
+
+def mixed_loader(videos: Module, pictures: Module, batch_size_at: Callable[[int], int]) -> MixedLoader:
+    """Return the training batches of both.
+
+    Args:
+        videos: Set up. The steps of pictures are its ``picture_steps``.
+        pictures: Is set up here.
+        batch_size_at: Clips per rank of a global step.
+    """
+    steps = videos.picture_steps
+    pictures.trainer = videos.trainer
+    pictures.set_batch_sizes(batch_size_at)
+    pictures.setup("fit")
+    classes = [videos.class_names.index(name) if name in videos.class_names else -1 for name in pictures.class_names]
+    loaders = videos.train_loader(lambda step: not steps.at(step)), pictures.train_loader(steps.at)
+    loaders[1].batches.num_steps = None  # the videos say when an epoch ends
+    return MixedLoader(*loaders, steps, accumulate=Run(videos.trainer).accumulate, classes=classes)
+
+
+class MixedLoader(FollowsRun):
+    """Batches of videos and of pictures. Pictures without captions have the null text.
+
+    Args:
+        videos: Batches of videos; its length counts. Likewise ``pictures``.
+        steps: The global steps that are of pictures.
+        accumulate: Batches of a global step.
+        classes: Class of the run of each class of the pictures, -1 where it has none.
+    """
+
+    def __init__(
+        self,
+        videos: ClipLoader | EncodedLoader,
+        pictures: ClipLoader | EncodedLoader,
+        steps: PictureSteps,
+        *,
+        accumulate: int,
+        classes: Sequence[int],
+    ) -> None:
+        self.videos, self.pictures, self.steps, self.accumulate = videos, pictures, steps, accumulate
+        self.classes = torch.tensor([*classes, -1])  # the last one for the label -1
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __iter__(self) -> Iterator[Batch]:
+        videos, pictures = iter(self.videos), iter(self.pictures)
+        first = self.videos.batches.start_step()  # type: ignore[attr-defined]
+        for step in range(first, first + len(self)):
+            if self.steps.at(step // self.accumulate):
+                batch = next(pictures)
+                label: Any = batch["label"]
+                yield {"caption": [""] * len(label)} | batch | {"label": self.classes[label]}
+            else:
+                yield next(videos)
