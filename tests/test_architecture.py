@@ -37,10 +37,11 @@ MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and t
     "pretrained.families": "model budget patching",
     "pretrained.weak_modes": "pretrained.families budget patching",
     "pretrained": "model budget patching",
+    "pretrained.shared": "pretrained pretrained.families model patching",
     "pipelines": "pretrained sampling data.lists model budget patching media",
     "evaluation": "sampling data metrics model budget patching media",
     "calibration": "evaluation sampling data metrics model diffusion budget patching media",
-    "training": "sampling data metrics model latents diffusion budget patching media",
+    "training": "pretrained.shared sampling data metrics model latents diffusion budget patching media",
     "training.callbacks": "training calibration evaluation sampling data metrics model budget media",
     "training.autoencoder": "training training.callbacks data metrics latents media",
     "training.distillation": "training training.callbacks pipelines pretrained sampling data model latents diffusion "

@@ -17,6 +17,7 @@ from flexivid.data.module import VideoDataModule
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.memory import training_report
 from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.shared.start import shape_from
 from flexivid.runtime.device import fast_dtype, pick_device
 from flexivid.runtime.errors import refuse
 from flexivid.runtime.paths import resolve
@@ -132,6 +133,7 @@ class FlexiCLI(LightningCLI):
         encoders = Encoders(clips, *(_plain(model.get(name)) for name in ("codec", "text_encoder")))
         shares = GivenFrames(**model.given_frames.as_dict())
         network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), shares)
+        network = shape_from(model.init_from, network) if model.init_from else network
         size, tokens = Size3(*encoders.latent_shape[1:]), encoders.text_tokens
         shares.check(size.t)
         modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]

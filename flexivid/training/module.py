@@ -27,6 +27,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import KEY
 from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.shared.start import network_from
 from flexivid.runtime.start import seed_or_global
 from flexivid.training import resume
 from flexivid.training.conditions import Clips as Clips
@@ -55,6 +56,7 @@ class FlexiDiffusion(GuardedModule):
         text_encoder: Encoder of the captions, likewise; ``None`` = the one that encoded those of the data, no text
             without encoded captions.
         given_frames: How often samples are shown some of their frames.
+        init_from: Weights to start from, see ``load_shared``; of the shape, ``network`` then says the modes alone.
 
     Example:
         >>> shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "4x8x8"))
@@ -74,6 +76,7 @@ class FlexiDiffusion(GuardedModule):
         codec: str | Mapping[str, Any] | CodecSettings | None = None,
         text_encoder: str | Mapping[str, Any] | TextSettings | None = None,
         given_frames: GivenFrames = GivenFrames(),
+        init_from: str | None = None,
     ) -> None:
         super().__init__(optimizer)
         self.clips = clips or Clips()
@@ -81,13 +84,13 @@ class FlexiDiffusion(GuardedModule):
         self.objective, self.sampling = objective, sampling
         self.process = Process(objective.path, objective.target).check()
         shape = self.encoders.shape_of(network, given_frames)
-        self.modes: tuple[PatchMode, ...] = shape.modes  # type: ignore[assignment]
+        self.network = network_from(init_from, shape, self.process) if init_from else FlexiDiT(shape)
+        self.modes: tuple[PatchMode, ...] = self.network.config.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)
         self.seed = seed_or_global(self.mode_choice.seed)  # of all that a step draws
         self.matching = objective.matching.check(self.modes, sampling.num_inference_steps)
         self.latent_size = self.encoders.latent_shape[1:]
         self.given_frames = given_frames.check(self.latent_size[0])
-        self.network = FlexiDiT(shape)
         self.spectrum_meter = SpectrumMeter(SPECTRUM_CLIPS)  # each rank measures its own clips
         self.picture_steps = PictureSteps()  # those of the data
         self.log_every = 20
@@ -166,9 +169,9 @@ class FlexiDiffusion(GuardedModule):
         self.log(f"train/loss_mode/{mode}", loss.detach(), batch_size=count)
         if (start := self._matched_at(self.global_step)) is None or count < 2:
             return loss
-        discrepancy_loss = self._discrepancy(x0, condition, start, (*stream, 1))
-        self.log("train/discrepancy", discrepancy_loss.detach(), batch_size=count)
-        return loss + self.matching.weight * discrepancy_loss
+        gap = self._discrepancy(x0, condition, start, (*stream, 1))
+        self.log("train/discrepancy", gap.detach(), batch_size=count)
+        return loss + self.matching.weight * gap
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss of every mode, on the same clips, times and noises at every validation."""

@@ -1,0 +1,162 @@
+"""DiT and Latte as a FlexiDiT whose weights all patch modes share: the paper's variant A, which trains all of them.
+
+``flexify`` leaves a pre-trained network as it is and gives weak modes weights of their own. Here it becomes a FlexiDiT
+whose native mode computes what the original does; ``add_modes`` grows its kernels, and the ordinary training goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.embeddings import Timesteps
+from torch import nn
+
+from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
+from flexivid.pretrained.families.family import config_of, heads_width
+from flexivid.pretrained.load import load_transformer
+from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
+from flexivid.pretrained.more_modes import add_modes
+from flexivid.pretrained.shared.names import embedders_of, is_shared, renamed_weights
+from flexivid.pretrained.shared.recipe import recipe_of
+
+ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu-approximate": "gelu_tanh"}
+CLASSES = ("DiTTransformer2DModel", "VideoDiT", "LatteTransformer3DModel")
+LACKING = ("mode_embedding", "text.null", "conditioning.label.weight")  # what a source may lack is zero
+
+
+def load_shared(
+    source: str | Path, modes: Iterable[str | PatchMode] = (), *, files: ModelFiles = ANY_FILES
+) -> FlexiDiT:
+    """Load DiT or Latte, or a FlexiDiT, as a FlexiDiT with more modes, to be trained in all of them.
+
+    Channels of a learned variance are dropped: no sampler here reads them.
+
+    Args:
+        source: As ``load_transformer`` takes it: a folder or hub id of a diffusers pipeline or transformer, an original
+            ``.pt`` file of DiT or Latte, or the folder of a FlexiDiT.
+        modes: To add, as text or :class:`PatchMode`.
+        files: Which files of a diffusers model to read.
+
+    Returns:
+        The model in evaluation mode, in float32; its recipe names process, codec, text encoder, size and classes as far
+        as the source tells.
+
+    Raises:
+        ValueError: If there is no such model, it is of another class, or its scheduler is of another process.
+
+    Source:
+        2502.20126, sec. 3.1, "shared parameters".
+
+    Example:
+        >>> from flexivid.model.shipped import locate
+        >>> load_shared(locate("moving_digits"), ["8x8x8"]).config.modes[-1]
+        PatchMode('8x8x8')
+    """
+    loaded = load_transformer(source, files=files)
+    model = loaded if isinstance(loaded, FlexiDiT) else to_flexidit(loaded)
+    if model is not loaded:
+        model.recipe = recipe_of(source, loaded)
+    return add_modes(without_variance(model), modes).eval()
+
+
+def to_flexidit(model: nn.Module) -> FlexiDiT:
+    """A FlexiDiT with the native mode alone, which computes what a transformer of diffusers does.
+
+    Time ``(k + 1) / 1000`` of the FlexiDiT is timestep k. The vector of a null text, which Latte lacks, is zero.
+
+    Args:
+        model: ``DiTTransformer2DModel``, ``VideoDiT`` or ``LatteTransformer3DModel``, also on the meta device.
+
+    Raises:
+        ValueError: If the model is of another class, or has a part that a FlexiDiT lacks.
+
+    Example:
+        >>> from diffusers import DiTTransformer2DModel
+        >>> dit = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1, sample_size=8)
+        >>> to_flexidit(dit).config.native, to_flexidit(dit).config.num_classes
+        (PatchMode('1x2x2'), 1000)
+    """
+    weights = model.state_dict()
+    config = shape_of(model)
+    with torch.device(next(iter(weights.values())).device):
+        flexible = FlexiDiT(config)
+    renamed = renamed_weights(weights, config)
+    lacking = {name: torch.zeros_like(value) for name, value in flexible.state_dict().items() if name in LACKING}
+    flexible.load_state_dict({**lacking, **renamed}, assign=flexible.embed.weight.is_meta)
+    return flexible.eval()
+
+
+def shape_of(model: nn.Module) -> FlexiDiTConfig:
+    """The shape of the FlexiDiT that a transformer of diffusers becomes; see :func:`to_flexidit`."""
+    name, settings = type(model).__name__, config_of(model)
+    if name not in CLASSES:
+        raise ValueError(
+            f"got a {name}; expected {', '.join(CLASSES)}, whose weights all modes can share; flexify it, which leaves"
+            " weights alone"
+        )
+    _check_options(settings)
+    is_text, is_video = name == "LatteTransformer3DModel", name != "DiTTransformer2DModel"
+    patch, width = settings["patch_size"], heads_width(settings)
+    span = settings["sample_size"] // patch / (max(settings["sample_size"] // 64, 1) if is_text else 1)
+    return FlexiDiTConfig(
+        width=width,
+        depth=settings["num_layers"] * (1 + is_video),
+        num_heads=settings["num_attention_heads"],
+        in_channels=settings["in_channels"],
+        out_channels=settings["out_channels"],
+        modes=(PatchMode(1, patch, patch),),
+        num_classes=0 if is_text else len(embedders_of(model.state_dict())[0]["label.weight"]) - 1,
+        attention="factorised" if is_video else "joint",
+        positions="sinusoids",
+        position_span=span,
+        time_embedding="ddpm_shifted" if _is_shifted(model) else "ddpm",
+        modulation="single" if is_text else "block",
+        block_conditioning=not is_text and not is_shared(embedders_of(model.state_dict())),
+        qk_norm=False,
+        attention_bias=settings.get("attention_bias", True),
+        activation=ACTIVATIONS[settings.get("activation_fn", "gelu-approximate")],
+        text_channels=settings["caption_channels"] if is_text else 0,
+        cross_attention="plain" if is_text else "normed",
+        attention_eps=settings["norm_eps"] if is_text else 1e-6,
+        mlp_eps=settings["norm_eps"],
+    )
+
+
+def without_variance(model: FlexiDiT) -> FlexiDiT:
+    """The model without the output channels of a learned variance, which come last; itself if it has none."""
+    channels, weights = model.config.in_channels, dict(model.state_dict())
+    if model.config.out_channels == channels:
+        return model
+    weights["out.weight"], weights["out.bias"] = weights["out.weight"][:, :channels], weights["out.bias"][:channels]
+    smaller = FlexiDiT(replace(model.config, out_channels=channels))
+    smaller.load_state_dict(weights)
+    smaller.recipe = model.recipe
+    return smaller.train(model.training)
+
+
+def _check_options(settings: Mapping[str, Any]) -> None:
+    """Refuse what a FlexiDiT cannot be, ``ValueError``."""
+    choices = {
+        "activation_fn": (*ACTIVATIONS, None),
+        "norm_elementwise_affine": (False, None),
+        "norm_type": ("ada_norm_zero", "ada_norm_single", None),
+        "upcast_attention": (False, None),
+    }
+    for name, choice in choices.items():
+        if settings.get(name) not in choice:
+            raise ValueError(
+                f"got {name}={settings[name]!r}; expected {choice[0]!r}, as in published DiT and Latte; flexify this"
+                " model instead"
+            )
+
+
+def _is_shifted(model: nn.Module) -> bool:
+    """Whether the frequencies of the time embedding are those of diffusers' DiT."""
+    shifts = {module.downscale_freq_shift for module in model.modules() if isinstance(module, Timesteps)}
+    return shifts == {1}
