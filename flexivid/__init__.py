@@ -14,36 +14,28 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:  # GNU's OpenMP waits 30 times longer at full speed, and stalls on busy cores
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # benchmarks/bench_waiting.py; torch reads it when it is imported
 
-_MODULES = {  # where each public name is
-    "PatchMode": "flexivid.patching.shapes",
-    "FlexiDiTConfig": "flexivid.model.config",
-    "FlexiDiT": "flexivid.model.flexidit",
-    "Condition": "flexivid.model.conditioning",
-    "load": "flexivid.model.checkpoint",
-    "save": "flexivid.model.checkpoint",
-    "macs": "flexivid.budget.cost",
-    "Step": "flexivid.budget.schedule",
-    "Schedule": "flexivid.budget.schedule",
-    "weak_first": "flexivid.budget.schedule",
-    "constant": "flexivid.budget.schedule",
-    "for_budget": "flexivid.budget.planners",
-    "budget_of": "flexivid.budget.schedule",
-    "generate": "flexivid.sampling.generate",
-    "flexify": "flexivid.pretrained.adapter",
-    "unflexify": "flexivid.pretrained.flexify",
-    "set_mode": "flexivid.pretrained.flexify",
-    "current_mode": "flexivid.pretrained.flexify",
-    "save_adapter": "flexivid.pretrained.adapter",
-    "load_adapter": "flexivid.pretrained.adapter",
-    "apply_budget": "flexivid.pipelines.budget",
-    "FlexiDiffusion": "flexivid.training.module",
-    "FlexiDistillation": "flexivid.training.distillation.module",
-    "FVDVsBudget": "flexivid.training.callbacks",
-    "VideoDataModule": "flexivid.data.module",
-    "open_video": "flexivid.data.decoding.reader",
-    "VideoError": "flexivid.data.storage.errors",
-    "FrechetVideoDistance": "flexivid.metrics",
+_NAMES = {  # module: its public names
+    "patching.shapes": ["PatchMode"],
+    "model.config": ["FlexiDiTConfig"],
+    "model.flexidit": ["FlexiDiT"],
+    "model.conditioning": ["Condition"],
+    "model.checkpoint": ["load", "save"],
+    "budget.cost": ["macs"],
+    "budget.schedule": ["Step", "Schedule", "weak_first", "constant", "budget_of"],
+    "budget.planners": ["for_budget"],
+    "sampling.generate": ["generate"],
+    "pretrained.flexify": ["unflexify", "set_mode", "current_mode"],
+    "pretrained.adapter": ["flexify", "save_adapter", "load_adapter"],
+    "pipelines.budget": ["apply_budget"],
+    "training.module": ["FlexiDiffusion"],
+    "training.distillation.module": ["FlexiDistillation"],
+    "training.callbacks": ["FVDVsBudget"],
+    "data.module": ["VideoDataModule"],
+    "data.decoding.reader": ["open_video"],
+    "data.storage.errors": ["VideoError"],
+    "metrics": ["FrechetVideoDistance"],
 }
+_MODULES = {name: f"flexivid.{module}" for module, names in _NAMES.items() for name in names}
 __all__ = [*_MODULES, "__version__"]
 
 if TYPE_CHECKING:

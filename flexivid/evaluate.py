@@ -98,14 +98,15 @@ def run_checkpoint(options: Namespace) -> None:
     from flexivid.evaluation import ranks as room
     from flexivid.evaluation.run import finish, prepare, progress, work
     from flexivid.runtime.console import polled_bars
+    from flexivid.runtime.ranks import devices_of, from_environment, own_device
 
-    ranks, devices = room.from_environment(), room.devices_of(options.devices, options.device)
+    ranks, devices = from_environment(), devices_of(options.devices, options.device)
     if ranks.size > 1 and len(devices) > 1:
         raise ValueError(f"got --devices {len(devices)} under torchrun; expected one a rank; leave --devices out")
     request, earlier = _request(options, quiet=not ranks.first), _earlier(options)
     if not ranks.first:
         room.meet(ranks)  # the first one looks at new videos for all
-    job = prepare(request, room.own_device(options.device))
+    job = prepare(request, own_device(options.device))
     if earlier:
         earlier.check(job.protocol, [f"{job.task.plans[number].budget:g}" for number in job.task.rows])
     if ranks.first:

@@ -114,12 +114,14 @@ def run(options: Namespace) -> None:
         print("\n".join(sampling_report(job.model.config, job.settings.call_size, job.settings.batch_size)))
         return
     from flexivid.sampling import sample_folder
+    from flexivid.sampling.compiling import warm_up_plans
     from flexivid.sampling.encoders import codec_of
 
     codec_of(job.model)  # what is missing should not be noticed after the sampling
     folder = sample_folder.prepare_folder(options.output_dir)
     if options.compile:
-        _build_graphs(job)
+        seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.conditions))
+        print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
     with _progress(len(job.conditions)) as on_step:
         common = {"settings": job.settings, "conditions": job.conditions, "seed": options.seed}
         outcomes = sample_folder.write_samples(job.model, job.plans, folder, on_step=on_step, **common)
@@ -229,13 +231,6 @@ def budget_amounts(options: Namespace) -> list[Any]:
         unit = "gmacs" if options.budget_gmacs else "seconds"
         return [Amount(value, unit) for value in options.budget_gmacs or options.budget_seconds]
     return [Amount(number_or_preset(word)) for word in options.budget or ["1"]]
-
-
-def _build_graphs(job: Job) -> None:
-    from flexivid.sampling.compiling import warm_up_plans
-
-    seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.conditions))
-    print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
 
 
 @contextmanager

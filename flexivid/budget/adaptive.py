@@ -55,18 +55,14 @@ def patch_change(change: Tensor, step: Step) -> Tensor:
 
 
 class AdaptivePlan:
-    """What samples may spend, and the measurements they choose by. A :class:`Chooser` makes the choices of one batch.
+    """What each sample may spend, and the measurements by which a :class:`Chooser` makes the choices of a batch.
 
-    Args:
-        allowance: Of one sample.
-        table: Measured errors and changes of every option of the allowance.
+    Raises:
+        ValueError: If there is no table, or it holds no changes.
 
     Attributes:
         opening: The searched schedule, which a sample follows until enough of its changes are known.
         followed: Schedules of the finished samples, by global index.
-
-    Raises:
-        ValueError: If there is no table, or it holds no changes.
     """
 
     def __init__(self, allowance: Allowance, table: ErrorTable | None) -> None:
@@ -120,7 +116,8 @@ class Chooser:
         self._remaining = self._remaining - np.take(costs, chosen)
         self._choices.append(chosen)
         if call + 1 == len(self._plan):
-            self._record()
+            for index, choice in zip(self._indices, zip(*self._choices, strict=True), strict=True):
+                self._plan.followed[index] = allowance.schedule(choice)
         return [allowance.step(call, option) for option in chosen]
 
     def _relative_changes(self, call: int) -> np.ndarray:
@@ -142,7 +139,3 @@ class Chooser:
         costs, errors = self._plan.outlooks[call]
         point = np.searchsorted(costs, budgets, side="right") - 1
         return np.where(point < 0, np.inf, errors[point.clip(0)])
-
-    def _record(self) -> None:
-        for index, choice in zip(self._indices, zip(*self._choices, strict=True), strict=True):
-            self._plan.followed[index] = self._plan.allowance.schedule(choice)

@@ -91,7 +91,6 @@ def step_options(
     """One step for each allowed mode, native first: the options of a schedule.
 
     Args:
-        config: Shape of the network.
         guided: Whether steps have guidance.
         guide_mode: Mode of the second branch; ``None`` = each step's own.
         modes: Modes that may be used; ``None`` = all. The native one is always allowed.

@@ -52,10 +52,7 @@ def expected_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
 def best_scored(allowance: Allowance, table: Table | None, *, num_calls: int | None = None) -> ScoredPlan:
     """The plan whose samples came closest to real videos, of those that were tried and can be paid.
 
-    Args:
-        allowance: Options and what may be spent.
-        table: Scored plans.
-        num_calls: Only plans of so many calls; ``None`` = of any number.
+    Only plans of ``num_calls`` calls count, unless that is ``None``.
 
     Raises:
         ValueError: If none was tried, or none can be paid.

@@ -160,8 +160,6 @@ def schedule_macs(
     """MACs of one sample under a schedule, both branches of guidance counted.
 
     Args:
-        schedule: Steps.
-        config: Shape of the network.
         size: Latent size (t, h, w) of a call.
         text_tokens: Tokens of the texts of both branches, padding included; a text is read once a sample.
         windows: Calls that a step makes for each branch, see ``flexivid.diffusion.windows``.

@@ -75,10 +75,7 @@ class ScoreTable(NamedTuple):
 def affordable_rows(table: ScoreTable, allowance: Allowance, *, num_calls: int | None = None) -> list[ScoredPlan]:
     """The plans that an allowance pays for, the cheapest first; of these, the ones that were scored on the most videos.
 
-    Args:
-        table: Scored plans.
-        allowance: Options, their costs, and what may be spent; a plan with an option that it lacks is left out.
-        num_calls: Only plans of so many calls of the network; ``None`` = of any number.
+    A plan with an option that the allowance lacks is left out, and one of another number of calls, if that is given.
 
     Example:
         >>> from flexivid.budget.schedule import Step

@@ -181,13 +181,8 @@ def activation_choice(
 def spectral(allowance: Allowance, spectrum: Spectrum, times_of: TimesOf) -> list[int]:
     """The cheapest mode at each call whose lost detail is still hidden by noise, in as many steps as can be paid.
 
-    More steps and finer modes grow with the budget together. The rest refines the last calls, one after the other.
-    A budget too small for this is spent on the cheapest mode.
-
-    Args:
-        allowance: Options and what may be spent.
-        spectrum: Power of the data.
-        times_of: Flow times of the calls, given their number.
+    More steps and finer modes grow with the budget together. The rest refines the last calls, one after the other. A
+    budget too small for this is spent on the cheapest mode. ``times_of`` gives the flow times of so many calls.
 
     Source:
         Activation times: SPEED (arXiv:2605.18736).

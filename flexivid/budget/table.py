@@ -151,9 +151,8 @@ def _alike(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> 
 def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
     """Write tables beside those of other settings of the same model, under a lock: no search loses another's tables.
 
-    Args:
-        path: The file, or the folder to put ``schedules.json`` into.
-        tables: Each replaces one of its kind, model and settings; those of other models go.
+    Each replaces one of its kind, model and settings; those of other models go. A folder has them in
+    ``schedules.json``.
     """
     path = _file(path)
     new = [_key(table) for table in tables]

@@ -80,10 +80,8 @@ def calibrate(  # noqa: PLR0913
     """Measure the errors of every option at every call.
 
     Args:
-        model: The network.
         settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
-        num_videos: How many trajectories.
-        seed: Trajectory i starts from the noise of seed + i.
+        num_videos: How many trajectories; number i starts from the noise of seed + i.
         max_switches: Stored in the table, for the planner.
         most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
         conditions: What each should show; ``None`` = all classes in turn, and the null text.

@@ -98,18 +98,15 @@ class Scorer:
             seed=SEED,
             indices=indices,
         )
-        return torch.cat(
-            [torch.empty(0, self.judge.real.shape[1]), *(self._features_of(videos) for _, videos in batches)]
-        )
+        features = [torch.empty(0, self.judge.real.shape[1])]
+        for _, videos in batches:
+            features.append(extract(self.judge.extractor, to_bytes(videos)))
+            self._on_samples(len(videos))
+        return torch.cat(features)
 
     def num_samples(self, plan: Plan) -> int:
         """Samples of a plan so far."""
         return len(self._features.get(_name(plan), ()))
-
-    def _features_of(self, videos: Tensor) -> Tensor:
-        features = extract(self.judge.extractor, to_bytes(videos))
-        self._on_samples(len(videos))
-        return features
 
     def distance(self, plan: Plan, count: int) -> float:
         """Frechet distance of the first samples to the real videos."""

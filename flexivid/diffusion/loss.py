@@ -27,14 +27,9 @@ def space_weight(process: Process, time: Tensor, space: str) -> Tensor:
 
 
 def denoising_loss(process: Process, output: Tensor, target: Tensor, time: Tensor, *, space: str) -> Tensor:
-    """Mean squared error of each sample, (b,), float32, measured in ``space``.
+    """Mean squared error of each sample, (b,), float32, measured in ``space``: ``x0``, ``noise`` or ``velocity``.
 
-    Args:
-        process: Path and target.
-        output: Of the network, (b, ...).
-        target: ``process.target_of(x0, noise, time)``, (b, ...).
-        time: (b,).
-        space: ``x0``, ``noise`` or ``velocity``.
+    The output of the network and ``process.target_of(x0, noise, time)`` are (b, ...), the times (b,).
     """
     error = (output.float() - target.float()).square().flatten(1).mean(1)
     return error * space_weight(process, time, space)

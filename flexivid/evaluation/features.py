@@ -139,14 +139,9 @@ def _if_of(indices: Sequence[int], block: Block) -> Block | None:
 
 
 class ClipFeatures:
-    """Features of the clips of a set; no block is made twice.
+    """Features of the clips of a set, in blocks of ``batch_size``; no block is made twice.
 
-    Args:
-        extractor: Turns videos into features.
-        clips: The videos.
-        root: Folder for the blocks; ``None`` = memory.
-        batch_size: Clips of a block.
-        num_workers: Decoding processes; ``None`` = one a core.
+    Blocks are in a folder, or else in memory. One decoding process a core, unless their number is given.
     """
 
     def __init__(

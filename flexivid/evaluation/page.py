@@ -80,10 +80,8 @@ def page(
         "columns": films.columns,
         "rows": films.rows,
         "address": lambda frames: picture("webp", animation(frames, films.fps)),
-        "protocol": {name: _in_words(value) for name, value in protocol.items()},
+        "protocol": {
+            name: json.dumps(value) if isinstance(value, (dict, list)) else value for name, value in protocol.items()
+        },
     }
     return render(TEMPLATE, content)
-
-
-def _in_words(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, (dict, list)) else value

@@ -24,14 +24,7 @@ KINDS = {"first": "the first frame", "last": "the last frame", "both": "the firs
 
 
 class ClipFrames(NamedTuple):
-    """Frames of real clips that samples are given.
-
-    Args:
-        numbers: Of the clips.
-        frames: Those of one of them, latent and mask (1, c or 1, t, h, w).
-        latents: The given latent frames of all, (n, c, k, h, w).
-        source: Where they are from, in words.
-    """
+    """Numbers of clips, given frames of one of them, the given latent frames of all, (n, c, k, h, w), and a name."""
 
     numbers: list[int]
     frames: Frames

@@ -19,11 +19,7 @@ from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.run import Job, Request, finish, make_samples, prepare, real_features, warm_up_for, work
 from flexivid.evaluation.samples import SampleBlock
 from flexivid.runtime.distributed import FailedRankError, from_first, on_all_ranks
-from flexivid.runtime.ranks import Ranks as Ranks
-from flexivid.runtime.ranks import devices_of as devices_of
-from flexivid.runtime.ranks import from_environment as from_environment
-from flexivid.runtime.ranks import own_device as own_device
-from flexivid.runtime.ranks import run_on
+from flexivid.runtime.ranks import Ranks, run_on
 
 PATIENCE = timedelta(days=7)  # of torchrun's ranks: shares may differ by hours
 POLL_SECONDS = 0.5

@@ -45,10 +45,6 @@ class EncodedText(NamedTuple):
 class TextEncoder:
     """A frozen text encoder with its tokenizer. A plain object, never a submodule of what is trained.
 
-    Args:
-        settings: Which one.
-        device: Where it runs.
-
     Raises:
         ValueError: If there is no such encoder, or it cannot be loaded.
     """
@@ -63,10 +59,9 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> EncodedText:
-        """Captions -> features, as long as the longest caption of the batch.
+        """Captions, one a sample -> features, as long as the longest caption of the batch.
 
-        Args:
-            captions: One a sample; an empty one is the null text. Those above ``max_length`` are cut, with a warning.
+        An empty caption is the null text. Captions above ``max_length`` tokens are cut, with a warning.
 
         Raises:
             ValueError: If there are none, or one is no text.

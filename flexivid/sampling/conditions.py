@@ -146,7 +146,6 @@ def conditions_for(
     """What the videos of a run should show: labels and prompts in turn, prompts alone, or else all classes in turn.
 
     Args:
-        model: The network.
         num_videos: How many; ``None`` = one a label or prompt, whichever are more, or one.
         labels: Classes.
         prompts: Texts. Those above the encoder's limit are cut, with a warning.

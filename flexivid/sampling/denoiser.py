@@ -38,11 +38,9 @@ class GuidedDenoiser:
     equals mixing noises or velocities: at fixed x all are affine.
 
     Args:
-        model: The network.
         settings: From ``Sampling(...).filled(model)``; of these ``packing`` says whether both branches share a call:
             ``always``, ``never``, or ``auto`` where that was measured to be faster, while both are few tokens.
         guidance: How branches are mixed.
-        conditions: What each sample should show.
         steps_at: The step of each sample at a call.
         on_step: Called after each step of some of the samples.
         reads_both: Read the texts of both branches at the first call, even if no step of it has guidance.

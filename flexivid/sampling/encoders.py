@@ -19,11 +19,7 @@ _loaded: WeakKeyDictionary[nn.Module, dict[type, tuple[Any, Any]]] = WeakKeyDict
 
 
 def use_sources(model: FlexiDiT, codec: str | None = None, text_encoder: str | None = None) -> FlexiDiT:
-    """Read the codec or the text encoder of a model from another folder than the recipe names; returns the model.
-
-    Args:
-        model: The network.
-        codec: Folder or hub id; ``None`` = as the recipe says. Likewise ``text_encoder``.
+    """Read the codec or the text encoder of a model from another folder or hub id than its recipe names; returns it.
 
     Raises:
         ValueError: If the model has none.

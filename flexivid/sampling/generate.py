@@ -158,7 +158,6 @@ def generate_batches(
         plan: One step for each call of the network, or a plan by which each sample chooses them. It decides the number
             of solver steps.
         settings: From ``Sampling(...).filled(model)``.
-        conditions: What the sample of every global index should show.
         indices: Which global indices to make; ``None`` = all. A rank passes its share.
         on_step: Called after each step of some of the samples.
 

@@ -89,7 +89,6 @@ def plan_for(
     A plan may have fewer steps than the settings, or more, unless their number was asked for.
 
     Args:
-        model: The network.
         settings: From ``Sampling(...).filled(model)``; they name the planner.
         budget: A fraction in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an amount in another unit.
         schedule: An explicit schedule instead.

@@ -81,9 +81,7 @@ class ModeChoice:
     def check(self, modes: Sequence[PatchMode], *, groups: bool = True) -> ModeChoice:
         """Return itself, with its seed filled in.
 
-        Args:
-            modes: The network's modes.
-            groups: Whether the first mode is native, so that ``native`` and ``weak`` are allowed.
+        Phases may name ``native`` and ``weak`` where the first of the modes is native (``groups``).
 
         Raises:
             ValueError: If a phase names an unknown mode, has no positive weight, or the phases do not end at 1; if a
@@ -140,13 +138,9 @@ def _check_known(names: Iterable[str], modes: Sequence[PatchMode], what: str, ke
 
 
 def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequence[PatchMode]) -> PatchMode:
-    """Return the mode of a global step.
+    """Return the mode of a global step, when a fraction ``progress`` of all steps is done.
 
-    Args:
-        global_step: Optimizer step.
-        progress: Fraction of all steps that are done, in [0, 1].
-        choice: Probabilities and seed, as ``ModeChoice.check`` returns them.
-        modes: The network's modes.
+    The choice is as ``ModeChoice.check`` returns it, with its seed.
 
     Example:
         >>> modes = (PatchMode("1x2x2"), PatchMode("2x4x4"))

@@ -8,11 +8,13 @@ import sys
 import pytest
 import torch
 
-from flexivid.evaluation.ranks import Ranks, devices_of, from_environment, meet
+from flexivid.evaluation.ranks import Ranks, meet
+from flexivid.runtime.ranks import devices_of, from_environment
 
 MEETING = """
 import sys, time
-from flexivid.evaluation.ranks import from_environment, meet
+from flexivid.evaluation.ranks import meet
+from flexivid.runtime.ranks import from_environment
 ranks = from_environment()
 for number in range(2):
     time.sleep(0.3 * ranks.rank)

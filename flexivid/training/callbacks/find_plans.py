@@ -148,13 +148,11 @@ class SharedScorer(Scorer):
 
     def make(self, plan: Plan, indices: Any) -> Tensor:
         """Features of the samples of all ranks, in the order of the indices."""
+        make = super().make
         blocks = blocks_of(len(indices), self.settings.batch_size, self.rank, self.world_size)
-        share = on_all_ranks(lambda: [(block[0], self._block(plan, [indices[i] for i in block])) for block in blocks])
+        share = on_all_ranks(lambda: [(block[0], make(plan, [indices[i] for i in block])) for block in blocks])
         parts = sorted((part for share in gathered(share) for part in share), key=lambda part: part[0])
         return torch.cat([features for _, features in parts])
-
-    def _block(self, plan: Plan, indices: list[int]) -> Tensor:
-        return super().make(plan, indices)
 
 
 def _write(trainer: Trainer, network: FlexiDiT, folder: Path, table: ScoreTable) -> None:
