@@ -17,8 +17,10 @@ EXAMPLES = """examples:
   python -m flexivid.convert Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output-dir wan_modes
   python -m flexivid.convert my_pipeline --modes 1x4x4 --rank 64 --skip --output-dir modes --prompts prompts.txt
   python -m flexivid.convert my_pipeline --modes 1x4x4 2x4x4 --latent-size 21 60 104 --dry-run    costs, no weights read
+  python -m flexivid.convert facebook/DiT-XL-2-256 --modes 1x4x4 --shared --output-dir dit_flexible
 
 next: python -m flexivid.train fit --config conf/distill_wan.yaml    (train what was added)
+  or, after --shared: python -m flexivid.train fit --config conf/model/init_from.yaml --model.init_from dit_flexible    (train all)
 """
 
 
@@ -32,6 +34,11 @@ def build_parser() -> ProgramParser:
         " of a trained FlexiDiT",
     )
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
+    add(
+        "--shared",
+        action="store_true",
+        help="DiT, Latte: a FlexiDiT whose weights all modes share, to be trained in all",
+    )
     add("--output-dir", older=["--output"], help="adapter folder to write (default: none is written)")
     add("--prompts", help="file of prompts, one a line: what distillation reads is written to OUTPUT_DIR/prompts")
     add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
@@ -65,6 +72,9 @@ def run(options: Namespace) -> None:
     from flexivid.runtime.device import DTYPES, pick_device
 
     _check(options)
+    if options.shared:
+        _share(options)
+        return
     prompts = read_lines(options.prompts) if options.prompts else []
     if options.prompts and not prompts:
         raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
@@ -104,8 +114,44 @@ def _check(options: Namespace) -> None:
             f"got --prompts with --subfolder {options.subfolder}; expected prompts of the pipeline's first transformer,"
             " whose texts serve both; write them without --subfolder"
         )
+    if options.shared and (options.skip or options.prompts or options.precision != "fp32"):
+        raise ValueError("got --shared with --skip, --prompts or --precision; expected none of them; leave them out")
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+
+
+def _share(options: Namespace) -> None:
+    """Make a FlexiDiT whose weights all modes share, compare its native mode with the source, print costs, write it."""
+    from dataclasses import replace
+
+    from flexivid.budget.cost import macs
+    from flexivid.model.checkpoint import save
+    from flexivid.model.flexidit import FlexiDiT
+    from flexivid.model.memory import sampling_report
+    from flexivid.pretrained.families.family import config_of
+    from flexivid.pretrained.load import load_transformer
+    from flexivid.pretrained.model_files import files_of
+    from flexivid.pretrained.shared.convert import difference, load_shared, shape_of
+    from flexivid.pretrained.signature import signature_of
+
+    source, gap = load_transformer(options.model, empty=options.dry_run, files=files_of(options)), None
+    size = tuple(options.latent_size or signature_of(source).usual_size(config_of(source)))
+    if options.dry_run:
+        config = source.config if isinstance(source, FlexiDiT) else shape_of(source)
+        config = replace(config, modes=tuple(dict.fromkeys((*map(str, config.modes), *options.modes))))
+    else:
+        model = load_shared(options.model, options.modes, files=files_of(options))
+        config = model.config
+        if not isinstance(source, FlexiDiT):
+            gap = difference(source, model)
+            print(f"native mode, largest absolute difference from the source: {gap:.2g}")
+    print("\n".join(sampling_report(config, size, 1)))
+    folder = str(save(model, options.output_dir)) if options.output_dir and not options.dry_run else None
+    if folder:
+        print(f"model written to {folder}; train it in all its modes with conf/model/init_from.yaml")
+    if options.json:
+        costs = {str(mode): macs(config, size, mode, text_tokens=options.text_tokens) for mode in config.modes}
+        write_json(options.json, {"difference": gap, "macs": costs, "output": folder})
 
 
 def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype: Any) -> None:

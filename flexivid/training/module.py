@@ -53,8 +53,7 @@ class FlexiDiffusion(GuardedModule):
         sampling: Defaults for sampling, stored in the recipe.
         codec: Codec that turns videos into latents, by its source (see docs/latents.md) or settings. ``None`` = the one
             that made the latents of the data, ``pixel`` without latents. Data that are latents load no autoencoder.
-        text_encoder: Encoder of the captions, likewise; ``None`` = the one that encoded those of the data, no text
-            without encoded captions.
+        text_encoder: Encoder of the captions, likewise; ``None`` = that of the encoded captions of the data, if any.
         given_frames: How often samples are shown some of their frames.
         init_from: Weights to start from, see ``load_shared``; of the shape, ``network`` then says the modes alone.
 
@@ -115,8 +114,7 @@ class FlexiDiffusion(GuardedModule):
 
     def progress_at(self, global_step: int) -> float:
         """Return the fraction of the run before a step, in [0, 1]."""
-        total = next(total for first, total in reversed(self.horizons) if first <= global_step)
-        return min(1.0, global_step / max(1, total))
+        return min(1.0, global_step / max(1, next(n for first, n in reversed(self.horizons) if first <= global_step)))
 
     def mode_at(self, global_step: int) -> PatchMode:
         """Return the mode of a step, the same on every rank."""
@@ -240,15 +238,14 @@ class FlexiDiffusion(GuardedModule):
             calls += [(start[0], self.matching.weak_steps), (self.modes[0], 3 * self.matching.native_steps)]
         return self.batch_size_at(global_step) * sum(count * self._clip_macs(mode, size) for mode, count in calls)
 
-    def _clip_macs(self, mode: PatchMode, size: tuple[int, int, int]) -> int:
-        """MACs of one forward pass of one clip, its text read."""
+    def _clip_macs(self, mode: PatchMode, size: tuple[int, int, int]) -> int:  # of a forward pass, its text read
         config, tokens = self.network.config, self.encoders.text_tokens
         return macs(config, size, mode, text_tokens=tokens) + text_macs(config, tokens)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, with a learning rate that follows the progress of the run."""
-        optimizer = build_optimizer(self.network, self.optimizer_settings)
-        return with_rate(optimizer, self.optimizer_settings, self.progress_at)
+        settings = self.optimizer_settings
+        return with_rate(build_optimizer(self.network, settings), settings, self.progress_at)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before clipping."""

@@ -15,6 +15,7 @@ import torch
 from diffusers.models.embeddings import Timesteps
 from torch import nn
 
+from flexivid.model.conditioning import Condition, Text
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
@@ -24,6 +25,7 @@ from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
 from flexivid.pretrained.more_modes import add_modes
 from flexivid.pretrained.shared.names import embedders_of, is_shared, renamed_weights
 from flexivid.pretrained.shared.recipe import recipe_of
+from flexivid.pretrained.signature import first_output, random_call, signature_of
 
 ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu-approximate": "gelu_tanh"}
 CLASSES = ("DiTTransformer2DModel", "VideoDiT", "LatteTransformer3DModel")
@@ -90,6 +92,24 @@ def to_flexidit(model: nn.Module) -> FlexiDiT:
     lacking = {name: torch.zeros_like(value) for name, value in flexible.state_dict().items() if name in LACKING}
     flexible.load_state_dict({**lacking, **renamed}, assign=flexible.embed.weight.is_meta)
     return flexible.eval()
+
+
+@torch.no_grad()
+def difference(model: nn.Module, flexible: FlexiDiT) -> float:
+    """Largest absolute difference of native outputs over a random call, without channels of a learned variance.
+
+    Args:
+        model: The transformer of diffusers.
+        flexible: What was made of it.
+    """
+    call = random_call(model, signature_of(model).usual_size(config_of(model)), batch=2)
+    x, channels = call["hidden_states"], flexible.config.in_channels
+    text = call.get("encoder_hidden_states")
+    condition = Condition(call.get("class_labels"), None if text is None else Text(text))
+    video = x if x.ndim == 5 else x.unsqueeze(2)
+    output = flexible(video, (call["timestep"] + 1) / 1000, condition)[:, :channels]
+    original = first_output(model, call)[:, :channels]
+    return (output.view_as(original) - original).abs().max().item()
 
 
 def shape_of(model: nn.Module) -> FlexiDiTConfig:
