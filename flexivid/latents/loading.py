@@ -125,7 +125,7 @@ def _class_in(folder: Path, source: str) -> tuple[Path, str]:
 
 
 def _downloaded(source: str, *, weights: bool) -> Path:
-    """Folder with the files of a model of the hub, which are fetched where they are not there."""
+    """Folder of a hub model in the local cache; downloads the files that are missing."""
     from huggingface_hub import snapshot_download
 
     patterns = [file for files in TAEF2_FILES for file in files]
@@ -148,7 +148,7 @@ def _downloaded(source: str, *, weights: bool) -> Path:
 
 
 class _RefusedError(ValueError):
-    """Says already what is wrong."""
+    """An error whose message is already meant for users."""
 
 
 @contextmanager
