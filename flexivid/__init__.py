@@ -26,6 +26,7 @@ _NAMES = {  # module: its public names
     "sampling.generate": ["generate"],
     "pretrained.flexify": ["unflexify", "set_mode", "current_mode"],
     "pretrained.adapter": ["flexify", "save_adapter", "load_adapter"],
+    "pretrained.shared.convert": ["load_shared"],
     "pipelines.budget": ["apply_budget"],
     "training.module": ["FlexiDiffusion"],
     "training.distillation.module": ["FlexiDistillation"],
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from flexivid.pretrained.flexify import current_mode as current_mode
     from flexivid.pretrained.flexify import set_mode as set_mode
     from flexivid.pretrained.flexify import unflexify as unflexify
+    from flexivid.pretrained.shared.convert import load_shared as load_shared
     from flexivid.sampling.generate import generate as generate
     from flexivid.training.callbacks import FVDVsBudget as FVDVsBudget
     from flexivid.training.distillation.module import FlexiDistillation as FlexiDistillation

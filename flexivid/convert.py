@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   python -m flexivid.convert facebook/DiT-XL-2-256 --modes 1x4x4 --shared --output-dir dit_flexible
 
 next: python -m flexivid.train fit --config conf/distill_wan.yaml    (train what was added)
-  or, after --shared: python -m flexivid.train fit --config conf/model/init_from.yaml --model.init_from dit_flexible    (train all)
+  after --shared: python -m flexivid.train fit --config RECIPE --config conf/model/init_from.yaml --model.init_from DIR
 """
 
 

@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "api.md"
 GROUPS = {
     "Patch modes, schedules, costs": "PatchMode Schedule Step weak_first constant for_budget budget_of macs",
     "The network": "FlexiDiTConfig FlexiDiT Condition load save generate",
-    "Pre-trained models": "flexify unflexify set_mode current_mode save_adapter load_adapter apply_budget",
+    "Pre-trained models": "flexify unflexify set_mode current_mode save_adapter load_adapter apply_budget load_shared",
     "Training": "FlexiDiffusion FlexiDistillation FVDVsBudget VideoDataModule",
     "Videos and metrics": "open_video VideoError FrechetVideoDistance",
 }

@@ -1,4 +1,4 @@
-"""Chooses each sample's schedule while the sample is made, within a hard budget. Torch.
+"""Choose each sample's schedule while it is generated, within a hard budget. Needs torch.
 
 Every call takes the option of least error in all: its own error, and the least error of later calls with the budget
 that it leaves. Its own error is the measured one, scaled by how much more this latent changes here than those that were

@@ -118,7 +118,7 @@ def _limited(
 
 
 def _nothing() -> _Front:
-    """The one choice of no steps."""
+    """The front of zero steps: one empty choice, free and without error."""
     return _Front(np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1, dtype=np.int64))
 
 

@@ -1,4 +1,4 @@
-"""From when on a patch mode may be used, in closed form, by the power spectrum of the data. No search, no torch.
+"""When a patch mode may be used, in closed form from the power spectrum of the data. No search, no torch.
 
 Noise hides the fine structure of the data first. A mode that cannot represent a frequency costs nothing while noise
 hides that frequency, so each mode has an *activation time* above which it may replace the native one.

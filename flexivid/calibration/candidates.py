@@ -78,7 +78,7 @@ def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
 
 
 def _with_weak_guidance(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
-    """Another guidance scale in the weak steps; 1 leaves out their second call."""
+    """Variations of the guidance scale in weak steps; at scale 1 these need no second call."""
     native, sampling = model.config.native, dict(plan.sampling)
     scale = sampling.get("guidance_scale", settings.guidance_scale)
     guided = {step.mode for step in plan.schedule if step.guide_mode is not None}

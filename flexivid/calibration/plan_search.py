@@ -95,7 +95,7 @@ def search_with(
 def _round(
     scorer: Scorer, plans: Sequence[Plan], limits: Sequence[int], videos: int, grow: Callable[[int], object]
 ) -> list[Plan]:
-    """The better half of each price range on so many videos."""
+    """Score all plans on so many videos, and return the better half of each price range."""
     _announce(scorer, plans, videos, grow)
     return halve(plans, _costs(scorer, plans), limits, [scorer.distance(plan, videos) for plan in plans])
 

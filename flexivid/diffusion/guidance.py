@@ -50,7 +50,7 @@ class Guidance(NamedTuple):
         return weak_scale(scale) if self.is_weak(step) else scale
 
     def is_weak(self, step: Step) -> bool:
-        """Whether the guide branch has the condition too, and is worse by its mode alone.
+        """Whether the guide branch sees the condition too and differs by its weaker mode alone.
 
         In a step that is weak itself, weak guidance is ordinary: both branches would be one.
         """

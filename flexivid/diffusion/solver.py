@@ -43,7 +43,7 @@ def num_calls(solver: str, num_steps: int) -> int:
 
 
 def steps_of_calls(solver: str, calls: int) -> int:
-    """Solver steps that so many calls of the network are, the inverse of :func:`num_calls`.
+    """Number of solver steps that makes so many calls of the network: the inverse of :func:`num_calls`.
 
     Example:
         >>> steps_of_calls("euler", 20), steps_of_calls("heun", 39)

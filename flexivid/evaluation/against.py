@@ -1,4 +1,4 @@
-"""A result beside an earlier one, read from its ``evaluation.json``; refused where the two protocols differ."""
+"""Compare a result with an earlier ``evaluation.json``; refuse one of another protocol."""
 
 from __future__ import annotations
 

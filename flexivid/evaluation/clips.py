@@ -98,7 +98,7 @@ class ClipSet:
 
 
 def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **changes: Any) -> ClipSettings:
-    """Settings of clips for measuring, as near to those of training as fixed windows allow.
+    """Settings of clips for an evaluation: those of the training, but with evenly spread, unmirrored windows.
 
     Args:
         section: The ``data`` section of a run's config; its stride, fps, kernel and the like are used.

@@ -24,7 +24,11 @@ KINDS = {"first": "the first frame", "last": "the last frame", "both": "the firs
 
 
 class ClipFrames(NamedTuple):
-    """Numbers of clips, given frames of one of them, the given latent frames of all, (n, c, k, h, w), and a name."""
+    """What samples are given of real clips, by the numbers of these.
+
+    ``frames`` are those of one clip, which show where frames are given; ``latents`` are the given latent frames of all,
+    (n, c, k, h, w); ``source`` says in words what they are.
+    """
 
     numbers: list[int]
     frames: Frames

@@ -39,7 +39,7 @@ class BudgetScores(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The curve of a model, and all that is needed to make it again.
+    """The curve of a model, and how to reproduce it.
 
     Args:
         metric: Label, such as ``fvd2048_16f``.

@@ -41,14 +41,6 @@ def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
 
     It may cost a little more than the plan of the budget, if that plan does not use the budget up, but never more than
     the budget, unless a single step does.
-
-    Example:
-        >>> from flexivid import FlexiDiT, FlexiDiTConfig
-        >>> from flexivid.sampling.settings import Sampling
-        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
-        >>> settings = Sampling(size=(2, 8, 8), num_inference_steps=20).filled(model)
-        >>> [str(rival_plan(model, settings, budget).schedule) for budget in (1, 0.29, 0.01)]
-        ['20x1x2x2', '5x1x2x2', '1x1x2x2']
     """
     affordable = affordable_cost(budget, full_macs(model, settings))
     most = settings.num_inference_steps * max(1, math.ceil(budget))

@@ -113,7 +113,7 @@ class Job(NamedTuple):
         return blocks_of(len(self.task.conditions), self.task.settings.batch_size, rank, world_size)
 
     def first(self, num_videos: int) -> Job:
-        """The same of fewer videos."""
+        """The same evaluation of the first videos only."""
         fewer = self.task.conditions.take(range(min(num_videos, len(self.task.conditions))))
         task = self.task._replace(conditions=fewer)
         return self._replace(task=task, protocol=_protocol(task, self.real))

@@ -73,7 +73,7 @@ class Task(NamedTuple):
 
     @property
     def full(self) -> int | None:
-        """Number of the plan that others are held against: all steps, and native; ``None`` if there is none."""
+        """Number of the full-compute plan, which others are compared with; ``None`` if there is none."""
         return find_plan(self.plans, native_plan(self.model, self.settings))
 
     def rival(self, number: int) -> int | None:

@@ -1,4 +1,4 @@
-"""A small video autoencoder of our own, causal in time, so that the whole latent path can be trained without a network.
+"""A small video autoencoder of our own, causal in time, to train in latents without a download.
 
 The first frame is coded alone, then groups of 2 or 4 frames; pictures become 4 or 8 times smaller in height and width.
 Frames are rows of a batch, slowest axis first, (t b, c, h, w): convolutions in space are 2-D, and those in time are 1x1
@@ -72,7 +72,7 @@ class AutoencoderConfig:
 
 
 def with_past(layer: nn.Module, x: Tensor, batch: int, past: Past) -> Tensor:
-    """Put the two frames before beside each frame, (t b, c, h, w) -> (t b, 3c, h, w); the first frame is repeated.
+    """Stack each frame on the two before it, (t b, c, h, w) -> (t b, 3c, h, w); the first frame is repeated.
 
     Example:
         >>> frames = torch.arange(3.0).view(3, 1, 1, 1)
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class TimeDown(nn.Module):
-    """Every second frame, with what the two before it say: 1 + 2k frames -> 1 + k, then 2k -> k."""
+    """Halve the frame rate; each frame sees the two before it: 1 + 2k frames -> 1 + k, in later chunks 2k -> k."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class TimeDown(nn.Module):
 
 
 class TimeUp(nn.Module):
-    """Two frames of each but the first: 1 + k frames -> 1 + 2k, then k -> 2k."""
+    """Double the frame rate after the first frame: 1 + k frames -> 1 + 2k, in later chunks k -> 2k."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class CausalAutoencoder(nn.Module):
         return cls(AutoencoderConfig(**settings))
 
     def normalised(self, mean: Tensor, std: Tensor) -> None:
-        """Take over the mean and deviation of latents, (c,)."""
+        """Store the mean and deviation of latents, (c,), in the configuration."""
         self.config = replace(self.config, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
     def _encode(self, video: Tensor, past: Past) -> Tensor:

@@ -96,7 +96,7 @@ class PixelCodec:
 
 
 def build_codec(codec: str | Mapping[str, Any] | CodecSettings, *, weights: bool = True) -> Codec:
-    """Make a codec by what a recipe or a checkpoint keeps.
+    """Build the codec that a recipe or a checkpoint names.
 
     Args:
         codec: ``pixel``, a folder or a hub id, or settings with one of these as ``source``. It is made on the CPU.

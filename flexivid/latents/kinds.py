@@ -59,7 +59,7 @@ def _factor_scale(network: Any) -> Scale:
 
 
 def _kl_scale(network: Any) -> Scale:
-    """Stable Diffusion XL's way where the configuration has means and deviations, else that of all others."""
+    """Mean and deviation of each channel where the configuration has them (SDXL), else one factor for all."""
     config = network.config
     if config.latents_mean is None or config.latents_std is None:
         return _factor_scale(network)
@@ -76,7 +76,7 @@ def _ltx_scale(network: Any) -> Scale:
 
 
 def _ltx_decode(network: Any, latent: Tensor) -> Tensor:
-    """Decoders that remove noise are told that there is none, as the pipelines do unless they are told otherwise."""
+    """Decode at time 0: LTX decoders that also denoise take it as free of noise, the default of the pipelines."""
     time = latent.new_zeros(len(latent)) if network.config.timestep_conditioning else None
     return _tensor(network.decode(latent, time))
 

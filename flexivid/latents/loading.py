@@ -127,7 +127,7 @@ def _class_in(folder: Path, source: str) -> tuple[Path, str]:
 
 
 def _downloaded(source: str, *, weights: bool) -> Path:
-    """Folder with the files of a model of the hub, which are fetched where they are not there."""
+    """Folder of a hub model in the local cache; downloads the files that are missing."""
     from huggingface_hub import snapshot_download
 
     options: dict[str, Any] = {"local_files_only": True} if _is_silent(source) else {}
@@ -163,7 +163,7 @@ def _is_silent(source: str) -> bool:
 
 
 class _RefusedError(ValueError):
-    """Says already what is wrong."""
+    """An error whose message is already meant for users."""
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _plain(settings: CodecSettings | TextSettings) -> dict[str, Any]:
 
 
 def codec_settings(codec: str | Mapping[str, Any] | CodecSettings) -> CodecSettings:
-    """Read what names a codec: its source alone, or settings as plain data.
+    """Settings of a codec, from its source alone or from plain data.
 
     Raises:
         ValueError: If there is no such setting.
@@ -112,7 +112,7 @@ def codec_settings(codec: str | Mapping[str, Any] | CodecSettings) -> CodecSetti
 
 
 def text_settings(encoder: str | Mapping[str, Any] | TextSettings) -> TextSettings:
-    """Read what names a text encoder: its source alone, or settings as plain data.
+    """Settings of a text encoder, from its source alone or from plain data.
 
     Raises:
         ValueError: If there is no such setting.

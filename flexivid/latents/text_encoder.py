@@ -76,7 +76,7 @@ class TextEncoder:
         return EncodedText(features.masked_fill(~mask[..., None], 0), mask)
 
     def fingerprint(self) -> str:
-        """What tells its features from those of another encoder: 16 hexadecimal digits of weights, tokens and limit.
+        """Identify the features by 16 hexadecimal digits of weights, precision, vocabulary size and limit.
 
         The length of a batch does not change features, so it does not count; the limit cuts captions, so it does.
         """
@@ -129,7 +129,7 @@ def _load(settings: TextSettings) -> tuple[Any, Any]:
 
 @contextmanager
 def _plain_loading(settings: TextSettings) -> Iterator[None]:
-    """Without the bar of transformers, which stands among the output of programs, and with one kind of error."""
+    """Hide the progress bar of transformers, and turn every error of loading into one ``ValueError``."""
     from transformers.utils import logging
 
     shows_bars = logging.is_progress_bar_enabled()
@@ -164,7 +164,7 @@ def _source_of(settings: TextSettings) -> tuple[str, tuple[str, str], dict[str, 
 
 
 def _is_pipeline(hub_id: str, options: Mapping[str, Any]) -> bool:
-    """Whether a model of the hub is a pipeline of diffusers; if that cannot be known, what is loaded next says why."""
+    """Whether a hub model is a diffusers pipeline; False if that cannot be found out, since loading it will say why."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -175,7 +175,7 @@ def _is_pipeline(hub_id: str, options: Mapping[str, Any]) -> bool:
 
 
 def _encoder_class(config: Any) -> Any:
-    """The class of the text encoder alone: a decoder, or an image encoder, is not read."""
+    """The class of transformers that loads the text encoder without its decoder or image encoder."""
     import transformers
 
     halves = {"t5": "T5EncoderModel", "umt5": "UMT5EncoderModel", "mt5": "MT5EncoderModel", "clip": "CLIPTextModel"}

@@ -19,6 +19,7 @@ PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and t
     "XL": {"width": 1152, "depth": 28, "num_heads": 16},
 }
 
+PATHS, TARGETS = ("flow", "cosine", "linear"), ("x0", "velocity", "noise")  # as of diffusion.process
 CHOICES = {
     "attention": ("joint", "factorised"),
     "attention_backend": ("sdpa", "xformers"),
@@ -28,6 +29,7 @@ CHOICES = {
     "modulation": ("block", "single"),
     "activation": ("gelu", "gelu_tanh"),
     "cross_attention": ("normed", "plain"),
+    "weak_detail": ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS)),
 }
 ABSENT = {"num_classes": "classes", "text_channels": "text"}  # what 0 of a field means
 BEFORE: dict[str, Any] = {
@@ -46,6 +48,7 @@ BEFORE: dict[str, Any] = {
     "cross_attention": "normed",
     "attention_eps": 1e-6,
     "mlp_eps": 1e-6,
+    "weak_detail": "none",
 }  # what configs mean that were written before a field was there
 
 
@@ -86,6 +89,9 @@ class FlexiDiTConfig:
             these, in spatial blocks only where attention is factorised, as Latte's.
         attention_eps: Of the norm before self-attention.
         mlp_eps: Of the norm before the feed-forward.
+        weak_detail: Path and target of a process, as ``linear noise``: weak modes add to their output what the process
+            says of the detail that large patches cannot hold, most of which is noise. So a network that predicts
+            noise or velocity can gain modes. ``none`` = they do not.
 
     Raises:
         ValueError: If the numbers do not fit together, or a field is of another type; the message names it. Numbers and
@@ -123,6 +129,7 @@ class FlexiDiTConfig:
     cross_attention: Literal["normed", "plain"] = "normed"
     attention_eps: float = 1e-6
     mlp_eps: float = 1e-6
+    weak_detail: str = "none"
 
     def __post_init__(self) -> None:
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from flexivid.diffusion.process import Process
 from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, modulation_of, packed_tokens, part_from
 from flexivid.model.conditioning import (
     BlockConditioning,
@@ -32,39 +33,8 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.formats import read_model, write_model
 from flexivid.model.positions import Positions
 from flexivid.model.recipe import Recipe
-from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput
+from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv, detail
 from flexivid.patching.shapes import PatchMode, Size3
-
-CONV_CHANNELS = 16  # inside the convolution over the output
-
-
-class OutputConv(nn.Module):
-    """y + pointwise(gelu(conv(y))) with a 3x3x3 convolution; the same for all patch modes.
-
-    Each token draws its patch alone, so borders between patches may show; the convolution sees across them. It starts
-    as the identity. Beyond the edge, the last frame, row and column are repeated, as where a mode does not divide the
-    size.
-
-    Args:
-        channels: Channels of the output.
-
-    Example:
-        >>> conv, y = OutputConv(3), torch.randn(1, 3, 2, 4, 4)
-        >>> torch.equal(conv(y), y), sum(parameter.numel() for parameter in conv.parameters())
-        (True, 1363)
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.spread = nn.Conv3d(channels, CONV_CHANNELS, 3, padding=1, padding_mode="replicate")
-        self.gather = nn.Conv3d(CONV_CHANNELS, channels, 1)
-        nn.init.zeros_(self.gather.weight)
-        nn.init.zeros_(self.gather.bias)  # type: ignore[arg-type]
-
-    def forward(self, y: Tensor) -> Tensor:
-        """(b, c, t, h, w) -> the same shape."""
-        hidden = F.gelu(self.spread(y))  # b 16 t h w
-        return y + self.gather(hidden)  # b c t h w
 
 
 class FlexiDiT(nn.Module):
@@ -74,6 +44,7 @@ class FlexiDiT(nn.Module):
         config: Its shape, see :class:`FlexiDiTConfig`.
 
     Attributes:
+        detail_process: What ``weak_detail`` names; the process of the training is in ``recipe``.
         recipe: How it was trained and how to sample it; filled by ``flexivid.load``, all defaults otherwise.
         stand_ins: The network that answers in the place of this one, if any: see ``model.frozen``.
 
@@ -88,6 +59,7 @@ class FlexiDiT(nn.Module):
         super().__init__()
         self.config = config
         self.recipe = Recipe()
+        self.detail_process = None if config.weak_detail == "none" else Process(*config.weak_detail.split())
         self.stand_ins: tuple[FlexiDiT, ...] = ()  # a tuple: no part of the module tree
         modes: tuple[PatchMode, ...] = config.modes  # type: ignore[assignment]
         self.embed = FlexiPatchEmbed(config.embedded_channels, config.width, modes, resize=config.resize)
@@ -171,14 +143,13 @@ class FlexiDiT(nn.Module):
         self, x: Tensor, time: Tensor, condition: Condition | None, mode: str | PatchMode | Packed | None
     ) -> Tensor:
         """As :meth:`forward`, by this network's own layers."""
-        size = Size3(*x.shape[2:])
         if isinstance(mode, Packed):
             return self._packed(x, time, condition, mode)
         patch, condition = self.config.mode(mode), self.prepare(condition or Condition(), len(x))
         h, tokens = self._embed(x, condition, patch)  # b n d
         conditioning = self._condition(time, condition, patch)  # b d
         h = self._run(h, conditioning, tokens, condition.text)  # b n d
-        return self._unembed(h, patch, size)  # b c t h w
+        return self._unembed(h, patch, x, time)  # b c t h w
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute blocks in the backward pass, as the models of diffusers do after the method of this name."""
@@ -210,7 +181,7 @@ class FlexiDiT(nn.Module):
 
     def _packed(self, x: Tensor, time: Tensor, condition: Condition | None, modes: Packed) -> Tensor:
         """As :meth:`forward`, with all samples' tokens in one row."""
-        size, share = Size3(*x.shape[2:]), len(x) // len(modes)
+        share = len(x) // len(modes)
         patches = [self.config.mode(mode) for mode in modes]
         condition = self.prepare(condition or Condition(), len(x))
         shares = list(zip(time.split(share), condition.split(share, len(modes)), patches, strict=True))
@@ -221,8 +192,8 @@ class FlexiDiT(nn.Module):
         parts = tuple(Part(share, h.shape[1], tokens.frames) for h, tokens in embedded)
         row = packed_tokens([tokens for _, tokens in embedded], parts)
         h = self._run(join([h for h, _ in embedded]), conditioning, row, condition.text)  # 1 n d
-        outs = zip(part_from(h, parts), patches, strict=True)
-        return torch.cat([self._unembed(out, patch, size) for out, patch in outs])  # b c t h w
+        outs = zip(part_from(h, parts), patches, x.split(share), time.split(share), strict=True)
+        return torch.cat([self._unembed(*each) for each in outs])  # b c t h w
 
     def _embed(self, x: Tensor, condition: Condition, patch: PatchMode) -> tuple[Tensor, Tokens]:
         """Latent (b, c, t, h, w) -> tokens (b, n, d) with their positions and mode added."""
@@ -244,10 +215,14 @@ class FlexiDiT(nn.Module):
             )
         return frames.channels().to(x.dtype)
 
-    def _unembed(self, h: Tensor, patch: PatchMode, size: Size3) -> Tensor:
-        """Tokens (b, n, d) -> (b, out_channels, t, h, w)."""
-        y = self.out(h, patch, size)  # b c t h w
-        return y if self.out_conv is None else self.out_conv(y)
+    def _unembed(self, h: Tensor, patch: PatchMode, x: Tensor, time: Tensor) -> Tensor:
+        """Tokens (b, n, d) of the latent ``x`` -> (b, out_channels, t, h, w)."""
+        y = self.out(h, patch, Size3(*x.shape[2:]))  # b c t h w
+        y = y if self.out_conv is None else self.out_conv(y)
+        if self.detail_process is None or patch == self.config.native:
+            return y
+        passed = self.detail_process.detail_gain(time).view(-1, 1, 1, 1, 1) * detail(x, patch, self.config.native)
+        return y + F.pad(passed, (0, 0, 0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))  # nothing for a learned variance
 
     def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """The activated conditioning that modulates every block, (b, d); wider where blocks differ, see ``_share``."""

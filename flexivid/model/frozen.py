@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from flexivid.model.block import Block, CrossAttention, SelfAttention, Tokens
 from flexivid.model.conditioning import Condition, Conditioning, TextProjection
 from flexivid.model.config import FlexiDiTConfig
-from flexivid.model.flexidit import FlexiDiT, OutputConv
+from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.positions import Positions
-from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, patchify, unpatchify
+from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv, patchify, unpatchify
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.runtime.device import autocast, dtype_of
 from flexivid.runtime.weights import Snapshot, is_plain

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from flexivid.patching.resize import Resize, embedding_dual, output_dual, pi_resize
 from flexivid.patching.shapes import PatchMode, Size3, grid_of, underlying_patch
 
+CONV_CHANNELS = 16  # inside the convolution over the output
+
 
 def pad_to(latent: Tensor, mode: PatchMode) -> Tensor:
     """Repeat the last frame, row and column until ``mode`` divides the size.
@@ -34,6 +36,28 @@ def pad_to(latent: Tensor, mode: PatchMode) -> Tensor:
             last = latent.narrow(axis, latent.shape[axis] - 1, 1)
             latent = torch.cat((latent, *[last] * missing), dim=axis)
     return latent
+
+
+def detail(latent: Tensor, mode: PatchMode, native: PatchMode) -> Tensor:
+    """What large patches cannot tell apart: the latent less its means over the cells that stand for one native cell.
+
+    Args:
+        latent: (b, c, t, h, w).
+        mode: Patch size in cells.
+        native: That of the native mode.
+
+    Returns:
+        (b, c, t, h, w); 0 in the native mode.
+
+    Example:
+        >>> x = torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1)
+        >>> detail(x, PatchMode("2x2x2"), PatchMode("1x2x2")).flatten().tolist()
+        [-1.0, 1.0]
+    """
+    padded = pad_to(latent, mode)
+    cells = [side * small // large for side, small, large in zip(padded.shape[2:], native, mode, strict=True)]
+    means = F.interpolate(F.interpolate(padded, cells, mode="area"), padded.shape[2:], mode="nearest-exact")
+    return latent - means[:, :, : latent.shape[2], : latent.shape[3], : latent.shape[4]]
 
 
 def patchify(latent: Tensor, mode: PatchMode) -> Tensor:
@@ -162,3 +186,32 @@ class FlexiPatchOutput(_FlexiKernel):
     def forward(self, tokens: Tensor, mode: PatchMode, size: Size3) -> Tensor:
         """Tokens (b, n, d) -> (b, c, t, h, w)."""
         return unpatchify(F.linear(tokens, *self.layer(mode)), mode, size)
+
+
+class OutputConv(nn.Module):
+    """y + pointwise(gelu(conv(y))) with a 3x3x3 convolution; the same for all patch modes.
+
+    Each token draws its patch alone, so borders between patches may show; the convolution sees across them. It starts
+    as the identity. Beyond the edge, the last frame, row and column are repeated, as where a mode does not divide the
+    size.
+
+    Args:
+        channels: Channels of the output.
+
+    Example:
+        >>> conv, y = OutputConv(3), torch.randn(1, 3, 2, 4, 4)
+        >>> torch.equal(conv(y), y), sum(parameter.numel() for parameter in conv.parameters())
+        (True, 1363)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv3d(channels, CONV_CHANNELS, 3, padding=1, padding_mode="replicate")
+        self.gather = nn.Conv3d(CONV_CHANNELS, channels, 1)
+        nn.init.zeros_(self.gather.weight)
+        nn.init.zeros_(self.gather.bias)  # type: ignore[arg-type]
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(b, c, t, h, w) -> the same shape."""
+        hidden = F.gelu(self.spread(y))  # b 16 t h w
+        return y + self.gather(hidden)  # b c t h w

@@ -48,7 +48,7 @@ class PretrainedPlan(NamedTuple):
 
     @property
     def budget(self) -> float:
-        """Cost over that of full compute."""
+        """Cost as a fraction of full compute."""
         calls = (self.full_steps or len(self.modes)) * (2 if self.guide_modes else 1)
         return self.macs / (calls * self.costs[NATIVE])
 

@@ -208,7 +208,7 @@ def checked_prompt(prompt: str) -> str:
 
 
 def null_conditions(model: FlexiDiT, settings: Settings, num_videos: int) -> Conditions:
-    """Class 0 and texts without words, as long as those of the settings: for calls that are made for their time."""
+    """Class 0 and empty texts of the length in the settings, for calls that only warm up or are only timed."""
     labels = torch.zeros(num_videos, dtype=torch.long)
     if not settings.text_tokens:
         return Conditions(labels)

@@ -107,7 +107,7 @@ class GuidedDenoiser:
         return self._blended(steps, frames) if len(self._starts) > 1 else self.last
 
     def _blended(self, steps: Sequence[Step], frames: int) -> Tensor:
-        """The outputs of windows as those of whole videos, which are then the last ones."""
+        """Blend the outputs of windows into whole videos, report the steps, and remember the result for reuse."""
         self.last = blend(self.last, self._starts, frames)
         if self._on_step is not None:
             for step in dict.fromkeys(steps):

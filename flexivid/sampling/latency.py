@@ -89,17 +89,7 @@ def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode,
 def measure_latency(
     model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int], *, repeats: int = REPEATS
 ) -> dict[PatchMode, float]:
-    """Median seconds of one call for one video, of every mode; modes take turns, so that a slow moment hits all.
-
-    Example:
-        >>> from flexivid import FlexiDiTConfig
-        >>> from flexivid.sampling.settings import Sampling
-        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
-        >>> settings = Sampling(size=(2, 8, 8)).filled(model)
-        >>> seconds = measure_latency(model, settings, batches_of(model, settings, 2), repeats=1)
-        >>> len(seconds), min(seconds.values()) > 0
-        (2, True)
-    """
+    """Median seconds of one call for one video, of every mode; modes take turns, so that a slow moment hits all."""
     device = next(model.parameters()).device
     x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.call_size, device=device)
     time_of_noise = torch.ones(len(x), device=device)

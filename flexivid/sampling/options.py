@@ -118,7 +118,7 @@ class Sampling:
         return settings
 
     def _with_weak_scale(self, settings: Settings, model: FlexiDiT) -> Settings:
-        """``None`` where it is the scale of all steps anyway, so that what was measured with that is found."""
+        """Drop a weak scale that equals the scale of all steps, so that tables measured without one are found."""
         if settings.guidance == "ordinary" and not self._has_condition(model):
             if self.weak_guidance_scale not in (None, 1):
                 warnings.warn(f"weak_guidance_scale has no effect: {NO_CONDITION}; using 1", stacklevel=4)

@@ -1,4 +1,4 @@
-"""The older place of ``CallArrays``: recipes of distillation named it, and runs have saved them."""
+"""Former home of ``CallArrays``: configurations saved by earlier distillation runs import it from here."""
 
 from flexivid.training.distillation.recorded_data import CallArrays
 

@@ -21,7 +21,7 @@ FEW = 3  # from so many bad steps in a row on, a checkpoint counts as one of a d
 
 
 def fault_of(file: Path) -> str:
-    """Say what is wrong with a checkpoint, as the end of "which ..."; empty if nothing is. Reads the whole file.
+    """What is wrong with a checkpoint, to follow "which" in a sentence; empty if nothing is. Reads the whole file.
 
     Example:
         >>> fault_of(Path("nowhere.ckpt"))

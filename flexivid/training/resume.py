@@ -1,4 +1,4 @@
-"""What happens to settings when a run resumes: those that may change take effect, the others are refused.
+"""Settings of a resumed run: changes that are possible take effect, the others are refused.
 
 Lightning restores everything from a checkpoint, also the old learning rate and weight decay. The functions below
 correct what it restores, and check what must not differ.
@@ -136,7 +136,7 @@ model.network, the data or --ckpt_path
 
 
 def require_same_adapter(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse adapter weights of another transformer or other modes; of an old checkpoint, less or nothing is known.
+    """Refuse adapter weights of another transformer or other modes. What an old checkpoint lacks is not compared.
 
     Example:
         >>> require_same_adapter({"rank": 8}, {"rank": 4})

@@ -6,7 +6,7 @@ import torch
 from flexivid.budget.cost import OUTPUT_CONV_CELLS, OUTPUT_CONV_HIDDEN
 from flexivid.model.block import Packed
 from flexivid.model.conditioning import Condition
-from flexivid.model.flexidit import OutputConv
+from flexivid.patching.embed import OutputConv
 
 MODES = ("1x2x2", "1x4x4", "2x4x4")
 LABELS = Condition(torch.tensor([0, 2]))

@@ -24,7 +24,7 @@ from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
 from flexivid.pretrained.more_modes import add_modes
 from flexivid.pretrained.shared.names import embedders_of, is_shared, renamed_weights
-from flexivid.pretrained.shared.recipe import recipe_of
+from flexivid.pretrained.shared.recipe import PROCESS, recipe_of
 from flexivid.pretrained.signature import first_output, random_call, signature_of
 
 ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu-approximate": "gelu_tanh"}
@@ -114,12 +114,13 @@ def difference(model: nn.Module, flexible: FlexiDiT) -> float:
 
 def shape_of(model: nn.Module) -> FlexiDiTConfig:
     """The shape of the FlexiDiT that a transformer of diffusers becomes; see :func:`to_flexidit`."""
-    name, settings = type(model).__name__, config_of(model)
+    name = type(model).__name__
     if name not in CLASSES:
         raise ValueError(
             f"got a {name}; expected {', '.join(CLASSES)}, whose weights all modes can share; flexify it, which leaves"
             " weights alone"
         )
+    settings = config_of(model)
     _check_options(settings)
     is_text, is_video = name == "LatteTransformer3DModel", name != "DiTTransformer2DModel"
     patch, width = settings["patch_size"], heads_width(settings)
@@ -145,6 +146,7 @@ def shape_of(model: nn.Module) -> FlexiDiTConfig:
         cross_attention="plain" if is_text else "normed",
         attention_eps=settings["norm_eps"] if is_text else 1e-6,
         mlp_eps=settings["norm_eps"],
+        weak_detail=" ".join(PROCESS.values()),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run of the autoencoder leaves: reconstructions to look at, and a folder that ``build_codec`` loads."""
+"""Output of an autoencoder run: reconstructions to look at, and a folder that ``build_codec`` loads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ExportAutoencoder(Callback):
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Averaged weights are in the module by now."""
+        """Save the weights, which the EMA callback has replaced by their average."""
         assert isinstance(pl_module, AutoencoderTraining)
         folder = run_folder(trainer) / FOLDER
         if trainer.is_global_zero and trainer.global_step > 0:

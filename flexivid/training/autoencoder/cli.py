@@ -1,4 +1,4 @@
-"""The command line of the autoencoder: a recipe whose ``model`` names an ``autoencoder``."""
+"""The command line that trains an autoencoder, used when ``model`` of a configuration has an ``autoencoder``."""
 
 from __future__ import annotations
 

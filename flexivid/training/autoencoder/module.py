@@ -165,7 +165,7 @@ class AutoencoderTraining(GuardedModule):
         return loss
 
     def _error(self, copy: Tensor, video: Tensor) -> Tensor:
-        """About the mean absolute error where it is large."""
+        """Huber loss, scaled so that a large error counts as its absolute value."""
         return F.huber_loss(copy, video, delta=self.terms.huber) / self.terms.huber
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -176,7 +176,7 @@ class AutoencoderTraining(GuardedModule):
 
     @torch.no_grad()
     def reconstruct(self, video: Tensor) -> Tensor:
-        """Videos (b, 3, t, h, w) after encoding, without noise, and decoding."""
+        """Encode videos (b, 3, t, h, w) to the mean of their latents, and decode those."""
         return self.network.decode(self.network.encode(video).chunk(2, dim=1)[0]).float()
 
     def configure_optimizers(self) -> Any:

@@ -1,4 +1,4 @@
-"""Callbacks: what happens beside the steps. Recipes name them as ``flexivid.training.callbacks.Speed`` and so on."""
+"""Callbacks of a training run. Configurations name them as ``flexivid.training.callbacks.Speed`` and so on."""
 
 from flexivid.training.callbacks.export import ExportModel
 from flexivid.training.callbacks.find_plans import FindPlans

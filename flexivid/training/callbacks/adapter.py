@@ -1,4 +1,4 @@
-"""The older place of ``AdapterEMA``: recipes of distillation named it, and runs have saved them."""
+"""Former home of ``AdapterEMA``: configurations saved by earlier distillation runs import it from here."""
 
 from flexivid.training.distillation.ema import AdapterEMA
 

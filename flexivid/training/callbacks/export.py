@@ -14,7 +14,7 @@ class ExportModel(Callback):
     """Writes ``config.json`` and ``model.safetensors`` into the run folder at the end. List it after the EMA."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Averaged weights are in the module by now."""
+        """Save the weights, which the EMA callback has replaced by their average."""
         assert isinstance(pl_module, FlexiDiffusion)
         folder = run_folder(trainer)
         if trainer.is_global_zero and trainer.global_step > 0:

@@ -22,13 +22,7 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 def is_waiting(module: GuardedModule) -> bool:
-    """Whether the latest steps were bad, so that samples would mean nothing; warns. The run will recover or stop.
-
-    Example:
-        >>> from flexivid.training.optimizer import OptimizerSettings
-        >>> is_waiting(GuardedModule(OptimizerSettings()))
-        False
-    """
+    """Whether the latest steps were bad, so that sampling is pointless until the run recovers or stops; warns if so."""
     count = module.record.in_a_row
     if count:
         rank_zero_warn(f"no samples while steps are bad ({count} in a row)")

@@ -127,7 +127,7 @@ class FVDVsBudget(Callback):
                 rank_zero_warn(f"there will be no FVD: {error}. Training goes on without")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The averaged weights are in place from here to the end of the validation."""
+        """Evaluate if it is time: the EMA callback has put in the averaged weights until validation ends."""
         last = self._evaluation.global_step or 0 if self._evaluation else 0
         is_due = self.every_n_steps is None or 0 < self.every_n_steps <= trainer.global_step - last
         assert isinstance(pl_module, FlexiDiffusion)
@@ -137,7 +137,7 @@ class FVDVsBudget(Callback):
             pl_module.log_dict(curve_scalars(self._evaluation), logger=False, sync_dist=True)  # for ModelCheckpoint
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Once more, with the final weights, unless the last validation has done so."""
+        """Evaluate the final weights, unless the last validation already did."""
         assert isinstance(pl_module, FlexiDiffusion)
         step = trainer.global_step
         done = self._evaluation is not None and self._evaluation.global_step == step

@@ -41,7 +41,7 @@ def sampled_network(module: FlexiDiffusion) -> Iterator[FlexiDiT]:
 
 
 def sample_conditions(network: FlexiDiT, num_videos: int, clips: Callable[[], ClipSet]) -> Conditions:
-    """Classes in turn, and the captions of clips where the network reads text; only then the clips are asked for.
+    """Classes in turn and, for a network that reads text, the captions of ``clips()``, which is called only then.
 
     Raises:
         ValueError: If the clips have no captions, or the text encoder cannot be loaded.

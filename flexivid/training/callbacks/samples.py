@@ -68,13 +68,13 @@ class SampleVideos(Callback):
         refuse_raw_weights(trainer, self)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The averaged weights are in place from here to the end of the validation."""
+        """Sample now: the EMA callback has put in the averaged weights until validation ends."""
         assert isinstance(pl_module, FlexiDiffusion)
         if not trainer.sanity_checking and not is_waiting(pl_module):
             self._sample(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Once more, with the final weights."""
+        """Sample from the final weights."""
         if trainer.global_step > 0:
             grid = self._sample(trainer, pl_module)
             if grid is not None:

@@ -32,7 +32,7 @@ class Speed(Callback):
         self._reset()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The batch has arrived: the time since the last step was spent waiting for it."""
+        """Count the time since the last step, which was spent waiting for this batch."""
         self._waited += time.perf_counter() - self._idle_since
 
     def on_train_batch_end(
@@ -61,7 +61,7 @@ class Speed(Callback):
         self._idle_since = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validation and samples are not training time."""
+        """Restart the clock, so that validation and sampling do not count as training time."""
         self._reset()
 
     def _reset(self) -> None:

@@ -64,7 +64,7 @@ def curve_scalars(evaluation: Evaluation) -> dict[str, float]:
 
 
 def log_curve(logger: TensorBoardLogger, evaluation: Evaluation, figure: Figure) -> None:
-    """Show the curve and its protocol. Tags of scores do not name the metric, the protocol does."""
+    """Show the curve, and the protocol, which names the metric; the tags of scores do not."""
     step = evaluation.global_step
     rows = [f"| {name} | {value} |" for name, value in evaluation.protocol._asdict().items()]
     logger.experiment.add_figure("val/fvd_vs_compute", figure, step)

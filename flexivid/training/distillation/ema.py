@@ -18,7 +18,7 @@ from flexivid.training.distillation.module import FlexiDistillation
 
 
 class AdapterEMA(Callback):
-    """Exponential moving average of the adapter weights; at the end it is in the module and in ``adapter/``.
+    """Exponential moving average of the adapter weights; at the end it replaces them and is saved to ``adapter/``.
 
     The frozen weights are never copied. The decay rises at first: min(decay, (1 + n) / (10 + n)) at step n.
 

@@ -174,7 +174,7 @@ class FlexiDistillation(GuardedModule):
         return error
 
     def on_after_backward(self) -> None:
-        """Set the native mode again, as sharding, checkpoints and other code expect."""
+        """Return to the native mode, which sharding, checkpoints and other code expect."""
         set_mode(self.network, NATIVE)
         if self.is_sharded and self.device_mesh is not None:
             average_gradients(self.network, self.device_mesh["data_parallel"])
