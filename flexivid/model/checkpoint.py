@@ -14,7 +14,7 @@ import torch
 
 from flexivid.model import shipped
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.model.formats import write_model
+from flexivid.model.formats import CONFIG, write_model
 from flexivid.model.recipe import Recipe
 from flexivid.model.shipped import WEIGHTS
 from flexivid.runtime.paths import is_hidden, resolve_path
@@ -110,7 +110,19 @@ def newest_run(root: str | Path = "runs") -> Path:
             " or name one with --checkpoint"
         )
     newest = max(files, key=lambda file: file.stat().st_mtime)
-    return newest.parent if newest.name == WEIGHTS else newest
+    if newest.name == WEIGHTS:
+        return newest.parent
+    run = newest.parent.parent  # Lightning writes the last checkpoint when all is done, after the export
+    return run if (run / WEIGHTS).is_file() and _has_steps(run / CONFIG, newest) else newest
+
+
+def _has_steps(config: Path, checkpoint: Path) -> bool:
+    """Whether an exported model is of the same step as a checkpoint."""
+    try:
+        steps = json.loads(config.read_text())["recipe"]["global_step"]
+        return steps == torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)["global_step"]
+    except Exception:  # damaged or foreign: whoever loads it says so
+        return False
 
 
 def choose(checkpoint: str | Path | None, *, root: str | Path = "runs") -> tuple[Path, str]:

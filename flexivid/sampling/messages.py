@@ -61,7 +61,8 @@ def _counted(modes: Iterable[Any]) -> str:
 def result_line(budget: float, outcome: Any, full: Any) -> str:
     """One line after the work: what was measured, against the first plan."""
     share = outcome.measured_macs / full.measured_macs
+    videos = "1 video" if len(outcome.files) == 1 else f"{len(outcome.files)} videos"
     return (
         f"budget {budget:g}: measured {human(outcome.measured_macs)} ({share:.1%} of the first),"
-        f" {outcome.seconds:.2f} s ({outcome.seconds / full.seconds:.1%}), {len(outcome.files)} videos"
+        f" {outcome.seconds:.2f} s ({outcome.seconds / full.seconds:.1%}), {videos}"
     )

@@ -188,6 +188,17 @@ def test_newest_run(model, tmp_path):
     assert newest_run(tmp_path) == old
 
 
+def test_a_last_checkpoint_of_the_same_step_is_the_run(model, tmp_path):
+    run = save(model, tmp_path / "version_0", recipe=replace(model.recipe, global_step=7))
+    file = write_ckpt(run / "checkpoints" / "last.ckpt", model)
+    os.utime(run / "model.safetensors", (1, 1))
+    content = torch.load(file, weights_only=True)
+    torch.save(content | {"global_step": 7}, file)
+    assert newest_run(tmp_path) == run  # with its plans
+    torch.save(content | {"global_step": 8}, file)
+    assert newest_run(tmp_path) == file
+
+
 def test_no_run_yet(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"got no trained model below .*; expected .*; run `make train-video`"):
         newest_run(tmp_path)
