@@ -97,7 +97,7 @@ def sampling_report(config: FlexiDiTConfig, size: tuple[int, int, int], batch_si
     widest = batch_size * native * 2 * (3 + config.mlp_ratio + 4)  # qkv, hidden, and element-wise operands
     return [
         *_table(config, size, "", [""] * len(config.modes)),
-        f"sampling memory about {_gib(num_parameters(config) * 6 + widest)} (weights, bf16 copy, batch of {batch_size})",
+        f"sampling memory about {_gib(num_parameters(config) * 6 + widest)} (weights, bf16 copy; batch {batch_size})",
     ]
 
 
