@@ -15,7 +15,8 @@ DIT = {"positions": "sinusoids", "position_span": 4.0, "time_embedding": "ddpm",
        "attention_bias": True, "activation": "gelu_tanh", "mlp_eps": 1e-5, "out_channels": 6}  # fmt: skip
 LATTE = {**DIT, "attention": "factorised", "modulation": "single", "cross_attention": "plain", "text_channels": 8}
 OPTIONS = [DIT, {**DIT, "attention": "factorised"}, {**DIT, "block_conditioning": True}, LATTE,
-           {**LATTE, "attention": "joint"}, {"block_conditioning": True, "text_channels": 8}]  # fmt: skip
+           {**LATTE, "attention": "joint"}, {"block_conditioning": True, "text_channels": 8},
+           {"weak_detail": "flow velocity"}, {**DIT, "weak_detail": "linear noise"}]  # fmt: skip
 
 
 @pytest.mark.parametrize("options", OPTIONS)
