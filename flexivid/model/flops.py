@@ -45,13 +45,12 @@ class CallCounter:
         return reading + sum(n * meta_macs(config, *call) for call, n in self._samples.items())
 
     def _count(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        x = args[0] if args else kwargs["x"]
-        mode = args[3] if len(args) > 3 else kwargs.get("mode")
-        condition = args[2] if len(args) > 2 else kwargs.get("condition")
+        call = dict(zip(("x", "time", "condition", "mode"), args, strict=False)) | kwargs
+        x, condition, mode = call["x"], call.get("condition"), call.get("mode")
         modes = mode if isinstance(mode, Packed) else [mode]
         for patch in modes:
-            call = Size3(*x.shape[2:]), self._model.config.mode(patch), _tokens(condition and condition.text)
-            self._samples[call] += len(x) // len(modes)
+            key = Size3(*x.shape[2:]), self._model.config.mode(patch), _tokens(condition and condition.text)
+            self._samples[key] += len(x) // len(modes)
         self.calls += 1
 
     def _count_text(self, module: torch.nn.Module, args: tuple) -> None:

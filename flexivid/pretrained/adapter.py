@@ -221,13 +221,14 @@ def _tensors(mode: WeakMode) -> dict[str, Tensor]:
 
 
 def _named(mode: WeakMode) -> dict[str, Tensor]:
-    for name, value in _tensors(mode).items():
+    tensors = _tensors(mode)
+    for name, value in tensors.items():
         if value.dtype.itemsize < LEAST_BYTES:
             raise ValueError(
                 f"got {name} stored in {value.dtype}, its precision lost; expected 16 bits or more; save an adapter"
                 " before the whole model is cast, or cast layer by layer (enable_layerwise_casting)"
             )
-    return {name: unsharded(value.detach()).cpu().contiguous() for name, value in _tensors(mode).items()}
+    return {name: unsharded(value.detach()).cpu().contiguous() for name, value in tensors.items()}
 
 
 def _fill(mode: WeakMode, values: dict[str, Tensor]) -> None:

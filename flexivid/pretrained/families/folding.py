@@ -50,9 +50,9 @@ class Fold(NamedTuple):
 
 
 def pool_times(times: Tensor, growth: Size3, grid: Size3) -> Tensor:
-    """Turn times of native tokens (b, n) into times of weak ones: the largest among those that each replaces.
+    """Turn times (b, n) of the native tokens of ``grid`` into times of weak ones: the largest that each replaces.
 
-    The noisiest, because a patch that is partly a clean condition still has noise to remove.
+    The largest, because a patch that is partly a clean condition still has noise to remove.
 
     Example:
         >>> import torch

@@ -65,7 +65,7 @@ def rotary(centres: Tensor, features: tuple[int, int, int], theta: float) -> tup
 def centre_rotary(tables: tuple[Tensor, Tensor], grid: Size3, growth: Size3) -> tuple[Tensor, Tensor]:
     """Rotary tables at the centres of weak patches: from its first native token, half of its extent further.
 
-    ``tables`` are cos, sin of the native grid, (n, e), evenly spaced along each axis, steps under half a turn.
+    ``tables`` are cos, sin of the native ``grid``, (n, e), evenly spaced along each axis, steps under half a turn.
 
     Example:
         >>> angles = torch.tensor([[0.0], [0.2], [0.4], [0.6]])

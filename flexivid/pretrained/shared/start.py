@@ -61,8 +61,9 @@ def shape_from(source: str | Path, asked: FlexiDiTConfig) -> FlexiDiTConfig:
 def network_from(source: str | Path, asked: FlexiDiTConfig, process: tuple[str, str]) -> FlexiDiT:
     """A network that starts with the weights of ``source``, see ``load_shared``.
 
-    Without given frames it computes what they do. Where it has another number of classes, each starts as the null class. ``process`` is the path and target of the
-    training; ``ValueError`` if the weights are of another, or do not fit (:func:`fitted_shape`).
+    Without given frames it computes what they do. Where it has another number of classes, each starts as the null
+    class. ``process`` is the path and target of the training; ``ValueError`` if the weights are of another, or do not
+    fit (:func:`fitted_shape`).
 
     Example:
         >>> from flexivid.model.shipped import locate
