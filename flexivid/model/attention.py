@@ -42,15 +42,10 @@ class _Rotate(torch.autograd.Function):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn feature i with feature i + e/2 by the token's angle.
+    """Turn feature i with feature i + e/2 by the token's angle: RoPE (arXiv:2104.09864) in the half-split layout.
 
-    Args:
-        x: (b, n, ..., e).
-        cos: Cosines for all features, broadcastable to x; no gradient flows to them. Likewise ``sin``, whose first
-            half carries the minus sign.
-
-    Source:
-        RoPE (arXiv:2104.09864), in the half-split layout of the public LLM codes.
+    ``x`` is (b, n, ..., e). ``cos`` and ``sin`` broadcast to it; no gradient flows to them, and the first half of
+    ``sin`` carries the minus sign.
     """
     if not torch.is_grad_enabled():  # calling an autograd function takes longer than turning a few tokens
         return _Rotate.forward(x, cos, sin)
@@ -58,14 +53,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "sdpa", *, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention, (b, n, k, e) and twice (b, m, k, e) -> (b, n, k, e).
+    """Softmax attention, (b, n, k, e) and twice (b, m, k, e) -> (b, n, k, e), in the dtype of ``v``.
 
-    Args:
-        q: Queries, cast to the dtype of ``v``.
-        k: Keys, cast likewise.
-        v: Values.
-        backend: ``sdpa`` or ``xformers``; xformers falls back with one warning where it has no operator.
-        mask: True for keys that may be attended to, bool (b, m); at least one a sample. ``None`` = all. Always by SDPA.
+    ``backend`` is ``sdpa`` or ``xformers``, which falls back with one warning where it has no operator. ``mask``, bool
+    (b, m), is True for keys that may be attended to, at least one a sample; masked attention is always by SDPA.
     """
     q, k = q.to(v.dtype), k.to(v.dtype)  # on GPUs, norms under autocast answer in float32
     if backend == "xformers" and mask is None and _xformers_operator(q.device.type):
@@ -95,11 +86,8 @@ def _bmm_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) 
 def packed_operator(v: Tensor, backend: str) -> PackedAttention | None:
     """Attention over samples of different lengths in one row, or ``None``: then one call for each length.
 
-    On GPUs xformers where it is asked for and runs, else torch's varlen attention, which takes half precision.
-
-    Args:
-        v: Values, for their device and dtype; autocast leaves queries and keys in float32, after their norms.
-        backend: As in :func:`attend`.
+    On GPUs xformers where it is asked for and runs, else torch's varlen attention, which takes half precision. Device
+    and dtype are those of the values: autocast leaves queries and keys in float32, after their norms.
     """
     if v.device.type != "cuda":
         return None

@@ -22,12 +22,7 @@ BlockText = tuple[Tensor, Tensor, Tensor]  # keys and values (samples, l + 1, k,
 
 
 class Packed(tuple[PatchMode, ...]):
-    """Modes of equal shares of a batch, in order: what to pass as ``mode`` for several modes in one pass.
-
-    Example:
-        >>> str(Packed([PatchMode("1x2x2"), PatchMode("2x4x4")]))
-        '1x2x2&2x4x4'
-    """
+    """Modes of equal shares of a batch, in order, as the ``mode`` of one pass; written ``1x2x2&2x4x4``."""
 
     __slots__ = ()
 
@@ -36,26 +31,15 @@ class Packed(tuple[PatchMode, ...]):
 
 
 class Part(NamedTuple):
-    """Samples of one mode in the row.
-
-    Args:
-        samples: How many.
-        length: Tokens of each.
-        frames: Of these along time; the rest are rows and columns.
-    """
+    """Samples of one mode in the row."""
 
     samples: int
-    length: int
-    frames: int
+    length: int  # tokens of each
+    frames: int  # of these along time; the rest are rows and columns
 
 
 def lengths_of(parts: Sequence[Part]) -> list[int]:
-    """Tokens of every sample, in order.
-
-    Example:
-        >>> lengths_of([Part(2, 8, 2), Part(1, 3, 1)])
-        [8, 8, 3]
-    """
+    """Tokens of every sample, in order."""
     return [part.length for part in parts for _ in range(part.samples)]
 
 
@@ -80,21 +64,13 @@ def spread(values: Tensor, parts: Sequence[Part]) -> Tensor:
 
 
 class Tokens(NamedTuple):
-    """What a block needs to know of the tokens beside their values.
+    """What a block needs to know of the tokens beside their values."""
 
-    Args:
-        cos: Cosines of the rotary angles, (n, 1, e), in the dtype of the tokens; ``None`` = no rotary positions.
-        sin: Sines, the first half negated, (n, 1, e).
-        frames: Tokens along time; the rest of n are rows and columns.
-        parts: Where samples of different lengths share the row, b = 1: which tokens are whose. Empty otherwise.
-        late: Positions to add before the second block, (n, d): Latte's, of frames; ``None`` = none.
-    """
-
-    cos: Tensor | None
-    sin: Tensor | None
-    frames: int
-    parts: tuple[Part, ...] = ()
-    late: Tensor | None = None
+    cos: Tensor | None  # of the rotary angles, (n, 1, e), in the dtype of the tokens; None = no rotary positions
+    sin: Tensor | None  # likewise, the first half negated
+    frames: int  # tokens along time; the rest of n are rows and columns
+    parts: tuple[Part, ...] = ()  # whose tokens are whose, where samples of different lengths share the row and b = 1
+    late: Tensor | None = None  # Latte's positions of frames, (n, d), to add before the second block
 
     def spread(self, values: Tensor) -> Tensor:
         """One vector a sample, made to fit the tokens: (samples, d) -> (b, 1 or n, d)."""
@@ -122,15 +98,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = EPS) -> Tenso
 
 
 class ModulationTable(nn.Module):
-    """In the place of a block's modulation layer: adds a table to the modulation that all blocks share (adaLN-single).
-
-    Args:
-        rows: Vectors of the modulation.
-        width: Width d.
-
-    Source:
-        PixArt-alpha (arXiv:2310.00426), sec. 2.3.
-    """
+    """Adds a table to the modulation that all blocks share: adaLN-single of PixArt-alpha (2310.00426, sec. 2.3)."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
@@ -144,9 +112,7 @@ class ModulationTable(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head attention, with QK-norm and rotary positions where the network has them.
 
-    Args:
-        config: The network's shape.
-        axes: ``joint`` over all tokens, ``space`` within a frame, ``time`` along a place.
+    ``axes`` is ``joint`` over all tokens, ``space`` within a frame, or ``time`` along a place.
     """
 
     def __init__(self, config: FlexiDiTConfig, axes: str) -> None:
@@ -201,11 +167,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of video tokens to text tokens. Starts as nothing, since its output layer starts at zero.
-
-    Args:
-        config: The network's shape.
-    """
+    """Attention of video tokens to text tokens. Starts as nothing, since its output layer starts at zero."""
 
     def __init__(self, config: FlexiDiTConfig) -> None:
         super().__init__()
@@ -228,13 +190,7 @@ class CrossAttention(nn.Module):
         return self.k_norm(keys), values
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """(b, n, d) -> (b, n, d).
-
-        Args:
-            x: Video tokens.
-            keys: From :meth:`read`, as ``values``.
-            mask: True for text tokens that may be attended to, bool (b, l + 1).
-        """
+        """(b, n, d), keys and values from :meth:`read` and the mask of the text, bool (b, l + 1) -> (b, n, d)."""
         queries = self.q_norm(self.q(self.norm(x)).unflatten(2, (self.num_heads, -1)))  # b n k e
         return self.out(attend(queries, keys, values, mask=mask).flatten(2))
 
@@ -250,12 +206,7 @@ def modulation_of(config: FlexiDiTConfig, rows: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """adaLN-zero block (2212.09748, sec. 3.2): starts as the identity, since its gates start at zero.
-
-    Args:
-        config: The network's shape.
-        axes: Which tokens attend to each other, see :class:`SelfAttention`.
-    """
+    """adaLN-zero block (2212.09748, sec. 3.2): starts as the identity, since its gates start at zero."""
 
     def __init__(self, config: FlexiDiTConfig, axes: str) -> None:
         super().__init__()
@@ -274,14 +225,7 @@ class Block(nn.Module):
         self.cross = CrossAttention(config) if has_text else None
 
     def forward(self, x: Tensor, conditioning: Tensor, tokens: Tokens, text: BlockText | None = None) -> Tensor:
-        """Tokens (b, n, d) and the activated condition of each sample (samples, d) -> (b, n, d).
-
-        Args:
-            x: Video tokens.
-            conditioning: Activated condition.
-            tokens: Where the tokens are and whose.
-            text: Keys, values and mask of this block's text; ``None`` where the network takes none.
-        """
+        """Tokens (b, n, d), the activated condition of each sample (samples, d) and this block's text -> (b, n, d)."""
         chunks = tokens.spread(self.modulation(conditioning)).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks
         x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a, self.eps[0]), tokens))

@@ -96,11 +96,7 @@ def _hash(model: FlexiDiT) -> str:
 
 
 def newest_run(root: str | Path = "runs") -> Path:
-    """The run below ``root`` that was written last.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
+    """The run below ``root`` that was written last; ``FileNotFoundError`` if there is none."""
     root = resolve_path(root)
     checkpoints = [file for file in root.rglob("*.ckpt") if not is_hidden(file.name)]
     files = [*root.rglob(WEIGHTS), *checkpoints]
@@ -126,17 +122,10 @@ def _has_steps(config: Path, checkpoint: Path) -> bool:
 
 
 def choose(checkpoint: str | Path | None, *, root: str | Path = "runs") -> tuple[Path, str]:
-    """Which model a program works on, and the line that says so where the user did not name it.
+    """Which model a program works on, and the line that says so where the shipped model stands in for a run.
 
-    Args:
-        checkpoint: A path or the name of a shipped model; ``None`` = the newest run, else the shipped default.
-        root: Folder of the runs.
-
-    Returns:
-        The path, and the line, empty unless the shipped model stands in for a run.
-
-    Raises:
-        FileNotFoundError: If none is named, there is no run, and no model is shipped.
+    ``checkpoint`` is a path or the name of a shipped model; ``None`` = the newest run below ``root``, else the shipped
+    default, or ``FileNotFoundError`` if no model is shipped.
     """
     if checkpoint is not None:
         return shipped.locate(checkpoint), ""

@@ -19,16 +19,10 @@ TIME_SCALE = 1000.0  # times in [0, 1] reach the sinusoids as the customary 0..1
 
 
 class Text(NamedTuple):
-    """What a text encoder makes of one caption a sample.
+    """What a text encoder makes of one caption a sample."""
 
-    Args:
-        features: (b, l, f).
-        mask: True for tokens of the caption, False for padding, bool (b, l); ``None`` = no padding. A sample
-            without any token has the null text.
-    """
-
-    features: Tensor
-    mask: Tensor | None = None
+    features: Tensor  # (b, l, f)
+    mask: Tensor | None = None  # bool (b, l), False for padding; a sample without any token has the null text
 
     def split(self, samples: int) -> list[Text]:
         """Shares of the batch, in order."""
@@ -37,18 +31,12 @@ class Text(NamedTuple):
 
 
 class TextKeys(NamedTuple):
-    """A text that the network has read.
+    """A text that the network has read."""
 
-    Args:
-        pooled: Mean of the caption, which adds to the time, (b, d).
-        keys: One for each block that attends to text, (b, l + 1, k, e). Likewise ``values``.
-        mask: True for tokens that may be attended to, bool (b, l + 1).
-    """
-
-    pooled: Tensor
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    mask: Tensor
+    pooled: Tensor  # mean of the caption, which adds to the time, (b, d)
+    keys: tuple[Tensor, ...]  # one for each block that attends to text, (b, l + 1, k, e)
+    values: tuple[Tensor, ...]  # likewise
+    mask: Tensor  # True for tokens that may be attended to, bool (b, l + 1)
 
     def split(self, samples: int) -> list[TextKeys]:
         """Shares of the batch, in order."""
@@ -82,15 +70,11 @@ def _pad(text: TextKeys, count: int) -> TextKeys:
 
 
 class TextProjection(nn.Module):
-    """Features of the encoder -> tokens of the network's width.
+    """Features of the encoder (f = ``channels``) -> tokens of the network's width.
 
-    A learned null token stands before every caption and is always attended to: without a caption it is seen alone.
-
-    Args:
-        channels: Features f of the encoder.
-        width: Width d.
-        plain: As in PixArt and Latte: no norm, GELU in its tanh form, and the null token is seen where a sample has no
-            caption only.
+    A learned null token stands before every caption and is always attended to: without a caption it is seen alone. With
+    ``plain``, as in PixArt and Latte, it is seen only where a sample has no caption; there is no norm, and GELU is the
+    tanh form.
     """
 
     def __init__(self, channels: int, width: int, *, plain: bool = False) -> None:
@@ -106,11 +90,7 @@ class TextProjection(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, text: Text | None, batch: int) -> tuple[Tensor, Tensor]:
-        """-> tokens (b, l + 1, d) and their mask, bool (b, l + 1).
-
-        Raises:
-            ValueError: If the features or the mask have another shape.
-        """
+        """-> tokens (b, l + 1, d) and their mask, bool (b, l + 1); ``ValueError`` if features or mask do not fit."""
         null = self.null.expand(batch, 1, -1)  # b 1 d
         seen = torch.ones(batch, 1, dtype=torch.bool, device=self.null.device)
         if text is None:
@@ -142,15 +122,10 @@ def pool(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 class Frames(NamedTuple):
-    """Frames of the video that are given.
+    """Frames of the video that are given."""
 
-    Args:
-        latent: Clean latent, (b, c, t, h, w); counts where the mask is 1.
-        mask: 1 for given cells, 0 elsewhere, (b, 1, t, h, w).
-    """
-
-    latent: Tensor
-    mask: Tensor
+    latent: Tensor  # clean, (b, c, t, h, w); counts where the mask is 1
+    mask: Tensor  # 1 for given cells, 0 elsewhere, (b, 1, t, h, w)
 
     def channels(self) -> Tensor:
         """What stands beside the noisy latent: (b, c + 1, t, h, w)."""
@@ -185,20 +160,9 @@ class Condition(NamedTuple):
 
 
 def time_features(time: Tensor, embedding: str = "continuous") -> Tensor:
-    """Sinusoids of the time, (b,) in [0, 1] -> float32 (b, 256).
+    """Sinusoids of the time, (b,) in [0, 1] -> float32 (b, 256), as in DDPM (arXiv:2006.11239) and DiT.
 
-    Args:
-        time: Times.
-        embedding: See ``FlexiDiTConfig.time_embedding``.
-
-    Source:
-        DDPM (arXiv:2006.11239), as in DiT.
-
-    Example:
-        >>> time_features(torch.tensor([0.0]))[0, 0].item()
-        1.0
-        >>> round(time_features(torch.tensor([0.5]), "ddpm")[0, 0].item() - math.cos(499), 6)
-        0.0
+    ``embedding`` is that of ``FlexiDiTConfig.time_embedding``.
     """
     half = TIME_FEATURES // 2
     last = half - 1 if embedding == "ddpm_shifted" else half
@@ -216,14 +180,10 @@ def _timesteps(scaled: Tensor) -> Tensor:
 
 
 class Conditioning(nn.Module):
-    """Time, class and mode as one vector.
+    """Time, class and mode as one vector. One more row of the class table is kept for the null class.
 
-    Args:
-        width: Width d.
-        num_classes: Number of classes; one more row is kept for the null class.
-        num_modes: Number of patch modes; each has a vector that starts at zero, so that the adaLN layers, and with
-            them the normalisation, may depend on the mode (2502.20126, sec. 3.1).
-        time_embedding: See ``FlexiDiTConfig``.
+    The vector of each mode starts at zero. Through it the adaLN layers, and with them the normalisation, may depend on
+    the mode (2502.20126, sec. 3.1).
     """
 
     def __init__(self, width: int, num_classes: int, num_modes: int, time_embedding: str = "continuous") -> None:
@@ -248,11 +208,7 @@ class Conditioning(nn.Module):
 
 
 class BlockConditioning(nn.ModuleList):
-    """A :class:`Conditioning` for each block, one after the other in the vector: (b, depth d).
-
-    Args:
-        conditionings: In the order of the blocks.
-    """
+    """A :class:`Conditioning` for each block, one after the other in the vector: (b, depth d)."""
 
     def forward(self, time: Tensor, label: Tensor | None, mode_index: int) -> Tensor:
         """(b,) times in [0, 1] and classes -> (b, depth d)."""
@@ -260,10 +216,9 @@ class BlockConditioning(nn.ModuleList):
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels outside ``[0, num_classes]`` (the last one is the null class). Reads the values: not for loops.
+    """Refuse labels outside ``[0, num_classes]`` with ``ValueError``; the last one is the null class.
 
-    Raises:
-        ValueError: If a label is out of range.
+    Reads the values, which waits for the device: not for loops.
     """
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) <= num_classes:
         raise ValueError(

@@ -190,11 +190,7 @@ class FlexiDiTConfig:
         return int(self.width * self.mlp_ratio)
 
     def mode(self, mode: str | PatchMode | None) -> PatchMode:
-        """Resolve a mode as users name it; ``None`` and ``native`` are the native one.
-
-        Raises:
-            ValueError: If the model does not have the mode.
-        """
+        """Resolve a mode as users name it, ``None`` = ``native``; a mode that the model lacks is a ``ValueError``."""
         chosen = self.native if mode is None or mode == "native" else PatchMode(mode)
         if chosen not in self.modes:
             have = ", ".join(map(str, self.modes))

@@ -81,12 +81,7 @@ class FlexiDiT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
-        """Load a model for sampling, as ``flexivid.load`` does.
-
-        Args:
-            path: Folder, run, ``.ckpt`` file, or name of a shipped model.
-            ema: Averaged weights; ``False`` takes the last ones of a ``.ckpt``.
-            device: Where to put it.
+        """Load a model for sampling: ``flexivid.load`` as a method, with its arguments.
 
         Example:
             >>> FlexiDiT.from_pretrained("moving_digits").num_parameters
@@ -158,15 +153,8 @@ class FlexiDiT(nn.Module):
     def prepare(self, condition: Condition, batch: int) -> Condition:
         """Read the text of a condition: keys and values depend on no time and no mode, so once a sample is enough.
 
-        Args:
-            condition: With texts, already read or not, or without.
-            batch: Samples.
-
-        Returns:
-            The condition with :class:`TextKeys`; as it is where the network takes no text.
-
-        Raises:
-            ValueError: If the network takes no text but there is one, or the text does not fit.
+        The condition of ``batch`` samples comes back with :class:`TextKeys`, or as it is where the network takes no
+        text or has read it. A text that does not fit, or that the network does not take, is a ``ValueError``.
         """
         text = condition.text
         if isinstance(text, TextKeys) or (self.text is None and text is None):

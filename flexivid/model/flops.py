@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
-from types import TracebackType
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,18 +19,7 @@ from flexivid.patching.shapes import PatchMode, Size3
 
 
 class CallCounter:
-    """Context manager that counts a network's calls by size and mode.
-
-    Args:
-        model: The network to watch.
-
-    Example:
-        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2",)))
-        >>> with CallCounter(model) as counter:
-        ...     _ = model(torch.zeros(2, 3, 1, 8, 8), torch.zeros(2))
-        >>> counter.calls, counter.macs // 1000
-        (1, 485)
-    """
+    """Context manager that counts a network's calls by size and mode; ``macs`` is what they cost."""
 
     def __init__(self, model: FlexiDiT) -> None:
         self._model = model
@@ -45,9 +33,7 @@ class CallCounter:
             self._handles.append(self._model.text.register_forward_pre_hook(self._count_text))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
 
@@ -59,13 +45,12 @@ class CallCounter:
         return reading + sum(n * meta_macs(config, *call) for call, n in self._samples.items())
 
     def _count(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        x = args[0] if args else kwargs["x"]
-        mode = args[3] if len(args) > 3 else kwargs.get("mode")
-        condition = args[2] if len(args) > 2 else kwargs.get("condition")
+        call = dict(zip(("x", "time", "condition", "mode"), args, strict=False)) | kwargs
+        x, condition, mode = call["x"], call.get("condition"), call.get("mode")
         modes = mode if isinstance(mode, Packed) else [mode]
         for patch in modes:
-            call = Size3(*x.shape[2:]), self._model.config.mode(patch), _tokens(condition and condition.text)
-            self._samples[call] += len(x) // len(modes)
+            key = Size3(*x.shape[2:]), self._model.config.mode(patch), _tokens(condition and condition.text)
+            self._samples[key] += len(x) // len(modes)
         self.calls += 1
 
     def _count_text(self, module: torch.nn.Module, args: tuple) -> None:
@@ -84,11 +69,7 @@ def _tokens(text: Text | TextKeys | None) -> int:
 def meta_macs(config: FlexiDiTConfig, size: Size3, mode: PatchMode, text_tokens: int = 0) -> int:
     """Return the MACs of one sample, counted by ``FlopCounterMode`` in a forward pass without data (meta device).
 
-    Args:
-        config: Shape of the network.
-        size: Latent size (t, h, w).
-        mode: Patch mode.
-        text_tokens: Tokens of its text, which has been read.
+    Its text of ``text_tokens`` tokens has been read: that cost is in ``meta_text_macs``.
     """
     with torch.device("meta"), torch.no_grad():
         network = FlexiDiT(config)

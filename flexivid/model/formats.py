@@ -31,14 +31,7 @@ PREFIX = "network."  # of the network's weights there
 
 
 class StoredModel(NamedTuple):
-    """A model as it was read.
-
-    Args:
-        path: Where it was.
-        config: Shape of the network.
-        recipe: How to sample it.
-        weights: By name.
-    """
+    """A model as it was read from ``path``; ``weights`` by name."""
 
     path: Path
     config: FlexiDiTConfig
@@ -46,12 +39,7 @@ class StoredModel(NamedTuple):
     weights: dict[str, Tensor]
 
     def fill(self, model: nn.Module) -> None:
-        """Load the weights into a network made from the config.
-
-        Raises:
-            ValueError: If weights and config do not fit.
-            NotFiniteError: If a weight holds NaN or infinity.
-        """
+        """Load the weights into a network made from the config; ``ValueError`` if they do not fit or are not finite."""
         expected, weights = model.state_dict(), self.weights
         missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
         shapes = [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
@@ -67,13 +55,9 @@ class StoredModel(NamedTuple):
 
 
 def write_model(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe, weights: Mapping[str, Tensor]) -> Path:
-    """Write ``config.json`` and ``model.safetensors``; each appears whole or not at all.
+    """Write ``config.json`` and ``model.safetensors`` to a folder, made if missing, and return it.
 
-    Returns:
-        The folder, which is made if missing.
-
-    Raises:
-        NotFiniteError: If a weight holds NaN or infinity; then nothing is written.
+    Each file appears whole or not at all. Nothing is written if a weight holds NaN or infinity (``NotFiniteError``).
     """
     folder = resolve_path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -92,12 +76,10 @@ def write_config(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe) -> 
 
 
 def read_model(checkpoint: str | Path, *, ema: bool = True) -> StoredModel:
-    """Read a model in any format.
+    """Read a model in any format, from whatever ``flexivid.load`` takes.
 
-    Args:
-        checkpoint: An exported folder, a training run's folder, a Lightning ``.ckpt`` file, or the name of a shipped
-            model where there is no such path.
-        ema: Averaged weights. ``False`` takes the last ones, which only a ``.ckpt`` (or a run that has one) keeps.
+    ``ema=False`` takes the last weights instead of the averaged ones; only a ``.ckpt`` (or a run that has one) keeps
+    them.
 
     Raises:
         FileNotFoundError: If there is no model.

@@ -52,20 +52,8 @@ _stand_ins: WeakKeyDictionary[nn.Module, _Built] = WeakKeyDictionary()
 def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
     """While it lasts, the model's weights must not change, and calls of it may cost less. Without gradients only.
 
-    A model that is not made of flexivid's own layers alone, or that has hooks inside, is called as it is.
-
-    Args:
-        model: The network.
-        dtype: That of autocast, in which linear layers and convolutions compute; ``None`` = there is no autocast.
-
-    Example:
-        >>> from flexivid import FlexiDiTConfig
-        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
-        >>> x, time = torch.randn(1, 3, 2, 4, 4), torch.tensor([0.5])
-        >>> with torch.no_grad(), frozen(model):
-        ...     output = model(x, time, mode="2x4x4")
-        >>> torch.allclose(output, model(x, time, mode="2x4x4"), atol=1e-6)
-        True
+    A model that is not made of flexivid's own layers alone, or that has hooks inside, is called as it is. ``dtype`` is
+    that of autocast, in which linear layers and convolutions compute; ``None`` = there is no autocast.
     """
     if torch.is_grad_enabled() or not _can_be_replaced(model):
         yield
@@ -84,11 +72,7 @@ def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
 
 @contextmanager
 def sampling_calls(model: FlexiDiT, precision: str = "auto") -> Iterator[None]:
-    """Autocast, and the model's weights frozen: for calls without gradients between which the weights do not change.
-
-    Raises:
-        ValueError: If the precision is unknown.
-    """
+    """Autocast, and the model's weights frozen: for calls without gradients between which the weights do not change."""
     device = next(model.parameters()).device
     with autocast(device, precision):
         dtype = dtype_of(device, precision)

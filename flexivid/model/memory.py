@@ -35,13 +35,9 @@ def num_parameters(config: FlexiDiTConfig) -> int:
 
 
 def activation_bytes(config: FlexiDiTConfig, size: tuple[int, int, int], mode: PatchMode, text_tokens: int = 0) -> int:
-    """Return the bytes that autograd keeps for the backward pass of one sample, in bf16, without weights.
+    """Return the bytes that autograd keeps for one sample of latent size (t, h, w), in bf16, without weights.
 
-    Args:
-        config: Shape of the network.
-        size: Latent size (t, h, w).
-        mode: Patch mode.
-        text_tokens: Tokens of the text.
+    Blocks are alike: networks of 2 and 4 blocks tell what one block keeps.
     """
     shallow, deep = (_saved_bytes(replace(config, depth=depth), Size3(*size), mode, text_tokens) for depth in (2, 4))
     return shallow + (deep - shallow) * (config.depth - 2) // 2

@@ -15,43 +15,20 @@ TABLE_BASE = 10000.0
 
 
 class Positions(nn.Module):
-    """Positions of the tokens of a mode, at the centres of its patches.
-
-    Args:
-        config: Of the network.
-
-    Example:
-        >>> positions = Positions(FlexiDiTConfig(width=32, num_heads=2))
-        >>> tokens, table = positions(Size3(5, 8, 8), PatchMode("2x4x4"), torch.zeros(1))
-        >>> tokens.frames, tokens.cos.shape, table.shape
-        (3, torch.Size([12, 1, 16]), torch.Size([12, 32]))
-    """
+    """Positions of the tokens of a mode, at the centres of its patches."""
 
     def __init__(self, config: FlexiDiTConfig) -> None:
         super().__init__()
         self.config = config
 
     def forward(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
-        """What blocks need, and the table to add to the tokens (n, d), on the device of ``like``.
-
-        Args:
-            size: Latent size (t, h, w).
-            patch: The mode.
-            like: A tensor of the dtype and on the device of the tokens.
-        """
+        """Latent size -> what blocks need, and the table to add to the tokens (n, d), in the dtype of ``like``."""
         native, grid = self.config.native, grid_of(size, patch)
         centres = patch_centres(grid, patch, native, device=like.device)
         return self.tables(centres, grid, grid_of(size, native), like)
 
     def tables(self, centres: Tensor, grid: Size3, native_grid: Size3, like: Tensor) -> tuple[Tokens, Tensor]:
-        """As :meth:`forward`, for ``centres`` (n, 3) in native patches.
-
-        Args:
-            centres: Of the tokens.
-            grid: Tokens along t, h, w.
-            native_grid: Those of the native mode.
-            like: As there.
-        """
+        """As :meth:`forward`, for ``centres`` (n, 3) in native patches and the grids of the mode and the native one."""
         if self.config.positions == "sinusoids":
             return self._sinusoids(centres, grid, native_grid, like)
         angles = axis_angles(centres, self.config.head_dim, base=ROTARY_BASE)  # n e/2

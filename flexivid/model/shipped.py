@@ -16,12 +16,7 @@ WEIGHTS = "model.safetensors"
 
 
 def shipped_models() -> list[str]:
-    """Return the names of the shipped models, sorted.
-
-    Example:
-        >>> set(shipped_models()) <= {"moving_digits"}
-        True
-    """
+    """Return the names of the shipped models, sorted."""
     return sorted(file.parent.name for file in FOLDER.glob(f"*/{WEIGHTS}"))
 
 
@@ -29,52 +24,24 @@ def locate(checkpoint: str | Path) -> Path:
     """Return the path that a user means: for the name of a shipped model its folder, else the path itself.
 
     A file or folder of that name in the current folder comes first.
-
-    Args:
-        checkpoint: A path, or the name of a shipped model.
-
-    Example:
-        >>> locate("runs/digits/last.ckpt").as_posix()
-        'runs/digits/last.ckpt'
     """
     path = resolve_path(checkpoint) if str(checkpoint) else Path()  # loading it will say that there is nothing
     return FOLDER / path if str(checkpoint) in shipped_models() and not path.exists() else path
 
 
 def is_shipped(path: str | Path) -> bool:
-    """Say whether a path is inside the folder of the shipped models, where nothing may be written.
-
-    Example:
-        >>> is_shipped(FOLDER / "moving_digits"), is_shipped("moving_digits")
-        (True, False)
-    """
+    """Say whether a path is inside the folder of the shipped models, where nothing may be written."""
     return Path(path).resolve().is_relative_to(FOLDER.resolve())
 
 
 def names_line() -> str:
-    """Return the part of error messages that lists shipped models; empty if there are none.
-
-    Example:
-        >>> names_line().startswith(", or a shipped model: ") if shipped_models() else names_line() == ""
-        True
-    """
+    """Return the part of error messages that lists shipped models; empty if there are none."""
     names = shipped_models()
     return f", or a shipped model: {', '.join(names)}" if names else ""
 
 
 def refuse_shipped(path: Path, purpose: str) -> None:
-    """Refuse to write beside a shipped model, and say how to get a copy.
-
-    Args:
-        path: Folder of a model.
-        purpose: What would be written, e.g. ``measured schedules``.
-
-    Raises:
-        ValueError: If the model is a shipped one.
-
-    Example:
-        >>> refuse_shipped(Path("runs/digits"), "measured schedules")
-    """
+    """Refuse to write beside a shipped model (``ValueError``); ``purpose`` says what, e.g. ``measured schedules``."""
     if is_shipped(path):
         raise ValueError(
             f"got the shipped model {path.name}, which must stay as it is; expected a model of your own for"

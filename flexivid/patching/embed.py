@@ -21,15 +21,7 @@ CONV_CHANNELS = 16  # inside the convolution over the output
 
 
 def pad_to(latent: Tensor, mode: PatchMode) -> Tensor:
-    """Repeat the last frame, row and column until ``mode`` divides the size.
-
-    Args:
-        latent: (b, c, t, h, w).
-        mode: Patch size in cells.
-
-    Returns:
-        (b, c, t', h', w') with t' the next multiple of the mode's side, likewise h', w'.
-    """
+    """Repeat the last frame, row and column of a latent (b, c, t, h, w) until ``mode`` divides its size."""
     for axis, patch in zip((2, 3, 4), mode, strict=True):
         missing = -latent.shape[axis] % patch
         if missing:
@@ -41,13 +33,7 @@ def pad_to(latent: Tensor, mode: PatchMode) -> Tensor:
 def detail(latent: Tensor, mode: PatchMode, native: PatchMode) -> Tensor:
     """What large patches cannot tell apart: the latent less its means over the cells that stand for one native cell.
 
-    Args:
-        latent: (b, c, t, h, w).
-        mode: Patch size in cells.
-        native: That of the native mode.
-
-    Returns:
-        (b, c, t, h, w); 0 in the native mode.
+    (b, c, t, h, w) -> the same; 0 in the native mode.
 
     Example:
         >>> x = torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1)
@@ -61,35 +47,16 @@ def detail(latent: Tensor, mode: PatchMode, native: PatchMode) -> Tensor:
 
 
 def patchify(latent: Tensor, mode: PatchMode) -> Tensor:
-    """Cut into patches: (b, c, t, h, w) -> (b, n, c pt ph pw), padded where the mode does not divide the size.
-
-    Example:
-        >>> patchify(torch.zeros(1, 3, 5, 8, 8), PatchMode("2x4x4")).shape
-        torch.Size([1, 12, 96])
-    """
-    return rearrange(
-        pad_to(latent, mode),
-        "b c (gt pt) (gh ph) (gw pw) -> b (gt gh gw) (c pt ph pw)",
-        pt=mode.t,
-        ph=mode.h,
-        pw=mode.w,
-    )
+    """Cut into patches: (b, c, t, h, w) -> (b, n, c pt ph pw), padded where the mode does not divide the size."""
+    sides = {"pt": mode.t, "ph": mode.h, "pw": mode.w}
+    return rearrange(pad_to(latent, mode), "b c (gt pt) (gh ph) (gw pw) -> b (gt gh gw) (c pt ph pw)", **sides)
 
 
 def unpatchify(patches: Tensor, mode: PatchMode, size: Size3) -> Tensor:
-    """Put patches back and crop the padding: (b, n, c pt ph pw) -> (b, c, t, h, w).
-
-    Args:
-        patches: (b, n, c pt ph pw), tokens in (t, h, w) order.
-        mode: Patch size in cells.
-        size: Size (t, h, w) of the latent before padding.
-    """
+    """Put patches in (t, h, w) order back and crop to ``size``: (b, n, c pt ph pw) -> (b, c, t, h, w)."""
     grid = grid_of(size, mode)
-    latent = rearrange(
-        patches,
-        "b (gt gh gw) (c pt ph pw) -> b c (gt pt) (gh ph) (gw pw)",
-        **{"gt": grid.t, "gh": grid.h, "gw": grid.w, "pt": mode.t, "ph": mode.h, "pw": mode.w},
-    )
+    sides = {"gt": grid.t, "gh": grid.h, "gw": grid.w, "pt": mode.t, "ph": mode.h, "pw": mode.w}
+    latent = rearrange(patches, "b (gt gh gw) (c pt ph pw) -> b c (gt pt) (gh ph) (gw pw)", **sides)
     return latent[:, :, : size.t, : size.h, : size.w]
 
 
@@ -112,26 +79,16 @@ class _FlexiKernel(nn.Module):
     def lift(self, kernel: Tensor) -> Tensor:
         """The least underlying kernel whose resize to the native mode is ``kernel``, (..., pt, ph, pw) native.
 
-        Source:
-            ``w_flex = Q(p_pre)^+ w_pre`` (2502.20126, sec. 3.1): keeps a pre-trained function.
+        ``w_flex = Q(p_pre)^+ w_pre`` (2502.20126, sec. 3.1): keeps a pre-trained function.
         """
         return pi_resize(kernel, *(torch.linalg.pinv(dual.double()).to(kernel) for dual in self.duals(self.modes[0])))
 
 
 class FlexiPatchEmbed(_FlexiKernel):
-    """Embedding of patches of any mode by one underlying kernel.
+    """Embedding of patches of any mode, the native one first, by one underlying kernel.
 
-    Args:
-        in_channels: Channels c of the latent.
-        width: Token width d.
-        modes: Patch modes, the native one first.
-        resize: How sides shrink to less than half, see ``embedding_dual``. With ``area``, a new weak mode embeds the
-            latent averaged over the cells of each native one, however much larger its patch is.
-
-    Example:
-        >>> embed = FlexiPatchEmbed(3, 8, (PatchMode("1x2x2"), PatchMode("2x4x4")))
-        >>> embed(torch.zeros(1, 3, 4, 8, 8), PatchMode("2x4x4")).shape
-        torch.Size([1, 8, 8])
+    ``resize`` says how sides shrink to less than half, see ``embedding_dual``. With ``area``, a new weak mode embeds
+    the latent averaged over the cells of each native one, however much larger its patch is.
     """
 
     def __init__(self, in_channels: int, width: int, modes: tuple[PatchMode, ...], *, resize: Resize = "area") -> None:
@@ -159,13 +116,7 @@ class FlexiPatchEmbed(_FlexiKernel):
 
 
 class FlexiPatchOutput(_FlexiKernel):
-    """De-embedding of tokens into patches of any mode by one underlying kernel and bias.
-
-    Args:
-        width: Token width d.
-        out_channels: Channels of the output.
-        modes: Patch modes, the native one first.
-    """
+    """De-embedding of tokens into patches of any mode, the native one first, by one underlying kernel and bias."""
 
     def __init__(self, width: int, out_channels: int, modes: tuple[PatchMode, ...]) -> None:
         super().__init__(modes, output_dual)
@@ -189,19 +140,10 @@ class FlexiPatchOutput(_FlexiKernel):
 
 
 class OutputConv(nn.Module):
-    """y + pointwise(gelu(conv(y))) with a 3x3x3 convolution; the same for all patch modes.
+    """y + pointwise(gelu(conv(y))) with a 3x3x3 convolution; the same for all patch modes, and the identity at first.
 
-    Each token draws its patch alone, so borders between patches may show; the convolution sees across them. It starts
-    as the identity. Beyond the edge, the last frame, row and column are repeated, as where a mode does not divide the
-    size.
-
-    Args:
-        channels: Channels of the output.
-
-    Example:
-        >>> conv, y = OutputConv(3), torch.randn(1, 3, 2, 4, 4)
-        >>> torch.equal(conv(y), y), sum(parameter.numel() for parameter in conv.parameters())
-        (True, 1363)
+    Each token draws its patch alone, so borders between patches may show; the convolution sees across them. Beyond the
+    edge, the last frame, row and column are repeated, as where a mode does not divide the size.
     """
 
     def __init__(self, channels: int) -> None:

@@ -13,15 +13,7 @@ def patch_centres(grid: Size3, mode: PatchMode, native: PatchMode, *, device: to
 
     A token of a larger patch stands at the mean of the native tokens it replaces (2502.20126, sec. 3.1), so that
     positions mean the same in every mode; they are fractional where a mode covers an even number of native patches.
-
-    Args:
-        grid: Tokens along t, h, w.
-        mode: Patch of those tokens.
-        native: Patch of the native mode.
-        device: Where to put the result.
-
-    Returns:
-        float32 positions, (n, 3), frames slowest.
+    Returns float32 (n, 3), frames slowest.
 
     Example:
         >>> patch_centres(Size3(1, 1, 2), PatchMode("1x4x4"), PatchMode("1x2x2"))
@@ -36,18 +28,11 @@ def patch_centres(grid: Size3, mode: PatchMode, native: PatchMode, *, device: to
 
 
 def axis_angles(centres: Tensor, width: int, *, base: float) -> Tensor:
-    """Angles of three-axis sinusoids: each axis takes its share of the features, frequencies fall geometrically.
+    """Angles of three-axis sinusoids at centres (n, 3): (n, width / 2), the axes one after the other.
 
-    Args:
-        centres: Positions, (n, 3).
-        width: Number of features (two per angle), even, >= 6.
-        base: Longest period over the shortest.
-
-    Returns:
-        Angles, (n, width / 2), the axes one after the other.
-
-    Source:
-        RoPE (arXiv:2104.09864), with a share of the head per axis as in the public video transformers.
+    Each axis takes its share of the features, two an angle; ``width`` is even and >= 6. Frequencies fall geometrically;
+    ``base`` is the longest period over the shortest. RoPE (arXiv:2104.09864), with a share of the head per axis as in
+    the public video transformers.
     """
     angles = []
     for axis, features in enumerate(axis_split(width)):
@@ -59,12 +44,7 @@ def axis_angles(centres: Tensor, width: int, *, base: float) -> Tensor:
 def sinusoids(positions: Tensor, width: int) -> Tensor:
     """Sines, then cosines, of positions along one axis, (n,) -> (n, width), in float64 where the device has it.
 
-    Args:
-        positions: Positions, (n,).
-        width: Number of features, even.
-
-    Source:
-        The tables of DiT (arXiv:2212.09748) and Latte (arXiv:2401.03048); frequencies as in arXiv:1706.03762.
+    The tables of DiT (arXiv:2212.09748) and Latte (arXiv:2401.03048); frequencies as in arXiv:1706.03762.
 
     Example:
         >>> sinusoids(torch.tensor([0.0, 1.0]), 4).round(decimals=2).tolist()

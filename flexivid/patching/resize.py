@@ -27,14 +27,7 @@ Resize = Literal["area", "bilinear"]
 
 
 def bilinear_matrix(old: int, new: int) -> Tensor:
-    """Matrix of linear interpolation without antialiasing, half-pixel centres, edges repeated.
-
-    Args:
-        old: Length of the input.
-        new: Length of the output.
-
-    Returns:
-        float64 matrix (new, old); each row sums to 1.
+    """Matrix (new, old) of linear interpolation without antialiasing, half-pixel centres, edges repeated; float64.
 
     Example:
         >>> bilinear_matrix(2, 4).tolist()
@@ -46,14 +39,7 @@ def bilinear_matrix(old: int, new: int) -> Tensor:
 
 
 def area_matrix(old: int, new: int) -> Tensor:
-    """Matrix of averages over ``new`` equal stretches of the input, cells on a border shared out.
-
-    Args:
-        old: Length of the input.
-        new: Length of the output.
-
-    Returns:
-        float64 matrix (new, old); each row sums to 1, each column to new / old.
+    """Matrix (new, old) of averages over ``new`` equal stretches of the input, cells on a border shared out; float64.
 
     Example:
         >>> area_matrix(5, 2).tolist()
@@ -68,11 +54,8 @@ def area_matrix(old: int, new: int) -> Tensor:
 def embedding_dual(old: int, new: int, resize: Resize = "area") -> Tensor:
     """The 1-D map of embedding weights from patch side ``old`` to ``new``, (new, old), float64.
 
-    Args:
-        old: Side that the weights have.
-        new: Side they are wanted for.
-        resize: How a patch is resized to less than half: by the average of ``area`` or, as models before the choice
-            do, ``bilinear``. Elsewhere it makes no difference.
+    ``resize`` says how a patch is resized to less than half: by the average of ``area`` or, as models before the choice
+    do, ``bilinear``. Elsewhere it makes no difference.
 
     Example:
         >>> embedding_dual(4, 2).round(decimals=6).abs().tolist()   # a cell takes over the weights of those it covers

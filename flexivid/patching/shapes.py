@@ -12,12 +12,7 @@ from typing import NamedTuple
 
 
 class Size3(NamedTuple):
-    """Extent along frames, rows and columns.
-
-    Example:
-        >>> Size3(8, 32, 32).volume
-        8192
-    """
+    """Extent along frames, rows and columns."""
 
     t: int
     h: int
@@ -85,10 +80,6 @@ def whole_number(value: object) -> int | None:
 def grid_of(size: tuple[int, int, int], mode: PatchMode) -> Size3:
     """Tokens along t, h, w for a latent of ``size``; a side the mode does not divide is rounded up (it is padded).
 
-    Args:
-        size: Latent size (t, h, w) in cells, each >= 1.
-        mode: Patch size in cells.
-
     Example:
         >>> grid_of((21, 60, 104), PatchMode("2x4x4"))
         Size3(t=11, h=15, w=26)
@@ -99,12 +90,7 @@ def grid_of(size: tuple[int, int, int], mode: PatchMode) -> Size3:
 
 
 def num_tokens(size: tuple[int, int, int], mode: PatchMode) -> int:
-    """Length of the token sequence of one sample.
-
-    Example:
-        >>> num_tokens((1, 32, 32), PatchMode("1x2x2"))
-        256
-    """
+    """Length of the token sequence of one sample."""
     return grid_of(size, mode).volume
 
 
@@ -119,12 +105,7 @@ def underlying_patch(modes: tuple[PatchMode, ...]) -> PatchMode:
 
 
 def shrinks_far(old: int, new: int) -> bool:
-    """Whether a side shrinks to less than half: bilinear interpolation skips cells there.
-
-    Example:
-        >>> shrinks_far(4, 2), shrinks_far(5, 2)
-        (False, True)
-    """
+    """Whether a side shrinks to less than half: bilinear interpolation skips cells there."""
     return old > 2 * new
 
 

@@ -27,34 +27,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False) -> Model:
-    """Attach weak modes to a pre-trained transformer. Its weights are frozen and never change.
-
-    Per mode: a new embedding and de-embedding in closed form, and LoRA on self-attention and feed-forward. The model
-    stays in its native mode; ``set_mode`` switches.
-
-    Args:
-        model: E.g. ``pipe.transformer``, as loaded: before LoRAs of others, compilation or FSDP. Of diffusers, or a
-            ``FlexiDiT``, whose own modes stay what they are.
-        modes: Weak modes in latent cells, whole multiples of the native patch; the native one may be among them.
-        rank: Rank of the LoRA; 0 = none. New over old parameters go with rank / width: three modes add 3.6 % at 16 and
-            6.9 % at 32 to Wan's 1.3 billion, 4.3 % at 64 to its 14 billion. The paper has 32 to 64, below 5 %.
-        skip: Add a small network around the transformer, from patches and time to the output, zero at first (skip.py).
-            For times with little noise, where large patches lose most.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: If the family is unknown, a mode does not fit, or the model carries adapters already, is compiled,
-            wrapped or offloaded.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> wan = flexify(wan, ["1x4x4", "2x4x4"], rank=4)
-        >>> current_mode(wan), sum(p.numel() for p in adapter_parameters(wan))
-        ('native', 40112)
-    """
+    """Attach new weak modes to a pre-trained transformer, as ``flexivid.flexify`` does, which also takes a folder."""
     refuse_wrapped(model)
     family = family_of(type(model).__name__)
     if hasattr(model, "flexi") or has_peft(model):
@@ -104,24 +77,13 @@ def unflexify(model: Model) -> Model:
 
 
 def register(model: Model) -> Model:
-    """Register what ``flexify`` added as ``flexi`` in the model, so that Lightning, DDP and FSDP find it.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> len(list(flexify(wan, ["1x4x4"], rank=4).parameters())), len(list(register(wan).parameters()))
-        (42, 58)
-    """
+    """Register what ``flexify`` added as ``flexi`` in the model, so that Lightning, DDP and FSDP find it."""
     model.flexi = flexi_of(model)
     return model
 
 
 def flexi_of(model: nn.Module) -> Flexi:
-    """Return what ``flexify`` added to a model.
-
-    Raises:
-        ValueError: If the model has no weak modes.
-    """
+    """Return what ``flexify`` added to a model; ``ValueError`` if it has no weak modes."""
     if not isinstance(getattr(model, "flexi", None), Flexi):
         raise ValueError(f"got a {type(model).__name__} without weak modes; expected some; call flexify first")
     return model.flexi  # type: ignore[return-value]
@@ -149,14 +111,7 @@ def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a transformer: the modules whose inner linears take LoRA.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=3)
-        >>> [type(block).__name__ for block in blocks_of(flexify(wan, ["1x4x4"], rank=1))]
-        ['WanTransformerBlock', 'WanTransformerBlock', 'WanTransformerBlock']
-    """
+    """Return the blocks of a transformer: the modules whose inner linears take LoRA."""
     pattern = flexi_of(network).family.lora
     paths = [path for path, _ in network.named_modules() if re.fullmatch(pattern, path)]
     return [network.get_submodule(path) for path in block_paths(paths)]

@@ -20,17 +20,14 @@ from flexivid.runtime.paths import resolve
 def load_transformer(
     model: str | Path, *, dtype: torch.dtype | None = None, empty: bool = False, files: ModelFiles = ANY_FILES
 ) -> nn.Module:
-    """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte.
+    """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte, or a trained FlexiDiT.
 
     Args:
         model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, a
-            ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT.
+            ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT. Any other is a ``ValueError``.
         dtype: Precision of its weights, but for those that its class keeps in float32; ``None`` = float32.
         empty: Read the configuration only: the model is on the meta device.
         files: Which files of a diffusers model to read.
-
-    Raises:
-        ValueError: If there is no such model, or it has no such files.
     """
     model, dtype = resolve(model), dtype or torch.float32
     folder = Path(model)

@@ -18,16 +18,10 @@ from flexivid.pretrained.weak_modes.shadows import Registered
 
 
 def merge_lora(model: nn.Module) -> int:
-    """Let weak modes use merged copies from now on. For inference, after the last training step.
+    """Let weak modes use merged copies from now on; return the bytes that these take.
 
-    Args:
-        model: Transformer that went through ``flexify``.
-
-    Returns:
-        Bytes that the copies take.
-
-    Raises:
-        ValueError: If a linear is quantised or offloaded, or carries another adapter.
+    For inference, after the last training step. Linears that are quantised, offloaded or carry another adapter are a
+    ``ValueError``.
 
     Example:
         >>> from diffusers import WanTransformer3DModel

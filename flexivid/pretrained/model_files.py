@@ -51,11 +51,7 @@ class ModelFiles:
         return {name: value for name, value in vars(self).items() if value and name != "subfolder"}
 
     def refuse_for(self, model: str | Path) -> None:
-        """Refuse all settings for a model that is not one of diffusers.
-
-        Raises:
-            ValueError: If one was set.
-        """
+        """Refuse all settings for a model that is not one of diffusers: ``ValueError`` if one was set."""
         names = [name for name, value in vars(self).items() if value]
         if names:
             raise ValueError(
@@ -64,11 +60,7 @@ class ModelFiles:
             )
 
     def locate(self, model: str | Path) -> tuple[str, dict[str, str]]:
-        """Return where the transformer is: its folder, or a hub id with the subfolder as an argument of diffusers.
-
-        Raises:
-            ValueError: If there is no such model, or it has no such variant.
-        """
+        """Return where the transformer is: its folder, or a hub id with the subfolder as an argument of diffusers."""
         folder = Path(model)
         if folder.is_file() or folder.suffix in SINGLE_FILES:
             raise ValueError(
@@ -92,8 +84,7 @@ class ModelFiles:
     def check_folder(self, folder: Path) -> None:
         """Refuse settings that do not fit a folder of a transformer, where diffusers would ignore them in silence.
 
-        Raises:
-            ValueError: If none of its weights are of the variant, or all are of others; if a revision is asked for.
+        These are a revision, and a variant that none of the weights has, or none where all have one.
         """
         matches = [match for file in folder.glob("*") if (match := WEIGHTS.fullmatch(file.name))]
         variants = {match["variant"] for match in matches}
@@ -128,15 +119,7 @@ def files_of(options: Any) -> ModelFiles:
 
 @contextmanager
 def plain_loading(model: str, expected: str) -> Iterator[None]:
-    """Turn any error of loading a model into a ``ValueError`` of one line.
-
-    Example:
-        >>> with plain_loading("model a/b", "a diffusers model"):
-        ...     raise ImportError("no bitsandbytes")
-        Traceback (most recent call last):
-        ...
-        ValueError: got model a/b, which cannot be loaded (no bitsandbytes); expected a diffusers model; check it
-    """
+    """Turn any error of loading a model into a ``ValueError`` of one line."""
     try:
         yield
     except Exception as error:  # no file, a broken one, no library or no device for a quantised model

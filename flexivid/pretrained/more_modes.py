@@ -20,15 +20,8 @@ Dual = Callable[[int, int], Tensor]
 def add_modes(model: FlexiDiT, modes: Iterable[str | PatchMode]) -> FlexiDiT:
     """A new model with more modes, before any training in them; each starts with the native mode's vectors.
 
-    Args:
-        model: Stays as it is.
-        modes: To add, as text or :class:`PatchMode`; those the model has already are passed over.
-
-    Raises:
-        ValueError: If no kernel of the new size can keep what the model computes.
-
-    Source:
-        ``w_flex = Q(p_pre)^+ w_pre`` (2502.20126, sec. 3.1), for several old modes at once.
+    ``w_flex = Q(p_pre)^+ w_pre`` (2502.20126, sec. 3.1), for several old modes at once. Modes that the model has
+    already are passed over. ``ValueError`` if no kernel of the new size can keep what the model computes.
 
     Example:
         >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2",)))

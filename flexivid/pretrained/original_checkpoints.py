@@ -46,17 +46,9 @@ TEXT_SIDE, TEXT_FRAMES = 64, 16  # latent of Latte for text, 512 pixels; its fil
 def load_plain(path: str | Path, *, num_heads: int | None = None) -> nn.Module:
     """Load a published ``.pt`` of DiT or Latte. Reads weights only and runs no code of the file.
 
-    Args:
-        path: E.g. ``DiT-XL-2-256x256.pt``, ``ucf101.pt`` or ``t2v.pt``; of two sets of weights the averaged one is
-            read.
-        num_heads: Attention heads; ``None`` = those of the published width.
-
-    Returns:
-        ``DiTTransformer2DModel``, ``VideoDiT`` (Latte) or ``LatteTransformer3DModel`` (Latte for text), in evaluation
-        mode, in float32.
-
-    Raises:
-        ValueError: If the file is none of these.
+    Of two sets of weights, as in ``ucf101.pt``, the averaged one is read. The model is a ``DiTTransformer2DModel``, a
+    ``VideoDiT`` (Latte) or a ``LatteTransformer3DModel`` (Latte for text), in evaluation mode, in float32.
+    ``num_heads`` is that of the published width where it is ``None``.
     """
     weights = _read(resolve_path(path))
     for prefix in ("module.", "_orig_mod."):
@@ -109,12 +101,7 @@ def _class_model(weights: dict[str, Tensor], num_heads: int | None) -> nn.Module
 
 
 def rename(weights: Mapping[str, Tensor], depth: int, *, is_video: bool) -> dict[str, Tensor]:
-    """Rename weights of DiT as in diffusers, or those of Latte as in ``VideoDiT``. Names not in the tables stay.
-
-    Example:
-        >>> sorted(rename({"blocks.3.attn.qkv.bias": torch.zeros(6)}, 4, is_video=True))[0]
-        'temporal_transformer_blocks.1.attn1.to_k.bias'
-    """
+    """Rename weights of DiT as in diffusers, or those of Latte as in ``VideoDiT``. Names not in the tables stay."""
     renamed: dict[str, Tensor] = {}
     for name, value in weights.items():
         stem, _, kind = name.rpartition(".")

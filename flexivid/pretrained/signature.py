@@ -20,11 +20,7 @@ Size = tuple[int, int, int]
 
 
 def signature_of(model: nn.Module) -> Signature:
-    """Return how a model is called.
-
-    Raises:
-        ValueError: If it is of no family.
-    """
+    """Return how a model is called; ``ValueError`` if it is of no family."""
     names = [kind.__name__ for kind in type(model).__mro__]  # FSDP puts a class of its own before it
     return family_of(next((name for name in names if name in FAMILIES), names[0])).signature
 
@@ -32,18 +28,8 @@ def signature_of(model: nn.Module) -> Signature:
 def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: int = 32, seed: int = 0) -> dict:
     """Draw the arguments of a call, on the device of the model and in the precision that it computes in.
 
-    Args:
-        model: Transformer.
-        size: Latent size (t, h, w), which the native patch divides.
-        batch: Samples.
-        text_tokens: Length of the text, where the class does not fix it.
-        seed: Of the values.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> {name: tuple(value.shape) for name, value in random_call(wan, (2, 4, 4), text_tokens=8).items()}
-        {'hidden_states': (1, 16, 2, 4, 4), 'timestep': (1,), 'encoder_hidden_states': (1, 8, 4096)}
+    ``size`` is the latent size (t, h, w), which the native patch divides; ``text_tokens`` the length of the text, where
+    the class does not fix it.
     """
     signature, config, generator = signature_of(model), config_of(model), torch.Generator().manual_seed(seed)
     latent = torch.randn(batch, config["in_channels"], *size, generator=generator)
@@ -77,14 +63,6 @@ def noisy_call(model: nn.Module, latent: Tensor, noise: Tensor, time: Tensor, in
     Raises:
         ValueError: If the class is no rectified flow and has no way of its own to add noise, or if it takes more
             channels than the latent has.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> zeros = torch.zeros(1, 16, 1, 2, 2)
-        >>> call = noisy_call(wan, zeros, zeros + 1, torch.tensor([0.25]), {})
-        >>> call["hidden_states"].mean().item(), call["timestep"].item()
-        (0.25, 250.0)
     """
     signature, channels = signature_of(model), config_of(model)["in_channels"]
     can_add_noise = signature.is_flow or signature.add_noise is not None

@@ -49,13 +49,7 @@ class WeakPositions(PositionModule):
     """The tables of ``Positions`` at the centres of weak patches."""
 
     def forward(self, size: Size3, patch: PatchMode, like: Tensor) -> Any:
-        """What blocks need, and the table to add to the tokens (n, d).
-
-        Args:
-            size: Of the folded latent.
-            patch: The native mode.
-            like: As in ``Positions``.
-        """
+        """What blocks need, and the table to add to the tokens (n, d), for the size of the folded latent."""
         grid, growth = grid_of(size, patch), self.fold.growth
         native_grid = Size3(*(side * factor for side, factor in zip(grid, growth, strict=True)))
         return self.native.tables(native_centres(grid, growth, like.device), grid, native_grid, like)

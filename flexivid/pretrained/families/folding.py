@@ -18,25 +18,14 @@ from flexivid.patching.shapes import PatchMode, Size3
 
 
 class Fold(NamedTuple):
-    """A weak mode as its model sees it: ``growth`` cells folded into channels, then cut by the ``native`` patch.
-
-    Example:
-        >>> import torch
-        >>> fold = Fold.between(PatchMode("2x4x4"), PatchMode("1x2x2"))
-        >>> fold.growth, fold.apply(torch.zeros(1, 16, 5, 8, 8)).shape
-        (Size3(t=2, h=2, w=2), torch.Size([1, 128, 3, 4, 4]))
-    """
+    """A weak mode as its model sees it: ``growth`` cells folded into channels, then cut by the ``native`` patch."""
 
     growth: Size3
     native: PatchMode
 
     @classmethod
     def between(cls, mode: PatchMode, native: PatchMode) -> Fold:
-        """Fold native patches into patches of ``mode``.
-
-        Raises:
-            ValueError: If the mode is not a whole multiple of the native one along each axis.
-        """
+        """Fold native patches into patches of ``mode``, which is a whole multiple along each axis."""
         if any(side % unit for side, unit in zip(mode, native, strict=True)):
             raise ValueError(
                 f"got mode {mode} for a model with native patch {native}; expected a whole multiple of the native side"
@@ -45,13 +34,9 @@ class Fold(NamedTuple):
         return cls(Size3(*(side // unit for side, unit in zip(mode, native, strict=True))), native)
 
     def apply(self, latent: Tensor) -> Tensor:
-        """Move ``growth`` cells into channels; the last frame, row and column are repeated until the mode divides.
+        """Move ``growth`` cells into channels: (b, c, t, h, w) -> (b, c gt gh gw, t', h', w').
 
-        Args:
-            latent: (b, c, t, h, w).
-
-        Returns:
-            (b, c gt gh gw, t', h', w'), which the native patch divides.
+        The last frame, row and column are repeated until the mode divides; then the native patch divides the result.
         """
         t, h, w = self.growth
         padded = pad_to(latent, PatchMode(*(g * p for g, p in zip(self.growth, self.native, strict=True))))
@@ -65,14 +50,9 @@ class Fold(NamedTuple):
 
 
 def pool_times(times: Tensor, growth: Size3, grid: Size3) -> Tensor:
-    """Turn times of native tokens into times of weak ones: the largest among the native tokens that each replaces.
+    """Turn times (b, n) of the native tokens of ``grid`` into times of weak ones: the largest that each replaces.
 
-    The noisiest, because a patch that is partly a clean condition still has noise to remove.
-
-    Args:
-        times: (b, n), n tokens of the native grid.
-        growth: Native patches per weak patch along each axis.
-        grid: Native tokens along t, h, w.
+    The largest, because a patch that is partly a clean condition still has noise to remove.
 
     Example:
         >>> import torch

@@ -17,12 +17,7 @@ from flexivid.pretrained.families.folding import Fold
 
 
 class PositionModule(nn.Module):
-    """Base of the modules that answer in the place of a native one which knows positions.
-
-    Args:
-        native: Module in whose place it answers.
-        fold: Of the weak mode.
-    """
+    """Base of the modules that answer in the place of a native one which knows positions."""
 
     def __init__(self, native: nn.Module, fold: Fold) -> None:
         super().__init__()
@@ -44,26 +39,15 @@ class PositionModule(nn.Module):
 
 
 def native_centres(grid: Size3, growth: Size3, device: torch.device) -> Tensor:
-    """Centres of weak patches, counted in native patches (the first native one is 0), (n, 3).
-
-    Example:
-        >>> native_centres(Size3(1, 1, 2), Size3(1, 1, 2), torch.device("cpu"))
-        tensor([[0.0000, 0.0000, 0.5000],
-                [0.0000, 0.0000, 2.5000]])
-    """
+    """Centres of weak patches, counted in native patches (the first native one is 0), (n, 3)."""
     return patch_centres(grid, PatchMode(*growth), PatchMode(1, 1, 1), device=device)
 
 
 def rotary(centres: Tensor, features: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of three-axis rotary embeddings, as Wan and HunyuanVideo lay them out.
+    """Cosines and sines of three-axis rotary embeddings at centres (n, 3), as Wan and HunyuanVideo lay them out.
 
-    Args:
-        centres: Positions, (n, 3), fractional where a patch covers an even number of native ones.
-        features: Share of the head of each axis.
-        theta: Base of the frequencies.
-
-    Returns:
-        cos, sin: float32, (n, sum of features), each angle twice.
+    ``features`` is the share of the head of each axis, ``theta`` the base of the frequencies. Both tables are float32,
+    (n, sum of features), each angle twice.
 
     Example:
         >>> cos, sin = rotary(torch.tensor([[0.0, 0.5, 1.0]]), (2, 2, 2), 10000.0)
@@ -81,10 +65,7 @@ def rotary(centres: Tensor, features: tuple[int, int, int], theta: float) -> tup
 def centre_rotary(tables: tuple[Tensor, Tensor], grid: Size3, growth: Size3) -> tuple[Tensor, Tensor]:
     """Rotary tables at the centres of weak patches: from its first native token, half of its extent further.
 
-    Args:
-        tables: cos, sin of the native grid, (n, e), positions evenly spaced along each axis, steps under half a turn.
-        grid: Native tokens along t, h, w.
-        growth: Native patches per weak patch along each axis.
+    ``tables`` are cos, sin of the native ``grid``, (n, e), evenly spaced along each axis, steps under half a turn.
 
     Example:
         >>> angles = torch.tensor([[0.0], [0.2], [0.4], [0.6]])

@@ -21,15 +21,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(class_name: str) -> Family:
-    """Return the family of a transformer class.
-
-    Raises:
-        ValueError: If there is none.
-
-    Example:
-        >>> family_of("WanTransformer3DModel").embed
-        'patch_embedding'
-    """
+    """Return the family of a transformer class; ``ValueError`` if there is none."""
     if class_name not in FAMILIES:
         raise ValueError(
             f"got a model of class {class_name}; expected one of {', '.join(sorted(FAMILIES))};"
@@ -39,14 +31,7 @@ def family_of(class_name: str) -> Family:
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Refuse models whose layers ``flexify`` could not see: wrapped, compiled or offloaded ones.
-
-    Raises:
-        ValueError: If it is one of these, or parts of it are compiled.
-
-    Example:
-        >>> refuse_wrapped(nn.Linear(2, 2))   # of no family: ``family_of`` refuses that
-    """
+    """Refuse models whose layers ``flexify`` could not see: wrapped, compiled (in parts too) or offloaded ones."""
     kind = type(model).__name__
     inner = next((type(part).__name__ for part in model.modules() if type(part).__name__ in FAMILIES), None)
     if inner is not None and kind not in FAMILIES:

@@ -37,12 +37,12 @@ class FramePositions(nn.Module):
 class VideoDiT(DiTTransformer2DModel):
     """DiT with a temporal block after every spatial one. It takes ``video_length`` frames, no others.
 
+    Arguments that are not listed are those of ``DiTTransformer2DModel``.
+
     Args:
         num_layers: Pairs of blocks; published Latte-XL has 14.
         num_embeds_ada_norm: Classes; 0 = none, ``class_labels`` is zeros then.
-        video_length: Frames.
         time_shift: Of the frequencies of the time embedding; 0 as published, 1 as diffusers has it in its DiT.
-        num_attention_heads: Likewise the rest: as for ``DiTTransformer2DModel``.
 
     Example:
         >>> model = VideoDiT(num_attention_heads=2, attention_head_dim=4, num_layers=1, sample_size=4, video_length=3)
@@ -82,14 +82,7 @@ class VideoDiT(DiTTransformer2DModel):
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor, return_dict: bool = True
     ) -> Any:
-        """One pass.
-
-        Args:
-            hidden_states: Latent, (b, c, t, h, w).
-            timestep: (b,).
-            class_labels: (b,).
-            return_dict: Whether to return an object with ``sample`` or a tuple.
-        """
+        """One pass over a latent (b, c, t, h, w), with times and classes (b,); a tuple without ``return_dict``."""
         (b, _, t, h, _), side = hidden_states.shape, self.config["patch_size"]
         x = self.pos_embed(rearrange(hidden_states, "b c t h w -> (b t) c h w"))  # (b t) s d
         of_frame, of_cell = (

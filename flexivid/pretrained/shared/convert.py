@@ -71,12 +71,7 @@ def to_flexidit(model: nn.Module) -> FlexiDiT:
     """A FlexiDiT with the native mode alone, which computes what a transformer of diffusers does.
 
     Time ``(k + 1) / 1000`` of the FlexiDiT is timestep k. The vector of a null text, which Latte lacks, is zero.
-
-    Args:
-        model: ``DiTTransformer2DModel``, ``VideoDiT`` or ``LatteTransformer3DModel``, also on the meta device.
-
-    Raises:
-        ValueError: If the model is of another class, or has a part that a FlexiDiT lacks.
+    ``ValueError`` if the model is none of ``CLASSES``, or has a part that a FlexiDiT lacks.
 
     Example:
         >>> from diffusers import DiTTransformer2DModel
@@ -96,11 +91,9 @@ def to_flexidit(model: nn.Module) -> FlexiDiT:
 
 @torch.no_grad()
 def difference(model: nn.Module, flexible: FlexiDiT) -> float:
-    """Largest absolute difference of native outputs over a random call, without channels of a learned variance.
+    """Largest absolute difference of native outputs of a transformer of diffusers and of what was made of it.
 
-    Args:
-        model: The transformer of diffusers.
-        flexible: What was made of it.
+    Over a random call, without channels of a learned variance.
     """
     call = random_call(model, signature_of(model).usual_size(config_of(model)), batch=2)
     x, channels = call["hidden_states"], flexible.config.in_channels

@@ -18,12 +18,8 @@ from flexivid.pretrained.shared.convert import load_shared, shape_of
 def fitted_shape(weights: FlexiDiTConfig, asked: FlexiDiTConfig) -> FlexiDiTConfig:
     """The network to train: that of the weights, with the modes, the classes and the given frames that are asked for.
 
-    Args:
-        weights: What the weights are of.
-        asked: Settings of the training; width, depth and other traits of the network do not count.
-
-    Raises:
-        ValueError: If channels or texts differ, or a mode of the weights is missing.
+    Width, depth and other traits in ``asked`` do not count. ``ValueError`` if channels or texts differ, or a mode of
+    the weights is missing.
 
     Example:
         >>> weights = FlexiDiTConfig(width=64, modes=("1x2x2",))
@@ -63,18 +59,11 @@ def shape_from(source: str | Path, asked: FlexiDiTConfig) -> FlexiDiTConfig:
 
 
 def network_from(source: str | Path, asked: FlexiDiTConfig, process: tuple[str, str]) -> FlexiDiT:
-    """A network that starts with weights. Without given frames it computes what they do.
+    """A network that starts with the weights of ``source``, see ``load_shared``.
 
-    Args:
-        source: As ``load_shared`` takes it.
-        asked: Settings of the training, see :func:`fitted_shape`.
-        process: Path and target of the training.
-
-    Returns:
-        The network. Where it has another number of classes, each starts as the null class.
-
-    Raises:
-        ValueError: If the weights are of another process, or do not fit.
+    Without given frames it computes what they do. Where it has another number of classes, each starts as the null
+    class. ``process`` is the path and target of the training; ``ValueError`` if the weights are of another, or do not
+    fit (:func:`fitted_shape`).
 
     Example:
         >>> from flexivid.model.shipped import locate

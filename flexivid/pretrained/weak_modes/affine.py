@@ -25,16 +25,8 @@ LEAST_BYTES = 2  # of a number to compute with; anything smaller is a form of st
 class Affine(nn.Module):
     """A linear map, or a convolution whose stride is its kernel. Computes in the precision of its weights.
 
-    It moves to the device of its input, since code that moves or offloads the model does not know of it.
-
-    Args:
-        weight: (outputs, inputs), or (outputs, channels, sides of the kernel...).
-        bias: (outputs,), or none.
-
-    Example:
-        >>> layer = Affine(torch.ones(1, 2), torch.tensor([0.5]))
-        >>> layer(torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16))
-        tensor([[3.5000]], dtype=torch.bfloat16, grad_fn=<ToCopyBackward0>)
+    It moves to the device of its input, since code that moves or offloads the model does not know of it. Weights are
+    (outputs, inputs), or (outputs, channels, sides of the kernel...).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -85,11 +77,6 @@ def compute_dtype(model: nn.Module) -> torch.dtype:
 
     That is ``model.dtype`` of diffusers, which knows of layerwise casting and of modules that stay in float32 beside
     others in half precision; for other models the dtype of the first weights that can be computed with.
-
-    Example:
-        >>> net = nn.Sequential(nn.Linear(2, 2, dtype=torch.bfloat16), nn.Linear(2, 2))
-        >>> compute_dtype(net)
-        torch.bfloat16
     """
     dtypes = [getattr(model, "dtype", None), *(weight.dtype for weight in model.parameters())]
     for dtype in dtypes:
@@ -107,25 +94,9 @@ def new_dtype(dtype: torch.dtype) -> torch.dtype:
 def values_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Copy weights and bias of a linear or convolution in floating point, in whatever format it stores them.
 
-    If they cannot be read, as in the quantised layers of any library, the layer is called: each column of the weights
-    is its output for a unit vector.
-
-    Args:
-        layer: Anything that maps (..., in_features), or is a convolution whose stride is its kernel.
-        dtype: What the model computes in.
-
-    Returns:
-        weight, bias (zero where there is none), in float32, or float64 where the layer is.
-
-    Raises:
-        ValueError: If the layer is neither, or cannot be called.
-
-    Example:
-        >>> class Halves(nn.Linear):
-        ...     def forward(self, x): return super().forward(x) / 2
-        >>> layer = Halves(2, 1, bias=False)
-        >>> torch.equal(values_of(layer, torch.float32)[0] * 2, layer.weight)
-        True
+    If they cannot be read, as in the quantised layers of any library, the layer is called in ``dtype``: each column of
+    the weights is its output for a unit vector. Both are in float32, or float64 where the layer is; a missing bias is
+    zero. ``ValueError`` if the layer is neither, or cannot be called.
     """
     inputs = _unit_inputs(layer, dtype)
     if not is_plain(layer):
@@ -153,12 +124,7 @@ def _called(layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_plain(layer: Any) -> bool:
-    """Whether a layer's weights can be read: they are floating point, and it computes with them as they are.
-
-    Example:
-        >>> is_plain(nn.Linear(2, 2)), is_plain(nn.LayerNorm(2))
-        (True, False)
-    """
+    """Whether a layer's weights can be read: they are floating point, and it computes with them as they are."""
     weight = getattr(layer, "weight", None)
     return type(layer) in READABLE and type(weight) in PLAIN and layer.weight.is_floating_point()
 
@@ -178,12 +144,7 @@ def _unit_inputs(layer: Any, dtype: torch.dtype) -> Tensor:
 
 
 def stored_values(value: object) -> Tensor | None:
-    """Return an entry of a state dict as plain numbers; ``None`` for other entries, like settings of a quantisation.
-
-    Example:
-        >>> stored_values(torch.ones(2)).tolist(), stored_values("nf4")
-        ([1.0, 1.0], None)
-    """
+    """Return an entry of a state dict as plain numbers; ``None`` for other entries, like settings of a quantisation."""
     if not isinstance(value, Tensor):
         return None
     is_packed = value.is_quantized or type(value) not in PLAIN

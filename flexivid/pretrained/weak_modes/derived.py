@@ -33,22 +33,7 @@ def derived(base: type, methods: Methods) -> type:
 
 
 def derive(instance: Any, methods: Methods) -> None:
-    """Give an object methods.
-
-    Args:
-        instance: Of any class that is written in Python.
-        methods: Function of a module, so that the object can be pickled: class -> methods by name.
-
-    Example:
-        >>> class Door: pass
-        >>> door = Door()
-        >>> derive(door, _loud)
-        >>> door(), type(door).__name__, type(door) in (Door, None)
-        ('Door called', 'Door', True)
-        >>> restore(door, _loud)
-        >>> type(door) is Door
-        True
-    """
+    """Give an object of a Python class methods; ``methods`` is a function of a module, so that it can be pickled."""
     kind: Any = type(instance)
     if derived(kind.__mro__[1], methods) is not kind:
         instance.__class__ = derived(kind, methods)
@@ -65,8 +50,3 @@ def _blank(base: type, methods: Methods) -> Any:
     instance: Any = object.__new__(base)
     instance.__class__ = derived(base, methods)
     return instance
-
-
-def _loud(base: type) -> dict[str, Any]:
-    """For the example of ``derive``."""
-    return {"__call__": lambda self: f"{base.__name__} called"}

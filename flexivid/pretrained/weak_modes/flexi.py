@@ -61,28 +61,18 @@ class CallLock:
 
 
 class Flexi(nn.Module):
-    """All that flexivid adds to a model.
-
-    Attributes:
-        modes: The weak modes by their written form.
-        mode: The mode that was set, ``"native"`` or a written form.
-        active: The mode of the call that is running; ``None`` between calls.
-        rank: Rank of the LoRA; 0 = none.
-        skip: Whether modes have a skip around the transformer.
-        trainable: Names of the native parameters that were trainable before.
-        native_sha256: Fingerprint of the native weights, if an adapter folder had it.
-    """
+    """All that flexivid adds to a model."""
 
     def __init__(self, family: Family, trainable: frozenset[str], *, rank: int, skip: bool) -> None:
         super().__init__()
         self.class_name = family.class_name
-        self.modes = nn.ModuleDict()
-        self.mode = NATIVE
-        self.active: str | None = None
-        self.rank = rank
-        self.skip = skip
-        self.trainable = trainable
-        self.native_sha256: str | None = None
+        self.modes = nn.ModuleDict()  # the weak modes by their written form
+        self.mode = NATIVE  # the mode that was set
+        self.active: str | None = None  # the mode of the call that is running
+        self.rank = rank  # of the LoRA; 0 = none
+        self.skip = skip  # whether modes have a skip around the transformer
+        self.trainable = trainable  # names of the native parameters that were trainable before
+        self.native_sha256: str | None = None  # of the native weights, if an adapter folder had it
         self.calls = CallLock()
         self.device: torch.device | None = None
 

@@ -35,13 +35,7 @@ TIME_FEATURES = 64
 
 
 def grow_kernel(weight: Tensor, channels: int, fold: Fold) -> Tensor:
-    """Embedding weights of a weak mode: (d, c, ...) or (d, c p) -> the same with ``growth`` times the channels.
-
-    Example:
-        >>> from flexivid.patching.shapes import PatchMode
-        >>> grow_kernel(torch.ones(8, 3, 1, 2, 2), 3, Fold.between(PatchMode("2x4x4"), PatchMode("1x2x2"))).shape
-        torch.Size([8, 24, 1, 2, 2])
-    """
+    """Embedding weights of a weak mode: (d, c, ...) or (d, c p) -> the same with ``growth`` times the channels."""
     cells = weight.flatten(1).unflatten(1, (channels, -1))  # (d, c, p)
     grown = cells.repeat_interleave(fold.growth.volume, dim=1) / fold.growth.volume  # (d, c s, p)
     return grown.reshape(weight.shape[0], -1, *weight.shape[2:])
@@ -50,10 +44,7 @@ def grow_kernel(weight: Tensor, channels: int, fold: Fold) -> Tensor:
 def grow_output(weight: Tensor, fold: Fold, order: str) -> Tensor:
     """De-embedding weights or biases of a weak mode: (features, ...) -> ``growth`` times the features.
 
-    Args:
-        weight: (c pt ph pw, ...), features in ``order``.
-        fold: Growth and native patch.
-        order: einops order of the features, e.g. ``"pt ph pw c"``.
+    ``order`` is the einops order of the features, e.g. ``"pt ph pw c"``.
 
     Example:
         >>> from flexivid.patching.shapes import PatchMode
@@ -80,12 +71,7 @@ def hidden_width(inputs: int, outputs: int) -> int:
 
 
 class Skip(nn.Module):
-    """The network around the transformer: patches (b, ...) -> a term of the output patches, (b, n, outputs).
-
-    Args:
-        first: Linear or convolution from patches to hidden features, initialised.
-        outputs: Numbers in an output patch.
-    """
+    """The network around the transformer: patches (b, ...) -> a term of the output patches, (b, n, outputs)."""
 
     def __init__(self, first: Any, outputs: int) -> None:
         super().__init__()

@@ -27,11 +27,8 @@ INNER = {True: "base_layer", False: "original_module"}  # where peft has a nativ
 def native_names(model: nn.Module) -> dict[str, str]:
     """Return the original names of native weights by their present names: peft renames what it adapts.
 
-    Returns:
-        One entry for each of the state dict that neither an adapter nor ``flexify`` added.
-
-    Raises:
-        ValueError: If an adapter is fused, which changes native weights.
+    One entry for each of the state dict that neither an adapter nor ``flexify`` added. A fused adapter, which changes
+    native weights, is a ``ValueError``.
 
     Example:
         >>> from peft import LoraConfig, inject_adapter_in_model
@@ -58,18 +55,7 @@ def native_names(model: nn.Module) -> dict[str, str]:
 
 
 class LoraLinear(nn.Module):
-    """A linear with low-rank products added, which start at zero; the scale is 1.
-
-    Args:
-        base: Linear to adapt: any module with ``in_features`` and ``out_features``.
-        rank: Rank r.
-        dtype: Of the new weights.
-
-    Example:
-        >>> layer = LoraLinear(nn.Linear(4, 6), rank=2)
-        >>> layer.delta().shape, sum(p.numel() for p in layer.parameters())
-        (torch.Size([6, 4]), 20)
-    """
+    """A linear with low-rank products added, which start at zero; the scale is 1. ``dtype`` is that of new weights."""
 
     def __init__(self, base: nn.Module, rank: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -105,25 +91,10 @@ class LoraLinear(nn.Module):
 
 
 def attach_lora(model: nn.Module, targets: str, rank: int, dtype: torch.dtype) -> dict[str, LoraLinear]:
-    """Make the LoRA layers of one mode.
+    """Make the LoRA layers of one mode, by the path of the linear; they are not registered in the model.
 
-    Args:
-        model: Transformer, without peft layers.
-        targets: Regular expression of the paths of linears to adapt.
-        rank: Rank r.
-        dtype: What the model computes in.
-
-    Returns:
-        A layer for each path, not registered in the model.
-
-    Raises:
-        ValueError: If a module at such a path is no linear, or there is none.
-
-    Example:
-        >>> net = nn.Sequential(nn.Linear(4, 6))
-        >>> layer = attach_lora(net, "0", 2, torch.float32)["0"]
-        >>> sum(p.numel() for p in layer.lora_A.parameters()), list(net.state_dict())
-        (8, ['0.weight', '0.bias'])
+    ``targets`` is a regular expression of the paths of linears to adapt, ``dtype`` what the model computes in.
+    ``ValueError`` if a module at such a path is no linear, or there is none.
     """
     bases = {path: module for path, module in model.named_modules() if re.fullmatch(targets, path)}
     wrong = [

@@ -16,15 +16,7 @@ from torch import nn
 
 
 class Registered(dict[str, nn.Module]):
-    """The submodules of a model by path, each looked up once.
-
-    Raises:
-        ValueError: For a path that the model does not have.
-
-    Example:
-        >>> Registered(nn.Sequential(nn.Linear(2, 3)))["0"].out_features
-        3
-    """
+    """The submodules of a model by path, each looked up once; ``ValueError`` for a path that it does not have."""
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__({"": root})
@@ -50,15 +42,9 @@ class Slot(NamedTuple):
 
 
 class Shadows:
-    """Modules that answer where others are registered, while the ``with`` block lasts.
+    """Modules that answer where others are registered, by path, while the ``with`` block lasts.
 
-    Args:
-        registered: Submodules of the model.
-        modules: The modules that answer, by path.
-        lists: Copies of lists from earlier blocks, by path: compiled code has to see the same objects again.
-
-    Raises:
-        ValueError: If the model has no such path.
+    ``lists`` holds copies of lists from earlier blocks, by path: compiled code has to see the same objects again.
 
     Example:
         >>> net = nn.TransformerEncoderLayer(8, 2)

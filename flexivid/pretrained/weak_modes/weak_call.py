@@ -205,21 +205,15 @@ class WeakBlock(nn.Module):
 
 
 def block_paths(paths: Iterable[str]) -> list[str]:
-    """Return the paths of a transformer's blocks: those of modules inside them, up to the first number.
-
-    Example:
-        >>> block_paths(["blocks.0.attn1.to_q", "blocks.0.ffn.net.2", "blocks.1.attn1.to_q"])
-        ['blocks.0', 'blocks.1']
-    """
+    """Return the paths of a transformer's blocks: those of modules inside them, up to the first number."""
     return list(dict.fromkeys(re.split(r"(?<=\d)\.", path)[0] for path in paths))
 
 
 def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
     """Refuse a weak mode that would compute wrong outputs; let LoRA adapt the modules registered now.
 
-    Raises:
-        ValueError: If diffusers runs the model over several devices or with fused projections, modules that LoRA
-            adapts are gone, or a linear was replaced after LoRA was merged into it.
+    Refused are models that diffusers runs over several devices or with fused projections, modules that LoRA adapts and
+    that are gone, and linears replaced after LoRA was merged into them.
     """
     if getattr(registered[""], "_parallel_config", None) is not None:  # diffusers has no public name for it
         raise ValueError("got context or tensor parallelism of diffusers; expected none in weak modes; stay in native")
