@@ -1,8 +1,10 @@
-"""How far new weak modes of a pre-trained DiT or Latte start from its native mode, before any training in them.
+"""How far new weak modes of a pre-trained DiT or Latte start from its native mode, and where distillation brings them.
 
-A small network of diffusers' classes is trained on smooth random latents to predict noise, as published weights are;
-becomes a FlexiDiT (``load_shared``); gains modes. Relative error of the output against the native mode's, with what the
-patches cannot hold passed on (``weak_detail``), and without.
+A small network of a class of diffusers learns to predict the noise of smooth random latents, as published ones do. Then
+* it becomes a FlexiDiT (``load_shared``) and gains modes: error before any training in them;
+* it is flexified, and its modes are distilled for a while: error before and after.
+Errors are of the output against the native mode's, relative, with what patches cannot hold passed on (``weak_detail``,
+``flexify(detail=True)``), and without; same seeds, same number of steps.
 
     python benchmarks/weak_start.py --output benchmarks/results/weak_start.json
 """
@@ -25,7 +27,9 @@ from flexivid.diffusion.process import Process
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.position import sinusoids
+from flexivid.pretrained.adapter import flexify
 from flexivid.pretrained.families.video_dit import VideoDiT
+from flexivid.pretrained.flexify import adapter_parameters, set_mode, unflexify
 from flexivid.pretrained.more_modes import add_modes
 from flexivid.pretrained.shared.convert import to_flexidit
 from flexivid.runtime.files import save_json
@@ -99,13 +103,53 @@ def errors(model: FlexiDiT, frames: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measure(name: str, seconds: float) -> dict[str, Any]:
+def distilled(model: nn.Module, mode: str, frames: int, steps: int, *, has_detail: bool) -> dict[str, Any]:
+    """Errors of one mode of a flexified network before and after distillation; leaves the network as it was."""
+    torch.manual_seed(1)
+    flexify(model, [mode], rank=16, detail=has_detail)
+    parameters = adapter_parameters(model)
+    optimizer = torch.optim.AdamW(parameters, lr=8e-4, weight_decay=1e-2)
+
+    def pair(moment: Tensor) -> tuple[Tensor, Tensor]:
+        x0 = smooth(len(moment), frames)
+        x, labels = PROCESS.add_noise(x0, torch.randn_like(x0), moment), torch.zeros(len(moment), dtype=torch.long)
+        call = {"timestep": (moment * 1000).round().long() - 1, "class_labels": labels}
+        video = x if frames > 1 else x[:, :, 0]
+        with torch.no_grad():
+            native = set_mode(model, "native")(video, **call).sample
+        return set_mode(model, mode)(video, **call).sample, native
+
+    def rows() -> dict[str, float]:
+        with torch.no_grad():
+            pairs = {moment: pair(torch.full((64,), moment)) for moment in (*TIMES, 0.3)}
+        return {f"{moment:g}": round(((y - n).norm() / n.norm()).item(), 4) for moment, (y, n) in pairs.items()}
+
+    before = rows()
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 8e-4 * min(1, (step + 1) / 20) * (1 - step / steps)
+        output, native = pair(torch.randint(1, 1001, (16,)) / 1000)
+        loss = (output - native).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 0.5)
+        optimizer.step()
+    result = {"mode": mode, "detail": has_detail, "steps": steps, "before": before, "after": rows()}
+    unflexify(model)
+    return result
+
+
+def measure(name: str, seconds: float, distillation_steps: int) -> dict[str, Any]:
     """Train, convert, measure."""
     torch.manual_seed(0)
     model, frames = build(name), 1 if name == "DiT" else FRAMES
     steps = train(model, seconds, frames)
     flexible = add_modes(to_flexidit(model.eval()), MODES[name])
-    return {"network": name, "steps": steps, "rows": errors(flexible, frames)}
+    distillations = [
+        distilled(model, mode, frames, distillation_steps, has_detail=has_detail)
+        for mode in MODES[name][-2:]
+        for has_detail in (False, True)
+    ]
+    return {"network": name, "steps": steps, "rows": errors(flexible, frames), "distillations": distillations}
 
 
 def main() -> None:
@@ -113,8 +157,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path)
     parser.add_argument("--seconds", type=float, default=90, help="of training, each network")
+    parser.add_argument("--distillation-steps", type=int, default=300)
     options = parser.parse_args()
-    results = {"settings": {"seconds": options.seconds}, "networks": [measure(n, options.seconds) for n in MODES]}
+    settings = {"seconds": options.seconds, "distillation_steps": options.distillation_steps}
+    results = {"settings": settings, "networks": [measure(name, *settings.values()) for name in MODES]}
     print(json.dumps(results, indent=2))
     if options.output:
         save_json(options.output, results)

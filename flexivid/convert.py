@@ -44,6 +44,7 @@ def build_parser() -> ProgramParser:
     add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")
     add("--skip", action="store_true", help="add a small network around the transformer, zero at first")
     add("--precision", default="fp32", help="precision of the weights: fp32, bf16 or fp16")
+    add("--detail", action="store_true", help="weak modes pass on the detail of the noise that their patches lose")
     add_files(add)
     add("--subfolder", help="diffusers: folder of the transformer in a pipeline, e.g. transformer_2")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
@@ -79,7 +80,7 @@ def run(options: Namespace) -> None:
     if options.prompts and not prompts:
         raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
     dtype = DTYPES[options.precision]
-    settings, files = {"rank": options.rank, "skip": options.skip}, files_of(options)
+    settings, files = {"rank": options.rank, "skip": options.skip, "detail": options.detail}, files_of(options)
     model = load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
     difference = None
     if options.dry_run:
@@ -114,8 +115,8 @@ def _check(options: Namespace) -> None:
             f"got --prompts with --subfolder {options.subfolder}; expected prompts of the pipeline's first transformer,"
             " whose texts serve both; write them without --subfolder"
         )
-    if options.shared and (options.skip or options.prompts or options.precision != "fp32"):
-        raise ValueError("got --shared with --skip, --prompts or --precision; expected none of them; leave them out")
+    if options.shared and (options.skip or options.detail or options.prompts or options.precision != "fp32"):
+        raise ValueError("got --shared with --skip, --detail, --prompts or --precision; expected none; leave them out")
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
 

@@ -46,14 +46,8 @@ OF_EVALUATE = {
 }
 OF_CONVERT = {
     **{"model": ["other"], "modes": ["2x2x2"], "output_dir": ["modes"], "prompts": ["prompts.txt"], "rank": ["2"]},
-    **{
-        "skip": [],
-        "shared": [],
-        "precision": ["bf16"],
-        "variant": ["fp16"],
-        "revision": ["main"],
-        "local_files_only": [],
-    },
+    **{"skip": [], "shared": [], "detail": [], "precision": ["bf16"], "variant": ["fp16"], "revision": ["main"]},
+    **{"local_files_only": []},
     **{"use_safetensors": [], "subfolder": ["transformer_2"], "device": ["cuda:99"], "latent_size": ["4", "8", "8"]},
     **{"text_tokens": ["8"], "dry_run": [], "json": []},
 }

@@ -104,9 +104,10 @@ def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512
     flexi, size = flexi_of(model), size or signature_of(model).usual_size(config_of(model))
     costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)
     native = flexi.family.patch(config_of(model))
+    passing = ", detail passed on" if flexi.detail else ""
     lines = [
         f"{type(model).__name__}: {needs.native / 1e6:.4g} M parameters, native mode {native}",
-        f"added: {needs.added / 1e6:.2f} M parameters ({needs.share:.2%}), rank {flexi.rank}",
+        f"added: {needs.added / 1e6:.2f} M parameters ({needs.share:.2%}), rank {flexi.rank}{passing}",
         f"latent {'x'.join(map(str, size))}, text of {text_tokens}:",
     ]
     for name, cost in costs.items():

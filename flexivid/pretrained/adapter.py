@@ -1,6 +1,6 @@
 """Save and load what ``flexify`` added: one safetensors file a mode, LoRA named as diffusers and peft name it.
 
-flexivid.json        family, modes, rank, skip, fingerprint of the native weights
+flexivid.json        family, modes, rank, skip, detail, fingerprint of the native weights
 1x4x4.safetensors    transformer.blocks.0.attn1.to_q.lora_A.weight, ..., patches.embed.layer.weight, ...
 """
 
@@ -55,7 +55,12 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def flexify(
-    model: Model, modes: Sequence[str | PatchMode] | str | Path, *, rank: int = 16, skip: bool = False
+    model: Model,
+    modes: Sequence[str | PatchMode] | str | Path,
+    *,
+    rank: int = 16,
+    skip: bool = False,
+    detail: bool = False,
 ) -> Model:
     """Give a pre-trained transformer weak modes: new ones, or those of an adapter folder.
 
@@ -71,6 +76,9 @@ def flexify(
             6.9 % at 32 to Wan's 1.3 billion, 4.3 % at 64 to its 14 billion. The paper has 32 to 64, below 5 %.
         skip: Add a small network around the transformer, from patches and time to the output, zero at first. For times
             with little noise, where large patches lose most.
+        detail: Add to outputs in weak modes the detail of the noisy latent that large patches lose, times what the
+            process says of it, in closed form: most of it is noise, which the tokens need not carry then. For
+            rectified flows, DiT, Latte and ``FlexiDiT``.
 
     Returns:
         The same model.
@@ -89,7 +97,7 @@ def flexify(
     """
     if isinstance(modes, (str, Path)):
         return load_adapter(model, modes)
-    return attach(model, modes, rank=rank, skip=skip)
+    return attach(model, modes, rank=rank, skip=skip, detail=detail)
 
 
 def unsharded(tensor: Tensor) -> Tensor:
@@ -129,6 +137,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
         "modes": list(flexi.modes),
         "rank": flexi.rank,
         "skip": flexi.skip,
+        "detail": flexi.detail,
         "native_sha256": flexi.native_sha256 or fingerprint(model),
     }
     if write:
@@ -171,13 +180,12 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
             " load the model that it was made for, or pass check=False for a float16, float8 or quantised copy of it"
         )
     if not hasattr(model, "flexi"):
-        attach(model, settings["modes"], rank=settings["rank"], skip=settings["skip"])
+        attach(model, settings["modes"], **{name: settings[name] for name in ("rank", "skip", "detail")})
     flexi = flexi_of(unmerge_lora(model))
-    if (list(flexi.modes), flexi.rank, flexi.skip) != (settings["modes"], settings["rank"], settings["skip"]):
-        raise ValueError(
-            f"got a model with modes {list(flexi.modes)}, rank {flexi.rank}, skip {flexi.skip}; expected"
-            f" {settings['modes']}, {settings['rank']}, {settings['skip']} as in {folder}; call unflexify first"
-        )
+    present = {"modes": list(flexi.modes), "rank": flexi.rank, "skip": flexi.skip, "detail": flexi.detail}
+    stored = {name: settings[name] for name in present}
+    if present != stored:
+        raise ValueError(f"got a model with {present}; expected {stored} as in {folder}; call unflexify first")
     flexi.native_sha256 = settings["native_sha256"]
     for name, mode in flexi.modes.items():
         _fill(mode, _read(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
@@ -185,7 +193,7 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Read what an adapter belongs to: ``family``, ``modes``, ``rank``, ``skip`` and ``native_sha256``.
+    """Read what an adapter belongs to: ``family``, ``modes``, ``rank``, ``skip``, ``detail`` and ``native_sha256``.
 
     ``ValueError`` if the folder holds no adapter, or its settings cannot be read.
     """
@@ -200,7 +208,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"got {path}, which cannot be read ({error}); expected what save_adapter wrote") from error
     if missing:
         raise ValueError(f"got {path} without {missing[0]}; expected what save_adapter wrote; save the adapter again")
-    return settings
+    return {"detail": False, **settings}  # folders written before there was such a thing
 
 
 def _read(path: Path) -> dict[str, Tensor]:

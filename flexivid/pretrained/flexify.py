@@ -21,12 +21,14 @@ from flexivid.pretrained.weak_modes.derived import derive, restore
 from flexivid.pretrained.weak_modes.flexi import NATIVE, Flexi, WeakMode
 from flexivid.pretrained.weak_modes.lora import has_peft, native_names
 from flexivid.pretrained.weak_modes.shadows import Registered
-from flexivid.pretrained.weak_modes.weak_call import block_paths, call_methods, has_chooser, refuse
+from flexivid.pretrained.weak_modes.weak_call import block_paths, call_methods, has_chooser, process_of, refuse
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False) -> Model:
+def flexify(
+    model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, skip: bool = False, detail: bool = False
+) -> Model:
     """Attach new weak modes to a pre-trained transformer, as ``flexivid.flexify`` does, which also takes a folder."""
     refuse_wrapped(model)
     family = family_of(type(model).__name__)
@@ -39,8 +41,13 @@ def flexify(model: Model, modes: Sequence[str | PatchMode], *, rank: int = 16, s
         raise ValueError(f"got modes {list(modes)}, rank {rank}; expected one weak mode at least and a rank >= 0")
     for mode in weak_modes:
         family.fold_of(config_of(model), mode)
+    if detail and process_of(model, family) is None:
+        raise ValueError(
+            f"got detail=True for {type(model).__name__}; expected a rectified flow, DiT, Latte or FlexiDiT; leave"
+            " detail out"
+        )
     trainable = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    flexi = Flexi(family, trainable, rank=rank, skip=skip)
+    flexi = Flexi(family, trainable, rank=rank, skip=skip, detail=detail)
     model.requires_grad_(False)
     for mode in weak_modes:
         flexi.modes[str(mode)] = WeakMode(model, family, mode, rank=rank, skip=skip)

@@ -79,6 +79,7 @@ DIT = Family(
         unpack=_unpack,
         usual_size=lambda config: (1, config["sample_size"], config["sample_size"]),
         has_one_size=lambda config: True,
+        process=lambda model: ("linear", "noise"),
     ),
     patch=lambda config: PatchMode(1, config["patch_size"], config["patch_size"]),
     embed="pos_embed.proj",

@@ -69,6 +69,7 @@ class Signature(NamedTuple):
     time: str = "timestep"
     noise_time: float = TRAIN_TIMES  # time of pure noise
     is_flow: bool = False  # a rectified flow: x = (1 - time) latent + time noise, predicting noise - latent
+    process: Callable[[Any], tuple[str, str] | None] = lambda model: None  # path and target, where it is no flow
     # (model, latent, noise, time in [0, 1]) -> noisy latent, where it is no rectified flow and noise can be added all
     # the same; None = calls have to be recorded
     add_noise: Callable[[Any, Tensor, Tensor, Tensor], Tensor] | None = None

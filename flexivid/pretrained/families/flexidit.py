@@ -140,6 +140,7 @@ FLEXIDIT = Family(
         noise_time=1.0,
         add_noise=lambda model, latent, noise, time: model.recipe.process.add_noise(latent, noise, time),
         class_inputs=_class_inputs,
+        process=lambda model: model.recipe.process,
         usual_size=lambda config: (8, 32, 32),
     ),
     patch=_native,

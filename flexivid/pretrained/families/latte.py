@@ -79,6 +79,7 @@ LATTE = Family(
         lambda config, text: {"encoder_hidden_states": (text, config["caption_channels"])},
         usual_size=_usual_size,
         has_one_size=lambda config: True,
+        process=lambda model: ("linear", "noise"),
     ),
     patch=lambda config: PatchMode(1, config["patch_size"], config["patch_size"]),
     embed="pos_embed.proj",

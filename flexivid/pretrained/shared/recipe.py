@@ -14,6 +14,7 @@ from flexivid.pretrained.model_files import TRANSFORMER
 PROCESS = {"path": "linear", "target": "noise"}  # that DiT and Latte were trained with
 CHAIN = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "prediction_type": "epsilon"}
 GUIDANCE = {"DiTTransformer2DModel": 4.0, "VideoDiT": 7.0, "LatteTransformer3DModel": 7.5}  # that authors sample with
+CODEC = "stabilityai/sd-vae-ft-ema"  # of published weights without a pipeline
 TEXT_TOKENS = 120  # of Latte's captions
 
 
@@ -29,7 +30,7 @@ def recipe_of(source: str | Path, model: nn.Module) -> Recipe:
     return Recipe.from_dict(
         {
             "process": PROCESS,
-            "codec": str(source) if is_pipeline else "pixel",
+            "codec": str(source) if is_pipeline else CODEC,
             "text_encoder": {"source": str(source), "max_length": TEXT_TOKENS} if is_pipeline and is_text else None,
             "size": (frames, side, side),
             "class_names": _class_names(folder / "model_index.json", classes),

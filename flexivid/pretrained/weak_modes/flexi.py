@@ -63,7 +63,7 @@ class CallLock:
 class Flexi(nn.Module):
     """All that flexivid adds to a model."""
 
-    def __init__(self, family: Family, trainable: frozenset[str], *, rank: int, skip: bool) -> None:
+    def __init__(self, family: Family, trainable: frozenset[str], *, rank: int, skip: bool, detail: bool) -> None:
         super().__init__()
         self.class_name = family.class_name
         self.modes = nn.ModuleDict()  # the weak modes by their written form
@@ -71,6 +71,7 @@ class Flexi(nn.Module):
         self.active: str | None = None  # the mode of the call that is running
         self.rank = rank  # of the LoRA; 0 = none
         self.skip = skip  # whether modes have a skip around the transformer
+        self.detail = detail  # whether weak modes pass on the detail that their patches lose
         self.trainable = trainable  # names of the native parameters that were trainable before
         self.native_sha256: str | None = None  # of the native weights, if an adapter folder had it
         self.calls = CallLock()

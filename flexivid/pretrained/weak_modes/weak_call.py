@@ -19,10 +19,13 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flexivid.patching.shapes import Size3
-from flexivid.pretrained.families.family import TRAIN_TIMES, named_call
+from flexivid.diffusion.process import Process
+from flexivid.patching.embed import detail
+from flexivid.patching.shapes import PatchMode, Size3
+from flexivid.pretrained.families.family import TRAIN_TIMES, Family, config_of, named_call
 from flexivid.pretrained.weak_modes.affine import is_plain
 from flexivid.pretrained.weak_modes.flexi import NATIVE, Flexi, WeakMode
 from flexivid.pretrained.weak_modes.shadows import Registered, Shadows
@@ -118,6 +121,7 @@ class _Call:
         self.shadows = Shadows(registered, _layers(registered, flexi, flexi.active), self.weak.lists)
         call = named_call(model, args, kwargs)
         positional = list(call)[: len(args)]
+        self.detail = _detail(model, self.weak, self.family, call) if flexi.detail else None
         self.size: Size3 = self.family.fold_call(call, self.weak.fold)
         self.weak.embed.begin(self._timestep(call))
         self.args = tuple(call.pop(name) for name in positional)
@@ -142,12 +146,40 @@ class _Call:
         """Return the output in the size of the native one, in the same kind of container."""
         first = output if isinstance(output, Tensor) else output[0]
         sample = self.family.unfold_output(first, self.weak.fold, self.size)
+        if self.detail is not None:
+            sample = sample + self.detail.to(sample.dtype)
         if isinstance(output, Tensor):
             return sample
         if isinstance(output, tuple):
             return (sample, *output[1:])
         output.sample = sample
         return output
+
+
+def process_of(model: nn.Module, family: Family) -> Process | None:
+    """The process of a model, if its family knows it."""
+    if family.signature.is_flow:
+        return Process("flow", "velocity")
+    names = family.signature.process(model)
+    return None if names is None else Process(*names)
+
+
+def _detail(model: nn.Module, weak: WeakMode, family: Family, call: dict[str, Any]) -> Tensor:
+    """What the process says of the detail of the noisy latent that large patches lose, in the layout of the output."""
+    signature, config = family.signature, config_of(model)
+    process, time = process_of(model, family), call[signature.time]
+    assert process is not None
+    latent = signature.unpack(call[signature.latent], call)  # b c t h w
+    if not isinstance(time, Tensor) or time.numel() not in (1, len(latent)):
+        raise ValueError("got a time for each token; expected one a sample with flexify(detail=True); leave detail out")
+    channels, outputs = family.channels(config)
+    native = family.patch(config)
+    mode = PatchMode(*(side * growth for side, growth in zip(native, weak.fold.growth, strict=True)))
+    first = 1 if process.path != "flow" and signature.noise_time == TRAIN_TIMES else 0  # timestep k is time k + 1
+    gain = process.detail_gain((time.float() + first) / signature.noise_time).view(-1, 1, 1, 1, 1)
+    noisy = latent[:, : min(channels, outputs)].float()  # the rest is given
+    passed = gain * detail(noisy, mode, native)
+    return signature.pack(F.pad(passed, (0, 0, 0, 0, 0, 0, 0, outputs - noisy.shape[1])))  # nothing for a variance
 
 
 def _layers(registered: Registered, flexi: Flexi, name: str) -> dict[str, nn.Module]:

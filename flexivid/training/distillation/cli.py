@@ -33,6 +33,6 @@ class DistillCLI(FlexiCLI):
         settings = self.config[self.subcommand].model
         files = ModelFiles(**settings.files.as_dict())
         network = load_transformer(settings.transformer, dtype=DTYPES[settings.weights], empty=True, files=files)
-        flexify(network, settings.modes, rank=settings.rank, skip=settings.skip)
+        flexify(network, settings.modes, rank=settings.rank, skip=settings.skip, detail=settings.detail)
         sys.stdout.write("\n".join(report(network, tuple(settings.walk.size))) + "\n")
         raise SystemExit(0)

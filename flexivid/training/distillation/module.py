@@ -52,7 +52,8 @@ class FlexiDistillation(GuardedModule):
         modes: Weak modes.
         rank: Rank of the LoRA.
         skip: Add a small network around the transformer, for times with little noise.
-        adapter: Folder of an adapter to start from; its modes, rank and skip replace those above.
+        detail: Let weak modes pass on the detail that their patches lose, see ``flexify``.
+        adapter: Folder of an adapter to start from; its modes, rank, skip and detail replace those above.
         weights: Precision of the native weights: ``bf16``, ``fp32``, or ``fp16`` with ``trainer.precision: 16-mixed``,
             which scales gradients; adapter weights are float32.
         files: Which files of the transformer to read.
@@ -81,6 +82,7 @@ class FlexiDistillation(GuardedModule):
         *,
         rank: int = 16,
         skip: bool = False,
+        detail: bool = False,
         adapter: str | None = None,
         weights: Literal["bf16", "fp32", "fp16"] = "bf16",
         files: ModelFiles = ANY_FILES,
@@ -100,7 +102,7 @@ class FlexiDistillation(GuardedModule):
         self.replay = Replay(reuse)
         self.transformer, self.modes, self.adapter, self.weights = transformer, modes, adapter, weights
         self.files = files
-        self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip}
+        self.flexify_settings: dict[str, Any] = {"rank": rank, "skip": skip, "detail": detail}
         self.gradient_checkpointing = gradient_checkpointing
         self.weak_modes = tuple(dict.fromkeys(PatchMode(mode) for mode in modes))
         self.seed, choice = seed_or_global(seed), ModeChoice(phases or [], equal_tokens=False, seed=seed)
@@ -275,6 +277,7 @@ class FlexiDistillation(GuardedModule):
         if not self.is_sharded and self._sha256 is None:
             self._sha256 = fingerprint(self.network)
         identity = {"modes": list(flexi.modes), "rank": flexi.rank, "skip": flexi.skip}
+        identity |= {"detail": True} if flexi.detail else {}  # older checkpoints have none
         return identity if self._sha256 is None else {**identity, "native_sha256": self._sha256}
 
 
