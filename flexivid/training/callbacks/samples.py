@@ -39,7 +39,7 @@ class SampleVideos(Callback):
 
     Averaged weights are used: list it after the EMA. Each rank makes its share of the videos. Noise and label depend on
     the video's number alone, and batches do not depend on the ranks, so the files are the same on any number of ranks.
-    They go to ``samples/`` in the run folder. A network that reads text is shown the captions of held-out clips.
+    They go to ``samples/`` in the run folder. A network that reads text is shown captions that it was trained on.
 
     Args:
         budgets: Fractions of the full compute; one that the network cannot meet is left out with a warning.
@@ -108,7 +108,7 @@ class SampleVideos(Callback):
         """Classes and captions of clips; without them the null text, with a warning."""
         try:
             return sample_conditions(
-                network, self.num_videos, lambda: training_clips(trainer, self.num_videos, reference="auto")
+                network, self.num_videos, lambda: training_clips(trainer, self.num_videos)
             )
         except ValueError as error:
             rank_zero_warn(f"samples are of the null text: {error}")
