@@ -107,9 +107,7 @@ class SampleVideos(Callback):
     def _conditions_of(self, trainer: Trainer, network: FlexiDiT) -> Conditions:
         """Classes and captions of clips; without them the null text, with a warning."""
         try:
-            return sample_conditions(
-                network, self.num_videos, lambda: training_clips(trainer, self.num_videos)
-            )
+            return sample_conditions(network, self.num_videos, lambda: training_clips(trainer, self.num_videos))
         except ValueError as error:
             rank_zero_warn(f"samples are of the null text: {error}")
             return conditions_for(network, self.num_videos)
