@@ -123,8 +123,6 @@ def _check(options: Namespace) -> None:
 
 def _share(options: Namespace) -> None:
     """Make a FlexiDiT whose weights all modes share, compare its native mode with the source, print costs, write it."""
-    from dataclasses import replace
-
     from flexivid.budget.cost import macs
     from flexivid.model.checkpoint import save
     from flexivid.model.flexidit import FlexiDiT
@@ -132,16 +130,17 @@ def _share(options: Namespace) -> None:
     from flexivid.pretrained.families.family import config_of
     from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
-    from flexivid.pretrained.shared.convert import difference, load_shared, shape_of
+    from flexivid.pretrained.more_modes import with_modes
+    from flexivid.pretrained.shared.convert import difference, shape_of, share
     from flexivid.pretrained.signature import signature_of
 
     source, gap = load_transformer(options.model, empty=options.dry_run, files=files_of(options)), None
     size = tuple(options.latent_size or signature_of(source).usual_size(config_of(source)))
     if options.dry_run:
         config = source.config if isinstance(source, FlexiDiT) else shape_of(source)
-        config = replace(config, modes=tuple(dict.fromkeys((*map(str, config.modes), *options.modes))))
+        config = with_modes(config, options.modes)
     else:
-        model = load_shared(options.model, options.modes, files=files_of(options))
+        model = share(source, options.model, options.modes)
         config = model.config
         if not isinstance(source, FlexiDiT):
             gap = difference(source, model)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from flexivid.diffusion.detail import passed_detail
 from flexivid.diffusion.process import Process
 from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, modulation_of, packed_tokens, part_from
 from flexivid.model.conditioning import (
@@ -33,7 +34,7 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.formats import read_model, write_model
 from flexivid.model.positions import Positions
 from flexivid.model.recipe import Recipe
-from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv, detail
+from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv
 from flexivid.patching.shapes import PatchMode, Size3
 
 
@@ -209,8 +210,7 @@ class FlexiDiT(nn.Module):
         y = y if self.out_conv is None else self.out_conv(y)
         if self.detail_process is None or patch == self.config.native:
             return y
-        passed = self.detail_process.detail_gain(time).view(-1, 1, 1, 1, 1) * detail(x, patch, self.config.native)
-        return y + F.pad(passed, (0, 0, 0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))  # nothing for a learned variance
+        return y + passed_detail(self.detail_process, x, time, patch, self.config.native, channels=y.shape[1])
 
     def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """The activated conditioning that modulates every block, (b, d); wider where blocks differ, see ``_share``."""

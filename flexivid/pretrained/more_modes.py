@@ -29,7 +29,9 @@ def add_modes(model: FlexiDiT, modes: Iterable[str | PatchMode]) -> FlexiDiT:
         (PatchMode('1x2x2'), PatchMode('1x4x4'))
     """
     old: FlexiDiTConfig = model.config
-    config = replace(old, modes=tuple(dict.fromkeys((*old.modes, *map(PatchMode, modes)))))
+    config = with_modes(old, modes)
+    if config == old:
+        return model
     larger = FlexiDiT(config)
     values = dict(model.state_dict())
     duals: dict[str, Dual] = {"embed": partial(embedding_dual, resize=config.resize), "out": output_dual}
@@ -42,6 +44,11 @@ def add_modes(model: FlexiDiT, modes: Iterable[str | PatchMode]) -> FlexiDiT:
     larger.load_state_dict(values)
     larger.recipe = model.recipe
     return larger.to(model.embed.weight.device, model.embed.weight.dtype).train(model.training)
+
+
+def with_modes(config: FlexiDiTConfig, modes: Iterable[str | PatchMode]) -> FlexiDiTConfig:
+    """The shape with more modes, after those it has."""
+    return replace(config, modes=tuple(dict.fromkeys((*config.modes, *map(PatchMode, modes)))))
 
 
 def _growth(old: tuple[PatchMode, ...], new: tuple[PatchMode, ...], dual: Dual) -> list[Tensor]:

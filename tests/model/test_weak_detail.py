@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flexivid.diffusion.process import PATHS, TARGETS, Process
-from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.config import CHOICES, FlexiDiTConfig
 from flexivid.patching.embed import detail
 from flexivid.patching.shapes import PatchMode
 
@@ -43,6 +43,10 @@ def test_the_gain_is_the_best_linear_estimate(path, target):
     x, y = process.add_noise(x0, noise, time), process.target_of(x0, noise, time)
     measured = (x * y).sum(1) / x.square().sum(1)
     torch.testing.assert_close(process.detail_gain(time), measured, rtol=0.02, atol=0.005)
+
+
+def test_the_configuration_names_every_process():
+    assert CHOICES["weak_detail"] == ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS))
 
 
 def test_an_unknown_process_is_refused():

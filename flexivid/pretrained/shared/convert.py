@@ -60,7 +60,11 @@ def load_shared(
         >>> load_shared(locate("moving_digits"), ["8x8x8"]).config.modes[-1]
         PatchMode('8x8x8')
     """
-    loaded = load_transformer(source, files=files)
+    return share(load_transformer(source, files=files), source, modes)
+
+
+def share(loaded: nn.Module, source: str | Path, modes: Iterable[str | PatchMode] = ()) -> FlexiDiT:
+    """As :func:`load_shared`, of a transformer that was loaded from ``source``."""
     model = loaded if isinstance(loaded, FlexiDiT) else to_flexidit(loaded)
     if model is not loaded:
         model.recipe = recipe_of(source, loaded)

@@ -11,7 +11,7 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.load import load_transformer
-from flexivid.pretrained.more_modes import add_modes
+from flexivid.pretrained.more_modes import add_modes, with_modes
 from flexivid.pretrained.shared.convert import load_shared, shape_of
 
 
@@ -42,8 +42,7 @@ def fitted_shape(weights: FlexiDiTConfig, asked: FlexiDiTConfig) -> FlexiDiTConf
             f" the weights ({', '.join(map(str, weights.modes))}); change model.network.modes"
         )
     return replace(
-        weights,
-        modes=(*weights.modes, *(mode for mode in modes if mode not in weights.modes)),
+        with_modes(weights, modes),
         num_classes=asked.num_classes,
         out_channels=None,
         given_frames=weights.given_frames or asked.given_frames,

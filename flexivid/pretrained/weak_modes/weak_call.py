@@ -19,11 +19,10 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flexivid.diffusion.detail import passed_detail
 from flexivid.diffusion.process import Process
-from flexivid.patching.embed import detail
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.pretrained.families.family import TRAIN_TIMES, Family, config_of, named_call
 from flexivid.pretrained.weak_modes.affine import is_plain
@@ -121,7 +120,7 @@ class _Call:
         self.shadows = Shadows(registered, _layers(registered, flexi, flexi.active), self.weak.lists)
         call = named_call(model, args, kwargs)
         positional = list(call)[: len(args)]
-        self.detail = _detail(model, self.weak, self.family, call) if flexi.detail else None
+        self.detail = _detail(model, flexi, self.weak.fold.native, call) if flexi.detail else None
         self.size: Size3 = self.family.fold_call(call, self.weak.fold)
         self.weak.embed.begin(self._timestep(call))
         self.args = tuple(call.pop(name) for name in positional)
@@ -164,22 +163,21 @@ def process_of(model: nn.Module, family: Family) -> Process | None:
     return None if names is None else Process(*names)
 
 
-def _detail(model: nn.Module, weak: WeakMode, family: Family, call: dict[str, Any]) -> Tensor:
+def _detail(model: nn.Module, flexi: Flexi, native: PatchMode, call: dict[str, Any]) -> Tensor:
     """What the process says of the detail of the noisy latent that large patches lose, in the layout of the output."""
-    signature, config = family.signature, config_of(model)
-    process, time = process_of(model, family), call[signature.time]
+    family, mode = flexi.family, flexi.active
+    signature, process = family.signature, process_of(model, family)
     assert process is not None
+    assert mode is not None
+    time = call[signature.time]
     latent = signature.unpack(call[signature.latent], call)  # b c t h w
     if not isinstance(time, Tensor) or time.numel() not in (1, len(latent)):
         raise ValueError("got a time for each token; expected one a sample with flexify(detail=True); leave detail out")
-    channels, outputs = family.channels(config)
-    native = family.patch(config)
-    mode = PatchMode(*(side * growth for side, growth in zip(native, weak.fold.growth, strict=True)))
+    channels, outputs = family.channels(config_of(model))
     first = 1 if process.path != "flow" and signature.noise_time == TRAIN_TIMES else 0  # timestep k is time k + 1
-    gain = process.detail_gain((time.float() + first) / signature.noise_time).view(-1, 1, 1, 1, 1)
+    time = (time.float() + first) / signature.noise_time
     noisy = latent[:, : min(channels, outputs)].float()  # the rest is given
-    passed = gain * detail(noisy, mode, native)
-    return signature.pack(F.pad(passed, (0, 0, 0, 0, 0, 0, 0, outputs - noisy.shape[1])))  # nothing for a variance
+    return signature.pack(passed_detail(process, noisy, time, PatchMode(mode), native, channels=outputs))
 
 
 def _layers(registered: Registered, flexi: Flexi, name: str) -> dict[str, nn.Module]:
