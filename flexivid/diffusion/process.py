@@ -140,5 +140,6 @@ def _alpha_bar(path: str) -> Tensor:
     from diffusers import DDIMScheduler
 
     schedule = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[path]
-    chain: Any = DDIMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule=schedule)
-    return torch.cat((torch.ones(1), chain.alphas_cumprod))
+    with torch.device("cpu"):  # kept for all calls, so not on the device of the first one, which may be meta
+        chain: Any = DDIMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule=schedule)
+        return torch.cat((torch.ones(1), chain.alphas_cumprod))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexivid.diffusion.process import PATHS, TARGETS, Process
+from flexivid.diffusion.process import PATHS, TARGETS, Process, _alpha_bar
 from flexivid.model.config import CHOICES, FlexiDiTConfig
 from flexivid.patching.embed import detail
 from flexivid.patching.shapes import PatchMode
@@ -43,6 +43,13 @@ def test_the_gain_is_the_best_linear_estimate(path, target):
     x, y = process.add_noise(x0, noise, time), process.target_of(x0, noise, time)
     measured = (x * y).sum(1) / x.square().sum(1)
     torch.testing.assert_close(process.detail_gain(time), measured, rtol=0.02, atol=0.005)
+
+
+def test_a_first_call_on_the_meta_device_leaves_a_table_with_values():
+    _alpha_bar.cache_clear()
+    with torch.device("meta"):
+        Process("linear", "noise").alpha_sigma(torch.empty(1))
+    assert Process("linear", "noise").alpha_sigma(torch.tensor([0.0]))[0].item() == 1
 
 
 def test_the_configuration_names_every_process():
