@@ -7,7 +7,7 @@ throughout, as many as the model says (its step floor); budgets go by the plans 
     python benchmarks/bench_budget.py --checkpoint RUN --output benchmarks/results/bench_budget.json
 
 Overhead is what a sample takes beside the calls of its network: planning, solver, guidance, decoding. It is given over
-the time that the calls of a full sample take.
+the time that the calls of a full sample take. Freed memory is kept, as in the programs.
 
 Without a checkpoint a network of the main job's shape with random weights is used: the cost is the same.
 The last line of stdout is one JSON document.
@@ -31,6 +31,7 @@ import torch
 from flexivid import FlexiDiT, FlexiDiTConfig, generate, load
 from flexivid.budget.table import read_tables
 from flexivid.model.recipe import Recipe, SamplingDefaults
+from flexivid.runtime.start import keep_freed_memory
 from flexivid.sampling.compiling import compile_forward
 from flexivid.sampling.generate import Generation
 from flexivid.sampling.plan import tables_folder
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="also write the result here")
     options = parser.parse_args()
+    keep_freed_memory()
     model = (load(options.checkpoint) if options.checkpoint else build()).to(options.device)
 
     if options.compile:

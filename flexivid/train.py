@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from flexivid.runtime.errors import plain_errors
-from flexivid.runtime.start import swift_imports
+from flexivid.runtime.start import keep_freed_memory, swift_imports
 
 HELP = """usage: python -m flexivid.train fit --config conf/train_video.yaml [--dry-run] [--section.key value ...]
 
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return
+    keep_freed_memory()
     dry = [word for word in words if word in ("--dry-run", "--dry_run")]
     with plain_errors():
         sys.argv = [sys.argv[0], *(word for word in words if word not in dry)]  # where Lightning, and its ranks, look

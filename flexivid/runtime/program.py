@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from flexivid.runtime.errors import plain_errors, refuse
 from flexivid.runtime.files import save_json
 from flexivid.runtime.paths import resolve
+from flexivid.runtime.start import keep_freed_memory
 
 PATHS = {  # options that name files or folders
     *("checkpoint", "pipeline", "adapter", "model", "weights", "reference", "generated", "path", "config", "prompts"),
@@ -110,6 +111,7 @@ def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterat
         './2024::trip'
     """
     options = parser.parse_args(argv)
+    keep_freed_memory()
     with plain_errors():
         for key in sorted(options.keys()):
             value = options[key]

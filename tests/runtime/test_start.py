@@ -1,14 +1,18 @@
-"""Programs leave out what nobody who runs them can mend, and nothing else."""
+"""Programs drop messages that nobody who runs them can act on, and no others; freed memory is used again."""
 
 from __future__ import annotations
 
 import logging
+import os
+import platform
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 from flexivid.runtime.errors import plain_errors
-from flexivid.runtime.start import LOGS, quiet_libraries
+from flexivid.runtime.start import LOGS, keep_freed_memory, quiet_libraries
 
 SAID = {  # by whom: what
     "lightning.pytorch.utilities._pytree": "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(",
@@ -45,3 +49,24 @@ def test_logs_are_left_out_by_message_and_only_meanwhile(name, caplog):
             1 / 0  # noqa: B018
         logger.warning(LOGS[name][0])
     assert [record.getMessage() for record in caplog.records] == ["something else", LOGS[name][0]]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_freed_memory_is_used_again(is_kept):
+    code = f"""
+import resource
+from flexivid.runtime.start import keep_freed_memory
+if {is_kept}: assert keep_freed_memory()
+for _ in range(20): bytearray(64 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
+    faults = int(run.stdout)
+    assert (faults < 5 * (64 << 20) // 4096) == is_kept
+
+
+def test_settings_of_the_user_are_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert not keep_freed_memory()
