@@ -88,12 +88,13 @@ def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]
 
 @contextmanager
 def _lines(progress: Progress) -> Iterator[None]:
-    """Print the bars now and then where there is no terminal: rich would only do it at the end."""
+    """Print the bars of unfinished work now and then where there is no terminal: rich would only do it at the end."""
     is_done = Event()
 
     def write() -> None:
         while not is_done.wait(LINE_SECONDS):
-            progress.console.print(progress.make_tasks_table(progress.tasks))
+            if unfinished := [task for task in progress.tasks if not task.finished]:
+                progress.console.print(progress.make_tasks_table(unfinished))
 
     writer = Thread(target=write, daemon=True)
     if not progress.disable and not progress.console.is_terminal:

@@ -79,10 +79,12 @@ def test_bars_go_to_stderr(capsys):
 def test_logs_show_how_far_the_work_is(capsys, monkeypatch):
     monkeypatch.setattr(console, "LINE_SECONDS", 0.02)
     with step_bars("/s") as on_step:
+        on_step("files", 5, 5)
         for _ in range(3):
             on_step("clips", 1, 9)
             time.sleep(0.1)
     lines = capsys.readouterr().err.splitlines()
+    assert sum("files" in line for line in lines) == 1  # at the end
     assert [any(f" {count}/9 " in line for line in lines) for count in (1, 2, 3)] == [True, True, True]
 
 
