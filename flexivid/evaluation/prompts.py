@@ -1,10 +1,12 @@
 """What samples of an evaluation should show: captions of the real clips where the model reads text, and their frames.
 
-Sample i goes with clip i. So samples and real clips show the same things, and the distance is not one of subjects.
+Each sample goes with a clip, so samples and real clips show the same things, and the distance is not one of subjects.
+Any number of samples goes with clips from all over the collection, so this holds for few samples too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,6 +22,7 @@ from flexivid.sampling.conditions import Conditions, conditions_for, is_given, r
 from flexivid.sampling.pictures import Pictures, given_frames
 from flexivid.sampling.settings import Settings
 
+GOLDEN = (math.sqrt(5) - 1) / 2
 KINDS = {"first": "the first frame", "last": "the last frame", "both": "the first and the last frame"}
 
 
@@ -58,6 +61,16 @@ def clip_frames(model: FlexiDiT, settings: Settings, clips: ClipSet, kind: str) 
     return ClipFrames(numbers, frames, torch.cat(latents), source)
 
 
+def scattered(count: int) -> list[int]:
+    """The numbers below ``count`` in an order of which any first ones lie evenly among all.
+
+    Example:
+        >>> scattered(12)
+        [0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8]
+    """
+    return sorted(range(count), key=lambda number: number * GOLDEN % 1)
+
+
 def evaluation_conditions(
     model: FlexiDiT,
     num_videos: int,
@@ -67,7 +80,7 @@ def evaluation_conditions(
     prompts_file: str | None = None,
     frames: ClipFrames | None = None,
 ) -> Conditions:
-    """Classes in turn, and prompts where the model reads text: captions of the clips, or lines of a file, in turn.
+    """Classes in turn, and prompts where the model reads text: captions of scattered clips, or lines of a file in turn.
 
     Samples that are given frames of clips have their classes too, where there are some.
 
@@ -77,7 +90,8 @@ def evaluation_conditions(
     if prompts_file is not None and not model.config.text_channels:
         raise ValueError(f"got --prompts-file {prompts_file} for a model without text; expected none; leave it out")
     prompts, source = None, ""
-    numbers = range(len(clips)) if frames is None else frames.numbers
+    order = scattered(len(clips) if frames is None else len(frames.numbers))
+    numbers = order if frames is None else [frames.numbers[row] for row in order]
     reads_captions = model.config.text_channels > 0 and clips.dataset.has_captions
     if prompts_file is not None:
         prompts, source = read_prompts(None, prompts_file), "lines of a file"
@@ -94,7 +108,7 @@ def evaluation_conditions(
     conditions = replace(conditions_for(model, num_videos, labels=labels, prompts=prompts), source=source)
     if frames is None:
         return conditions
-    rows = torch.arange(num_videos) % len(frames.latents)
+    rows = [order[sample % len(order)] for sample in range(num_videos)]
     return replace(
         conditions, frames=frames.frames, own_frames=frames.latents[rows], frames_source=frames.source
     ).check(model)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from flexivid.calibration.calibrate import calibrate
 from flexivid.calibration.scoring import find_judge
 from flexivid.evaluate import main
 from flexivid.evaluation.clips import read_blocks
-from flexivid.evaluation.prompts import KINDS
+from flexivid.evaluation.prompts import KINDS, scattered
 from flexivid.evaluation.report import legend
 from flexivid.evaluation.run import Request, finish, prepare
 from flexivid.media.pixels import to_unit
@@ -51,10 +52,20 @@ def request_of(model, tmp_path, reference, **changes):
     return Request(folder, str(tmp_path / "out"), sampling={"num_inference_steps": 2, "batch_size": 2}, **values)
 
 
-def test_prompts_are_the_captions_of_the_clips_in_their_order(latent_model, tmp_path, videos):
+def test_few_samples_go_with_clips_from_all_over_the_collection():
+    for count in (1, 2, 30, 512):
+        order = scattered(count)
+        assert sorted(order) == list(range(count))
+        for number in range(2, count):
+            first = sorted(order[:number])
+            gaps = [after - before for before, after in pairwise(first)]
+            assert max(first[0] + 1, count - first[-1], *gaps) <= 2.7 * count / number + 1
+
+
+def test_prompts_are_the_captions_of_the_clips(latent_model, tmp_path, videos):
     job = prepare(request_of(latent_model, tmp_path, videos(CAPTIONS)), "cpu")
     clips = job.real.clips
-    assert job.task.conditions.prompts == tuple(clips.caption(i) for i in range(4))
+    assert job.task.conditions.prompts == tuple(clips.caption(i) for i in scattered(4))
     assert set(job.task.conditions.prompts) == set(CAPTIONS)
     assert (job.protocol.num_frames, job.protocol.height) == (6, 32)  # of the pixels, not of the latents
     sampling = json.loads(job.protocol.sampling)
@@ -104,16 +115,17 @@ def test_other_prompts_are_another_protocol_and_other_samples(text_model, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["first", "last", "both"])
-def test_samples_are_given_frames_of_the_clips_in_their_order(latent_model, tmp_path, videos, kind):
+def test_samples_are_given_frames_of_the_clips(latent_model, tmp_path, videos, kind):
     request = request_of(latent_model, tmp_path, videos(CAPTIONS, 32, 6), num_reference=3, given_frames=kind)
     job = prepare(request, "cpu")
     conditions, settings, clips = job.task.conditions, job.task.settings, job.real.clips
-    assert conditions.prompts == tuple(clips.caption(i % 3) for i in range(4))
+    numbers = [*scattered(3), scattered(3)[0]]
+    assert conditions.prompts == tuple(clips.caption(number) for number in numbers)
     _, real = next(read_blocks(clips, [[0, 1, 2]]))
     frames = conditions.frames_on(torch.device("cpu"))
-    for i in range(4):
-        first = to_unit(real[i % 3][:, :1]) if kind != "last" else None
-        last = to_unit(real[i % 3][:, -1:]) if kind != "first" else None
+    for i, number in enumerate(numbers):
+        first = to_unit(real[number][:, :1]) if kind != "last" else None
+        last = to_unit(real[number][:, -1:]) if kind != "first" else None
         alone = given_frames(latent_model, settings, Pictures(first, last))
         assert torch.equal(frames.latent[i], alone.latent[0])
         assert torch.equal(frames.mask[i], alone.mask[0])
@@ -135,12 +147,13 @@ def test_given_frames_come_with_their_classes_and_stay_in_the_samples(build_mode
         (root / "train" / f"{i}.mp4").rename(root / "train" / "ba"[i % 2] / f"{i}.mp4")
     job = prepare(request_of(model, tmp_path, str(root), given_frames="first"), "cpu")
     clips, conditions = job.real.clips, job.task.conditions
-    assert conditions.labels.tolist() == [clips.label(i) for i in range(4)]
+    numbers = scattered(4)
+    assert conditions.labels.tolist() == [clips.label(number) for number in numbers]
     _, real = next(read_blocks(clips, [list(range(4))]))
     for plan in job.task.plans[:2]:
         batches = generate_batches(model, plan.followed, job.task.settings, conditions=conditions)
         made = torch.cat([part for _, part in batches])
-        assert torch.equal(made[:, :, 0], to_unit(real)[:, :, 0])
+        assert torch.equal(made[:, :, 0], to_unit(real)[numbers, :, 0])
 
 
 def test_frames_for_a_model_without_are_refused(text_model, tmp_path, videos):

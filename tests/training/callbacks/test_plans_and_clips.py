@@ -21,7 +21,7 @@ def clips_of(captions):
 
 def test_captions_in_turn(text_model):
     conditions = sample_conditions(text_model, 4, lambda: clips_of(["a red ball", "a blue cube", "a ball"]))
-    assert conditions.prompts == ("a red ball", "a blue cube", "a ball", "a red ball")
+    assert conditions.prompts == ("a red ball", "a ball", "a blue cube", "a red ball")  # scattered, then in turn
     assert conditions.text_tokens == 3
 
 
