@@ -41,11 +41,7 @@ class SpectrumMeter:
 
     @torch.no_grad()
     def add(self, latents: Tensor) -> None:
-        """Count a batch, (b, c, t, h, w), unless the limit is reached. The batch that reaches it is counted whole.
-
-        Raises:
-            ValueError: If the batch has another size (t, h, w) than those before.
-        """
+        """Count a batch, (b, c, t, h, w), all of one size, unless the limit is reached; the last one counts whole."""
         if self.is_full:
             return
         size, before = tuple(latents.shape[2:]), tuple(len(row) for row in self._power)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from itertools import dropwhile
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flexivid.patching.shapes import PatchMode, axis_split, shrinks_far, underlying_patch, whole_number
 from flexivid.runtime.errors import check_keys
@@ -20,36 +21,7 @@ PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and t
 }
 
 PATHS, TARGETS = ("flow", "cosine", "linear"), ("x0", "velocity", "noise")  # as of diffusion.process
-CHOICES = {
-    "attention": ("joint", "factorised"),
-    "attention_backend": ("sdpa", "xformers"),
-    "resize": ("area", "bilinear"),
-    "positions": ("rotary", "sinusoids"),
-    "time_embedding": ("continuous", "ddpm", "ddpm_shifted"),
-    "modulation": ("block", "single"),
-    "activation": ("gelu", "gelu_tanh"),
-    "cross_attention": ("normed", "plain"),
-    "weak_detail": ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS)),
-}
 ABSENT = {"num_classes": "classes", "text_channels": "text"}  # what 0 of a field means
-BEFORE: dict[str, Any] = {
-    "resize": "bilinear",
-    "output_conv": False,
-    "text_channels": 0,
-    "given_frames": False,
-    "positions": "rotary",
-    "position_span": 0.0,
-    "time_embedding": "continuous",
-    "modulation": "block",
-    "block_conditioning": False,
-    "qk_norm": True,
-    "attention_bias": False,
-    "activation": "gelu",
-    "cross_attention": "normed",
-    "attention_eps": 1e-6,
-    "mlp_eps": 1e-6,
-    "weak_detail": "none",
-}  # what configs mean that were written before a field was there
 
 
 @dataclass(frozen=True)
@@ -114,7 +86,7 @@ class FlexiDiTConfig:
     attention: Literal["joint", "factorised"] = "joint"
     attention_backend: Literal["sdpa", "xformers"] = "sdpa"
     gradient_checkpointing: bool = False
-    resize: Literal["area", "bilinear"] = "area"
+    resize: Literal["area", "bilinear"] = "area"  # the fields from here on are newer than some stored models
     output_conv: bool = False
     text_channels: int = 0
     given_frames: bool = False
@@ -246,6 +218,15 @@ class FlexiDiTConfig:
         for name in ("position_span", "attention_eps", "mlp_eps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"got {name}={getattr(self, name)}; expected a number >= 0; change {name}")
+
+
+CHOICES = {name: get_args(hint) for name, hint in get_type_hints(FlexiDiTConfig).items() if get_origin(hint) is Literal}
+CHOICES["weak_detail"] = ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS))
+NEWER = dropwhile(lambda field: field.name != "resize", fields(FlexiDiTConfig))
+BEFORE: dict[str, Any] = {  # what configs mean that were written before a field was there
+    **{field.name: field.default for field in NEWER},
+    "resize": "bilinear",
+}
 
 
 def _is_number(value: Any) -> bool:

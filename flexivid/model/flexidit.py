@@ -34,7 +34,7 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.formats import read_model, write_model
 from flexivid.model.positions import Positions
 from flexivid.model.recipe import Recipe
-from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv
+from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv, zero
 from flexivid.patching.shapes import PatchMode, Size3
 
 
@@ -72,13 +72,10 @@ class FlexiDiT(nn.Module):
         axes = ("space", "time") if config.attention == "factorised" else ("joint",)
         self.blocks = nn.ModuleList(Block(config, axes[i % len(axes)]) for i in range(config.depth))
         is_single = config.modulation == "single"
-        self.shared_modulation = nn.Linear(config.width, 6 * config.width) if is_single else None
+        self.shared_modulation = zero(nn.Linear(config.width, 6 * config.width)) if is_single else None
         self.out_modulation = modulation_of(config, 2)
         self.out = FlexiPatchOutput(config.width, config.out_channels or config.in_channels, modes)
         self.out_conv = OutputConv(self.out.out_channels) if config.output_conv else None
-        if self.shared_modulation is not None:
-            nn.init.zeros_(self.shared_modulation.weight)
-            nn.init.zeros_(self.shared_modulation.bias)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:

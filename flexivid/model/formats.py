@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import flexivid
@@ -21,9 +21,10 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.recipe import Recipe
 from flexivid.model.shipped import WEIGHTS
 from flexivid.runtime.errors import reason_of
-from flexivid.runtime.files import atomic_write, save_json
+from flexivid.runtime.files import save_json
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.weights import save_weights
 
 CONFIG = "config.json"
 KEY = "flexivid"  # of the entry that training adds to a Lightning checkpoint
@@ -55,16 +56,11 @@ class StoredModel(NamedTuple):
 
 
 def write_model(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe, weights: Mapping[str, Tensor]) -> Path:
-    """Write ``config.json`` and ``model.safetensors`` to a folder, made if missing, and return it.
-
-    Each file appears whole or not at all. Nothing is written if a weight holds NaN or infinity (``NotFiniteError``).
-    """
+    """Write ``config.json`` and ``model.safetensors`` to a folder, made if missing, and return it, see ``save``."""
     folder = resolve_path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    require_finite_weights(tensors, f"a model for {folder}")
+    require_finite_weights(weights, f"a model for {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / WEIGHTS) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
+    save_weights(folder / WEIGHTS, weights)
     write_config(folder, config, recipe)
     return folder
 
@@ -76,15 +72,7 @@ def write_config(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe) -> 
 
 
 def read_model(checkpoint: str | Path, *, ema: bool = True) -> StoredModel:
-    """Read a model in any format, from whatever ``flexivid.load`` takes.
-
-    ``ema=False`` takes the last weights instead of the averaged ones; only a ``.ckpt`` (or a run that has one) keeps
-    them.
-
-    Raises:
-        FileNotFoundError: If there is no model.
-        ValueError: If the files are damaged.
-    """
+    """Read a model in any format; arguments and errors are those of ``flexivid.load``."""
     path = shipped.locate(checkpoint)
     config, recipe, weights = _read(path, ema)
     return StoredModel(path, FlexiDiTConfig.from_dict(config), Recipe.from_dict(recipe), weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,13 @@ def unpatchify(patches: Tensor, mode: PatchMode, size: Size3) -> Tensor:
     sides = {"gt": grid.t, "gh": grid.h, "gw": grid.w, "pt": mode.t, "ph": mode.h, "pw": mode.w}
     latent = rearrange(patches, "b (gt gh gw) (c pt ph pw) -> b c (gt pt) (gh ph) (gw pw)", **sides)
     return latent[:, :, : size.t, : size.h, : size.w]
+
+
+def zero(layer: Any) -> Any:
+    """Set weight and bias of a layer to zero; returns it."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class _FlexiKernel(nn.Module):
@@ -149,9 +157,7 @@ class OutputConv(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.spread = nn.Conv3d(channels, CONV_CHANNELS, 3, padding=1, padding_mode="replicate")
-        self.gather = nn.Conv3d(CONV_CHANNELS, channels, 1)
-        nn.init.zeros_(self.gather.weight)
-        nn.init.zeros_(self.gather.bias)  # type: ignore[arg-type]
+        self.gather = zero(nn.Conv3d(CONV_CHANNELS, channels, 1))
 
     def forward(self, y: Tensor) -> Tensor:
         """(b, c, t, h, w) -> the same shape."""

@@ -51,11 +51,8 @@ def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]
     """Show bars until the work ends. Work that ends well fills its bar, even if its length was wrong or unknown.
 
     Where there is no terminal, as in the log of a cluster, a line for each bar is printed every ``LINE_SECONDS``.
-
-    Args:
-        unit: What is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed,
-            ``/s`` counts and a speed.
-        hidden: Show nothing.
+    ``unit`` is what is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed,
+    ``/s`` counts and a speed.
 
     >>> with progress_bars("files") as progress:
     ...     task = progress.add_task("reading", total=None)
@@ -118,13 +115,7 @@ def track(
 
 @contextmanager
 def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[OnStep]:
-    """Show a bar for each kind of work, made when the work first reports; yield the function that it reports to.
-
-    Arguments are those of ``progress_bars``.
-
-    >>> with step_bars() as on_step:
-    ...     on_step("reading", 1, 2)
-    """
+    """Show a bar for each kind of work, made when the work first reports; yield the function that it reports to."""
     with progress_bars(unit, hidden=hidden) as progress:
         tasks: dict[str, Any] = {}
 
@@ -142,11 +133,7 @@ def polled_bars(
 ) -> Iterator[Callable[[], None]]:
     """Show the progress of work that is done elsewhere, a bar for each kind: ``look`` gives (done, total) by kind.
 
-    Yields:
-        A function that looks again and updates the bars.
-
-    >>> with polled_bars(lambda: {"samples": (3, 4)}) as show:
-    ...     show()
+    Yield a function that looks again and updates the bars.
     """
     with progress_bars("%", hidden=hidden) as progress:
         tasks = {kind: progress.add_task(kind, total=total) for kind, (_, total) in look().items()}
@@ -161,10 +148,7 @@ def polled_bars(
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of words, long ones folded; nothing without rows.
-
-    >>> print_table(["file"], [])
-    """
+    """Print a table of words, long ones folded; nothing without rows."""
     if not rows:
         return
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)

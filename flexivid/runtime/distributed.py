@@ -34,18 +34,12 @@ def gathered(value: T) -> list[T]:
 
 
 def on_all_ranks(work: Callable[[], T]) -> T:
-    """Do this rank's share of the work and return its result, or raise on every rank if it failed on any.
+    """Do this rank's share of the work, which must not wait for other ranks, and return its result.
 
-    Args:
-        work: The share; it must not wait for other ranks.
-
-    Raises:
-        NotFiniteError: On every rank, if that is the reason on any of them.
-        FailedRankError: On every rank, if the work fails on any of them.
+    If it fails on any rank, every rank raises: ``NotFiniteError`` if that is the reason on any, else
+    ``FailedRankError``.
 
     Example:
-        >>> on_all_ranks(lambda: 1 + 1)
-        2
         >>> on_all_ranks(lambda: int("two"))
         Traceback (most recent call last):
         ...
@@ -64,10 +58,7 @@ def on_all_ranks(work: Callable[[], T]) -> T:
 
 
 def from_first(work: Callable[[], T]) -> T:
-    """Do some work on the first rank alone and give all ranks its result.
-
-    Raises:
-        FailedRankError: On every rank, if the work fails. Likewise ``NotFiniteError``.
+    """Do some work on the first rank alone and give all ranks its result; failures are those of ``on_all_ranks``.
 
     Example:
         >>> from_first(lambda: 1 + 1)

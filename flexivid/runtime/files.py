@@ -21,14 +21,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The block may make a file, which replaces an older one, or a folder, where there is none yet. To read, change and
     write a file, put ``locked`` around all three.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with atomic_write(path) as part:
-        ...     count = part.write_text("whole")
-        >>> path.read_text(), len(list(path.parent.iterdir()))
-        ('whole', 1)
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # threads and machines may share it
@@ -60,14 +52,6 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Make others who lock the same path, a file whose folder must exist, wait until the block ends.
 
     They may be threads, processes, or machines that share a file system with locks. Without locks, nobody waits.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with locked(path):
-        ...     count = path.write_text("mine")
-        >>> [file.name for file in path.parent.iterdir()]
-        ['a.txt']
     """
     with _lock(path, wait=True):
         yield

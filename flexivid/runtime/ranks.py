@@ -18,12 +18,7 @@ POLL_SECONDS = 0.5
 
 
 class Ranks(NamedTuple):
-    """Number of this process and of all that share the work.
-
-    Example:
-        >>> Ranks(0, 1).first
-        True
-    """
+    """Number of this process and of all that share the work."""
 
     rank: int
     size: int
@@ -48,15 +43,7 @@ def own_device(name: str | None) -> torch.device:
 
 
 def devices_of(number: int, name: str | None = None) -> list[torch.device]:
-    """Devices to start processes for: accelerators of one kind, or the CPU ``number`` times.
-
-    Raises:
-        ValueError: If this machine has fewer.
-
-    Example:
-        >>> devices_of(2, "cpu")
-        [device(type='cpu'), device(type='cpu')]
-    """
+    """Devices to start processes for: accelerators of one kind (``ValueError`` if there are fewer), or so many CPUs."""
     device = pick_device(name)
     if number < 1 or (number > 1 and ":" in (name or "")):
         raise ValueError(f"got {number} devices and device {name}; expected 1 or more of a kind; change --devices")
@@ -75,17 +62,10 @@ def run_on(
     *,
     on_poll: Callable[[], None] = lambda: None,
 ) -> None:
-    """Share work among new processes, one a device.
+    """Share work among new processes, one a device; ``ValueError`` if one of them fails.
 
-    Args:
-        devices: From :func:`devices_of`.
-        work: Does a share of it, given ``request``, a device and which of the processes this is. A function at the top
-            level of a module.
-        request: What to do; can be pickled.
-        on_poll: Called now and then while they work.
-
-    Raises:
-        ValueError: If one of them fails.
+    ``work``, a function at the top level of a module, does the share of one process, given ``request``, which can be
+    pickled, its device and which of the processes it is. ``on_poll`` is called now and then while they work.
     """
     names = [str(device) for device in devices]
     context = start_processes(_share, (work, request, names), nprocs=len(devices), join=False, start_method="spawn")

@@ -32,11 +32,7 @@ MOST_WARNINGS = 10  # after so many bad steps only every hundredth is reported
 
 
 class GuardedModule(LightningModule):
-    """Skips bad steps and stops diverging runs.
-
-    Args:
-        optimizer_settings: Its ``bad_steps`` says how many are too many.
-    """
+    """Skips bad steps and stops diverging runs; ``optimizer_settings.bad_steps`` says how many are too many."""
 
     def __init__(self, optimizer_settings: OptimizerSettings) -> None:
         super().__init__()

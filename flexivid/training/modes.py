@@ -12,6 +12,7 @@ from flexivid.patching.shapes import PatchMode, num_tokens
 from flexivid.runtime.start import seed_or_global
 
 NATIVE, WEAK = "native", "weak"  # names for the first mode and for all others
+Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,7 @@ class ModeChoice:
     time_shifts: Mapping[str, float] = field(default_factory=dict)
 
     def time_range(self, mode: PatchMode) -> tuple[float, float]:
-        """Return the range of times that a mode is trained at.
-
-        Example:
-            >>> choice = ModeChoice(time_ranges={"2x4x4": (0.6, 1.0)})
-            >>> choice.time_range(PatchMode("2x4x4")), choice.time_range(PatchMode("1x2x2"))
-            ((0.6, 1.0), (0.0, 1.0))
-        """
+        """Return the range of times that a mode is trained at."""
         named = {PatchMode(name): (low, high) for name, (low, high) in self.time_ranges.items()}
         return named.get(mode, (0.0, 1.0))
 
@@ -78,14 +73,14 @@ class ModeChoice:
         """Return the time shift of a mode."""
         return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
+    def batch_size(self, mode: PatchMode, size: Size, native: PatchMode, base: int, *, native_size: Size) -> int:
+        """Samples of a step in a mode, where a native step of ``native_size`` has ``base``; see ``batch_size_of``."""
+        return batch_size_of(mode, size, native, base, native_size=native_size) if self.equal_tokens else base
+
     def check(self, modes: Sequence[PatchMode], *, groups: bool = True) -> ModeChoice:
-        """Return itself, with its seed filled in.
+        """Return itself, with its seed filled in; ``ValueError`` if a setting is wrong or of an unknown mode.
 
         Phases may name ``native`` and ``weak`` where the first of the modes is native (``groups``).
-
-        Raises:
-            ValueError: If a phase names an unknown mode, has no positive weight, or the phases do not end at 1; if a
-                time range or shift is of an unknown mode or impossible.
         """
         self._check_times(modes)
         ends = [phase.until for phase in self.phases]
@@ -156,21 +151,10 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
     return modes[int(np.searchsorted(weights.cumsum(), draw, side="right"))]
 
 
-def batch_size_of(
-    mode: PatchMode,
-    size: tuple[int, int, int],
-    native: PatchMode,
-    base: int,
-    *,
-    native_size: tuple[int, int, int] | None = None,
-) -> int:
-    """Return the number of samples with about as many tokens as ``base`` native ones, at least 1.
+def batch_size_of(mode: PatchMode, size: Size, native: PatchMode, base: int, *, native_size: Size | None = None) -> int:
+    """Return the number of samples, at least 1, with about as many tokens as ``base`` native ones of ``native_size``.
 
-    Args:
-        mode: Of the samples.
-        size: Of the samples, (t, h, w).
-        native: Mode of the ``base`` samples, of ``native_size``; ``None`` = ``size``.
-        base: How many.
+    Sizes are (t, h, w); ``native_size=None`` = ``size``.
 
     Example:
         >>> batch_size_of(PatchMode("4x8x8"), (8, 32, 32), PatchMode("2x4x4"), 32)

@@ -470,6 +470,7 @@ def test_rows_that_are_never_finite_stop_the_run(tmp_path) -> None:
     [
         ({"modes": ["1x4x4"]}, r"got a checkpoint with modes=\['1x4x4', '2x2x2'\] for a run with modes=\['1x4x4'\]"),
         ({"case": CASES[1]}, "got a checkpoint with native_sha256=.*; change model.transformer or --ckpt_path"),
+        ({"detail": True}, "got a checkpoint with detail=False for a run with detail=True; expected the same"),
     ],
 )
 def test_new_weights_of_something_else_are_not_gone_on_with(tmp_path, changes, message) -> None:

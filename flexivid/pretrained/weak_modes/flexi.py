@@ -6,6 +6,7 @@ It is not registered in the model: code that lists the model's modules, paramete
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import torch
 from torch import nn
@@ -81,6 +82,11 @@ class Flexi(nn.Module):
     def family(self) -> Family:
         """Description of the model's class."""
         return family_of(self.class_name)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``flexify`` was called with, as adapter folders and checkpoints store it."""
+        return {"modes": list(self.modes), "rank": self.rank, "skip": self.skip, "detail": self.detail}
 
     @property
     def is_merged(self) -> bool:

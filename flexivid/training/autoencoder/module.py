@@ -54,9 +54,9 @@ class PerceptualDistance:
         self._layers: tuple[nn.Module, nn.Module] = network.stem, network.early
 
     def __call__(self, video: Tensor, target: Tensor) -> Tensor:
-        """Mean distance of the maps of two (b, 3, t, h, w) in [-1, 1], each in units of its size in the target.
+        """Mean distance of the maps of two (b, 3, t, h, w) in [-1, 1]; 0 for clips of too few frames for the network.
 
-        Gradients go through ``video``. Clips of fewer frames than the network takes count 0.
+        Each map counts in units of its size in the target.
         """
         if target.shape[2] < MIN_FRAMES:
             return video.new_zeros(())
@@ -114,9 +114,6 @@ class AutoencoderTraining(GuardedModule):
         loss: Weights of the terms.
         optimizer: How weights are updated.
         clip_size: Frames, rows and columns of a clip; the command line fills it from the data.
-
-    Raises:
-        ValueError: If clips of that size do not fit the autoencoder.
 
     Example:
         >>> module = AutoencoderTraining(AutoencoderConfig(width=8), clip_size=(5, 16, 16))
@@ -188,10 +185,7 @@ class AutoencoderTraining(GuardedModule):
 
 
 def latent_size(config: AutoencoderConfig, clip: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Size (t, h, w) of the latent of a clip.
-
-    Raises:
-        ValueError: If the clip does not fit.
+    """Size (t, h, w) of the latent of a clip; ``ValueError`` if the clip does not fit.
 
     Example:
         >>> latent_size(AutoencoderConfig(), (9, 64, 64))

@@ -31,6 +31,7 @@ from flexivid.metrics.extractors.still import for_frames
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import CONFIG, WEIGHTS, write_config
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
+from flexivid.runtime.errors import check_settings
 from flexivid.runtime.finite import NotFiniteError
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings, video_size
@@ -71,11 +72,11 @@ class FindPlans(Callback):
     """
 
     def __init__(self, max_seconds: float = 120, num_videos: int = 128, steps: bool = True) -> None:
-        if not max_seconds > 0 or num_videos < 2:
-            raise ValueError(
-                f"got max_seconds={max_seconds}, num_videos={num_videos}; expected more than 0 seconds and at least 2"
-                " videos; change FindPlans"
-            )
+        check_settings(
+            "FindPlans",
+            ("max_seconds", max_seconds, max_seconds > 0, "more than 0"),
+            ("num_videos", num_videos, num_videos >= 2, "at least 2"),
+        )
         self.max_seconds, self.num_videos, self.steps = max_seconds, num_videos, steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -30,11 +30,7 @@ def is_waiting(module: GuardedModule) -> bool:
 
 
 def refuse_raw_weights(trainer: Trainer, callback: Callback) -> None:
-    """Refuse an order of callbacks in which raw weights would be sampled.
-
-    Raises:
-        ValueError: If the average comes after the callback.
-    """
+    """Refuse to sample raw weights: an average that comes after the callback is a ``ValueError``."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     late = [each for each in callbacks[callbacks.index(callback) :] if isinstance(each, WeightAveraging)]
     if late:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from flexivid.runtime.errors import check_settings
 from flexivid.training.module import FlexiDiffusion
 
 FEW = 0.25  # of the steps asked for
@@ -25,8 +26,7 @@ class FitMinutes(Callback):
     """
 
     def __init__(self, minutes: float) -> None:
-        if not minutes > 0:
-            raise ValueError(f"got minutes={minutes}; expected more than 0; change FitMinutes.minutes")
+        check_settings("FitMinutes", ("minutes", minutes, minutes > 0, "more than 0"))
         self.minutes, self.look_every = minutes, 8
         self._looks = [0.04, 0.15, 0.4, 0.65]
 

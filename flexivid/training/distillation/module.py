@@ -273,11 +273,9 @@ class FlexiDistillation(GuardedModule):
 
     def _identity(self) -> dict[str, Any]:
         """What the adapter belongs to. Sharded native weights have no fingerprint: it would take all ranks."""
-        flexi = flexi_of(self.network)
         if not self.is_sharded and self._sha256 is None:
             self._sha256 = fingerprint(self.network)
-        identity = {"modes": list(flexi.modes), "rank": flexi.rank, "skip": flexi.skip}
-        identity |= {"detail": True} if flexi.detail else {}  # older checkpoints have none
+        identity = flexi_of(self.network).settings
         return identity if self._sha256 is None else {**identity, "native_sha256": self._sha256}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flexivid.diffusion.times import shift_time
 from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.signature import noisy_call
+from flexivid.runtime.errors import check_settings
 from flexivid.training.objective import Walk
 
 Answer = tuple[dict[str, Any], Tensor]  # arguments of a call, and the output of the native mode
@@ -89,8 +90,7 @@ class Replay:
     """
 
     def __init__(self, reuse: int = 1) -> None:
-        if reuse < 1:
-            raise ValueError(f"got reuse={reuse}; expected 1 or more; change model.reuse")
+        check_settings("model", ("reuse", reuse, reuse >= 1, "1 or more"))
         self.reuse, self.num_calls = reuse, 0
         self.answers: deque[Answer] = deque(maxlen=2 * reuse - 1)
 
