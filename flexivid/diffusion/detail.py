@@ -13,9 +13,9 @@ from flexivid.patching.shapes import PatchMode
 def passed_detail(
     process: Process, x: Tensor, time: Tensor, mode: PatchMode, native: PatchMode, *, channels: int
 ) -> Tensor:
-    """What the process says of the detail of x_t that a mode loses, (b, channels, t, h, w); 0 for a learned variance.
+    """What the process says of the detail of x_t, (b, c, t, h, w), that a mode loses at times (b,) or (1,) in [0, 1].
 
-    ``x`` is (b, c, t, h, w), ``time`` (b,) or (1,) in [0, 1]; ``channels`` of the output, at least c.
+    Of ``channels`` channels, of which those after c, a learned variance, are 0.
     """
     passed = process.detail_gain(time).view(-1, 1, 1, 1, 1) * detail(x, mode, native)
     return F.pad(passed, (0, 0, 0, 0, 0, 0, 0, channels - x.shape[1]))

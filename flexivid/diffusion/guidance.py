@@ -58,12 +58,7 @@ class Guidance(NamedTuple):
 
 
 def weak_scale(scale: float) -> float:
-    """The scale of weak guidance that goes with an ordinary guidance scale.
-
-    Example:
-        >>> weak_scale(6.0)
-        3.0
-    """
+    """The scale of weak guidance that goes with an ordinary guidance scale: 3 with 6."""
     return 1 + (scale - 1) / WEAK_SCALE_RATIO
 
 

@@ -14,9 +14,6 @@ def maximum_mean_discrepancy(samples: Tensor, real: Tensor) -> Tensor:
     Samples (n, ...), n >= 2, carry the gradient; ``real`` has their shape. Sample i and real i may be noised versions
     of one clip, so their kernel values are left out, like those of a sample with itself.
 
-    Raises:
-        ValueError: If the shapes differ, or there are fewer than two samples.
-
     Source:
         Gretton et al., JMLR 13 (2012), eq. 5. The loss of FlexiDiT (2502.20126) between what weak and then native
         steps make of noised data, and noised data.

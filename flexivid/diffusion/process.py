@@ -42,11 +42,7 @@ class Process(NamedTuple):
     target: str = "x0"
 
     def check(self) -> Process:
-        """Return itself.
-
-        Raises:
-            ValueError: If path or target is unknown.
-        """
+        """Return itself; ``ValueError`` if path or target is unknown."""
         for key, choices in (("path", PATHS), ("target", TARGETS)):
             if getattr(self, key) not in choices:
                 raise ValueError(

@@ -85,10 +85,7 @@ class _FlexiKernel(nn.Module):
         return tuple(self.get_buffer(f"dual_{axis}_{mode}") for axis in "thw")  # type: ignore[return-value]
 
     def lift(self, kernel: Tensor) -> Tensor:
-        """The least underlying kernel whose resize to the native mode is ``kernel``, (..., pt, ph, pw) native.
-
-        ``w_flex = Q(p_pre)^+ w_pre`` (2502.20126, sec. 3.1): keeps a pre-trained function.
-        """
+        """The least underlying kernel whose resize to the native mode is ``kernel``: Q^+ w (2502.20126, sec. 3.1)."""
         return pi_resize(kernel, *(torch.linalg.pinv(dual.double()).to(kernel) for dual in self.duals(self.modes[0])))
 
 

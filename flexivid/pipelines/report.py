@@ -22,10 +22,9 @@ TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient
 
 @torch.no_grad()
 def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **settings: Any) -> float:
-    """Flexify a transformer, and compare native outputs over random inputs before it and after use of each weak mode.
+    """Flexify a transformer; return the largest difference of native outputs before it and after use of each mode.
 
-    Returns:
-        The largest absolute difference; 0 is the only right answer.
+    0 is the only right answer.
 
     Example:
         >>> from diffusers import WanTransformer3DModel
@@ -51,49 +50,25 @@ def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **se
 
 
 class Needs(NamedTuple):
-    """Parameters and memory of a flexified transformer.
+    """Parameters and memory of a flexified transformer."""
 
-    Args:
-        native: Parameters of the original model.
-        added: New parameters.
-        inference_bytes: Weights, all modes loaded.
-        training_bytes: The same, with gradients, Adam's moments and averages of the new parameters.
-        activation_bytes: Of a sample in the dearest mode with gradient checkpointing: the tokens that enter each block.
-
-    Example:
-        >>> Needs(1000, 20, 4080, 4400, 0).share
-        0.02
-    """
-
-    native: int
-    added: int
-    inference_bytes: int
-    training_bytes: int
-    activation_bytes: int
-
-    @property
-    def share(self) -> float:
-        """New parameters over native ones."""
-        return self.added / self.native
+    native: int  # parameters of the original model
+    added: int  # new parameters
+    inference_bytes: int  # weights, all modes loaded
+    training_bytes: int  # the same, with gradients, Adam's moments and averages of the new parameters
+    activation_bytes: int  # of a sample in the dearest mode with gradient checkpointing: tokens that enter each block
 
 
 def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
     """Count parameters and memory; the model may be on the meta device."""
-    flexi = flexi_of(model)
-    new = adapter_parameters(model)
+    flexi, new = flexi_of(model), adapter_parameters(model)
     ours = set(map(id, new))
     native = [parameter for parameter in model.parameters() if id(parameter) not in ours]
-    added = sum(parameter.numel() for parameter in new)
+    count, added = (sum(parameter.numel() for parameter in part) for part in (native, new))
     weights = sum(parameter.nbytes for parameter in native)
     tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
     activations = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * compute_dtype(model).itemsize
-    return Needs(
-        sum(parameter.numel() for parameter in native),
-        added,
-        weights + 4 * added,
-        weights + TRAINING_BYTES * added,
-        activations,
-    )
+    return Needs(count, added, weights + 4 * added, weights + TRAINING_BYTES * added, activations)
 
 
 def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512) -> list[str]:
@@ -107,7 +82,7 @@ def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512
     passing = ", detail passed on" if flexi.detail else ""
     lines = [
         f"{type(model).__name__}: {needs.native / 1e6:.4g} M parameters, native mode {native}",
-        f"added: {needs.added / 1e6:.2f} M parameters ({needs.share:.2%}), rank {flexi.rank}{passing}",
+        f"added: {needs.added / 1e6:.2f} M parameters ({needs.added / needs.native:.2%}), rank {flexi.rank}{passing}",
         f"latent {'x'.join(map(str, size))}, text of {text_tokens}:",
     ]
     for name, cost in costs.items():

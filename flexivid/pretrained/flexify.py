@@ -21,7 +21,7 @@ from flexivid.pretrained.weak_modes.derived import derive, restore
 from flexivid.pretrained.weak_modes.flexi import NATIVE, Flexi, WeakMode
 from flexivid.pretrained.weak_modes.lora import has_peft, native_names
 from flexivid.pretrained.weak_modes.shadows import Registered
-from flexivid.pretrained.weak_modes.weak_call import block_paths, call_methods, has_chooser, process_of, refuse
+from flexivid.pretrained.weak_modes.weak_call import block_paths, call_methods, chooser_of, process_of, refuse
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -151,7 +151,7 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
     """
     flexi = flexi_of(model)
     name = _name_of(mode, flexi, model)
-    if has_chooser(flexi):
+    if chooser_of(flexi):
         raise ValueError(
             f"got mode {name} in a run under a budget, which chooses the mode of every step; expected none; remove()"
             " the budget first"

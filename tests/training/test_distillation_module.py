@@ -36,8 +36,8 @@ FAST = OptimizerSettings(learning_rate=3e-3, warmup_steps=1, final_fraction=1.0)
 WAN = CASES[0]
 
 
-def module(case=WAN, modes=MODES, **changes):
-    network = flexify(build(case), modes, rank=4)
+def module(case=WAN, modes=MODES, detail=False, **changes):
+    network = flexify(build(case), modes, rank=4, detail=detail)
     settings = {"times": DistillationTimes(), "walk": Walk((2, 4, 4), num_steps=4), "optimizer": FAST}
     return FlexiDistillation.of(network, **(settings | changes))
 

@@ -94,10 +94,7 @@ class Flexi(nn.Module):
         return any(mode.merged for mode in self.modes.values())
 
     def follow(self, model: nn.Module) -> None:
-        """Move to the device that the model was moved to since the last call: ``model.to`` does not reach this.
-
-        Layers of a model on several devices move on from there to the device of their input (affine.py).
-        """
+        """Move to the device that the model was moved to since the last call: ``model.to`` does not reach this."""
         device = next((parameter.device for parameter in model.parameters()), None)
         if device in (None, self.device, torch.device("meta")):
             return
