@@ -1,6 +1,5 @@
 """A small video autoencoder of our own, causal in time, to train in latents without a download.
 
-The first frame is coded alone, then groups of 2 or 4 frames; pictures become 4 or 8 times smaller in height and width.
 Frames are rows of a batch, slowest axis first, (t b, c, h, w): convolutions in space are 2-D, and those in time are 1x1
 ones over a frame and the two before it, which CPUs compute fast. There are no norms: they would look into the future.
 Clips can be coded in chunks; what a layer needs of the chunk before is kept in ``Past``.

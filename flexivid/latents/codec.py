@@ -49,12 +49,7 @@ class Codec(Protocol):
 
 
 class PixelCodec:
-    """The latent is the video itself.
-
-    Example:
-        >>> PixelCodec().latent_size(8, 32, 32)
-        (8, 32, 32)
-    """
+    """The latent is the video itself."""
 
     channels, spatial, temporal, causal, fingerprint = 3, 1, 1, False, "pixel"
 
@@ -77,14 +72,11 @@ class PixelCodec:
 
 
 def build_codec(codec: str | Mapping[str, Any] | CodecSettings, *, weights: bool = True) -> Codec:
-    """Build the codec that a recipe or a checkpoint names.
+    """Build the codec that a recipe or a checkpoint names, on the CPU; ``ValueError`` if it cannot be loaded.
 
     Args:
-        codec: ``pixel``, a folder or a hub id, or settings with one of these as ``source``. It is made on the CPU.
+        codec: ``pixel``, a folder or a hub id, or settings with one of these as ``source``.
         weights: False makes a codec that knows channels and sizes but codes nothing: it reads the configuration alone.
-
-    Raises:
-        ValueError: If there is no such codec, or it cannot be loaded.
 
     Example:
         >>> build_codec("pixel").channels

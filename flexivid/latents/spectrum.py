@@ -1,9 +1,8 @@
 """Measures the power spectrum of latents along frames, rows and columns (``flexivid.budget.spectral.Spectrum``).
 
-The transform is the orthonormal DCT-II. Clips are not periodic: a Fourier transform would see a jump from the last
-frame to the first, whose power falls so slowly with frequency that it hides the data's own. A window would remove the
-jump but mix neighbouring bins, and a few frames have few bins. The DCT continues a clip by its mirror image, so there
-is no jump, and it keeps the energy: the mean power over the bins of an axis is the variance of the data.
+The transform is the orthonormal DCT-II, which continues a clip by its mirror image: a Fourier transform would see a
+jump from the last frame to the first, whose power hides the data's own, and a window mixes the few bins there are. It
+keeps the energy: the mean power over the bins of an axis is the variance of the data.
 """
 
 from __future__ import annotations

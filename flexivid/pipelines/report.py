@@ -25,12 +25,6 @@ def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **se
     """Flexify a transformer; return the largest difference of native outputs before it and after use of each mode.
 
     0 is the only right answer.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> flexify_and_compare(wan, ["1x4x4"], rank=2)
-        0.0
     """
     sizes = _sizes(model)  # refuses models of no family
     calls = [random_call(model, size, batch=number + 1, seed=number) for number, size in enumerate(sizes)]

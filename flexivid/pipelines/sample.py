@@ -161,12 +161,7 @@ def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
 
 
 def result_line(budget: float, plan: PretrainedPlan, seconds: float, videos: int) -> str:
-    """Return the line that is printed after sampling; its seconds include text encoder and autoencoder.
-
-    Example:
-        >>> result_line(1.0, PretrainedPlan(("native",), {"native": 3_000_000}), 2.0, 0)
-        'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
-    """
+    """Return the line that is printed after sampling; its seconds include text encoder and autoencoder."""
     return f"budget {budget:g}: {_cost(plan)}, {seconds:.2f} s for {_count(videos)}"
 
 

@@ -1,8 +1,7 @@
 """Give a pre-trained transformer weak modes, switch between them, take them away. Knows families by their description.
 
 ``model.flexi`` holds everything new and is not registered in the model: in every mode, modules, names, parameters and
-state between calls are the original ones, and the native output is the same bits. What happens in a call in a weak mode
-is in weak_call.py.
+state between calls are the original ones. What happens in a call in a weak mode is in weak_call.py.
 """
 
 from __future__ import annotations

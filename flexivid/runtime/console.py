@@ -104,11 +104,7 @@ def _lines(progress: Progress) -> Iterator[None]:
 def track(
     items: Iterable[T], description: str, *, unit: str = "", total: int | None = None, hidden: bool = False
 ) -> Iterator[T]:
-    """Yield items, with a bar that shows how many are done; ``total=None`` = their length, where they have one.
-
-    >>> sum(track(range(4), "adding"))
-    6
-    """
+    """Yield items, with a bar that shows how many are done; ``total=None`` = their length, where they have one."""
     with progress_bars(unit, hidden=hidden) as progress:
         yield from progress.track(items, total=total, description=description)
 
@@ -163,14 +159,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_numbers(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str, caption: str = "") -> None:
-    """Print a table of numbers, flush right; nothing is folded.
-
-    >>> print_numbers(["FVD"], [["3.25"]], title="motion")  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
-    motion
-    FVD
-    ...
-    3.25
-    """
+    """Print a table of numbers, flush right; nothing is folded."""
     table = Table(title=Text(title), caption=Text(caption) if caption else None, box=SIMPLE_HEAD, collapse_padding=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

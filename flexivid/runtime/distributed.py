@@ -20,12 +20,7 @@ class FailedRankError(Exception):
 
 
 def gathered(value: T) -> list[T]:
-    """Return the values of all ranks in the order of the ranks; any object that can be pickled.
-
-    Example:
-        >>> gathered(3)
-        [3]
-    """
+    """Return the values of all ranks in the order of the ranks; any object that can be pickled."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return [value]
     values: list[T] = [value] * distributed.get_world_size()
@@ -58,12 +53,7 @@ def on_all_ranks(work: Callable[[], T]) -> T:
 
 
 def from_first(work: Callable[[], T]) -> T:
-    """Do some work on the first rank alone and give all ranks its result; failures are those of ``on_all_ranks``.
-
-    Example:
-        >>> from_first(lambda: 1 + 1)
-        2
-    """
+    """Do some work on the first rank alone and give all ranks its result; failures are those of ``on_all_ranks``."""
     is_first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
     return gathered(on_all_ranks(lambda: work() if is_first else None))[0]  # type: ignore[return-value]
 

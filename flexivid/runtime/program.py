@@ -106,14 +106,7 @@ def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterat
 
 
 def flags_set(parser: ArgumentParser, options: Namespace, names: Iterable[str]) -> list[str]:
-    """Return the flags of those options that do not have their default, for programs to refuse.
-
-    Example:
-        >>> parser = ProgramParser()
-        >>> action = parser.add_argument("--batch-size", type=int, default=16)
-        >>> flags_set(parser, parser.parse_args(["--batch-size", "8"]), ["batch_size"])
-        ['--batch-size']
-    """
+    """Return the flags of those options that do not have their default, for programs to refuse."""
     return ["--" + name.replace("_", "-") for name in names if options[name] != parser.get_default(name)]
 
 

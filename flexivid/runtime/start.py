@@ -50,12 +50,7 @@ def swift_imports() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs.
-
-    Example:
-        >>> with quiet_libraries():
-        ...     logging.getLogger("xformers").warning("xFormers can't load C++/CUDA extensions. xFormers was built for")
-    """
+    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs."""
     with warnings.catch_warnings(), ExitStack() as stack:
         for message, module in WARNINGS:
             warnings.filterwarnings("ignore", message, module=module)

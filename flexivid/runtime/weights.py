@@ -1,8 +1,7 @@
 """Weights of networks: read from files without running code in them, hashed, and compared with what they were.
 
-Results computed from weights (a hash, patch kernels, casts) can be reused until they change. PyTorch counts changes in
-place, but not those through ``.data``, by which Lightning swaps averaged weights in and out, so a few values of each
-tensor are compared as well.
+What is computed from weights can be reused until they change. PyTorch counts changes in place, but not those through
+``.data``, by which Lightning swaps averaged weights in and out, so a few values of each are compared as well.
 """
 
 from __future__ import annotations

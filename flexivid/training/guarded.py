@@ -1,8 +1,8 @@
 """GuardedModule, the base of both LightningModules. It skips and counts bad steps, takes a diverging run back to its
 last good checkpoint and then stops it, and makes a resumed run use its present settings.
 
-Each step waits once for the device, before the optimizer: for loss and gradient norm, the worst of all ranks. A loss
-that is not finite makes the whole gradient not finite on purpose, so that averaging gradients informs all ranks.
+Each step waits once for the device, before the optimizer. A loss that is not finite makes the whole gradient not
+finite, so that averaging gradients informs all ranks.
 """
 
 from __future__ import annotations

@@ -164,11 +164,6 @@ def batch_size_of(mode: PatchMode, size: Size, native: PatchMode, base: int, *, 
 
 
 def generator_of(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator seeded by whole numbers of any sign, such as (seed, global step, rank).
-
-    Example:
-        >>> torch.rand(1, generator=generator_of((0, 7))).equal(torch.rand(1, generator=generator_of((0, 7))))
-        True
-    """
+    """Make a generator seeded by whole numbers of any sign, such as (seed, global step, rank)."""
     words = np.random.SeedSequence([number % 2**32 for number in stream]).generate_state(2)
     return torch.Generator(device).manual_seed(int(words[0]) << 16 ^ int(words[1]))

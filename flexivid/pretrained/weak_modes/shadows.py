@@ -2,8 +2,7 @@
 
 Python looks for an attribute in the instance before it asks ``nn.Module`` for a registered submodule. A module put into
 the instance's dictionary therefore answers to ``model.proj_out(...)``, while names, state dict, hooks and offloading of
-the registered module stay as they are, and removing it restores the model. A ``ModuleList`` is indexed instead of asked
-by name, so a copy of the list answers.
+the registered module stay as they are. A ``ModuleList`` is indexed by number, so a copy of the list answers.
 """
 
 from __future__ import annotations

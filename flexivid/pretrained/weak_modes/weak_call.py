@@ -2,8 +2,6 @@
 
 The hook is the derived class of the model (derived.py). In a weak mode, layers of the mode are in place until the call
 ends, also by an error; the latent is folded before the model's own ``forward``, and the output is unfolded after it.
-Between calls the model is the native one: loading, fusing, adapting, quantising, casting and saving act on native
-modules alone.
 
 ``torch.compile`` leaves the functions here out and compiles what they call: one graph a mode. Gradient checkpointing
 runs blocks again when the call is long over: a block remembers the mode that it ran in.

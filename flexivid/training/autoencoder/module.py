@@ -41,12 +41,6 @@ class PerceptualDistance:
     """Distance of videos in the early maps of the motion network: edges and how they move, where pixels alone blur.
 
     A plain object, so that the frozen network is neither trained nor saved.
-
-    Example:
-        >>> distance = PerceptualDistance()
-        >>> video = torch.zeros(1, 3, 4, 32, 32)
-        >>> distance(video, video).item()
-        0.0
     """
 
     def __init__(self) -> None:
@@ -114,11 +108,6 @@ class AutoencoderTraining(GuardedModule):
         loss: Weights of the terms.
         optimizer: How weights are updated.
         clip_size: Frames, rows and columns of a clip; the command line fills it from the data.
-
-    Example:
-        >>> module = AutoencoderTraining(AutoencoderConfig(width=8), clip_size=(5, 16, 16))
-        >>> module.latent_size
-        (2, 2, 2)
     """
 
     def __init__(

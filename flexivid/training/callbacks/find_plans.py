@@ -65,10 +65,6 @@ class FindPlans(Callback):
         max_seconds: About how long it may take; decides the number of videos.
         num_videos: Videos of each plan, at most.
         steps: Whether the model's number of steps follows the step floor.
-
-    Example:
-        >>> FindPlans(max_seconds=60).num_videos
-        128
     """
 
     def __init__(self, max_seconds: float = 120, num_videos: int = 128, steps: bool = True) -> None:

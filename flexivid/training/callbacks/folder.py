@@ -12,12 +12,7 @@ from flexivid.training.guarded import GuardedModule
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of a run: the logger's, or the trainer's. All ranks must call it.
-
-    Example:
-        >>> str(run_folder(Trainer(logger=False, accelerator="cpu", default_root_dir="runs")))
-        'runs'
-    """
+    """The folder of a run: the logger's, or the trainer's. All ranks must call it."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 

@@ -46,10 +46,6 @@ class SampleVideos(Callback):
         num_videos: Videos a budget.
         num_inference_steps: Solver steps; ``None`` = the recipe's.
         seed: Video i starts from the noise of seed + i.
-
-    Example:
-        >>> SampleVideos(num_videos=4).budgets
-        [1.0, 0.5, 0.25]
     """
 
     def __init__(

@@ -27,10 +27,6 @@ class TeacherWalk:
     They cost nothing, since the teacher's output, which distillation needs anyway, also moves a sample by one solver
     step. Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread
     evenly, and then restarts with other noise and another text.
-
-    Example:
-        >>> TeacherWalk(Walk(size=(2, 4, 4))).position is None
-        True
     """
 
     def __init__(self, settings: Walk) -> None:
