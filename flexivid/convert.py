@@ -70,6 +70,7 @@ def run(options: Namespace) -> None:
     from flexivid.pretrained.flexify import flexify
     from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
+    from flexivid.pretrained.signature import usual_size
     from flexivid.runtime.device import DTYPES, pick_device
 
     _check(options)
@@ -89,7 +90,7 @@ def run(options: Namespace) -> None:
         model.to(pick_device(options.device))
         difference = pretrained.flexify_and_compare(model, options.modes, **settings)
         print(f"native mode, largest absolute difference before and after: {difference:g}")
-    size = tuple(options.latent_size) if options.latent_size else None
+    size = tuple(options.latent_size or usual_size(model))
     print("\n".join(pretrained.report(model, size, text_tokens=options.text_tokens)))
     if difference:
         raise ValueError(
@@ -102,7 +103,8 @@ def run(options: Namespace) -> None:
         if prompts:
             _write_prompts(options, model, prompts, dtype)
     if options.json:
-        write_json(options.json, _summary(model, size, options.text_tokens, difference, folder))
+        costs = pretrained.summary(model, size, options.text_tokens)
+        write_json(options.json, {"difference": difference, "output": folder, **costs})
 
 
 def _check(options: Namespace) -> None:
@@ -127,15 +129,14 @@ def _share(options: Namespace) -> None:
     from flexivid.model.checkpoint import save
     from flexivid.model.flexidit import FlexiDiT
     from flexivid.model.memory import sampling_report
-    from flexivid.pretrained.families.family import config_of
     from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
     from flexivid.pretrained.more_modes import with_modes
     from flexivid.pretrained.shared.convert import difference, shape_of, share
-    from flexivid.pretrained.signature import signature_of
+    from flexivid.pretrained.signature import usual_size
 
     source, gap = load_transformer(options.model, empty=options.dry_run, files=files_of(options)), None
-    size = tuple(options.latent_size or signature_of(source).usual_size(config_of(source)))
+    size = tuple(options.latent_size or usual_size(source))
     if options.dry_run:
         config = source.config if isinstance(source, FlexiDiT) else shape_of(source)
         config = with_modes(config, options.modes)
@@ -166,18 +167,6 @@ def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype
     record = record_texts if signature_of(model).is_flow else record_calls
     pipe.set_progress_bar_config(disable=record is record_texts)  # its runs end before the first step
     print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output_dir) / 'prompts', prompts)}")
-
-
-def _summary(model: Any, size: Any, text_tokens: int, difference: float | None, folder: str | None) -> dict[str, Any]:
-    from flexivid.pipelines.plan import costs_of, least_budget
-    from flexivid.pipelines.report import needs_of
-    from flexivid.pretrained.families.family import config_of
-    from flexivid.pretrained.signature import signature_of
-
-    size = size or signature_of(model).usual_size(config_of(model))
-    costs = costs_of(model, size, text_tokens)
-    results = {"difference": difference, "macs": costs, "least_budget": least_budget(costs), "output": folder}
-    return results | needs_of(model, size, text_tokens)._asdict()
 
 
 if __name__ == "__main__":

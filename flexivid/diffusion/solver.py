@@ -134,7 +134,7 @@ def noise_generators(seeds: Iterable[int]) -> list[torch.Generator]:
 
 
 def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, generator: Randomness = None) -> Tensor:
-    """Follow the path from noise to data.
+    """Follow the path from noise to data; returns the latent at time 0, float32.
 
     Args:
         predict: ``predict(i, x, time)`` -> network output at the i-th call, time (b,) in (0, 1].
@@ -142,9 +142,6 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
         process: Path and target of the network.
         scheduler: From :func:`build_scheduler`; it serves one call.
         generator: Randomness of the ancestral solver (ddpm), one in all or one a sample (:func:`noise_generators`).
-
-    Returns:
-        Latent at time 0, the shape of ``noise``, float32.
     """
     x = noise.float()
     times = _times_of(process, scheduler)

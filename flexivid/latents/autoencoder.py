@@ -51,7 +51,6 @@ class AutoencoderCodec:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
         return next(self._network.parameters()).device
 
     def to(self, device: torch.device | str) -> AutoencoderCodec:

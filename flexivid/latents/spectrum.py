@@ -81,7 +81,6 @@ class SpectrumMeter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the sums of another meter."""
         self.clips, self._values, self._total = state["clips"], state["values"], state["total"]
         self._power = [torch.tensor(row, dtype=torch.float64) for row in state["power"]]
 

@@ -105,7 +105,6 @@ def text_channels(settings: TextSettings) -> int:
 
 
 def _load(settings: TextSettings) -> tuple[Any, Any]:
-    """Encoder and tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
     source, (encoder, tokenizer), options = _source_of(settings)

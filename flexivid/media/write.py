@@ -97,12 +97,12 @@ def write_picture(path: str | Path, frame: np.ndarray) -> Path:
     return path
 
 
-def _strips(videos: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int = 2) -> np.ndarray:
+def _strips(videos: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
     """Film strips of videos, in two columns so that the picture stays handy: uint8 (h, w, 3)."""
     strips = [film_strip(enlarge(frames, 48), 8) for frames in videos]
     if captions:
         strips = [_with_caption(strip, words) for strip, words in zip(strips, captions, strict=True)]
-    return tile([strips[i : i + columns] for i in range(0, len(strips), columns)])[0]
+    return tile([strips[i : i + 2] for i in range(0, len(strips), 2)])[0]
 
 
 def _with_caption(strip: np.ndarray, words: str) -> np.ndarray:

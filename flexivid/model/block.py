@@ -133,8 +133,7 @@ class SelfAttention(nn.Module):
         return self.out(self._attend(q, k, v, tokens).reshape(b, n, d))
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each (b, n, d)."""
-        return self.q(x), self.k(x), self.v(x)
+        return self.q(x), self.k(x), self.v(x)  # each b n d
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens) -> Tensor:
         """(b, n, k, e) three times -> (b, n, k, e)."""

@@ -158,7 +158,6 @@ class FlexiDiTConfig:
 
     @property
     def hidden(self) -> int:
-        """Width inside the feed-forward."""
         return int(self.width * self.mlp_ratio)
 
     def mode(self, mode: str | PatchMode | None) -> PatchMode:

@@ -90,5 +90,4 @@ def meta_text_macs(config: FlexiDiTConfig, text_tokens: int) -> int:
 
 
 def _empty_text(config: FlexiDiTConfig, text_tokens: int) -> Condition:
-    """A condition on the meta device."""
     return Condition(text=Text(torch.empty(1, text_tokens, config.text_channels)) if config.text_channels else None)

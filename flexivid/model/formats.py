@@ -24,7 +24,7 @@ from flexivid.runtime.errors import reason_of
 from flexivid.runtime.files import save_json
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.runtime.paths import resolve_path
-from flexivid.runtime.weights import save_weights
+from flexivid.runtime.weights import misfit, save_weights
 
 CONFIG = "config.json"
 KEY = "flexivid"  # of the entry that training adds to a Lightning checkpoint
@@ -41,18 +41,13 @@ class StoredModel(NamedTuple):
 
     def fill(self, model: nn.Module) -> None:
         """Load the weights into a network made from the config; ``ValueError`` if they do not fit or are not finite."""
-        expected, weights = model.state_dict(), self.weights
-        missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-        shapes = [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
-        if missing or surplus or shapes:
-            first = (sorted(shapes) + missing + surplus)[0]
+        if fault := misfit(model, self.weights):
             raise ValueError(
-                f"got weights at {self.path} that do not fit their config ({len(missing)} missing, {len(surplus)}"
-                f" unknown, {len(shapes)} of another shape, e.g. {first}); expected the pair that was saved together;"
-                " export again"
+                f"got weights at {self.path} that do not fit their config ({fault}); expected the pair that was saved"
+                " together; export again"
             )
-        require_finite_weights(weights, self.path)
-        model.load_state_dict(weights)
+        require_finite_weights(self.weights, self.path)
+        model.load_state_dict(self.weights)
 
 
 def write_model(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe, weights: Mapping[str, Tensor]) -> Path:

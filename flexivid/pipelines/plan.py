@@ -82,16 +82,14 @@ def plan_steps(
 ) -> PretrainedPlan:
     """Plan as many native steps as the budget pays for and weak ones for the rest; the remainder buys finer modes.
 
+    A budget below the least possible, which is named, an unknown mode or planner are a ``ValueError``.
+
     Args:
         budget: Fraction of the all-native cost, in (0, 1].
         costs: MACs by mode.
         num_steps: Solver steps of full compute, and of the plan unless its planner is ``staged``.
         guide_mode: Mode of guidance's second call in all steps that are not cheaper; ``None`` = that of the step.
         planner: Where the weak steps are: one of ``PLANNERS``; or ``staged``, which chooses their number too.
-
-    Raises:
-        ValueError: If the budget is not a fraction, or less than the least, which is named; if there is no such mode
-            or planner.
 
     Example:
         >>> costs = {"native": 100, "2x2x2": 40, "1x4x4": 10}

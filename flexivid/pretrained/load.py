@@ -22,12 +22,9 @@ def load_transformer(
 ) -> nn.Module:
     """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte, or a trained FlexiDiT.
 
-    Args:
-        model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, a
-            ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT. Any other is a ``ValueError``.
-        dtype: Precision of its weights, but for those that its class keeps in float32; ``None`` = float32.
-        empty: Read the configuration only: the model is on the meta device.
-        files: Which files of a diffusers model to read.
+    ``model`` is the folder of a pipeline, a transformer (``VideoDiT`` included) or a FlexiDiT, an id on the Hugging
+    Face hub, or a ``.pt`` file, see ``load_plain``; any other is a ``ValueError``. ``dtype=None`` is float32.
+    ``empty`` reads the configuration only: the model is on the meta device.
     """
     model, dtype = resolve(model), dtype or torch.float32
     folder = Path(model)

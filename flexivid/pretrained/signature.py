@@ -25,6 +25,11 @@ def signature_of(model: nn.Module) -> Signature:
     return family_of(next((name for name in names if name in FAMILIES), names[0])).signature
 
 
+def usual_size(model: nn.Module) -> Size:
+    """Return the latent size (t, h, w) that a model is usually called with."""
+    return signature_of(model).usual_size(config_of(model))
+
+
 def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: int = 32, seed: int = 0) -> dict:
     """Draw the arguments of a call for a latent size (t, h, w) that the native patch divides, as the model computes.
 

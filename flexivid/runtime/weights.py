@@ -34,6 +34,20 @@ def read_data(path: Path, *, expected: str) -> Any:
         raise ValueError(f"got {path}, which cannot be read ({reason_of(error)}); expected {expected}") from error
 
 
+def misfit(module: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Say which weights do not fit a module; empty if all do.
+
+    Example:
+        >>> misfit(nn.Linear(2, 3), {"weight": torch.zeros(3, 2), "scale": torch.zeros(3)})
+        '1 missing, 1 unknown, 0 of another shape, e.g. bias'
+    """
+    expected = module.state_dict()
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    shapes = sorted(name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape)
+    counts = f"{len(missing)} missing, {len(unknown)} unknown, {len(shapes)} of another shape, e.g. "
+    return next((counts + name for name in (*shapes, *missing, *unknown)), "")
+
+
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write weights, on any device, as safetensors; the file appears whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}

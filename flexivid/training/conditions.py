@@ -27,34 +27,22 @@ from flexivid.training.objective import GivenFrames, Objective
 
 
 class Clips(NamedTuple):
-    """What the module must know about the data before it sees any.
+    """What the module must know about the data before it sees any."""
 
-    Args:
-        size: Frames, height, width in pixels.
-        num_classes: 0 for none.
-        batch_size: Clips of a native step on each rank.
-        latent: Channels and size (c, t, h, w) of latents, where the data bring latents.
-        codec: What made them.
-        text_encoder: What encoded the captions, where the data bring them encoded.
-        text_channels: Features of the encoded captions.
-    """
-
-    size: tuple[int, int, int] = (8, 32, 32)
-    num_classes: int = 0
-    batch_size: int = 32
-    latent: tuple[int, int, int, int] | None = None
-    codec: CodecSettings | None = None
-    text_encoder: TextSettings | None = None
-    text_channels: int = 0
+    size: tuple[int, int, int] = (8, 32, 32)  # frames, height, width in pixels
+    num_classes: int = 0  # 0 for none
+    batch_size: int = 32  # clips of a native step on each rank
+    latent: tuple[int, int, int, int] | None = None  # channels and size (c, t, h, w), where the data bring latents
+    codec: CodecSettings | None = None  # what made them
+    text_encoder: TextSettings | None = None  # what encoded the captions, where the data bring them encoded
+    text_channels: int = 0  # features of the encoded captions
 
 
 class Encoders:
     """The autoencoder and the text encoder of a run. A plain object that copies of the module share.
 
-    Args:
-        clips: What the data are.
-        codec: Name or settings of the codec; ``None`` = the one that made the latents, ``pixel`` without latents.
-        text_encoder: Likewise; ``None`` = the one that encoded the captions, no text without encoded captions.
+    ``codec=None`` is the one that made the latents, or ``pixel``; ``text_encoder=None`` the one that encoded the
+    captions, or none.
 
     Example:
         >>> encoders = Encoders(Clips(size=(8, 32, 32)))
@@ -116,7 +104,6 @@ class Encoders:
         return lines
 
     def codec(self, device: torch.device | str) -> Codec:
-        """The codec, loaded on first use."""
         self._codec = self._codec or build_codec(self.codec_settings)
         return self._codec.to(device)
 
@@ -213,11 +200,7 @@ class Encoders:
 def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *, num_classes: int) -> Condition:
     """Replace some conditions by the null ones, as guidance needs it, and labels below 0 by the null class.
 
-    Args:
-        condition: Of the batch.
-        chance: Uniform draws, (b,); one decides on label and text of a sample. ``None`` drops nothing.
-        objective: The fractions.
-        num_classes: The null class.
+    ``chance`` are uniform draws, (b,); one decides on label and text of a sample. ``None`` drops nothing.
 
     Example:
         >>> condition, chance = Condition(torch.tensor([3, 8, -1])), torch.tensor([0.05, 0.5, 0.5])

@@ -43,7 +43,6 @@ class Matching:
 
     @property
     def num_steps(self) -> int:
-        """Solver steps in all."""
         return self.weak_steps + self.native_steps
 
     def check(self, modes: Sequence[PatchMode], num_inference_steps: int) -> Matching:

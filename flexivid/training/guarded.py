@@ -149,7 +149,6 @@ class GuardedModule(LightningModule):
         return self.trainer.strategy.broadcast(file)
 
     def _folders(self) -> list[Path]:
-        """Folders of checkpoints."""
         callbacks: list[Any] = self.trainer.checkpoint_callbacks
         return [Path(callback.dirpath) for callback in callbacks if getattr(callback, "dirpath", None)]
 
@@ -203,7 +202,6 @@ class GuardedModule(LightningModule):
             rank_zero_warn(message)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the counters."""
         checkpoint[KEY] = asdict(self.record)
         self._is_unproven = self.record.in_a_row == 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from flexivid.patching.shapes import PatchMode, num_tokens
+from flexivid.runtime.errors import check_settings
 from flexivid.runtime.start import seed_or_global
 
 NATIVE, WEAK = "native", "weak"  # names for the first mode and for all others
@@ -65,12 +66,10 @@ class ModeChoice:
     time_shifts: Mapping[str, float] = field(default_factory=dict)
 
     def time_range(self, mode: PatchMode) -> tuple[float, float]:
-        """Return the range of times that a mode is trained at."""
         named = {PatchMode(name): (low, high) for name, (low, high) in self.time_ranges.items()}
         return named.get(mode, (0.0, 1.0))
 
     def time_shift(self, mode: PatchMode, default: float) -> float:
-        """Return the time shift of a mode."""
         return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
     def batch_size(self, mode: PatchMode, size: Size, native: PatchMode, base: int, *, native_size: Size) -> int:
@@ -103,16 +102,10 @@ class ModeChoice:
         _check_known(self.time_ranges, modes, "a time range", "time_ranges")
         _check_known(self.time_shifts, modes, "a time shift", "time_shifts")
         for mode, (low, high) in self.time_ranges.items():
-            if not 0 <= low < high <= 1:
-                raise ValueError(
-                    f"got times {low:g} to {high:g} for mode {mode}; expected 0 <= low < high <= 1; change"
-                    " mode_choice.time_ranges"
-                )
+            is_right = 0 <= low < high <= 1
+            check_settings("mode_choice.time_ranges", (mode, (low, high), is_right, "0 <= low < high <= 1"))
         for mode, shift in self.time_shifts.items():
-            if not shift > 0:
-                raise ValueError(
-                    f"got time shift {shift:g} for mode {mode}; expected more than 0; change mode_choice.time_shifts"
-                )
+            check_settings("mode_choice.time_shifts", (mode, shift, shift > 0, "more than 0"))
 
 
 def _indices(name: str, modes: Sequence[PatchMode]) -> list[int]:

@@ -99,7 +99,6 @@ class FlexiDiffusion(GuardedModule):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
         return self.horizons[-1][1]
 
     @cached_property
@@ -138,7 +137,6 @@ class FlexiDiffusion(GuardedModule):
                 data.set_batch_sizes(self.batch_size_at)
 
     def on_fit_start(self) -> None:
-        """Print what is trained."""
         super().on_fit_start()
         count, cost = self.network.num_parameters / 1e6, self._macs([(self.modes[0], 1)], self.latent_size)
         rank_zero_info(f"training {count:.1f} M parameters, {human(cost)} a clip in {self.modes[0]}")
@@ -236,7 +234,6 @@ class FlexiDiffusion(GuardedModule):
         return step_macs(self.network.config, size, calls, batch, text_tokens=self.encoders.text_tokens)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer, with a learning rate that follows the progress of the run."""
         settings = self.optimizer_settings
         return with_rate(build_optimizer(self.network, settings), settings, self.progress_at)
 
@@ -248,7 +245,6 @@ class FlexiDiffusion(GuardedModule):
             self.log("train/lr", optimizer.param_groups[-1]["lr"])
 
     def recipe(self) -> Recipe:
-        """Return what a sampler must know beside the network."""
         data = getattr(self._trainer, "datamodule", None)
         return Recipe(
             process=self.process,

@@ -73,7 +73,6 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every matrix that has a gradient."""
         loss = loss_of(closure)
         for group in self.param_groups:
             by_shape = defaultdict(list)

@@ -124,13 +124,11 @@ class AutoencoderTraining(GuardedModule):
         self.statistics = LatentStatistics(autoencoder.channels)
 
     def setup(self, stage: str) -> None:
-        """Say what is trained."""
         count = sum(parameter.numel() for parameter in self.network.parameters())
         size = "x".join(map(str, (self.network.config.channels, *self.latent_size)))
         rank_zero_info(f"training an autoencoder of {count / 1e6:.2f} M parameters; latents of a clip: {size}")
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch."""
         video = to_unit(batch["video"])
         mean, log_variance = self.network.encode(video, chunk=video.shape[2]).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
@@ -166,7 +164,6 @@ class AutoencoderTraining(GuardedModule):
         return self.network.decode(self.network.encode(video).chunk(2, dim=1)[0]).float()
 
     def configure_optimizers(self) -> Any:
-        """Optimizer, and a learning rate that follows the steps of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)
         steps = self.trainer.max_steps
         total = max(1, steps if steps > 0 else self.trainer.estimated_stepping_batches)

@@ -76,11 +76,9 @@ class FindPlans(Callback):
         self.max_seconds, self.num_videos, self.steps = max_seconds, num_videos, steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse an order in which raw weights would be measured."""
         refuse_raw_weights(trainer, self)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, write, report."""
         assert isinstance(pl_module, FlexiDiffusion)
         if trainer.global_step == 0:
             return
@@ -132,7 +130,6 @@ class FindPlans(Callback):
         return step, max(1e-6, seconds[1] - step)
 
     def _count(self, seconds: float, each: float) -> int:
-        """Number of videos that there is time for."""
         return max(min(FEWEST_VIDEOS, self.num_videos), min(self.num_videos, int(seconds / each)))
 
 

@@ -211,7 +211,6 @@ class FVDVsBudget(Callback):
         blocks: Sequence[SampleBlock],
         seconds: float,
     ) -> None:
-        """Write to files and loggers, on the first rank."""
         trainer = module.trainer
         if not trainer.is_global_zero:
             return

@@ -42,7 +42,6 @@ class FlexiProgressBar(RichProgressBar):
         return {"mode": f"{mode!s:<6}", **short}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the epoch, and set the length."""
         super().on_train_epoch_start(trainer, pl_module)
         self._name_epoch(trainer)
         self._set_total(trainer, 0)

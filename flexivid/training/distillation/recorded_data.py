@@ -116,7 +116,6 @@ class CallArrays(LightningDataModule):
         return RowLoader(rows, batches, self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list:
-        """Return batches in order."""
         if self.val_folder is None:
             return []
         rows = Rows(self.val_folder)
