@@ -72,7 +72,7 @@ class SpectrumMeter:
         return Spectrum((t, h, w), math.sqrt(variance), self.clips)
 
     def state_dict(self) -> dict[str, Any]:
-        """All sums, as plain data: a meter that takes them over goes on exactly."""
+        """All sums, as plain data; a meter that loads them continues exactly."""
         return {
             "clips": self.clips,
             "values": self._values,

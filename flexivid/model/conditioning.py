@@ -19,14 +19,14 @@ TIME_SCALE = 1000.0  # times in [0, 1] reach the sinusoids as the customary 0..1
 
 
 class Text(NamedTuple):
-    """What a text encoder makes of one caption a sample."""
+    """Captions, one a sample, as features of a text encoder."""
 
     features: Tensor  # (b, l, f)
     mask: Tensor | None = None  # bool (b, l), False for padding; a sample without any token has the null text
 
 
 class TextKeys(NamedTuple):
-    """A text that the network has read."""
+    """Captions as keys and values of the network's blocks."""
 
     pooled: Tensor  # mean of the caption, which adds to the time, (b, d)
     keys: tuple[Tensor, ...]  # one for each block that attends to text, (b, l + 1, k, e)

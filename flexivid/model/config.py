@@ -132,14 +132,16 @@ class FlexiDiTConfig:
             ('bilinear', 'area')
         """
         check_keys(values, [field.name for field in fields(cls)], what="model setting")
-        return cls(**{**BEFORE, **values})
+        return cls(**{**OLDER_VALUES, **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``config.json``; modes as text. Newer fields are left out where they change nothing."""
         values = {**asdict(self), "modes": [str(mode) for mode in self.modes]}
         if not self._shrinks_far:
-            values["resize"] = BEFORE["resize"]
-        return {name: value for name, value in values.items() if name not in BEFORE or value != BEFORE[name]}
+            values["resize"] = OLDER_VALUES["resize"]
+        return {
+            name: value for name, value in values.items() if name not in OLDER_VALUES or value != OLDER_VALUES[name]
+        }
 
     @property
     def native(self) -> PatchMode:
@@ -222,7 +224,7 @@ class FlexiDiTConfig:
 CHOICES = {name: get_args(hint) for name, hint in get_type_hints(FlexiDiTConfig).items() if get_origin(hint) is Literal}
 CHOICES["weak_detail"] = ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS))
 NEWER = dropwhile(lambda field: field.name != "resize", fields(FlexiDiTConfig))
-BEFORE: dict[str, Any] = {  # what configs mean that were written before a field was there
+OLDER_VALUES: dict[str, Any] = {  # what configs mean that were written before a field was there
     **{field.name: field.default for field in NEWER},
     "resize": "bilinear",
 }

@@ -162,7 +162,8 @@ def _heads(width: int, num_heads: int | None) -> dict[str, int]:
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if fault := misfit(model, weights):
-        raise ValueError(f"got weights ({fault}); expected those of {type(model).__name__}; load another file")
+        kind = type(model).__name__
+        raise ValueError(f"got weights that do not fit ({fault}); expected those of {kind}; load another file")
     model.load_state_dict(weights)
 
 

@@ -125,17 +125,17 @@ def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[OnStep]:
 
 @contextmanager
 def polled_bars(
-    look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
+    poll: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Show the progress of work that is done elsewhere, a bar for each kind: ``look`` gives (done, total) by kind.
+    """Show the progress of work that is done elsewhere, a bar for each kind: ``poll`` gives (done, total) by kind.
 
-    Yield a function that looks again and updates the bars.
+    Yield a function that polls again and updates the bars.
     """
     with progress_bars("%", hidden=hidden) as progress:
-        tasks = {kind: progress.add_task(kind, total=total) for kind, (_, total) in look().items()}
+        tasks = {kind: progress.add_task(kind, total=total) for kind, (_, total) in poll().items()}
 
         def show() -> None:
-            for kind, (done, _) in look().items():
+            for kind, (done, _) in poll().items():
                 progress.update(tasks[kind], completed=done)
 
         show()

@@ -1,6 +1,6 @@
 """Who shares a piece of work: processes started here, one a device, or the ranks that torchrun started.
 
-They exchange what is done through files and never wait for each other's numbers, so none can time out.
+They share results through files and make no collective calls, so none of them can time out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Ranks(NamedTuple):
 
 
 def from_environment() -> Ranks:
-    """Ranks as torchrun states them; (0, 1) without it."""
+    """This process's rank and their number, as torchrun sets them; (0, 1) without it."""
     return Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
@@ -85,7 +85,7 @@ def _share(rank: int, work: Callable[[Any, torch.device, Ranks], None], request:
         torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     try:
         work(request, device, Ranks(rank, len(devices)))
-    except KeyboardInterrupt:  # the first process speaks for all
+    except KeyboardInterrupt:  # the parent process reports it
         raise SystemExit(130) from None
 
 

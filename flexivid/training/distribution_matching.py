@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexivid.diffusion.mmd import maximum_mean_discrepancy
+from flexivid.diffusion.loss import maximum_mean_discrepancy
 from flexivid.diffusion.process import Process
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.start import seed_or_global

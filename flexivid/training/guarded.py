@@ -57,7 +57,7 @@ class GuardedModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skip the step on all ranks, if the loss or the gradient is not finite on one of them."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._verdict = verdict = self._look([p.grad for p in parameters if p.grad is not None])
+        self._verdict = verdict = self._judge([p.grad for p in parameters if p.grad is not None])
         self.is_skipped = not verdict.is_finite
         if self.is_skipped:
             for parameter in parameters:
@@ -73,7 +73,7 @@ class GuardedModule(LightningModule):
                 keep_proven(folder)
         self._is_unproven = self._is_unproven and self._is_bad
 
-    def _look(self, gradients: list[Tensor]) -> Verdict:
+    def _judge(self, gradients: list[Tensor]) -> Verdict:
         """Loss and gradient of the step; the only transfer from the device in a step."""
         norm = torch.nn.utils.get_total_norm(gradients)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm

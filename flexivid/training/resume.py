@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer, WeightAveraging
 
-from flexivid.model.config import BEFORE
+from flexivid.model.config import OLDER_VALUES
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.training.optimizer import OptimizerSettings
 
@@ -92,15 +92,15 @@ def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -
         ("class_names", "data.root"),
     ):
         before, now = saved.get(key), current.get(key)
-        prints = [recipe.get(FINGERPRINTS.get(key, "")) for recipe in (saved, current)]
-        is_same = prints[0] == prints[1] if all(prints) else before == now
+        fingerprints = [recipe.get(FINGERPRINTS.get(key, "")) for recipe in (saved, current)]
+        is_same = len(set(fingerprints)) == 1 if all(fingerprints) else before == now
         if before and now and not is_same:
             _refuse(f"{key} {before}", f"run with {now}", f"{remedy} or")
 
 
 def require_same_network(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Refuse weights of another network: configurations that differ in what shapes the weights."""
-    saved, current = {**BEFORE, **saved}, {**BEFORE, **current}
+    saved, current = {**OLDER_VALUES, **saved}, {**OLDER_VALUES, **current}
     for key in sorted(current.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
         if saved.get(key) != current[key]:
             _refuse(f"{key}={saved.get(key)}", f"network with {key}={current[key]}", "model.network, the data or")

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexivid.diffusion.detail import passed_detail
 from flexivid.diffusion.process import Process
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.pretrained.families.family import TRAIN_TIMES, Family, config_of, named_call
@@ -164,7 +163,7 @@ def _detail(model: nn.Module, flexi: Flexi, native: PatchMode, call: dict[str, A
     first = 1 if process.path != "flow" and signature.noise_time == TRAIN_TIMES else 0  # timestep k is time k + 1
     time = (time.float() + first) / signature.noise_time
     noisy = latent[:, : min(channels, outputs)].float()  # the rest is given
-    return signature.pack(passed_detail(process, noisy, time, PatchMode(mode), native, channels=outputs))
+    return signature.pack(process.passed_detail(noisy, time, PatchMode(mode), native, channels=outputs))
 
 
 def _layers(registered: Registered, flexi: Flexi, name: str) -> dict[str, nn.Module]:

@@ -140,9 +140,9 @@ class AutoencoderTraining(GuardedModule):
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss = error + self.terms.kl * divergence
         if self.perceptual is not None:
-            apart = self.perceptual(copy, video)
-            loss = loss + self.terms.perceptual * apart
-            self.log("train/perceptual", apart.detach(), batch_size=len(video))
+            distance = self.perceptual(copy, video)
+            loss = loss + self.terms.perceptual * distance
+            self.log("train/perceptual", distance.detach(), batch_size=len(video))
         self.log("train/loss", loss.detach(), batch_size=len(video), prog_bar=True)
         self.log("train/kl", divergence.detach(), batch_size=len(video))
         self.log("train/psnr", psnr(copy.detach().clamp(-1, 1), video).mean(), batch_size=len(video), prog_bar=True)

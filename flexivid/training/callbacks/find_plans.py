@@ -95,14 +95,14 @@ class FindPlans(Callback):
         judge = self._judge(trainer, network)
         settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
         scorer = SharedScorer(network, settings, judge, trainer.global_rank, trainer.world_size)
-        step, look = self._seconds(scorer)
-        count = self._count(self.max_seconds * FLOOR_SHARE, FLOOR_STEPS * step + FLOOR_PLANS * look)
+        step, features = self._seconds(scorer)
+        count = self._count(self.max_seconds * FLOOR_SHARE, FLOOR_STEPS * step + FLOOR_PLANS * features)
         floor = step_floor(scorer, count, many=ENOUGH_STEPS)
         full = max(FEWEST_STEPS, floor) if self.steps else settings.num_inference_steps
         module.sampling, module.step_floor = replace(module.sampling, num_inference_steps=full), floor
         network.recipe = module.recipe()
         scorer.settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
-        seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + look)
+        seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + features)
         table = search_with(scorer, SHORT, self._count(self.max_seconds * (1 - FLOOR_SHARE), seconds), floor)
         on_all_ranks(lambda: _write(trainer, network, folder, table))
         rank_zero_info("\n".join(score_lines(network, scorer.settings, table)))

@@ -74,8 +74,8 @@ class FlexiProgressBar(RichProgressBar):
             return
         total = trainer.num_training_batches
         if trainer.max_steps != -1:
-            apart = trainer.accumulate_grad_batches
-            rest = (trainer.max_steps - trainer.global_step) * apart - num_done % apart
+            batches_per_step = trainer.accumulate_grad_batches
+            rest = (trainer.max_steps - trainer.global_step) * batches_per_step - num_done % batches_per_step
             total = min(total, num_done + max(0, rest))
         if total != self.train_progress_bar.total:
             self.progress.update(self.train_progress_bar_id, total=total)
