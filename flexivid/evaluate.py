@@ -101,8 +101,6 @@ def run_checkpoint(options: Namespace) -> None:
     from flexivid.runtime.ranks import devices_of, from_environment, own_device
 
     ranks, devices = from_environment(), devices_of(options.devices, options.device)
-    if ranks.size > 1 and len(devices) > 1:
-        raise ValueError(f"got --devices {len(devices)} under torchrun; expected one a rank; leave --devices out")
     request, earlier = _request(options, quiet=not ranks.first), _earlier(options)
     if not ranks.first:
         room.meet(ranks)  # the first one looks at new videos for all

@@ -47,7 +47,12 @@ class AutoencoderCodec:
         self.scale = Scale(0.0, 1.0) if is_empty else self._kind.scale(network)  # before the weights are rounded
         self._network = network.eval().requires_grad_(False)
         nn.Module.to(network, DTYPES[settings.dtype])  # diffusers' own warns of layers that it keeps in float32
-        self._check_tile()
+        tile = settings.tile
+        if tile is not None and (tile % self.spatial or tile < 2 * self.spatial):
+            raise ValueError(
+                f"got codec tile={tile} for {self.name}; expected a multiple of {self.spatial}, at least"
+                f" {2 * self.spatial}; change tile"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -153,11 +158,3 @@ class AutoencoderCodec:
         """Shift and scale in a shape that fits (b, c, t, h, w)."""
         values = [value.to(x.device).view(-1, 1, 1, 1) if isinstance(value, Tensor) else value for value in self.scale]
         return Scale(*values)
-
-    def _check_tile(self) -> None:
-        tile = self.settings.tile
-        if tile is not None and (tile % self.spatial or tile < 2 * self.spatial):
-            raise ValueError(
-                f"got codec tile={tile} for {self.name}; expected a multiple of {self.spatial}, at least"
-                f" {2 * self.spatial}; change tile"
-            )

@@ -51,7 +51,8 @@ class SpectrumMeter:
             )
         latents = latents.cpu() if latents.device.type == "mps" else latents  # has no float64
         x = latents.double()
-        power = [_power_along(x, axis).cpu() for axis in (2, 3, 4)]
+        coefficients = (x.movedim(axis, -1) @ _dct(x.shape[axis], x.device) for axis in (2, 3, 4))
+        power = [rows.square().sum((0, 1, 2, 3)).cpu() for rows in coefficients]
         self._power = [old + new for old, new in zip(self._power, power, strict=True)] if before else power
         self._total += float(x.sum())
         self._values += x.numel()
@@ -83,11 +84,6 @@ class SpectrumMeter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.clips, self._values, self._total = state["clips"], state["values"], state["total"]
         self._power = [torch.tensor(row, dtype=torch.float64) for row in state["power"]]
-
-
-def _power_along(x: Tensor, axis: int) -> Tensor:
-    """Sums of squared coefficients along an axis of (b, c, t, h, w), (n,)."""
-    return (x.movedim(axis, -1) @ _dct(x.shape[axis], x.device)).square().sum((0, 1, 2, 3))
 
 
 def _dct(n: int, device: torch.device) -> Tensor:

@@ -223,11 +223,9 @@ class FlexiDiTConfig:
 
 CHOICES = {name: get_args(hint) for name, hint in get_type_hints(FlexiDiTConfig).items() if get_origin(hint) is Literal}
 CHOICES["weak_detail"] = ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS))
-NEWER = dropwhile(lambda field: field.name != "resize", fields(FlexiDiTConfig))
 OLDER_VALUES: dict[str, Any] = {  # what configs mean that were written before a field was there
-    **{field.name: field.default for field in NEWER},
-    "resize": "bilinear",
-}
+    field.name: field.default for field in dropwhile(lambda field: field.name != "resize", fields(FlexiDiTConfig))
+} | {"resize": "bilinear"}
 
 
 def _is_number(value: Any) -> bool:

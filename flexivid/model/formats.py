@@ -69,26 +69,20 @@ def write_config(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe) -> 
 def read_model(checkpoint: str | Path, *, ema: bool = True) -> StoredModel:
     """Read a model in any format; arguments and errors are those of ``flexivid.load``."""
     path = shipped.locate(checkpoint)
-    config, recipe, weights = _read(path, ema)
-    return StoredModel(path, FlexiDiTConfig.from_dict(config), Recipe.from_dict(recipe), weights)
-
-
-def _read(path: Path, ema: bool) -> tuple[dict, dict, dict[str, Tensor]]:
-    """Config, recipe and weights of whatever ``path`` is."""
-    if path.is_file():
-        return _read_ckpt(path, ema)
-    exported = (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
-    ckpt = _last_ckpt(path)
-    if ckpt is not None and not (exported and ema):
-        return _read_ckpt(ckpt, ema)
-    if not exported:
+    is_exported = (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+    ckpt = path if path.is_file() else _last_ckpt(path)
+    if ckpt is None and not is_exported:
         raise FileNotFoundError(
             f"got checkpoint {path}, which {'has no model in it' if path.is_dir() else 'does not exist'}; expected a"
             f" folder with {CONFIG} and {WEIGHTS}, a run folder or a .ckpt file{shipped.names_line()}; check the path"
         )
-    if not ema:
+    if ckpt is None and not ema:
         raise ValueError(f"got --no-ema for {path}; expected a .ckpt, which keeps both weights; point to one")
-    return _read_exported(path)
+    if ckpt is None or (is_exported and ema):
+        config, recipe, weights = _read_exported(path)
+    else:
+        config, recipe, weights = _read_ckpt(ckpt, ema)
+    return StoredModel(path, FlexiDiTConfig.from_dict(config), Recipe.from_dict(recipe), weights)
 
 
 def _last_ckpt(path: Path) -> Path | None:

@@ -104,10 +104,6 @@ class Recipe:
         return {name: value for name, value in plain.items() if value is not None}
 
 
-def _process(value: Any) -> Process:
-    return (Process(**value) if isinstance(value, Mapping) else Process(*value)).check()
-
-
 def _checked(read: Callable[[Any], Any], is_right: Callable[[Any], bool]) -> Callable[[Any], Any]:
     """A reader that refuses what ``read`` gives unless it is right."""
 
@@ -151,7 +147,10 @@ def _sampling(value: Any) -> SamplingDefaults:
 
 _PLAIN = ("codec_fingerprint", "text_fingerprint", "num_frames", "fps", "global_step", "step_floor")  # JSON has these
 _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "process": (_process, f"a path ({', '.join(PATHS)}) and a target ({', '.join(TARGETS)})"),
+    "process": (
+        lambda value: (Process(**value) if isinstance(value, Mapping) else Process(*value)).check(),
+        f"a path ({', '.join(PATHS)}) and a target ({', '.join(TARGETS)})",
+    ),
     "codec": (codec_settings, "the source of a codec, or its settings"),
     "size": (_size, "three whole numbers (t, h, w) above 0"),
     "fps": (_positive, "a number above 0"),

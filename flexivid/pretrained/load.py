@@ -35,16 +35,13 @@ def load_transformer(
         return plain.to("meta" if empty else "cpu").to(dtype)
     source, where = files.locate(model)
     with plain_loading(f"model {model}", "a diffusers model"):
-        kind = _class_of(Path(source))
+        from diffusers import AutoModel
+
+        is_ours = _config(Path(source)).get("_class_name") == VideoDiT.__name__
+        kind: Any = VideoDiT if is_ours else AutoModel
         if empty:
             return nn.Module.to(_empty(kind, source, where, files), dtype)  # diffusers' own warns of parts in float32
         return kind.from_pretrained(source, dtype=dtype, **where, **files.settings).eval()
-
-
-def _class_of(folder: Path) -> Any:
-    from diffusers import AutoModel
-
-    return VideoDiT if _config(folder).get("_class_name") == VideoDiT.__name__ else AutoModel
 
 
 def _empty(kind: Any, source: str, where: dict[str, str], files: ModelFiles) -> nn.Module:

@@ -45,6 +45,8 @@ def own_device(name: str | None) -> torch.device:
 def devices_of(number: int, name: str | None = None) -> list[torch.device]:
     """Devices to start processes for: accelerators of one kind (``ValueError`` if there are fewer), or so many CPUs."""
     device = pick_device(name)
+    if number > 1 and from_environment().size > 1:
+        raise ValueError(f"got --devices {number} under torchrun; expected one a rank; leave --devices out")
     if number < 1 or (number > 1 and ":" in (name or "")):
         raise ValueError(f"got {number} devices and device {name}; expected 1 or more of a kind; change --devices")
     if device.type == "cpu":
@@ -73,7 +75,8 @@ def run_on(
         while not context.join(timeout=POLL_SECONDS):
             on_poll()
     except (ProcessRaisedException, ProcessExitedException) as error:
-        raise ValueError(_cause(str(error))) from error
+        cause = str(error).strip().splitlines()[-1]  # of the process's traceback
+        raise ValueError(cause.removeprefix("ValueError: ")) from error
     finally:
         for process in context.processes:
             process.terminate()
@@ -87,8 +90,3 @@ def _share(rank: int, work: Callable[[Any, torch.device, Ranks], None], request:
         work(request, device, Ranks(rank, len(devices)))
     except KeyboardInterrupt:  # the parent process reports it
         raise SystemExit(130) from None
-
-
-def _cause(trace: str) -> str:
-    """The last line of another process's traceback, without the kind of the error."""
-    return trace.strip().splitlines()[-1].removeprefix("ValueError: ")

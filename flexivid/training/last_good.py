@@ -61,7 +61,7 @@ def newest_first(files: Iterable[Path]) -> list[Path]:
     number (``last-v1.ckpt``); among those, the time decides.
     """
     by_folder: dict[Path, list[Path]] = {}
-    for file in sorted(files, key=_written, reverse=True):
+    for file in sorted(files, key=lambda file: file.stat().st_mtime if file.exists() else 0.0, reverse=True):
         by_folder.setdefault(file.parent, []).append(file)
     return [file for group in by_folder.values() for file in sorted(group, key=_rank)]
 
@@ -70,10 +70,6 @@ def _rank(file: Path) -> int:
     if file.name == PROVEN:
         return 2
     return 0 if file.name == LAST or file.name.startswith("last-v") else 1
-
-
-def _written(file: Path) -> float:
-    return os.path.getmtime(file) if file.exists() else 0.0  # a broken link
 
 
 def choose_good(files: Iterable[Path]) -> tuple[Path | None, list[tuple[Path, str]]]:

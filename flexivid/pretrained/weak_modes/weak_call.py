@@ -108,14 +108,10 @@ class _Call:
         positional = list(call)[: len(args)]
         self.detail = _detail(model, flexi, self.weak.fold.native, call) if flexi.detail else None
         self.size: Size3 = self.family.fold_call(call, self.weak.fold)
-        self.weak.embed.begin(self._timestep(call))
+        time, scale = call.get(self.family.signature.time), TRAIN_TIMES / self.family.signature.noise_time
+        self.weak.embed.begin(time if time is None or scale == 1 else scale * time)  # 0 to 1000 as in diffusers
         self.args = tuple(call.pop(name) for name in positional)
         self.kwargs = call
-
-    def _timestep(self, call: dict[str, Any]) -> Tensor | None:
-        """Times of a call, 0 to 1000 as in diffusers."""
-        time, scale = call.get(self.family.signature.time), TRAIN_TIMES / self.family.signature.noise_time
-        return time if time is None or scale == 1 else scale * time
 
     @torch.compiler.disable
     def __enter__(self) -> None:
