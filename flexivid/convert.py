@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Add the modes, check that native outputs are the same bits, print costs, write the adapter."""
-    from flexivid.data.lists.text import read_lines
     from flexivid.pipelines import report as pretrained
     from flexivid.pretrained.adapter import save_adapter
     from flexivid.pretrained.flexify import flexify
@@ -73,13 +72,10 @@ def run(options: Namespace) -> None:
     from flexivid.pretrained.signature import usual_size
     from flexivid.runtime.device import DTYPES, pick_device
 
-    _check(options)
+    prompts = _check(options)
     if options.shared:
         _share(options)
         return
-    prompts = read_lines(options.prompts) if options.prompts else []
-    if options.prompts and not prompts:
-        raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
     dtype = DTYPES[options.precision]
     settings, files = {"rank": options.rank, "skip": options.skip, "detail": options.detail}, files_of(options)
     model = load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
@@ -107,7 +103,9 @@ def run(options: Namespace) -> None:
         write_json(options.json, {"difference": difference, "output": folder, **costs})
 
 
-def _check(options: Namespace) -> None:
+def _check(options: Namespace) -> list[str]:
+    """Refuse options that do not fit together; read the prompts."""
+    from flexivid.data.lists.text import read_lines
     from flexivid.runtime.device import DTYPES
 
     if options.prompts and (not options.output_dir or options.dry_run or not Path(options.prompts).is_file()):
@@ -121,6 +119,10 @@ def _check(options: Namespace) -> None:
         raise ValueError("got --shared with --skip, --detail, --prompts or --precision; expected none; leave them out")
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+    prompts = read_lines(options.prompts) if options.prompts else []
+    if options.prompts and not prompts:
+        raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
+    return prompts
 
 
 def _share(options: Namespace) -> None:
