@@ -90,7 +90,7 @@ def needs_of_wan() -> dict[str, Any]:
     with torch.device("meta"):
         model = WanTransformer3DModel(**WAN_13B)
     flexify(model.to(torch.bfloat16), MODES, rank=RANK)
-    return needs_of(model, (21, 60, 104), 512)._asdict()
+    return needs_of(model, (21, 60, 104), 512)
 
 
 def main() -> None:

@@ -64,21 +64,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Add the modes, check that native outputs are the same bits, print costs, write the adapter."""
-    from flexivid.data.lists.text import read_lines
     from flexivid.pipelines import report as pretrained
     from flexivid.pretrained.adapter import save_adapter
     from flexivid.pretrained.flexify import flexify
     from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
+    from flexivid.pretrained.signature import usual_size
     from flexivid.runtime.device import DTYPES, pick_device
 
-    _check(options)
+    prompts = _check(options)
     if options.shared:
         _share(options)
         return
-    prompts = read_lines(options.prompts) if options.prompts else []
-    if options.prompts and not prompts:
-        raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
     dtype = DTYPES[options.precision]
     settings, files = {"rank": options.rank, "skip": options.skip, "detail": options.detail}, files_of(options)
     model = load_transformer(options.model, dtype=dtype, empty=options.dry_run, files=files)
@@ -89,7 +86,7 @@ def run(options: Namespace) -> None:
         model.to(pick_device(options.device))
         difference = pretrained.flexify_and_compare(model, options.modes, **settings)
         print(f"native mode, largest absolute difference before and after: {difference:g}")
-    size = tuple(options.latent_size) if options.latent_size else None
+    size = tuple(options.latent_size or usual_size(model))
     print("\n".join(pretrained.report(model, size, text_tokens=options.text_tokens)))
     if difference:
         raise ValueError(
@@ -102,10 +99,13 @@ def run(options: Namespace) -> None:
         if prompts:
             _write_prompts(options, model, prompts, dtype)
     if options.json:
-        write_json(options.json, _summary(model, size, options.text_tokens, difference, folder))
+        costs = pretrained.summary(model, size, options.text_tokens)
+        write_json(options.json, {"difference": difference, "output": folder, **costs})
 
 
-def _check(options: Namespace) -> None:
+def _check(options: Namespace) -> list[str]:
+    """Refuse options that do not fit together; read the prompts."""
+    from flexivid.data.lists.text import read_lines
     from flexivid.runtime.device import DTYPES
 
     if options.prompts and (not options.output_dir or options.dry_run or not Path(options.prompts).is_file()):
@@ -119,6 +119,10 @@ def _check(options: Namespace) -> None:
         raise ValueError("got --shared with --skip, --detail, --prompts or --precision; expected none; leave them out")
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
+    prompts = read_lines(options.prompts) if options.prompts else []
+    if options.prompts and not prompts:
+        raise ValueError(f"got --prompts {options.prompts}, which is empty; expected one prompt a line; write some")
+    return prompts
 
 
 def _share(options: Namespace) -> None:
@@ -127,15 +131,14 @@ def _share(options: Namespace) -> None:
     from flexivid.model.checkpoint import save
     from flexivid.model.flexidit import FlexiDiT
     from flexivid.model.memory import sampling_report
-    from flexivid.pretrained.families.family import config_of
     from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
     from flexivid.pretrained.more_modes import with_modes
     from flexivid.pretrained.shared.convert import difference, shape_of, share
-    from flexivid.pretrained.signature import signature_of
+    from flexivid.pretrained.signature import usual_size
 
     source, gap = load_transformer(options.model, empty=options.dry_run, files=files_of(options)), None
-    size = tuple(options.latent_size or signature_of(source).usual_size(config_of(source)))
+    size = tuple(options.latent_size or usual_size(source))
     if options.dry_run:
         config = source.config if isinstance(source, FlexiDiT) else shape_of(source)
         config = with_modes(config, options.modes)
@@ -166,18 +169,6 @@ def _write_prompts(options: Namespace, model: Any, prompts: Sequence[str], dtype
     record = record_texts if signature_of(model).is_flow else record_calls
     pipe.set_progress_bar_config(disable=record is record_texts)  # its runs end before the first step
     print(f"{len(prompts)} prompts written to {record(pipe, Path(options.output_dir) / 'prompts', prompts)}")
-
-
-def _summary(model: Any, size: Any, text_tokens: int, difference: float | None, folder: str | None) -> dict[str, Any]:
-    from flexivid.pipelines.plan import costs_of, least_budget
-    from flexivid.pipelines.report import needs_of
-    from flexivid.pretrained.families.family import config_of
-    from flexivid.pretrained.signature import signature_of
-
-    size = size or signature_of(model).usual_size(config_of(model))
-    costs = costs_of(model, size, text_tokens)
-    results = {"difference": difference, "macs": costs, "least_budget": least_budget(costs), "output": folder}
-    return results | needs_of(model, size, text_tokens)._asdict()
 
 
 if __name__ == "__main__":

@@ -259,8 +259,6 @@ def encode(options: Namespace) -> None:
 
     request, ranks = request_of(options), from_environment()
     devices = devices_of(options.devices, options.device)
-    if len(devices) > 1 and ranks.size > 1:
-        raise ValueError(f"got --devices {len(devices)} under torchrun; expected one of them; leave one out")
     if len(devices) > 1:
         run_on(devices, encode_share, request)
     else:

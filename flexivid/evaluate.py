@@ -101,8 +101,6 @@ def run_checkpoint(options: Namespace) -> None:
     from flexivid.runtime.ranks import devices_of, from_environment, own_device
 
     ranks, devices = from_environment(), devices_of(options.devices, options.device)
-    if ranks.size > 1 and len(devices) > 1:
-        raise ValueError(f"got --devices {len(devices)} under torchrun; expected one a rank; leave --devices out")
     request, earlier = _request(options, quiet=not ranks.first), _earlier(options)
     if not ranks.first:
         room.meet(ranks)  # the first one looks at new videos for all
@@ -144,7 +142,7 @@ def run_pair(options: Namespace) -> None:
     if not options.reference:
         raise ValueError("got --generated without --reference; expected two folders; name the real videos")
     size = (options.height, options.width)
-    if (options.height is None) != (options.width is None):
+    if size.count(None) == 1:
         raise ValueError(f"got --height {size[0]} and --width {size[1]}; expected both or neither; write --size")
     for flag in program.flags_set(build_parser(), options, [*OF_SAMPLES, "devices"]):
         raise ValueError(f"got {flag} with --generated, where it has no effect; expected two folders; leave it out")
@@ -152,7 +150,7 @@ def run_pair(options: Namespace) -> None:
         output=options.output_dir or "evaluation",
         metric=_metric(options),
         num_frames=16 if options.num_frames is None else options.num_frames,
-        size=None if options.height is None else size,
+        size=None if None in size else size,
         rate=_rate(options),
         **{name: options[name] for name in ("generated", "num_videos", "batch_size", *REFERENCE)},
     )
@@ -209,7 +207,7 @@ def _metric(options: Namespace, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _rate(options: Namespace) -> dict[str, float]:
-    rate = {name: getattr(options, name) for name in ("stride", "fps") if getattr(options, name) is not None}
+    rate = {name: options[name] for name in ("stride", "fps") if options[name] is not None}
     if len(rate) > 1:
         raise ValueError(f"got --stride {options.stride} and --fps {options.fps:g}; expected one; leave the other out")
     return rate

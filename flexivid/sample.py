@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -81,15 +81,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(options)
 
 
-class Job(NamedTuple):
-    """What is sampled: the model, its plans, settings, and what each video should show."""
-
-    model: Any
-    plans: list[Any]
-    settings: Any
-    conditions: Any
-
-
 def run(options: Namespace) -> None:
     """Load the model, print the plans, sample, print what was measured."""
     options.height, options.width = program.pixels_of(options)
@@ -104,35 +95,34 @@ def run(options: Namespace) -> None:
         from flexivid.sampling.conditions import read_prompts
 
         options.prompt = read_prompts(options.prompt, options.prompts_file)
-
         program.write_json(options.json, run_pipeline(options))
         return
-    job = _prepare(options)
+    model, plans, settings, conditions = _prepare(options)
     if options.dry_run:
         from flexivid.model.memory import sampling_report
 
-        print("\n".join(sampling_report(job.model.config, job.settings.call_size, job.settings.batch_size)))
+        print("\n".join(sampling_report(model.config, settings.call_size, settings.batch_size)))
         return
     from flexivid.sampling import sample_folder
     from flexivid.sampling.compiling import warm_up_plans
     from flexivid.sampling.encoders import codec_of
 
-    codec_of(job.model)  # what is missing should not be noticed after the sampling
+    codec_of(model)  # what is missing should not be noticed after the sampling
     folder = sample_folder.prepare_folder(options.output_dir)
     if options.compile:
-        seconds = warm_up_plans(job.model, [plan.followed for plan in job.plans], job.settings, len(job.conditions))
-        print(f"compiled {len(set().union(*(plan.modes for plan in job.plans)))} modes in {seconds:.1f} s")
-    with _progress(len(job.conditions)) as on_step:
-        common = {"settings": job.settings, "conditions": job.conditions, "seed": options.seed}
-        outcomes = sample_folder.write_samples(job.model, job.plans, folder, on_step=on_step, **common)
+        seconds = warm_up_plans(model, [plan.followed for plan in plans], settings, len(conditions))
+        print(f"compiled {len(set().union(*(plan.modes for plan in plans)))} modes in {seconds:.1f} s")
+    with _progress(len(conditions)) as on_step:
+        common = {"settings": settings, "conditions": conditions, "seed": options.seed}
+        outcomes = sample_folder.write_samples(model, plans, folder, on_step=on_step, **common)
     for outcome in outcomes:
         print(result_line(outcome.plan.budget, outcome, outcomes[0]))
     print(f"look at {folder / 'grid.png'} and {folder / 'grid.mp4'}; one line a video in {folder / 'manifest.jsonl'}")
     program.write_json(options.json, _summary(outcomes, folder))
 
 
-def _prepare(options: Namespace) -> Job:
-    """Load the model, plan, and say what will be done."""
+def _prepare(options: Namespace) -> tuple[Any, list[Any], Any, Any]:
+    """Load the model, plan, and say what will be done: model, plans, settings, and what each video should show."""
     from flexivid.runtime.start import swift_imports
 
     with swift_imports():
@@ -162,7 +152,7 @@ def _prepare(options: Namespace) -> Job:
         print(f"one call for one video, in batches as for {len(conditions)} videos: {shown}")
     for plan in plans:
         print(describe(plan, model, settings, len(conditions), latency))
-    return Job(model, plans, settings, conditions)
+    return model, plans, settings, conditions
 
 
 def _conditions(options: Namespace, model: Any, settings: Any) -> Any:

@@ -128,7 +128,8 @@ def _score(options: Namespace, model: Any, path: Path, folder: Path) -> Path:
 
 
 def _measure(options: Namespace, model: Any, folder: Path) -> Path:
-    """Measure errors against full compute, store them; returns the picture."""
+    """Measure the errors of every option at every call against full compute, store them; returns the picture."""
+    from flexivid.budget.table import FILE, write_tables
     from flexivid.calibration import calibrate as calibration
     from flexivid.calibration.searched import draw_schedules, searched_lines
     from flexivid.sampling.conditions import conditions_for, read_prompts
@@ -138,21 +139,7 @@ def _measure(options: Namespace, model: Any, folder: Path) -> Path:
     conditions = conditions_for(model, options.num_videos, prompts=read_prompts(None, options.prompts_file))
     tokens = conditions.text_tokens
     every = [_settings(options, model, steps)._replace(text_tokens=tokens) for steps in counts]
-    tables = _measured(options, model, every, conditions, folder)
-    for line in searched_lines(model, every, tables, calibration.USUAL_BUDGETS):
-        print(line)
-    picture = folder / "schedules_fidelity.png"
-    draw_schedules(model, every, tables, picture)
-    return picture
-
-
-def _measured(options: Namespace, model: Any, every: list, conditions: Any, folder: Path) -> list:
-    """Measure the errors of every option at every call, and store them."""
-    from flexivid.budget.table import FILE, write_tables
-    from flexivid.calibration import calibrate as calibration
-
     chosen = calibration.measured_options(model, every[0])
-    counts = [settings.num_inference_steps for settings in every]
     steps = sum(calibration.num_sample_steps(settings, len(chosen), options.num_videos) for settings in every)
     print(
         f"measuring {len(chosen)} options at every call of {', '.join(map(str, counts))} steps on {options.num_videos}"
@@ -165,7 +152,11 @@ def _measured(options: Namespace, model: Any, every: list, conditions: Any, fold
         measured = [calibration.calibrate(model, settings, **protocol) for settings in every]
     tables = calibration.relate(measured)
     write_tables(folder / FILE, tables)
-    return tables
+    for line in searched_lines(model, every, tables, calibration.USUAL_BUDGETS):
+        print(line)
+    picture = folder / "schedules_fidelity.png"
+    draw_schedules(model, every, tables, picture)
+    return picture
 
 
 def _settings(options: Namespace, model: Any, steps: int | None) -> Any:

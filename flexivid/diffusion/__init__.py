@@ -1,3 +1,3 @@
 """Diffusion: process, times, loss, guidance, solvers. Knows tensors and schedules, never a model class."""
 
-DOORS = ("detail", "guidance", "loss", "mmd", "process", "solver", "times", "windows")
+DOORS = ("guidance", "loss", "process", "solver", "times", "windows")

@@ -19,12 +19,8 @@ KINDS = ("ordinary", "weak", "auto")
 class Guidance(NamedTuple):
     """How two branches are mixed.
 
-    Args:
-        scale: 1 = the conditional output as it is.
-        kind: What the second branch is. ``ordinary``: without the condition. ``weak``: a weaker mode with the
-            condition, and a smaller scale. ``auto``: a weaker mode without the condition, at the scale given.
-        weak_mode_scale: The scale of steps in other modes than the native one; ``None`` = ``scale``.
-        native: The network's native mode; needed with ``weak_mode_scale`` only.
+    Of ``kind`` ``ordinary``, the second branch is without the condition; ``weak``: a weaker mode with the condition,
+    and a smaller scale; ``auto``: a weaker mode without the condition.
 
     Source:
         Ordinary: 2207.12598. Weak: FlexiDiT (2502.20126, sec. 4.1). Auto: a weaker version of the same model as in
@@ -37,10 +33,10 @@ class Guidance(NamedTuple):
         ('ordinary', 3.0, 1.5)
     """
 
-    scale: float = 1.0
+    scale: float = 1.0  # 1 = the conditional output as it is
     kind: str = "ordinary"
-    weak_mode_scale: float | None = None
-    native: PatchMode | None = None
+    weak_mode_scale: float | None = None  # of steps in other modes than the native one; None = ``scale``
+    native: PatchMode | None = None  # mode of the network; needed with ``weak_mode_scale`` only
 
     def strength(self, step: Step) -> float:
         """How far the output goes from the guide branch: 1 = to the conditional one."""
@@ -58,12 +54,7 @@ class Guidance(NamedTuple):
 
 
 def weak_scale(scale: float) -> float:
-    """The scale of weak guidance that goes with an ordinary guidance scale.
-
-    Example:
-        >>> weak_scale(6.0)
-        3.0
-    """
+    """The scale of weak guidance that goes with an ordinary guidance scale: 3 with 6."""
     return 1 + (scale - 1) / WEAK_SCALE_RATIO
 
 

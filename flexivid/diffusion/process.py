@@ -11,7 +11,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from flexivid.patching.embed import detail
+from flexivid.patching.shapes import PatchMode
 
 NUM_TRAIN_TIMESTEPS = 1000  # of the discrete DDPM chains, as in diffusers; time (k + 1) / 1000 is their timestep k
 PATHS = ("flow", "cosine", "linear")
@@ -42,11 +46,7 @@ class Process(NamedTuple):
     target: str = "x0"
 
     def check(self) -> Process:
-        """Return itself.
-
-        Raises:
-            ValueError: If path or target is unknown.
-        """
+        """Return itself; ``ValueError`` if path or target is unknown."""
         for key, choices in (("path", PATHS), ("target", TARGETS)):
             if getattr(self, key) not in choices:
                 raise ValueError(
@@ -122,6 +122,14 @@ class Process(NamedTuple):
         else:
             shared = of_noise - of_data if self.path == "flow" else alpha * of_noise - sigma * of_data
         return shared / (sigma.square() + alpha.square() * DETAIL_POWER)
+
+    def passed_detail(self, x: Tensor, time: Tensor, mode: PatchMode, native: PatchMode, *, channels: int) -> Tensor:
+        """What weak modes add to their output: the detail of x, (b, c, t, h, w), at times (b,) or (1,), by its gain.
+
+        Of ``channels`` channels, of which those after c, a learned variance, are 0.
+        """
+        passed = self.detail_gain(time).view(-1, 1, 1, 1, 1) * detail(x, mode, native)
+        return F.pad(passed, (0, 0, 0, 0, 0, 0, 0, channels - x.shape[1]))
 
     def _amplitudes(self, like: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1, *[1] * (like.ndim - 1))

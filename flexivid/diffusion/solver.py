@@ -43,26 +43,14 @@ def num_calls(solver: str, num_steps: int) -> int:
 
 
 def steps_of_calls(solver: str, calls: int) -> int:
-    """Number of solver steps that makes so many calls of the network: the inverse of :func:`num_calls`.
-
-    Example:
-        >>> steps_of_calls("euler", 20), steps_of_calls("heun", 39)
-        (20, 20)
-    """
+    """Number of solver steps that makes so many calls of the network: the inverse of :func:`num_calls`."""
     return (calls + 1) // 2 if solver == "heun" else calls
 
 
 def build_scheduler(process: Process, solver: str, num_steps: int, *, shift: float = 1.0) -> Any:
-    """A diffusers scheduler with its timesteps set.
+    """A diffusers scheduler with its timesteps set; ``ValueError`` if the solver does not fit the process.
 
-    Args:
-        process: Path of the network.
-        solver: One of :func:`solvers_of`.
-        num_steps: Solver steps, 1 to 1000.
-        shift: Time shift of flow paths, see ``shift_time``.
-
-    Raises:
-        ValueError: If the solver does not fit the path, or the number of steps is out of range.
+    ``solver`` is one of :func:`solvers_of`, ``num_steps`` 1 to 1000, ``shift`` the time shift of flow paths.
     """
     check_solver(process, solver, num_steps)
     if process.path == "flow":
@@ -146,7 +134,7 @@ def noise_generators(seeds: Iterable[int]) -> list[torch.Generator]:
 
 
 def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, generator: Randomness = None) -> Tensor:
-    """Follow the path from noise to data.
+    """Follow the path from noise to data; returns the latent at time 0, float32.
 
     Args:
         predict: ``predict(i, x, time)`` -> network output at the i-th call, time (b,) in (0, 1].
@@ -154,9 +142,6 @@ def solve(predict: Predict, noise: Tensor, process: Process, scheduler: Any, *, 
         process: Path and target of the network.
         scheduler: From :func:`build_scheduler`; it serves one call.
         generator: Randomness of the ancestral solver (ddpm), one in all or one a sample (:func:`noise_generators`).
-
-    Returns:
-        Latent at time 0, the shape of ``noise``, float32.
     """
     x = noise.float()
     times = _times_of(process, scheduler)

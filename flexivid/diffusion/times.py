@@ -29,19 +29,16 @@ def draw_times(
     within: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw training times, spread evenly over the distribution (one in each of ``count`` equal shares, shuffled).
+    """Draw training times, float32 (count,) in (0, 1), one in each of ``count`` equal shares of the distribution.
 
     Args:
-        count: Number of times b.
-        distribution: ``uniform`` or ``logit_normal``.
-        mean: Mean of the logit.
-        std: Deviation of the logit, > 0.
+        count: Number of times.
+        distribution: ``uniform`` or ``logit_normal``, a normal distribution of ``mean`` and ``std`` of the logit.
+        mean: Above 0 means more noise.
+        std: > 0.
         shift: See :func:`shift_time`.
         within: The part of the distribution that is drawn from: times (low, high), after the shift.
-        generator: Source of randomness (a CPU generator).
-
-    Returns:
-        float32 (b,) in (0, 1).
+        generator: Of the CPU.
 
     Source:
         Logit-normal: SD3 (arXiv:2403.03206, sec. 3.1). Even spread: VDM (arXiv:2107.00630, app. I.1).

@@ -22,10 +22,11 @@ Function = Callable[[Tensor], Tensor]
 
 
 class AutoencoderCodec:
-    """Encodes and decodes videos with an autoencoder of ``KINDS``, which is frozen and put into evaluation mode.
+    """A ``Codec`` by an autoencoder of ``KINDS``, which is frozen and put into evaluation mode.
 
     Clips of a length that a video autoencoder does not take are continued by their last frame, see ``fit_frames``;
-    ``decode`` cuts what was added, if it is told the number of frames. Sides must be multiples of ``spatial``.
+    ``decode`` cuts what was added, if it is told the number of frames. Sides must be multiples of ``spatial``; sizes
+    and shapes that do not fit are a ``ValueError``.
 
     Example:
         >>> from flexivid.latents.taef2 import TAEF2
@@ -46,30 +47,27 @@ class AutoencoderCodec:
         self.scale = Scale(0.0, 1.0) if is_empty else self._kind.scale(network)  # before the weights are rounded
         self._network = network.eval().requires_grad_(False)
         nn.Module.to(network, DTYPES[settings.dtype])  # diffusers' own warns of layers that it keeps in float32
-        self._check_tile()
+        tile = settings.tile
+        if tile is not None and (tile % self.spatial or tile < 2 * self.spatial):
+            raise ValueError(
+                f"got codec tile={tile} for {self.name}; expected a multiple of {self.spatial}, at least"
+                f" {2 * self.spatial}; change tile"
+            )
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
         return next(self._network.parameters()).device
 
     def to(self, device: torch.device | str) -> AutoencoderCodec:
-        """Move it to a device; returns itself."""
         self._network.to(device)
         return self
 
     def fit_frames(self, frames: int) -> int:
-        """The number of frames that is coded instead of so many: the next one that the class takes."""
         if not self.causal:
             return frames
         return 1 + math.ceil((frames - 1) / self._group) * self._group
 
     def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Size (t, h, w) of the latent of a video of that size in pixels.
-
-        Raises:
-            ValueError: If the factor does not divide the picture.
-        """
         if frames < 1 or height < 1 or width < 1 or height % self.spatial or width % self.spatial:
             near = [max(1, round(side / self.spatial)) * self.spatial for side in (height, width)]
             raise ValueError(
@@ -80,11 +78,6 @@ class AutoencoderCodec:
         return first, height // self.spatial, width // self.spatial
 
     def video_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Size (t, h, w) in pixels of the video that a latent of that size decodes to.
-
-        Raises:
-            ValueError: If no video has such a latent.
-        """
         count, step = (frames - 1) * self.temporal + 1, self._group // self.temporal
         if frames < 1 or count != self.fit_frames(count):
             raise ValueError(
@@ -94,22 +87,13 @@ class AutoencoderCodec:
         return count, height * self.spatial, width * self.spatial
 
     def piece_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Size (t, h, w) in pixels of the largest piece of a video that the network sees at once: bounds the memory."""
         tile = self.settings.tile or max(height, width)
-        if not self.causal:
-            count = min(frames, self.settings.frames)
-        else:
-            count = self.fit_frames(frames)
-            count = self._kind.chunk(count) if self._kind.chunk else count
+        count = self.fit_frames(frames) if self.causal else min(frames, self.settings.frames)
+        count = self._kind.chunk(count) if self._kind.chunk else count
         return count, min(height, tile), min(width, tile)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        """Latents of videos (b, 3, t, h, w) in [-1, 1] on its device: as ``latent_size`` says, float32, normalised.
-
-        Raises:
-            ValueError: If the factor does not divide the picture.
-        """
         if video.ndim != 5 or video.shape[1] != 3:
             raise ValueError(
                 f"got a video of shape {tuple(video.shape)}; expected (b, 3, t, h, w); repeat grey ones to 3 channels"
@@ -120,11 +104,6 @@ class AutoencoderCodec:
 
     @torch.no_grad()
     def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
-        """Videos (b, 3, t, h, w), float32, about [-1, 1], of latents on its device; at most so many frames.
-
-        Raises:
-            ValueError: If the latent is not one of this codec.
-        """
         if latent.ndim != 5 or latent.shape[1] != self.channels:
             raise ValueError(
                 f"got a latent of shape {tuple(latent.shape)} for {self.name}; expected (b, {self.channels}, t, h, w);"
@@ -132,8 +111,7 @@ class AutoencoderCodec:
             )
         self.video_size(*latent.shape[2:])
         with torch.autocast(latent.device.type, enabled=False):
-            clips = [self._decode_clip(clip)[:, :, :frames] for clip in latent.split(1)]
-            return torch.cat(clips)
+            return torch.cat([self._decode_clip(clip)[:, :, :frames] for clip in latent.split(1)])
 
     def _encode_clip(self, clip: Tensor) -> Tensor:
         """(1, 3, t, h, w) to its latent."""
@@ -180,11 +158,3 @@ class AutoencoderCodec:
         """Shift and scale in a shape that fits (b, c, t, h, w)."""
         values = [value.to(x.device).view(-1, 1, 1, 1) if isinstance(value, Tensor) else value for value in self.scale]
         return Scale(*values)
-
-    def _check_tile(self) -> None:
-        tile = self.settings.tile
-        if tile is not None and (tile % self.spatial or tile < 2 * self.spatial):
-            raise ValueError(
-                f"got codec tile={tile} for {self.name}; expected a multiple of {self.spatial}, at least"
-                f" {2 * self.spatial}; change tile"
-            )

@@ -1,6 +1,5 @@
 """A small video autoencoder of our own, causal in time, to train in latents without a download.
 
-The first frame is coded alone, then groups of 2 or 4 frames; pictures become 4 or 8 times smaller in height and width.
 Frames are rows of a batch, slowest axis first, (t b, c, h, w): convolutions in space are 2-D, and those in time are 1x1
 ones over a frame and the two before it, which CPUs compute fast. There are no norms: they would look into the future.
 Clips can be coded in chunks; what a layer needs of the chunk before is kept in ``Past``.
@@ -16,11 +15,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flexivid.runtime.files import atomic_write, save_json
+from flexivid.runtime.files import save_json
 from flexivid.runtime.finite import require_finite_weights
+from flexivid.runtime.weights import save_weights
 
 CONFIG, WEIGHTS, CLASS = "config.json", "diffusion_pytorch_model.safetensors", "CausalAutoencoder"
 PATCH = 4  # pixels of a side that the first layer sees as channels
@@ -40,13 +40,6 @@ class AutoencoderConfig:
         depth: Blocks of a stage.
         mean: Of the latents of the training data, for each channel; empty = 0.
         std: Their deviation; empty = 1.
-
-    Raises:
-        ValueError: If a value is none of those.
-
-    Example:
-        >>> AutoencoderConfig(channels=2, std=(0.5, 2.0)).temporal
-        4
     """
 
     channels: int = 16
@@ -179,15 +172,13 @@ class CausalAutoencoder(nn.Module):
     def save(self, folder: str | Path) -> Path:
         """Write ``config.json`` and the weights into a folder that ``build_codec`` reads; returns the folder.
 
-        Raises:
-            NotFiniteError: If a weight holds NaN or infinity; then nothing is written.
+        Nothing is written if a weight holds NaN or infinity (``NotFiniteError``).
         """
         folder = Path(folder)
-        weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        weights = {name: tensor.float() for name, tensor in self.state_dict().items()}
         require_finite_weights(weights, f"an autoencoder for {folder}")
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / WEIGHTS) as part:
-            save_file(weights, part, metadata={"format": "pt"})
+        save_weights(folder / WEIGHTS, weights)
         save_json(folder / CONFIG, {"_class_name": CLASS, **asdict(self.config)})
         return folder
 

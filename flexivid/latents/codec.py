@@ -18,30 +18,22 @@ from flexivid.latents.settings import CodecSettings, codec_settings
 
 
 class Codec(Protocol):
-    """Turns video into latents and back.
+    """Turns video into latents and back."""
 
-    Args:
-        channels: Of the latents.
-        spatial: Rows of pixels of a row of the latent.
-        temporal: Frames of a latent frame, but of the first where ``causal``.
-        causal: Whether the first latent frame stands for the first frame alone. A picture is a video of one frame.
-        fingerprint: Tells codecs apart whose latents mean different things.
-    """
-
-    channels: int
-    spatial: int
-    temporal: int
-    causal: bool
-    fingerprint: str
+    channels: int  # of the latents
+    spatial: int  # rows of pixels of a row of the latent
+    temporal: int  # frames of a latent frame, but of the first where ``causal``
+    causal: bool  # whether the first latent frame stands for the first frame alone; a picture is a video of one frame
+    fingerprint: str  # tells codecs apart whose latents mean different things
 
     def to(self, device: torch.device | str) -> Codec:
         """Move it to a device; returns itself."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """(b, 3, t, h, w) in [-1, 1] -> latent."""
+        """(b, 3, t, h, w) in [-1, 1] -> latent, float32, normalised."""
 
     def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
-        """Latent -> (b, 3, t, h, w), about [-1, 1]; at most so many frames."""
+        """Latent -> (b, 3, t, h, w), float32, about [-1, 1]; at most so many frames."""
 
     def fit_frames(self, frames: int) -> int:
         """The number of frames that is coded instead of so many: clips are continued by their last frame."""
@@ -57,53 +49,34 @@ class Codec(Protocol):
 
 
 class PixelCodec:
-    """The latent is the video itself.
-
-    Example:
-        >>> PixelCodec().latent_size(8, 32, 32)
-        (8, 32, 32)
-    """
+    """The latent is the video itself."""
 
     channels, spatial, temporal, causal, fingerprint = 3, 1, 1, False, "pixel"
 
     def to(self, device: torch.device | str) -> PixelCodec:
-        """It computes nothing anywhere."""
         return self
 
     def encode(self, video: Tensor) -> Tensor:
-        """The video."""
         return video
 
     def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
-        """The latent."""
         return latent[:, :, :frames]
 
     def fit_frames(self, frames: int) -> int:
-        """Any number of frames fits."""
         return frames
 
     def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """The size in pixels."""
         return frames, height, width
 
-    def video_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """The size of the latent."""
-        return frames, height, width
-
-    def piece_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """The size in pixels."""
-        return frames, height, width
+    video_size = piece_size = latent_size
 
 
 def build_codec(codec: str | Mapping[str, Any] | CodecSettings, *, weights: bool = True) -> Codec:
-    """Build the codec that a recipe or a checkpoint names.
+    """Build the codec that a recipe or a checkpoint names, on the CPU; ``ValueError`` if it cannot be loaded.
 
     Args:
-        codec: ``pixel``, a folder or a hub id, or settings with one of these as ``source``. It is made on the CPU.
+        codec: ``pixel``, a folder or a hub id, or settings with one of these as ``source``.
         weights: False makes a codec that knows channels and sizes but codes nothing: it reads the configuration alone.
-
-    Raises:
-        ValueError: If there is no such codec, or it cannot be loaded.
 
     Example:
         >>> build_codec("pixel").channels

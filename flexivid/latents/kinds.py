@@ -21,24 +21,14 @@ class Scale(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How a class of autoencoders is used.
+    """How a class of autoencoders is used."""
 
-    Args:
-        channels: Of its latents.
-        spatial: Rows of pixels of a row of the latent.
-        temporal: Frames of a latent frame but the first, which stands for one frame; ``None`` = every frame by itself.
-        scale: Its normalisation.
-        group: Frames after the first must be a multiple of so many; ``None`` = ``temporal``.
-        chunk: Most frames that it sees at once in a clip of so many; ``None`` = all of them.
-        decode: Raw latents to pixels.
-    """
-
-    channels: Callable[[Any], int]
-    spatial: Callable[[Any], int]
-    temporal: Callable[[Any], int] | None
+    channels: Callable[[Any], int]  # of its latents
+    spatial: Callable[[Any], int]  # rows of pixels of a row of the latent
+    temporal: Callable[[Any], int] | None  # frames of a latent frame after the first; None = every frame by itself
     scale: Callable[[Any], Scale]
-    group: Callable[[Any], int] | None = None
-    chunk: Callable[[int], int] | None = None
+    group: Callable[[Any], int] | None = None  # frames after the first are a multiple of so many; None = ``temporal``
+    chunk: Callable[[int], int] | None = None  # most frames that it sees at once in a clip of so many; None = all
     decode: Callable[[Any, Tensor], Tensor] = lambda network, latent: _tensor(network.decode(latent))
 
 
@@ -54,20 +44,13 @@ def _tensor(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def _factor_scale(network: Any) -> Scale:
-    return Scale(getattr(network.config, "shift_factor", None) or 0.0, network.config.scaling_factor)
-
-
-def _kl_scale(network: Any) -> Scale:
-    """Mean and deviation of each channel where the configuration has them (SDXL), else one factor for all."""
-    config = network.config
-    if config.latents_mean is None or config.latents_std is None:
-        return _factor_scale(network)
-    return Scale(torch.tensor(config.latents_mean), config.scaling_factor / torch.tensor(config.latents_std))
-
-
-def _wan_scale(network: Any) -> Scale:
-    return Scale(torch.tensor(network.config.latents_mean), 1 / torch.tensor(network.config.latents_std))
+def _config_scale(network: Any) -> Scale:
+    """Mean and deviation of each channel where the configuration has them (SDXL, Wan), else one factor for all."""
+    config, factor = network.config, getattr(network.config, "scaling_factor", 1)
+    mean, std = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
+    if mean is None or std is None:
+        return Scale(getattr(config, "shift_factor", None) or 0.0, factor)
+    return Scale(torch.tensor(mean), factor / torch.tensor(std))
 
 
 def _ltx_scale(network: Any) -> Scale:
@@ -95,17 +78,17 @@ _latent_channels = attrgetter("config.latent_channels")
 _spatial_ratio = attrgetter("spatial_compression_ratio")
 _temporal_ratio = attrgetter("temporal_compression_ratio")
 LTX = Kind(_latent_channels, _spatial_ratio, _temporal_ratio, _ltx_scale, decode=_ltx_decode)
-HUNYUAN = Kind(_latent_channels, _spatial_ratio, _temporal_ratio, _factor_scale)
+HUNYUAN = Kind(_latent_channels, _spatial_ratio, _temporal_ratio, _config_scale)
 
 KINDS = {
-    "AutoencoderKL": Kind(_latent_channels, _levels("block_out_channels"), None, _kl_scale),
-    "AutoencoderTiny": Kind(_latent_channels, _levels("encoder_block_out_channels"), None, _factor_scale),
-    "AutoencoderDC": Kind(_latent_channels, _spatial_ratio, None, _factor_scale),
+    "AutoencoderKL": Kind(_latent_channels, _levels("block_out_channels"), None, _config_scale),
+    "AutoencoderTiny": Kind(_latent_channels, _levels("encoder_block_out_channels"), None, _config_scale),
+    "AutoencoderDC": Kind(_latent_channels, _spatial_ratio, None, _config_scale),
     "AutoencoderKLWan": Kind(
         channels=lambda network: network.config.z_dim,
         spatial=lambda network: 2 ** (len(network.config.dim_mult) - 1) * (network.config.patch_size or 1),
         temporal=lambda network: 2 ** sum(network.config.temperal_downsample),
-        scale=_wan_scale,
+        scale=_config_scale,
         chunk=lambda frames: min(frames, 4),  # it remembers what its convolutions need of the frames before
     ),
     "AutoencoderKLLTXVideo": LTX,
@@ -115,7 +98,7 @@ KINDS = {
         channels=_latent_channels,
         spatial=_levels("block_out_channels"),
         temporal=lambda network: network.config.temporal_compression_ratio,
-        scale=_factor_scale,
+        scale=_config_scale,
         group=lambda network: 2 * network.config.temporal_compression_ratio,  # it decodes latent frames in pairs
         chunk=lambda frames: min(frames, 8 + frames % 8),
     ),

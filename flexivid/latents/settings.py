@@ -12,7 +12,15 @@ _S = TypeVar("_S", "CodecSettings", "TextSettings")
 
 
 @dataclass(frozen=True)
-class CodecSettings:
+class _Settings:
+    def to_plain(self) -> dict[str, Any]:
+        """The settings that are not the defaults, and the source."""
+        plain = asdict(self)
+        return {f.name: plain[f.name] for f in fields(self) if f.name == "source" or plain[f.name] != f.default}
+
+
+@dataclass(frozen=True)
+class CodecSettings(_Settings):
     """A codec and how it computes.
 
     Args:
@@ -23,9 +31,6 @@ class CodecSettings:
             blended. ``None`` = pictures are never cut.
         sample: Draw latents from the posterior instead of taking its mode.
         frames: Frames that an image autoencoder sees at once. Video autoencoders have chunks of their own.
-
-    Raises:
-        ValueError: If a value makes no sense.
 
     Example:
         >>> CodecSettings("madebyollin/taef2", tile=256).to_plain()
@@ -45,13 +50,9 @@ class CodecSettings:
                 f"got codec frames={self.frames}, tile={self.tile}; expected at least 1; change the codec's settings"
             )
 
-    def to_plain(self) -> dict[str, Any]:
-        """The settings that are not the defaults, and the source."""
-        return _plain(self)
-
 
 @dataclass(frozen=True)
-class TextSettings:
+class TextSettings(_Settings):
     """Which encoder reads the captions.
 
     Args:
@@ -61,9 +62,6 @@ class TextSettings:
         dtype: Arithmetic of the encoder: ``fp32``, ``bf16`` or ``fp16``.
         revision: Branch, tag or commit on the hub.
         local_files_only: Read what is on this machine only.
-
-    Raises:
-        ValueError: If a value makes no sense.
 
     Example:
         >>> TextSettings("google/t5-v1_1-base", dtype="bf16").to_plain()
@@ -81,10 +79,6 @@ class TextSettings:
             raise ValueError(f"got max_length={self.max_length}; expected at least 1 token; change it")
         _check_dtype(self.dtype, "text encoder")
 
-    def to_plain(self) -> dict[str, Any]:
-        """The settings that are not the defaults, and the source."""
-        return _plain(self)
-
 
 def _check_dtype(dtype: str, what: str) -> None:
     from flexivid.runtime.device import DTYPES
@@ -93,16 +87,8 @@ def _check_dtype(dtype: str, what: str) -> None:
         raise ValueError(f"got {what} dtype {dtype!r}; expected one of {', '.join(DTYPES)}; choose one")
 
 
-def _plain(settings: CodecSettings | TextSettings) -> dict[str, Any]:
-    plain = asdict(settings)
-    return {f.name: plain[f.name] for f in fields(settings) if f.name == "source" or plain[f.name] != f.default}
-
-
 def codec_settings(codec: str | Mapping[str, Any] | CodecSettings) -> CodecSettings:
-    """Settings of a codec, from its source alone or from plain data.
-
-    Raises:
-        ValueError: If there is no such setting.
+    """Settings of a codec, from its source alone or from plain data; an unknown setting is a ``ValueError``.
 
     Example:
         >>> codec_settings("pixel") == codec_settings({"source": "pixel"}) == CodecSettings()
@@ -112,36 +98,14 @@ def codec_settings(codec: str | Mapping[str, Any] | CodecSettings) -> CodecSetti
 
 
 def text_settings(encoder: str | Mapping[str, Any] | TextSettings) -> TextSettings:
-    """Settings of a text encoder, from its source alone or from plain data.
-
-    Raises:
-        ValueError: If there is no such setting.
-
-    Example:
-        >>> text_settings("google/t5-v1_1-base").source
-        'google/t5-v1_1-base'
-    """
+    """Settings of a text encoder, likewise."""
     return _read(encoder, TextSettings, "setting of the text encoder")
 
 
 def require_fingerprint(kind: str, source: str, fingerprint: str, expected: str | None, *, why: str) -> None:
-    """Refuse a codec or text encoder with other weights than those that are needed.
+    """Refuse a codec or text encoder (``kind``) from ``source`` whose weights are not those that are needed.
 
-    Args:
-        kind: ``codec`` or ``text encoder``, for the message.
-        source: Where it was loaded from.
-        fingerprint: Of what was loaded.
-        expected: Of what is needed; ``None`` = unknown, so that anything will do.
-        why: End of the message: what the needed one did, and what to do.
-
-    Raises:
-        ValueError: If the fingerprints differ.
-
-    Example:
-        >>> require_fingerprint("codec", "vae", "1", "2", why="which made the latents; bring its weights back")
-        Traceback (most recent call last):
-        ...
-        ValueError: got codec vae of fingerprint 1; expected 2, which made the latents; bring its weights back
+    ``expected=None`` = unknown, so that any will do. ``why`` ends the message: what the needed one did, what to do.
     """
     if expected not in (None, fingerprint):
         raise ValueError(f"got {kind} {source} of fingerprint {fingerprint}; expected {expected}, {why}")

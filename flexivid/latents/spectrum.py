@@ -1,9 +1,8 @@
 """Measures the power spectrum of latents along frames, rows and columns (``flexivid.budget.spectral.Spectrum``).
 
-The transform is the orthonormal DCT-II. Clips are not periodic: a Fourier transform would see a jump from the last
-frame to the first, whose power falls so slowly with frequency that it hides the data's own. A window would remove the
-jump but mix neighbouring bins, and a few frames have few bins. The DCT continues a clip by its mirror image, so there
-is no jump, and it keeps the energy: the mean power over the bins of an axis is the variance of the data.
+The transform is the orthonormal DCT-II, which continues a clip by its mirror image: a Fourier transform would see a
+jump from the last frame to the first, whose power hides the data's own, and a window mixes the few bins there are. It
+keeps the energy: the mean power over the bins of an axis is the variance of the data.
 """
 
 from __future__ import annotations
@@ -41,11 +40,7 @@ class SpectrumMeter:
 
     @torch.no_grad()
     def add(self, latents: Tensor) -> None:
-        """Count a batch, (b, c, t, h, w), unless the limit is reached. The batch that reaches it is counted whole.
-
-        Raises:
-            ValueError: If the batch has another size (t, h, w) than those before.
-        """
+        """Count a batch, (b, c, t, h, w), all of one size, unless the limit is reached; the last one counts whole."""
         if self.is_full:
             return
         size, before = tuple(latents.shape[2:]), tuple(len(row) for row in self._power)
@@ -56,7 +51,8 @@ class SpectrumMeter:
             )
         latents = latents.cpu() if latents.device.type == "mps" else latents  # has no float64
         x = latents.double()
-        power = [_power_along(x, axis).cpu() for axis in (2, 3, 4)]
+        coefficients = (x.movedim(axis, -1) @ _dct(x.shape[axis], x.device) for axis in (2, 3, 4))
+        power = [rows.square().sum((0, 1, 2, 3)).cpu() for rows in coefficients]
         self._power = [old + new for old, new in zip(self._power, power, strict=True)] if before else power
         self._total += float(x.sum())
         self._values += x.numel()
@@ -77,7 +73,7 @@ class SpectrumMeter:
         return Spectrum((t, h, w), math.sqrt(variance), self.clips)
 
     def state_dict(self) -> dict[str, Any]:
-        """All sums, as plain data: a meter that takes them over goes on exactly."""
+        """All sums, as plain data; a meter that loads them continues exactly."""
         return {
             "clips": self.clips,
             "values": self._values,
@@ -86,14 +82,8 @@ class SpectrumMeter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the sums of another meter."""
         self.clips, self._values, self._total = state["clips"], state["values"], state["total"]
         self._power = [torch.tensor(row, dtype=torch.float64) for row in state["power"]]
-
-
-def _power_along(x: Tensor, axis: int) -> Tensor:
-    """Sums of squared coefficients along an axis of (b, c, t, h, w), (n,)."""
-    return (x.movedim(axis, -1) @ _dct(x.shape[axis], x.device)).square().sum((0, 1, 2, 3))
 
 
 def _dct(n: int, device: torch.device) -> Tensor:

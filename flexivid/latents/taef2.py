@@ -23,11 +23,7 @@ LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)")
 
 
 class Block(nn.Module):
-    """Three convolutions around a skip.
-
-    Args:
-        pooled: Whether a branch with a norm over the whole picture comes first.
-    """
+    """Three convolutions around a skip; ``pooled`` puts a branch with a norm over the whole picture before them."""
 
     def __init__(self, *, pooled: bool = False) -> None:
         super().__init__()
@@ -49,11 +45,7 @@ class Clamp(nn.Module):
 
 
 def conv(channels_in: int = WIDTH, channels_out: int = WIDTH, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
-    """Make a 3x3 convolution.
-
-    >>> conv(3).weight.shape
-    torch.Size([64, 3, 3, 3])
-    """
+    """Make a 3x3 convolution."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=bias)
 
 

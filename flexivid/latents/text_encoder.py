@@ -31,23 +31,14 @@ class CutCaptionWarning(UserWarning):
 
 
 class EncodedText(NamedTuple):
-    """Captions as features.
+    """Captions as features."""
 
-    Args:
-        features: (b, l, f), zero where there is no token.
-        mask: True for tokens of the caption, bool (b, l).
-    """
-
-    features: Tensor
-    mask: Tensor
+    features: Tensor  # (b, l, f), zero where there is no token
+    mask: Tensor  # True for tokens of the caption, bool (b, l)
 
 
 class TextEncoder:
-    """A frozen text encoder with its tokenizer. A plain object, never a submodule of what is trained.
-
-    Raises:
-        ValueError: If there is no such encoder, or it cannot be loaded.
-    """
+    """A frozen text encoder with its tokenizer. A plain object, never a submodule of what is trained."""
 
     def __init__(self, settings: TextSettings, device: str | torch.device = "cpu") -> None:
         self.settings = settings
@@ -114,7 +105,6 @@ def text_channels(settings: TextSettings) -> int:
 
 
 def _load(settings: TextSettings) -> tuple[Any, Any]:
-    """Encoder and tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
     source, (encoder, tokenizer), options = _source_of(settings)

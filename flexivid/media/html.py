@@ -33,11 +33,7 @@ h1{font-size:1.4rem}table{border-collapse:collapse}
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
-    """Write a page.
-
-    Args:
-        template: Jinja2 text that fills the blocks ``style`` and ``body``.
-        content: Values that it names, ``title`` among them.
+    """Write a page: a template that fills the blocks ``style`` and ``body``, and the values it names with a ``title``.
 
     Example:
         >>> text = render("{% block body %}<p>{{ path }}{% endblock %}", {"title": "Clips", "path": "<b>.mp4"})
@@ -56,12 +52,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
 
 def picture(kind: str, content: bytes) -> Markup:
-    """The address of a picture that is in the page itself.
-
-    Example:
-        >>> picture("png", bytes([0, 1, 2]))
-        Markup('data:image/png;base64,AAEC')
-    """
+    """The address of a picture that is in the page itself."""
     return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")  # base64 holds no markup
 
 

@@ -27,12 +27,9 @@ def to_frames(video: Tensor) -> np.ndarray:
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float) -> Path:
-    """Write an H.264 mp4 and return its path.
+    """Write frames, uint8 (t, h, w, 3), as an H.264 mp4 into a folder that exists; return its path.
 
-    Args:
-        path: The folder must exist.
-        frames: uint8 (t, h, w, 3). An odd side gets one more row or column, since H.264's 4:2:0 needs even ones.
-        fps: Frames a second, > 0.
+    An odd side gets one more row or column, since H.264's 4:2:0 needs even ones.
     """
     path = resolve_path(path)
     odd = [(0, side % 2) for side in frames.shape[1:3]]
@@ -80,21 +77,16 @@ def film_strip(frames: np.ndarray, count: int) -> np.ndarray:
 def write_grid(
     path: str | Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]], fps: float, captions: Sequence[str] = ()
 ) -> tuple[Path, Path]:
-    """Write a grid as a video, and as a picture of film strips; return both paths.
+    """Write a grid as a video, and as a picture of film strips: ``path`` with ``.mp4`` and ``.png``; return both paths.
 
-    Args:
-        path: Without suffix; ``.mp4`` and ``.png`` are added.
-        rows: Title of each row, and its videos, uint8 (t, h, w, 3), all of one size.
-        fps: Frames a second.
-        captions: Words below each film strip of a row, the same for all rows; none if empty.
+    ``rows`` are titles and videos, uint8 (t, h, w, 3), all of one size; ``captions`` stand below the film strips of
+    each row.
     """
     path = Path(path)
     big = [[enlarge(frames) for frames in videos] for _, videos in rows]
     video = write_video(path.with_suffix(".mp4"), tile(big), fps)
     picture = titled([title for title, _ in rows], [_strips(videos, captions) for _, videos in rows])
-    with atomic_write(path.with_suffix(".png")) as part:
-        picture.save(part, format="png")
-    return video, path.with_suffix(".png")
+    return video, write_picture(path.with_suffix(".png"), np.asarray(picture))
 
 
 def write_picture(path: str | Path, frame: np.ndarray) -> Path:
@@ -105,12 +97,12 @@ def write_picture(path: str | Path, frame: np.ndarray) -> Path:
     return path
 
 
-def _strips(videos: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int = 2) -> np.ndarray:
+def _strips(videos: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
     """Film strips of videos, in two columns so that the picture stays handy: uint8 (h, w, 3)."""
     strips = [film_strip(enlarge(frames, 48), 8) for frames in videos]
     if captions:
         strips = [_with_caption(strip, words) for strip, words in zip(strips, captions, strict=True)]
-    return tile([strips[i : i + columns] for i in range(0, len(strips), columns)])[0]
+    return tile([strips[i : i + 2] for i in range(0, len(strips), 2)])[0]
 
 
 def _with_caption(strip: np.ndarray, words: str) -> np.ndarray:

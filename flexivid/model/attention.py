@@ -42,10 +42,9 @@ class _Rotate(torch.autograd.Function):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn feature i with feature i + e/2 by the token's angle: RoPE (arXiv:2104.09864) in the half-split layout.
+    """Turn feature i of x (b, n, ..., e) with i + e/2 by the token's angle: RoPE (2104.09864), half-split layout.
 
-    ``x`` is (b, n, ..., e). ``cos`` and ``sin`` broadcast to it; no gradient flows to them, and the first half of
-    ``sin`` carries the minus sign.
+    ``cos`` and ``sin`` broadcast to x; no gradient flows to them, and the first half of ``sin`` is negated.
     """
     if not torch.is_grad_enabled():  # calling an autograd function takes longer than turning a few tokens
         return _Rotate.forward(x, cos, sin)

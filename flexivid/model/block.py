@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flexivid.model.attention import attend, packed_operator, rotate
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.patching.embed import zero
 from flexivid.patching.shapes import PatchMode
 
 EPS = 1e-6
@@ -110,10 +111,7 @@ class ModulationTable(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention, with QK-norm and rotary positions where the network has them.
-
-    ``axes`` is ``joint`` over all tokens, ``space`` within a frame, or ``time`` along a place.
-    """
+    """Multi-head attention over all tokens (``joint``), those of a frame (``space``) or of a cell (``time``)."""
 
     def __init__(self, config: FlexiDiTConfig, axes: str) -> None:
         super().__init__()
@@ -135,8 +133,7 @@ class SelfAttention(nn.Module):
         return self.out(self._attend(q, k, v, tokens).reshape(b, n, d))
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each (b, n, d)."""
-        return self.q(x), self.k(x), self.v(x)
+        return self.q(x), self.k(x), self.v(x)  # each b n d
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens) -> Tensor:
         """(b, n, k, e) three times -> (b, n, k, e)."""
@@ -174,15 +171,13 @@ class CrossAttention(nn.Module):
         width, plain = config.width, config.cross_attention == "plain"
         self.num_heads = config.num_heads
         self.q, self.k, self.v = (nn.Linear(width, width, bias=plain and config.attention_bias) for _ in range(3))
-        self.out = nn.Linear(width, width)
+        self.out = zero(nn.Linear(width, width))
         self.norm = nn.Identity() if plain else nn.LayerNorm(width, bias=False)
         self.q_norm, self.k_norm = (
             nn.Identity() if plain else nn.LayerNorm(config.head_dim, bias=False) for _ in range(2)
         )
         for linear in (self.q, self.k, self.v):
             nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Text tokens (b, l + 1, d) -> keys and values (b, l + 1, k, e)."""
@@ -199,10 +194,7 @@ def modulation_of(config: FlexiDiTConfig, rows: int) -> nn.Module:
     """The layer that makes the vectors of a modulation, ``rows`` of them, zero at first."""
     if config.modulation == "single":
         return ModulationTable(rows, config.width)
-    layer = nn.Linear(config.width, rows * config.width)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+    return zero(nn.Linear(config.width, rows * config.width))
 
 
 class Block(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,31 +19,19 @@ TIME_SCALE = 1000.0  # times in [0, 1] reach the sinusoids as the customary 0..1
 
 
 class Text(NamedTuple):
-    """What a text encoder makes of one caption a sample."""
+    """Captions, one a sample, as features of a text encoder."""
 
     features: Tensor  # (b, l, f)
     mask: Tensor | None = None  # bool (b, l), False for padding; a sample without any token has the null text
 
-    def split(self, samples: int) -> list[Text]:
-        """Shares of the batch, in order."""
-        masks = [None] * -(-len(self.features) // samples) if self.mask is None else self.mask.split(samples)
-        return [Text(*pair) for pair in zip(self.features.split(samples), masks, strict=True)]
-
 
 class TextKeys(NamedTuple):
-    """A text that the network has read."""
+    """Captions as keys and values of the network's blocks."""
 
     pooled: Tensor  # mean of the caption, which adds to the time, (b, d)
     keys: tuple[Tensor, ...]  # one for each block that attends to text, (b, l + 1, k, e)
     values: tuple[Tensor, ...]  # likewise
     mask: Tensor  # True for tokens that may be attended to, bool (b, l + 1)
-
-    def split(self, samples: int) -> list[TextKeys]:
-        """Shares of the batch, in order."""
-        keys = zip(*(key.split(samples) for key in self.keys), strict=True)
-        values = zip(*(value.split(samples) for value in self.values), strict=True)
-        parts = zip(self.pooled.split(samples), keys, values, self.mask.split(samples), strict=True)
-        return [TextKeys(*part) for part in parts]
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Keys, values and mask of each block that attends to text, in order."""
@@ -131,10 +119,6 @@ class Frames(NamedTuple):
         """What stands beside the noisy latent: (b, c + 1, t, h, w)."""
         return torch.cat((torch.where(self.mask > 0, self.latent, 0), self.mask.to(self.latent.dtype)), dim=1)
 
-    def split(self, samples: int) -> list[Frames]:
-        """Shares of the batch, in order."""
-        return [Frames(*pair) for pair in zip(self.latent.split(samples), self.mask.split(samples), strict=True)]
-
 
 class Condition(NamedTuple):
     """What samples should show: classes, captions, given frames.
@@ -155,8 +139,15 @@ class Condition(NamedTuple):
 
     def split(self, samples: int, shares: int) -> list[Condition]:
         """Equal shares of a batch, in order."""
-        parts = [[None] * shares if part is None else list(part.split(samples)) for part in self]
-        return [Condition(*share) for share in zip(*parts, strict=True)]
+        return _split(self, samples, shares)
+
+
+def _split(batch: Any, samples: int, shares: int) -> list[Any]:
+    """Shares of a tensor, of ``None``, or of tuples of these."""
+    if batch is None or isinstance(batch, Tensor):
+        return [None] * shares if batch is None else list(batch.split(samples))
+    parts = zip(*(_split(part, samples, shares) for part in batch), strict=True)
+    return [batch._make(part) if hasattr(batch, "_make") else part for part in parts]
 
 
 def time_features(time: Tensor, embedding: str = "continuous") -> Tensor:

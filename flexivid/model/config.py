@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from itertools import dropwhile
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flexivid.patching.shapes import PatchMode, axis_split, shrinks_far, underlying_patch, whole_number
 from flexivid.runtime.errors import check_keys
@@ -20,36 +21,7 @@ PRESETS: dict[str, dict[str, int]] = {  # as in DiT (2212.09748, table 1), and t
 }
 
 PATHS, TARGETS = ("flow", "cosine", "linear"), ("x0", "velocity", "noise")  # as of diffusion.process
-CHOICES = {
-    "attention": ("joint", "factorised"),
-    "attention_backend": ("sdpa", "xformers"),
-    "resize": ("area", "bilinear"),
-    "positions": ("rotary", "sinusoids"),
-    "time_embedding": ("continuous", "ddpm", "ddpm_shifted"),
-    "modulation": ("block", "single"),
-    "activation": ("gelu", "gelu_tanh"),
-    "cross_attention": ("normed", "plain"),
-    "weak_detail": ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS)),
-}
 ABSENT = {"num_classes": "classes", "text_channels": "text"}  # what 0 of a field means
-BEFORE: dict[str, Any] = {
-    "resize": "bilinear",
-    "output_conv": False,
-    "text_channels": 0,
-    "given_frames": False,
-    "positions": "rotary",
-    "position_span": 0.0,
-    "time_embedding": "continuous",
-    "modulation": "block",
-    "block_conditioning": False,
-    "qk_norm": True,
-    "attention_bias": False,
-    "activation": "gelu",
-    "cross_attention": "normed",
-    "attention_eps": 1e-6,
-    "mlp_eps": 1e-6,
-    "weak_detail": "none",
-}  # what configs mean that were written before a field was there
 
 
 @dataclass(frozen=True)
@@ -114,7 +86,7 @@ class FlexiDiTConfig:
     attention: Literal["joint", "factorised"] = "joint"
     attention_backend: Literal["sdpa", "xformers"] = "sdpa"
     gradient_checkpointing: bool = False
-    resize: Literal["area", "bilinear"] = "area"
+    resize: Literal["area", "bilinear"] = "area"  # the fields from here on are newer than some stored models
     output_conv: bool = False
     text_channels: int = 0
     given_frames: bool = False
@@ -160,14 +132,16 @@ class FlexiDiTConfig:
             ('bilinear', 'area')
         """
         check_keys(values, [field.name for field in fields(cls)], what="model setting")
-        return cls(**{**BEFORE, **values})
+        return cls(**{**OLDER_VALUES, **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``config.json``; modes as text. Newer fields are left out where they change nothing."""
         values = {**asdict(self), "modes": [str(mode) for mode in self.modes]}
         if not self._shrinks_far:
-            values["resize"] = BEFORE["resize"]
-        return {name: value for name, value in values.items() if name not in BEFORE or value != BEFORE[name]}
+            values["resize"] = OLDER_VALUES["resize"]
+        return {
+            name: value for name, value in values.items() if name not in OLDER_VALUES or value != OLDER_VALUES[name]
+        }
 
     @property
     def native(self) -> PatchMode:
@@ -186,7 +160,6 @@ class FlexiDiTConfig:
 
     @property
     def hidden(self) -> int:
-        """Width inside the feed-forward."""
         return int(self.width * self.mlp_ratio)
 
     def mode(self, mode: str | PatchMode | None) -> PatchMode:
@@ -246,6 +219,13 @@ class FlexiDiTConfig:
         for name in ("position_span", "attention_eps", "mlp_eps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"got {name}={getattr(self, name)}; expected a number >= 0; change {name}")
+
+
+CHOICES = {name: get_args(hint) for name, hint in get_type_hints(FlexiDiTConfig).items() if get_origin(hint) is Literal}
+CHOICES["weak_detail"] = ("none", *(f"{path} {target}" for path in PATHS for target in TARGETS))
+OLDER_VALUES: dict[str, Any] = {  # what configs mean that were written before a field was there
+    field.name: field.default for field in dropwhile(lambda field: field.name != "resize", fields(FlexiDiTConfig))
+} | {"resize": "bilinear"}
 
 
 def _is_number(value: Any) -> bool:

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flexivid.diffusion.detail import passed_detail
 from flexivid.diffusion.process import Process
 from flexivid.model.block import Block, Packed, Part, Tokens, join, modulate, modulation_of, packed_tokens, part_from
 from flexivid.model.conditioning import (
@@ -34,7 +33,7 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.formats import read_model, write_model
 from flexivid.model.positions import Positions
 from flexivid.model.recipe import Recipe
-from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv
+from flexivid.patching.embed import FlexiPatchEmbed, FlexiPatchOutput, OutputConv, zero
 from flexivid.patching.shapes import PatchMode, Size3
 
 
@@ -45,9 +44,9 @@ class FlexiDiT(nn.Module):
         config: Its shape, see :class:`FlexiDiTConfig`.
 
     Attributes:
-        detail_process: What ``weak_detail`` names; the process of the training is in ``recipe``.
+        detail_process: Process by which weak modes add detail (``weak_detail``); that of the training is in ``recipe``.
         recipe: How it was trained and how to sample it; filled by ``flexivid.load``, all defaults otherwise.
-        stand_ins: The network that answers in the place of this one, if any: see ``model.frozen``.
+        stand_ins: A faster copy that computes instead while the weights stay as they are, see ``model.frozen``.
 
     Example:
         >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
@@ -72,13 +71,10 @@ class FlexiDiT(nn.Module):
         axes = ("space", "time") if config.attention == "factorised" else ("joint",)
         self.blocks = nn.ModuleList(Block(config, axes[i % len(axes)]) for i in range(config.depth))
         is_single = config.modulation == "single"
-        self.shared_modulation = nn.Linear(config.width, 6 * config.width) if is_single else None
+        self.shared_modulation = zero(nn.Linear(config.width, 6 * config.width)) if is_single else None
         self.out_modulation = modulation_of(config, 2)
         self.out = FlexiPatchOutput(config.width, config.out_channels or config.in_channels, modes)
         self.out_conv = OutputConv(self.out.out_channels) if config.output_conv else None
-        if self.shared_modulation is not None:
-            nn.init.zeros_(self.shared_modulation.weight)
-            nn.init.zeros_(self.shared_modulation.bias)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, ema: bool = True, device: str | torch.device = "cpu") -> FlexiDiT:
@@ -210,7 +206,7 @@ class FlexiDiT(nn.Module):
         y = y if self.out_conv is None else self.out_conv(y)
         if self.detail_process is None or patch == self.config.native:
             return y
-        return y + passed_detail(self.detail_process, x, time, patch, self.config.native, channels=y.shape[1])
+        return y + self.detail_process.passed_detail(x, time, patch, self.config.native, channels=y.shape[1])
 
     def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """The activated conditioning that modulates every block, (b, d); wider where blocks differ, see ``_share``."""
@@ -222,7 +218,7 @@ class FlexiDiT(nn.Module):
         return torch.cat((self.shared_modulation(F.silu(vector)), vector, vector), dim=-1)  # b 8d
 
     def _share(self, conditioning: Tensor, index: int | None) -> Tensor:
-        """What of the conditioning block ``index`` reads, or the last layer, ``None``."""
+        """The part of the conditioning that block ``index`` reads; ``None`` = the last layer."""
         width = self.config.width
         if self.shared_modulation is not None:
             return conditioning[:, 6 * width :] if index is None else conditioning[:, : 6 * width]
@@ -246,7 +242,7 @@ class FlexiDiT(nn.Module):
         return modulate(h, shift, scale)
 
     def _check(self, x: Tensor, time: Tensor, mode: str | PatchMode | Packed | None) -> None:
-        channels = self.embed.in_channels  # of whatever answers as the embedding
+        channels = self.embed.in_channels  # those of a folded latent in weak modes of flexify
         channels -= self.config.embedded_channels - self.config.in_channels
         if x.ndim != 5 or x.shape[1] != channels:
             raise ValueError(f"got x of shape {tuple(x.shape)}; expected (b, {channels}, t, h, w); add or move axes")

@@ -67,10 +67,7 @@ def _tokens(text: Text | TextKeys | None) -> int:
 
 @cache
 def meta_macs(config: FlexiDiTConfig, size: Size3, mode: PatchMode, text_tokens: int = 0) -> int:
-    """Return the MACs of one sample, counted by ``FlopCounterMode`` in a forward pass without data (meta device).
-
-    Its text of ``text_tokens`` tokens has been read: that cost is in ``meta_text_macs``.
-    """
+    """Return the MACs of a forward pass of one sample, counted on the meta device; its text has been read."""
     with torch.device("meta"), torch.no_grad():
         network = FlexiDiT(config)
         condition = network.prepare(_empty_text(config, text_tokens), 1)
@@ -93,5 +90,4 @@ def meta_text_macs(config: FlexiDiTConfig, text_tokens: int) -> int:
 
 
 def _empty_text(config: FlexiDiTConfig, text_tokens: int) -> Condition:
-    """A condition on the meta device."""
     return Condition(text=Text(torch.empty(1, text_tokens, config.text_channels)) if config.text_channels else None)

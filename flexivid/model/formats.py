@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import flexivid
@@ -21,9 +21,10 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.recipe import Recipe
 from flexivid.model.shipped import WEIGHTS
 from flexivid.runtime.errors import reason_of
-from flexivid.runtime.files import atomic_write, save_json
+from flexivid.runtime.files import save_json
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.weights import misfit, save_weights
 
 CONFIG = "config.json"
 KEY = "flexivid"  # of the entry that training adds to a Lightning checkpoint
@@ -40,31 +41,21 @@ class StoredModel(NamedTuple):
 
     def fill(self, model: nn.Module) -> None:
         """Load the weights into a network made from the config; ``ValueError`` if they do not fit or are not finite."""
-        expected, weights = model.state_dict(), self.weights
-        missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-        shapes = [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
-        if missing or surplus or shapes:
-            first = (sorted(shapes) + missing + surplus)[0]
+        if fault := misfit(model, self.weights):
             raise ValueError(
-                f"got weights at {self.path} that do not fit their config ({len(missing)} missing, {len(surplus)}"
-                f" unknown, {len(shapes)} of another shape, e.g. {first}); expected the pair that was saved together;"
-                " export again"
+                f"got weights at {self.path} that do not fit their config ({fault}); expected the pair that was saved"
+                " together; export again"
             )
-        require_finite_weights(weights, self.path)
-        model.load_state_dict(weights)
+        require_finite_weights(self.weights, self.path)
+        model.load_state_dict(self.weights)
 
 
 def write_model(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe, weights: Mapping[str, Tensor]) -> Path:
-    """Write ``config.json`` and ``model.safetensors`` to a folder, made if missing, and return it.
-
-    Each file appears whole or not at all. Nothing is written if a weight holds NaN or infinity (``NotFiniteError``).
-    """
+    """Write ``config.json`` and ``model.safetensors`` to a folder, made if missing, and return it, see ``save``."""
     folder = resolve_path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    require_finite_weights(tensors, f"a model for {folder}")
+    require_finite_weights(weights, f"a model for {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / WEIGHTS) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
+    save_weights(folder / WEIGHTS, weights)
     write_config(folder, config, recipe)
     return folder
 
@@ -76,36 +67,22 @@ def write_config(folder: str | Path, config: FlexiDiTConfig, recipe: Recipe) -> 
 
 
 def read_model(checkpoint: str | Path, *, ema: bool = True) -> StoredModel:
-    """Read a model in any format, from whatever ``flexivid.load`` takes.
-
-    ``ema=False`` takes the last weights instead of the averaged ones; only a ``.ckpt`` (or a run that has one) keeps
-    them.
-
-    Raises:
-        FileNotFoundError: If there is no model.
-        ValueError: If the files are damaged.
-    """
+    """Read a model in any format; arguments and errors are those of ``flexivid.load``."""
     path = shipped.locate(checkpoint)
-    config, recipe, weights = _read(path, ema)
-    return StoredModel(path, FlexiDiTConfig.from_dict(config), Recipe.from_dict(recipe), weights)
-
-
-def _read(path: Path, ema: bool) -> tuple[dict, dict, dict[str, Tensor]]:
-    """Config, recipe and weights of whatever ``path`` is."""
-    if path.is_file():
-        return _read_ckpt(path, ema)
-    exported = (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
-    ckpt = _last_ckpt(path)
-    if ckpt is not None and not (exported and ema):
-        return _read_ckpt(ckpt, ema)
-    if not exported:
+    is_exported = (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+    ckpt = path if path.is_file() else _last_ckpt(path)
+    if ckpt is None and not is_exported:
         raise FileNotFoundError(
             f"got checkpoint {path}, which {'has no model in it' if path.is_dir() else 'does not exist'}; expected a"
             f" folder with {CONFIG} and {WEIGHTS}, a run folder or a .ckpt file{shipped.names_line()}; check the path"
         )
-    if not ema:
+    if ckpt is None and not ema:
         raise ValueError(f"got --no-ema for {path}; expected a .ckpt, which keeps both weights; point to one")
-    return _read_exported(path)
+    if ckpt is None or (is_exported and ema):
+        config, recipe, weights = _read_exported(path)
+    else:
+        config, recipe, weights = _read_ckpt(ckpt, ema)
+    return StoredModel(path, FlexiDiTConfig.from_dict(config), Recipe.from_dict(recipe), weights)
 
 
 def _last_ckpt(path: Path) -> Path | None:

@@ -1,11 +1,9 @@
 """Calls of a network whose weights stay as they are: what depends on weights alone is computed once, not at every call.
 
 While :func:`frozen` lasts, a stand-in answers for the network. It has the same layers, with weights in the dtype that
-autocast would cast them to. Layers that read the same input are joined to one product, and the patch kernels of each
-mode are resized once. Outputs are the same but for the order of sums inside a product. The stand-in is kept for the
-next time and built anew when the weights have changed. Hooks on the network itself run as ever.
-
-Joined products cost as many MACs as single ones, so the cost formulas hold.
+autocast would cast them to. Layers that read the same input are joined to one product, which costs as many MACs, and
+the patch kernels of each mode are resized once. Outputs are the same but for the order of sums inside a product. The
+stand-in is kept for the next time and built anew when the weights have changed. Hooks on the network run as ever.
 """
 
 from __future__ import annotations
@@ -38,11 +36,9 @@ KINDS |= {nn.ModuleList, nn.Identity, nn.Linear, nn.LayerNorm, nn.Embedding, nn.
 
 
 class _Built(NamedTuple):
-    """A stand-in, the weights that it was built from, and the dtype of its products."""
-
-    network: FlexiDiT
-    weights: Snapshot
-    dtype: torch.dtype | None
+    network: FlexiDiT  # the stand-in
+    weights: Snapshot  # of the network that it was built from
+    dtype: torch.dtype | None  # of its products
 
 
 _stand_ins: WeakKeyDictionary[nn.Module, _Built] = WeakKeyDictionary()
@@ -134,7 +130,6 @@ class _FrozenPositions(Positions):
         self._tables: dict[Any, tuple[Tokens, Tensor]] = {}
 
     def forward(self, size: Size3, patch: PatchMode, like: Tensor) -> tuple[Tokens, Tensor]:
-        """As its base."""
         key = (size, patch, like.dtype)
         if key not in self._tables:
             self._tables = self._tables if len(self._tables) < MOST_TABLES else {}
@@ -150,7 +145,6 @@ class _Share(nn.Module):
         self._features = slice(start, stop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, all) -> (b, own)."""
         return x[:, self._features]
 
 
@@ -184,7 +178,6 @@ class _FrozenPatchLayer(nn.Module):
         self._layers: dict[PatchMode, tuple[Tensor, Tensor]] = {}
 
     def layer(self, mode: PatchMode) -> tuple[Tensor, Tensor]:
-        """Weight and bias, as of the source."""
         if mode not in self._layers:
             (source,) = self._source
             with torch.inference_mode(False):
@@ -194,16 +187,10 @@ class _FrozenPatchLayer(nn.Module):
 
 
 class _FrozenEmbed(_FrozenPatchLayer):
-    """In the place of ``FlexiPatchEmbed``."""
-
     def forward(self, latent: Tensor, mode: PatchMode) -> Tensor:
-        """(b, c, t, h, w) -> tokens (b, n, d)."""
-        return F.linear(patchify(latent, mode), *self.layer(mode))
+        return F.linear(patchify(latent, mode), *self.layer(mode))  # b n d
 
 
 class _FrozenOutput(_FrozenPatchLayer):
-    """In the place of ``FlexiPatchOutput``."""
-
     def forward(self, tokens: Tensor, mode: PatchMode, size: Size3) -> Tensor:
-        """Tokens (b, n, d) -> (b, c, t, h, w)."""
-        return unpatchify(F.linear(tokens, *self.layer(mode)), mode, size)
+        return unpatchify(F.linear(tokens, *self.layer(mode)), mode, size)  # b c t h w

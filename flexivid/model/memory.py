@@ -35,10 +35,8 @@ def num_parameters(config: FlexiDiTConfig) -> int:
 
 
 def activation_bytes(config: FlexiDiTConfig, size: tuple[int, int, int], mode: PatchMode, text_tokens: int = 0) -> int:
-    """Return the bytes that autograd keeps for one sample of latent size (t, h, w), in bf16, without weights.
-
-    Blocks are alike: networks of 2 and 4 blocks tell what one block keeps.
-    """
+    """Return the bytes that autograd keeps for one sample of latent size (t, h, w), in bf16, without weights."""
+    # blocks are alike: networks of 2 and 4 blocks tell what one block keeps
     shallow, deep = (_saved_bytes(replace(config, depth=depth), Size3(*size), mode, text_tokens) for depth in (2, 4))
     return shallow + (deep - shallow) * (config.depth - 2) // 2
 

@@ -104,47 +104,28 @@ class Recipe:
         return {name: value for name, value in plain.items() if value is not None}
 
 
-def _process(value: Any) -> Process:
-    return (Process(**value) if isinstance(value, Mapping) else Process(*value)).check()
+def _checked(read: Callable[[Any], Any], is_right: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """A reader that refuses what ``read`` gives unless it is right."""
+
+    def checked(value: Any) -> Any:
+        result = read(value)
+        if not is_right(result):
+            raise ValueError(value)
+        return result
+
+    return checked
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
+def _float(value: Any) -> float:
+    return math.nan if isinstance(value, (bool, str)) else float(value)
 
 
-def _count(value: Any) -> int:
-    number = whole_number(value)
-    if number is None or number < 0:
-        raise ValueError(value)
-    return number
-
-
-def _positive_count(value: Any) -> int:
-    if not _count(value):
-        raise ValueError(value)
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, (bool, str)) or not math.isfinite(value):
-        raise ValueError(value)
-    return float(value)
-
-
-def _positive(value: Any) -> float:
-    number = _number(value)
-    if number <= 0:
-        raise ValueError(value)
-    return number
-
-
-def _size(value: Any) -> Size3:
-    sides = Size3(*map(_count, value))
-    if not all(sides):
-        raise ValueError(value)
-    return sides
+_text = _checked(lambda value: value, lambda value: isinstance(value, str))
+_count = _checked(whole_number, lambda number: number is not None and number >= 0)
+_positive_count = _checked(_count, bool)
+_number = _checked(_float, math.isfinite)
+_positive = _checked(_number, lambda number: number > 0)
+_size = _checked(lambda value: Size3(*map(_count, value)), all)
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -164,13 +145,12 @@ def _sampling(value: Any) -> SamplingDefaults:
     )
 
 
-def _spectrum(value: Any) -> Spectrum:
-    return value if isinstance(value, Spectrum) else Spectrum.from_plain(value)
-
-
 _PLAIN = ("codec_fingerprint", "text_fingerprint", "num_frames", "fps", "global_step", "step_floor")  # JSON has these
 _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "process": (_process, f"a path ({', '.join(PATHS)}) and a target ({', '.join(TARGETS)})"),
+    "process": (
+        lambda value: (Process(**value) if isinstance(value, Mapping) else Process(*value)).check(),
+        f"a path ({', '.join(PATHS)}) and a target ({', '.join(TARGETS)})",
+    ),
     "codec": (codec_settings, "the source of a codec, or its settings"),
     "size": (_size, "three whole numbers (t, h, w) above 0"),
     "fps": (_positive, "a number above 0"),
@@ -178,7 +158,10 @@ _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "sampling": (_sampling, "num_inference_steps, guidance_scale, solver, shift and weak_guidance_scale"),
     "global_step": (_count, "a whole number"),
     "step_floor": (_count, "a whole number"),
-    "spectrum": (_spectrum, "power (t, h, w), deviation and clips"),
+    "spectrum": (
+        lambda value: value if isinstance(value, Spectrum) else Spectrum.from_plain(value),
+        "power (t, h, w), deviation and clips",
+    ),
     "codec_fingerprint": (_text, "a text"),
     "text_encoder": (text_settings, "the source of a text encoder, or its settings"),
     "text_fingerprint": (_text, "a text"),

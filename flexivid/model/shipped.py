@@ -21,10 +21,7 @@ def shipped_models() -> list[str]:
 
 
 def locate(checkpoint: str | Path) -> Path:
-    """Return the path that a user means: for the name of a shipped model its folder, else the path itself.
-
-    A file or folder of that name in the current folder comes first.
-    """
+    """Return the folder of a shipped model where there is no path of that name, else the path itself."""
     path = resolve_path(checkpoint) if str(checkpoint) else Path()  # loading it will say that there is nothing
     return FOLDER / path if str(checkpoint) in shipped_models() and not path.exists() else path
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,13 @@ def unpatchify(patches: Tensor, mode: PatchMode, size: Size3) -> Tensor:
     return latent[:, :, : size.t, : size.h, : size.w]
 
 
+def zero(layer: Any) -> Any:
+    """Set weight and bias of a layer to zero; returns it."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class _FlexiKernel(nn.Module):
     """What embedding and de-embedding share: the 1-D duals of each mode, as buffers that are not saved."""
 
@@ -77,10 +85,7 @@ class _FlexiKernel(nn.Module):
         return tuple(self.get_buffer(f"dual_{axis}_{mode}") for axis in "thw")  # type: ignore[return-value]
 
     def lift(self, kernel: Tensor) -> Tensor:
-        """The least underlying kernel whose resize to the native mode is ``kernel``, (..., pt, ph, pw) native.
-
-        ``w_flex = Q(p_pre)^+ w_pre`` (2502.20126, sec. 3.1): keeps a pre-trained function.
-        """
+        """The least underlying kernel whose resize to the native mode is ``kernel``: Q^+ w (2502.20126, sec. 3.1)."""
         return pi_resize(kernel, *(torch.linalg.pinv(dual.double()).to(kernel) for dual in self.duals(self.modes[0])))
 
 
@@ -149,9 +154,7 @@ class OutputConv(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.spread = nn.Conv3d(channels, CONV_CHANNELS, 3, padding=1, padding_mode="replicate")
-        self.gather = nn.Conv3d(CONV_CHANNELS, channels, 1)
-        nn.init.zeros_(self.gather.weight)
-        nn.init.zeros_(self.gather.bias)  # type: ignore[arg-type]
+        self.gather = zero(nn.Conv3d(CONV_CHANNELS, channels, 1))
 
     def forward(self, y: Tensor) -> Tensor:
         """(b, c, t, h, w) -> the same shape."""

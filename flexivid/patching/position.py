@@ -31,8 +31,7 @@ def axis_angles(centres: Tensor, width: int, *, base: float) -> Tensor:
     """Angles of three-axis sinusoids at centres (n, 3): (n, width / 2), the axes one after the other.
 
     Each axis takes its share of the features, two an angle; ``width`` is even and >= 6. Frequencies fall geometrically;
-    ``base`` is the longest period over the shortest. RoPE (arXiv:2104.09864), with a share of the head per axis as in
-    the public video transformers.
+    ``base`` is the longest period over the shortest (RoPE, arXiv:2104.09864).
     """
     angles = []
     for axis, features in enumerate(axis_split(width)):

@@ -1,3 +1,3 @@
 """Diffusers pipelines under a budget."""
 
-DOORS = ("budget", "plan", "record", "report", "sample")
+DOORS = ("budget", "record", "report", "sample")

@@ -22,12 +22,8 @@ class AppliedBudget:
     """A budget in force.
 
     ``remove()`` leaves the pipeline without a budget. The end of a ``with`` block restores the budget from before the
-    block.
-
-    Attributes:
-        budget: Fraction of the all-native cost; ``None`` under an explicit schedule.
-        guide_mode: Mode of guidance's second call, or ``None``.
-        plan: Of the latest run; ``None`` before the first call of the network.
+    block. ``plan`` is that of the latest run; ``None`` before the first call of the network. ``budget`` is the fraction
+    of the all-native cost; ``None`` under an explicit schedule.
     """
 
     def __init__(
@@ -182,12 +178,8 @@ def apply_budget(
 def apply_schedule(pipe: Any, modes: Sequence[str], *, guide_modes: Sequence[str] = ()) -> AppliedBudget:
     """Run a diffusers pipeline with these modes, ``"native"`` or weak, one for each solver step; a handle as above.
 
-    A run must have as many steps: ``pipe(..., num_inference_steps=len(modes))``. The calls without the prompt have
-    modes of their own where there are ``guide_modes``.
-
-    Raises:
-        ValueError: If a mode is unknown, or the pipeline cannot have a schedule. A run of another number of steps is
-            refused at the first call of the network.
+    A run must have as many steps: ``pipe(..., num_inference_steps=len(modes))``; it is refused at the first call of the
+    network otherwise. The calls without the prompt have modes of their own where there are ``guide_modes``.
     """
     _check_pipeline(pipe)
     make_plan = functools.partial(explicit_plan, tuple(modes), guide_modes=tuple(guide_modes))

@@ -42,7 +42,7 @@ class BudgetedRun:
         with ExitStack() as stack:  # undoes the first ones if a later one fails
             for name, then in (("set_timesteps", self._restart), ("step", self._advance)):
                 stack.callback(_call_after(self.scheduler, name, then))
-            stack.enter_context(modes_from(self))
+            stack.enter_context(modes_from(self.flexi, self.mode_of_call))
             self._stack = stack.pop_all()
         return self
 

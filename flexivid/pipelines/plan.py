@@ -20,13 +20,6 @@ STAGED = "staged"
 class PretrainedPlan(NamedTuple):
     """The mode of every solver step, and what that costs.
 
-    Args:
-        modes: ``"native"`` or a weak mode, one a step.
-        costs: MACs of one call for one sample, by mode.
-        guide_modes: Modes of the second call of each step, without the prompt; empty = ``modes``, and the second calls
-            are not counted.
-        full_steps: Native steps of full compute; 0 = as many as the plan has.
-
     Example:
         >>> plan = PretrainedPlan(("1x4x4", "1x4x4", "native"), {"native": 100, "1x4x4": 10})
         >>> str(plan), round(plan.budget, 2)
@@ -36,10 +29,10 @@ class PretrainedPlan(NamedTuple):
         ('2 of 1x4x4, 1 of native+1x4x4', 0.25)
     """
 
-    modes: tuple[str, ...]
-    costs: dict[str, int]
-    guide_modes: tuple[str, ...] = ()
-    full_steps: int = 0
+    modes: tuple[str, ...]  # "native" or a weak mode, one a step
+    costs: dict[str, int]  # MACs of one call for one sample, by mode
+    guide_modes: tuple[str, ...] = ()  # of the calls without the prompt; empty = ``modes``, and they are not counted
+    full_steps: int = 0  # native steps of full compute; 0 = as many as the plan has
 
     @property
     def macs(self) -> int:
@@ -89,16 +82,14 @@ def plan_steps(
 ) -> PretrainedPlan:
     """Plan as many native steps as the budget pays for and weak ones for the rest; the remainder buys finer modes.
 
+    A budget below the least possible, which is named, an unknown mode or planner are a ``ValueError``.
+
     Args:
         budget: Fraction of the all-native cost, in (0, 1].
         costs: MACs by mode.
         num_steps: Solver steps of full compute, and of the plan unless its planner is ``staged``.
         guide_mode: Mode of guidance's second call in all steps that are not cheaper; ``None`` = that of the step.
         planner: Where the weak steps are: one of ``PLANNERS``; or ``staged``, which chooses their number too.
-
-    Raises:
-        ValueError: If the budget is not a fraction, or less than the least, which is named; if there is no such mode
-            or planner.
 
     Example:
         >>> costs = {"native": 100, "2x2x2": 40, "1x4x4": 10}

@@ -34,17 +34,11 @@ def record_calls(
         pipe: Pipeline of diffusers with a transformer in its native mode.
         folder: Made if missing.
         prompts: One run each.
-        per_prompt: Calls to write of a run; those of guidance count.
+        per_prompt: Calls to write of a run, which must make as many; those of guidance count.
         seed: Of noise and of the choice of calls.
         settings: For the pipeline: ``num_inference_steps``, ``height``, ...
-
-    Raises:
-        ValueError: If there is no prompt, or a run makes fewer calls.
     """
-    if not prompts:
-        raise ValueError("got no prompts; expected at least one; pass some")
-    folder = resolve_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder_for(prompts, folder)
     arrays: dict[str, np.ndarray] = {}
     for number, prompt in enumerate(prompts):
         reservoir = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
@@ -60,6 +54,14 @@ def record_calls(
     return folder
 
 
+def _folder_for(prompts: Sequence[str], folder: str | Path) -> Path:
+    if not prompts:
+        raise ValueError("got no prompts; expected at least one; pass some")
+    folder = resolve_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 class NetworkReachedError(Exception):
     """Ends a run of a pipeline at the first call of its network."""
 
@@ -68,13 +70,9 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     """Write the inputs of a pipeline's transformer beside latent and time, without calling it; return the folder.
 
     Arguments as in :func:`record_calls`. A prompt has one row, or more where the pipeline puts both branches of
-    guidance into one call.
-
-    Raises:
-        ValueError: If there is no prompt, or the texts differ in length.
+    guidance into one call. All texts must have one length.
     """
-    if not prompts:
-        raise ValueError("got no prompts; expected at least one; pass some")
+    folder = _folder_for(prompts, folder)
     calls: list[dict[str, Any]] = []
 
     def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -92,8 +90,6 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     shapes = [{name: tuple(value.shape[1:]) for name, value in call.items()} for call in calls]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"got texts of shapes {shapes}; expected one length; set max_sequence_length of the pipeline")
-    folder = resolve_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in calls[0]:
         rows = torch.cat([call[name] for call in calls])
         np.save(folder / f"{name}.npy", half_rows(rows, torch.float32).numpy())

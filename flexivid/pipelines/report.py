@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from flexivid.pipelines.plan import costs_of, least_budget
 from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.families.registry import family_of
 from flexivid.pretrained.flexify import NATIVE, adapter_parameters, blocks_of, flexi_of, flexify, set_mode
-from flexivid.pretrained.signature import Size, first_output, random_call, signature_of
+from flexivid.pretrained.signature import Size, first_output, random_call, signature_of, usual_size
 from flexivid.pretrained.weak_modes.affine import compute_dtype
 
 TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient, Adam's two moments, its average
@@ -22,16 +22,9 @@ TRAINING_BYTES = 4 * (1 + 1 + 2 + 1)  # of a new parameter: itself, its gradient
 
 @torch.no_grad()
 def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **settings: Any) -> float:
-    """Flexify a transformer, and compare native outputs over random inputs before it and after use of each weak mode.
+    """Flexify a transformer; return the largest difference of native outputs before it and after use of each mode.
 
-    Returns:
-        The largest absolute difference; 0 is the only right answer.
-
-    Example:
-        >>> from diffusers import WanTransformer3DModel
-        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=1)
-        >>> flexify_and_compare(wan, ["1x4x4"], rank=2)
-        0.0
+    0 is the only right answer.
     """
     sizes = _sizes(model)  # refuses models of no family
     calls = [random_call(model, size, batch=number + 1, seed=number) for number, size in enumerate(sizes)]
@@ -50,76 +43,53 @@ def flexify_and_compare(model: nn.Module, modes: Sequence[str | PatchMode], **se
     return largest
 
 
-class Needs(NamedTuple):
-    """Parameters and memory of a flexified transformer.
-
-    Args:
-        native: Parameters of the original model.
-        added: New parameters.
-        inference_bytes: Weights, all modes loaded.
-        training_bytes: The same, with gradients, Adam's moments and averages of the new parameters.
-        activation_bytes: Of a sample in the dearest mode with gradient checkpointing: the tokens that enter each block.
-
-    Example:
-        >>> Needs(1000, 20, 4080, 4400, 0).share
-        0.02
-    """
-
-    native: int
-    added: int
-    inference_bytes: int
-    training_bytes: int
-    activation_bytes: int
-
-    @property
-    def share(self) -> float:
-        """New parameters over native ones."""
-        return self.added / self.native
-
-
-def needs_of(model: nn.Module, size: Size, text_tokens: int) -> Needs:
-    """Count parameters and memory; the model may be on the meta device."""
-    flexi = flexi_of(model)
-    new = adapter_parameters(model)
+def needs_of(model: nn.Module, size: Size, text_tokens: int) -> dict[str, int]:
+    """Count the parameters of a flexified transformer, and bytes of memory; it may be on the meta device."""
+    flexi, new = flexi_of(model), adapter_parameters(model)
     ours = set(map(id, new))
     native = [parameter for parameter in model.parameters() if id(parameter) not in ours]
-    added = sum(parameter.numel() for parameter in new)
+    count, added = (sum(parameter.numel() for parameter in part) for part in (native, new))
     weights = sum(parameter.nbytes for parameter in native)
     tokens = max(num_tokens(size, PatchMode(mode)) for mode in flexi.modes) + text_tokens
     activations = len(blocks_of(model)) * tokens * flexi.family.width(config_of(model)) * compute_dtype(model).itemsize
-    return Needs(
-        sum(parameter.numel() for parameter in native),
-        added,
-        weights + 4 * added,
-        weights + TRAINING_BYTES * added,
-        activations,
-    )
+    return {
+        "native": count,
+        "added": added,
+        "inference_bytes": weights + 4 * added,  # of weights, all modes loaded
+        "training_bytes": weights + TRAINING_BYTES * added,
+        "activation_bytes": activations,  # of a sample in the dearest mode: tokens that enter each checkpointed block
+    }
+
+
+def summary(model: nn.Module, size: Size, text_tokens: int) -> dict[str, Any]:
+    """MACs of a call by mode, the least budget, and what ``needs_of`` counts."""
+    costs = costs_of(model, size, text_tokens)
+    return {"macs": costs, "least_budget": least_budget(costs), **needs_of(model, size, text_tokens)}
 
 
 def report(model: nn.Module, size: Size | None = None, *, text_tokens: int = 512) -> list[str]:
-    """Lines to print of a flexified model: parameters, cost of each mode, least budget, memory.
-
-    The latent size is the usual one of its class, unless another is named.
-    """
-    flexi, size = flexi_of(model), size or signature_of(model).usual_size(config_of(model))
-    costs, needs = costs_of(model, size, text_tokens), needs_of(model, size, text_tokens)
-    native = flexi.family.patch(config_of(model))
+    """Lines to print of a flexified model: parameters, cost of each mode, least budget, memory."""
+    size = size or usual_size(model)
+    flexi, needs = flexi_of(model), summary(model, size, text_tokens)
+    costs, native = needs["macs"], flexi.family.patch(config_of(model))
     passing = ", detail passed on" if flexi.detail else ""
     lines = [
-        f"{type(model).__name__}: {needs.native / 1e6:.4g} M parameters, native mode {native}",
-        f"added: {needs.added / 1e6:.2f} M parameters ({needs.share:.2%}), rank {flexi.rank}{passing}",
+        f"{type(model).__name__}: {needs['native'] / 1e6:.4g} M parameters, native mode {native}",
+        f"added: {needs['added'] / 1e6:.2f} M parameters ({needs['added'] / needs['native']:.2%}), rank"
+        f" {flexi.rank}{passing}",
         f"latent {'x'.join(map(str, size))}, text of {text_tokens}:",
     ]
     for name, cost in costs.items():
         tokens = num_tokens(size, native if name == NATIVE else PatchMode(name))
         lines.append(f"  {name:<8} {tokens:>7} tokens  {human(cost):>11} a call  {cost / costs[NATIVE]:.3f} of native")
     cheapest = min(costs, key=lambda name: costs[name])
-    lines.append(f"least budget {least_budget(costs)} (every step in {cheapest})")
-    lines.append(
-        f"memory: {needs.inference_bytes / 1e9:.2f} GB of weights; training {needs.training_bytes / 1e9:.2f} GB and"
-        f" about {needs.activation_bytes / 1e9:.2f} GB a sample with gradient checkpointing"
-    )
-    return lines
+    weights, training, activations = (needs[f"{kind}_bytes"] / 1e9 for kind in ("inference", "training", "activation"))
+    return [
+        *lines,
+        f"least budget {needs['least_budget']} (every step in {cheapest})",
+        f"memory: {weights:.2f} GB of weights; training {training:.2f} GB and about {activations:.2f} GB a sample with"
+        " gradient checkpointing",
+    ]
 
 
 def _sizes(model: nn.Module) -> list[Size]:

@@ -38,12 +38,7 @@ def load_pipeline(
     device: torch.device | str = "cpu",
     files: ModelFiles = ANY_FILES,
 ) -> Any:
-    """Load a diffusers pipeline (folder or hub id), and give its transformer the modes of an adapter folder.
-
-    Raises:
-        ValueError: If there is no such pipeline, it has no text encoder or no transformer, or the adapter does not fit.
-        NotFiniteError: If a weight of the adapter holds NaN or infinity.
-    """
+    """Load a diffusers pipeline (folder or hub id), and give its transformer the modes of an adapter folder."""
     read_settings(adapter)  # refuses a wrong folder before much is loaded
     pipe = complete_pipeline(model, dtype=dtype, files=files)
     load_adapter(pipe.transformer, adapter, check=files.keep_fingerprint(pipe.transformer))
@@ -52,11 +47,7 @@ def load_pipeline(
 
 
 def complete_pipeline(model: str | Path, *, dtype: torch.dtype, files: ModelFiles = ANY_FILES, **parts: Any) -> Any:
-    """Load a diffusers pipeline with all its parts; ``parts`` are those that are in memory already.
-
-    Raises:
-        ValueError: If there is no such pipeline, it has no text encoder or no transformer, or no such ``files``.
-    """
+    """Load a diffusers pipeline; ``parts`` are those in memory already. A part that is missing is a ``ValueError``."""
     from diffusers import DiffusionPipeline
 
     model = resolve(model)
@@ -86,10 +77,7 @@ def sample_pipeline(
 
     The budget only names the files: ``plan`` says which modes are used. ``settings`` are the pipeline's own, with
     ``num_inference_steps`` if the plan has another number than its default. Returns files and frames, (t, h, w, 3)
-    uint8.
-
-    Raises:
-        NotFiniteSampleError: If a video holds NaN; it is not written.
+    uint8. A video that holds NaN is not written (``NotFiniteSampleError``).
     """
     files, videos = [], []
     with apply_schedule(pipe, plan.modes, guide_modes=plan.guide_modes):
@@ -173,12 +161,7 @@ def plan_line(budget: float, plan: PretrainedPlan, videos: int) -> str:
 
 
 def result_line(budget: float, plan: PretrainedPlan, seconds: float, videos: int) -> str:
-    """Return the line that is printed after sampling; its seconds include text encoder and autoencoder.
-
-    Example:
-        >>> result_line(1.0, PretrainedPlan(("native",), {"native": 3_000_000}), 2.0, 0)
-        'budget 1: 3.00 MMACs a video and branch of guidance, 2.00 s for 0 videos'
-    """
+    """Return the line that is printed after sampling; its seconds include text encoder and autoencoder."""
     return f"budget {budget:g}: {_cost(plan)}, {seconds:.2f} s for {_count(videos)}"
 
 

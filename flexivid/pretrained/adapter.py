@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -25,8 +23,9 @@ from flexivid.pretrained.flexify import flexify as attach
 from flexivid.pretrained.merged import unmerge_lora
 from flexivid.pretrained.weak_modes.affine import LEAST_BYTES, stored_values
 from flexivid.pretrained.weak_modes.lora import native_names
-from flexivid.runtime.files import atomic_write, save_json
+from flexivid.runtime.files import save_json
 from flexivid.runtime.paths import resolve_path
+from flexivid.runtime.weights import read_data, save_weights
 
 SETTINGS = "flexivid.json"
 SAMPLES = 4096  # values of each weight that the fingerprint reads
@@ -130,17 +129,10 @@ def save_adapter(model: nn.Module, folder: str | Path, *, write: bool = True) ->
     for name, mode in flexi.modes.items():
         named = _named(mode)  # type: ignore[arg-type]
         if write:
-            with atomic_write(folder / f"{name}.safetensors") as part:
-                save_file(named, part, metadata={"format": "pt"})
-    settings = {
-        "family": flexi.family.class_name,
-        "modes": list(flexi.modes),
-        "rank": flexi.rank,
-        "skip": flexi.skip,
-        "detail": flexi.detail,
-        "native_sha256": flexi.native_sha256 or fingerprint(model),
-    }
+            save_weights(folder / f"{name}.safetensors", named)
+    digest = flexi.native_sha256 or fingerprint(model)
     if write:
+        settings = {"family": flexi.family.class_name, **flexi.settings, "native_sha256": digest}
         save_json(folder / SETTINGS, settings)
     return folder
 
@@ -182,13 +174,13 @@ def load_adapter(model: Model, folder: str | Path, *, check: bool = True) -> Mod
     if not hasattr(model, "flexi"):
         attach(model, settings["modes"], **{name: settings[name] for name in ("rank", "skip", "detail")})
     flexi = flexi_of(unmerge_lora(model))
-    present = {"modes": list(flexi.modes), "rank": flexi.rank, "skip": flexi.skip, "detail": flexi.detail}
-    stored = {name: settings[name] for name in present}
-    if present != stored:
-        raise ValueError(f"got a model with {present}; expected {stored} as in {folder}; call unflexify first")
+    stored = {name: settings[name] for name in flexi.settings}
+    if flexi.settings != stored:
+        raise ValueError(f"got a model with {flexi.settings}; expected {stored} as in {folder}; call unflexify first")
     flexi.native_sha256 = settings["native_sha256"]
     for name, mode in flexi.modes.items():
-        _fill(mode, _read(folder / f"{name}.safetensors"))  # type: ignore[arg-type]
+        file = folder / f"{name}.safetensors"
+        _fill(mode, read_data(file, expected="what save_adapter wrote"))  # type: ignore[arg-type]
     return model
 
 
@@ -211,13 +203,6 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     return {"detail": False, **settings}  # folders written before there was such a thing
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"got {path}, which cannot be read ({error}); expected what save_adapter wrote") from error
-
-
 def _tensors(mode: WeakMode) -> dict[str, Tensor]:
     """The tensors of a mode, not copied, by the names that they have in the file."""
     named: dict[str, Tensor] = {}
@@ -236,7 +221,7 @@ def _named(mode: WeakMode) -> dict[str, Tensor]:
                 f"got {name} stored in {value.dtype}, its precision lost; expected 16 bits or more; save an adapter"
                 " before the whole model is cast, or cast layer by layer (enable_layerwise_casting)"
             )
-    return {name: unsharded(value.detach()).cpu().contiguous() for name, value in tensors.items()}
+    return {name: unsharded(value.detach()) for name, value in tensors.items()}
 
 
 def _fill(mode: WeakMode, values: dict[str, Tensor]) -> None:

@@ -25,14 +25,10 @@ def transformer_macs(
     text_tokens: int,
     rank: int | None = None,
 ) -> int:
-    """MACs of one forward pass of one sample.
+    """MACs of one forward pass of one sample of latent size (t, h, w), padding included, in any mode.
 
-    Args:
-        model: Transformer of diffusers, or its configuration as in ``config.json`` (with ``_class_name``).
-        size: Latent size (t, h, w); sides that the mode does not divide are padded, and the padding is paid for.
-        mode: ``"native"`` or a weak mode; the model need not have it.
-        text_tokens: Length of the text embeddings.
-        rank: Rank of the LoRA in weak modes; ``None`` = that of the model, 0 where it has none or it is merged.
+    The model, which need not have the mode, may be its configuration as in ``config.json`` (with ``_class_name``).
+    ``rank=None`` is that of the model's LoRA, 0 where it has none or it is merged.
 
     Example:
         >>> wan = {"_class_name": "WanTransformer3DModel", "patch_size": (1, 2, 2), "num_attention_heads": 12,

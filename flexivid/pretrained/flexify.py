@@ -1,8 +1,7 @@
 """Give a pre-trained transformer weak modes, switch between them, take them away. Knows families by their description.
 
 ``model.flexi`` holds everything new and is not registered in the model: in every mode, modules, names, parameters and
-state between calls are the original ones, and the native output is the same bits. What happens in a call in a weak mode
-is in weak_call.py.
+state between calls are the original ones. What happens in a call in a weak mode is in weak_call.py.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from flexivid.pretrained.weak_modes.derived import derive, restore
 from flexivid.pretrained.weak_modes.flexi import NATIVE, Flexi, WeakMode
 from flexivid.pretrained.weak_modes.lora import has_peft, native_names
 from flexivid.pretrained.weak_modes.shadows import Registered
-from flexivid.pretrained.weak_modes.weak_call import block_paths, call_methods, has_chooser, process_of, refuse
+from flexivid.pretrained.weak_modes.weak_call import block_paths, call_methods, chooser_of, process_of, refuse
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -151,7 +150,7 @@ def set_mode(model: Model, mode: str | PatchMode) -> Model:
     """
     flexi = flexi_of(model)
     name = _name_of(mode, flexi, model)
-    if has_chooser(flexi):
+    if chooser_of(flexi):
         raise ValueError(
             f"got mode {name} in a run under a budget, which chooses the mode of every step; expected none; remove()"
             " the budget first"

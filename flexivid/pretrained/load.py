@@ -22,12 +22,9 @@ def load_transformer(
 ) -> nn.Module:
     """Load the transformer of a diffusers pipeline, or an original checkpoint of DiT or Latte, or a trained FlexiDiT.
 
-    Args:
-        model: Folder of a pipeline or of a transformer (``VideoDiT`` included), an id on the Hugging Face hub, a
-            ``.pt`` file, see ``load_plain``, or a folder of a trained FlexiDiT. Any other is a ``ValueError``.
-        dtype: Precision of its weights, but for those that its class keeps in float32; ``None`` = float32.
-        empty: Read the configuration only: the model is on the meta device.
-        files: Which files of a diffusers model to read.
+    ``model`` is the folder of a pipeline, a transformer (``VideoDiT`` included) or a FlexiDiT, an id on the Hugging
+    Face hub, or a ``.pt`` file, see ``load_plain``; any other is a ``ValueError``. ``dtype=None`` is float32.
+    ``empty`` reads the configuration only: the model is on the meta device.
     """
     model, dtype = resolve(model), dtype or torch.float32
     folder = Path(model)
@@ -38,16 +35,13 @@ def load_transformer(
         return plain.to("meta" if empty else "cpu").to(dtype)
     source, where = files.locate(model)
     with plain_loading(f"model {model}", "a diffusers model"):
-        kind = _class_of(Path(source))
+        from diffusers import AutoModel
+
+        is_ours = _config(Path(source)).get("_class_name") == VideoDiT.__name__
+        kind: Any = VideoDiT if is_ours else AutoModel
         if empty:
             return nn.Module.to(_empty(kind, source, where, files), dtype)  # diffusers' own warns of parts in float32
         return kind.from_pretrained(source, dtype=dtype, **where, **files.settings).eval()
-
-
-def _class_of(folder: Path) -> Any:
-    from diffusers import AutoModel
-
-    return VideoDiT if _config(folder).get("_class_name") == VideoDiT.__name__ else AutoModel
 
 
 def _empty(kind: Any, source: str, where: dict[str, str], files: ModelFiles) -> nn.Module:

@@ -56,9 +56,10 @@ def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affi
     """A linear with weights base + B A, in the higher of the precisions of the base and of the model."""
     weight = getattr(base, "weight", None)
     if not is_plain(base):
+        kind = f" of {type(weight).__name__}, {weight.dtype}" if isinstance(weight, torch.Tensor) else ""
         raise ValueError(
-            f"got a {type(base).__name__} at {path}{_kind(weight)}; expected a linear in floating point without other"
-            " adapters; merge before you add them, and before quantising, or use the LoRA itself"
+            f"got a {type(base).__name__} at {path}{kind}; expected a linear in floating point without other adapters;"
+            " merge before you add them, and before quantising, or use the LoRA itself"
         )
     if base.weight.is_meta and not layer.lora_A.weight.is_meta:
         raise ValueError(
@@ -69,7 +70,3 @@ def _merged(base: Any, layer: LoraLinear, path: str, dtype: torch.dtype) -> Affi
     wide = base.weight.to(new_dtype(dtype))
     bias = None if base.bias is None else base.bias.to(dtype, copy=True)
     return Affine((wide + layer.delta().to(wide)).to(dtype), bias).requires_grad_(False)
-
-
-def _kind(weight: Any) -> str:
-    return f" of {type(weight).__name__}, {weight.dtype}" if isinstance(weight, torch.Tensor) else ""

@@ -82,10 +82,7 @@ class ModelFiles:
         return str(inner), {}
 
     def check_folder(self, folder: Path) -> None:
-        """Refuse settings that do not fit a folder of a transformer, where diffusers would ignore them in silence.
-
-        These are a revision, and a variant that none of the weights has, or none where all have one.
-        """
+        """Refuse a revision or a variant that a folder does not have, which diffusers would ignore in silence."""
         matches = [match for file in folder.glob("*") if (match := WEIGHTS.fullmatch(file.name))]
         variants = {match["variant"] for match in matches}
         if variants and self.variant not in variants:

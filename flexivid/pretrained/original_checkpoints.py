@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from flexivid.pretrained.families.video_dit import VideoDiT, set_time_shift
 from flexivid.runtime.paths import resolve_path
-from flexivid.runtime.weights import read_data
+from flexivid.runtime.weights import misfit, read_data
 
 ONCE = {  # published name: name in diffusers
     "x_embedder.proj": "pos_embed.proj",
@@ -161,15 +161,9 @@ def _heads(width: int, num_heads: int | None) -> dict[str, int]:
 
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load every weight of the model, and refuse any other."""
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    names = sorted({*shapes, *weights})
-    wrong = [name for name in names if shapes.get(name) != getattr(weights.get(name), "shape", None)]
-    if wrong:
-        raise ValueError(
-            f"got weights that differ by {wrong[0]} and {len(wrong) - 1} more; expected those of"
-            f" {type(model).__name__}; load another file"
-        )
+    if fault := misfit(model, weights):
+        kind = type(model).__name__
+        raise ValueError(f"got weights that do not fit ({fault}); expected those of {kind}; load another file")
     model.load_state_dict(weights)
 
 

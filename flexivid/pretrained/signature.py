@@ -25,11 +25,15 @@ def signature_of(model: nn.Module) -> Signature:
     return family_of(next((name for name in names if name in FAMILIES), names[0])).signature
 
 
-def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: int = 32, seed: int = 0) -> dict:
-    """Draw the arguments of a call, on the device of the model and in the precision that it computes in.
+def usual_size(model: nn.Module) -> Size:
+    """Return the latent size (t, h, w) that a model is usually called with."""
+    return signature_of(model).usual_size(config_of(model))
 
-    ``size`` is the latent size (t, h, w), which the native patch divides; ``text_tokens`` the length of the text, where
-    the class does not fix it.
+
+def random_call(model: nn.Module, size: Size, *, batch: int = 1, text_tokens: int = 32, seed: int = 0) -> dict:
+    """Draw the arguments of a call for a latent size (t, h, w) that the native patch divides, as the model computes.
+
+    ``text_tokens`` is the length of the text, where the class does not fix it.
     """
     signature, config, generator = signature_of(model), config_of(model), torch.Generator().manual_seed(seed)
     latent = torch.randn(batch, config["in_channels"], *size, generator=generator)
@@ -51,18 +55,10 @@ def first_output(model: nn.Module, call: Mapping[str, Any]) -> Tensor:
 
 
 def noisy_call(model: nn.Module, latent: Tensor, noise: Tensor, time: Tensor, inputs: Mapping[str, Any]) -> dict:
-    """Make the arguments of a training call.
+    """Make the arguments of a training call, of a transformer that makes videos of texts or classes.
 
-    Args:
-        model: Transformer, text or class to video.
-        latent: (b, c, t, h, w), scaled as the model takes it.
-        noise: Likewise.
-        time: (b,) in [0, 1], 1 = noise.
-        inputs: Inputs beside the latent, named as the arguments of ``forward``.
-
-    Raises:
-        ValueError: If the class is no rectified flow and has no way of its own to add noise, or if it takes more
-            channels than the latent has.
+    ``latent`` (b, c, t, h, w), scaled as the model takes it, gets ``noise`` of its shape for ``time``, (b,) in [0, 1];
+    ``inputs`` are the other arguments of ``forward`` by name. ``ValueError`` if noise cannot be added for this class.
     """
     signature, channels = signature_of(model), config_of(model)["in_channels"]
     can_add_noise = signature.is_flow or signature.add_noise is not None

@@ -51,11 +51,8 @@ def progress_bars(unit: str = "", *, hidden: bool = False) -> Iterator[Progress]
     """Show bars until the work ends. Work that ends well fills its bar, even if its length was wrong or unknown.
 
     Where there is no terminal, as in the log of a cluster, a line for each bar is printed every ``LINE_SECONDS``.
-
-    Args:
-        unit: What is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed,
-            ``/s`` counts and a speed.
-        hidden: Show nothing.
+    ``unit`` is what is counted, e.g. ``files``; ``%`` shows a share instead of counts, ``bytes`` sizes and a speed,
+    ``/s`` counts and a speed.
 
     >>> with progress_bars("files") as progress:
     ...     task = progress.add_task("reading", total=None)
@@ -108,24 +105,14 @@ def _lines(progress: Progress) -> Iterator[None]:
 def track(
     items: Iterable[T], description: str, *, unit: str = "", total: int | None = None, hidden: bool = False
 ) -> Iterator[T]:
-    """Yield items, with a bar that shows how many are done; ``total=None`` = their length, where they have one.
-
-    >>> sum(track(range(4), "adding"))
-    6
-    """
+    """Yield items, with a bar that shows how many are done; ``total=None`` = their length, where they have one."""
     with progress_bars(unit, hidden=hidden) as progress:
         yield from progress.track(items, total=total, description=description)
 
 
 @contextmanager
 def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[OnStep]:
-    """Show a bar for each kind of work, made when the work first reports; yield the function that it reports to.
-
-    Arguments are those of ``progress_bars``.
-
-    >>> with step_bars() as on_step:
-    ...     on_step("reading", 1, 2)
-    """
+    """Show a bar for each kind of work, made when the work first reports; yield the function that it reports to."""
     with progress_bars(unit, hidden=hidden) as progress:
         tasks: dict[str, Any] = {}
 
@@ -139,21 +126,17 @@ def step_bars(unit: str = "", *, hidden: bool = False) -> Iterator[OnStep]:
 
 @contextmanager
 def polled_bars(
-    look: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
+    poll: Callable[[], dict[str, tuple[float, float]]], *, hidden: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Show the progress of work that is done elsewhere, a bar for each kind: ``look`` gives (done, total) by kind.
+    """Show the progress of work that is done elsewhere, a bar for each kind: ``poll`` gives (done, total) by kind.
 
-    Yields:
-        A function that looks again and updates the bars.
-
-    >>> with polled_bars(lambda: {"samples": (3, 4)}) as show:
-    ...     show()
+    Yield a function that polls again and updates the bars.
     """
     with progress_bars("%", hidden=hidden) as progress:
-        tasks = {kind: progress.add_task(kind, total=total) for kind, (_, total) in look().items()}
+        tasks = {kind: progress.add_task(kind, total=total) for kind, (_, total) in poll().items()}
 
         def show() -> None:
-            for kind, (done, _) in look().items():
+            for kind, (done, _) in poll().items():
                 progress.update(tasks[kind], completed=done)
 
         show()
@@ -162,10 +145,7 @@ def polled_bars(
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of words, long ones folded; nothing without rows.
-
-    >>> print_table(["file"], [])
-    """
+    """Print a table of words, long ones folded; nothing without rows."""
     if not rows:
         return
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
@@ -180,14 +160,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_numbers(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str, caption: str = "") -> None:
-    """Print a table of numbers, flush right; nothing is folded.
-
-    >>> print_numbers(["FVD"], [["3.25"]], title="motion")  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
-    motion
-    FVD
-    ...
-    3.25
-    """
+    """Print a table of numbers, flush right; nothing is folded."""
     table = Table(title=Text(title), caption=Text(caption) if caption else None, box=SIMPLE_HEAD, collapse_padding=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -11,15 +11,7 @@ PRECISIONS = ("auto", *DTYPES)
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Return the named device, or the first accelerator, or the CPU.
-
-    Raises:
-        ValueError: If the named device is not there.
-
-    Example:
-        >>> pick_device("cpu")
-        device(type='cpu')
-    """
+    """Return the named device (``ValueError`` if it is not there), or the first accelerator, or the CPU."""
     if name is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if accelerator is None else accelerator
@@ -37,10 +29,6 @@ def dtype_of(device: torch.device, precision: str = "auto") -> torch.dtype:
     """Return the dtype that a precision stands for on a device; ``auto`` is the one that the device is fast in.
 
     ``ValueError`` if the precision is unknown.
-
-    Example:
-        >>> dtype_of(torch.device("cpu"), "bf16")
-        torch.bfloat16
     """
     if precision not in PRECISIONS:
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}; choose one")
@@ -51,9 +39,6 @@ def autocast(device: torch.device, precision: str = "auto") -> AbstractContextMa
     """Return the autocast context of a precision. Enter it once around all solver steps, so that weights are cast once.
 
     ``auto`` is bf16 on GPUs that have it and on CPUs with bf16 instructions, where it is 5-10x faster, else float32.
-
-    Raises:
-        ValueError: If the precision is unknown.
     """
     dtype = dtype_of(device, precision)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

@@ -20,12 +20,7 @@ class FailedRankError(Exception):
 
 
 def gathered(value: T) -> list[T]:
-    """Return the values of all ranks in the order of the ranks; any object that can be pickled.
-
-    Example:
-        >>> gathered(3)
-        [3]
-    """
+    """Return the values of all ranks in the order of the ranks; any object that can be pickled."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return [value]
     values: list[T] = [value] * distributed.get_world_size()
@@ -34,18 +29,12 @@ def gathered(value: T) -> list[T]:
 
 
 def on_all_ranks(work: Callable[[], T]) -> T:
-    """Do this rank's share of the work and return its result, or raise on every rank if it failed on any.
+    """Do this rank's share of the work, which must not wait for other ranks, and return its result.
 
-    Args:
-        work: The share; it must not wait for other ranks.
-
-    Raises:
-        NotFiniteError: On every rank, if that is the reason on any of them.
-        FailedRankError: On every rank, if the work fails on any of them.
+    If it fails on any rank, every rank raises: ``NotFiniteError`` if that is the reason on any, else
+    ``FailedRankError``.
 
     Example:
-        >>> on_all_ranks(lambda: 1 + 1)
-        2
         >>> on_all_ranks(lambda: int("two"))
         Traceback (most recent call last):
         ...
@@ -64,15 +53,7 @@ def on_all_ranks(work: Callable[[], T]) -> T:
 
 
 def from_first(work: Callable[[], T]) -> T:
-    """Do some work on the first rank alone and give all ranks its result.
-
-    Raises:
-        FailedRankError: On every rank, if the work fails. Likewise ``NotFiniteError``.
-
-    Example:
-        >>> from_first(lambda: 1 + 1)
-        2
-    """
+    """Do some work on the first rank alone and give all ranks its result; failures are those of ``on_all_ranks``."""
     is_first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
     return gathered(on_all_ranks(lambda: work() if is_first else None))[0]  # type: ignore[return-value]
 

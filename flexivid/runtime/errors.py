@@ -28,10 +28,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 
 def check_keys(keys: Iterable[str], valid: list[str], *, what: str) -> None:
-    """Refuse an unknown key; ``what`` is a noun for keys in the message.
-
-    Raises:
-        ValueError: For the first unknown key; it names the nearest valid one.
+    """Refuse an unknown key (``ValueError``); ``what`` is a noun for keys in the message.
 
     Example:
         >>> check_keys({"widht": 64}, ["width", "depth"], what="model setting")
@@ -42,6 +39,22 @@ def check_keys(keys: Iterable[str], valid: list[str], *, what: str) -> None:
     for key in keys:
         if key not in valid:
             raise ValueError(f"got {what} {key!r}; expected one of {', '.join(valid)}; {nearest(key, valid)}")
+
+
+def check_settings(owner: str, *checks: tuple[str, object, bool, str]) -> None:
+    """Refuse the first setting that is wrong (``ValueError``); ``owner`` is the section or class that it belongs to.
+
+    A check is the name of a setting, its value, whether that is right, and what is expected.
+
+    Example:
+        >>> check_settings("FitMinutes", ("minutes", 0, False, "more than 0"))
+        Traceback (most recent call last):
+        ...
+        ValueError: got minutes=0; expected more than 0; change FitMinutes.minutes
+    """
+    for name, value, is_right, expected in checks:
+        if not is_right:
+            raise ValueError(f"got {name}={value!r}; expected {expected}; change {owner}.{name}")
 
 
 def reason_of(error: Exception) -> str:

@@ -21,14 +21,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The block may make a file, which replaces an older one, or a folder, where there is none yet. To read, change and
     write a file, put ``locked`` around all three.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with atomic_write(path) as part:
-        ...     count = part.write_text("whole")
-        >>> path.read_text(), len(list(path.parent.iterdir()))
-        ('whole', 1)
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # threads and machines may share it
@@ -42,56 +34,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def save_json(path: str | os.PathLike[str], content: Any, *, indent: int | None = 2) -> None:
-    r"""Write plain data and a line feed, by ``atomic_write``.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a.json"
-        >>> save_json(path, [1, None], indent=None)
-        >>> path.read_text()
-        '[1, null]\n'
-    """
+    """Write plain data and a line feed, by ``atomic_write``."""
     with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]:
     """Make others who lock the same path, a file whose folder must exist, wait until the block ends.
 
-    They may be threads, processes, or machines that share a file system with locks. Without locks, nobody waits.
+    They may be threads, processes, or machines that share a file system with locks. Yields whether the lock is ours:
+    False only if another holds it and ``wait`` is False. A process that is killed loses its locks. Without locks on
+    this file system, nobody waits.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with locked(path):
-        ...     count = path.write_text("mine")
-        >>> [file.name for file in path.parent.iterdir()]
-        ['a.txt']
-    """
-    with _lock(path, wait=True):
-        yield
-
-
-@contextmanager
-def claimed(path: str | os.PathLike[str]) -> Iterator[bool]:
-    """As ``locked``, but without waiting: yield whether the lock was free, and hold it until the block ends if it was.
-
-    A process that is killed loses its locks. Without locks, everybody may work.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with claimed(path) as first, claimed(path) as second:
+        >>> with locked(path) as first, locked(path, wait=False) as second:
         ...     print(first, second)
         True False
     """
-    with _lock(path, wait=False) as is_ours:
-        yield is_ours
-
-
-@contextmanager
-def _lock(path: str | os.PathLike[str], *, wait: bool) -> Iterator[bool]:
     lock = Path(path).with_name(f".{Path(path).name}.lock")
     descriptor = _acquire(lock, wait=wait)
     if descriptor is None:

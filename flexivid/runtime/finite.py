@@ -39,18 +39,7 @@ def first_not_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]
 
 
 def require_finite_weights(weights: Mapping[str, Tensor], owner: object) -> None:
-    """Refuse weights that are not finite; ``owner`` is their file or model, for the message.
-
-    Raises:
-        NotFiniteError: If one holds NaN or infinity.
-
-    Example:
-        >>> require_finite_weights({"bias": torch.tensor([torch.nan])}, "runs/a")
-        Traceback (most recent call last):
-        ...
-        flexivid.runtime.finite.NotFiniteError: got values that are not finite in weight bias of runs/a; expected \
-numbers; take a checkpoint from before the training diverged
-    """
+    """Refuse weights with NaN or infinity (``NotFiniteError``); ``owner`` is their file or model, for the message."""
     name = first_not_finite(weights)
     if name is not None:
         raise NotFiniteError(
@@ -60,15 +49,7 @@ numbers; take a checkpoint from before the training diverged
 
 
 def require_finite_samples(samples: Tensor, indices: Sequence[int]) -> Tensor:
-    """Return the samples, (b, ...), if all of them are finite; ``indices`` are their numbers, for the message.
-
-    Raises:
-        NotFiniteSampleError: If one holds NaN or infinity.
-
-    Example:
-        >>> require_finite_samples(torch.zeros(2, 3), [4, 5]).shape
-        torch.Size([2, 3])
-    """
+    """Return the samples, (b, ...), or refuse one with NaN or infinity (``NotFiniteSampleError``) by its index."""
     finite = samples.isfinite().flatten(1).all(1)
     if not finite.all():
         raise NotFiniteSampleError(indices[int(finite.int().argmin())])

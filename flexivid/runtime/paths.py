@@ -14,6 +14,7 @@ Relative paths stay relative. Standard library only.
 import os
 import re
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -50,15 +51,10 @@ def is_hidden(path: str) -> bool:
 def resolve(path: str | os.PathLike[str]) -> str:
     """Return the path that a user means, by the rules above; it need not exist. Resolving twice changes nothing.
 
-    Raises:
-        ValueError: If it is empty, or if it names a variable that is not set.
+    An empty path, or one that names a variable that is not set, is a ``ValueError``.
 
     >>> resolve("./2024::trip//a/"), resolve("S3://films/a"), resolve("$HOME/a") == resolve("~/a")
     ('./2024::trip/a', 's3://films/a', True)
-    >>> resolve("")
-    Traceback (most recent call last):
-    ...
-    ValueError: got an empty path; expected a file, a folder or a url; look at the setting or variable it is from
     """
     text = os.fsdecode(path)
     if not text.strip():
@@ -75,11 +71,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """Return ``resolve(path)`` as a ``Path``, where no url is possible.
-
-    >>> resolve_path("2024::trip/").name
-    '2024::trip'
-    """
+    """Return ``resolve(path)`` as a ``Path``, where no url is possible."""
     return Path(resolve(path))
 
 
@@ -112,20 +104,12 @@ def tidy(path: str) -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """Return a folder of the cache: ``$FLEXIVID_CACHE/name`` or ``~/.cache/flexivid/name``.
-
-    >>> cache_folder("index").name
-    'index'
-    """
+    """Return a folder of the cache: ``$FLEXIVID_CACHE/name`` or ``~/.cache/flexivid/name``."""
     return Path(resolve(os.environ.get("FLEXIVID_CACHE") or "~/.cache/flexivid"), name)
 
 
 class Names:
-    """Finds files whose names have another unicode form on disk; lists each folder once.
-
-    >>> Names().existing("nowhere/a.mp4")
-    'nowhere/a.mp4'
-    """
+    """Finds files whose names have another unicode form on disk; lists each folder once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, str]] = {}
@@ -146,10 +130,9 @@ class Names:
 
 def _accented(folder: str) -> dict[str, str]:
     """Names in a folder that are not ASCII, by the name itself and by its composed form."""
-    try:
+    names: list[str] = []
+    with suppress(OSError):
         names = [name for name in os.listdir(folder) if not name.isascii()]
-    except OSError:
-        return {}
     return {_form(name): name for name in names} | {name: name for name in names}
 
 

@@ -74,17 +74,7 @@ def _dashed(name: str) -> str:
 
 
 def program_parser(program: str, description: str, examples: str) -> ProgramParser:
-    """Return a parser without options yet.
-
-    Args:
-        program: The words after ``python -m flexivid.``.
-        description: One line.
-        examples: Shown as they are at the end of the help.
-
-    Example:
-        >>> program_parser("sample", "Sample videos.", "").prog
-        'python -m flexivid.sample'
-    """
+    """Return a parser without options yet for ``python -m flexivid.PROGRAM``; its help ends with the examples."""
     return ProgramParser(
         prog=f"python -m flexivid.{program}",
         description=description.replace("``", ""),
@@ -98,10 +88,7 @@ def program_parser(program: str, description: str, examples: str) -> ProgramPars
 def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterator[Namespace]:
     """Parse arguments (``None`` = those of the process) and do a program's work, which is the block.
 
-    Errors that users can cause, in either, become one line.
-
-    Yields:
-        The options, with their paths resolved by the rules of ``flexivid.runtime.paths``.
+    Errors that users can cause, in either, become one line. Paths in the options are resolved (``runtime.paths``).
 
     Example:
         >>> parser = ProgramParser()
@@ -121,14 +108,7 @@ def program_options(parser: ProgramParser, argv: Sequence[str] | None) -> Iterat
 
 
 def flags_set(parser: ArgumentParser, options: Namespace, names: Iterable[str]) -> list[str]:
-    """Return the flags of those options that do not have their default, for programs to refuse.
-
-    Example:
-        >>> parser = ProgramParser()
-        >>> action = parser.add_argument("--batch-size", type=int, default=16)
-        >>> flags_set(parser, parser.parse_args(["--batch-size", "8"]), ["batch_size"])
-        ['--batch-size']
-    """
+    """Return the flags of those options that do not have their default, for programs to refuse."""
     return ["--" + name.replace("_", "-") for name in names if options[name] != parser.get_default(name)]
 
 
@@ -150,9 +130,6 @@ def add_size(add: Callable[..., Any], default: str = "as trained") -> None:
 
 def pixels_of(options: Namespace) -> tuple[int | None, int | None]:
     """Return the height and width that the options of ``add_size`` ask for, in pixels.
-
-    Raises:
-        ValueError: If ``--size`` has more than two numbers, or is there together with ``--height`` or ``--width``.
 
     Example:
         >>> pixels_of(Namespace(size=[64], height=None, width=None))

@@ -1,6 +1,6 @@
 """Who shares a piece of work: processes started here, one a device, or the ranks that torchrun started.
 
-They exchange what is done through files and never wait for each other's numbers, so none can time out.
+They share results through files and make no collective calls, so none of them can time out.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ POLL_SECONDS = 0.5
 
 
 class Ranks(NamedTuple):
-    """Number of this process and of all that share the work.
-
-    Example:
-        >>> Ranks(0, 1).first
-        True
-    """
+    """Number of this process and of all that share the work."""
 
     rank: int
     size: int
@@ -35,7 +30,7 @@ class Ranks(NamedTuple):
 
 
 def from_environment() -> Ranks:
-    """Ranks as torchrun states them; (0, 1) without it."""
+    """This process's rank and their number, as torchrun sets them; (0, 1) without it."""
     return Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
@@ -48,16 +43,10 @@ def own_device(name: str | None) -> torch.device:
 
 
 def devices_of(number: int, name: str | None = None) -> list[torch.device]:
-    """Devices to start processes for: accelerators of one kind, or the CPU ``number`` times.
-
-    Raises:
-        ValueError: If this machine has fewer.
-
-    Example:
-        >>> devices_of(2, "cpu")
-        [device(type='cpu'), device(type='cpu')]
-    """
+    """Devices to start processes for: accelerators of one kind (``ValueError`` if there are fewer), or so many CPUs."""
     device = pick_device(name)
+    if number > 1 and from_environment().size > 1:
+        raise ValueError(f"got --devices {number} under torchrun; expected one a rank; leave --devices out")
     if number < 1 or (number > 1 and ":" in (name or "")):
         raise ValueError(f"got {number} devices and device {name}; expected 1 or more of a kind; change --devices")
     if device.type == "cpu":
@@ -75,17 +64,10 @@ def run_on(
     *,
     on_poll: Callable[[], None] = lambda: None,
 ) -> None:
-    """Share work among new processes, one a device.
+    """Share work among new processes, one a device; ``ValueError`` if one of them fails.
 
-    Args:
-        devices: From :func:`devices_of`.
-        work: Does a share of it, given ``request``, a device and which of the processes this is. A function at the top
-            level of a module.
-        request: What to do; can be pickled.
-        on_poll: Called now and then while they work.
-
-    Raises:
-        ValueError: If one of them fails.
+    ``work``, a function at the top level of a module, does the share of one process, given ``request``, which can be
+    pickled, its device and which of the processes it is. ``on_poll`` is called now and then while they work.
     """
     names = [str(device) for device in devices]
     context = start_processes(_share, (work, request, names), nprocs=len(devices), join=False, start_method="spawn")
@@ -93,7 +75,8 @@ def run_on(
         while not context.join(timeout=POLL_SECONDS):
             on_poll()
     except (ProcessRaisedException, ProcessExitedException) as error:
-        raise ValueError(_cause(str(error))) from error
+        cause = str(error).strip().splitlines()[-1]  # of the process's traceback
+        raise ValueError(cause.removeprefix("ValueError: ")) from error
     finally:
         for process in context.processes:
             process.terminate()
@@ -105,10 +88,5 @@ def _share(rank: int, work: Callable[[Any, torch.device, Ranks], None], request:
         torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     try:
         work(request, device, Ranks(rank, len(devices)))
-    except KeyboardInterrupt:  # the first process speaks for all
+    except KeyboardInterrupt:  # the parent process reports it
         raise SystemExit(130) from None
-
-
-def _cause(trace: str) -> str:
-    """The last line of another process's traceback, without the kind of the error."""
-    return trace.strip().splitlines()[-1].removeprefix("ValueError: ")

@@ -52,10 +52,6 @@ def swift_imports() -> Iterator[None]:
     Torch and Lightning make some 600,000 objects that live as long as the program. Collections during the import walk
     them in vain, which takes a quarter of its time. Nothing changes if torch is imported already or the collector is
     off.
-
-    Example:
-        >>> with swift_imports():
-        ...     import torch
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -70,12 +66,7 @@ def swift_imports() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs.
-
-    Example:
-        >>> with quiet_libraries():
-        ...     logging.getLogger("xformers").warning("xFormers can't load C++/CUDA extensions. xFormers was built for")
-    """
+    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs."""
     with warnings.catch_warnings(), ExitStack() as stack:
         for message, module in WARNINGS:
             warnings.filterwarnings("ignore", message, module=module)
@@ -90,10 +81,6 @@ def seed_or_global(seed: int | None) -> int:
     """Return a seed, or else that of ``--seed_everything`` (Lightning's ``seed_everything``), or else 0.
 
     So one number drives everything random in a training, and a part that names a seed of its own keeps it.
-
-    Example:
-        >>> seed_or_global(7)
-        7
     """
     return int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
 

@@ -1,8 +1,7 @@
 """Weights of networks: read from files without running code in them, hashed, and compared with what they were.
 
-Results computed from weights (a hash, patch kernels, casts) can be reused until they change. PyTorch counts changes in
-place, but not those through ``.data``, by which Lightning swaps averaged weights in and out, so a few values of each
-tensor are compared as well.
+What is computed from weights can be reused until they change. PyTorch counts changes in place, but not those through
+``.data``, by which Lightning swaps averaged weights in and out, so a few values of each are compared as well.
 """
 
 from __future__ import annotations
@@ -13,23 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flexivid.runtime.errors import reason_of
+from flexivid.runtime.files import atomic_write
 
 SAMPLES = 4  # values of each tensor that are compared
 
 
 def read_data(path: Path, *, expected: str) -> Any:
-    """Read a file of safetensors or ``torch.save``, as data alone: a program in it does not run.
+    """Read a file of safetensors or ``torch.save``, by its suffix, as data alone: a program in it does not run.
 
-    Args:
-        path: Its suffix tells the format.
-        expected: What the file should hold and what to do else, for the message.
-
-    Raises:
-        ValueError: If the file is not there, damaged, or holds something else than data.
+    A file that is not there, damaged, or holds something else is a ``ValueError``; ``expected`` ends its message.
     """
     try:
         if path.suffix == ".safetensors":
@@ -39,28 +34,36 @@ def read_data(path: Path, *, expected: str) -> Any:
         raise ValueError(f"got {path}, which cannot be read ({reason_of(error)}); expected {expected}") from error
 
 
-def add_weights(update: Callable[[bytes], object], weights: Mapping[str, Tensor]) -> None:
-    """Add names and bytes of weights, on any device, to a hash by its ``update``, in the order of their names.
+def misfit(module: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Say which weights do not fit a module; empty if all do.
 
     Example:
-        >>> import hashlib
-        >>> digests = [hashlib.sha256() for _ in range(2)]
-        >>> for digest, names in zip(digests, ("ab", "ba")):
-        ...     add_weights(digest.update, {name: torch.ones(2) for name in names})
-        >>> digests[0].hexdigest() == digests[1].hexdigest()
-        True
+        >>> misfit(nn.Linear(2, 3), {"weight": torch.zeros(3, 2), "scale": torch.zeros(3)})
+        '1 missing, 1 unknown, 0 of another shape, e.g. bias'
     """
+    expected = module.state_dict()
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    shapes = sorted(name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape)
+    counts = f"{len(missing)} missing, {len(unknown)} unknown, {len(shapes)} of another shape, e.g. "
+    return next((counts + name for name in (*shapes, *missing, *unknown)), "")
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights, on any device, as safetensors; the file appears whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with atomic_write(path) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+
+
+def add_weights(update: Callable[[bytes], object], weights: Mapping[str, Tensor]) -> None:
+    """Add names and bytes of weights, on any device, to a hash by its ``update``, in the order of their names."""
     for name, tensor in sorted(weights.items()):
         update(name.encode())
         update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
 class Snapshot:
-    """A module's weights at one moment.
-
-    Args:
-        module: Its parameters and buffers are compared. The snapshot keeps them in memory, so that no new tensor
-            can get their addresses.
+    """A module's parameters and buffers at one moment, kept in memory so that no new tensor can get their addresses.
 
     Example:
         >>> layer = nn.Linear(3, 2)

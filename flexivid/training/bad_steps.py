@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from flexivid.runtime.errors import check_settings
 from flexivid.runtime.finite import NotFiniteError
 
 MEMORY = 10  # steps
@@ -30,12 +31,6 @@ class BadSteps:
         rewinds: How often it goes back before it stops, >= 0.
         share: Stop when a larger share of all steps was bad, in (0, 1]; up to ``in_a_row`` are always allowed.
         explosion: A loss so many times that of predicting zero counts as bad, though its step is taken; > 1.
-
-    Example:
-        >>> BadSteps(in_a_row=0).check()
-        Traceback (most recent call last):
-        ...
-        ValueError: got in_a_row=0; expected 1 or more; change model.optimizer.bad_steps.in_a_row
     """
 
     in_a_row: int = 10
@@ -44,36 +39,23 @@ class BadSteps:
     explosion: float = 10.0
 
     def check(self) -> BadSteps:
-        """Return itself.
-
-        Raises:
-            ValueError: If a number is out of range.
-        """
-        for name, is_right, range_ in (
-            ("in_a_row", self.in_a_row >= 1, "1 or more"),
-            ("rewinds", self.rewinds >= 0, "0 or more"),
-            ("share", 0 < self.share <= 1, "a fraction in (0, 1]"),
-            ("explosion", self.explosion > 1, "more than 1"),
-        ):
-            if not is_right:
-                raise ValueError(
-                    f"got {name}={getattr(self, name)}; expected {range_}; change model.optimizer.bad_steps.{name}"
-                )
+        """Return itself; ``ValueError`` if a number is out of range."""
+        check_settings(
+            "model.optimizer.bad_steps",
+            ("in_a_row", self.in_a_row, self.in_a_row >= 1, "1 or more"),
+            ("rewinds", self.rewinds, self.rewinds >= 0, "0 or more"),
+            ("share", self.share, 0 < self.share <= 1, "a fraction in (0, 1]"),
+            ("explosion", self.explosion, self.explosion > 1, "more than 1"),
+        )
         return self
 
 
 class Verdict(NamedTuple):
-    """Loss and gradient of an optimizer step, the worst of all ranks.
+    """Loss and gradient of an optimizer step, the worst of all ranks; infinity stands for all that is not finite."""
 
-    Args:
-        loss: Mean over the batches of the step; infinity if it is not finite.
-        gradient: Norm before clipping; likewise infinity.
-        ratio: Loss divided by that of predicting zero.
-    """
-
-    loss: float
-    gradient: float
-    ratio: float
+    loss: float  # mean over the batches of the step
+    gradient: float  # norm before clipping
+    ratio: float  # loss divided by that of predicting zero
 
     @property
     def is_finite(self) -> bool:
@@ -85,14 +67,6 @@ class Verdict(NamedTuple):
 class StepRecord:
     """Counters of a run: plain numbers, stored in checkpoints.
 
-    Args:
-        bad: Bad steps in all.
-        in_a_row: Bad steps since the last good one or the last rewind.
-        rewinds: How often the run has gone back.
-        good: Good steps in all.
-        scale: The first finite ratio, at least 1; 0 = none yet.
-        recent: Running mean of the ratio over about ten steps, relative to ``scale``, clipped at ``explosion``.
-
     Example:
         >>> record, settings = StepRecord(), BadSteps(in_a_row=2)
         >>> [record.add(Verdict(loss, 1.0, loss), settings) for loss in (1.0, math.inf, 50.0)]
@@ -101,12 +75,12 @@ class StepRecord:
         (2, True)
     """
 
-    bad: int = 0
-    in_a_row: int = 0
-    rewinds: int = 0
-    good: int = 0
-    scale: float = 0.0
-    recent: float = 1.0
+    bad: int = 0  # bad steps in all
+    in_a_row: int = 0  # bad steps since the last good one or the last rewind
+    rewinds: int = 0  # how often the run has gone back
+    good: int = 0  # good steps in all
+    scale: float = 0.0  # the first finite ratio, at least 1; 0 = none yet
+    recent: float = 1.0  # running mean of ratio / scale over about ten steps, clipped at ``explosion``
 
     def add(self, verdict: Verdict, settings: BadSteps) -> bool:
         """Count a step and say whether it was good."""

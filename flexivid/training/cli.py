@@ -12,7 +12,7 @@ from jsonargparse.typing import register_type
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from flexivid.budget.cost import human, macs, text_macs
+from flexivid.budget.cost import human
 from flexivid.data.module import VideoDataModule
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.memory import training_report
@@ -21,9 +21,9 @@ from flexivid.pretrained.shared.start import shape_from
 from flexivid.runtime.device import fast_dtype, pick_device
 from flexivid.runtime.errors import refuse
 from flexivid.runtime.paths import resolve
-from flexivid.training.conditions import Encoders
+from flexivid.training.conditions import Encoders, step_macs
 from flexivid.training.last_good import CUT_OFF, choose_good, fault_of, newest_first
-from flexivid.training.modes import Phase, batch_size_of
+from flexivid.training.modes import ModeChoice, Phase
 from flexivid.training.module import Clips, FlexiDiffusion
 from flexivid.training.objective import GivenFrames
 
@@ -118,43 +118,15 @@ class FlexiCLI(LightningCLI):
             )
         config.weights_only = True
         if config.get("ckpt_path") == "last":
-            file = find_last_good(*_run_root(config))
+            file = find_last_good(_run_root(config))
             config.ckpt_path = str(file)
             config.trainer.logger.init_args.version = file.parent.parent.name
 
     def instantiate_classes(self) -> None:
-        """Build everything, or only print what it would need."""
-        if not self.dry_run:
-            self._instantiate()
-            return
-        config = self.config[self.subcommand]
-        model, data = config.model, VideoDataModule(**config.data.as_dict())
-        clips, share = clips_of(data), data.picture_steps.share
-        encoders = Encoders(clips, *(_plain(model.get(name)) for name in ("codec", "text_encoder")))
-        shares = GivenFrames(**model.given_frames.as_dict())
-        network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), shares)
-        network = shape_from(model.init_from, network) if model.init_from else network
-        size, tokens = Size3(*encoders.latent_shape[1:]), encoders.text_tokens
-        shares.check(size.t)
-        modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
-
-        def batch(mode: PatchMode, extent: Size3 = size) -> int:
-            base = clips.batch_size
-            even = model.mode_choice.equal_tokens
-            return batch_size_of(mode, extent, network.native, base, native_size=size) if even else base
-
-        def cost(mode: PatchMode, extent: Size3) -> int:
-            one_pass = macs(network, extent, mode, text_tokens=tokens) + text_macs(network, tokens)
-            return (3 + network.gradient_checkpointing) * batch(mode, extent) * one_pass  # backward: 2, and once anew
-
-        costs = {m: (1 - share) * cost(m, size) + share * cost(m, size._replace(t=1)) for m in modes}
-        report = training_report(network, size, {m: batch(m) for m in modes}, text_tokens=tokens)
-        work = encoders.described() + _work_lines(model.mode_choice, costs, config.trainer.max_steps)
-        sys.stdout.write("\n".join([*report[:-1], *work, report[-1]]) + "\n")
-        raise SystemExit(0)
-
-    def _instantiate(self) -> None:
-        """Build everything; re-raise errors of the data without the text that jsonargparse adds."""
+        """Build everything, or only print what it would need. Errors of the data come without jsonargparse's text."""
+        if self.dry_run:
+            sys.stdout.write("\n".join(self.needs(self.config[self.subcommand])) + "\n")
+            raise SystemExit(0)
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -162,27 +134,46 @@ class FlexiCLI(LightningCLI):
                 raise error.__cause__ from None
             raise
 
+    def needs(self, config: Namespace) -> list[str]:
+        """The lines of a dry run: parameters, and tokens, MACs and memory of each mode."""
+        model, data = config.model, VideoDataModule(**config.data.as_dict())
+        clips, share = clips_of(data), data.picture_steps.share
+        plain = (
+            value.as_dict() if isinstance(value, Namespace) else value for value in (model.codec, model.text_encoder)
+        )
+        encoders = Encoders(clips, *plain)
+        shares = GivenFrames(**model.given_frames.as_dict())
+        network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), shares)
+        network = shape_from(model.init_from, network) if model.init_from else network
+        size, tokens = Size3(*encoders.latent_shape[1:]), encoders.text_tokens
+        shares.check(size.t)
+        modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]
+        phases = [Phase(phase.until, dict(phase.probabilities)) for phase in model.mode_choice.phases]
+        choice, passes = ModeChoice(phases, model.mode_choice.equal_tokens), 3 + network.gradient_checkpointing
 
-def _plain(value: Any) -> Any:
-    """Settings that a parser holds, as plain data."""
-    return value.as_dict() if isinstance(value, Namespace) else value
+        def batch(mode: PatchMode, extent: Size3 = size) -> int:
+            return choice.batch_size(mode, extent, network.native, clips.batch_size, native_size=size)
+
+        def cost(mode: PatchMode, extent: Size3) -> int:
+            return step_macs(network, extent, [(mode, passes)], batch(mode, extent), text_tokens=tokens)
+
+        costs = {m: (1 - share) * cost(m, size) + share * cost(m, size._replace(t=1)) for m in modes}
+        report = training_report(network, size, {m: batch(m) for m in modes}, text_tokens=tokens)
+        work = encoders.described() + _work_lines(phases, costs, config.trainer.max_steps)
+        return [*report[:-1], *work, report[-1]]
 
 
-def _work_lines(choice: Any, costs: dict[PatchMode, float], max_steps: int) -> list[str]:
+def _work_lines(phases: list[Phase], costs: dict[PatchMode, float], max_steps: int) -> list[str]:
     """Compute of the whole run on each device, and its time at usual speeds; ``costs`` are of a step in each mode."""
     if max_steps < 1:
         return []
     start, mean = 0.0, 0.0
-    for phase in map(_phase, choice.phases or [Phase(1.0, dict.fromkeys(map(str, costs), 1.0))]):
+    for phase in phases or [Phase(1.0, dict.fromkeys(map(str, costs), 1.0))]:
         weights = phase.weights(tuple(costs))
         step = sum(weight * cost for weight, cost in zip(weights, costs.values(), strict=True)) / sum(weights)
         start, mean = phase.until, mean + (phase.until - start) * step
     times = (f"{_hours(max_steps * mean / rate)} at {human(rate)}/s ({device})" for rate, device in SPEEDS)
     return [f"{max_steps} steps of {human(mean)} (1 MAC = 2 FLOPs) on each device: about {', '.join(times)}"]
-
-
-def _phase(settings: Any) -> Phase:
-    return settings if isinstance(settings, Phase) else Phase(settings.until, dict(settings.probabilities))
 
 
 def _hours(seconds: float) -> str:
@@ -209,15 +200,7 @@ def _fast_precision(accelerator: str) -> str:
 
 
 def refuse_fault(file: str | Path) -> None:
-    """Check a checkpoint before Lightning reads it.
-
-    Example:
-        >>> refuse_fault("nowhere.ckpt")
-        Traceback (most recent call last):
-        ...
-        ValueError: got --ckpt_path nowhere.ckpt, which does not exist; expected a .ckpt of a run; check the path, or \
-name `last` for the last good one
-    """
+    """Refuse a checkpoint with a fault (``ValueError``) before Lightning reads it."""
     fault = fault_of(Path(file))
     if fault:
         fault = "is not one" if fault == CUT_OFF else fault
@@ -228,13 +211,10 @@ name `last` for the last good one
 
 
 def find_last_good(root: Path) -> Path:
-    """Return the newest checkpoint of the runs below ``root`` to resume from; rejected newer ones are listed on stderr.
+    """Return the newest good checkpoint of the runs below ``root``; rejected newer ones are listed on stderr.
 
-    Runs are sorted by their newest checkpoint; all checkpoints of a run come before those of an older one.
-
-    Raises:
-        FileNotFoundError: If there is no checkpoint.
-        ValueError: If none of them is good.
+    All checkpoints of a run come before those of an older one. ``FileNotFoundError`` if there is none, ``ValueError``
+    if none is good.
     """
     checkpoints = newest_first(root.glob("*/checkpoints/*.ckpt"))
     if not checkpoints:
@@ -252,11 +232,12 @@ def find_last_good(root: Path) -> Path:
     return good
 
 
-def _run_root(config: Any) -> tuple[Path]:
+def _run_root(config: Any) -> Path:
+    """The folder that holds all runs of this name."""
     settings = _logger_settings(config)
     if settings is None or "save_dir" not in settings:
         raise ValueError(
             "got --ckpt_path last with a logger that keeps no folder of its own; expected trainer.logger to be one with"
             " save_dir and name; name the .ckpt file"
         )
-    return (Path(settings.save_dir) / settings.name,)
+    return Path(settings.save_dir) / settings.name

@@ -5,7 +5,7 @@ Autoencoder and text encoder are loaded on first use, and not at all where the d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flexivid.budget.cost import macs, text_macs
 from flexivid.latents.codec import Codec, build_codec
 from flexivid.latents.settings import CodecSettings, TextSettings, codec_settings, require_fingerprint, text_settings
 from flexivid.latents.text_encoder import LONGEST, TextEncoder, text_channels
@@ -20,39 +21,28 @@ from flexivid.media.pixels import to_unit
 from flexivid.model.conditioning import Condition, Frames, Text
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.patching.shapes import PatchMode
 from flexivid.sampling.encoders import share_encoders
 from flexivid.training.objective import GivenFrames, Objective
 
 
 class Clips(NamedTuple):
-    """What the module must know about the data before it sees any.
+    """What the module must know about the data before it sees any."""
 
-    Args:
-        size: Frames, height, width in pixels.
-        num_classes: 0 for none.
-        batch_size: Clips of a native step on each rank.
-        latent: Channels and size (c, t, h, w) of latents, where the data bring latents.
-        codec: What made them.
-        text_encoder: What encoded the captions, where the data bring them encoded.
-        text_channels: Features of the encoded captions.
-    """
-
-    size: tuple[int, int, int] = (8, 32, 32)
-    num_classes: int = 0
-    batch_size: int = 32
-    latent: tuple[int, int, int, int] | None = None
-    codec: CodecSettings | None = None
-    text_encoder: TextSettings | None = None
-    text_channels: int = 0
+    size: tuple[int, int, int] = (8, 32, 32)  # frames, height, width in pixels
+    num_classes: int = 0  # 0 for none
+    batch_size: int = 32  # clips of a native step on each rank
+    latent: tuple[int, int, int, int] | None = None  # channels and size (c, t, h, w), where the data bring latents
+    codec: CodecSettings | None = None  # what made them
+    text_encoder: TextSettings | None = None  # what encoded the captions, where the data bring them encoded
+    text_channels: int = 0  # features of the encoded captions
 
 
 class Encoders:
     """The autoencoder and the text encoder of a run. A plain object that copies of the module share.
 
-    Args:
-        clips: What the data are.
-        codec: Name or settings of the codec; ``None`` = the one that made the latents, ``pixel`` without latents.
-        text_encoder: Likewise; ``None`` = the one that encoded the captions, no text without encoded captions.
+    ``codec=None`` is the one that made the latents, or ``pixel``; ``text_encoder=None`` the one that encoded the
+    captions, or none.
 
     Example:
         >>> encoders = Encoders(Clips(size=(8, 32, 32)))
@@ -81,11 +71,7 @@ class Encoders:
 
     @cached_property
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """Channels and size (c, t, h, w) of the latent of a clip; loads no weights.
-
-        Raises:
-            ValueError: If there is no such codec, or its factor does not divide the clips.
-        """
+        """Channels and size (c, t, h, w) of the latent of a clip; reads the configuration of the codec alone."""
         if self.clips.latent is not None:
             return self.clips.latent
         codec = build_codec(self.codec_settings, weights=False)
@@ -118,7 +104,6 @@ class Encoders:
         return lines
 
     def codec(self, device: torch.device | str) -> Codec:
-        """The codec, loaded on first use."""
         self._codec = self._codec or build_codec(self.codec_settings)
         return self._codec.to(device)
 
@@ -147,11 +132,7 @@ class Encoders:
             return self.codec(device).encode(video)
 
     def text(self, batch: Mapping[str, Any], device: torch.device) -> Text | None:
-        """Text of a batch; ``None`` where the run has none. An empty caption is the null text.
-
-        Raises:
-            ValueError: If the batch has neither.
-        """
+        """Text of a batch; ``None`` where the run has none. A batch without captions is a ``ValueError``."""
         if self.text_settings is None and not self.clips.text_channels:
             return None
         if "text_features" in batch:
@@ -164,11 +145,7 @@ class Encoders:
         return text
 
     def prepare(self, data: Any, device: torch.device) -> None:
-        """Check a data module after its ``setup`` against the codec and the text encoder, and load those it needs.
-
-        Raises:
-            ValueError: If latents or texts are of another encoder, or there are no captions to encode.
-        """
+        """Load the encoders that a data module needs after its ``setup``; ``ValueError`` if others made its latents."""
         made_by = getattr(data, "latent_codec", None)
         if made_by is not None:
             self._fingerprints["codec"] = getattr(data, "codec_fingerprint", None)
@@ -223,11 +200,7 @@ class Encoders:
 def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *, num_classes: int) -> Condition:
     """Replace some conditions by the null ones, as guidance needs it, and labels below 0 by the null class.
 
-    Args:
-        condition: Of the batch.
-        chance: Uniform draws, (b,); one decides on label and text of a sample. ``None`` drops nothing.
-        objective: The fractions.
-        num_classes: The null class.
+    ``chance`` are uniform draws, (b,); one decides on label and text of a sample. ``None`` drops nothing.
 
     Example:
         >>> condition, chance = Condition(torch.tensor([3, 8, -1])), torch.tensor([0.05, 0.5, 0.5])
@@ -241,6 +214,19 @@ def dropped(condition: Condition, chance: Tensor | None, objective: Objective, *
     if isinstance(text, Text) and text.mask is not None:
         text = text._replace(mask=text.mask & (chance >= objective.text_dropout).to(text.mask.device)[:, None])
     return condition._replace(label=label, text=text)
+
+
+def step_macs(
+    network: FlexiDiTConfig,
+    size: tuple[int, int, int],
+    calls: Sequence[tuple[PatchMode, int]],
+    batch: int,
+    *,
+    text_tokens: int,
+) -> int:
+    """MACs of a training step on a rank, text read. ``calls`` are modes and passes; a backward pass counts as two."""
+    reading = text_macs(network, text_tokens)
+    return batch * sum(n * (macs(network, size, mode, text_tokens=text_tokens) + reading) for mode, n in calls)
 
 
 def given_mask(shares: GivenFrames, frames: int, samples: int, generator: torch.Generator) -> Tensor:

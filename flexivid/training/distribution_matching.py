@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexivid.diffusion.mmd import maximum_mean_discrepancy
+from flexivid.diffusion.loss import maximum_mean_discrepancy
 from flexivid.diffusion.process import Process
 from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.start import seed_or_global
@@ -43,16 +43,10 @@ class Matching:
 
     @property
     def num_steps(self) -> int:
-        """Solver steps in all."""
         return self.weak_steps + self.native_steps
 
     def check(self, modes: Sequence[PatchMode], num_inference_steps: int) -> Matching:
-        """Return itself, with its seed filled in.
-
-        Raises:
-            ValueError: If a number is out of range, there is no weak mode, or more solver steps are asked for than a
-                sample takes.
-        """
+        """Return itself, with its seed filled in; ``ValueError`` if it does not fit the network or its sampling."""
         if self.weight < 0 or not 0 < self.share <= 1 or min(self.weak_steps, self.native_steps) < 1:
             raise ValueError(
                 f"got {self}; expected weight >= 0, share in (0, 1] and steps >= 1; change objective.matching"
@@ -91,11 +85,8 @@ def discrepancy(
 ) -> Tensor:  # fmt: skip
     """Return the squared discrepancy of clips after weak and native steps from clips noised to the same time.
 
-    Args:
-        x0: Clean latents, (b, c, t, h, w), b >= 2.
-        noises: Noise at the start, and of the clips compared with, each like ``x0``.
-        times: Times of the solver steps and the end of the last: weak_steps + native_steps + 1 falling times.
-        modes: Weak and native.
+    ``x0`` are at least 2 clean latents, (b, c, t, h, w); ``noises`` those at the start and of the clips compared with;
+    ``times`` those of the solver steps and, last, where they end; ``modes`` the weak and the native one.
     """
     weak, native = modes
     x = process.add_noise(x0, noises[0], x0.new_full((len(x0),), times[0]))

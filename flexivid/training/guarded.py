@@ -1,8 +1,8 @@
 """GuardedModule, the base of both LightningModules. It skips and counts bad steps, takes a diverging run back to its
 last good checkpoint and then stops it, and makes a resumed run use its present settings.
 
-Each step waits once for the device, before the optimizer: for loss and gradient norm, the worst of all ranks. A loss
-that is not finite makes the whole gradient not finite on purpose, so that averaging gradients informs all ranks.
+Each step waits once for the device, before the optimizer. A loss that is not finite makes the whole gradient not
+finite, so that averaging gradients informs all ranks.
 """
 
 from __future__ import annotations
@@ -32,11 +32,7 @@ MOST_WARNINGS = 10  # after so many bad steps only every hundredth is reported
 
 
 class GuardedModule(LightningModule):
-    """Skips bad steps and stops diverging runs.
-
-    Args:
-        optimizer_settings: Its ``bad_steps`` says how many are too many.
-    """
+    """Skips bad steps and stops diverging runs; ``optimizer_settings.bad_steps`` says how many are too many."""
 
     def __init__(self, optimizer_settings: OptimizerSettings) -> None:
         super().__init__()
@@ -61,7 +57,7 @@ class GuardedModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skip the step on all ranks, if the loss or the gradient is not finite on one of them."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._verdict = verdict = self._look([p.grad for p in parameters if p.grad is not None])
+        self._verdict = verdict = self._judge([p.grad for p in parameters if p.grad is not None])
         self.is_skipped = not verdict.is_finite
         if self.is_skipped:
             for parameter in parameters:
@@ -77,7 +73,7 @@ class GuardedModule(LightningModule):
                 keep_proven(folder)
         self._is_unproven = self._is_unproven and self._is_bad
 
-    def _look(self, gradients: list[Tensor]) -> Verdict:
+    def _judge(self, gradients: list[Tensor]) -> Verdict:
         """Loss and gradient of the step; the only transfer from the device in a step."""
         norm = torch.nn.utils.get_total_norm(gradients)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -153,7 +149,6 @@ class GuardedModule(LightningModule):
         return self.trainer.strategy.broadcast(file)
 
     def _folders(self) -> list[Path]:
-        """Folders of checkpoints."""
         callbacks: list[Any] = self.trainer.checkpoint_callbacks
         return [Path(callback.dirpath) for callback in callbacks if getattr(callback, "dirpath", None)]
 
@@ -207,7 +202,6 @@ class GuardedModule(LightningModule):
             rank_zero_warn(message)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the counters."""
         checkpoint[KEY] = asdict(self.record)
         self._is_unproven = self.record.in_a_row == 0
 

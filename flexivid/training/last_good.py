@@ -21,12 +21,7 @@ FEW = 3  # from so many bad steps in a row on, a checkpoint counts as one of a d
 
 
 def fault_of(file: Path) -> str:
-    """What is wrong with a checkpoint, to follow "which" in a sentence; empty if nothing is. Reads the whole file.
-
-    Example:
-        >>> fault_of(Path("nowhere.ckpt"))
-        'does not exist'
-    """
+    """What is wrong with a checkpoint, to follow "which" in a sentence; empty if nothing is. Reads the whole file."""
     if file.is_dir():  # sharded: only the strategy that wrote it can read it
         return "" if (file / ".metadata").is_file() else "is a folder without a checkpoint in it"
     if not file.is_file():
@@ -66,7 +61,7 @@ def newest_first(files: Iterable[Path]) -> list[Path]:
     number (``last-v1.ckpt``); among those, the time decides.
     """
     by_folder: dict[Path, list[Path]] = {}
-    for file in sorted(files, key=_written, reverse=True):
+    for file in sorted(files, key=lambda file: file.stat().st_mtime if file.exists() else 0.0, reverse=True):
         by_folder.setdefault(file.parent, []).append(file)
     return [file for group in by_folder.values() for file in sorted(group, key=_rank)]
 
@@ -77,24 +72,15 @@ def _rank(file: Path) -> int:
     return 0 if file.name == LAST or file.name.startswith("last-v") else 1
 
 
-def _written(file: Path) -> float:
-    return os.path.getmtime(file) if file.exists() else 0.0  # a broken link
-
-
-def choose_good(files: Iterable[Path]) -> tuple[Path | None, tuple[tuple[Path, str], ...]]:
-    """Return the first file to resume from, and the faults of those before it.
-
-    Example:
-        >>> choose_good([Path("nowhere.ckpt")])
-        (None, ((PosixPath('nowhere.ckpt'), 'does not exist'),))
-    """
+def choose_good(files: Iterable[Path]) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """Return the first file to resume from, and the faults of those before it."""
     rejected: list[tuple[Path, str]] = []
     for file in files:
         fault = fault_of(file)
         if not fault:
-            return file, tuple(rejected)
+            return file, rejected
         rejected.append((file, fault))
-    return None, tuple(rejected)
+    return None, rejected
 
 
 def to_rewind_to(folders: Iterable[Path]) -> Path | None:
@@ -106,10 +92,8 @@ def to_rewind_to(folders: Iterable[Path]) -> Path | None:
 
 
 def keep_proven(folder: Path) -> None:
-    """Link the newest checkpoint as ``last_good.ckpt``, because good steps have followed it.
-
-    The link takes no space until the next checkpoint replaces the file, and then preserves it: so a checkpoint written
-    while a run began to diverge is never the only one.
+    """Link the newest checkpoint as ``last_good.ckpt``, because good steps have followed it: one that was written
+    while a run began to diverge is then never the only one. The link takes no space until the file is replaced.
     """
     files = newest_first(file for file in folder.glob("*.ckpt") if file.name != PROVEN and file.is_file())
     if not files:

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from flexivid.patching.shapes import PatchMode, num_tokens
+from flexivid.runtime.errors import check_settings
 from flexivid.runtime.start import seed_or_global
 
 NATIVE, WEAK = "native", "weak"  # names for the first mode and for all others
+Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -64,28 +66,20 @@ class ModeChoice:
     time_shifts: Mapping[str, float] = field(default_factory=dict)
 
     def time_range(self, mode: PatchMode) -> tuple[float, float]:
-        """Return the range of times that a mode is trained at.
-
-        Example:
-            >>> choice = ModeChoice(time_ranges={"2x4x4": (0.6, 1.0)})
-            >>> choice.time_range(PatchMode("2x4x4")), choice.time_range(PatchMode("1x2x2"))
-            ((0.6, 1.0), (0.0, 1.0))
-        """
         named = {PatchMode(name): (low, high) for name, (low, high) in self.time_ranges.items()}
         return named.get(mode, (0.0, 1.0))
 
     def time_shift(self, mode: PatchMode, default: float) -> float:
-        """Return the time shift of a mode."""
         return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
+    def batch_size(self, mode: PatchMode, size: Size, native: PatchMode, base: int, *, native_size: Size) -> int:
+        """Samples of a step in a mode, where a native step of ``native_size`` has ``base``; see ``batch_size_of``."""
+        return batch_size_of(mode, size, native, base, native_size=native_size) if self.equal_tokens else base
+
     def check(self, modes: Sequence[PatchMode], *, groups: bool = True) -> ModeChoice:
-        """Return itself, with its seed filled in.
+        """Return itself, with its seed filled in; ``ValueError`` if a setting is wrong or of an unknown mode.
 
         Phases may name ``native`` and ``weak`` where the first of the modes is native (``groups``).
-
-        Raises:
-            ValueError: If a phase names an unknown mode, has no positive weight, or the phases do not end at 1; if a
-                time range or shift is of an unknown mode or impossible.
         """
         self._check_times(modes)
         ends = [phase.until for phase in self.phases]
@@ -108,16 +102,10 @@ class ModeChoice:
         _check_known(self.time_ranges, modes, "a time range", "time_ranges")
         _check_known(self.time_shifts, modes, "a time shift", "time_shifts")
         for mode, (low, high) in self.time_ranges.items():
-            if not 0 <= low < high <= 1:
-                raise ValueError(
-                    f"got times {low:g} to {high:g} for mode {mode}; expected 0 <= low < high <= 1; change"
-                    " mode_choice.time_ranges"
-                )
+            is_right = 0 <= low < high <= 1
+            check_settings("mode_choice.time_ranges", (mode, (low, high), is_right, "0 <= low < high <= 1"))
         for mode, shift in self.time_shifts.items():
-            if not shift > 0:
-                raise ValueError(
-                    f"got time shift {shift:g} for mode {mode}; expected more than 0; change mode_choice.time_shifts"
-                )
+            check_settings("mode_choice.time_shifts", (mode, shift, shift > 0, "more than 0"))
 
 
 def _indices(name: str, modes: Sequence[PatchMode]) -> list[int]:
@@ -156,21 +144,10 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
     return modes[int(np.searchsorted(weights.cumsum(), draw, side="right"))]
 
 
-def batch_size_of(
-    mode: PatchMode,
-    size: tuple[int, int, int],
-    native: PatchMode,
-    base: int,
-    *,
-    native_size: tuple[int, int, int] | None = None,
-) -> int:
-    """Return the number of samples with about as many tokens as ``base`` native ones, at least 1.
+def batch_size_of(mode: PatchMode, size: Size, native: PatchMode, base: int, *, native_size: Size | None = None) -> int:
+    """Return the number of samples, at least 1, with about as many tokens as ``base`` native ones of ``native_size``.
 
-    Args:
-        mode: Of the samples.
-        size: Of the samples, (t, h, w).
-        native: Mode of the ``base`` samples, of ``native_size``; ``None`` = ``size``.
-        base: How many.
+    Sizes are (t, h, w); ``native_size=None`` = ``size``.
 
     Example:
         >>> batch_size_of(PatchMode("4x8x8"), (8, 32, 32), PatchMode("2x4x4"), 32)
@@ -180,11 +157,6 @@ def batch_size_of(
 
 
 def generator_of(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator seeded by whole numbers of any sign, such as (seed, global step, rank).
-
-    Example:
-        >>> torch.rand(1, generator=generator_of((0, 7))).equal(torch.rand(1, generator=generator_of((0, 7))))
-        True
-    """
+    """Make a generator seeded by whole numbers of any sign, such as (seed, global step, rank)."""
     words = np.random.SeedSequence([number % 2**32 for number in stream]).generate_state(2)
     return torch.Generator(device).manual_seed(int(words[0]) << 16 ^ int(words[1]))

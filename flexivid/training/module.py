@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from flexivid.budget.cost import human, macs, text_macs
+from flexivid.budget.cost import human
 from flexivid.data.clips.sampler import PictureSteps
 from flexivid.diffusion.loss import denoising_loss
 from flexivid.diffusion.process import Process
@@ -31,10 +31,10 @@ from flexivid.pretrained.shared.start import network_from
 from flexivid.runtime.start import seed_or_global
 from flexivid.training import resume
 from flexivid.training.conditions import Clips as Clips
-from flexivid.training.conditions import Encoders, dropped, frames_of, given_mask
+from flexivid.training.conditions import Encoders, dropped, frames_of, given_mask, step_macs
 from flexivid.training.distribution_matching import discrepancy
 from flexivid.training.guarded import GuardedModule
-from flexivid.training.modes import ModeChoice, batch_size_of, generator_of, mode_at
+from flexivid.training.modes import ModeChoice, generator_of, mode_at
 from flexivid.training.objective import GivenFrames, Objective
 from flexivid.training.optimizer import OptimizerSettings, build_optimizer, with_rate
 
@@ -99,7 +99,6 @@ class FlexiDiffusion(GuardedModule):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
         return self.horizons[-1][1]
 
     @cached_property
@@ -122,17 +121,12 @@ class FlexiDiffusion(GuardedModule):
 
     def batch_size_at(self, global_step: int) -> int:
         """Return the number of clips of a step on each rank."""
-        if not self.mode_choice.equal_tokens:
-            return self.clips.batch_size
         mode, size = self.mode_at(global_step), self.picture_steps.size_at(global_step, self.latent_size)
-        return batch_size_of(mode, size, self.modes[0], self.clips.batch_size, native_size=self.latent_size)
+        base, native_size = self.clips.batch_size, self.latent_size
+        return self.mode_choice.batch_size(mode, size, self.modes[0], base, native_size=native_size)
 
     def setup(self, stage: str) -> None:
-        """Load the encoders that the data need, and give the data module the batch size of each step.
-
-        Raises:
-            ValueError: If latents or texts of the data are of other encoders, or an encoder cannot be loaded.
-        """
+        """Load the encoders that the data need, and give the data module the batch size of each step."""
         data: Any = getattr(self.trainer, "datamodule", None)
         self.encoders.prepare(data, self.trainer.strategy.root_device)
         self.picture_steps = getattr(data, "picture_steps", self.picture_steps)
@@ -143,10 +137,9 @@ class FlexiDiffusion(GuardedModule):
                 data.set_batch_sizes(self.batch_size_at)
 
     def on_fit_start(self) -> None:
-        """Print what is trained."""
         super().on_fit_start()
-        count, cost = self.network.num_parameters / 1e6, human(self._clip_macs(self.modes[0], self.latent_size))
-        rank_zero_info(f"training {count:.1f} M parameters, {cost} a clip in {self.modes[0]}")
+        count, cost = self.network.num_parameters / 1e6, self._macs([(self.modes[0], 1)], self.latent_size)
+        rank_zero_info(f"training {count:.1f} M parameters, {human(cost)} a clip in {self.modes[0]}")
 
     def on_train_start(self) -> None:
         """Restore the full number of steps if ``FitMinutes`` had shortened an earlier part of the run."""
@@ -191,8 +184,7 @@ class FlexiDiffusion(GuardedModule):
 
     def _losses(
         self, x0: Tensor, condition: Condition, mode: PatchMode, stream: tuple[int, ...], *, drop: bool
-    ) -> Tensor:
-        """Loss of each sample, (b,)."""
+    ) -> Tensor:  # (b,)
         objective, source = self.objective, generator_of(stream)
         drawn = draw_times(
             len(x0),
@@ -236,14 +228,12 @@ class FlexiDiffusion(GuardedModule):
         calls, size = [(self.mode_at(global_step), 3)], self.picture_steps.size_at(global_step, self.latent_size)
         if (start := self._matched_at(global_step)) is not None:
             calls += [(start[0], self.matching.weak_steps), (self.modes[0], 3 * self.matching.native_steps)]
-        return self.batch_size_at(global_step) * sum(count * self._clip_macs(mode, size) for mode, count in calls)
+        return self._macs(calls, size, self.batch_size_at(global_step))
 
-    def _clip_macs(self, mode: PatchMode, size: tuple[int, int, int]) -> int:  # of a forward pass, its text read
-        config, tokens = self.network.config, self.encoders.text_tokens
-        return macs(config, size, mode, text_tokens=tokens) + text_macs(config, tokens)
+    def _macs(self, calls: list[tuple[PatchMode, int]], size: tuple[int, int, int], batch: int = 1) -> int:
+        return step_macs(self.network.config, size, calls, batch, text_tokens=self.encoders.text_tokens)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer, with a learning rate that follows the progress of the run."""
         settings = self.optimizer_settings
         return with_rate(build_optimizer(self.network, settings), settings, self.progress_at)
 
@@ -255,7 +245,6 @@ class FlexiDiffusion(GuardedModule):
             self.log("train/lr", optimizer.param_groups[-1]["lr"])
 
     def recipe(self) -> Recipe:
-        """Return what a sampler must know beside the network."""
         data = getattr(self._trainer, "datamodule", None)
         return Recipe(
             process=self.process,
@@ -281,11 +270,7 @@ class FlexiDiffusion(GuardedModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the length of the run, and change it if another number of steps is requested now.
-
-        Raises:
-            ValueError: If the checkpoint has another network, optimizer, process, encoder or classes, or is not finite.
-        """
+        """Refuse the checkpoint of another training; restore its length, or set the one that is asked for now."""
         super().on_load_checkpoint(checkpoint)
         entry = checkpoint.get(KEY, {"model": {}, "recipe": {}})
         resume.require_same_network(entry["model"], self.network.config.to_dict())

@@ -54,9 +54,6 @@ class GivenFrames:
         prefix: That a prefix is: continuation. Its length is uniform.
         max_prefix: Latent frames of the longest prefix; ``None`` = half of the clip.
 
-    Raises:
-        ValueError: If these are no probabilities.
-
     Example:
         >>> GivenFrames(first=0.5, both=0.2).is_used, GivenFrames().longest_prefix(5)
         (True, 2)
@@ -86,11 +83,7 @@ class GivenFrames:
         return max(1, min(frames - 1, self.max_prefix or frames // 2))
 
     def check(self, frames: int) -> GivenFrames:
-        """Return itself.
-
-        Raises:
-            ValueError: If a clip of so many latent frames is too short.
-        """
+        """Return itself; ``ValueError`` if a clip of so many latent frames is too short."""
         least = 3 if self.both else 2
         if self.is_used and frames < least:
             raise ValueError(

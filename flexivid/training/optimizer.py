@@ -59,16 +59,8 @@ class Muon(Optimizer):
 
     As ``torch.optim.Muon``, with the same state, but in the arithmetic that the device is fast in: torch's is bfloat16
     everywhere, which takes ten times the rest of a training step on processors without instructions for it. Matrices of
-    one shape are worked on together.
-
-    Args:
-        params: Matrices.
-        lr: On AdamW's scale.
-        weight_decay: Decoupled.
-        momentum: Decay of the running mean of gradients (Nesterov).
-
-    Raises:
-        ValueError: If a parameter is not a matrix.
+    one shape are worked on together. ``lr`` is on AdamW's scale, ``weight_decay`` is decoupled, ``momentum`` the decay
+    of the running mean of gradients (Nesterov).
     """
 
     def __init__(
@@ -81,7 +73,6 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every matrix that has a gradient."""
         loss = loss_of(closure)
         for group in self.param_groups:
             by_shape = defaultdict(list)
@@ -142,11 +133,9 @@ class Chained(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the parts."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the parts, and refer to their new groups."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
@@ -185,10 +174,7 @@ def rate_factor(step: int, progress: float, settings: OptimizerSettings) -> floa
 
 
 def with_rate(optimizer: Optimizer, settings: OptimizerSettings, progress_at: Callable[[int], float]) -> dict[str, Any]:
-    """Return what ``configure_optimizers`` returns: the optimizer, and its learning rate step by step.
-
-    The rate follows :func:`rate_factor`; ``progress_at`` is the fraction of the run that is done before a step.
-    """
+    """What ``configure_optimizers`` returns. ``progress_at`` is the fraction of the run that is done before a step."""
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, progress_at(step), settings))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 

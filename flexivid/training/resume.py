@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer, WeightAveraging
 
-from flexivid.model.config import BEFORE
+from flexivid.model.config import OLDER_VALUES
 from flexivid.runtime.finite import require_finite_weights
 from flexivid.training.optimizer import OptimizerSettings
 
@@ -21,15 +21,7 @@ CURRENT = "current_model_state"  # key of the last weights, where state_dict hol
 
 
 def steps_of(trainer: Trainer) -> int:
-    """Return the number of optimizer steps that follows from a trainer's settings; refuse an unlimited one.
-
-    Example:
-        >>> steps_of(Trainer(logger=False, accelerator="cpu", max_steps=-1, max_epochs=-1))
-        Traceback (most recent call last):
-        ...
-        ValueError: got neither trainer.max_steps nor trainer.max_epochs; expected one of them, for the learning rate \
-falls towards the last step; set max_steps, and FitMinutes if minutes count
-    """
+    """Return the number of optimizer steps that follows from a trainer's settings; refuse an unlimited one."""
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
         raise ValueError(
@@ -53,14 +45,7 @@ def renew_optimizers(trainer: Trainer, fresh_groups: Sequence[Sequence[Mapping[s
 
 
 def require_steps_left(checkpoint: Mapping[str, Any], trainer: Trainer | None) -> None:
-    """Refuse a ``max_steps`` or ``max_epochs`` that the run has passed already.
-
-    Example:
-        >>> require_steps_left({"global_step": 7}, Trainer(logger=False, accelerator="cpu", max_steps=4))
-        Traceback (most recent call last):
-        ...
-        ValueError: got trainer.max_steps=4 for a checkpoint with 7 behind it; expected at least as many; raise it
-    """
+    """Refuse a ``max_steps`` or ``max_epochs`` that the run has passed already."""
     if trainer is None or trainer.state.fn not in (None, "fit"):
         return
     for name, done in (("max_steps", checkpoint.get("global_step", 0)), ("max_epochs", checkpoint.get("epoch", 0))):
@@ -99,12 +84,6 @@ def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     """Refuse weights that were trained for another process, codec, text encoder or set of classes, by their recipes.
 
     Encoders are compared by their fingerprints where both recipes have them, so that they may be moved.
-
-    Example:
-        >>> require_same_meaning({"codec": "pixel"}, {"codec": "vae"})
-        Traceback (most recent call last):
-        ...
-        ValueError: got a checkpoint with codec pixel for a run with vae; expected the same; change codec or --ckpt_path
     """
     for key, remedy in (
         ("process", "model.objective.path and target"),
@@ -113,38 +92,22 @@ def require_same_meaning(saved: Mapping[str, Any], current: Mapping[str, Any]) -
         ("class_names", "data.root"),
     ):
         before, now = saved.get(key), current.get(key)
-        prints = [recipe.get(FINGERPRINTS.get(key, "")) for recipe in (saved, current)]
-        is_same = prints[0] == prints[1] if all(prints) else before == now
+        fingerprints = [recipe.get(FINGERPRINTS.get(key, "")) for recipe in (saved, current)]
+        is_same = len(set(fingerprints)) == 1 if all(fingerprints) else before == now
         if before and now and not is_same:
             _refuse(f"{key} {before}", f"run with {now}", f"{remedy} or")
 
 
 def require_same_network(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse weights of another network: configurations that differ in what shapes the weights.
-
-    Example:
-        >>> require_same_network({"width": 64}, {"width": 32})
-        Traceback (most recent call last):
-        ...
-        ValueError: got a checkpoint with width=64 for a network with width=32; expected the same; change \
-model.network, the data or --ckpt_path
-    """
-    saved, current = {**BEFORE, **saved}, {**BEFORE, **current}
+    """Refuse weights of another network: configurations that differ in what shapes the weights."""
+    saved, current = {**OLDER_VALUES, **saved}, {**OLDER_VALUES, **current}
     for key in sorted(current.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
         if saved.get(key) != current[key]:
             _refuse(f"{key}={saved.get(key)}", f"network with {key}={current[key]}", "model.network, the data or")
 
 
 def require_same_adapter(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse adapter weights of another transformer or other modes. What an old checkpoint lacks is not compared.
-
-    Example:
-        >>> require_same_adapter({"rank": 8}, {"rank": 4})
-        Traceback (most recent call last):
-        ...
-        ValueError: got a checkpoint with rank=8 for a run with rank=4; expected the same; change model.rank \
-or --ckpt_path
-    """
+    """Refuse adapter weights of another transformer or other modes. What an old checkpoint lacks is not compared."""
     for key in current.keys() & saved.keys():
         if saved[key] != current[key]:
             name = "transformer" if key == "native_sha256" else key
@@ -156,11 +119,7 @@ def _refuse(before: str, now: str, remedy: str) -> NoReturn:
 
 
 def prepare_weights(checkpoint: dict[str, Any], trainer: Trainer | None) -> None:
-    """Check the weights of a checkpoint, and load the last weights instead of averages if the run no longer averages.
-
-    Raises:
-        NotFiniteError: If one holds NaN or infinity.
-    """
+    """Refuse weights that are not finite; load the last ones instead of averages if the run no longer averages."""
     for key in ("state_dict", CURRENT):
         require_finite_weights(checkpoint.get(key, {}), "the checkpoint")
     if trainer is None or trainer.state.fn != "fit" or CURRENT not in checkpoint:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from flexivid.diffusion.mmd import SCALES, maximum_mean_discrepancy
+from flexivid.diffusion.loss import SCALES, maximum_mean_discrepancy
 
 
 def slow(samples, real):

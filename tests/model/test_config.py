@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from flexivid.model.config import PRESETS, FlexiDiTConfig
+from flexivid.model.config import OLDER_VALUES, PRESETS, FlexiDiTConfig
 from flexivid.patching.shapes import PatchMode
 
 
@@ -62,6 +62,16 @@ def test_a_field_that_is_off_is_not_written():
     on = FlexiDiTConfig(output_conv=True)
     assert on.to_dict()["output_conv"]
     assert FlexiDiTConfig.from_dict(on.to_dict()) == on
+
+
+def test_fields_that_stored_models_lack_mean_what_networks_did_then():
+    """Where a default changes, its old value must go into ``OLDER_VALUES``."""
+    assert OLDER_VALUES == {
+        **{"resize": "bilinear", "output_conv": False, "text_channels": 0, "given_frames": False},
+        **{"positions": "rotary", "position_span": 0.0, "time_embedding": "continuous", "modulation": "block"},
+        **{"block_conditioning": False, "qk_norm": True, "attention_bias": False, "activation": "gelu"},
+        **{"cross_attention": "normed", "attention_eps": 1e-6, "mlp_eps": 1e-6, "weak_detail": "none"},
+    }
 
 
 def test_a_config_from_before_the_choice_means_what_it_meant():

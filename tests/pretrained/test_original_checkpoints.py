@@ -79,7 +79,10 @@ class Spell:
     ("change", "says"),
     [
         (lambda weights: {"a": torch.zeros(1)}, "without x_embedder or adaln_single"),
-        (lambda weights: weights | {"extra.weight": torch.zeros(1)}, "differ by extra.weight"),
+        (
+            lambda weights: weights | {"extra.weight": torch.zeros(1)},
+            r"do not fit .*1 unknown, .* e\.g\. extra\.weight",
+        ),
         (lambda weights: weights | {"pos_embed": torch.zeros(1, 4, WIDTH)}, "not the sinusoids of DiT"),
         (lambda weights: {**weights, "spell": Spell()}, "cannot be read"),
         (lambda weights: [1, 2], "more than weights"),

@@ -11,7 +11,7 @@ from flexivid.budget.cost import macs, text_macs
 from flexivid.latents.settings import CodecSettings, TextSettings
 from flexivid.latents.taef2 import TAEF2
 from flexivid.model.conditioning import Condition, Text
-from flexivid.training.conditions import Clips, Encoders, dropped, frames_of, given_mask
+from flexivid.training.conditions import Clips, Encoders, dropped, frames_of, given_mask, step_macs
 from flexivid.training.modes import generator_of
 from flexivid.training.objective import GivenFrames, Objective
 from flexivid.training.resume import require_same_meaning
@@ -40,7 +40,7 @@ def test_encoded_batches_train_without_any_encoder(make_module):
     recipe = module.recipe()
     assert (recipe.codec.source, recipe.text_encoder.source, recipe.num_frames) == ("no_such_codec", "no/such", 8)
     cost = macs(config, (8, 16, 16), module.modes[0], text_tokens=5) + text_macs(config, 5)
-    assert module._clip_macs(module.modes[0], (8, 16, 16)) == cost
+    assert step_macs(config, (8, 16, 16), [(module.modes[0], 3)], 2, text_tokens=5) == 6 * cost
 
 
 def test_one_draw_drops_label_and_text():

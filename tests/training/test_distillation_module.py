@@ -36,8 +36,8 @@ FAST = OptimizerSettings(learning_rate=3e-3, warmup_steps=1, final_fraction=1.0)
 WAN = CASES[0]
 
 
-def module(case=WAN, modes=MODES, **changes):
-    network = flexify(build(case), modes, rank=4)
+def module(case=WAN, modes=MODES, detail=False, **changes):
+    network = flexify(build(case), modes, rank=4, detail=detail)
     settings = {"times": DistillationTimes(), "walk": Walk((2, 4, 4), num_steps=4), "optimizer": FAST}
     return FlexiDistillation.of(network, **(settings | changes))
 
@@ -470,6 +470,7 @@ def test_rows_that_are_never_finite_stop_the_run(tmp_path) -> None:
     [
         ({"modes": ["1x4x4"]}, r"got a checkpoint with modes=\['1x4x4', '2x2x2'\] for a run with modes=\['1x4x4'\]"),
         ({"case": CASES[1]}, "got a checkpoint with native_sha256=.*; change model.transformer or --ckpt_path"),
+        ({"detail": True}, "got a checkpoint with detail=False for a run with detail=True; expected the same"),
     ],
 )
 def test_new_weights_of_something_else_are_not_gone_on_with(tmp_path, changes, message) -> None:

@@ -69,9 +69,9 @@ def test_times_of_a_mode():
     ("settings", "message"),
     [
         ({"time_ranges": {"1x9x9": (0.0, 0.5)}}, "got a time range for mode 1x9x9; expected the network's modes"),
-        ({"time_ranges": {"2x4x4": (0.5, 0.5)}}, "got times 0.5 to 0.5 for mode 2x4x4; expected 0 <= low < high <= 1"),
+        ({"time_ranges": {"2x4x4": (0.5, 0.5)}}, r"got 2x4x4=\(0.5, 0.5\); expected 0 <= low < high <= 1; "),
         ({"time_shifts": {"1x9x9": 2.0}}, "got a time shift for mode 1x9x9; expected the network's modes"),
-        ({"time_shifts": {"2x4x4": 0.0}}, "got time shift 0 for mode 2x4x4; expected more than 0"),
+        ({"time_shifts": {"2x4x4": 0.0}}, r"got 2x4x4=0.0; expected more than 0; change mode_choice\.time_s"),
     ],
 )
 def test_refuses_times_that_make_no_sense(settings, message):

@@ -20,7 +20,7 @@ def test_paths_of_the_trainer(tmp_path, monkeypatch):
     checkpoint = tmp_path / "2024::runs" / "digits" / "version_3" / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     torch.save({"state_dict": {}}, checkpoint)
-    assert find_last_good(*_run_root(config)) == checkpoint
+    assert find_last_good(_run_root(config)) == checkpoint
 
 
 @pytest.mark.parametrize("logger", [None, True, False])

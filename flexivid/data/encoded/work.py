@@ -26,7 +26,7 @@ from flexivid.data.workers.pool import DecodePool, DecoderDiedError, outcomes
 from flexivid.latents.text_encoder import CutCaptionWarning
 from flexivid.media.pixels import to_unit
 from flexivid.runtime.device import DTYPES
-from flexivid.runtime.files import claimed, save_json
+from flexivid.runtime.files import locked, save_json
 
 POLL_SECONDS = 0.5
 MISSING = "missing"
@@ -64,7 +64,7 @@ def share(
             file = folder / shard.name
             if not file.is_file():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with claimed(file) as is_ours:
+                with locked(file, wait=False) as is_ours:
                     if is_ours and not file.is_file():  # another process may have made it just now
                         make(shard)
             if file.is_file():

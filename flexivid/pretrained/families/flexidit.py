@@ -94,11 +94,6 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def _wrap_layers(embed: Any, unembed: Any, fold: Fold) -> tuple[nn.Module, nn.Module]:
-    channels = embed.layer.in_features // fold.native.volume
-    return FoldedEmbed(embed, channels), FoldedOutput(unembed)
-
-
 def _fold_inputs(call: dict[str, Any], fold: Fold, size: Size3) -> None:
     mode = call.get("mode")
     if mode is not None and str(mode) not in ("native", str(fold.native)):
@@ -152,7 +147,10 @@ FLEXIDIT = Family(
     work=_work,
     refuse=_refuse,
     native_layers=_native_layers,
-    wrap_layers=_wrap_layers,
+    wrap_layers=lambda embed, unembed, fold: (
+        FoldedEmbed(embed, embed.layer.in_features // fold.native.volume),
+        FoldedOutput(unembed),
+    ),
     positions=lambda model, fold: {"positions": WeakPositions(model.get_submodule("positions"), fold)},
     fold_inputs=_fold_inputs,
 )

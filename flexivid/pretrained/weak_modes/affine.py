@@ -1,8 +1,8 @@
 """Linears and convolutions as values: new ones, and those of a model, in whatever format it stores them.
 
 A new layer is not an ``nn.Linear`` or an ``nn.Conv3d``, since libraries look for these to cast, quantise or adapt a
-model, and new layers must keep their precision: they are small and trained. The dtype that weights are stored in is not
-the one to compute in: layerwise casting stores float8, quantisation integers. Knows layers and dtypes, no family.
+model. The dtype that weights are stored in is not the one to compute in: layerwise casting stores float8, quantisation
+integers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Give one object methods of its own by a class derived from its class, and take them away again. Knows Python only.
 
 Python looks for ``__call__`` in the class, so a hook around every call of an object cannot be put into the object. The
-derived class has the name and module of its base, and is equal to it: code that writes the name of the class into a
-file, looks a model up by it or compares types (as ``from_pipe`` of diffusers does) works as before. In dictionaries it
-is a class of its own. Copies and pickles of the object have the methods too.
+derived class has the name and module of its base and is equal to it, for code that writes the name into a file or
+compares types (as ``from_pipe`` of diffusers does). Copies and pickles of the object have the methods too.
 """
 
 from __future__ import annotations

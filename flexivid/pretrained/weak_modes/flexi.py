@@ -6,6 +6,7 @@ It is not registered in the model: code that lists the model's modules, paramete
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import torch
 from torch import nn
@@ -83,15 +84,17 @@ class Flexi(nn.Module):
         return family_of(self.class_name)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What ``flexify`` was called with, as adapter folders and checkpoints store it."""
+        return {"modes": list(self.modes), "rank": self.rank, "skip": self.skip, "detail": self.detail}
+
+    @property
     def is_merged(self) -> bool:
         """Whether weak modes use copies with LoRA merged (merged.py)."""
         return any(mode.merged for mode in self.modes.values())
 
     def follow(self, model: nn.Module) -> None:
-        """Move to the device that the model was moved to since the last call: ``model.to`` does not reach this.
-
-        Layers of a model on several devices move on from there to the device of their input (affine.py).
-        """
+        """Move to the device that the model was moved to since the last call: ``model.to`` does not reach this."""
         device = next((parameter.device for parameter in model.parameters()), None)
         if device in (None, self.device, torch.device("meta")):
             return

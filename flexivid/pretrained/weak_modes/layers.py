@@ -7,10 +7,8 @@ with s the folded cells (folding.py). A mode embedding is a constant added to ev
 the embedding, which every mode has, also where the native layer has none.
 
 A skip goes around the transformer: a token of a large patch has to carry all of its cells, but where little noise is
-left, most of the answer is in the cells themselves, each for itself. A small network of two layers gives it, and learns
-from the time how much of it counts. It is zero at first.
-
-New layers keep their own precision (float32 unless changed), see affine.py: input is cast to it, output is cast back.
+left, most of the answer is in the cells themselves. A small network of two layers, zero at first, gives it, and learns
+from the time how much of it counts.
 
 Source:
     2502.20126, sec. 3.2. Skip: DDiT (2602.16968) has one linear, the same at all times; a share of the input that

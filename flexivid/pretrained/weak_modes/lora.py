@@ -64,11 +64,6 @@ class LoraLinear(nn.Module):
         self.lora_A = Affine.drawn((rank, int(base.in_features)), like=empty, bias=False)  # type: ignore[arg-type]
         self.lora_B = Affine(empty.new_zeros(int(base.out_features), rank))  # type: ignore[arg-type]
 
-    def adapt(self, base: nn.Module) -> nn.Module:
-        """Adapt ``base`` from now on; return it."""
-        self.base[0] = base
-        return base
-
     @property
     def weight(self) -> Tensor:
         """The base's, for code that reads the dtype or device of a linear."""

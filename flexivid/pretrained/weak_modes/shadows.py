@@ -2,14 +2,13 @@
 
 Python looks for an attribute in the instance before it asks ``nn.Module`` for a registered submodule. A module put into
 the instance's dictionary therefore answers to ``model.proj_out(...)``, while names, state dict, hooks and offloading of
-the registered module stay as they are, and removing it restores the model. A ``ModuleList`` is indexed instead of asked
-by name, so a copy of the list answers.
+the registered module stay as they are. A ``ModuleList`` is indexed by number, so a copy of the list answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,14 +32,6 @@ class Registered(dict[str, nn.Module]):
         return module
 
 
-class Slot(NamedTuple):
-    """Where a module answers: the attribute ``name`` of ``owner``."""
-
-    owner: nn.Module
-    name: str
-    module: nn.Module
-
-
 class Shadows:
     """Modules that answer where others are registered, by path, while the ``with`` block lasts.
 
@@ -58,7 +49,7 @@ class Shadows:
     def __init__(
         self, registered: Registered, modules: Mapping[str, nn.Module], lists: dict[str, nn.ModuleList]
     ) -> None:
-        self.slots: list[Slot] = []
+        self.slots: list[tuple[nn.Module, str, nn.Module]] = []  # owner, its attribute, the module that answers there
         self.before: list[tuple[dict[str, Any], str, Any]] = []
         indexed: dict[str, dict[int, nn.Module]] = {}
         for path, module in modules.items():
@@ -67,12 +58,12 @@ class Shadows:
             if isinstance(owner, nn.ModuleList):
                 indexed.setdefault(above, {})[int(name)] = module
             else:
-                self.slots.append(Slot(owner, name, module))
+                self.slots.append((owner, name, module))
         for path, items in indexed.items():
             above, _, name = path.rpartition(".")
             natives: Any = registered[path]
             mixed = [items.get(index, native) for index, native in enumerate(natives)]
-            self.slots.append(Slot(registered[above], name, _copy_with(mixed, lists, path)))
+            self.slots.append((registered[above], name, _copy_with(mixed, lists, path)))
 
     @torch.compiler.disable
     def __enter__(self) -> Shadows:

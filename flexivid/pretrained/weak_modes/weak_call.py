@@ -2,8 +2,6 @@
 
 The hook is the derived class of the model (derived.py). In a weak mode, layers of the mode are in place until the call
 ends, also by an error; the latent is folded before the model's own ``forward``, and the output is unfolded after it.
-Between calls the model is the native one: loading, fusing, adapting, quantising, casting and saving act on native
-modules alone.
 
 ``torch.compile`` leaves the functions here out and compiles what they call: one graph a mode. Gradient checkpointing
 runs blocks again when the call is long over: a block remembers the mode that it ran in.
@@ -16,12 +14,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flexivid.diffusion.detail import passed_detail
 from flexivid.diffusion.process import Process
 from flexivid.patching.shapes import PatchMode, Size3
 from flexivid.pretrained.families.family import TRAIN_TIMES, Family, config_of, named_call
@@ -32,33 +29,24 @@ from flexivid.pretrained.weak_modes.shadows import Registered, Shadows
 REASON = "flexivid puts the layers of a mode in place outside of compiled graphs; compile the transformer itself"
 
 
-class ModeChooser(Protocol):
-    """Chooses the mode of each call of a model, in the place of ``set_mode``."""
-
-    flexi: Flexi
-
-    def mode_of_call(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
-        """``"native"`` or a weak mode."""
-        ...
-
-
-_CHOOSER: ContextVar[ModeChooser | None] = ContextVar("mode_chooser", default=None)
+ModeOfCall = Callable[[nn.Module, tuple, dict[str, Any]], str]  # (model, args, kwargs) -> "native" or a weak mode
+_CHOICE: ContextVar[tuple[Flexi, ModeOfCall] | None] = ContextVar("mode_choice", default=None)
 
 
 @contextmanager
-def modes_from(chooser: ModeChooser) -> Iterator[None]:
-    """Let ``chooser`` choose the modes of its model in this thread, while the ``with`` block lasts."""
-    token = _CHOOSER.set(chooser)
+def modes_from(flexi: Flexi, mode_of_call: ModeOfCall) -> Iterator[None]:
+    """Let a function choose the mode of each call of a model in this thread, in the place of ``set_mode``."""
+    token = _CHOICE.set((flexi, mode_of_call))
     try:
         yield
     finally:
-        _CHOOSER.reset(token)
+        _CHOICE.reset(token)
 
 
-def has_chooser(flexi: Flexi) -> bool:
-    """Whether the modes of a model are chosen by a ``ModeChooser`` now."""
-    chooser = _CHOOSER.get()
-    return chooser is not None and chooser.flexi is flexi
+def chooser_of(flexi: Flexi) -> ModeOfCall | None:
+    """What chooses the modes of a model now, if not ``set_mode``."""
+    owner, mode_of_call = _CHOICE.get() or (None, None)
+    return mode_of_call if owner is flexi else None
 
 
 def call_methods(base: type) -> dict[str, Any]:
@@ -100,10 +88,8 @@ def _dispatch(model: Any, native_call: Callable[..., Any], args: tuple, kwargs: 
 
 @torch.compiler.disable
 def _mode_of_call(flexi: Flexi, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
-    chooser = _CHOOSER.get()
-    if chooser is None or chooser.flexi is not flexi:
-        return flexi.mode
-    return chooser.mode_of_call(model, args, kwargs)
+    choose = chooser_of(flexi)
+    return flexi.mode if choose is None else choose(model, args, kwargs)
 
 
 class _Call:
@@ -122,14 +108,10 @@ class _Call:
         positional = list(call)[: len(args)]
         self.detail = _detail(model, flexi, self.weak.fold.native, call) if flexi.detail else None
         self.size: Size3 = self.family.fold_call(call, self.weak.fold)
-        self.weak.embed.begin(self._timestep(call))
+        time, scale = call.get(self.family.signature.time), TRAIN_TIMES / self.family.signature.noise_time
+        self.weak.embed.begin(time if time is None or scale == 1 else scale * time)  # 0 to 1000 as in diffusers
         self.args = tuple(call.pop(name) for name in positional)
         self.kwargs = call
-
-    def _timestep(self, call: dict[str, Any]) -> Tensor | None:
-        """Times of a call, 0 to 1000 as in diffusers."""
-        time, scale = call.get(self.family.signature.time), TRAIN_TIMES / self.family.signature.noise_time
-        return time if time is None or scale == 1 else scale * time
 
     @torch.compiler.disable
     def __enter__(self) -> None:
@@ -177,7 +159,7 @@ def _detail(model: nn.Module, flexi: Flexi, native: PatchMode, call: dict[str, A
     first = 1 if process.path != "flow" and signature.noise_time == TRAIN_TIMES else 0  # timestep k is time k + 1
     time = (time.float() + first) / signature.noise_time
     noisy = latent[:, : min(channels, outputs)].float()  # the rest is given
-    return signature.pack(passed_detail(process, noisy, time, PatchMode(mode), native, channels=outputs))
+    return signature.pack(process.passed_detail(noisy, time, PatchMode(mode), native, channels=outputs))
 
 
 def _layers(registered: Registered, flexi: Flexi, name: str) -> dict[str, nn.Module]:
@@ -240,16 +222,12 @@ def block_paths(paths: Iterable[str]) -> list[str]:
 
 
 def refuse(registered: Registered, flexi: Flexi, name: str) -> None:
-    """Refuse a weak mode that would compute wrong outputs; let LoRA adapt the modules registered now.
-
-    Refused are models that diffusers runs over several devices or with fused projections, modules that LoRA adapts and
-    that are gone, and linears replaced after LoRA was merged into them.
-    """
+    """Refuse a weak mode that would compute wrong outputs; let LoRA adapt the modules registered now."""
     if getattr(registered[""], "_parallel_config", None) is not None:  # diffusers has no public name for it
         raise ValueError("got context or tensor parallelism of diffusers; expected none in weak modes; stay in native")
     weak: WeakMode = flexi.modes[name]  # type: ignore[assignment]
     for path, layer in weak.lora_layers.items():
-        base = layer.adapt(registered[path])
+        base = layer.base[0] = registered[path]
         if weak.merged and not is_plain(base):
             raise ValueError(
                 f"got a {type(base).__name__} at {path} after merge_lora; expected the linear that was merged; call"

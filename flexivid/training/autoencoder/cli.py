@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from math import prod
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from flexivid.data.module import VideoDataModule
@@ -22,18 +22,15 @@ class AutoencoderCLI(FlexiCLI):
         """Fill ``model.clip_size`` from the data."""
         parser.link_arguments("data.clip_size", "model.clip_size", apply_on="instantiate")
 
-    def instantiate_classes(self) -> None:
-        """Build everything, or only say what it would make."""
-        if not self.dry_run:
-            self._instantiate()
-            return
-        config = self.config[self.subcommand]
+    def needs(self, config: Namespace) -> list[str]:
+        """The lines of a dry run: parameters, and what becomes of a clip."""
         shape = AutoencoderConfig(**config.model.autoencoder.as_dict())
         clip = VideoDataModule(**config.data.as_dict()).clip_size
         count = sum(parameter.numel() for parameter in CausalAutoencoder(shape).parameters())
         pair = ((3, *clip), (shape.channels, *latent_size(shape, clip)))
         sizes = ["x".join(map(str, size)) for size in pair]
         ratio = prod(pair[0]) / prod(pair[1])
-        sys.stdout.write(f"autoencoder of {count / 1e6:.2f} M parameters\n")
-        sys.stdout.write(f"a clip of {sizes[0]} becomes a latent of {sizes[1]}, {ratio:.1f} times fewer numbers\n")
-        raise SystemExit(0)
+        return [
+            f"autoencoder of {count / 1e6:.2f} M parameters",
+            f"a clip of {sizes[0]} becomes a latent of {sizes[1]}, {ratio:.1f} times fewer numbers",
+        ]

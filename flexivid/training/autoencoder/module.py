@@ -41,12 +41,6 @@ class PerceptualDistance:
     """Distance of videos in the early maps of the motion network: edges and how they move, where pixels alone blur.
 
     A plain object, so that the frozen network is neither trained nor saved.
-
-    Example:
-        >>> distance = PerceptualDistance()
-        >>> video = torch.zeros(1, 3, 4, 32, 32)
-        >>> distance(video, video).item()
-        0.0
     """
 
     def __init__(self) -> None:
@@ -54,9 +48,9 @@ class PerceptualDistance:
         self._layers: tuple[nn.Module, nn.Module] = network.stem, network.early
 
     def __call__(self, video: Tensor, target: Tensor) -> Tensor:
-        """Mean distance of the maps of two (b, 3, t, h, w) in [-1, 1], each in units of its size in the target.
+        """Mean distance of the maps of two (b, 3, t, h, w) in [-1, 1]; 0 for clips of too few frames for the network.
 
-        Gradients go through ``video``. Clips of fewer frames than the network takes count 0.
+        Each map counts in units of its size in the target.
         """
         if target.shape[2] < MIN_FRAMES:
             return video.new_zeros(())
@@ -114,14 +108,6 @@ class AutoencoderTraining(GuardedModule):
         loss: Weights of the terms.
         optimizer: How weights are updated.
         clip_size: Frames, rows and columns of a clip; the command line fills it from the data.
-
-    Raises:
-        ValueError: If clips of that size do not fit the autoencoder.
-
-    Example:
-        >>> module = AutoencoderTraining(AutoencoderConfig(width=8), clip_size=(5, 16, 16))
-        >>> module.latent_size
-        (2, 2, 2)
     """
 
     def __init__(
@@ -138,13 +124,11 @@ class AutoencoderTraining(GuardedModule):
         self.statistics = LatentStatistics(autoencoder.channels)
 
     def setup(self, stage: str) -> None:
-        """Say what is trained."""
         count = sum(parameter.numel() for parameter in self.network.parameters())
         size = "x".join(map(str, (self.network.config.channels, *self.latent_size)))
         rank_zero_info(f"training an autoencoder of {count / 1e6:.2f} M parameters; latents of a clip: {size}")
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch."""
         video = to_unit(batch["video"])
         mean, log_variance = self.network.encode(video, chunk=video.shape[2]).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
@@ -156,9 +140,9 @@ class AutoencoderTraining(GuardedModule):
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss = error + self.terms.kl * divergence
         if self.perceptual is not None:
-            apart = self.perceptual(copy, video)
-            loss = loss + self.terms.perceptual * apart
-            self.log("train/perceptual", apart.detach(), batch_size=len(video))
+            distance = self.perceptual(copy, video)
+            loss = loss + self.terms.perceptual * distance
+            self.log("train/perceptual", distance.detach(), batch_size=len(video))
         self.log("train/loss", loss.detach(), batch_size=len(video), prog_bar=True)
         self.log("train/kl", divergence.detach(), batch_size=len(video))
         self.log("train/psnr", psnr(copy.detach().clamp(-1, 1), video).mean(), batch_size=len(video), prog_bar=True)
@@ -180,7 +164,6 @@ class AutoencoderTraining(GuardedModule):
         return self.network.decode(self.network.encode(video).chunk(2, dim=1)[0]).float()
 
     def configure_optimizers(self) -> Any:
-        """Optimizer, and a learning rate that follows the steps of the run."""
         optimizer = build_optimizer(self.network, self.optimizer_settings)
         steps = self.trainer.max_steps
         total = max(1, steps if steps > 0 else self.trainer.estimated_stepping_batches)
@@ -188,10 +171,7 @@ class AutoencoderTraining(GuardedModule):
 
 
 def latent_size(config: AutoencoderConfig, clip: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Size (t, h, w) of the latent of a clip.
-
-    Raises:
-        ValueError: If the clip does not fit.
+    """Size (t, h, w) of the latent of a clip; ``ValueError`` if the clip does not fit.
 
     Example:
         >>> latent_size(AutoencoderConfig(), (9, 64, 64))

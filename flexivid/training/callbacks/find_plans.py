@@ -31,6 +31,7 @@ from flexivid.metrics.extractors.still import for_frames
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import CONFIG, WEIGHTS, write_config
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
+from flexivid.runtime.errors import check_settings
 from flexivid.runtime.finite import NotFiniteError
 from flexivid.sampling.plan import Plan
 from flexivid.sampling.settings import Sampling, Settings, video_size
@@ -64,26 +65,20 @@ class FindPlans(Callback):
         max_seconds: About how long it may take; decides the number of videos.
         num_videos: Videos of each plan, at most.
         steps: Whether the model's number of steps follows the step floor.
-
-    Example:
-        >>> FindPlans(max_seconds=60).num_videos
-        128
     """
 
     def __init__(self, max_seconds: float = 120, num_videos: int = 128, steps: bool = True) -> None:
-        if not max_seconds > 0 or num_videos < 2:
-            raise ValueError(
-                f"got max_seconds={max_seconds}, num_videos={num_videos}; expected more than 0 seconds and at least 2"
-                " videos; change FindPlans"
-            )
+        check_settings(
+            "FindPlans",
+            ("max_seconds", max_seconds, max_seconds > 0, "more than 0"),
+            ("num_videos", num_videos, num_videos >= 2, "at least 2"),
+        )
         self.max_seconds, self.num_videos, self.steps = max_seconds, num_videos, steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse an order in which raw weights would be measured."""
         refuse_raw_weights(trainer, self)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, write, report."""
         assert isinstance(pl_module, FlexiDiffusion)
         if trainer.global_step == 0:
             return
@@ -100,14 +95,14 @@ class FindPlans(Callback):
         judge = self._judge(trainer, network)
         settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
         scorer = SharedScorer(network, settings, judge, trainer.global_rank, trainer.world_size)
-        step, look = self._seconds(scorer)
-        count = self._count(self.max_seconds * FLOOR_SHARE, FLOOR_STEPS * step + FLOOR_PLANS * look)
+        step, features = self._seconds(scorer)
+        count = self._count(self.max_seconds * FLOOR_SHARE, FLOOR_STEPS * step + FLOOR_PLANS * features)
         floor = step_floor(scorer, count, many=ENOUGH_STEPS)
         full = max(FEWEST_STEPS, floor) if self.steps else settings.num_inference_steps
         module.sampling, module.step_floor = replace(module.sampling, num_inference_steps=full), floor
         network.recipe = module.recipe()
         scorer.settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
-        seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + look)
+        seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + features)
         table = search_with(scorer, SHORT, self._count(self.max_seconds * (1 - FLOOR_SHARE), seconds), floor)
         on_all_ranks(lambda: _write(trainer, network, folder, table))
         rank_zero_info("\n".join(score_lines(network, scorer.settings, table)))
@@ -135,7 +130,6 @@ class FindPlans(Callback):
         return step, max(1e-6, seconds[1] - step)
 
     def _count(self, seconds: float, each: float) -> int:
-        """Number of videos that there is time for."""
         return max(min(FEWEST_VIDEOS, self.num_videos), min(self.num_videos, int(seconds / each)))
 
 

@@ -12,12 +12,7 @@ from flexivid.training.guarded import GuardedModule
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of a run: the logger's, or the trainer's. All ranks must call it.
-
-    Example:
-        >>> str(run_folder(Trainer(logger=False, accelerator="cpu", default_root_dir="runs")))
-        'runs'
-    """
+    """The folder of a run: the logger's, or the trainer's. All ranks must call it."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
@@ -30,11 +25,7 @@ def is_waiting(module: GuardedModule) -> bool:
 
 
 def refuse_raw_weights(trainer: Trainer, callback: Callback) -> None:
-    """Refuse an order of callbacks in which raw weights would be sampled.
-
-    Raises:
-        ValueError: If the average comes after the callback.
-    """
+    """Refuse to sample raw weights: an average that comes after the callback is a ``ValueError``."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     late = [each for each in callbacks[callbacks.index(callback) :] if isinstance(each, WeightAveraging)]
     if late:

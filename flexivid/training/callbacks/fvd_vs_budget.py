@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -29,11 +29,13 @@ from flexivid.metrics.extractors.still import for_frames
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.console import print_numbers
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
+from flexivid.runtime.errors import check_settings
 from flexivid.runtime.files import save_json
 from flexivid.sampling.conditions import Conditions
 from flexivid.sampling.settings import settings_from
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
 from flexivid.training.callbacks.plans_and_clips import (
+    Reference,
     clip_features,
     possible_plans,
     sample_conditions,
@@ -84,28 +86,23 @@ class FVDVsBudget(Callback):
         num_videos: int = 256,
         extractor: str = "motion",
         every_n_steps: int | None = None,
-        reference: Literal["auto", "train", "val"] = "auto",
+        reference: Reference = "auto",
         max_seconds: float | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
         batch_size: int = 16,
         rivals: bool = True,
     ) -> None:
-        for name, value, low in (
-            ("num_videos", num_videos, 2),
-            ("every_n_steps", every_n_steps or 0, 0),
-            ("batch_size", batch_size, 1),
-        ):
-            if value < low:
-                raise ValueError(f"got {name}={value}; expected at least {low}; raise FVDVsBudget.{name}")
-        if max_seconds is not None and not max_seconds > 0:
-            raise ValueError(f"got max_seconds={max_seconds}; expected more than 0; change FVDVsBudget.max_seconds")
-        if reference not in ("auto", "train", "val"):
-            raise ValueError(f"got reference={reference!r}; expected auto, train or val; change FVDVsBudget.reference")
-        if len(set(budgets)) < max(1, len(budgets)) or not all(0 < budget <= 1 for budget in budgets):
-            raise ValueError(
-                f"got budgets {list(budgets)}; expected different ones in (0, 1]; change FVDVsBudget.budgets"
-            )
+        are_budgets = len(set(budgets)) >= max(1, len(budgets)) and all(0 < budget <= 1 for budget in budgets)
+        check_settings(
+            "FVDVsBudget",
+            ("budgets", list(budgets), are_budgets, "different ones in (0, 1]"),
+            ("num_videos", num_videos, num_videos >= 2, "at least 2"),
+            ("every_n_steps", every_n_steps, (every_n_steps or 0) >= 0, "at least 0"),
+            ("reference", reference, reference in get_args(Reference), "auto, train or val"),
+            ("max_seconds", max_seconds, max_seconds is None or max_seconds > 0, "more than 0"),
+            ("batch_size", batch_size, batch_size >= 1, "at least 1"),
+        )
         self.budgets, self.num_videos, self.extractor = tuple(budgets), num_videos, extractor
         self.every_n_steps, self.reference, self.max_seconds = every_n_steps, reference, max_seconds
         self.sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size}
@@ -211,21 +208,22 @@ class FVDVsBudget(Callback):
         module: FlexiDiffusion,
         folder: Path,
         evaluation: Evaluation,
-        samples: Sequence[SampleBlock],
+        blocks: Sequence[SampleBlock],
         seconds: float,
     ) -> None:
-        """Write to files and loggers, on the first rank."""
         trainer = module.trainer
         if not trainer.is_global_zero:
             return
-        file = _write(folder, evaluation)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"step_{evaluation.global_step:06d}.json"
+        save_json(file, evaluation.to_json())
         figure = curve_figure(_alike(folder, evaluation))
         figure.savefig(folder / CURVE)
         for logger in trainer.loggers:
             logger.log_metrics({**curve_scalars(evaluation), "perf/fvd_seconds": seconds}, evaluation.global_step)
             if isinstance(logger, TensorBoardLogger):
                 log_curve(logger, evaluation, figure)
-                self._show_samples(logger, trainer, evaluation, samples)
+                self._show_samples(logger, trainer, evaluation, blocks)
                 if self._evaluation is None:
                     log_layout(logger, evaluation)
                     log_settings(logger, _settings(module), evaluation)
@@ -241,13 +239,6 @@ class FVDVsBudget(Callback):
             if row.budget not in shown:
                 videos = [frames for block in samples if block.plan == number for frames in block.frames.numpy()]
                 log_samples(logger, row.budget, videos, fps=data.fps or 8.0, step=trainer.global_step)
-
-
-def _write(folder: Path, evaluation: Evaluation) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"step_{evaluation.global_step:06d}.json"
-    save_json(file, evaluation.to_json())
-    return file
 
 
 def _alike(folder: Path, evaluation: Evaluation) -> list[Evaluation]:

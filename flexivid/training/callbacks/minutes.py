@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from flexivid.runtime.errors import check_settings
 from flexivid.training.module import FlexiDiffusion
 
 FEW = 0.25  # of the steps asked for
@@ -25,10 +26,9 @@ class FitMinutes(Callback):
     """
 
     def __init__(self, minutes: float) -> None:
-        if not minutes > 0:
-            raise ValueError(f"got minutes={minutes}; expected more than 0; change FitMinutes.minutes")
-        self.minutes, self.look_every = minutes, 8
-        self._looks = [0.04, 0.15, 0.4, 0.65]
+        check_settings("FitMinutes", ("minutes", minutes, minutes > 0, "more than 0"))
+        self.minutes, self.check_every = minutes, 8
+        self._measure_at = [0.04, 0.15, 0.4, 0.65]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; after a resume the limit is for the rest of the run."""
@@ -42,13 +42,13 @@ class FitMinutes(Callback):
         """At four points of the run, fit the number of steps to the time."""
         assert isinstance(pl_module, FlexiDiffusion)
         step = trainer.global_step
-        if not self._looks or step % self.look_every:
+        if not self._measure_at or step % self.check_every:
             return
         seconds = float(trainer.strategy.broadcast(time.perf_counter() - self._started))  # one clock for all ranks
-        if seconds < self._looks[0] * self.minutes * 60:
+        if seconds < self._measure_at[0] * self.minutes * 60:
             return
-        self._looks.pop(0)
-        a_step = (seconds - self._last[0]) / max(1, step - self._last[1])  # since the last look: starts are slow
+        self._measure_at.pop(0)
+        a_step = (seconds - self._last[0]) / max(1, step - self._last[1])  # since the last one: starts are slow
         self._last = seconds, step
         least = min(step + 64, pl_module.total_steps)
         total = min(self._asked, max(least, step + int((self.minutes * 60 - seconds) / a_step)))

@@ -43,8 +43,7 @@ def sampled_network(module: FlexiDiffusion) -> Iterator[FlexiDiT]:
 def sample_conditions(network: FlexiDiT, num_videos: int, clips: Callable[[], ClipSet]) -> Conditions:
     """Classes in turn and, for a network that reads text, the captions of ``clips()``, which is called only then.
 
-    Raises:
-        ValueError: If the clips have no captions, or the text encoder cannot be loaded.
+    Clips without captions are a ``ValueError``.
     """
     if not network.config.text_channels:
         return conditions_for(network, num_videos)
@@ -56,12 +55,9 @@ def sample_conditions(network: FlexiDiT, num_videos: int, clips: Callable[[], Cl
 def possible_plans(
     network: FlexiDiT, settings: Settings, budgets: Sequence[float], folder: Path | None = None
 ) -> list[Plan]:
-    """Plans of the budgets that can be met; warns of each budget that cannot.
+    """Plans of the budgets that can be met; warns of each that cannot, and refuses if none can (``ValueError``).
 
     ``FindPlans`` may have written its measurements to the folder; those of other weights are ignored.
-
-    Raises:
-        ValueError: If no budget can be met.
     """
     tables = read_tables(folder) if folder else []
     weights = fingerprint(network) if tables else ""
@@ -82,13 +78,7 @@ Reference = Literal["auto", "train", "val"]
 
 
 def training_clips(trainer: Trainer, num_clips: int, reference: Reference = "train") -> ClipSet:
-    """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them.
-
-    ``reference`` is that of ``FVDVsBudget``.
-
-    Raises:
-        ValueError: If the data are no videos.
-    """
+    """Fixed clips of the held-out videos or of those trained on, as the evaluation of a finished run takes them."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, VideoDataModule):
         raise ValueError(f"got data of type {type(data).__name__}; expected VideoDataModule; leave FVDVsBudget out")

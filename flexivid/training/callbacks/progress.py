@@ -42,7 +42,6 @@ class FlexiProgressBar(RichProgressBar):
         return {"mode": f"{mode!s:<6}", **short}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the epoch, and set the length."""
         super().on_train_epoch_start(trainer, pl_module)
         self._name_epoch(trainer)
         self._set_total(trainer, 0)
@@ -75,8 +74,8 @@ class FlexiProgressBar(RichProgressBar):
             return
         total = trainer.num_training_batches
         if trainer.max_steps != -1:
-            apart = trainer.accumulate_grad_batches
-            rest = (trainer.max_steps - trainer.global_step) * apart - num_done % apart
+            batches_per_step = trainer.accumulate_grad_batches
+            rest = (trainer.max_steps - trainer.global_step) * batches_per_step - num_done % batches_per_step
             total = min(total, num_done + max(0, rest))
         if total != self.train_progress_bar.total:
             self.progress.update(self.train_progress_bar_id, total=total)

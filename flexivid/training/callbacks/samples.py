@@ -19,7 +19,7 @@ from flexivid.runtime.distributed import gathered, on_all_ranks
 from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import Plan
-from flexivid.sampling.settings import Sampling, Settings
+from flexivid.sampling.settings import Sampling
 from flexivid.training.callbacks.folder import is_waiting, refuse_raw_weights, run_folder
 from flexivid.training.callbacks.plans_and_clips import (
     possible_plans,
@@ -46,10 +46,6 @@ class SampleVideos(Callback):
         num_videos: Videos a budget.
         num_inference_steps: Solver steps; ``None`` = the recipe's.
         seed: Video i starts from the noise of seed + i.
-
-    Example:
-        >>> SampleVideos(num_videos=4).budgets
-        [1.0, 0.5, 0.25]
     """
 
     def __init__(
@@ -64,7 +60,6 @@ class SampleVideos(Callback):
         self._conditions: Conditions | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse an order in which raw weights would be sampled."""
         refuse_raw_weights(trainer, self)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,7 +69,6 @@ class SampleVideos(Callback):
             self._sample(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sample from the final weights."""
         if trainer.global_step > 0:
             grid = self._sample(trainer, pl_module)
             if grid is not None:
@@ -95,7 +89,12 @@ class SampleVideos(Callback):
         blocks = blocks_of(len(conditions), BATCH_SIZE, trainer.global_rank, trainer.world_size)
         share = [index for block in blocks for index in block]
         rows = []
-        for plan in self._plans(network, settings, self.budgets, run_folder(trainer)):
+        try:
+            plans = possible_plans(network, settings, self.budgets, run_folder(trainer))
+        except ValueError as error:
+            rank_zero_warn(f"no samples: {error}")
+            plans = []
+        for plan in plans:
             batches = generate_batches(
                 network, plan.schedule, plan.settings(settings), conditions=conditions, seed=self.seed, indices=share
             )
@@ -112,18 +111,9 @@ class SampleVideos(Callback):
             rank_zero_warn(f"samples are of the null text: {error}")
             return conditions_for(network, self.num_videos)
 
-    @staticmethod
-    def _plans(network: FlexiDiT, settings: Settings, budgets: Sequence[float], folder: Path) -> list[Plan]:
-        try:
-            return possible_plans(network, settings, budgets, folder)
-        except ValueError as error:
-            rank_zero_warn(f"no samples: {error}")
-            return []
-
     def _write(
         self, trainer: Trainer, folder: Path, rows: list[tuple[Plan, list[np.ndarray]]], fps: float
     ) -> Path | None:
-        """Write a grid to disk, and a video of each budget to TensorBoard."""
         folder.mkdir(parents=True, exist_ok=True)
         titled = [(f"budget {plan.budget:g}   {plan.schedule}", videos[:NUM_SHOWN]) for plan, videos in rows]
         if not titled:
@@ -138,5 +128,4 @@ class SampleVideos(Callback):
 
 
 def _frames_of(batches: Iterable[tuple[list[int], Tensor]]) -> dict[int, np.ndarray]:
-    """Frames of each sample by its number."""
     return {i: to_frames(video) for indices, videos in batches for i, video in zip(indices, videos, strict=True)}

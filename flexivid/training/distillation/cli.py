@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -25,14 +24,9 @@ class DistillCLI(FlexiCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link nothing: a pre-trained model knows its shapes."""
 
-    def instantiate_classes(self) -> None:
-        """Build everything, or only print what it would need."""
-        if not self.dry_run:
-            super().instantiate_classes()
-            return
-        settings = self.config[self.subcommand].model
-        files = ModelFiles(**settings.files.as_dict())
+    def needs(self, config: Namespace) -> list[str]:
+        """The lines of a dry run: new parameters, costs and memory."""
+        settings, files = config.model, ModelFiles(**config.model.files.as_dict())
         network = load_transformer(settings.transformer, dtype=DTYPES[settings.weights], empty=True, files=files)
         flexify(network, settings.modes, rank=settings.rank, skip=settings.skip, detail=settings.detail)
-        sys.stdout.write("\n".join(report(network, tuple(settings.walk.size))) + "\n")
-        raise SystemExit(0)
+        return report(network, tuple(settings.walk.size))

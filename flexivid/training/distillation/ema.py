@@ -74,11 +74,9 @@ class AdapterEMA(Callback):
             self.average = [average.to(device) for average, device in zip(self.average, devices, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages and the number of updates."""
         return {"count": self.count, "average": self.average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
         self.count, self.average = state_dict["count"], state_dict["average"]
 
     @staticmethod

@@ -147,13 +147,11 @@ class FlexiDistillation(GuardedModule):
         self.network = register(network).eval()  # no dropout, in teacher and student
 
     def setup(self, stage: str) -> None:
-        """Read the length of the run."""
         refuse_shards(self.trainer.strategy)
         if stage == "fit":
             self.total_steps = steps_of(self.trainer)
 
     def on_fit_start(self) -> None:
-        """Print what is trained."""
         super().on_fit_start()
         new = sum(parameter.numel() for parameter in adapter_parameters(self.network)) / 1e6
         old = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6 - new
@@ -187,7 +185,6 @@ class FlexiDistillation(GuardedModule):
         self.walk.restart_bad()
 
     def _ask_teacher(self, batch: dict[str, Any], stream: tuple[int, ...]) -> Answer:
-        """A call, and the teacher's output for it."""
         call, is_walk = self.call_of(batch, stream)
         with torch.no_grad():  # the teacher first: checkpointed blocks run again in the mode of the student
             target = first_output(set_mode(self.network, NATIVE), call)
@@ -253,7 +250,6 @@ class FlexiDistillation(GuardedModule):
         return class_inputs(config_of(self.network), torch.where(dropped.to(label.device), -1, label))
 
     def configure_optimizers(self) -> Any:
-        """Make AdamW for the adapter, with a learning rate that follows the progress of the run."""
         settings, new = self.optimizer_settings, adapter_parameters(self.network)
         # not fused: Lightning clips no gradients of a fused optimizer under mixed precision
         optimizer = torch.optim.AdamW(new, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
@@ -273,11 +269,9 @@ class FlexiDistillation(GuardedModule):
 
     def _identity(self) -> dict[str, Any]:
         """What the adapter belongs to. Sharded native weights have no fingerprint: it would take all ranks."""
-        flexi = flexi_of(self.network)
         if not self.is_sharded and self._sha256 is None:
             self._sha256 = fingerprint(self.network)
-        identity = {"modes": list(flexi.modes), "rank": flexi.rank, "skip": flexi.skip}
-        identity |= {"detail": True} if flexi.detail else {}  # older checkpoints have none
+        identity = flexi_of(self.network).settings
         return identity if self._sha256 is None else {**identity, "native_sha256": self._sha256}
 
 

@@ -27,21 +27,7 @@ from flexivid.runtime.weights import read_data
 
 
 def open_array(file: str | os.PathLike[str]) -> np.ndarray:
-    """Return the array in a ``.npy`` file, mapped into memory.
-
-    Raises:
-        ValueError: If it is cut off or damaged, or holds Python objects, which would be code.
-
-    >>> import tempfile
-    >>> file = tempfile.mkdtemp() + "/train.npy"
-    >>> np.save(file, np.array([{}]))
-    >>> try:
-    ...     open_array(file)
-    ... except ValueError as error:
-    ...     print(str(error).replace(file, "train.npy"))
-    got train.npy, which cannot be read (Array can't be memory-mapped: Python objects in dtype.); expected an array of \
-numbers; write it anew
-    """
+    """Map the array in a ``.npy`` file into memory; Python objects, which would be code, are a ``ValueError``."""
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, TypeError) as error:
@@ -52,11 +38,7 @@ numbers; write it anew
 
 
 class Rows(Dataset):
-    """Rows of the memory-mapped ``.npy`` files of a folder; shorter arrays are repeated.
-
-    Raises:
-        ValueError: If there is none, or one is empty.
-    """
+    """Rows of the memory-mapped ``.npy`` files of a folder; shorter arrays are repeated, empty ones refused."""
 
     def __init__(self, folder: str | Path) -> None:
         folder = resolve_path(folder)
@@ -134,7 +116,6 @@ class CallArrays(LightningDataModule):
         return RowLoader(rows, batches, self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list:
-        """Return batches in order."""
         if self.val_folder is None:
             return []
         rows = Rows(self.val_folder)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flexivid.diffusion.times import shift_time
 from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.signature import noisy_call
+from flexivid.runtime.errors import check_settings
 from flexivid.training.objective import Walk
 
 Answer = tuple[dict[str, Any], Tensor]  # arguments of a call, and the output of the native mode
@@ -26,10 +27,6 @@ class TeacherWalk:
     They cost nothing, since the teacher's output, which distillation needs anyway, also moves a sample by one solver
     step. Each slot of a batch walks from noise to data in Euler steps of random length, so that times are spread
     evenly, and then restarts with other noise and another text.
-
-    Example:
-        >>> TeacherWalk(Walk(size=(2, 4, 4))).position is None
-        True
     """
 
     def __init__(self, settings: Walk) -> None:
@@ -89,8 +86,7 @@ class Replay:
     """
 
     def __init__(self, reuse: int = 1) -> None:
-        if reuse < 1:
-            raise ValueError(f"got reuse={reuse}; expected 1 or more; change model.reuse")
+        check_settings("model", ("reuse", reuse, reuse >= 1, "1 or more"))
         self.reuse, self.num_calls = reuse, 0
         self.answers: deque[Answer] = deque(maxlen=2 * reuse - 1)
 

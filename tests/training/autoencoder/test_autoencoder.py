@@ -11,9 +11,8 @@ import yaml
 from flexivid.latents.causal_autoencoder import AutoencoderConfig
 from flexivid.latents.codec import build_codec
 from flexivid.media.write import write_video
-from flexivid.train import main
+from flexivid.train import command_line_of, main
 from flexivid.training.autoencoder.module import AutoencoderTraining, PerceptualDistance, psnr
-from flexivid.training.command_lines import command_line_of
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "autoencoder.yaml"
 SMALL = ("--model.autoencoder.width", 24, "--model.autoencoder.depth", 1, "--model.autoencoder.channels", 8)

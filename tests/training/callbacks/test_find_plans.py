@@ -102,5 +102,5 @@ def test_what_was_measured_of_other_weights_is_left_alone(noisy_module, make_dat
 
 
 def test_impossible_settings():
-    with pytest.raises(ValueError, match=r"got max_seconds=0, num_videos=128; expected more than 0 seconds"):
+    with pytest.raises(ValueError, match=r"got max_seconds=0; expected more than 0; change FindPlans\.max"):
         FindPlans(max_seconds=0)

@@ -222,12 +222,12 @@ def test_a_failure_does_not_end_the_training(tmp_path, make_data, make_module, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_videos": 1}, "got num_videos=1; expected at least 2; raise FVDVsBudget.num_videos"),
+        ({"num_videos": 1}, "got num_videos=1; expected at least 2; change FVDVsBudget.num_videos"),
         ({"every_n_steps": -1}, "got every_n_steps=-1; expected at least 0; "),
         ({"batch_size": 0}, "got batch_size=0; expected at least 1; "),
         ({"max_seconds": 0}, "got max_seconds=0; expected more than 0; change FVDVsBudget.max_seconds"),
         ({"reference": "test"}, "got reference='test'; expected auto, train or val; change FVDVsBudget.reference"),
-        ({"budgets": [0.5, 0.5]}, r"got budgets \[0.5, 0.5\]; expected different ones in \(0, 1\]; change"),
+        ({"budgets": [0.5, 0.5]}, r"got budgets=\[0.5, 0.5\]; expected different ones in \(0, 1\]; change"),
     ],
 )
 def test_refusals(make_fvd, changes, message):
