@@ -30,24 +30,17 @@ MOST_COARSE = 12  # steps of the cheapest mode for each finer one, at most: more
 class Amount(NamedTuple):
     """What may be spent on one video.
 
-    Args:
-        value: A number, or the name of a preset where the unit is ``fraction``.
-        unit: ``fraction`` of the all-native compute, ``gmacs`` (10^9 multiply-accumulates) or ``seconds``.
-
     Example:
         >>> Amount("draft"), Amount(1.5, "seconds")
         (Amount(value='draft', unit='fraction'), Amount(value=1.5, unit='seconds'))
     """
 
-    value: float | str
-    unit: str = "fraction"
+    value: float | str  # a number, or the name of a preset where the unit is ``fraction``
+    unit: str = "fraction"  # ``fraction`` of the all-native compute, ``gmacs`` (10^9 multiply-accumulates), ``seconds``
 
 
 def number_or_preset(word: float | str) -> float | str:
-    """A budget as it is written: a number, or the name of a preset.
-
-    Raises:
-        ValueError: If it is neither.
+    """A budget as it is written: a number, or the name of a preset; ``ValueError`` if it is neither.
 
     Example:
         >>> number_or_preset("0.25"), number_or_preset("draft")
@@ -219,8 +212,7 @@ def staged(allowance: Allowance) -> list[int]:
 def fewer_steps(allowance: Allowance) -> list[int]:
     """Native steps alone, as many as can be paid: what a budget has to be better than.
 
-    Raises:
-        ValueError: If not even one can be paid.
+    ``ValueError`` if not even one can be paid.
 
     Example:
         >>> fewer_steps(Allowance((), (100, 10), num_steps=10, affordable=400))

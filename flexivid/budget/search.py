@@ -16,17 +16,11 @@ Costs = Sequence[int] | Sequence[Sequence[int]]  # of every option; of every opt
 
 
 class Point(NamedTuple):
-    """A choice that no other beats in both cost and error.
+    """A choice that no other beats in both cost and error."""
 
-    Args:
-        cost: Sum of the options' costs.
-        error: Sum of the steps' errors.
-        choice: Index of the option of each step.
-    """
-
-    cost: int
-    error: float
-    choice: tuple[int, ...]
+    cost: int  # sum of the options' costs
+    error: float  # sum of the steps' errors
+    choice: tuple[int, ...]  # index of the option of each step
 
 
 class _Front(NamedTuple):

@@ -41,17 +41,11 @@ OnCalls = Callable[[int], Any]  # (sample steps that are done)
 
 
 class Calibration(NamedTuple):
-    """What :func:`calibrate` measured.
+    """What :func:`calibrate` measured."""
 
-    Args:
-        table: Errors and changes.
-        samples: All-native final latents, (n, c, t, h, w), float32, on the CPU.
-        trials: Searched schedules by the sum of their calls' errors, and their final latents.
-    """
-
-    table: ErrorTable
-    samples: Tensor
-    trials: tuple[tuple[float, Tensor], ...] = ()
+    table: ErrorTable  # errors and changes
+    samples: Tensor  # all-native final latents, (n, c, t, h, w), float32, on the CPU
+    trials: tuple[tuple[float, Tensor], ...] = ()  # searched schedules: sum of their calls' errors, and final latents
 
 
 def fewer_steps(num_inference_steps: int) -> list[int]:

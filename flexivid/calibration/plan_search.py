@@ -17,21 +17,13 @@ SEARCHED_BUDGETS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
 
 
 class Effort(NamedTuple):
-    """How thorough a search is.
+    """How thorough a search is."""
 
-    Args:
-        budgets: Upper ends of the price ranges, as fractions of the all-native compute.
-        rounds: Shares of the videos that the rounds of successive halving see, rising to 1.
-        shares: Of a budget that candidates spend on their first stage.
-        vary: Whether solver, spacing of times, guidance and reuse are tried around the leaders.
-        measure_floor: Whether the step floor is measured.
-    """
-
-    budgets: Sequence[float] = SEARCHED_BUDGETS
-    rounds: Sequence[float] = (0.125, 0.25, 0.5, 1.0)
-    shares: Sequence[float] = SHARES
-    vary: bool = True
-    measure_floor: bool = True
+    budgets: Sequence[float] = SEARCHED_BUDGETS  # upper ends of the price ranges, as fractions of all-native compute
+    rounds: Sequence[float] = (0.125, 0.25, 0.5, 1.0)  # shares of the videos that rounds of successive halving see
+    shares: Sequence[float] = SHARES  # of a budget that candidates spend on their first stage
+    vary: bool = True  # whether solver, spacing of times, guidance and reuse are tried around the leaders
+    measure_floor: bool = True  # whether the step floor is measured
 
 
 THOROUGH = Effort()

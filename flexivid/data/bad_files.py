@@ -115,8 +115,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) -> BadFiles:
     """Begin with the files that were bad before the run, which the first rank lists in its folder.
 
-    Raises:
-        ValueError: If there are too many already.
+    ``ValueError`` if there are too many already.
     """
     folder = run.folder
     bad = BadFiles(root, num_files=splits.num_files, max_fraction=max_fraction, folder=folder)

@@ -15,17 +15,11 @@ from flexivid.latents.settings import CodecSettings, TextSettings
 
 
 class Description:
-    """What is known of the collection of a data module without opening a file.
+    """What is known of the collection of a data module without opening a file."""
 
-    Attributes:
-        collection: Where the data are.
-        settings: How clips are cut out.
-        encoded: Contents of an encoded folder; ``None`` for videos.
-    """
-
-    collection: Collection
-    settings: ClipSettings
-    encoded: EncodedSet | None = None
+    collection: Collection  # where the data are
+    settings: ClipSettings  # how clips are cut out
+    encoded: EncodedSet | None = None  # contents of an encoded folder; ``None`` for videos
     buckets: tuple[Bucket, ...] = ()
     batch_size: int = 1
     _splits: Splits | None = None

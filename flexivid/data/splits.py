@@ -206,8 +206,8 @@ def keep_in_memory(
     return splits._replace(train=train, val=val, bad=bad)
 
 
-def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings) -> str:
-    """Explain why a folder with videos gives no clip.
+def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings, *, prefix: str = "data.") -> str:
+    """Explain why a folder with videos gives no clip; ``prefix`` is that of the names of settings.
 
     >>> found = VideoIndex(Videos.of([]), (BadVideo("v/a.mp4", "no video stream"),), (), Path("i.arrow"))
     >>> explain_nothing("v", found, ClipSettings())[:69]
@@ -215,16 +215,16 @@ def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings) -> str
     """
     bad, videos = f"{len(index.bad)} videos fail to decode ({name_some(index.bad)})", index.videos
     if len(videos) == 0:
-        return f"got 0 clips from {root}: all {bad}; expected videos; convert them, or correct data.root"
+        return f"got 0 clips from {root}: all {bad}; expected videos; convert them, or name another folder"
     longest = int(np.argmax(videos.num_frames))
     span = int(np.max(_span(videos.select(np.array([longest])), settings)))
     short = f"all {len(videos)} videos{' that decode' if index.bad else ''} are too short"
-    rate = f"data.stride={settings.stride}" if settings.fps is None else f"data.fps={settings.fps}"
+    rate = f"stride={settings.stride}" if settings.fps is None else f"fps={settings.fps}"
     return (
         f"got 0 clips from {root}: {short}, the longest, {videos.path(longest)}, has "
         f"{videos.num_frames[longest]} frames{f', and {bad}' if index.bad else ''}; "
-        f"expected at least {span} frames for data.num_frames={settings.num_frames} and {rate}; "
-        f"lower data.num_frames, take frames that are closer, or set data.short=loop or data.short=pad"
+        f"expected at least {span} frames for {prefix}num_frames={settings.num_frames} and {prefix}{rate}; "
+        f"lower {prefix}num_frames, take frames that are closer, or set {prefix}short=loop or {prefix}short=pad"
     )
 
 

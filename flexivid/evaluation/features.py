@@ -163,10 +163,7 @@ class ClipFeatures:
         return blocks_of(len(self.clips), self.batch_size, rank, world_size)
 
     def protocol(self, size: tuple[int, int, int], num_videos: int, *, seed: int, sampling: str = "{}") -> Protocol:
-        """How distances of generated videos (frames, height, width) to these clips are measured.
-
-        The seed is that of their noise and of the bootstrap; ``sampling`` are the settings of the sampler, JSON.
-        """
+        """How distances of generated videos (frames, height, width) to these clips are measured, see ``Protocol``."""
         num_frames, height, width = size
         return Protocol(
             metric=self.extractor.metric_name,

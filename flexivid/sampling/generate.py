@@ -32,25 +32,15 @@ from flexivid.sampling.settings import Settings, guidance_from, settings_from, w
 
 
 class Generation(NamedTuple):
-    """What :func:`generate` made.
+    """What :func:`generate` made."""
 
-    Args:
-        videos: (n, 3, t, h, w) in pixels, about [-1, 1], float32, on the CPU.
-        labels: Classes, int64 (n,).
-        schedule: The schedule that all videos followed; if each had its own, the one that they began with.
-        predicted_macs: MACs of all samples by the closed formulas.
-        measured_macs: MACs of the calls really made, by PyTorch's counter.
-        seconds: Wall time of the solver's loop.
-        schedules: Of each video.
-    """
-
-    videos: Tensor
-    labels: Tensor
-    schedule: Schedule
-    predicted_macs: int
-    measured_macs: int
-    seconds: float
-    schedules: tuple[Schedule, ...]
+    videos: Tensor  # (n, 3, t, h, w) in pixels, about [-1, 1], float32, on the CPU
+    labels: Tensor  # classes, int64 (n,)
+    schedule: Schedule  # the schedule that all videos followed; if each had its own, the one that they began with
+    predicted_macs: int  # MACs of all samples by the closed formulas
+    measured_macs: int  # MACs of the calls really made, by PyTorch's counter
+    seconds: float  # wall time of the solver's loop
+    schedules: tuple[Schedule, ...]  # of each video
 
 
 def generate(  # noqa: PLR0913

@@ -77,8 +77,7 @@ class Sampling:
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
 
-        Raises:
-            ValueError: If a value is out of range, or no size is known.
+        ``ValueError`` if a value is out of range, or no size is known.
         """
         from flexivid.diffusion.solver import check_solver, solvers_of
 
@@ -134,14 +133,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Sampling):
-    """:class:`Sampling` without a ``None`` that a sampler could not do without; made by ``Sampling.filled``.
-
-    Args:
-        fixed_steps: Whether the number of steps was asked for.
-        num_frames: Frames of a video; ``None`` = as many as the latent decodes to.
-        text_tokens: Tokens of each text, padding included; 0 without text.
-        window_frames: Latent frames of a window; ``None`` = the network sees a video at once.
-    """
+    """:class:`Sampling` without a ``None`` that a sampler could not do without; made by ``Sampling.filled``."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -149,10 +141,10 @@ class Settings(Sampling):
     shift: float
     size: Size3
     guidance: str
-    fixed_steps: bool = False
-    num_frames: int | None = None
-    text_tokens: int = 0
-    window_frames: int | None = None
+    fixed_steps: bool = False  # whether the number of steps was asked for
+    num_frames: int | None = None  # frames of a video; ``None`` = as many as the latent decodes to
+    text_tokens: int = 0  # tokens of each text, padding included; 0 without text
+    window_frames: int | None = None  # latent frames of a window; ``None`` = the network sees a video at once
 
     @property
     def call_size(self) -> Size3:
@@ -194,11 +186,7 @@ class Settings(Sampling):
         return {name: value for name, value in values.items() if name not in NEWER or value not in (None, 0)}
 
     def check(self) -> Settings:
-        """Return itself.
-
-        Raises:
-            ValueError: If a value is out of range.
-        """
+        """Return itself; ``ValueError`` if a value is out of range."""
         from flexivid.runtime.device import PRECISIONS
 
         for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):

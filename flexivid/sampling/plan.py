@@ -25,22 +25,13 @@ from flexivid.sampling.spectrum import noise_shares, required_spectrum
 
 
 class Plan(NamedTuple):
-    """A patch plan with the budget it stands for, which names its files.
+    """A patch plan with the budget it stands for, which names its files."""
 
-    Args:
-        budget: Fraction of the all-native compute.
-        schedule: Of every sample; its length says how many calls of the network there are. Where each sample chooses
-            its own, the one they begin with.
-        adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
-        planner: Who made it; ``None`` = whoever asked for it.
-        sampling: Settings that belong to the plan, such as ``{"shift": 2.0}``; the others are those of the sampler.
-    """
-
-    budget: float
-    schedule: Schedule
-    adaptive: AdaptivePlan | None = None
-    planner: str | None = None
-    sampling: Mapping[str, Any] = {}
+    budget: float  # fraction of the all-native compute
+    schedule: Schedule  # of every sample, a step for each call; where each chooses its own, the one they begin with
+    adaptive: AdaptivePlan | None = None  # how each sample chooses its own; ``None`` = all follow the schedule
+    planner: str | None = None  # who made it; ``None`` = whoever asked for it
+    sampling: Mapping[str, Any] = {}  # settings of the sampler that the plan changes, such as ``{"shift": 2.0}``
 
     @property
     def followed(self) -> Schedule | AdaptivePlan:
@@ -124,8 +115,7 @@ def allowance_of(
 ) -> Allowance:
     """What a budget allows one video under these settings; arguments as in :func:`plan_for`.
 
-    Raises:
-        ValueError: If it cannot be met; the least possible is named in its unit.
+    ``ValueError`` if it cannot be met; the least possible is named in its unit.
     """
     amount = budget if isinstance(budget, Amount) else Amount(budget)
     if amount.unit == "seconds":

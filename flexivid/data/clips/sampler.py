@@ -22,17 +22,13 @@ PICTURE_STREAM = 2  # keeps this draw apart from those of clips and modes
 class PictureSteps(NamedTuple):
     """Which global steps of a run train on pictures instead of videos: drawn from (seed, step), so that ranks agree.
 
-    Args:
-        seed: Decides the draw.
-        share: Probability of each step.
-
     >>> steps = PictureSteps(seed=0, share=0.25)
     >>> [step for step in range(12) if steps.at(step)]
     [2, 5, 6]
     """
 
-    seed: int = 0
-    share: float = 0.0
+    seed: int = 0  # decides the draw
+    share: float = 0.0  # probability of each step
 
     def at(self, global_step: int) -> bool:
         """Return whether a step trains on pictures."""

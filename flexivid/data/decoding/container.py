@@ -64,8 +64,7 @@ def opened(source: Source) -> Iterator[str | IO[bytes]]:
 def video_stream(source: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open the main video stream of a file, to be decoded by one thread.
 
-    Raises:
-        VideoError: If the file cannot be opened, has no video, or lacks its end.
+    ``VideoError`` if the file cannot be opened, has no video, or lacks its end.
     """
     name = name_of(source)
     with opened(source) as file:

@@ -121,8 +121,7 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
 def as_asked(source: Source, info: Facts, *, square_pixels: bool) -> Facts:
     """Set the size of the pictures in the result of ``probe``: with square pixels, or with those of the file.
 
-    Raises:
-        VideoError: If the file states an impossible shape for its pixels.
+    ``VideoError`` if the file states an impossible shape for its pixels.
 
     >>> import numpy as np
     >>> facts = Facts("h264", "mp4", "yuv420p", (72, 90), 0, np.arange(5), 5, (1, 8), np.zeros((1, 2), int))

@@ -41,8 +41,7 @@ def is_frame_folder(source: object) -> bool:
 def probe_folder(path: str | os.PathLike[str]) -> Facts:
     """Probe a folder: the names, sizes and pixel aspect ratios of all its pictures.
 
-    Raises:
-        VideoError: If there are none, one is missing or cannot be read, or they differ in size or shape of pixels.
+    ``VideoError`` if there are none, one is missing or cannot be read, or they differ in size or shape of pixels.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()

@@ -21,18 +21,13 @@ MAX_NAMED = 5
 
 
 class Collection(NamedTuple):
-    """The location of videos, and how its folders are interpreted.
+    """The location of videos, and how its folders are interpreted."""
 
-    Args:
-        root: A folder, a list of videos, shards, or a url of these.
-        layout: "splits": folders are parts, as train and val; "classes": folders of ``root`` are classes, whatever they
-            are called; "flat": folders mean nothing; "auto": by the names of the folders.
-        pictures: Whether each picture is a video of one frame; otherwise folders of numbered pictures are videos.
-    """
-
-    root: str
+    root: str  # a folder, a list of videos, shards, or a url of these
+    # what folders of ``root`` are: parts, as train and val ("splits"), "classes" whatever their names, nothing
+    # ("flat"), or what their names say ("auto")
     layout: Layout = "auto"
-    pictures: bool = False
+    pictures: bool = False  # whether a picture is a video of one frame; else folders of numbered pictures are videos
 
     def __str__(self) -> str:
         return self.root
@@ -62,8 +57,7 @@ def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
 def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
     """Find the folders of a collection, whose root is resolved, that are its parts.
 
-    Raises:
-        ValueError: If the names of the folders can be read in two ways, or if there is nothing to train on.
+    ``ValueError`` if the names of the folders can be read in two ways, or if there is nothing to train on.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()

@@ -72,10 +72,8 @@ def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]
     """List the videos of one tar, a file or url; hidden files and samples without a video are skipped.
 
     ``leftovers`` counts skipped samples, texts that do not follow their video, and further videos of a sample.
-
-    Raises:
-        FileNotFoundError: If there is no such tar.
-        ValueError: If the tar is damaged or compressed, a text in it cannot be decoded, or a label is no number.
+    ``FileNotFoundError`` if there is no such tar; ``ValueError`` if the tar is damaged or compressed, a text in it
+    cannot be decoded, or a label is no number.
 
     >>> import io, tempfile
     >>> path = tempfile.mkdtemp() + "/films.tar"

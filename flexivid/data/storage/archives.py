@@ -45,9 +45,8 @@ def archive_kind(path: str | os.PathLike[str]) -> str:
 def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, progress: bool = True) -> bool:
     """Unpack an archive into a new folder, which appears once everything is in it; return False if it exists already.
 
-    Raises:
-        ValueError: If the archive is damaged, would write outside the folder, or holds more than there is room for.
-        FileNotFoundError: If it is a rar and no program can unpack it.
+    ``ValueError`` if the archive is damaged, would write outside the folder, or holds more than there is room for;
+    ``FileNotFoundError`` if it is a rar and no program can unpack it.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/films.zip"

@@ -69,8 +69,7 @@ class Extractor(nn.Module):
     def forward(self, videos: Tensor) -> Tensor:
         """Videos (b, 3, t, h, w), float in [-1, 1] -> features (b, d), float32.
 
-        Raises:
-            ValueError: If they are no videos, or too short.
+        ``ValueError`` if they are no videos, or too short.
         """
         if videos.ndim != 5 or videos.shape[1] != 3 or not videos.is_floating_point():
             raise ValueError(
