@@ -80,15 +80,10 @@ def step_options(
     guide_mode: str | PatchMode | None = None,
     modes: Sequence[str | PatchMode] | None = None,
 ) -> list[Step]:
-    """One step for each allowed mode, native first: the options of a schedule.
+    """One step for each of the ``modes`` that may be used (``None`` = all), native first: the options of a schedule.
 
-    Args:
-        guided: Whether steps have guidance.
-        guide_mode: Mode of the second branch; ``None`` = each step's own.
-        modes: Modes that may be used; ``None`` = all. The native one is always allowed.
-
-    Raises:
-        ValueError: If the network does not have a mode.
+    With guidance, the second branch has the ``guide_mode``; ``None`` = each step's own. ``ValueError`` if the network
+    does not have a mode.
 
     Example:
         >>> from flexivid import FlexiDiTConfig

@@ -64,14 +64,11 @@ def allowance_for(
     keep_steps: bool = True,
     fixed: int = 0,
 ) -> Allowance:
-    """What an amount allows the calls of one video.
+    """What an amount allows the calls of one video, whose ``options`` are from ``step_options``.
 
     Args:
-        amount: What may be spent.
-        options: From ``step_options``.
         costs: Of one call in each mode: MACs, or seconds where the amount is in seconds.
-        num_steps: Calls of the network at full compute.
-        plain_calls: Calls that have no guidance, in native steps too.
+        num_steps: Calls of the network at full compute; of these, ``plain_calls`` have no guidance.
         keep_steps: Whether a schedule must have ``num_steps`` calls; if not, it has fewer where these cost too much.
         fixed: Cost beside the calls, such as reading the text, which the amount pays for too.
 

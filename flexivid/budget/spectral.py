@@ -115,8 +115,7 @@ def delta_at(power: float, time: float) -> float:
 
 
 def lost_power(spectrum: Spectrum, native: PatchMode, mode: PatchMode) -> float:
-    """Power of the data at the finest frequency that a mode keeps, along the axis where it is greatest; 0 for the
-    native mode.
+    """Power at the finest frequency that a mode keeps, along the axis where it is greatest; 0 for the native mode.
 
     A mode g times the native one along an axis has g times fewer tokens there, so it keeps what g times fewer cells
     would hold: frequencies up to 1 / (2 g). Of the frequencies above, that one has most power in data whose power falls

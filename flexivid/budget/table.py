@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ class ErrorTable(NamedTuple):
     model: str  # fingerprint of the weights
     settings: Mapping[str, Any]  # which a sampler must share: steps, solver, shift, guidance, size
     options: tuple[Step, ...]  # what a step may be; the native one first
-    # errors[call][option]: root mean square distance of the final latent from the all-native one if this call alone uses
+    # errors[call][option]: root mean square distance of the final latent from the all-native one if this call alone has
     # the option; infinite where a call cannot: the first has no output before it to reuse
     errors: Sequence[Sequence[float]]
     changes: Sequence[Sequence[float]]  # changes[call][option]: mean third-order change; nothing in the first calls
@@ -99,35 +99,26 @@ class ErrorTable(NamedTuple):
 Table = ErrorTable | ScoreTable
 
 
-def find_table(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> ErrorTable | None:
-    """The error table of a model, by its fingerprint, under these settings of the sampler; ``None`` if there is none.
+def find_table(tables: Sequence[Table], model: str, settings: Mapping[str, Any], kind: Any = ErrorTable) -> Any:
+    """The first table of a kind of a model, by its fingerprint, under these settings of the sampler; else ``None``.
 
-    ``ValueError`` if the tables were measured with another model.
+    ``ValueError`` if a table before it was measured with another model.
     """
-    return next((table for table in _alike(tables, model, settings) if isinstance(table, ErrorTable)), None)
-
-
-def find_scores(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> ScoreTable | None:
-    """The score table of these settings, or ``None``; arguments and errors as in :func:`find_table`."""
-    return next((table for table in _alike(tables, model, settings) if isinstance(table, ScoreTable)), None)
-
-
-def _alike(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> Iterator[Table]:
     for table in tables:
         if table.model != model:
             raise ValueError(
                 f"got {FILE} of model {table.model}; expected one of this model, {model}; run python -m flexivid.search"
                 " again, or choose --planner staged"
             )
-        if dict(table.settings) == dict(settings):
-            yield table
+        if isinstance(table, kind) and dict(table.settings) == dict(settings):
+            return table
+    return None
 
 
 def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
-    """Write tables beside those of other settings of the same model, under a lock: no search loses another's tables.
+    """Write tables beside those of other settings of the same model; each replaces one of its kind and settings.
 
-    Each replaces one of its kind, model and settings; those of other models go. A folder has them in
-    ``schedules.json``.
+    Those of other models go. Under a lock, so that no search loses another's tables.
     """
     path = _file(path)
     new = [_key(table) for table in tables]

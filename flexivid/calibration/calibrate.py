@@ -71,18 +71,12 @@ def calibrate(  # noqa: PLR0913
     conditions: Conditions | None = None,
     on_calls: OnCalls | None = None,
 ) -> Calibration:
-    """Measure the errors of every option at every call.
+    """Measure the errors of every option at every call, on ``num_videos`` trajectories, i from the noise of seed + i.
 
-    Args:
-        settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
-        num_videos: How many trajectories; number i starts from the noise of seed + i.
-        max_switches: Stored in the table, for the planner.
-        most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
-        conditions: What each should show; ``None`` = all classes in turn, and the null text.
-        on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
-
-    Raises:
-        ValueError: If a sample comes out as NaN or infinite.
+    Budgets of the schedules that are tried are fractions of ``most_steps`` solver steps; ``None`` = those of the
+    settings. ``conditions`` are by default all classes in turn, and the null text. ``max_switches`` is stored in the
+    table, for the planner. ``on_calls`` is called with the number of sample steps just done, :func:`num_sample_steps`
+    in all. ``ValueError`` if a sample comes out as NaN or infinite.
 
     Example:
         >>> from flexivid import FlexiDiTConfig

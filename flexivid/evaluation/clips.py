@@ -224,10 +224,9 @@ def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:
 def read_blocks(
     clips: ClipSet, blocks: Sequence[Sequence[int]], *, num_workers: int | None = None
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Decode blocks of clips, named by their numbers, a few ahead of the block that is yielded.
+    """Yield blocks of clips, named by their numbers, with their videos, uint8 (b, 3, t, h, w), decoded a few ahead.
 
-    Yields:
-        A block, and its videos, uint8 (b, 3, t, h, w); a clip that cannot be decoded is left out, with a warning.
+    A clip that cannot be decoded is left out, with a warning.
     """
     requests = ((i, clips.plan(i)) for block in blocks for i in block)
     with DecodePool(num_workers or num_cores()) as pool:

@@ -25,8 +25,7 @@ from flexivid.evaluation.prompts import clip_frames, evaluation_conditions
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, check_count, evaluate_features, score_budgets
-from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.metrics.extractors.still import for_frames
+from flexivid.metrics.extractors.extractor import build_extractor, for_frames
 from flexivid.metrics.protocol import Protocol, reference_features, reference_file
 from flexivid.model import checkpoint
 from flexivid.model.shipped import locate

@@ -31,17 +31,10 @@ class Scores(NamedTuple):
 
 
 def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Scores:
-    """Score generated videos by their features.
+    """Score generated videos (n, d) against real ones (m, d) by their features.
 
-    The result does not depend on the order of the rows, nor on the number of ranks that gathered them.
-
-    Args:
-        generated: Features, (n, d). Likewise ``real``, (m, d).
-        seed: Of the resampling.
-        resamples: For the interval and the extrapolation.
-
-    Raises:
-        ValueError: If a set has fewer than 2 videos or numbers that are not finite, or if they differ in d.
+    The result does not depend on the order of the rows, nor on the number of ranks that gathered them. ``seed`` and
+    ``resamples`` are those of :func:`bootstrap`. ``ValueError`` if ``feature_pair`` refuses the features.
 
     Example:
         >>> import torch

@@ -130,16 +130,9 @@ def conditions_for(
 ) -> Conditions:
     """What the videos of a run should show: labels and prompts in turn, prompts alone, or else all classes in turn.
 
-    Args:
-        num_videos: How many; ``None`` = one a label or prompt, whichever are more, or one.
-        labels: Classes.
-        prompts: Texts. Those above the encoder's limit are cut, with a warning.
-        negative_prompt: What guidance leads away from.
-        frames: From ``given_frames``.
-
-    Raises:
-        ValueError: If the model has no classes, no text or no given frames where there are some, or a label is out of
-            range.
+    ``num_videos`` is by default one a label or prompt, whichever are more, or one. Prompts above the encoder's limit
+    are cut, with a warning; guidance leads away from ``negative_prompt``; ``frames`` are from ``given_frames``.
+    ``ValueError`` if the model cannot show what is asked for, or a label is out of range.
 
     Example:
         >>> from flexivid import FlexiDiTConfig

@@ -138,24 +138,12 @@ def generate_batches(
     indices: Sequence[int] | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Make the videos of some global indices, batch by batch.
+    """Make the videos of some global indices, ``None`` = all: yield those of a batch, and (b, 3, t, h, w) on the CPU.
 
-    A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it. Given frames are
-    conditions of every call, and take the place of the sample's own in the end.
-
-    Args:
-        model: The network; its ``training`` flag stays as it is.
-        plan: One step for each call of the network, or a plan by which each sample chooses them. It decides the number
-            of solver steps.
-        settings: From ``Sampling(...).filled(model)``.
-        indices: Which global indices to make; ``None`` = all. A rank passes its share.
-        on_step: Called after each step of some of the samples.
-
-    Yields:
-        Global indices of a batch, and its videos (b, 3, t, h, w), float32, on the CPU.
-
-    Raises:
-        NotFiniteSampleError: If a sample holds NaN or infinity.
+    A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it. The plan decides
+    the number of solver steps. Given frames are conditions of every call, and take the place of the sample's own in the
+    end. ``on_step`` is called after each step of some of the samples. ``NotFiniteSampleError`` if one holds NaN or
+    infinity.
     """
     conditions.check(model)
     settings = with_steps_of(settings, len(plan))

@@ -84,13 +84,8 @@ def read_pictures(
     """Given frames from files, resized until they cover the size of the videos and cut to it around their centre.
 
     The first frame, the last one, or a video that is continued: its last frames, as many as a beginning may have.
-
-    Returns:
-        The frames, ``None`` without files; and a line for each file that was resized.
-
-    Raises:
-        ValueError: If both a first frame and a video are named, or a file is no picture.
-        VideoError: If the video cannot be decoded.
+    Returns the frames, ``None`` without files, and a line for each file that was resized. ``ValueError`` if both a
+    first frame and a video are named, or a file cannot be read.
     """
     if image and video:
         raise ValueError("got --image and --continue-from; expected one beginning; leave one out")
