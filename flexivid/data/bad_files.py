@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import distributed
 
-from flexivid.data.clips.trainer_state import Run
 from flexivid.data.clips.windows import span_of
 from flexivid.data.index.build import BadVideo
 from flexivid.data.splits import Splits, name_some, write_bad
@@ -32,13 +31,8 @@ class BadFiles:
     """Files of a collection that cannot be decoded, found before a run or during it, and a limit to their share.
 
     The share is that of all ranks. Those that one of them finds count when ranks exchange theirs, so that all stop
-    together; without other ranks, the run stops at once.
-
-    Args:
-        root: The collection.
-        num_files: Files in it, good and bad ones.
-        max_fraction: Largest share that may be bad.
-        folder: Where ``bad_videos.jsonl`` is written; None: nowhere.
+    together; without other ranks, the run stops at once. ``num_files`` are good and bad ones; ``folder`` is where
+    ``bad_videos.jsonl`` is written.
 
     >>> bad = BadFiles("v", num_files=4, max_fraction=0.25)
     >>> bad.add(BadVideo("v/a.mp4", "no video stream"))
@@ -112,27 +106,10 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
         return f"got {number} of {self.num_files} files in {self.root} that cannot be decoded"
 
 
-def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) -> BadFiles:
-    """Begin with the files that were bad before the run, which the first rank lists in its folder.
-
-    ``ValueError`` if there are too many already.
-    """
-    folder = run.folder
-    bad = BadFiles(root, num_files=splits.num_files, max_fraction=max_fraction, folder=folder)
-    bad.add(*splits.bad, write=False)
-    if splits.bad and folder is not None and run.rank == 0:
-        write_bad(splits.bad, folder)
-    return bad
-
-
 def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: int) -> Iterator[str]:
     """Yield a message on each other thing that is left out, changed or slow.
 
-    Args:
-        splits: The clips.
-        root: The collection.
-        cache_gib: Memory that decoded frames may take; None if that was left open.
-        num_workers: Processes that decode clips.
+    ``cache_gib`` is the memory that decoded frames may take; None if that was left open.
 
     >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings
     >>> from flexivid.data.index.videos import Videos

@@ -27,14 +27,7 @@ class Description:
     _manifests: Manifests | None = None
 
     def check(self, latents: str | None) -> None:
-        """Refuse settings that make no sense.
-
-        Args:
-            latents: The setting of an earlier version.
-
-        Raises:
-            ValueError: If there are any.
-        """
+        """Refuse settings that make no sense with ``ValueError``; ``latents`` is the setting of an earlier version."""
         refuse_settings(self.settings)
         if latents is not None:
             raise ValueError(

@@ -72,11 +72,9 @@ def load_splits(
     Args:
         root: The collection, listed already (``Manifests``) or not, with or without training and held-out folders (see
             ``layout``). Without held-out videos, some of the training ones are held out (see ``hold_out``).
-        settings: How clips are cut out of them.
-        buckets: Shapes of clips, in place of the one in ``settings``.
+        settings: How clips are cut out of them; ``buckets`` are shapes in place of the one in it.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
         pool: Looks at new files; without one a pool is made for it.
-        progress: Whether to show a progress bar.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -110,12 +108,8 @@ def hold_out(videos: Videos, *, min_frames: int) -> tuple[Videos, Videos | None]
     """Part videos into some to train on and some to validate on, without a frame in both.
 
     Of several videos, one in twenty is held out, at least one, spread evenly over the list and so over the classes. A
-    single video is cut: its last tenth is held out, or one clip if that is more. If it is too short for both, nothing
-    is held out, and the second result is None.
-
-    Args:
-        videos: Videos that have at least one clip each.
-        min_frames: Source frames that a clip spans; matters for a single video only.
+    single video is cut: its last tenth is held out, or one clip, which spans ``min_frames``, if that is more. If it is
+    too short for both, nothing is held out, and the second result is None.
 
     >>> film = Videos.of(["film.mp4"], num_frames=250)
     >>> [(part.first.tolist(), part.num_frames.tolist()) for part in hold_out(film, min_frames=15)]
@@ -171,12 +165,8 @@ def keep_in_memory(
 ) -> Splits:
     """Decode the videos while there is room for them; return the clips without those of files that fail.
 
-    Args:
-        splits: The clips.
-        pool: Decodes.
-        max_bytes: Room; None for 4 GiB, or for none at all where reading the videos would delay the start.
-        agree: Given the files that fail here, returns those that fail on any rank: all must leave out the same.
-        progress: Whether to show a progress bar.
+    Without ``max_bytes`` there is room for 4 GiB, or for nothing where reading the videos would delay the start. Given
+    the files that fail here, ``agree`` returns those that fail on any rank: all must leave out the same.
 
     >>> splits = Splits(ClipDataset(Videos.of(["nowhere.mp4"], num_frames=8), ClipSettings()), None, (), ())
     >>> with DecodePool(1) as pool:

@@ -78,12 +78,8 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
     ``plan`` says what to decode; ``cached`` gives what is in memory. Used alone, as a map-style data set, an item is
     ``video``, (c, t, h, w) uint8, ``label``, int64 (-1 without classes), and ``caption`` where there are captions,
     decoded in this process. If the file behind it turns out to be damaged, the next clip that can be decoded takes its
-    place, and a warning names the file.
-
-    Args:
-        videos: The videos.
-        settings: How clips are cut out of them.
-        buckets: Shapes of clips, in place of the one in ``settings``; each video takes the one that fits it best.
+    place, and a warning names the file. ``buckets`` are shapes of clips, in place of the one in ``settings``; each
+    video takes the one that fits it best.
 
     >>> videos = Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 16], caption=["a dog", "a cat"])
     >>> dataset = ClipDataset(videos, ClipSettings(num_frames=16, windows="first", clips_per_video=2))
@@ -105,7 +101,9 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         if len(self.buckets) > 1:
             sizes = np.stack([videos.heights, videos.widths], axis=1)
             self._bucket_of = assign(self.buckets, sizes, self._num_frames, videos.fps, settings=settings)
-        lengths = self._lengths()
+            lengths: Any = np.array([bucket.num_frames for bucket in self.buckets])[self._bucket_of]
+        else:
+            lengths = self.buckets[0].num_frames
         counts = clips_per_epoch(self._num_frames, lengths, self._step, settings)
         self._ends = np.cumsum(counts)
         self.too_short = np.flatnonzero(num_windows(self._num_frames, lengths, self._step) <= 0)
@@ -219,12 +217,6 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
 
     def _bucket(self, row: int) -> int:
         return 0 if self._bucket_of is None else int(self._bucket_of[row])
-
-    def _lengths(self) -> int | np.ndarray:
-        """Frames of the clips of each video."""
-        if self._bucket_of is None:
-            return self.buckets[0].num_frames
-        return np.array([bucket.num_frames for bucket in self.buckets])[self._bucket_of]
 
     def _window(self, address: Address) -> Window:
         clip, epoch = address

@@ -21,12 +21,9 @@ SECONDS_PER_VIDEO, SECONDS_PER_PIXEL = 5e-3, 2e-9  # to decode, on one core: h26
 
 
 class FrameCache:
-    """All frames of some rows of a table, in one block of memory.
+    """All frames of the smallest videos of a table, in one block of memory of at most ``max_bytes``.
 
-    Args:
-        num_frames: Frames of each video, (n,).
-        sizes: (height, width) of its frames here, (n, 2); 0: it is not kept.
-        max_bytes: Room, which the smallest videos take.
+    A video has ``num_frames``, (n,), and (height, width) here, (n, 2); 0: it is not kept.
 
     >>> cache = FrameCache(np.array([9, 2]), np.array([[4, 4], [4, 4]]), max_bytes=100)
     >>> cache.rows.tolist(), cache.num_bytes
@@ -110,13 +107,7 @@ def fill(
 ) -> dict[int, str]:
     """Decode the videos that a cache has room for, and return the rows that cannot be decoded, and why.
 
-    Args:
-        cache: Receives the frames.
-        videos: The whole table.
-        sizes: (height, width) that the frames of each video are kept at, (n, 2).
-        kernel: How pictures are resized.
-        pool: Decodes.
-        progress: Whether to show a progress bar.
+    ``videos`` is the whole table, and ``sizes`` are the (height, width) that its frames are kept at, (n, 2).
 
     >>> cache, sizes = FrameCache(np.array([5]), np.array([[4, 4]]), max_bytes=999), np.array([[4, 4]])
     >>> with DecodePool(1) as pool:

@@ -46,13 +46,10 @@ class StepBatchSampler(Sampler[list[Position]]):
         num_clips: Clips of an epoch.
         batch_size_at: Gives the clips per rank of a step; called in the main process only.
         seed: Decides every permutation.
-        rank: This process. Likewise ``world_size``, the number of processes.
+        rank: This process of the ``world_size``.
         start_step: The first step, or a function that is called for it whenever the iteration starts again.
         num_steps: Steps of one iteration; None goes on for ever.
         takes: The steps whose batches come from here; others are passed over. None: all of them.
-
-    Raises:
-        ValueError: If there is no clip, or if ``batch_size_at`` gives less than 1.
 
     >>> sampler = StepBatchSampler(3, lambda step: 2, seed=0, num_steps=3)
     >>> [[epoch for _, epoch in batch] for batch in sampler]
@@ -84,8 +81,11 @@ class StepBatchSampler(Sampler[list[Position]]):
             raise TypeError("got no num_steps; expected a number of steps; pass num_steps to give the stream an end")
         return self.num_steps
 
+    def _first_step(self) -> int:
+        return self.start_step() if callable(self.start_step) else self.start_step
+
     def __iter__(self) -> Iterator[list[Position]]:
-        first = self.start_step() if callable(self.start_step) else self.start_step
+        first = self._first_step()
         offset = self.world_size * sum(self._batch_size(step) for step in range(first))
         step = first
         while self.num_steps is None or step < first + self.num_steps:
@@ -150,7 +150,7 @@ class BucketBatchSampler(StepBatchSampler):
         self.buckets = buckets
 
     def __iter__(self) -> Iterator[list[Position]]:
-        first = self.start_step() if callable(self.start_step) else self.start_step
+        first = self._first_step()
         taken, step, epoch = [0] * len(self.buckets), 0, 0
         draws = np.empty(0)
         while self.num_steps is None or step < first + self.num_steps:

@@ -136,10 +136,8 @@ def clips_per_epoch(
 def start_of(num_windows: int, part: int, num_parts: int, *, step: float, settings: ClipSettings) -> int:
     """Return the fixed frame at which a clip starts; 0 in a video that is too short.
 
-    Args:
-        num_windows: Frames at which a clip can start.
-        part: Number of the clip among the ``num_parts`` of its video, from 0.
-        step: Distance of the *clips* in source frames, where they follow each other.
+    A clip can start at ``num_windows`` frames, and is number ``part`` of the ``num_parts`` of its video. Where clips
+    follow each other, they are ``step`` source frames apart.
 
     >>> uniform, everything = ClipSettings(windows="uniform"), ClipSettings(windows="all")
     >>> [start_of(100, i, 2, step=8, settings=uniform) for i in range(2)]
@@ -167,10 +165,7 @@ def by_step(start: int, num_frames: int, source_frames: int, step: float, *, sho
 
 
 class Clock:
-    """When the frames of one video are shown.
-
-    Args:
-        timestamps: Seconds, increasing, (frames,). The last frame stays as long as the mean of the others.
+    """When the frames of one video are shown, in seconds, increasing. The last one stays as long as the mean of others.
 
     >>> clock = Clock(np.array([0.0, 0.1, 0.5, 0.6]))
     >>> clock.shown_at(np.array([0.3, 0.5, 0.79])).tolist(), round(clock.seconds, 3)
