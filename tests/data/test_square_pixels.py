@@ -10,9 +10,8 @@ import pytest
 from flexivid.data import VideoDataModule, open_video
 from flexivid.data.clips.buckets import parse_buckets
 from flexivid.data.clips.dataset import ClipDataset, fingerprint
-from flexivid.data.clips.frame_cache import cut
 from flexivid.data.clips.windows import ClipSettings
-from flexivid.data.decoding.reader import cover
+from flexivid.data.decoding.reader import cover, cut
 from flexivid.data.index.build import build_index, index_path
 from flexivid.data.sources.manifest import Manifest
 from flexivid.data.sources.shard_writer import sources_of, write_shards

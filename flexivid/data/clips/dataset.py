@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flexivid.data.clips.buckets import Bucket, assign
-from flexivid.data.clips.frame_cache import FrameCache, cut
+from flexivid.data.clips.frame_cache import FrameCache
 from flexivid.data.clips.windows import (
     MAX_TRIES,
     ClipSettings,
@@ -27,7 +27,7 @@ from flexivid.data.clips.windows import (
     step_of,
 )
 from flexivid.data.decoding.probe import Facts, VideoError
-from flexivid.data.decoding.reader import ClipRequest, cover, read_clip
+from flexivid.data.decoding.reader import ClipRequest, cover, cut, read_clip
 from flexivid.data.index.videos import Videos
 
 Address = tuple[int, int]  # (clip, epoch)

@@ -90,18 +90,6 @@ def seconds_to_read(videos: Videos) -> float:
     return len(videos) * SECONDS_PER_VIDEO + float(pixels.sum()) * SECONDS_PER_PIXEL
 
 
-def cut(frames: np.ndarray, size: tuple[int, int], crop: tuple[float, float]) -> np.ndarray:
-    """Cut a window of a size (height, width) out of frames, (t, h, w, 3), as decoding one clip does.
-
-    ``crop`` is its place in what is cut away, down and across, from 0 to 1.
-
-    >>> cut(np.zeros((2, 8, 8, 3), np.uint8), (8, 4), (0.5, 1.0)).shape
-    (2, 8, 4, 3)
-    """
-    top, column = (int((have - want) * part) for have, want, part in zip(frames.shape[1:3], size, crop, strict=True))
-    return frames[:, top : top + size[0], column : column + size[1]]
-
-
 def fill(
     cache: FrameCache, videos: Videos, sizes: np.ndarray, *, kernel: str, pool: DecodePool, progress: bool = True
 ) -> dict[int, str]:

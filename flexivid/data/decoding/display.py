@@ -50,13 +50,8 @@ def matrix_of(frame: av.VideoFrame) -> Matrix | None:
 def turn_of(matrix: Matrix | None, aspect: Fraction | None = None, *, name: str = "the video") -> tuple[int, bool]:
     """Return the degrees that a picture is turned by, counter-clockwise, and whether it is mirrored before that.
 
-    Args:
-        matrix: The display matrix, as ``matrix_of`` gives it; a matrix of zeros says nothing.
-        aspect: Width of a pixel to its height: FFmpeg includes the scale of a matrix in it.
-        name: What to call the file.
-
-    Raises:
-        VideoError: If the matrix does anything else: odd angles, shear, perspective, a scale that is not in ``aspect``.
+    A display matrix (see ``matrix_of``) of zeros says nothing. FFmpeg includes its scale in ``aspect``, the width of a
+    pixel to its height. ``VideoError`` if it does anything else: odd angles, shear, perspective, another scale.
 
     >>> turn_of((0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30))
     (-90, False)
@@ -81,15 +76,9 @@ def turn_of(matrix: Matrix | None, aspect: Fraction | None = None, *, name: str 
 
 
 def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> tuple[int, Display]:
-    """Return the rotation of a file, and how else it asks to be displayed.
+    """Return the rotation of a file, and how else it asks to be displayed; ``VideoError`` if players disagree on it.
 
-    Args:
-        source: The file.
-        stream: Its video, open.
-        frames: The first ones, at least one; the decoder has just returned them.
-
-    Raises:
-        VideoError: If players disagree on it.
+    Its ``stream`` is open, and the decoder has just returned its first ``frames``, at least one.
 
     >>> import tempfile
     >>> from flexivid.data.decoding.container import video_stream

@@ -36,12 +36,9 @@ class Display:
     interlaced: bool = False  # a picture holds two moments, in even and in odd rows
 
     def shown_size(self, rotation: int, *, square_pixels: bool = True) -> Size | None:
-        """Return (height, width) as displayed, None where the stored size is unknown.
+        """Return (height, width) as displayed, turned by a multiple of 90 degrees; None if the stored size is unknown.
 
-        Args:
-            rotation: Degrees that the picture is turned by, a multiple of 90.
-            square_pixels: Make pixels square by the width, before the picture is turned, as video players do;
-                otherwise the picture keeps its pixels and looks distorted.
+        Pixels are made square by the width, before the picture is turned, as video players do; else it looks distorted.
         """
         if self.stored is None:
             return None

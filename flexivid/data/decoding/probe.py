@@ -78,16 +78,11 @@ def look_at(look: Look) -> Facts:
 
 
 def probe(source: Source, *, decoder: str = "auto") -> Facts:
-    """Find out what is needed to decode any frame of a file exactly.
+    """Find out what is needed to decode any frame of a file, a path, an address or its bytes, exactly.
 
-    Args:
-        source: Path, address or content of the file.
-        decoder: Which decoder to use: "pyav", which is exact for every file and the fastest; "decord" or "torchcodec",
-            where they are exact; "auto" chooses. A folder of pictures has its own.
-
-    Raises:
-        VideoError: If the file cannot be opened, has no video, is cut off or damaged, or ``decoder`` is not exact.
-        ValueError: If there is no such decoder, or it is not installed.
+    "pyav" is exact for every file and the fastest decoder; "decord" or "torchcodec" are used where they are exact;
+    "auto" chooses. A folder of pictures has its own. ``VideoError`` if the file cannot be opened, has no video, is cut
+    off or damaged, or ``decoder`` is not exact; ``ValueError`` if there is no such decoder, or it is not installed.
 
     >>> try:
     ...     probe("nowhere.mp4")

@@ -48,14 +48,9 @@ def open_shard(file: str) -> Any:
 def make_table(
     parts: dict[str, ClipDataset], captions: dict[str, list[tuple[str, ...]]]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Number the captions, and list the class and the captions of every clip.
+    """Number the captions, given by part and video, and list the class and the captions of every clip.
 
-    Args:
-        parts: The clips.
-        captions: Those of each video of a part.
-
-    Returns:
-        The contents of ``clips.safetensors``; and the different captions, in the order of their numbers.
+    Returns the contents of ``clips.safetensors``; and the different captions, in the order of their numbers.
     """
     numbers: dict[str, int] = {}
     table: dict[str, Tensor] = {}

@@ -82,15 +82,11 @@ def build_index(
     Args:
         manifest: The videos.
         path: File of the index; None for the one in the cache folder that belongs to the manifest's root.
-        progress: Whether to show a progress bar while files are probed.
         probe_many: Takes paths and yields, in their order, what ``probe`` returns or the error that it raises; by
             default one after the other, in this process.
         check: How to tell that a file has changed: "stat" by size and time; "contents" by size and its first and last
             64 KiB; "names" trusts an index that has the names of the manifest.
         square_pixels: Whether pictures are resized so that their pixels are square; False keeps the file's own.
-
-    Raises:
-        OSError: If the index cannot be written.
 
     >>> import tempfile
     >>> manifest = Manifest.of([("nowhere.mp4", -1, "")])

@@ -61,7 +61,6 @@ def download(
 
     Raises:
         DownloadError: If the download fails, or the checksum differs.
-        ValueError: If the checksum is not written as above.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
