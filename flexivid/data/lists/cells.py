@@ -163,12 +163,8 @@ def _worded(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float | Decimal):
         return str(value)
-    if isinstance(value, bytes):
-        return _decoded(value)
-    raise ValueError(f"{brief(value)}; expected text, a number or nothing")
-
-
-def _decoded(value: bytes) -> str:
+    if not isinstance(value, bytes):
+        raise ValueError(f"{brief(value)}; expected text, a number or nothing")
     try:
         return decode(value, "bytes")
     except ValueError as error:

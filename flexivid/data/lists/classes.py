@@ -17,12 +17,8 @@ from flexivid.data.lists.split_names import SPLITS, split_of
 def class_folders(folder: str, parents: set[str], *, any_depth: bool = False) -> tuple[str, ...]:
     """Return the names of the folders that are classes, sorted; none if the folders are no classes.
 
-    Names are in the composed unicode form: a training and a held-out folder may be from different systems.
-
-    Args:
-        folder: The root.
-        parents: The folders that hold videos.
-        any_depth: Videos may lie deeper, and beside the folders; the folders of the root are the classes.
+    Names are in the composed unicode form: a training and a held-out folder may be from different systems. ``parents``
+    are the folders that hold videos; with ``any_depth``, these may lie deeper, and beside the folders of the root.
 
     >>> class_folders("v", {"v/wind", "v/waves"}), class_folders("v", {"v", "v/waves"})
     (('waves', 'wind'), ())
@@ -82,17 +78,8 @@ def number_column(
     """Return the class of each row, int32, and the names of the classes.
 
     Whole numbers, ``2`` or ``2.0``, stay what they are, if there are only numbers; -1 and nothing mean no class. Names
-    are numbered in sorted order.
-
-    Args:
-        column: Names or integers.
-        class_names: The classes, to be numbered in this order; None takes those of the column.
-        source: Where it is from.
-        name: What it is called there.
-        paths: The videos of the rows, (n,), where these are not in the order of the list; errors then name the video.
-
-    Raises:
-        ValueError: If a name is none of the classes, or if the numbers can be no classes.
+    are numbered in sorted order, or as in ``class_names``. ``ValueError`` if a name is none of these, or if the numbers
+    can be no classes; it says the ``source`` and the column, or the video where ``paths`` has that of each row.
 
     >>> labels, names = number_column(pa.chunked_array([["wind", "", "waves"]]), None, "list.csv")
     >>> labels.to_pylist(), names
@@ -136,12 +123,8 @@ def part_by_split(
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """Return which rows are trained on and which are held out, (n,) bool each; None if none are.
 
-    Args:
-        column: A word for the part of each row (see ``split_names``).
-        source: Where it is from. ``name`` and ``paths`` as for ``number_column``.
-
-    Raises:
-        ValueError: If there is another word in the column, or nothing to train on.
+    The column has a word for the part of each row (see ``split_names``). ``ValueError`` if there is another word, or
+    nothing to train on; it names the row as ``number_column`` does.
 
     >>> train, held_out = part_by_split(pa.chunked_array([["train", "Val", "test"]]), "list.csv")
     >>> train.to_pylist(), held_out.to_pylist()

@@ -74,7 +74,7 @@ def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = N
     parts: dict[str, list[str]] = {}
     for name in folders:
         parts.setdefault(means(name) or "", []).append(name)
-    others = _Beside(folder, parts.pop("", []), num_loose, listing)
+    names_beside = parts.pop("", [])
     if not parts:
         _refuse_resemblance(folder, folders, layout)
         return Parts(folder, None)
@@ -85,58 +85,41 @@ def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = N
             f"got {folder}/{held_out} but no {folder}/train; expected both or neither; move the training videos into "
             f"{folder}/train, name {folder}/{held_out} itself to read nothing else, or set {SETTING} to classes or flat"
         )
-    if held_out is None and layout == "auto" and others.count():
-        raise ValueError(others.ambiguity(chosen["train"]))
-    unused = [name for part, name in chosen.items() if part != "train" and name != held_out]
+    beside = {name: count for name in names_beside if (count := _count(folder, name, listing))}
+    listed = _listed(beside, num_loose)
+    if held_out is None and layout == "auto" and listed:
+        raise ValueError(_ambiguity(folder, chosen["train"], list(beside), listed))
     notes = [
         f"got {name}/ beside {held_out}/ in {folder}, with {_count(folder, name, listing)} videos, which are left out: "
         f"one part is held out; name {folder}/{name} itself to read it"
-        for name in unused
+        for part, name in chosen.items()
+        if part != "train" and name != held_out
     ]
+    if listed:
+        notes.append(
+            f"got {listed} beside the parts of {folder}, which are left out; move them into a part, or set {SETTING} to"
+            " classes or flat"
+        )
     held_out_folder = None if held_out is None else f"{folder}/{held_out}"
-    return Parts(f"{folder}/{chosen['train']}", held_out_folder, (*notes, *others.notes()), metadata)
+    return Parts(f"{folder}/{chosen['train']}", held_out_folder, tuple(notes), metadata)
 
 
-class _Beside:
-    """Folders and videos beside the parts; counted only when needed, since a remote store may be large."""
+def _ambiguity(folder: str, train: str, beside: list[str], listed: str) -> str:
+    """Explain the two readings of a training folder beside other folders and videos."""
+    names = ", ".join(sorted([train, *beside], key=str.lower)[:MAX_NAMED])
+    reading = f"classes ({names}: all are trained on)" if beside else "videos at any depth (all are trained on)"
+    return (
+        f"got {train}/ in {folder} beside {listed}; expected one of two readings: parts of a data set ({train}/ alone"
+        f" is trained on, the rest is left out) or {reading}; set {SETTING} to splits for the first,"
+        f" {'classes, or flat,' if beside else 'flat'} for the second"
+    )
 
-    def __init__(self, folder: str, names: list[str], num_loose: int, listing: Listing) -> None:
-        self._folder, self._names, self._num_loose, self._listing = folder, names, num_loose, listing
-        self._counts: dict[str, int] | None = None
 
-    def count(self) -> int:
-        if self._counts is None:
-            counts = {name: _count(self._folder, name, self._listing) for name in self._names}
-            self._counts = {name: count for name, count in counts.items() if count}
-        return sum(self._counts.values()) + self._num_loose
-
-    def ambiguity(self, train: str) -> str:
-        choice = "classes, or flat," if self._counts else "flat"
-        return (
-            f"got {train}/ in {self._folder} beside {self._listed()}; expected one of two readings: parts of a data "
-            f"set ({train}/ alone is trained on, the rest is left out) or {self._second(train)}; "
-            f"set {SETTING} to splits for the first, {choice} for the second"
-        )
-
-    def notes(self) -> tuple[str, ...]:
-        number = self.count()
-        if not number:
-            return ()
-        return (
-            f"got {self._listed()} beside the parts of {self._folder}, which are left out; move them into a part, or "
-            f"set {SETTING} to classes or flat",
-        )
-
-    def _second(self, train: str) -> str:
-        if not self._counts:
-            return "videos at any depth (all are trained on)"
-        return f"classes ({', '.join(sorted([train, *self._counts], key=str.lower)[:MAX_NAMED])}: all are trained on)"
-
-    def _listed(self) -> str:
-        counts = self._counts or {}
-        named = [f"{name}/ ({count} videos)" for name, count in list(counts.items())[:MAX_NAMED]]
-        named += [f"{len(counts) - MAX_NAMED} other folders"] * (len(counts) > MAX_NAMED)
-        return ", ".join(named + [f"{self._num_loose} videos in no folder"] * bool(self._num_loose))
+def _listed(counts: dict[str, int], num_loose: int) -> str:
+    """Name folders with the number of their videos, and the number of videos in no folder; empty if there are none."""
+    named = [f"{name}/ ({count} videos)" for name, count in list(counts.items())[:MAX_NAMED]]
+    named += [f"{len(counts) - MAX_NAMED} other folders"] * (len(counts) > MAX_NAMED)
+    return ", ".join(named + [f"{num_loose} videos in no folder"] * bool(num_loose))
 
 
 def refuse_deep_parts(folder: str, parents: set[str]) -> None:

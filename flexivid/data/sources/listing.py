@@ -25,8 +25,7 @@ class Folder(NamedTuple):
 class Listing:
     """Lists local or remote folders, and caches those that were listed before a walk reaches them.
 
-    Args:
-        pictures: Whether each picture in them is a video of one frame.
+    With ``pictures``, each picture in them is a video of one frame.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()

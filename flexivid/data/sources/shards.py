@@ -51,24 +51,16 @@ def shard_rows(
 ) -> Iterator[ShardRow]:
     """List a store, in the order in which it is stored; neighbours lie in the same shard.
 
-    Args:
-        url: What ``is_shards`` accepts.
-        leftovers: Counts unused members of tars.
-        listing: Folders that have been listed already.
-
-    Raises:
-        ValueError: If there is no store, or one of another form.
+    ``leftovers`` counts unused members of tars. ``ValueError`` if there is no store, or one of another form.
     """
     name = resolve(url)
-    listing = Listing() if listing is None else listing
-    if not is_shards(name, listing):
-        raise ValueError(f"got {name}, which holds no shards; expected {INDEX} or *.tar there; correct the path")
-    tars = tars_in(name, listing)
-    if is_tar(name) or tars:
+    if tars := tars_in(name, listing):
         for tar in tars:
             yield from tar_rows(tar, leftovers)
-    else:
+    elif _is_store(name):
         yield from _listed(name if is_remote(name) else os.path.abspath(name))
+    else:
+        raise ValueError(f"got {name}, which holds no shards; expected {INDEX} or *.tar there; correct the path")
 
 
 def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -89,7 +81,11 @@ def _is_store(folder: str) -> bool:
 
 def _listed(store: str) -> Iterator[ShardRow]:
     index = json.loads(read_range(ByteRange(f"{store}/{INDEX}", 0, -1)))
-    _check(store, index["config"])
+    stated = {name: index["config"].get(name) for name in CONFIG}
+    if stated != CONFIG:
+        raise ValueError(
+            f"got {store}, a litdata store of {stated}; expected {CONFIG}; write it with flexivid.dataset shard"
+        )
     listing = _optional(f"{store}/{ROWS}")
     if listing is None:
         for chunk in index["chunks"]:
@@ -98,14 +94,6 @@ def _listed(store: str) -> Iterator[ShardRow]:
     with gzip.open(io.BytesIO(listing), "rt", encoding="utf-8") as lines:
         for line in lines:
             yield from_record(json.loads(line), store)
-
-
-def _check(store: str, config: dict[str, Any]) -> None:
-    stated = {name: config.get(name) for name in CONFIG}
-    if stated != CONFIG:
-        raise ValueError(
-            f"got {store}, a litdata store of {stated}; expected {CONFIG}; write it with flexivid.dataset shard"
-        )
 
 
 def chunk_rows(file: str) -> Iterator[ShardRow]:
