@@ -2,7 +2,7 @@
 
 Single calls have no distance to real videos, so whole plans are sampled, all from the same noises and classes. Few
 samples show that most plans lose: the leaders go on to the next round (successive halving), and only the last ones are
-scored on all videos. Plans and rounds are in ``candidates`` and ``plan_search``.
+scored on all videos. Plans and rounds are in ``plan_search``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flexivid.data.bad_files import BadFiles
 from flexivid.data.clips.buckets import Bucket
 from flexivid.data.clips.windows import ClipSettings, refuse_settings
@@ -11,7 +13,11 @@ from flexivid.data.encoded.folder import TRAIN
 from flexivid.data.sources.layout import Collection
 from flexivid.data.sources.manifest import Manifests, read_manifests
 from flexivid.data.splits import Splits
-from flexivid.latents.settings import CodecSettings, TextSettings
+
+
+def _of_encoded(name: str, words: str, default: Any = None) -> property:
+    """What an encoded folder says of its clips, with a docstring; the default for videos."""
+    return property(lambda data: getattr(data.encoded.encoded, name) if data.encoded else default, doc=words)
 
 
 class Description:
@@ -73,35 +79,12 @@ class Description:
         """Frames, height, width of a clip in pixels."""
         return (self.settings.num_frames, *self.settings.size)
 
-    @property
-    def latent_size(self) -> tuple[int, int, int, int] | None:
-        """Channels and size (c, t, h, w) of the latent of a clip; ``None`` for pixels."""
-        return self.encoded.encoded.latent_size if self.encoded else None
-
-    @property
-    def latent_codec(self) -> CodecSettings | None:
-        """The codec that made the latents; ``None`` for pixels. ``codec_fingerprint`` tells its weights."""
-        return self.encoded.encoded.codec if self.encoded else None
-
-    @property
-    def codec_fingerprint(self) -> str | None:
-        """Fingerprint of the codec that made the latents; ``None`` for pixels."""
-        return self.encoded.encoded.codec_fingerprint if self.encoded else None
-
-    @property
-    def text_encoder(self) -> TextSettings | None:
-        """The encoder that made ``text_features``; ``None`` where batches have none."""
-        return self.encoded.encoded.text_encoder if self.encoded else None
-
-    @property
-    def text_fingerprint(self) -> str | None:
-        """Fingerprint of the text encoder; ``None`` where batches have no ``text_features``."""
-        return self.encoded.encoded.text_fingerprint if self.encoded else None
-
-    @property
-    def text_channels(self) -> int:
-        """Features of a token of ``text_features``; 0 where batches have none."""
-        return self.encoded.encoded.text_channels if self.encoded else 0
+    latent_size = _of_encoded("latent_size", "Size (c, t, h, w) of the latent of a clip; ``None`` for pixels.")
+    latent_codec = _of_encoded("codec", "Settings of the codec that made the latents; ``None`` for pixels.")
+    codec_fingerprint = _of_encoded("codec_fingerprint", "Of the weights of that codec; ``None`` for pixels.")
+    text_encoder = _of_encoded("text_encoder", "Settings of the encoder that made ``text_features``, or ``None``.")
+    text_fingerprint = _of_encoded("text_fingerprint", "Of the weights of that encoder; ``None`` without.")
+    text_channels = _of_encoded("text_channels", "Features of a token of ``text_features``; 0 without.", 0)
 
     @property
     def splits(self) -> Splits:

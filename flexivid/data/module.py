@@ -26,9 +26,8 @@ from flexivid.data.clips.trainer_state import Run
 from flexivid.data.clips.windows import ClipSettings, Short, Windows
 from flexivid.data.decoding.backends import Choice
 from flexivid.data.description import Description
-from flexivid.data.encoded.clips import EncodedClips, open_if_encoded
+from flexivid.data.encoded.clips import EncodedClips, EncodedLoader, open_if_encoded
 from flexivid.data.encoded.folder import HELD_OUT, TRAIN, stored_settings
-from flexivid.data.encoded.loader import EncodedLoader
 from flexivid.data.index.build import BadVideo
 from flexivid.data.pictures import MixedLoader, mixed_loader, picture_module
 from flexivid.data.sources.layout import Collection, Layout, collection_of
@@ -43,7 +42,7 @@ class VideoDataModule(Description, LightningDataModule):
 
     ``root/train`` is trained on, or ``root`` if it has no such folder; the folders in it may be classes (see
     ``manifest``). ``root/held_out``, ``root/val`` or ``root/test`` is validated on, each by any of its usual names (see
-    ``split_names``); without one, one training video in twenty is held out, or the end of a single one (see
+    ``lists.classes``); without one, one training video in twenty is held out, or the end of a single one (see
     ``splits.hold_out``). Long videos count for several clips.
 
     Args:

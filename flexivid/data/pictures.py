@@ -14,7 +14,7 @@ import torch
 from flexivid.data.clips.loader import Batch, ClipLoader
 from flexivid.data.clips.sampler import PictureSteps
 from flexivid.data.clips.trainer_state import FollowsRun, Run
-from flexivid.data.encoded.loader import EncodedLoader
+from flexivid.data.encoded.clips import EncodedLoader
 
 Module = Any  # ``VideoDataModule``, whose file imports this one
 

@@ -167,11 +167,6 @@ def keep_in_memory(
 
     Without ``max_bytes`` there is room for 4 GiB, or for nothing where reading the videos would delay the start. Given
     the files that fail here, ``agree`` returns those that fail on any rank: all must leave out the same.
-
-    >>> splits = Splits(ClipDataset(Videos.of(["nowhere.mp4"], num_frames=8), ClipSettings()), None, (), ())
-    >>> with DecodePool(1) as pool:
-    ...     keep_in_memory(splits, pool=pool, max_bytes=0).train.cache.rows.tolist()
-    []
     """
     settings, failed, room = splits.train.settings, [], max_bytes
     if room is None:
@@ -197,12 +192,7 @@ def keep_in_memory(
 
 
 def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings, *, prefix: str = "data.") -> str:
-    """Explain why a folder with videos gives no clip; ``prefix`` is that of the names of settings.
-
-    >>> found = VideoIndex(Videos.of([]), (BadVideo("v/a.mp4", "no video stream"),), (), Path("i.arrow"))
-    >>> explain_nothing("v", found, ClipSettings())[:69]
-    'got 0 clips from v: all 1 videos fail to decode (v/a.mp4: no video st'
-    """
+    """Explain why a folder with videos gives no clip; ``prefix`` is that of the names of settings."""
     bad, videos = f"{len(index.bad)} videos fail to decode ({name_some(index.bad)})", index.videos
     if len(videos) == 0:
         return f"got 0 clips from {root}: all {bad}; expected videos; convert them, or name another folder"

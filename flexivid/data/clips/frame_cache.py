@@ -96,11 +96,6 @@ def fill(
     """Decode the videos that a cache has room for, and return the rows that cannot be decoded, and why.
 
     ``videos`` is the whole table, and ``sizes`` are the (height, width) that its frames are kept at, (n, 2).
-
-    >>> cache, sizes = FrameCache(np.array([5]), np.array([[4, 4]]), max_bytes=999), np.array([[4, 4]])
-    >>> with DecodePool(1) as pool:
-    ...     fill(cache, Videos.of(["nowhere.mp4"], num_frames=5), sizes, kernel="area", pool=pool, progress=False)
-    {0: 'cannot be opened: No such file or directory'}
     """
 
     def asked() -> Iterator[tuple[tuple[int, int], ClipRequest]]:

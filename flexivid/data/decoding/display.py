@@ -79,21 +79,6 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
     """Return the rotation of a file, and how else it asks to be displayed; ``VideoError`` if players disagree on it.
 
     Its ``stream`` is open, and the decoder has just returned its first ``frames``, at least one.
-
-    >>> import tempfile
-    >>> from flexivid.data.decoding.container import video_stream
-    >>> path = tempfile.mkdtemp() + "/a.mp4"
-    >>> with av.open(path, "w") as container:
-    ...     stream = container.add_stream("mpeg4", rate=8)
-    ...     stream.width, stream.height, stream.pix_fmt = 90, 72, "yuv420p"
-    ...     stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
-    ...     stream.set_display_rotation(90)
-    ...     container.mux(stream.encode(av.VideoFrame(90, 72, "yuv420p")))
-    ...     container.mux(stream.encode())
-    >>> with video_stream(path) as (container, stream):
-    ...     rotation, display = display_of(path, stream, [next(container.decode(stream))])
-    >>> rotation, display.aspect, display.shown_size(rotation)
-    (90, (64, 45), (128, 72))
     """
     name, stored = name_of(source), (frames[0].height, frames[0].width)
     stated_aspect, codec_aspect = _stated_aspect(stream), stream.codec_context.sample_aspect_ratio

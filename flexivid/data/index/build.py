@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 
 from flexivid.data.decoding.display import as_asked
 from flexivid.data.decoding.probe import Facts, VideoError, probe
-from flexivid.data.index.journal import Parts
-from flexivid.data.index.table import LOOK, TABLE, Table
+from flexivid.data.index.table import LOOK, TABLE, Parts, Table
 from flexivid.data.index.videos import Videos
 from flexivid.data.sources.manifest import Manifest, read_caption, text_beside
 from flexivid.data.storage.changes import fingerprints

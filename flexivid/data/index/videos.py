@@ -98,10 +98,6 @@ class Videos:
         """Return the path or url of a video, or of its folder of pictures."""
         return self._value("path", row)
 
-    def caption(self, row: int) -> str:
-        """Return the first caption of a video; empty without captions."""
-        return self.captions(row)[0]
-
     def captions(self, row: int) -> tuple[str, ...]:
         """Return all captions of a video, at least one, which is empty where there is none."""
         return unpack(self._value("caption", row))

@@ -74,16 +74,6 @@ def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequ
 
     ``loader`` is that of training, a ``ClipLoader`` over a ``ClipDataset``; addresses are (clip, epoch). ``VideoError``
     if neither a clip nor one of those after it can be decoded.
-
-    >>> from flexivid.data.clips.loader import ClipLoader
-    >>> from flexivid.data.workers.pool import DecodePool
-    >>> class Grey:
-    ...     has_captions = False
-    ...     caption, label, __len__ = lambda self, clip, epoch: "", lambda self, clip: -1, lambda self: 9
-    ...     def cached(self, address): return np.zeros((2, 4, 4, 3), np.uint8)
-    ...     def plan(self, address): return ClipRequest("a.mp4", b"", np.arange(2) + address[0], (4, 4))
-    >>> [clip.title for clip in look(ClipLoader(Grey(), [], pool=DecodePool(0)), [(3, 0)])]
-    ['a.mp4, frames 3 to 4']
     """
     dataset = loader.dataset
     for (clip_asked_for, epoch), taken in zip(addresses, loader.one_by_one(addresses), strict=True):

@@ -4,6 +4,7 @@ Folders and lists follow the same rules: names are numbered in sorted order; if 
 the numbers of the classes. Takes and returns Arrow columns.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexivid.data.lists.cells import class_number, class_number_or_none, is_number
-from flexivid.data.lists.split_names import SPLITS, split_of
+
+TRAIN = ("train", "training")
+SPLITS = {  # of several parts that are held out, the first is used
+    "held_out": ("held_out", "heldout", "hold_out", "holdout"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+_MEANINGS = {name: "train" for name in TRAIN} | {name: part for part, names in SPLITS.items() for name in names}
+_BESIDE = frozenset(("video", "videos", "clip", "clips", "frames", "rawframes", "set", "split", "data"))
 
 
 def class_folders(folder: str, parents: set[str], *, any_depth: bool = False) -> tuple[str, ...]:
@@ -123,7 +132,7 @@ def part_by_split(
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """Return which rows are trained on and which are held out, (n,) bool each; None if none are.
 
-    The column has a word for the part of each row (see ``split_names``). ``ValueError`` if there is another word, or
+    The column has a word for the part of each row (see ``split_of``). ``ValueError`` if there is another word, or
     nothing to train on; it names the row as ``number_column`` does.
 
     >>> train, held_out = part_by_split(pa.chunked_array([["train", "Val", "test"]]), "list.csv")
@@ -160,3 +169,23 @@ def _place(words: pa.ChunkedArray, word: str, name: str, paths: pa.ChunkedArray 
     """Say which is the first row with a word in it, counted from 1."""
     row = pc.index(words, pa.scalar(word, words.type)).as_py()
     return f"row {row + 1}, column {name!r}" if paths is None else f"the row of {paths[row]}"
+
+
+def split_of(name: str) -> str | None:
+    """Return "train", "held_out", "val" or "test" for any of their names, in any letter case; None for another word.
+
+    >>> [split_of(name) for name in ("Training", "DEV", "held-out", "train station")]
+    ['train', 'val', 'held_out', None]
+    """
+    return _MEANINGS.get(re.sub(r"[\s-]+", "_", name.strip()).lower())
+
+
+def resembles_split(name: str) -> str | None:
+    """Return which part a longer name seems to mean, as ``videos_train``, ``val-set`` and ``train_256``; None for none.
+
+    >>> [resembles_split(name) for name in ("videos_train", "testset", "train_256", "test drive")]
+    ['train', 'test', 'train', None]
+    """
+    joined = re.sub(r"(?<=[a-z])(set|split)$", r"_\1", re.sub(r"[\s.-]+", "_", name.strip()).lower())
+    words = [word for word in re.split(r"_+|(?<=[a-z])(?=\d)", joined) if not word.isdecimal()]
+    return split_of("_".join(word for word in words if word and word not in _BESIDE))

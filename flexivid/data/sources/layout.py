@@ -1,6 +1,6 @@
 """Decide whether the folders of a collection are its parts, its classes, or neither, by their names or by a setting.
 
-``auto`` first looks for parts: a training and a held-out folder under any of their usual names (see ``split_names``).
+``auto`` first looks for parts: a training and a held-out folder under any of their usual names (see ``split_of``).
 Otherwise, folders that all hold videos are classes. Ambiguous names are refused with both readings. Videos beside the
 parts are counted and reported. Standard library and fsspec.
 """
@@ -8,7 +8,7 @@ parts are counted and reported. Standard library and fsspec.
 import os
 from typing import Literal, NamedTuple
 
-from flexivid.data.lists.split_names import SPLITS, resembles_split, split_of
+from flexivid.data.lists.classes import SPLITS, resembles_split, split_of
 from flexivid.data.sources.folders import find_videos, is_metadata, is_video
 from flexivid.data.sources.listing import Listing
 from flexivid.data.sources.shards import is_shards, shard_rows

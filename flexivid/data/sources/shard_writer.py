@@ -39,14 +39,7 @@ class ShardReport(NamedTuple):
 
 
 def sources_of(videos: Any) -> Iterator[Source]:
-    r"""Yield (path, label, packed captions, packed facts) of each row of an index (``Videos``).
-
-    >>> class Two:
-    ...     label, facts, captions = [0, 1], lambda self, row: b"", [("waves",), ("wind", "air")].__getitem__
-    ...     path, __len__ = "1.mp4 2.mp4".split().__getitem__, lambda self: 2
-    >>> list(sources_of(Two()))
-    [('1.mp4', 0, 'waves', b''), ('2.mp4', 1, 'wind\x00air', b'')]
-    """
+    """Yield (path, label, packed captions, packed facts) of each row of an index (``Videos``)."""
     for row in range(len(videos)):
         yield videos.path(row), int(videos.label[row]), pack(videos.captions(row)), videos.facts(row)
 

@@ -101,15 +101,6 @@ def chunk_rows(file: str) -> Iterator[ShardRow]:
 
     Layout, uint32 little endian: number of samples n, n + 1 offsets, samples; a sample is the sizes of its leaves and
     then the leaves.
-
-    >>> import tempfile
-    >>> file = tempfile.mkdtemp() + "/chunk-0-0.bin"
-    >>> sample = struct.pack("<3I", 12, 0, 5) + b'{"key": "a"}' + b"" + b"video"
-    >>> with open(file, "wb") as stream:
-    ...     print(stream.write(struct.pack("<3I", 1, 12, 12 + len(sample)) + sample))
-    41
-    >>> [(row.key, row.path.split("#")[1]) for row in chunk_rows(file)]
-    [('a', '36+5')]
     """
     (number,) = struct.unpack("<I", read_range(ByteRange(file, 0, 4)))
     offsets = struct.unpack(f"<{number + 1}I", read_range(ByteRange(file, 4, 4 * (number + 1))))
@@ -123,12 +114,7 @@ def chunk_rows(file: str) -> Iterator[ShardRow]:
 
 
 def to_record(row: ShardRow, video: ByteRange) -> dict[str, Any]:
-    """Return a row as a line of ``rows.jsonl.gz``; the file is named relative to the store, which may move.
-
-    >>> row = ShardRow("shard:store/chunk-0-0.bin#36+5", "a", -1, "", b"")
-    >>> to_record(row, ByteRange("store/chunk-0-0.bin", 36, 5))["file"]
-    'chunk-0-0.bin'
-    """
+    """Return a row as a line of ``rows.jsonl.gz``; the file is named relative to the store, which may move."""
     file = video.file.rpartition("/")[2]
     info = base64.b64encode(row.info).decode()
     location = {"file": file, "offset": video.offset, "size": video.size}

@@ -74,16 +74,6 @@ def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]
     ``leftovers`` counts skipped samples, texts that do not follow their video, and further videos of a sample.
     ``FileNotFoundError`` if there is no such tar; ``ValueError`` if the tar is damaged or compressed, a text in it
     cannot be decoded, or a label is no number.
-
-    >>> import io, tempfile
-    >>> path = tempfile.mkdtemp() + "/films.tar"
-    >>> with tarfile.open(path, "w") as archive:
-    ...     for name, content in (("waves.mp4", b"video"), ("waves.txt", b"the sea"), ("waves.cls", b"3")):
-    ...         member = tarfile.TarInfo(name)
-    ...         member.size = len(content)
-    ...         archive.addfile(member, io.BytesIO(content))
-    >>> [(row.key, row.label, row.caption, row.path.split("#")[1]) for row in tar_rows(path)]
-    [('waves.mp4', 3, 'the sea', '512+5')]
     """
     tar = tar if is_remote(tar) else os.path.abspath(tar)
     counted = Leftovers() if leftovers is None else leftovers

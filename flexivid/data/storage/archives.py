@@ -63,7 +63,6 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
         with atomic_write(target) as new:
             new.mkdir()
             {"zip": _unzip, "tar": _untar, "rar": _unrar}[archive_kind(path)](Path(path), new, progress)
-            _refuse_links(new, path)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -105,6 +104,9 @@ def _unrar(path: Path, folder: Path, progress: bool) -> None:
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise OSError(f"{program} fails: {(done.stderr or done.stdout).strip()[-300:]}")
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            _check_name(path, name, is_link=os.path.islink(os.path.join(parent, name)))
 
 
 class _Room:
@@ -142,10 +144,3 @@ def _check_name(path: Path, name: str, *, is_link: bool) -> None:
         raise ValueError(
             f"got {name!r} in {path}; expected plain files below one folder; do not trust this archive, fetch another"
         )
-
-
-def _refuse_links(folder: Path, path: str | os.PathLike[str]) -> None:
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if os.path.islink(os.path.join(parent, name)):
-                _check_name(Path(path), name, is_link=True)

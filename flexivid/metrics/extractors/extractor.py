@@ -122,8 +122,8 @@ def build_extractor(
         device: Where to put it.
 
     Raises:
-        ValueError: If the name or an option is unknown, an option has no effect, or the weights are unusable.
-        FileNotFoundError: If there are no weights.
+        ValueError: If an argument is unknown or has no effect, or the weights are unusable; ``FileNotFoundError`` if
+            there are none.
 
     Example:
         >>> build_extractor("motion").num_features
