@@ -95,9 +95,10 @@ def _read_folders(collection: Collection) -> Manifests:
 def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
     """Split a folder by the column of its list; videos that the list does not name are ignored."""
     is_listed = pc.is_valid(split)
-    listed = manifest._replace(table=manifest.table.filter(is_listed))
-    where, paths = f"the metadata of {manifest.root}", listed.table["path"]
-    return _divided(listed, *part_by_split(split.filter(is_listed), where, paths=paths))
+    rows, names, root, notes = manifest
+    rows = rows.filter(is_listed)
+    parts = part_by_split(split.filter(is_listed), f"the metadata of {root}", paths=rows["path"])
+    return _divided(Manifest(rows, names, root, notes), *parts)
 
 
 def _divided(manifest: Manifest, train: pa.ChunkedArray, held_out: pa.ChunkedArray | None) -> Manifests:
