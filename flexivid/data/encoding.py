@@ -110,9 +110,7 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
         num_clips = {name: len(part) for name, part in parts.items()}
         prints = {name: fingerprint(part) for name, part in parts.items()}
         contents = json.dumps([prints, captions, splits.class_names])
-        fit = SHARD_BYTES // (
-            4 * math.prod(latent_size)
-        )  # many small files are slow; a large one may be lost as a whole
+        per_shard = min(64, SHARD_BYTES // (4 * math.prod(latent_size)), sum(num_clips.values()) // LEAST_SHARDS)
         encoded = Encoded(
             source=request.source._replace(root=_absolute(request.source.root)),
             clips=clips._replace(seed=0),
@@ -126,7 +124,7 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
             dtype=request.dtype,
             num_captions=len(texts),
             num_too_short=splits.num_too_short,
-            clips_per_shard=max(1, min(64, fit, sum(num_clips.values()) // LEAST_SHARDS)),
+            clips_per_shard=max(1, per_shard),
             **({} if encoder is None or request.text is None else _of_text(request.text, encoder)),
         )
         if is_encoded(folder):
