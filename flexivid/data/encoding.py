@@ -95,11 +95,8 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
     clips, codec = request.clips, build_codec(request.codec)
     latent_size = (codec.channels, *codec.latent_size(clips.num_frames, *clips.size))
     if show and (fit := codec.fit_frames(clips.num_frames)) != clips.num_frames:
-        warnings.warn(
-            f"got clips of {clips.num_frames} frames; expected {fit}, as this codec codes: the last frame is repeated; "
-            f"set --num-frames {fit}",
-            stacklevel=3,
-        )
+        reason = f"expected {fit}, as this codec codes: the last frame is repeated; set --num-frames {fit}"
+        warnings.warn(f"got clips of {clips.num_frames} frames; {reason}", stacklevel=3)
     encoder = None if request.text is None else TextEncoder(request.text, device)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / PLAN):  # one process looks at new files, for all
@@ -107,15 +104,14 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
         parts = {name: part for name, part in ((TRAIN, splits.train), (HELD_OUT, splits.val)) if part}
         captions = _captions(parts, splits.class_names, request)
         table, texts = make_table(parts, captions)
-        num_clips = {name: len(part) for name, part in parts.items()}
         prints = {name: fingerprint(part) for name, part in parts.items()}
         contents = json.dumps([prints, captions, splits.class_names])
-        per_shard = min(64, SHARD_BYTES // (4 * math.prod(latent_size)), sum(num_clips.values()) // LEAST_SHARDS)
+        num_clips = sum(map(len, parts.values()))
         encoded = Encoded(
             source=request.source._replace(root=_absolute(request.source.root)),
             clips=clips._replace(seed=0),
             contents=hashlib.sha256(contents.encode()).hexdigest()[:16],
-            num_clips=num_clips,
+            num_clips={name: len(part) for name, part in parts.items()},
             class_names=splits.class_names,
             fps=splits.fps,
             codec=replace(request.codec, source=_absolute(request.codec.source)),
@@ -124,7 +120,7 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
             dtype=request.dtype,
             num_captions=len(texts),
             num_too_short=splits.num_too_short,
-            clips_per_shard=max(1, per_shard),
+            clips_per_shard=max(1, min(64, SHARD_BYTES // (4 * math.prod(latent_size)), num_clips // LEAST_SHARDS)),
             **({} if encoder is None or request.text is None else _of_text(request.text, encoder)),
         )
         if is_encoded(folder):
