@@ -188,7 +188,7 @@ class _Batch:
         self._model, self._settings, self._seeds = model, settings, seeds
         self._conditions, self._device = conditions, next(model.parameters()).device
         self._plain = plain_calls(model, settings)
-        self._on_calls = on_calls or (lambda count: None)
+        self._on_step = lambda count, step: None if on_calls is None else on_calls(count)
         self._outputs: list[Tensor] = []
         self._latents: list[Tensor] = []
 
@@ -234,10 +234,7 @@ class _Batch:
         model, settings = self._model, self._settings
         steps = [at_call(step, call, self._plain) for call, step in enumerate(schedule)]
         guidance = guidance_from(model, settings)
-        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), self._count)
-
-    def _count(self, count: int, step: Step) -> None:
-        self._on_calls(count)
+        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), self._on_step)
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = self._model.recipe.process, self._settings

@@ -25,10 +25,7 @@ ROWS, COLUMNS = 200, 240  # budgets, and parts of the way from noise to data, th
 def searched_front(
     model: FlexiDiT, settings: Sequence[Settings], tables: Sequence[ErrorTable]
 ) -> tuple[list[Point], Allowance]:
-    """The Pareto-optimal schedules of all tables together, each of another number of steps, from ``relate``.
-
-    Returns the points, and the allowance of the most steps at full compute, with the options and their costs.
-    """
+    """The Pareto-optimal schedules of all tables of ``relate``, and the allowance of the most steps at full compute."""
     allowances = [allowance_of(model, each) for each in settings]
     front = merged(map(expected_front, allowances, tables))
     return front, searchable(max(allowances, key=lambda allowance: allowance.num_steps), tables[0])
@@ -122,10 +119,7 @@ def schedule_map(front: Sequence[Point], full: int, rows: int = ROWS, columns: i
 def write_schedule_plot(
     path: str | Path, front: Sequence[Point], allowance: Allowance, title: str, *, quality: str = "expected error"
 ) -> None:
-    """Write the picture as PNG; ``quality`` names the points' errors.
-
-    The allowance is that of native steps throughout, with the most steps; its options are those of the points' choices.
-    """
+    """Write the picture as PNG; ``quality`` names the points' errors, and ``allowance`` has the options they choose."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator

@@ -156,20 +156,11 @@ def find_clips(
     num_clips: int | None = None,
     held_out_from: int | None = None,
 ) -> ClipSet:
-    """The clips of a collection, or at most ``num_clips`` of them spread evenly over it.
+    """The clips of a collection, listed already or not, or at most ``num_clips`` of them spread evenly over it.
 
-    Args:
-        root: A collection of any kind, listed already or not.
-        settings: From :func:`clip_settings`.
-        split: ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
-            part, else ``all``.
-        num_clips: Clips at most.
-        held_out_from: Take held-out clips instead of training ones where there are at least so many: distances to
-            clips that were trained on say little about new ones.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If there are fewer than two clips.
+    The split is ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
+    part, else ``all``. Held-out clips are taken instead of training ones where there are at least ``held_out_from``:
+    distances to clips that were trained on say little about new ones. ``ValueError`` if there are fewer than two clips.
     """
     manifests = read_manifests(root)
     split = split or ("all" if manifests.held_out is None else "train")

@@ -43,7 +43,8 @@ def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 10
         >>> round(scores.fvd, 4), scores.precision, scores.num_real, round(scores.floor, 3)
         (0.25, 0.578125, 64, 0.003)
     """
-    generated, real = (_in_order(features) for features in feature_pair(generated, real))
+    pair = feature_pair(generated, real)
+    generated, real = (features[features.sum(1).argsort(stable=True)] for features in pair)
     warn_if_few(len(generated), len(real), real.shape[1])
     value, low, high, infinity = bootstrap(generated, real, seed=seed, resamples=resamples)
     return Scores(
@@ -71,7 +72,3 @@ def independent_difference(a: Scores, b: Scores) -> Difference:
     """
     change, half = b.fvd - a.fvd, math.hypot(a.high - a.fvd, b.high - b.fvd)  # low may be cut off at 0
     return Difference(change, change - half, change + half)
-
-
-def _in_order(features: Tensor) -> Tensor:
-    return features[features.sum(1).argsort(stable=True)]

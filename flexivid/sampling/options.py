@@ -38,16 +38,10 @@ def _option(default: Any, words: str) -> Any:
 class Sampling:
     """How to sample. ``None`` = as the model's recipe says, else the default that the help of the option names.
 
-    Attributes:
-        num_inference_steps: If given, every plan has as many solver steps; otherwise a planner may take fewer or more,
-            and a budget is a fraction of the cost of the recipe's.
-        guidance: See ``flexivid.diffusion.guidance.Guidance``.
-        compensate_guidance: See ``compensated_scale``.
-        window: See ``flexivid.diffusion.windows``.
-        size: Latent size (t, h, w); ``None`` = the size trained on. No flag: programs ask for frames and pixels.
-        batch_size: Coarser modes take more videos, with about as many tokens.
-        planner: ``None`` = what was searched under these settings (``searched_fvd``, ``searched``), else ``staged``, or
-            ``weak_first`` with a number of steps.
+    If ``num_inference_steps`` is given, every plan has as many solver steps; otherwise a planner may take fewer or
+    more, and a budget is a fraction of the cost of the recipe's. Without ``planner``, what was searched under these
+    settings goes first, then ``staged``, or ``weak_first`` with a number of steps. Guidance: see
+    ``diffusion.guidance``.
 
     Example:
         >>> Sampling(num_inference_steps=10, guidance_scale=2.0).batch_size
@@ -59,7 +53,7 @@ class Sampling:
     guide_mode: str | None = _option(None, "weak guidance: patch mode of the second branch (default: the step's own)")
     solver: str | None = _option(None, "euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
     shift: float | None = _option(None, "time shift of flow models; above 1 more steps at high noise")
-    size: tuple[int, int, int] | None = None
+    size: tuple[int, int, int] | None = None  # of the latent; no flag, for programs ask for frames and pixels
     batch_size: int = _option(16, "videos in one call of the native mode; coarser ones take more")
     precision: str = _option("auto", "auto, fp32, bf16 or fp16")
     modes: tuple[str, ...] | None = _option(None, "patch modes a budget may use (default: all the model has)")

@@ -26,11 +26,10 @@ Batch = dict[str, Tensor | list[str]]
 class ClipLoader(FollowsRun):
     """An iterable of batches: ``video``, (b, c, t, h, w) uint8, and ``label``, (b,) int64. Iterating again starts anew.
 
-    Where the data set has captions, ``caption`` is a list of b strings.
-
-    If a file hangs or crashes its decoder, or takes too much memory, its remaining clips are replaced without another
-    try. Remaining means later in the order of the batches, not in time, so what a clip gives does not depend on what
-    was read before it. Any other failure is met again by each clip of the file.
+    Where the data set has captions, ``caption`` is a list of b strings. If a file hangs or crashes its decoder, or
+    takes too much memory, its remaining clips are replaced without another try. Remaining means later in the order of
+    the batches, not in time, so what a clip gives does not depend on what was read before it. Any other failure is met
+    again by each clip of the file.
 
     Args:
         dataset: Plans clips, as ``ClipDataset`` does.

@@ -92,7 +92,7 @@ class StepBatchSampler(Sampler[list[Position]]):
             batch_size = self._batch_size(step)
             begin = offset + self.rank * batch_size
             if batch_size:
-                yield [self._position(number) for number in range(begin, begin + batch_size)]
+                yield [self._draw(number, self.num_clips) for number in range(begin, begin + batch_size)]
             offset += self.world_size * batch_size
             step += 1
 
@@ -105,18 +105,15 @@ class StepBatchSampler(Sampler[list[Position]]):
             raise ValueError(f"got batch size {batch_size} at step {step}; expected at least 1; correct the batch size")
         return batch_size
 
-    def _position(self, number: int) -> Position:
-        epoch, index = divmod(number, self.num_clips)
-        return int(self._order(epoch, num_clips=self.num_clips)[index]), epoch
-
-    def _order(self, epoch: int, *bucket: int, num_clips: int) -> np.ndarray:
-        """Return the permutation of an epoch; those of the epoch before are kept, since a batch may hold both."""
+    def _draw(self, number: int, num_clips: int, *bucket: int) -> Position:
+        """Return the clip at a place of the stream of permutations, and its epoch."""
+        epoch, index = divmod(number, num_clips)
         key = (epoch, *bucket)
-        if key not in self._orders:
+        if key not in self._orders:  # that of the epoch before is kept, since a batch may hold both
             for stale in [old for old in self._orders if old[1:] == key[1:] and old[0] != epoch - 1]:
                 del self._orders[stale]
             self._orders[key] = np.random.default_rng([self.seed, *key]).permutation(num_clips)
-        return self._orders[key]
+        return int(self._orders[key][index]), epoch
 
 
 def fixed_batches(
@@ -166,9 +163,6 @@ class BucketBatchSampler(StepBatchSampler):
             taken[number] += self.world_size * batch_size
             step += 1
             if step > first and batch_size:
-                yield [self._in_bucket(number, rank) for rank in range(begin, begin + batch_size)]
-
-    def _in_bucket(self, bucket: int, number: int) -> Position:
-        clips = self.buckets[bucket]
-        epoch, index = divmod(number, len(clips))
-        return int(clips[self._order(epoch, bucket, num_clips=len(clips))[index]]), epoch
+                clips = self.buckets[number]
+                draws_of_step = (self._draw(i, len(clips), number) for i in range(begin, begin + batch_size))
+                yield [(int(clips[index]), clip_epoch) for index, clip_epoch in draws_of_step]

@@ -86,7 +86,8 @@ class TextWork:
         """Make a shard."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            texts = [self.encode(text).to("cpu", self.dtype) for text in self._texts(shard)]
+            captions = self.captions[shard.first : shard.first + shard.length]
+            texts = [self.encode(text).to("cpu", self.dtype) for text in captions]
         for each in caught:
             if issubclass(each.category, CutCaptionWarning):
                 self.num_warnings += 1
@@ -100,9 +101,6 @@ class TextWork:
         """Warn once about captions that the encoder has cut."""
         if self.num_warnings:
             warnings.warn(f"{self.warning}; likewise {self.num_warnings - 1} others encoded here", stacklevel=2)
-
-    def _texts(self, shard: Shard) -> Sequence[str]:
-        return self.captions[shard.first : shard.first + shard.length]
 
 
 class ClipWork:

@@ -170,11 +170,6 @@ def _reopen(path: str, token: str) -> Table:
     return table
 
 
-def _restore(
-    where: pa.RecordBatch | tuple[str, str],
-    rows: np.ndarray | slice,
-    first: np.ndarray | None,
-    num_frames: np.ndarray | None,
-) -> Videos:
+def _restore(where: pa.RecordBatch | tuple[str, str], rows: Any, first: Any, num_frames: Any) -> Videos:
     table = _reopen(*where) if isinstance(where, tuple) else Table(where)
     return Videos(table, rows, first=first, num_frames=num_frames)
