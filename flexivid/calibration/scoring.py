@@ -80,13 +80,9 @@ class Scorer:
 
     def make(self, plan: Plan, indices: Sequence[int]) -> Tensor:
         """Make samples of a plan: features of these global indices, (len(indices), d)."""
+        settings, conditions = plan.settings(self.settings), self.judge.conditions
         batches = generate_batches(
-            self.model,
-            plan.followed,
-            plan.settings(self.settings),
-            conditions=self.judge.conditions,
-            seed=SEED,
-            indices=indices,
+            self.model, plan.followed, settings, conditions=conditions, seed=SEED, indices=indices
         )
         features = [torch.empty(0, self.judge.real.shape[1])]
         for _, videos in batches:

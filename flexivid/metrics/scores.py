@@ -47,17 +47,9 @@ def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 10
     generated, real = (features[features.sum(1).argsort(stable=True)] for features in pair)
     warn_if_few(len(generated), len(real), real.shape[1])
     value, low, high, infinity = bootstrap(generated, real, seed=seed, resamples=resamples)
-    return Scores(
-        value,
-        low,
-        high,
-        kernel_distance(generated, real),
-        *prdc(generated, real),
-        infinity,
-        num_real=len(real),
-        num_generated=len(generated),
-        floor=frechet_floor(real, len(generated), seed=seed),
-    )
+    kernel, parts = kernel_distance(generated, real), prdc(generated, real)
+    floor = frechet_floor(real, len(generated), seed=seed)
+    return Scores(value, low, high, kernel, *parts, infinity, len(real), len(generated), floor)
 
 
 def independent_difference(a: Scores, b: Scores) -> Difference:

@@ -163,17 +163,9 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
 
     def plan(self, address: Address) -> ClipRequest:
         """Return what to decode for a clip; the same address always gives the same request."""
-        window = self._window(address)
-        row, settings = window.row, self.settings
-        return ClipRequest(
-            self.videos.path(row),
-            self.videos.facts(row),
-            window.indices + int(self._first[row]),
-            self.buckets[self._bucket(row)].size,
-            window.crop,
-            window.flip,
-            settings.kernel,
-        )
+        row, indices, crop, flip = self._window(address)
+        path, info, size = self.videos.path(row), self.videos.facts(row), self.buckets[self._bucket(row)].size
+        return ClipRequest(path, info, indices + int(self._first[row]), size, crop, flip, self.settings.kernel)
 
     def cached(self, address: Address) -> np.ndarray | None:
         """Return a clip from memory, (t, h, w, 3) uint8, as decoding would give it; None if its video is not there."""

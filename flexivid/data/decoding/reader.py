@@ -158,20 +158,17 @@ class VideoReader:
         ``crop`` is where the window lies in the resized picture, down and across: 0 is top or left, 1 bottom or right.
         ``VideoError`` if decoding fails on the way to one of them; ``ValueError`` if there is no such frame.
         """
-        numbers = [int(index) for index in indices]
+        numbers = np.array([int(index) for index in indices], np.int64)
         for index in numbers:
             if not 0 <= index < self.num_frames:
                 raise ValueError(
                     f"got frame {index} of {self.path}; expected 0 to {self.num_frames - 1}; ask for frames that it has"
                 )
         images = np.empty((len(numbers), *self.size, 3), np.uint8)
-        positions: dict[int, list[int]] = {}
-        for position, index in enumerate(numbers):
-            positions.setdefault(index, []).append(position)
         if self._decoder is None:
             self._decoder = DECODERS[self.info.decoder](self._source, self.info, self._view)
-        for index, picture in self._decoder.pictures(sorted(positions)):
-            images[positions[index]] = cut(picture[None], self.size, crop)
+        for index, picture in self._decoder.pictures(sorted({*numbers.tolist()})):
+            images[numbers == index] = cut(picture[None], self.size, crop)
         return images
 
     def read(self, max_frames: int | None = None) -> np.ndarray:
