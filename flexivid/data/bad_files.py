@@ -48,7 +48,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
     def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
         self.root, self.num_files, self.max_fraction, self.folder = root, num_files, max_fraction, folder
         self.by_path: dict[str, BadVideo] = {}
-        self._untold: dict[str, BadVideo] = {}
+        self._not_shared: dict[str, BadVideo] = {}
         self._num_batches, self._has_grown = 0, False
 
     def add(self, *bad: BadVideo, write: bool = True) -> None:
@@ -68,12 +68,12 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 
         ``ValueError`` if there are too many now, and no other rank; with others, when ranks meet.
         """
-        if bad.path in self.by_path or bad.path in self._untold:
+        if bad.path in self.by_path or bad.path in self._not_shared:
             return False
         if not (distributed.is_available() and distributed.is_initialized()):
             self.add(bad)
             return True
-        self._untold[bad.path] = bad
+        self._not_shared[bad.path] = bad
         if self.folder is not None:
             write_bad([bad], self.folder, append=True)  # at once: the run may end before ranks meet
         return True
@@ -86,9 +86,9 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 
     def meet(self) -> None:
         """Exchange new files with the other ranks, all of which must call this; ``ValueError`` on all if too many."""
-        news, self._untold = agree(self._untold.values()), {}
-        self._has_grown |= bool(news)
-        self.add(*news, write=False)
+        shared, self._not_shared = agree(self._not_shared.values()), {}
+        self._has_grown |= bool(shared)
+        self.add(*shared, write=False)
 
     def end(self, *, is_first: bool) -> None:
         """Meet once more; the first rank rewrites the list if several ranks may have written to it."""
@@ -99,10 +99,11 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
     def message(self) -> str:
         """Name the first of them."""
         listed = "" if self.folder is None else f", all listed in {self.folder}/bad_videos.jsonl"
-        return f"{self._share()} and are skipped{listed}: {name_some([*self.by_path.values(), *self._untold.values()])}"
+        named = name_some([*self.by_path.values(), *self._not_shared.values()])
+        return f"{self._share()} and are skipped{listed}: {named}"
 
     def _share(self) -> str:
-        number = len(self.by_path.keys() | self._untold.keys())
+        number = len(self.by_path.keys() | self._not_shared.keys())
         return f"got {number} of {self.num_files} files in {self.root} that cannot be decoded"
 
 

@@ -85,7 +85,7 @@ class BlockFolder:
     def read(self, indices: Sequence[int]) -> Block | None:
         """The tensors of a block; ``None`` if it is not there, damaged, or of other indices."""
         try:
-            return _if_of(indices, load_file(self._path(indices)))
+            return _matching(indices, load_file(self._path(indices)))
         except (OSError, SafetensorError):
             return None
 
@@ -122,7 +122,7 @@ class BlockMemory:
 
     def read(self, indices: Sequence[int]) -> Block | None:
         """The tensors of a block; ``None`` if it is not there or of other indices."""
-        return _if_of(indices, self._blocks.get(indices[0], {}))
+        return _matching(indices, self._blocks.get(indices[0], {}))
 
     def write(self, indices: Sequence[int], tensors: Block) -> None:
         """Add a block."""
@@ -134,7 +134,7 @@ class BlockMemory:
             self._blocks |= blocks
 
 
-def _if_of(indices: Sequence[int], block: Block) -> Block | None:
+def _matching(indices: Sequence[int], block: Block) -> Block | None:
     return block if "indices" in block and block["indices"].tolist() == list(indices) else None
 
 

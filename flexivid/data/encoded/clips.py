@@ -201,15 +201,18 @@ class EncodedLoader(FollowsRun):
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
+        return (batch for batch in self._batches() if batch is not None)
+
+    def _batches(self) -> Iterator[Batch | None]:
         ahead: deque[Future[Batch | None]] = deque()
         pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="encoded")
         try:
             for addresses in self.batches:
                 ahead.append(pool.submit(self._batch, addresses))
                 if len(ahead) > AHEAD:
-                    yield from _there(ahead.popleft().result())
+                    yield ahead.popleft().result()
             while ahead:
-                yield from _there(ahead.popleft().result())
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -230,7 +233,3 @@ class EncodedLoader(FollowsRun):
         for row, text in zip(features, texts, strict=True):
             row[: len(text)] = text
         return {"text_features": features, "text_mask": torch.arange(features.shape[1]) < lengths[:, None]}
-
-
-def _there(batch: Batch | None) -> list[Batch]:
-    return [] if batch is None else [batch]

@@ -102,7 +102,7 @@ def build_index(
         return _as_index(old, file)
     captions = _captions(manifest)  # before hours of probing: a text that cannot be read is an error
     parts = Parts(file)
-    rows = _known(parts, old)
+    rows = _probed_rows(parts, old)
     missing = np.flatnonzero(_match(manifest, prints, rows) < 0)
     new = dict(zip(manifest.table["path"].take(pa.array(missing)).to_pylist(), missing, strict=True))  # each path once
     looks = probe_many or _one_by_one
@@ -111,7 +111,7 @@ def build_index(
         shown = track(outcomes, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
         for (name, row), look in zip(new.items(), shown, strict=True):
             parts.add(_row(name, prints[row], look, square_pixels=square_pixels))
-    rows = _known(parts, old)
+    rows = _probed_rows(parts, old)
     _assemble(manifest, rows.take(_match(manifest, prints, rows)), (captions, stamps), file)
     parts.clear()
     table = Table.open(file)
@@ -144,7 +144,7 @@ def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square
     return row | {"is_variable_rate": bool(look.is_variable_rate), "facts": look.to_bytes(), "reason": ""}
 
 
-def _known(parts: Parts, old: Table | None) -> pa.Table:
+def _probed_rows(parts: Parts, old: Table | None) -> pa.Table:
     """Return the rows of this build and of the old index, the latest first."""
     tables = parts.read()
     if old is not None:

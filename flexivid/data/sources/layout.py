@@ -69,7 +69,7 @@ def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = N
     if layout in ("classes", "flat"):
         return Parts(folder, None)
     listing = Listing() if listing is None else listing
-    folders, num_loose, metadata = _look(folder, listing)
+    folders, num_loose, metadata = _contents(folder, listing)
     means = split_of if layout == "auto" else resembles_split
     parts: dict[str, list[str]] = {}
     for name in folders:
@@ -78,7 +78,7 @@ def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = N
     if not parts:
         _refuse_resemblance(folder, folders, layout)
         return Parts(folder, None)
-    chosen = {part: _only(folder, part, names, listing) for part, names in parts.items()}
+    chosen = {part: _one_folder(folder, part, names, listing) for part, names in parts.items()}
     held_out = next((chosen[part] for part in SPLITS if part in chosen), None)
     if "train" not in chosen:
         raise ValueError(
@@ -148,7 +148,7 @@ def refuse_deep_parts(folder: str, parents: set[str]) -> None:
         )
 
 
-def _look(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...]]:
+def _contents(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...]]:
     """Return the sub-folders of a folder, sorted, how many videos and tars lie in it itself, and its metadata."""
     try:
         _, folders, files, _ = listing.folder(folder)
@@ -167,7 +167,7 @@ def _count(folder: str, name: str, listing: Listing) -> int:
     return len(find_videos(path, listing).paths)
 
 
-def _only(folder: str, part: str, names: list[str], listing: Listing) -> str:
+def _one_folder(folder: str, part: str, names: list[str], listing: Listing) -> str:
     """Return the folder of a part; of several, empty ones are ignored."""
     full = names if len(names) == 1 else [name for name in names if _count(folder, name, listing)]
     if len(full) > 1:
