@@ -101,7 +101,7 @@ class Description:
     @property
     def fps(self) -> float:
         """Frames a second of the clips: ``fps``, or the median over the videos, divided by ``stride``."""
-        return self.encoded.encoded.fps if self.encoded else self.splits.fps
+        return self.encoded.encoded.fps if self.encoded else self.splits.train.fps
 
     @property
     def skipped(self) -> dict[str, int]:

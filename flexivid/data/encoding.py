@@ -113,7 +113,7 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
             contents=hashlib.sha256(contents.encode()).hexdigest()[:16],
             num_clips={name: len(part) for name, part in parts.items()},
             class_names=splits.class_names,
-            fps=splits.fps,
+            fps=splits.train.fps,
             codec=replace(request.codec, source=_absolute(request.codec.source)),
             codec_fingerprint=codec.fingerprint,
             latent_size=latent_size,

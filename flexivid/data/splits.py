@@ -52,11 +52,6 @@ class Splits(NamedTuple):
         good = sum(len(dataset.videos) for dataset in self.datasets)
         return (len(parts) if good == 2 else good) + skipped + len(self.bad)
 
-    @property
-    def fps(self) -> float:
-        """Frames a second of the clips; without ``settings.fps`` the median over the videos, 0 where unknown."""
-        return self.train.fps
-
 
 def load_splits(
     root: Listed,

@@ -16,7 +16,7 @@ from flexivid.data.index.videos import Videos, _reopen
 from flexivid.data.sources.manifest import Manifest
 from flexivid.data.storage.errors import VideoError
 
-from .listed import scan
+from .listed import probe_each, scan
 
 
 class Probe:
@@ -177,7 +177,7 @@ def test_missing_files_and_repeated_ones(tmp_path):
     root = touch(tmp_path / "v", "5.mp4")
     there, gone = str(root / "5.mp4"), str(root / "6.mp4")
     manifest = Manifest.of([(there, -1, "one"), (gone, -1, ""), (there, -1, "two")], root="list")
-    index = build_index(manifest, progress=False)  # by the real probe
+    index = build_index(manifest, probe_many=probe_each, progress=False)
     assert [reason for _, reason in index.bad][1] == "cannot be opened: No such file or directory"
     touch(root, "6.mp4")
     probe = Probe()
@@ -201,11 +201,11 @@ def test_remote_files():
     files.rm("/remote_index", recursive=True)
 
 
-def test_real_videos_by_the_default_probe(tmp_path, make_video):
+def test_real_videos(tmp_path, make_video):
     for i in range(3):
         make_video(tmp_path / "v" / f"{i}.mp4", 4 + i)
     (tmp_path / "v" / "bad.mp4").write_bytes(b"junk")
-    index = build_index(scan(tmp_path / "v"), progress=False)
+    index = build_index(scan(tmp_path / "v"), probe_many=probe_each, progress=False)
     assert index.videos.num_frames.tolist() == [4, 5, 6]
     assert len(index.bad) == 1
 
