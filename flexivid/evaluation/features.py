@@ -1,9 +1,8 @@
 """Features of videos in blocks: which blocks a rank makes, and where finished blocks are kept.
 
 A block is a few neighbouring videos, made in one call of a network. Blocks are kept in files, so that an interrupted
-evaluation goes on and ranks need no connection; or in memory, for ranks of one process group. Features are exact and
-take 1.6 KB a video for I3D. Generated videos are not kept: an mp4 would change the distance, raw pixels would take a
-thousand times the room.
+evaluation goes on and ranks need no connection; or in memory, for ranks of one process group. Videos are not kept: an
+mp4 would change the distance, and raw pixels take a thousand times the room of features (1.6 KB a video for I3D).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import av
 
 from flexivid.data.decoding.aperture import aperture_of
 from flexivid.data.decoding.container import MAX_PIXELS, Source, name_of
-from flexivid.data.decoding.facts import Display, Facts, Size
+from flexivid.data.decoding.facts import Display, Facts
 from flexivid.data.storage.errors import VideoError
 
 # degrees counter-clockwise, and whether it is mirrored before that, by the signs of a, b, c, d: a matrix moves a pixel
@@ -157,10 +157,11 @@ class Watch:
 
     def _compare_shape(self, frame: av.VideoFrame) -> None:
         size, display = (frame.height, frame.width), self._display
-        pixel = self._aspect(display)
-        before, after = _shape(display.stored, Fraction(*display.aspect)), _shape(size, pixel)
+        assert display.stored is not None
+        looks = (display.stored, Fraction(*display.aspect)), (size, self._aspect(display))
+        before, after = (float(pixel) * width / height for (height, width), pixel in looks)
         if abs(after / before - 1) > SAME_SHAPE or (any(display.cut) and size != display.stored):
-            was, now = _described(display.stored, Fraction(*display.aspect)), _described(size, pixel)
+            was, now = (f"{w}x{h} with pixels of {pixel.numerator}:{pixel.denominator}" for (h, w), pixel in looks)
             raise VideoError(self.name, f"the shape of the picture changes from {was} to {now}: cut the file there")
 
     def _aspect(self, display: Display) -> Fraction:
@@ -174,16 +175,6 @@ class Watch:
 def _stated_aspect(stream: av.VideoStream) -> Fraction | None:
     """Return the pixel aspect ratio of the container, or else the one that FFmpeg found in the codec."""
     return None if stream.container.format.name in SILENT_CONTAINERS else stream.sample_aspect_ratio
-
-
-def _shape(size: Size | None, pixel: Fraction) -> float:
-    assert size is not None
-    return float(pixel) * size[1] / size[0]
-
-
-def _described(size: Size | None, pixel: Fraction) -> str:
-    assert size is not None
-    return f"{size[1]}x{size[0]} with pixels of {pixel.numerator}:{pixel.denominator}"
 
 
 def _pair(aspect: Fraction | None) -> tuple[int, int]:

@@ -1,7 +1,6 @@
-"""Makes the shards of an encoded folder. Any number of processes may share it, and any of them may die at any moment.
+"""Make the shards of an encoded folder. Any number of processes may share it, and any of them may die at any moment.
 
-A process claims a shard by a lock, which it loses when it dies, and writes it under its name when it is complete. So
-each shard is made once, and the unfinished shard of a process that died is made by another one, or by the next run.
+A process claims a shard by a lock, which it loses when it dies: then another one makes it, or the next run.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ from flexivid.data.lists.cells import brief, captions_of, text_of, word_of
 from flexivid.data.lists.records import Record, csv_records, json_records, jsonl_records, parquet_records
 from flexivid.data.lists.row_paths import whole_paths
 from flexivid.data.lists.text import read_lines, trimmed
+from flexivid.data.lists.text_columns import TextColumns
 from flexivid.data.storage.byte_range import open_binary
 from flexivid.runtime.paths import is_remote, resolve
 
@@ -30,7 +31,6 @@ COLUMNS = {
     "split": ("split",),
 }
 FORMATS = ("csv", "tsv", "json", "jsonl", "ndjson", "parquet")
-PIECE = 1 << 16  # rows that become Arrow at a time
 
 
 def is_table(path: str) -> bool:
@@ -121,37 +121,6 @@ def _ucf101_classes(file: Path) -> dict[str, int]:
             )
         names[match[2]] = int(match[1])
     return names
-
-
-class TextColumns:
-    """Columns of text that become Arrow piece by piece, to save memory.
-
-    >>> columns = TextColumns("path")
-    >>> columns.add({"path": ["a.mp4"]})
-    >>> columns.arrays()["path"].to_pylist()
-    ['a.mp4']
-    """
-
-    def __init__(self, *names: str) -> None:
-        self._pending: dict[str, list[str | None]] = {name: [] for name in names}
-        self._pieces: dict[str, list[pa.Array]] = {name: [] for name in names}
-
-    def add(self, rows: Mapping[str, Iterable[str | None]]) -> None:
-        """Add equally many cells to each column."""
-        for name, cells in rows.items():
-            self._pending[name].extend(cells)
-        if len(self._pending["path"]) >= PIECE:
-            self._flush()
-
-    def arrays(self) -> dict[str, pa.ChunkedArray]:
-        """Return the columns."""
-        self._flush()
-        return {name: pa.chunked_array(pieces, pa.large_string()) for name, pieces in self._pieces.items()}
-
-    def _flush(self) -> None:
-        for name, pending in self._pending.items():
-            self._pieces[name].append(pa.array(pending, pa.large_string()))
-            pending.clear()
 
 
 class _Table:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from flexivid.data.lists.tables import TextColumns
+from flexivid.data.lists.text_columns import TextColumns
 from flexivid.data.sources.leftovers import Leftovers
 from flexivid.data.sources.listing import Folder, Listing
 from flexivid.data.storage.video_names import EXTENSIONS, PICTURES

@@ -4,10 +4,8 @@ Two forms are read. A **litdata** store, as ``write_shards`` makes it: ``index.j
 ``rows.jsonl.gz`` beside them, which repeats the small fields so that a remote store is listed without reading it all.
 **webdataset** tars: ``1.mp4`` with ``1.txt`` (caption), ``1.cls`` (class number) or ``1.json`` beside it.
 
-A store is listed once; then each video is a byte range with random access, and the order of an epoch, its split among
-ranks and its state are the same as for files. Nothing here streams, shuffles or keeps a position. The cost, compared
-with litdata's own reader, is one request for each clip instead of one for each chunk. Reading needs neither litdata nor
-torch, which keeps the decode processes small.
+A store is listed once; then each video is a byte range with random access, as a file is. The cost, compared with
+litdata's own reader, is one request for each clip instead of one for each chunk. Reading needs no torch.
 """
 
 import base64

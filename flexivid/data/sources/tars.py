@@ -62,7 +62,7 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
         return [tar for number in numbers for tar in tars_in(before + number + after)]
     if not re.search(r"[*?\[]", pattern):
         return [url]
-    paths = _glob(url)
+    paths = _glob(url, literal)
     if not paths:
         raise ValueError(f"got {url}, which fits no file; expected a pattern of tars; correct it")
     return paths
@@ -158,10 +158,9 @@ def _literal(pattern: str) -> str:
     return path
 
 
-def _glob(pattern: str) -> list[str]:
+def _glob(pattern: str, literal: str) -> list[str]:
     if is_remote(pattern):
         filesystem, name = remote(pattern)
         names = [path for path in filesystem.glob(name) if not is_hidden(path.rpartition("/")[2])]
         return sorted(map(filesystem.unstrip_protocol, names))
-    literal = _literal(pattern)
     return sorted(glob.glob(glob.escape(literal) + pattern[len(literal) :]))

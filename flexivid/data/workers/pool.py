@@ -2,10 +2,7 @@
 
 A file that crashes its process twice, takes too long or takes too much memory is reported as a ``VideoError``. If a
 process is killed from outside, another one repeats its work. Processes are replaced after a number of requests, or when
-their memory has grown, so that leaks in libraries do no harm.
-
-A process that a malicious file has taken over cannot attack the main process by its replies: they are parsed, and
-malformed ones end the process (see ``message``). It is no sandbox: the process still has the rights of the user.
+their memory has grown, so that leaks in libraries do no harm. It is no sandbox: see ``message``.
 
 Linux and macOS. Imports no torch.
 """
