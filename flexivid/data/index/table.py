@@ -123,11 +123,7 @@ class Table(NamedTuple):
 
 def write_batch(batch: pa.RecordBatch, path: Path) -> None:
     """Write rows to an Arrow file, which appears whole or not at all."""
-    with (
-        atomic_write(path) as part,
-        pa.OSFile(str(part), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
+    with atomic_write(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
 
 

@@ -19,11 +19,7 @@ from flexivid.runtime.console import OnStep
 
 
 def find_parts(
-    root: str | Collection,
-    *,
-    num_workers: int | None = None,
-    decoder: Choice = "auto",
-    square_pixels: bool = True,
+    root: str | Collection, *, num_workers: int | None = None, decoder: Choice = "auto", square_pixels: bool = True
 ) -> dict[str, VideoIndex]:
     """Index the parts of a collection: ``train``, and ``held out`` if there are held-out videos.
 

@@ -192,6 +192,4 @@ _READERS: dict[str, Callable[..., Iterator[Record]]] = {
     **{"csv": csv_records, "tsv": csv_records, "json": json_records, "parquet": parquet_records},
     **{"jsonl": jsonl_records, "ndjson": jsonl_records},
 }
-_READ_CELL: dict[str, Callable[[Any], str | None]] = {
-    **{"path": text_of, "caption": captions_of, "label": word_of, "split": word_of},
-}
+_READ_CELL: dict[str, Any] = {"path": text_of, "caption": captions_of, "label": word_of, "split": word_of}
