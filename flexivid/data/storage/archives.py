@@ -106,7 +106,8 @@ def _unrar(path: Path, folder: Path, progress: bool) -> None:
         raise OSError(f"{program} fails: {(done.stderr or done.stdout).strip()[-300:]}")
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            _check_name(path, name, is_link=os.path.islink(os.path.join(parent, name)))
+            if os.path.islink(os.path.join(parent, name)):
+                _check_name(path, name, is_link=True)
 
 
 class _Room:
