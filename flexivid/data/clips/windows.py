@@ -35,10 +35,11 @@ class ClipSettings(NamedTuple):
     # as fit, likewise
     windows: Windows = "random"
     clips_per_video: int | None = None  # clips of each video in an epoch; None: as many as fit without a common frame
-    # what becomes of a video shorter than a clip: no clip ("skip"), it starts again ("loop"), its last frame stays
+    # what becomes of a video shorter than a clip: it has no clip ("skip"), starts again ("loop"), or its last frame
+    # stays ("pad")
     short: Short = "skip"
     flip: bool = False  # whether half of the clips, drawn at random, are mirrored left to right
-    crop: Literal["centre", "random"] = "centre"  # the part of another shape to keep; "random": drawn for each clip
+    crop: Literal["centre", "random"] = "centre"  # of a picture of another shape; "random": drawn for each clip
     kernel: Literal["bicubic", "bilinear", "area", "lanczos"] = "bicubic"  # how pictures are resized
     square_pixels: bool = True  # whether pixels that are not square are made so, as video players do
     decoder: str = "auto"  # which must be exact for every file (see ``probe``), or "auto"
