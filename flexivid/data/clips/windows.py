@@ -35,8 +35,8 @@ class ClipSettings(NamedTuple):
     # as fit, likewise
     windows: Windows = "random"
     clips_per_video: int | None = None  # clips of each video in an epoch; None: as many as fit without a common frame
-    # what becomes of a video shorter than a clip. "skip": it has no clip; "loop": it starts again; "pad": its last frame
-    # stays
+    # what becomes of a video shorter than a clip. "skip": it has no clip; "loop": it starts again; "pad": its last
+    # frame stays
     short: Short = "skip"
     flip: bool = False  # whether half of the clips, drawn at random, are mirrored left to right
     crop: Literal["centre", "random"] = "centre"  # of a picture of another shape; "random": drawn for each clip
