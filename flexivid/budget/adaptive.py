@@ -68,7 +68,7 @@ class AdaptivePlan:
                 "got planner adaptive without measured changes, so without thresholds; expected a table of more than"
                 f" {HISTORY} calls of the network; take more steps, or choose --planner searched"
             )
-        self.followed: dict[int, Schedule] = {}  # by the finished samples, by global index
+        self.followed: dict[int, Schedule] = {}  # of the finished samples, by global index
         columns = table.columns(allowance.options)
         rows = table.rows(allowance.options)
         self.errors = np.array(rows)  # calls, options
