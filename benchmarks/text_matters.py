@@ -37,8 +37,7 @@ from flexivid.evaluation.clips import (
 from flexivid.evaluation.features import extract
 from flexivid.evaluation.run import run_folder
 from flexivid.media.pixels import to_bytes, to_unit
-from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.metrics.extractors.still import for_frames
+from flexivid.metrics.extractors.extractor import build_extractor, for_frames
 from flexivid.runtime.device import pick_device
 from flexivid.sampling.encoders import use_sources
 from flexivid.sampling.settings import Sampling, video_size

@@ -98,7 +98,7 @@ def run_checkpoint(options: Namespace) -> None:
     from flexivid.evaluation import ranks as room
     from flexivid.evaluation.run import finish, prepare, progress, work
     from flexivid.runtime.console import polled_bars
-    from flexivid.runtime.ranks import devices_of, from_environment, own_device
+    from flexivid.runtime.ranks import devices_of, from_environment, own_device, run_on
 
     ranks, devices = from_environment(), devices_of(options.devices, options.device)
     request, earlier = _request(options, quiet=not ranks.first), _earlier(options)
@@ -114,7 +114,7 @@ def run_checkpoint(options: Namespace) -> None:
         return
     with _resumable(request.output), polled_bars(lambda: progress(job), hidden=not ranks.first) as show:
         if len(devices) > 1:
-            room.work_in_processes(request, devices, on_poll=show)
+            run_on(devices, room.share, request, on_poll=show)
         else:
             work(job, *ranks, on_block=show)
         room.meet(ranks)

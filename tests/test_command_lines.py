@@ -291,8 +291,9 @@ def test_every_option_of_convert_has_an_effect(tmp_path, monkeypatch, capsys) ->
 @pytest.fixture
 def watched_evaluation(collections, monkeypatch) -> list:
     """``flexivid.evaluate`` with stand-ins for the work."""
-    from flexivid.evaluation import against, compare, ranks, report, result, run
+    from flexivid.evaluation import against, compare, report, result, run
     from flexivid.metrics.extractors import i3d_weights
+    from flexivid.runtime import ranks
 
     seen: list = []
     shutil.copytree(shipped.FOLDER / "moving_digits", "model")
@@ -306,7 +307,7 @@ def watched_evaluation(collections, monkeypatch) -> list:
     monkeypatch.setattr(run, "work", lambda *args, **options: seen.append("work"))
     monkeypatch.setattr(run, "progress", lambda job: {})
     monkeypatch.setattr(run, "finish", lambda job: (scores, None))
-    monkeypatch.setattr(ranks, "work_in_processes", lambda request, devices, **options: seen.append(devices))
+    monkeypatch.setattr(ranks, "run_on", lambda devices, work, request, **options: seen.append(devices))
     monkeypatch.setattr(compare, "prepare_pair", lambda request, device: seen.append((request, device)) or pair)
     monkeypatch.setattr(compare, "compare_pair", lambda pair, **options: seen.append("work") or scores)
     monkeypatch.setattr(compare, "pair_progress", lambda pair: {})

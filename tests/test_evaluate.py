@@ -361,7 +361,7 @@ WRONG = {
     "weights": (["--metric", "i3d", "--weights", "nowhere.pt"], "nowhere.pt"),
     "reference": (["--reference", "nowhere"], "got nowhere, which does not exist"),
     "empty reference": (["--reference", "empty"], "got empty, which holds 0 other files and no video"),
-    "broken reference": (["--reference", "broken"], "got broken, where all 2 videos fail to decode"),
+    "broken reference": (["--reference", "broken"], "got 0 clips from broken: all 2 videos fail to decode"),
     "split": (["--split", "test"], "got --split test; expected train, val or all"),
     "rates": (["--stride", 2, "--fps", 4], "got --stride 2 and --fps 4; expected one; leave"),
     "device": (["--device", "cuda:99"], "got device 'cuda:99', which is not available"),

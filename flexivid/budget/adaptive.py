@@ -57,12 +57,8 @@ def patch_change(change: Tensor, step: Step) -> Tensor:
 class AdaptivePlan:
     """What each sample may spend, and the measurements by which a :class:`Chooser` makes the choices of a batch.
 
-    Raises:
-        ValueError: If there is no table, or it holds no changes.
-
-    Attributes:
-        opening: The searched schedule, which a sample follows until enough of its changes are known.
-        followed: Schedules of the finished samples, by global index.
+    A sample follows the searched schedule, ``opening``, until enough of its changes are known. ``ValueError`` if there
+    is no table, or it holds no changes.
     """
 
     def __init__(self, allowance: Allowance, table: ErrorTable | None) -> None:
@@ -72,7 +68,7 @@ class AdaptivePlan:
                 "got planner adaptive without measured changes, so without thresholds; expected a table of more than"
                 f" {HISTORY} calls of the network; take more steps, or choose --planner searched"
             )
-        self.followed: dict[int, Schedule] = {}
+        self.followed: dict[int, Schedule] = {}  # of the finished samples, by global index
         columns = table.columns(allowance.options)
         rows = table.rows(allowance.options)
         self.errors = np.array(rows)  # calls, options

@@ -13,14 +13,6 @@ from flexivid.patching.shapes import PatchMode
 class Allowance(NamedTuple):
     """What a schedule of one sample may spend, in whole units of any kind (MACs, microseconds).
 
-    Args:
-        options: The steps that a schedule may be made of; the native one first, then finest to coarsest.
-        costs: Of each option, falling.
-        num_steps: Calls of the network; a planner that chooses their number itself is not bound by it.
-        affordable: The most that a schedule may cost in all; the cheapest option everywhere is within it.
-        plain_costs: Of each option without its guidance.
-        plain_calls: Calls that have no guidance, whatever the option.
-
     Example:
         >>> native, weak = (Step(PatchMode(mode), PatchMode(mode)) for mode in ("1x2x2", "2x4x4"))
         >>> allowance = Allowance((native, weak), (8, 2), 3, 24, (4, 1), frozenset({0}))
@@ -28,12 +20,12 @@ class Allowance(NamedTuple):
         ('1x2x4x4,1x2x4x4+2x4x4,1x1x2x2+1x2x2', [(4, 1), (8, 2), (8, 2)], 20)
     """
 
-    options: tuple[Step, ...]
-    costs: tuple[int, ...]
-    num_steps: int
-    affordable: int
-    plain_costs: tuple[int, ...] = ()
-    plain_calls: frozenset[int] = frozenset()
+    options: tuple[Step, ...]  # the steps that a schedule may be made of; the native one first, then finest to coarsest
+    costs: tuple[int, ...]  # of each option, falling
+    num_steps: int  # calls of the network; a planner that chooses their number itself is not bound by it
+    affordable: int  # the most that a schedule may cost in all; the cheapest option everywhere is within it
+    plain_costs: tuple[int, ...] = ()  # of each option without its guidance
+    plain_calls: frozenset[int] = frozenset()  # calls that have no guidance, whatever the option
 
     @property
     def rows(self) -> list[tuple[int, ...]]:
@@ -88,15 +80,10 @@ def step_options(
     guide_mode: str | PatchMode | None = None,
     modes: Sequence[str | PatchMode] | None = None,
 ) -> list[Step]:
-    """One step for each allowed mode, native first: the options of a schedule.
+    """One step for each of the ``modes`` that may be used (``None`` = all), native first: the options of a schedule.
 
-    Args:
-        guided: Whether steps have guidance.
-        guide_mode: Mode of the second branch; ``None`` = each step's own.
-        modes: Modes that may be used; ``None`` = all. The native one is always allowed.
-
-    Raises:
-        ValueError: If the network does not have a mode.
+    With guidance, the second branch has the ``guide_mode``; ``None`` = each step's own. ``ValueError`` if the network
+    does not have a mode.
 
     Example:
         >>> from flexivid import FlexiDiTConfig

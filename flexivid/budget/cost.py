@@ -131,11 +131,7 @@ def _output_conv(config: NetworkShape, size: tuple[int, int, int]) -> int:
 def full_cost(native_cost: int, *, guided: bool, num_steps: int, plain_calls: Collection[int] = ()) -> int:
     """Cost of native steps throughout, guidance's branch native too: what a budget is a fraction of.
 
-    Args:
-        native_cost: Of one native call for one sample, in any unit.
-        guided: Whether steps have guidance.
-        num_steps: Calls of the network.
-        plain_calls: Those that have no guidance.
+    ``native_cost`` is that of one native call for one sample, in any unit; ``plain_calls`` have no guidance.
 
     Example:
         >>> full_cost(100, guided=True, num_steps=10, plain_calls={0, 1})

@@ -12,11 +12,7 @@ from flexivid.budget.table import ErrorTable, Table
 
 
 def searched(allowance: Allowance, table: Table | None) -> Schedule:
-    """The schedule of least measured error.
-
-    Raises:
-        ValueError: If there is no table, or it lacks an option.
-    """
+    """The schedule of least measured error; ``ValueError`` if there is no table, or it lacks an option."""
     if not isinstance(table, ErrorTable):
         raise ValueError(
             "got no table of measured errors, which the planners searched and adaptive go by; expected schedules.json"
@@ -52,10 +48,8 @@ def expected_front(allowance: Allowance, table: ErrorTable) -> list[Point]:
 def best_scored(allowance: Allowance, table: Table | None, *, num_calls: int | None = None) -> ScoredPlan:
     """The plan whose samples came closest to real videos, of those that were tried and can be paid.
 
-    Only plans of ``num_calls`` calls count, unless that is ``None``.
-
-    Raises:
-        ValueError: If none was tried, or none can be paid.
+    Only plans of ``num_calls`` calls count, unless that is ``None``. ``ValueError`` if none was tried, or none can be
+    paid.
     """
     is_scored = isinstance(table, ScoreTable)
     row = best_row(affordable_rows(table, allowance, num_calls=num_calls)) if is_scored else None  # type: ignore[arg-type]

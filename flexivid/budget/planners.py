@@ -30,24 +30,17 @@ MOST_COARSE = 12  # steps of the cheapest mode for each finer one, at most: more
 class Amount(NamedTuple):
     """What may be spent on one video.
 
-    Args:
-        value: A number, or the name of a preset where the unit is ``fraction``.
-        unit: ``fraction`` of the all-native compute, ``gmacs`` (10^9 multiply-accumulates) or ``seconds``.
-
     Example:
         >>> Amount("draft"), Amount(1.5, "seconds")
         (Amount(value='draft', unit='fraction'), Amount(value=1.5, unit='seconds'))
     """
 
-    value: float | str
-    unit: str = "fraction"
+    value: float | str  # a number, or the name of a preset where the unit is ``fraction``
+    unit: str = "fraction"  # ``fraction`` of the all-native compute, ``gmacs`` (10^9 multiply-accumulates), ``seconds``
 
 
 def number_or_preset(word: float | str) -> float | str:
-    """A budget as it is written: a number, or the name of a preset.
-
-    Raises:
-        ValueError: If it is neither.
+    """A budget as it is written: a number, or the name of a preset; ``ValueError`` if it is neither.
 
     Example:
         >>> number_or_preset("0.25"), number_or_preset("draft")
@@ -71,14 +64,11 @@ def allowance_for(
     keep_steps: bool = True,
     fixed: int = 0,
 ) -> Allowance:
-    """What an amount allows the calls of one video.
+    """What an amount allows the calls of one video, whose ``options`` are from ``step_options``.
 
     Args:
-        amount: What may be spent.
-        options: From ``step_options``.
         costs: Of one call in each mode: MACs, or seconds where the amount is in seconds.
-        num_steps: Calls of the network at full compute.
-        plain_calls: Calls that have no guidance, in native steps too.
+        num_steps: Calls of the network at full compute; of these, ``plain_calls`` have no guidance.
         keep_steps: Whether a schedule must have ``num_steps`` calls; if not, it has fewer where these cost too much.
         fixed: Cost beside the calls, such as reading the text, which the amount pays for too.
 
@@ -219,8 +209,7 @@ def staged(allowance: Allowance) -> list[int]:
 def fewer_steps(allowance: Allowance) -> list[int]:
     """Native steps alone, as many as can be paid: what a budget has to be better than.
 
-    Raises:
-        ValueError: If not even one can be paid.
+    ``ValueError`` if not even one can be paid.
 
     Example:
         >>> fewer_steps(Allowance((), (100, 10), num_steps=10, affordable=400))

@@ -157,12 +157,10 @@ def schedule_macs(
     text_tokens: int = 0,
     windows: int = 1,
 ) -> int:
-    """MACs of one sample under a schedule, both branches of guidance counted.
+    """MACs of one sample under a schedule with calls of latent size (t, h, w), both branches of guidance counted.
 
-    Args:
-        size: Latent size (t, h, w) of a call.
-        text_tokens: Tokens of the texts of both branches, padding included; a text is read once a sample.
-        windows: Calls that a step makes for each branch, see ``flexivid.diffusion.windows``.
+    A text of ``text_tokens``, padding included, is read once a sample and branch. A step makes as many calls for each
+    branch as there are ``windows``.
     """
     reading = text_macs(config, text_tokens) * num_texts(schedule)
     return windows * _call_macs(schedule, config, size, text_tokens) + reading

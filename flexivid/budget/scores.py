@@ -15,34 +15,18 @@ from flexivid.budget.schedule import Schedule
 
 
 class ScoredPlan(NamedTuple):
-    """A plan that was sampled, and how far its samples are from real videos.
+    """A plan that was sampled, and how far its samples are from real videos."""
 
-    Args:
-        steps: The schedule as text, exactly as it was run.
-        sampling: Settings that belong to the plan, where they differ from the table's: ``solver``, ``shift``,
-            ``guidance_scale``, ``weak_guidance_scale``.
-        fvd: Frechet distance.
-        low: Lower end of its 95 % interval. Likewise ``high``.
-        num_videos: Samples it was measured on. Only plans with equally many are compared.
-    """
-
-    steps: str
-    sampling: Mapping[str, Any]
-    fvd: float
-    low: float
-    high: float
-    num_videos: int
+    steps: str  # the schedule as text, exactly as it was run
+    sampling: Mapping[str, Any]  # where it differs from the table: ``solver``, ``shift``, ``[weak_]guidance_scale``
+    fvd: float  # Frechet distance
+    low: float  # lower end of its 95 % interval
+    high: float  # its upper end
+    num_videos: int  # samples it was measured on; only plans with equally many are compared
 
 
 class ScoreTable(NamedTuple):
     """All scored plans of one model under one setting of its sampler.
-
-    Args:
-        model: Fingerprint of the weights.
-        settings: What a sampler must share with the measurement: steps of full compute, solver, shift, guidance, size.
-        rows: Scored plans, in any order.
-        by: How they were scored: metric, real videos, seed.
-        step_floor: The fewest native steps whose quality is within the interval of many; ``None`` = not measured.
 
     Example:
         >>> row = ScoredPlan("2x1x2x2", {}, 5.0, 4.0, 6.0, 64)
@@ -50,18 +34,14 @@ class ScoreTable(NamedTuple):
         5.0
     """
 
-    model: str
-    settings: Mapping[str, Any]
-    rows: tuple[ScoredPlan, ...]
-    by: Mapping[str, Any]
-    step_floor: int | None = None
+    model: str  # fingerprint of the weights
+    settings: Mapping[str, Any]  # which a sampler must share: steps of full compute, solver, shift, guidance, size
+    rows: tuple[ScoredPlan, ...]  # scored plans, in any order
+    by: Mapping[str, Any]  # how they were scored: metric, real videos, seed
+    step_floor: int | None = None  # fewest native steps within the interval of many; ``None`` = not measured
 
     def check(self) -> ScoreTable:
-        """Return itself.
-
-        Raises:
-            ValueError: If a distance is not finite or a schedule cannot be read.
-        """
+        """Return itself; ``ValueError`` if a distance is not finite or a schedule cannot be read."""
         for row in self.rows:
             Schedule.parse(row.steps)
             if not all(math.isfinite(value) for value in (row.fvd, row.low, row.high)):

@@ -16,17 +16,11 @@ Costs = Sequence[int] | Sequence[Sequence[int]]  # of every option; of every opt
 
 
 class Point(NamedTuple):
-    """A choice that no other beats in both cost and error.
+    """A choice that no other beats in both cost and error."""
 
-    Args:
-        cost: Sum of the options' costs.
-        error: Sum of the steps' errors.
-        choice: Index of the option of each step.
-    """
-
-    cost: int
-    error: float
-    choice: tuple[int, ...]
+    cost: int  # sum of the options' costs
+    error: float  # sum of the steps' errors
+    choice: tuple[int, ...]  # index of the option of each step
 
 
 class _Front(NamedTuple):
@@ -68,20 +62,16 @@ def frontier(errors: Sequence[Sequence[float]], costs: Costs, *, max_switches: i
     """All Pareto-optimal choices of one option a step, cheapest first.
 
     Of two choices alike in cost and error, the one that ends in the earlier option stays: with the native mode first
-    among the options, that is the one with native steps last.
+    among the options, that is the one with native steps last. With a few options and tens of steps this takes
+    milliseconds; the number of points grows with the number of different sums of costs.
 
     Args:
         errors: Of every option at every step, errors[step][option]; infinite = the step cannot have the option.
         costs: Of every option, whole numbers >= 0 in any unit; one row for all steps, or one a step.
         max_switches: How often neighbouring steps may differ; ``None`` = no limit.
 
-    Returns:
-        Points with rising cost and falling error. With a few options and tens of steps this takes milliseconds; the
-        number of points grows with the number of different sums of costs.
-
     Raises:
-        ValueError: If there is no step, a row has another length, a step has no option, an error is NaN, or a cost is
-            below 0.
+        ValueError: If rows do not fit, a step has no option, an error is NaN, or a cost is below 0.
 
     Example:
         >>> [(point.cost, point.error, point.choice) for point in frontier([[0, 5], [0, 1]], [4, 1])]

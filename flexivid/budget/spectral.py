@@ -41,20 +41,15 @@ class Spectrum(NamedTuple):
     Bin k of an axis with n cells is the frequency k / (2 n): that of the orthonormal DCT-II, by which it is measured.
     Data of deviation 1: white noise has power 1 in every bin, and the mean over the bins of an axis is 1 for any data.
 
-    Args:
-        power: Power of each bin along t, h, w: three rows with as many numbers as the axis has cells.
-        deviation: Standard deviation of the data before it was normalised, > 0.
-        clips: Number of clips that were measured.
-
     Example:
         >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=0.5, clips=256)
         >>> spectrum.size, round(spectrum.power_at(1, 0.25), 6)
         (Size3(t=2, h=4, w=4), 0.1)
     """
 
-    power: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
-    deviation: float
-    clips: int
+    power: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]  # along t, h, w, a number a cell
+    deviation: float  # standard deviation of the data before it was normalised, > 0
+    clips: int  # number of clips that were measured
 
     @property
     def size(self) -> Size3:
@@ -82,10 +77,7 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Spectrum:
-        """Read what :meth:`to_plain` wrote.
-
-        Raises:
-            ValueError: If it is not of that form or holds impossible numbers.
+        """Read what :meth:`to_plain` wrote; ``ValueError`` if it is not of that form or holds impossible numbers.
 
         Example:
             >>> spectrum = Spectrum(((1.0,), (1.5, 0.5), (1.0, 1.0)), 0.5, 8)
@@ -123,8 +115,7 @@ def delta_at(power: float, time: float) -> float:
 
 
 def lost_power(spectrum: Spectrum, native: PatchMode, mode: PatchMode) -> float:
-    """Power of the data at the finest frequency that a mode keeps, along the axis where it is greatest; 0 for the
-    native mode.
+    """Power at the finest frequency that a mode keeps, along the axis where it is greatest; 0 for the native mode.
 
     A mode g times the native one along an axis has g times fewer tokens there, so it keeps what g times fewer cells
     would hold: frequencies up to 1 / (2 g). Of the frequencies above, that one has most power in data whose power falls
@@ -161,10 +152,7 @@ def activation_choice(
     """The cheapest mode at each call that loses at most ``delta`` there, that is, is above its activation time.
 
     Modes come as in an ``Allowance``: the native one first, then with falling cost. A larger tolerance never makes a
-    call more expensive.
-
-    Raises:
-        ValueError: If ``delta`` is not above 0.
+    call more expensive. ``ValueError`` if ``delta`` is not above 0.
 
     Example:
         >>> spectrum = Spectrum(((1.9, 0.1), (2.5, 1.0, 0.4, 0.1), (2.5, 1.0, 0.4, 0.1)), deviation=1.0, clips=256)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,33 +24,21 @@ FORMAT = 1
 
 
 class ErrorTable(NamedTuple):
-    """Measured errors of one model under one setting of its sampler.
+    """Measured errors of one model under one setting of its sampler."""
 
-    Args:
-        model: Fingerprint of the weights.
-        settings: What a sampler must share with the measurement: steps, solver, shift, guidance, size.
-        options: What a step may be; the native one first.
-        errors: Of each option at each call, errors[call][option]: root mean square distance of the final latent from
-            the all-native one if this call alone uses the option. Infinite where a call cannot: the first has no
-            output before it to reuse.
-        changes: Mean third-order change of the latents, changes[call][option]; nothing in the first calls.
-        protocol: How it was measured: videos, seed, precision, version.
-        max_switches: How often neighbouring steps of a searched schedule may differ; ``None`` = no limit.
-        distance: Distance of the all-native samples from those of the table with the most steps; 0 for that one.
-        finest: Solver steps of that table; tables alike in it can be compared. ``None`` = never compared.
-        trials: Searched schedules that were really sampled, (sum of the calls' errors, distance of the samples from
-            those with the most steps), sums rising.
-    """
-
-    model: str
-    settings: Mapping[str, Any]
-    options: tuple[Step, ...]
+    model: str  # fingerprint of the weights
+    settings: Mapping[str, Any]  # which a sampler must share: steps, solver, shift, guidance, size
+    options: tuple[Step, ...]  # what a step may be; the native one first
+    # errors[call][option]: root mean square distance of the final latent from the all-native one if this call alone has
+    # the option; infinite where a call cannot: the first has no output before it to reuse
     errors: Sequence[Sequence[float]]
-    changes: Sequence[Sequence[float]]
-    protocol: Mapping[str, Any]
-    max_switches: int | None = None
-    distance: float = 0.0
-    finest: int | None = None
+    changes: Sequence[Sequence[float]]  # changes[call][option]: mean third-order change; nothing in the first calls
+    protocol: Mapping[str, Any]  # how it was measured: videos, seed, precision, version
+    max_switches: int | None = None  # how often neighbouring steps of a searched schedule may differ; ``None`` = any
+    distance: float = 0.0  # of the all-native samples from those of the table with the most steps; 0 for that one
+    finest: int | None = None  # solver steps of that table; tables alike in it can be compared; ``None`` = never were
+    # searched schedules that were really sampled: sum of the calls' errors, rising, and distance of the samples from
+    # those with the most steps
     trials: Sequence[tuple[float, float]] = ()
 
     def expected(self, error: float) -> float:
@@ -72,20 +60,12 @@ class ErrorTable(NamedTuple):
         return float(np.interp(error, sums, distances))
 
     def rows(self, options: Sequence[Step]) -> list[list[float]]:
-        """Errors of some of the options, errors[call][option].
-
-        Raises:
-            ValueError: If one was not measured.
-        """
+        """Errors of some of the options, errors[call][option]; ``ValueError`` if one was not measured."""
         columns = self.columns(options)
         return [[row[column] for column in columns] for row in self.errors]
 
     def columns(self, options: Sequence[Step]) -> list[int]:
-        """Columns of the table that belong to some options.
-
-        Raises:
-            ValueError: If one was not measured.
-        """
+        """Columns of the table that belong to some options; ``ValueError`` if one was not measured."""
         missing = [str(step) for step in options if step not in self.options]
         if missing:
             raise ValueError(
@@ -95,11 +75,7 @@ class ErrorTable(NamedTuple):
         return [self.options.index(step) for step in options]
 
     def check(self) -> ErrorTable:
-        """Return itself.
-
-        Raises:
-            ValueError: If a number is not finite or a row is not complete.
-        """
+        """Return itself; ``ValueError`` if a number is not finite or a row is not complete."""
         measured = [
             value
             for call, row in enumerate(self.errors)
@@ -123,36 +99,26 @@ class ErrorTable(NamedTuple):
 Table = ErrorTable | ScoreTable
 
 
-def find_table(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> ErrorTable | None:
-    """The error table of a model, by its fingerprint, under these settings of the sampler; ``None`` if there is none.
+def find_table(tables: Sequence[Table], model: str, settings: Mapping[str, Any], kind: Any = ErrorTable) -> Any:
+    """The first table of a kind of a model, by its fingerprint, under these settings of the sampler; else ``None``.
 
-    Raises:
-        ValueError: If the tables were measured with another model.
+    ``ValueError`` if a table before it was measured with another model.
     """
-    return next((table for table in _alike(tables, model, settings) if isinstance(table, ErrorTable)), None)
-
-
-def find_scores(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> ScoreTable | None:
-    """The score table of these settings, or ``None``; arguments and errors as in :func:`find_table`."""
-    return next((table for table in _alike(tables, model, settings) if isinstance(table, ScoreTable)), None)
-
-
-def _alike(tables: Sequence[Table], model: str, settings: Mapping[str, Any]) -> Iterator[Table]:
     for table in tables:
         if table.model != model:
             raise ValueError(
                 f"got {FILE} of model {table.model}; expected one of this model, {model}; run python -m flexivid.search"
                 " again, or choose --planner staged"
             )
-        if dict(table.settings) == dict(settings):
-            yield table
+        if isinstance(table, kind) and dict(table.settings) == dict(settings):
+            return table
+    return None
 
 
 def write_tables(path: str | Path, tables: Sequence[Table]) -> None:
-    """Write tables beside those of other settings of the same model, under a lock: no search loses another's tables.
+    """Write tables beside those of other settings of the same model; each replaces one of its kind and settings.
 
-    Each replaces one of its kind, model and settings; those of other models go. A folder has them in
-    ``schedules.json``.
+    Those of other models go. Under a lock, so that no search loses another's tables.
     """
     path = _file(path)
     new = [_key(table) for table in tables]
@@ -176,11 +142,7 @@ def _key(table: Table) -> tuple[str, str, dict[str, Any]]:
 
 
 def read_tables(path: str | Path) -> list[Table]:
-    """Tables of a file or folder, none if there is no file.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Tables of a file or folder, none if there is no file; ``ValueError`` if the file is damaged."""
     path = _file(path)
     if not path.is_file():
         return []

@@ -41,17 +41,11 @@ OnCalls = Callable[[int], Any]  # (sample steps that are done)
 
 
 class Calibration(NamedTuple):
-    """What :func:`calibrate` measured.
+    """What :func:`calibrate` measured."""
 
-    Args:
-        table: Errors and changes.
-        samples: All-native final latents, (n, c, t, h, w), float32, on the CPU.
-        trials: Searched schedules by the sum of their calls' errors, and their final latents.
-    """
-
-    table: ErrorTable
-    samples: Tensor
-    trials: tuple[tuple[float, Tensor], ...] = ()
+    table: ErrorTable  # errors and changes
+    samples: Tensor  # all-native final latents, (n, c, t, h, w), float32, on the CPU
+    trials: tuple[tuple[float, Tensor], ...] = ()  # searched schedules: sum of their calls' errors, and final latents
 
 
 def fewer_steps(num_inference_steps: int) -> list[int]:
@@ -77,18 +71,12 @@ def calibrate(  # noqa: PLR0913
     conditions: Conditions | None = None,
     on_calls: OnCalls | None = None,
 ) -> Calibration:
-    """Measure the errors of every option at every call.
+    """Measure the errors of every option at every call, on ``num_videos`` trajectories, i from the noise of seed + i.
 
-    Args:
-        settings: From ``Sampling(...).filled(model)``; ``modes`` limits the options.
-        num_videos: How many trajectories; number i starts from the noise of seed + i.
-        max_switches: Stored in the table, for the planner.
-        most_steps: Solver steps that budgets are fractions of; ``None`` = those of the settings.
-        conditions: What each should show; ``None`` = all classes in turn, and the null text.
-        on_calls: Called with the number of sample steps just done, :func:`num_sample_steps` in all.
-
-    Raises:
-        ValueError: If a sample comes out as NaN or infinite.
+    Budgets of the schedules that are tried are fractions of ``most_steps`` solver steps; ``None`` = those of the
+    settings. ``conditions`` are by default all classes in turn, and the null text. ``max_switches`` is stored in the
+    table, for the planner. ``on_calls`` is called with the number of sample steps just done, :func:`num_sample_steps`
+    in all. ``ValueError`` if a sample comes out as NaN or infinite.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -200,7 +188,7 @@ class _Batch:
         self._model, self._settings, self._seeds = model, settings, seeds
         self._conditions, self._device = conditions, next(model.parameters()).device
         self._plain = plain_calls(model, settings)
-        self._on_calls = on_calls or (lambda count: None)
+        self._on_step = lambda count, step: None if on_calls is None else on_calls(count)
         self._outputs: list[Tensor] = []
         self._latents: list[Tensor] = []
 
@@ -246,10 +234,7 @@ class _Batch:
         model, settings = self._model, self._settings
         steps = [at_call(step, call, self._plain) for call, step in enumerate(schedule)]
         guidance = guidance_from(model, settings)
-        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), self._count)
-
-    def _count(self, count: int, step: Step) -> None:
-        self._on_calls(count)
+        return GuidedDenoiser(model, settings, guidance, self._conditions, steps_of(steps), self._on_step)
 
     def _solve(self, predict: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         process, settings = self._model.recipe.process, self._settings

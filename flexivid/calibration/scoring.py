@@ -2,7 +2,7 @@
 
 Single calls have no distance to real videos, so whole plans are sampled, all from the same noises and classes. Few
 samples show that most plans lose: the leaders go on to the next round (successive halving), and only the last ones are
-scored on all videos. Plans and rounds are in ``candidates`` and ``plan_search``.
+scored on all videos. Plans and rounds are in ``plan_search``.
 """
 
 from __future__ import annotations
@@ -42,29 +42,19 @@ OnSamples = Callable[[int], Any]  # (number of new samples)
 
 
 class Judge(NamedTuple):
-    """The real videos that samples are compared with, and how.
+    """The real videos that samples are compared with, and how."""
 
-    Args:
-        extractor: Turns videos into features.
-        real: Features of real clips, (m, d).
-        conditions: What the samples should show.
-        metric: Name of the distance, such as ``fvd[motion]``.
-    """
-
-    extractor: Extractor
-    real: Tensor
-    conditions: Conditions
-    metric: str
+    extractor: Extractor  # turns videos into features
+    real: Tensor  # features of real clips, (m, d)
+    conditions: Conditions  # what the samples should show
+    metric: str  # name of the distance, such as ``fvd[motion]``
 
 
 def find_judge(request: Request, device: torch.device) -> Judge:
     """A judge by the motion network, with the real clips and the prompts that a request names.
 
-    Held-out clips are for evaluations: a plan must not be tested on those that chose it.
-
-    Raises:
-        FileNotFoundError: If there are no such videos.
-        ValueError: If they do not fit.
+    Held-out clips are for evaluations: a plan must not be tested on those that chose it. ``FileNotFoundError`` if there
+    are no such videos; ``ValueError`` if they do not fit.
     """
     plans: dict[str, Any] = {"budgets": [1.0], "sampling": {"planner": "weak_first"}, "rivals": False}
     job = prepare(replace(request, **plans, num_reference=NUM_REAL, held_out=False), device)
@@ -90,13 +80,9 @@ class Scorer:
 
     def make(self, plan: Plan, indices: Sequence[int]) -> Tensor:
         """Make samples of a plan: features of these global indices, (len(indices), d)."""
+        settings, conditions = plan.settings(self.settings), self.judge.conditions
         batches = generate_batches(
-            self.model,
-            plan.followed,
-            plan.settings(self.settings),
-            conditions=self.judge.conditions,
-            seed=SEED,
-            indices=indices,
+            self.model, plan.followed, settings, conditions=conditions, seed=SEED, indices=indices
         )
         features = [torch.empty(0, self.judge.real.shape[1])]
         for _, videos in batches:

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from flexivid.data.module import VideoDataModule
     from flexivid.data.storage.errors import VideoError
 
-_HOMES = {
-    "VideoDataModule": "flexivid.data.module",
-    "VideoError": "flexivid.data.storage.errors",
-    "open_video": "flexivid.data.decoding.reader",
-}
+_HOMES = {"VideoDataModule": "module", "VideoError": "storage.errors", "open_video": "decoding.reader"}
 
 DOORS = ("encode_request", "encoding", "module", "splits")
 __all__ = ["VideoDataModule", "VideoError", "open_video"]
@@ -27,7 +23,7 @@ __all__ = ["VideoDataModule", "VideoError", "open_video"]
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; expected one of {__all__}")
 
 

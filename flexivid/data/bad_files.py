@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import distributed
 
-from flexivid.data.clips.trainer_state import Run
 from flexivid.data.clips.windows import span_of
 from flexivid.data.index.build import BadVideo
 from flexivid.data.splits import Splits, name_some, write_bad
@@ -32,13 +31,8 @@ class BadFiles:
     """Files of a collection that cannot be decoded, found before a run or during it, and a limit to their share.
 
     The share is that of all ranks. Those that one of them finds count when ranks exchange theirs, so that all stop
-    together; without other ranks, the run stops at once.
-
-    Args:
-        root: The collection.
-        num_files: Files in it, good and bad ones.
-        max_fraction: Largest share that may be bad.
-        folder: Where ``bad_videos.jsonl`` is written; None: nowhere.
+    together; without other ranks, the run stops at once. ``num_files`` are good and bad ones; ``folder`` is where
+    ``bad_videos.jsonl`` is written.
 
     >>> bad = BadFiles("v", num_files=4, max_fraction=0.25)
     >>> bad.add(BadVideo("v/a.mp4", "no video stream"))
@@ -54,7 +48,7 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
     def __init__(self, root: str, *, num_files: int, max_fraction: float, folder: str | Path | None = None) -> None:
         self.root, self.num_files, self.max_fraction, self.folder = root, num_files, max_fraction, folder
         self.by_path: dict[str, BadVideo] = {}
-        self._untold: dict[str, BadVideo] = {}
+        self._not_shared: dict[str, BadVideo] = {}
         self._num_batches, self._has_grown = 0, False
 
     def add(self, *bad: BadVideo, write: bool = True) -> None:
@@ -74,12 +68,12 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 
         ``ValueError`` if there are too many now, and no other rank; with others, when ranks meet.
         """
-        if bad.path in self.by_path or bad.path in self._untold:
+        if bad.path in self.by_path or bad.path in self._not_shared:
             return False
         if not (distributed.is_available() and distributed.is_initialized()):
             self.add(bad)
             return True
-        self._untold[bad.path] = bad
+        self._not_shared[bad.path] = bad
         if self.folder is not None:
             write_bad([bad], self.folder, append=True)  # at once: the run may end before ranks meet
         return True
@@ -92,9 +86,9 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
 
     def meet(self) -> None:
         """Exchange new files with the other ranks, all of which must call this; ``ValueError`` on all if too many."""
-        news, self._untold = agree(self._untold.values()), {}
-        self._has_grown |= bool(news)
-        self.add(*news, write=False)
+        shared, self._not_shared = agree(self._not_shared.values()), {}
+        self._has_grown |= bool(shared)
+        self.add(*shared, write=False)
 
     def end(self, *, is_first: bool) -> None:
         """Meet once more; the first rank rewrites the list if several ranks may have written to it."""
@@ -105,35 +99,18 @@ expected a share of at most 0.25; repair or remove them, or raise data.max_bad_f
     def message(self) -> str:
         """Name the first of them."""
         listed = "" if self.folder is None else f", all listed in {self.folder}/bad_videos.jsonl"
-        return f"{self._share()} and are skipped{listed}: {name_some([*self.by_path.values(), *self._untold.values()])}"
+        named = name_some([*self.by_path.values(), *self._not_shared.values()])
+        return f"{self._share()} and are skipped{listed}: {named}"
 
     def _share(self) -> str:
-        number = len(self.by_path.keys() | self._untold.keys())
+        number = len(self.by_path.keys() | self._not_shared.keys())
         return f"got {number} of {self.num_files} files in {self.root} that cannot be decoded"
-
-
-def open_account(splits: Splits, root: str, *, max_fraction: float, run: Run) -> BadFiles:
-    """Begin with the files that were bad before the run, which the first rank lists in its folder.
-
-    Raises:
-        ValueError: If there are too many already.
-    """
-    folder = run.folder
-    bad = BadFiles(root, num_files=splits.num_files, max_fraction=max_fraction, folder=folder)
-    bad.add(*splits.bad, write=False)
-    if splits.bad and folder is not None and run.rank == 0:
-        write_bad(splits.bad, folder)
-    return bad
 
 
 def remarks(splits: Splits, root: str, *, cache_gib: float | None, num_workers: int) -> Iterator[str]:
     """Yield a message on each other thing that is left out, changed or slow.
 
-    Args:
-        splits: The clips.
-        root: The collection.
-        cache_gib: Memory that decoded frames may take; None if that was left open.
-        num_workers: Processes that decode clips.
+    ``cache_gib`` is the memory that decoded frames may take; None if that was left open.
 
     >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings
     >>> from flexivid.data.index.videos import Videos

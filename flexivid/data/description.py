@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flexivid.data.bad_files import BadFiles
 from flexivid.data.clips.buckets import Bucket
 from flexivid.data.clips.windows import ClipSettings, refuse_settings
@@ -11,21 +13,19 @@ from flexivid.data.encoded.folder import TRAIN
 from flexivid.data.sources.layout import Collection
 from flexivid.data.sources.manifest import Manifests, read_manifests
 from flexivid.data.splits import Splits
-from flexivid.latents.settings import CodecSettings, TextSettings
+
+
+def _of_encoded(name: str, words: str, default: Any = None) -> property:
+    """What an encoded folder says of its clips, with a docstring; the default for videos."""
+    return property(lambda data: getattr(data.encoded.encoded, name) if data.encoded else default, doc=words)
 
 
 class Description:
-    """What is known of the collection of a data module without opening a file.
+    """What is known of the collection of a data module without opening a file."""
 
-    Attributes:
-        collection: Where the data are.
-        settings: How clips are cut out.
-        encoded: Contents of an encoded folder; ``None`` for videos.
-    """
-
-    collection: Collection
-    settings: ClipSettings
-    encoded: EncodedSet | None = None
+    collection: Collection  # where the data are
+    settings: ClipSettings  # how clips are cut out
+    encoded: EncodedSet | None = None  # contents of an encoded folder; ``None`` for videos
     buckets: tuple[Bucket, ...] = ()
     batch_size: int = 1
     _splits: Splits | None = None
@@ -33,14 +33,7 @@ class Description:
     _manifests: Manifests | None = None
 
     def check(self, latents: str | None) -> None:
-        """Refuse settings that make no sense.
-
-        Args:
-            latents: The setting of an earlier version.
-
-        Raises:
-            ValueError: If there are any.
-        """
+        """Refuse settings that make no sense with ``ValueError``; ``latents`` is the setting of an earlier version."""
         refuse_settings(self.settings)
         if latents is not None:
             raise ValueError(
@@ -86,35 +79,12 @@ class Description:
         """Frames, height, width of a clip in pixels."""
         return (self.settings.num_frames, *self.settings.size)
 
-    @property
-    def latent_size(self) -> tuple[int, int, int, int] | None:
-        """Channels and size (c, t, h, w) of the latent of a clip; ``None`` for pixels."""
-        return self.encoded.encoded.latent_size if self.encoded else None
-
-    @property
-    def latent_codec(self) -> CodecSettings | None:
-        """The codec that made the latents; ``None`` for pixels. ``codec_fingerprint`` tells its weights."""
-        return self.encoded.encoded.codec if self.encoded else None
-
-    @property
-    def codec_fingerprint(self) -> str | None:
-        """Fingerprint of the codec that made the latents; ``None`` for pixels."""
-        return self.encoded.encoded.codec_fingerprint if self.encoded else None
-
-    @property
-    def text_encoder(self) -> TextSettings | None:
-        """The encoder that made ``text_features``; ``None`` where batches have none."""
-        return self.encoded.encoded.text_encoder if self.encoded else None
-
-    @property
-    def text_fingerprint(self) -> str | None:
-        """Fingerprint of the text encoder; ``None`` where batches have no ``text_features``."""
-        return self.encoded.encoded.text_fingerprint if self.encoded else None
-
-    @property
-    def text_channels(self) -> int:
-        """Features of a token of ``text_features``; 0 where batches have none."""
-        return self.encoded.encoded.text_channels if self.encoded else 0
+    latent_size = _of_encoded("latent_size", "Size (c, t, h, w) of the latent of a clip; ``None`` for pixels.")
+    latent_codec = _of_encoded("codec", "Settings of the codec that made the latents; ``None`` for pixels.")
+    codec_fingerprint = _of_encoded("codec_fingerprint", "Of the weights of that codec; ``None`` for pixels.")
+    text_encoder = _of_encoded("text_encoder", "Settings of the encoder that made ``text_features``, or ``None``.")
+    text_fingerprint = _of_encoded("text_fingerprint", "Of the weights of that encoder; ``None`` without.")
+    text_channels = _of_encoded("text_channels", "Features of a token of ``text_features``; 0 without.", 0)
 
     @property
     def splits(self) -> Splits:
@@ -131,7 +101,7 @@ class Description:
     @property
     def fps(self) -> float:
         """Frames a second of the clips: ``fps``, or the median over the videos, divided by ``stride``."""
-        return self.encoded.encoded.fps if self.encoded else self.splits.fps
+        return self.encoded.encoded.fps if self.encoded else self.splits.train.fps
 
     @property
     def skipped(self) -> dict[str, int]:

@@ -62,13 +62,8 @@ class Plan(NamedTuple):
 def encode_collection(request: EncodeRequest, device: torch.device, ranks: Ranks) -> str:
     """Do this process's share of the work, wait for the others, and return a line on what the folder holds now.
 
-    Args:
-        request: What to encode.
-        device: Where.
-        ranks: Which of several processes this is; the first one shows the progress of all.
-
-    Raises:
-        ValueError: If the folder holds other clips, captions are missing, or too many files cannot be decoded.
+    The first of several processes shows the progress of all. ``ValueError`` if the folder holds other clips, captions
+    are missing, or too many files cannot be decoded.
     """
     folder = Path(request.check().output)
     plan = _plan(request, folder, device, show=ranks.first)
@@ -100,11 +95,8 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
     clips, codec = request.clips, build_codec(request.codec)
     latent_size = (codec.channels, *codec.latent_size(clips.num_frames, *clips.size))
     if show and (fit := codec.fit_frames(clips.num_frames)) != clips.num_frames:
-        warnings.warn(
-            f"got clips of {clips.num_frames} frames; expected {fit}, as this codec codes: the last frame is repeated; "
-            f"set --num-frames {fit}",
-            stacklevel=3,
-        )
+        reason = f"expected {fit}, as this codec codes: the last frame is repeated; set --num-frames {fit}"
+        warnings.warn(f"got clips of {clips.num_frames} frames; {reason}", stacklevel=3)
     encoder = None if request.text is None else TextEncoder(request.text, device)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / PLAN):  # one process looks at new files, for all
@@ -112,20 +104,23 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
         parts = {name: part for name, part in ((TRAIN, splits.train), (HELD_OUT, splits.val)) if part}
         captions = _captions(parts, splits.class_names, request)
         table, texts = make_table(parts, captions)
+        prints = {name: fingerprint(part) for name, part in parts.items()}
+        contents = json.dumps([prints, captions, splits.class_names])
+        num_clips = sum(map(len, parts.values()))
         encoded = Encoded(
             source=request.source._replace(root=_absolute(request.source.root)),
             clips=clips._replace(seed=0),
-            contents=_hash({name: fingerprint(part) for name, part in parts.items()}, captions, splits.class_names),
+            contents=hashlib.sha256(contents.encode()).hexdigest()[:16],
             num_clips={name: len(part) for name, part in parts.items()},
             class_names=splits.class_names,
-            fps=splits.fps,
+            fps=splits.train.fps,
             codec=replace(request.codec, source=_absolute(request.codec.source)),
             codec_fingerprint=codec.fingerprint,
             latent_size=latent_size,
             dtype=request.dtype,
             num_captions=len(texts),
             num_too_short=splits.num_too_short,
-            **_sizes_of_shards(sum(map(len, parts.values())), latent_size),
+            clips_per_shard=max(1, min(64, SHARD_BYTES // (4 * math.prod(latent_size)), num_clips // LEAST_SHARDS)),
             **({} if encoder is None or request.text is None else _of_text(request.text, encoder)),
         )
         if is_encoded(folder):
@@ -138,20 +133,13 @@ def _plan(request: EncodeRequest, folder: Path, device: torch.device, *, show: b
 
 def _of_text(settings: TextSettings, encoder: TextEncoder) -> dict[str, Any]:
     settings = replace(settings, source=_absolute(settings.source))
-    fingerprint_of_text = encoder.fingerprint()
-    return {"text_encoder": settings, "text_fingerprint": fingerprint_of_text, "text_channels": encoder.channels}
+    return {"text_encoder": settings, "text_fingerprint": encoder.fingerprint(), "text_channels": encoder.channels}
 
 
 def _absolute(source: str) -> str:
     """A local path from the root, so that the folder means the same wherever it is read from."""
     path = resolve(source)
     return os.path.abspath(path) if not is_remote(path) and os.path.exists(path) else source
-
-
-def _sizes_of_shards(num_clips: int, latent_size: tuple[int, ...]) -> dict[str, Any]:
-    """Clips of a shard: many small files are slow, and a large one is lost by a process that is killed."""
-    fit = SHARD_BYTES // (4 * math.prod(latent_size))
-    return {"clips_per_shard": max(1, min(64, fit, num_clips // LEAST_SHARDS))}
 
 
 def _captions(
@@ -186,10 +174,6 @@ def _captions(
             " their classes, or --allow-missing-captions for the null text"
         )
     return captions
-
-
-def _hash(*content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _encode_texts(folder: Path, plan: Plan, ranks: Ranks, on_step: OnStep) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from flexivid.data.bad_files import agree, open_account, remarks
+from flexivid.data.bad_files import BadFiles, agree, remarks
 from flexivid.data.clips.buckets import parse_buckets
 from flexivid.data.clips.dataset import Address, ClipDataset
 from flexivid.data.clips.loader import ClipLoader
@@ -26,13 +26,12 @@ from flexivid.data.clips.trainer_state import Run
 from flexivid.data.clips.windows import ClipSettings, Short, Windows
 from flexivid.data.decoding.backends import Choice
 from flexivid.data.description import Description
-from flexivid.data.encoded.clips import EncodedClips, open_if_encoded
+from flexivid.data.encoded.clips import EncodedClips, EncodedLoader, open_if_encoded
 from flexivid.data.encoded.folder import HELD_OUT, TRAIN, stored_settings
-from flexivid.data.encoded.loader import EncodedLoader
 from flexivid.data.index.build import BadVideo
 from flexivid.data.pictures import MixedLoader, mixed_loader, picture_module
 from flexivid.data.sources.layout import Collection, Layout, collection_of
-from flexivid.data.splits import Splits, keep_in_memory, load_splits
+from flexivid.data.splits import Splits, keep_in_memory, load_splits, write_bad
 from flexivid.data.workers.pool import DecodePool, num_cores
 from flexivid.runtime.distributed import gathered
 from flexivid.runtime.start import seed_or_global
@@ -43,7 +42,7 @@ class VideoDataModule(Description, LightningDataModule):
 
     ``root/train`` is trained on, or ``root`` if it has no such folder; the folders in it may be classes (see
     ``manifest``). ``root/held_out``, ``root/val`` or ``root/test`` is validated on, each by any of its usual names (see
-    ``split_names``); without one, one training video in twenty is held out, or the end of a single one (see
+    ``lists.classes``); without one, one training video in twenty is held out, or the end of a single one (see
     ``splits.hold_out``). Long videos count for several clips.
 
     Args:
@@ -269,8 +268,12 @@ class VideoDataModule(Description, LightningDataModule):
 
     def _report(self, splits: Splits) -> None:
         """Warn of everything that is left out or slow."""
-        self._bad = open_account(splits, self.root, max_fraction=self.max_bad_fraction, run=self._run)
+        number, folder = splits.num_files, self._run.folder
+        self._bad = BadFiles(self.root, num_files=number, max_fraction=self.max_bad_fraction, folder=folder)
+        self._bad.add(*splits.bad, write=False)
         if splits.bad:
+            if folder is not None and self._run.rank == 0:
+                write_bad(splits.bad, folder)
             rank_zero_warn(self._bad.message())
         for remark in remarks(splits, self.root, cache_gib=self.cache_gib, num_workers=self.num_workers):
             rank_zero_warn(remark)

@@ -14,7 +14,7 @@ import torch
 from flexivid.data.clips.loader import Batch, ClipLoader
 from flexivid.data.clips.sampler import PictureSteps
 from flexivid.data.clips.trainer_state import FollowsRun, Run
-from flexivid.data.encoded.loader import EncodedLoader
+from flexivid.data.encoded.clips import EncodedLoader
 
 Module = Any  # ``VideoDataModule``, whose file imports this one
 
@@ -25,12 +25,8 @@ LIMITS = ("num_workers", "cache_gib", "max_bad_fraction", "max_seconds_per_file"
 def picture_module(videos: Module, root: str) -> Module:
     """Return the data module of the pictures: clips of one frame as large as those of the videos, one from each file.
 
-    Args:
-        videos: The data module of the videos.
-        root: Pictures, videos or both; or an encoded folder of clips of one frame, if the videos are encoded.
-
-    Raises:
-        ValueError: If share or folder make no sense, or pictures and videos are encoded by different networks.
+    ``root`` holds pictures, videos or both; or it is an encoded folder of clips of one frame, if the videos are
+    encoded. ``ValueError`` if share or folder make no sense, or pictures and videos are encoded by different networks.
     """
     if not 0 < (share := videos.picture_steps.share) < 1:
         raise ValueError(f"got data.picture_share={share}; expected more than 0 and less than 1; change it")
@@ -62,13 +58,7 @@ def picture_module(videos: Module, root: str) -> Module:
 
 
 def mixed_loader(videos: Module, pictures: Module, batch_size_at: Callable[[int], int]) -> MixedLoader:
-    """Return the training batches of both.
-
-    Args:
-        videos: Set up. The steps of pictures are its ``picture_steps``.
-        pictures: Is set up here.
-        batch_size_at: Clips per rank of a global step.
-    """
+    """Return the training batches of both modules; that of the pictures is set up here."""
     steps = videos.picture_steps
     pictures.trainer = videos.trainer
     pictures.set_batch_sizes(batch_size_at)
@@ -80,13 +70,10 @@ def mixed_loader(videos: Module, pictures: Module, batch_size_at: Callable[[int]
 
 
 class MixedLoader(FollowsRun):
-    """Batches of videos and of pictures. Pictures without captions have the null text.
+    """Batches of videos, whose number counts, and of pictures in the ``steps`` that are theirs.
 
-    Args:
-        videos: Batches of videos; its length counts. Likewise ``pictures``.
-        steps: The global steps that are of pictures.
-        accumulate: Batches of a global step.
-        classes: Class of the run of each class of the pictures, -1 where it has none.
+    Pictures without captions have the null text. ``classes`` holds the class of the run for each class of the pictures,
+    -1 where it has none. ``accumulate`` batches are a global step.
     """
 
     def __init__(

@@ -52,11 +52,6 @@ class Splits(NamedTuple):
         good = sum(len(dataset.videos) for dataset in self.datasets)
         return (len(parts) if good == 2 else good) + skipped + len(self.bad)
 
-    @property
-    def fps(self) -> float:
-        """Frames a second of the clips; without ``settings.fps`` the median over the videos, 0 where unknown."""
-        return self.train.fps
-
 
 def load_splits(
     root: Listed,
@@ -72,11 +67,9 @@ def load_splits(
     Args:
         root: The collection, listed already (``Manifests``) or not, with or without training and held-out folders (see
             ``layout``). Without held-out videos, some of the training ones are held out (see ``hold_out``).
-        settings: How clips are cut out of them.
-        buckets: Shapes of clips, in place of the one in ``settings``.
+        settings: How clips are cut out of them; ``buckets`` are shapes in place of the one in it.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
         pool: Looks at new files; without one a pool is made for it.
-        progress: Whether to show a progress bar.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -110,12 +103,8 @@ def hold_out(videos: Videos, *, min_frames: int) -> tuple[Videos, Videos | None]
     """Part videos into some to train on and some to validate on, without a frame in both.
 
     Of several videos, one in twenty is held out, at least one, spread evenly over the list and so over the classes. A
-    single video is cut: its last tenth is held out, or one clip if that is more. If it is too short for both, nothing
-    is held out, and the second result is None.
-
-    Args:
-        videos: Videos that have at least one clip each.
-        min_frames: Source frames that a clip spans; matters for a single video only.
+    single video is cut: its last tenth is held out, or one clip, which spans ``min_frames``, if that is more. If it is
+    too short for both, nothing is held out, and the second result is None.
 
     >>> film = Videos.of(["film.mp4"], num_frames=250)
     >>> [(part.first.tolist(), part.num_frames.tolist()) for part in hold_out(film, min_frames=15)]
@@ -171,17 +160,8 @@ def keep_in_memory(
 ) -> Splits:
     """Decode the videos while there is room for them; return the clips without those of files that fail.
 
-    Args:
-        splits: The clips.
-        pool: Decodes.
-        max_bytes: Room; None for 4 GiB, or for none at all where reading the videos would delay the start.
-        agree: Given the files that fail here, returns those that fail on any rank: all must leave out the same.
-        progress: Whether to show a progress bar.
-
-    >>> splits = Splits(ClipDataset(Videos.of(["nowhere.mp4"], num_frames=8), ClipSettings()), None, (), ())
-    >>> with DecodePool(1) as pool:
-    ...     keep_in_memory(splits, pool=pool, max_bytes=0).train.cache.rows.tolist()
-    []
+    Without ``max_bytes`` there is room for 4 GiB, or for nothing where reading the videos would delay the start. Given
+    the files that fail here, ``agree`` returns those that fail on any rank: all must leave out the same.
     """
     settings, failed, room = splits.train.settings, [], max_bytes
     if room is None:
@@ -206,25 +186,20 @@ def keep_in_memory(
     return splits._replace(train=train, val=val, bad=bad)
 
 
-def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings) -> str:
-    """Explain why a folder with videos gives no clip.
-
-    >>> found = VideoIndex(Videos.of([]), (BadVideo("v/a.mp4", "no video stream"),), (), Path("i.arrow"))
-    >>> explain_nothing("v", found, ClipSettings())[:69]
-    'got 0 clips from v: all 1 videos fail to decode (v/a.mp4: no video st'
-    """
+def explain_nothing(root: str, index: VideoIndex, settings: ClipSettings, *, prefix: str = "data.") -> str:
+    """Explain why a folder with videos gives no clip; ``prefix`` is that of the names of settings."""
     bad, videos = f"{len(index.bad)} videos fail to decode ({name_some(index.bad)})", index.videos
     if len(videos) == 0:
-        return f"got 0 clips from {root}: all {bad}; expected videos; convert them, or correct data.root"
+        return f"got 0 clips from {root}: all {bad}; expected videos; convert them, or name another folder"
     longest = int(np.argmax(videos.num_frames))
     span = int(np.max(_span(videos.select(np.array([longest])), settings)))
     short = f"all {len(videos)} videos{' that decode' if index.bad else ''} are too short"
-    rate = f"data.stride={settings.stride}" if settings.fps is None else f"data.fps={settings.fps}"
+    rate = f"stride={settings.stride}" if settings.fps is None else f"fps={settings.fps}"
     return (
         f"got 0 clips from {root}: {short}, the longest, {videos.path(longest)}, has "
         f"{videos.num_frames[longest]} frames{f', and {bad}' if index.bad else ''}; "
-        f"expected at least {span} frames for data.num_frames={settings.num_frames} and {rate}; "
-        f"lower data.num_frames, take frames that are closer, or set data.short=loop or data.short=pad"
+        f"expected at least {span} frames for {prefix}num_frames={settings.num_frames} and {prefix}{rate}; "
+        f"lower {prefix}num_frames, take frames that are closer, or set {prefix}short=loop or {prefix}short=pad"
     )
 
 

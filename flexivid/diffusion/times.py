@@ -1,9 +1,28 @@
-"""Drawing the times a network is trained at. Times are (b,) in (0, 1); 1 = noise."""
+"""Draw the times a network is trained at, (b,) in (0, 1), 1 = noise; and give those of a process on the flow path."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from flexivid.diffusion.process import Process
+
+
+def noise_shares(process: Process, times: Sequence[float]) -> list[float]:
+    """Times of any process as times of the flow path with the same ratio of data to noise: sigma / (alpha + sigma).
+
+    Example:
+        >>> noise_shares(Process("flow"), [1.0, 0.25])
+        [1.0, 0.25]
+        >>> [round(share, 2) for share in noise_shares(Process("cosine"), [1.0, 0.5, 0.0])]
+        [1.0, 0.5, 0.0]
+    """
+    if process.path == "flow":
+        return list(times)
+    alpha, sigma = process.alpha_sigma(torch.tensor(times, dtype=torch.float64))
+    return (sigma / (alpha + sigma)).tolist()
 
 
 def shift_time(time: Tensor, shift: float) -> Tensor:

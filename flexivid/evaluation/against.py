@@ -16,23 +16,16 @@ TWO_FOLDERS = "two folders"  # names the only scores of a comparison of two fold
 
 
 class Earlier(NamedTuple):
-    """An earlier result.
+    """An earlier result."""
 
-    Args:
-        path: Its file.
-        protocol: How it was measured.
-        scores: By budget as it is written, or ``TWO_FOLDERS``.
-    """
-
-    path: Path
-    protocol: Protocol
-    scores: Mapping[str, Scores]
+    path: Path  # its file
+    protocol: Protocol  # how it was measured
+    scores: Mapping[str, Scores]  # by budget as it is written, or ``TWO_FOLDERS``
 
     def check(self, protocol: Protocol, names: Sequence[str]) -> None:
         """Refuse, before any work is done, an evaluation whose protocol or names of scores cannot be compared.
 
-        Raises:
-            ValueError: If the protocols differ, or no scores have the same name.
+        ``ValueError`` if the protocols differ, or no scores have the same name.
         """
         count = min(protocol.num_reference, self.protocol.num_reference)  # clips that fail to decode lower it
         check_alike(self.protocol, protocol._replace(num_reference=count))
@@ -71,9 +64,7 @@ def by_budget(evaluation: Evaluation) -> dict[str, Scores]:
 def read_earlier(path: str | Path) -> Earlier:
     """Read an ``evaluation.json``, or a ``step_000500.json`` of a training.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else.
+    ``FileNotFoundError`` if there is no such file; ``ValueError`` if it holds something else.
     """
     path = Path(path)
     if not path.is_file():

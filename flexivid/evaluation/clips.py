@@ -20,13 +20,13 @@ import yaml
 from torch import Tensor
 
 from flexivid.data.clips.dataset import ClipDataset
-from flexivid.data.clips.windows import ClipSettings, refuse_settings, span_of, step_of
+from flexivid.data.clips.windows import ClipSettings, refuse_settings
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.decoding.reader import ClipRequest
-from flexivid.data.index.build import BadVideo, VideoIndex
+from flexivid.data.index.build import BadVideo
 from flexivid.data.lists.text import read_text
 from flexivid.data.sources.manifest import Listed, Manifests, read_manifests
-from flexivid.data.splits import index_collection, load_splits, name_some
+from flexivid.data.splits import explain_nothing, index_collection, load_splits
 from flexivid.data.storage.changes import fingerprints
 from flexivid.data.workers.pool import DecodePool, num_cores, outcomes
 from flexivid.model.shipped import is_shipped
@@ -37,21 +37,13 @@ SPLITS = ("train", "held_out", "all")
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips of a collection, numbered from 0.
+    """Clips of a collection, numbered from 0."""
 
-    Args:
-        root: The folder or manifest.
-        split: ``train``, ``held_out``, or ``all`` where nothing is held out.
-        dataset: Plans clips.
-        numbers: The clips of it that belong to the set, int64 (n,).
-        bad: Files that cannot be decoded.
-    """
-
-    root: str
-    split: str
-    dataset: ClipDataset
-    numbers: np.ndarray
-    bad: tuple[BadVideo, ...]
+    root: str  # the folder or manifest
+    split: str  # ``train``, ``held_out``, or ``all`` where nothing is held out
+    dataset: ClipDataset  # plans clips
+    numbers: np.ndarray  # the clips of it that belong to the set, int64 (n,)
+    bad: tuple[BadVideo, ...]  # files that cannot be decoded
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -72,8 +64,7 @@ class ClipSet:
     @property
     def fps(self) -> float:
         """Frames a second: that of the settings, or else the median over the videos; 8 where unknown."""
-        settings = self.dataset.settings
-        return settings.fps or float(np.median(self.dataset.videos.fps)) / settings.stride or 8.0
+        return self.dataset.fps or 8.0
 
     def caption(self, number: int) -> str:
         """Words for a clip; empty without captions."""
@@ -100,13 +91,8 @@ class ClipSet:
 def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **changes: Any) -> ClipSettings:
     """Settings of clips for an evaluation: those of the training, but with evenly spread, unmirrored windows.
 
-    Args:
-        section: The ``data`` section of a run's config; its stride, fps, kernel and the like are used.
-        size: Frames, height, width.
-        **changes: Settings that replace those of the section; ``None`` replaces nothing.
-
-    Raises:
-        ValueError: If settings contradict each other.
+    Stride, fps, kernel and the like are those in ``section``, the ``data`` section of a run's config, unless one of the
+    ``changes`` is not ``None``. ``size`` is frames, height, width. ``ValueError`` if settings contradict each other.
 
     Example:
         >>> settings = clip_settings({"stride": 2, "flip": True, "root": "videos"}, (8, 32, 32), fps=None)
@@ -136,8 +122,7 @@ def data_section(run: Path) -> dict[str, Any]:
 def data_root(run: Path, section: Mapping[str, Any]) -> str:
     """The folder of the videos that a run was trained on, seen from here or from a folder above the run.
 
-    Raises:
-        ValueError: If the run does not name it, or it is gone.
+    ``ValueError`` if the run does not name it, or it is gone.
     """
     root = section.get("root")
     if is_shipped(run):
@@ -171,28 +156,16 @@ def find_clips(
     num_clips: int | None = None,
     held_out_from: int | None = None,
 ) -> ClipSet:
-    """The clips of a collection, or some of them spread evenly over it.
+    """The clips of a collection, listed already or not, or at most ``num_clips`` of them spread evenly over it.
 
-    Args:
-        root: A collection of any kind, listed already or not.
-        settings: From :func:`clip_settings`.
-        split: ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
-            part, else ``all``.
-        num_clips: Clips at most.
-        held_out_from: Take held-out clips instead of training ones where there are at least so many: distances to
-            clips that were trained on say little about new ones.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If there are fewer than two clips.
+    The split is ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
+    part, else ``all``. Held-out clips are taken instead of training ones where there are at least ``held_out_from``:
+    distances to clips that were trained on say little about new ones. ``ValueError`` if there are fewer than two clips.
     """
     manifests = read_manifests(root)
     split = split or ("all" if manifests.held_out is None else "train")
     with DecodePool(num_cores()) as pool:
-        if split == "train" and held_out_from is not None:
-            splits = load_splits(manifests, settings, pool=pool)
-            split = "train" if splits.val is None or len(splits.val) < held_out_from else "held_out"
-        dataset, bad = _dataset(manifests, settings, split=split, pool=pool)
+        split, dataset, bad = _dataset(manifests, settings, split, held_out_from, pool)
     if len(dataset) < 2:
         raise ValueError(
             f"got {len(dataset)} clips in {root} ({split}); expected at least 2 for a distance; name a larger folder"
@@ -202,40 +175,26 @@ def find_clips(
 
 
 def _dataset(
-    root: Manifests, settings: ClipSettings, *, split: str, pool: DecodePool
-) -> tuple[ClipDataset, tuple[BadVideo, ...]]:
+    root: Manifests, settings: ClipSettings, split: str, held_out_from: int | None, pool: DecodePool
+) -> tuple[str, ClipDataset, tuple[BadVideo, ...]]:
+    """The split that is taken, its clips, and files that cannot be decoded."""
+    if split not in SPLITS:
+        raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLITS)}; choose one")
     if split == "all":
         if root.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
         index, _ = index_collection(root, pool=pool, decoder=settings.decoder, square_pixels=settings.square_pixels)
         dataset = ClipDataset(index.videos, settings)
         if len(dataset) == 0:
-            raise ValueError(_explain(str(root), index, settings))
-        return dataset, index.bad
-    if split not in SPLITS:
-        raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLITS)}; choose one")
+            raise ValueError(explain_nothing(str(root), index, settings, prefix=""))
+        return split, dataset, index.bad
     splits = load_splits(root, settings, pool=pool)
-    if split == "train":
-        return splits.train, splits.bad
+    enough = held_out_from is not None and splits.val is not None and len(splits.val) >= held_out_from
+    if split == "train" and not enough:
+        return split, splits.train, splits.bad
     if splits.val is None:
         raise ValueError(f"got split held_out of {root}, which has too few videos for one; expected train; change it")
-    return splits.val, splits.bad
-
-
-def _explain(root: str, index: VideoIndex, settings: ClipSettings) -> str:
-    videos = index.videos
-    if len(videos) == 0:
-        return (
-            f"got {root}, where all {len(index.bad)} videos fail to decode ({name_some(index.bad)}); expected videos;"
-            " convert them or name another folder"
-        )
-    longest = int(np.argmax(videos.num_frames))
-    step = step_of(videos.fps[longest : longest + 1], settings)
-    span = int(np.max(span_of(settings.num_frames, step)))
-    return (
-        f"got {root}, whose longest video, {videos.path(longest)}, has {videos.num_frames[longest]} frames;"
-        f" expected at least {span} for clips of {settings.num_frames}; lower num_frames or take frames closer together"
-    )
+    return "held_out", splits.val, splits.bad
 
 
 def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:
@@ -256,10 +215,9 @@ def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:
 def read_blocks(
     clips: ClipSet, blocks: Sequence[Sequence[int]], *, num_workers: int | None = None
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Decode blocks of clips, named by their numbers, a few ahead of the block that is yielded.
+    """Yield blocks of clips, named by their numbers, with their videos, uint8 (b, 3, t, h, w), decoded a few ahead.
 
-    Yields:
-        A block, and its videos, uint8 (b, 3, t, h, w); a clip that cannot be decoded is left out, with a warning.
+    A clip that cannot be decoded is left out, with a warning.
     """
     requests = ((i, clips.plan(i)) for block in blocks for i in block)
     with DecodePool(num_workers or num_cores()) as pool:

@@ -23,37 +23,21 @@ from flexivid.sampling.sample_folder import videos_in
 
 @dataclass(frozen=True)
 class PairRequest:
-    """Two folders to compare, in plain data.
+    """Two folders to compare, in plain data."""
 
-    Args:
-        generated: Folder of videos.
-        reference: Folder of real ones.
-        output: Folder for the results.
-        metric: Keywords of ``build_extractor``; ``name`` among them.
-        num_frames: Frames of a clip.
-        size: (height, width); ``None`` = that of the generated videos.
-        rate: ``stride`` or ``fps`` of the clips, on both sides.
-        num_videos: Clips of the generated videos, at most; ``None`` = all.
-        num_reference: Likewise of the real ones.
-        layout: How folders are read (see ``flexivid.data.sources.layout``); ``None`` = by their names.
-        split: Part of the reference; ``None`` = its held-out part where that has as many clips as are compared.
-        seed: Of the bootstrap.
-        batch_size: Clips in one call of the extractor.
-    """
-
-    generated: str
-    reference: str
-    output: str
-    metric: dict[str, Any]
-    num_frames: int = 16
-    size: tuple[int, int] | None = None
-    rate: dict[str, float] = field(default_factory=dict)
-    num_videos: int | None = None
-    num_reference: int | None = None
-    split: str | None = None
-    layout: Layout | None = None
-    seed: int = 0
-    batch_size: int = 16
+    generated: str  # folder of videos
+    reference: str  # folder of real ones
+    output: str  # folder for the results
+    metric: dict[str, Any]  # keywords of ``build_extractor``; ``name`` among them
+    num_frames: int = 16  # frames of a clip
+    size: tuple[int, int] | None = None  # (height, width); ``None`` = that of the generated videos
+    rate: dict[str, float] = field(default_factory=dict)  # ``stride`` or ``fps`` of the clips, on both sides
+    num_videos: int | None = None  # clips of the generated videos, at most; ``None`` = all
+    num_reference: int | None = None  # likewise of the real ones
+    split: str | None = None  # of the reference; ``None`` = held-out clips where there are as many as are compared
+    layout: Layout | None = None  # how folders are read (see ``data.sources.layout``); ``None`` = by their names
+    seed: int = 0  # of the bootstrap
+    batch_size: int = 16  # clips in one call of the extractor
 
 
 class Pair(NamedTuple):
@@ -75,12 +59,7 @@ def common_size(root: Manifests) -> tuple[int, int]:
 
 
 def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
-    """Find the clips, load the extractor.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If something does not fit.
-    """
+    """Find the clips, load the extractor; ``ValueError`` if something does not fit."""
     extractor = build_extractor(**request.metric, device=device)
     check_frames(extractor, request.num_frames)
     roots = dict.fromkeys((request.generated, request.reference))

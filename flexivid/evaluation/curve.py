@@ -21,10 +21,8 @@ def curve_figure(evaluations: Sequence[Evaluation]) -> Figure:
     """Draw FVD with its 95 % interval against GMACs a sample, on a logarithmic axis; the figure has no window.
 
     Evaluations come in the order of their global steps. Points of the last one bear their budgets, and a second, dashed
-    line is native steps alone, where they were sampled.
-
-    Raises:
-        ValueError: If there is nothing to draw, or the metrics differ.
+    line is native steps alone, where they were sampled. ``ValueError`` if there is nothing to draw, or the metrics
+    differ.
     """
     metrics = sorted({evaluation.metric for evaluation in evaluations})
     if len(metrics) != 1:

@@ -1,9 +1,8 @@
 """Features of videos in blocks: which blocks a rank makes, and where finished blocks are kept.
 
 A block is a few neighbouring videos, made in one call of a network. Blocks are kept in files, so that an interrupted
-evaluation goes on and ranks need no connection; or in memory, for ranks of one process group. Features are exact and
-take 1.6 KB a video for I3D. Generated videos are not kept: an mp4 would change the distance, raw pixels would take a
-thousand times the room.
+evaluation goes on and ranks need no connection; or in memory, for ranks of one process group. Videos are not kept: an
+mp4 would change the distance, and raw pixels take a thousand times the room of features (1.6 KB a video for I3D).
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class BlockFolder:
     def read(self, indices: Sequence[int]) -> Block | None:
         """The tensors of a block; ``None`` if it is not there, damaged, or of other indices."""
         try:
-            return _if_of(indices, load_file(self._path(indices)))
+            return _matching(indices, load_file(self._path(indices)))
         except (OSError, SafetensorError):
             return None
 
@@ -122,7 +121,7 @@ class BlockMemory:
 
     def read(self, indices: Sequence[int]) -> Block | None:
         """The tensors of a block; ``None`` if it is not there or of other indices."""
-        return _if_of(indices, self._blocks.get(indices[0], {}))
+        return _matching(indices, self._blocks.get(indices[0], {}))
 
     def write(self, indices: Sequence[int], tensors: Block) -> None:
         """Add a block."""
@@ -134,7 +133,7 @@ class BlockMemory:
             self._blocks |= blocks
 
 
-def _if_of(indices: Sequence[int], block: Block) -> Block | None:
+def _matching(indices: Sequence[int], block: Block) -> Block | None:
     return block if "indices" in block and block["indices"].tolist() == list(indices) else None
 
 
@@ -163,10 +162,7 @@ class ClipFeatures:
         return blocks_of(len(self.clips), self.batch_size, rank, world_size)
 
     def protocol(self, size: tuple[int, int, int], num_videos: int, *, seed: int, sampling: str = "{}") -> Protocol:
-        """How distances of generated videos (frames, height, width) to these clips are measured.
-
-        The seed is that of their noise and of the bootstrap; ``sampling`` are the settings of the sampler, JSON.
-        """
+        """How distances of generated videos (frames, height, width) to these clips are measured, see ``Protocol``."""
         num_frames, height, width = size
         return Protocol(
             metric=self.extractor.metric_name,

@@ -42,8 +42,7 @@ class ClipFrames(NamedTuple):
 def clip_frames(model: FlexiDiT, settings: Settings, clips: ClipSet, kind: str) -> ClipFrames:
     """The ``first`` or the ``last`` frames of clips, or ``both``, as the network is given them.
 
-    Raises:
-        ValueError: If there is no such kind, the model takes no given frames, or they do not fit.
+    ``ValueError`` if there is no such kind, the model takes no given frames, or they do not fit.
     """
     if kind not in KINDS:
         raise ValueError(f"got --given-frames {kind}; expected one of {', '.join(KINDS)}; choose one")
@@ -82,10 +81,8 @@ def evaluation_conditions(
 ) -> Conditions:
     """Classes in turn, and prompts where the model reads text: captions of scattered clips, or lines of a file in turn.
 
-    Samples that are given frames of clips have their classes too, where there are some.
-
-    Raises:
-        ValueError: If the model reads text and the clips have no captions, or it reads none and there is a file.
+    Samples that are given frames of clips have their classes too, where there are some. ``ValueError`` if the model
+    reads text and the clips have no captions, or it reads none and there is a file.
     """
     if prompts_file is not None and not model.config.text_channels:
         raise ValueError(f"got --prompts-file {prompts_file} for a model without text; expected none; leave it out")

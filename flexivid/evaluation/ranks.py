@@ -19,7 +19,7 @@ from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.run import Job, Request, finish, make_samples, prepare, real_features, warm_up_for, work
 from flexivid.evaluation.samples import SampleBlock
 from flexivid.runtime.distributed import FailedRankError, from_first, on_all_ranks
-from flexivid.runtime.ranks import Ranks, run_on
+from flexivid.runtime.ranks import Ranks
 
 PATIENCE = timedelta(days=7)  # of torchrun's ranks: shares may differ by hours
 POLL_SECONDS = 0.5
@@ -42,21 +42,13 @@ def _store() -> distributed.Store:
     return next(distributed.rendezvous("env://", timeout=PATIENCE))[0]
 
 
-def work_in_processes(request: Request, devices: list[torch.device], *, on_poll: Callable[[], None]) -> None:
-    """Share the work among new processes, one a device; if one of them fails, finished blocks stay in their files."""
-    run_on(devices, _share, request, on_poll=on_poll)
-
-
-def _share(request: Request, device: torch.device, ranks: Ranks) -> None:
+def share(request: Request, device: torch.device, ranks: Ranks) -> None:
+    """Do the share of one of several processes; if one fails, finished blocks stay in their files."""
     work(prepare(request, device), *ranks)
 
 
 def read_together(job: Job, ranks: Ranks) -> Tensor:
-    """Features of the real clips, (m, d), each rank of a process group making its share.
-
-    Raises:
-        FailedRankError: On every rank, if anything fails on one.
-    """
+    """Features of the real clips, (m, d), a share by each rank; ``FailedRankError`` on all if anything fails on one."""
 
     def make() -> None:
         on_all_ranks(lambda: list(job.real.each(job.real.blocks(*ranks))))
@@ -74,19 +66,11 @@ def evaluate_together(
     """Evaluate with all ranks of a process group, whose blocks are in memory.
 
     Every part that can fail runs inside ``on_all_ranks``, and ranks exchange data only between the parts: none waits
-    for one that has failed.
+    for one that has failed, and ``FailedRankError`` is raised on all.
 
-    Args:
-        job: The evaluation; the same on every rank.
-        ranks: Who this process is.
-        afford: Called on every rank when it has made one block, with the seconds that this took without warming up;
-            gives the number of videos to make, the same on every rank. ``None`` = all.
-
-    Returns:
-        Scores, the same on every rank; and the samples they are of, on the first rank.
-
-    Raises:
-        FailedRankError: On every rank, if anything fails on one.
+    ``afford`` is called on every rank when it has made one block, with the seconds that this took without warming up;
+    it gives the number of videos to make, the same on every rank. Returns scores, the same on every rank, and on the
+    first rank the samples they are of.
     """
     real = read_together(job, ranks)
     blocks = job.blocks(*ranks)

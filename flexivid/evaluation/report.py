@@ -79,11 +79,11 @@ def narrow_table(evaluation: Evaluation) -> tuple[str, str, tuple[str, ...], lis
     title += "" if math.isnan(floor) else f"; real against real {short(floor)}"
     beside = any(row.rival for row in evaluation.rows)
     columns = (*NARROW_COST, *(NARROW_RIVAL if beside else ("coverage", "PSNR")))
-    rest = _narrow_rival if beside else _narrow_likeness
-    rows = [
-        (f"{row.budget:g}", f"{row.macs / 1e9:.3g}", f"{row.seconds:.3g}", *_narrow_distance(row.scores), *rest(row))
-        for row in evaluation.rows
-    ]
+    rows = []
+    for row in evaluation.rows:
+        cost = (f"{row.budget:g}", f"{row.macs / 1e9:.3g}", f"{row.seconds:.3g}")
+        quality = short(row.scores.fvd), f"{short(row.scores.low)} to {short(row.scores.high)}"
+        rows.append((*cost, *quality, *(_narrow_rival(row) if beside else _narrow_likeness(row))))
     return title, NARROW_CAPTION if beside else "", columns, rows
 
 
@@ -171,10 +171,6 @@ def _distance(scores: Scores) -> list[str]:
     endless = "-" if scores.fvd_infinity is None else f"{scores.fvd_infinity:.4g}"
     floor = "-" if math.isnan(scores.floor) else f"{scores.floor:.4g}"
     return [f"{scores.fvd:.4g}", f"{scores.low:.4g} to {scores.high:.4g}", endless, floor]
-
-
-def _narrow_distance(scores: Scores) -> tuple[str, str]:
-    return short(scores.fvd), f"{short(scores.low)} to {short(scores.high)}"
 
 
 def _narrow_rival(row: BudgetScores) -> tuple[str, str, str]:

@@ -14,44 +14,25 @@ from flexivid.metrics.scores import Scores
 
 
 class BudgetScores(NamedTuple):
-    """Cost and quality of one plan.
+    """Cost and quality of one plan."""
 
-    Args:
-        budget: The plan's name.
-        schedule: The patch plan, as it is written.
-        macs: MACs of one sample; the mean where each chooses its own schedule.
-        seconds: Seconds of one device for one sample, decoding included.
-        scores: Distances to the real videos.
-        fidelity: Likeness to the full-compute videos of the same seeds; ``None`` for those themselves, or without them.
-        rival: Native steps alone, as many as the budget pays for, from the same noises; ``None`` where the plan is just
-            that, or where they were not sampled.
-        difference: The plan's FVD minus the rival's, with its paired interval.
-    """
-
-    budget: float
-    schedule: str
-    macs: int
-    seconds: float
-    scores: Scores
-    fidelity: Fidelity | None
-    rival: BudgetScores | None = None
-    difference: Difference | None = None
+    budget: float  # the plan's name
+    schedule: str  # the patch plan, as it is written
+    macs: int  # MACs of one sample; the mean where each chooses its own schedule
+    seconds: float  # seconds of one device for one sample, decoding included
+    scores: Scores  # distances to the real videos
+    fidelity: Fidelity | None  # likeness to full compute from the same seeds; ``None`` for that itself, or without it
+    rival: BudgetScores | None = None  # native steps alone for the same budget and noises; ``None`` if not sampled
+    difference: Difference | None = None  # the plan's FVD minus the rival's, with its paired interval
 
 
 class Evaluation(NamedTuple):
-    """The curve of a model, and how to reproduce it.
+    """The curve of a model, and how to reproduce it."""
 
-    Args:
-        metric: Label, such as ``fvd2048_16f``.
-        protocol: What was compared and how.
-        rows: One for each plan.
-        global_step: Optimizer step of the weights, where it is known.
-    """
-
-    metric: str
-    protocol: Protocol
-    rows: tuple[BudgetScores, ...]
-    global_step: int | None = None
+    metric: str  # label, such as ``fvd2048_16f``
+    protocol: Protocol  # what was compared and how
+    rows: tuple[BudgetScores, ...]  # one for each plan
+    global_step: int | None = None  # optimizer step of the weights, where it is known
 
     @property
     def fvd_auc(self) -> float:

@@ -19,9 +19,7 @@ FEWER_STEPS = "fewer_steps"  # name of the planner in plans of this file
 
 
 def native_plan(model: FlexiDiT, settings: Settings, num_steps: int | None = None) -> Plan:
-    """Native steps throughout, with the guidance of the settings; ``None`` = as many as full compute has.
-
-    The plan's budget is what it costs.
+    """Native steps throughout, ``None`` = as many as full compute has; the plan's budget is what it costs.
 
     Example:
         >>> from flexivid import FlexiDiT, FlexiDiTConfig
@@ -37,10 +35,9 @@ def native_plan(model: FlexiDiT, settings: Settings, num_steps: int | None = Non
 
 
 def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
-    """As many native steps as a budget pays for, at least one. At budget 1 that is full compute.
+    """As many native steps as a budget pays for, at least one; full compute at budget 1.
 
-    It may cost a little more than the plan of the budget, if that plan does not use the budget up, but never more than
-    the budget, unless a single step does.
+    If the plan of the budget does not use the budget up, its rival may cost a little more.
     """
     affordable = affordable_cost(budget, full_macs(model, settings))
     most = settings.num_inference_steps * max(1, math.ceil(budget))
@@ -50,10 +47,9 @@ def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
 
 
 def with_rivals(model: FlexiDiT, settings: Settings, plans: Sequence[Plan], *, rivals: bool = True) -> tuple[Plan, ...]:
-    """Append the native plans that are sampled for comparison, unless they are among the plans already.
+    """Append the :func:`rival_plan` of each plan, and full compute where a plan of budget 1 is something else.
 
-    Each plan gets its :func:`rival_plan`, if there are to be rivals. Full compute is appended where a plan of budget 1
-    is something else: likeness is measured against it.
+    Likeness is measured against full compute. Plans that are there already are not appended.
     """
     sampled = list(plans)
     natives = [native_plan(model, settings)] if any(plan.budget >= 1 for plan in plans) else []

@@ -25,8 +25,7 @@ from flexivid.evaluation.prompts import clip_frames, evaluation_conditions
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.samples import SampleBlock, SampleStore, Task, check_count, evaluate_features, score_budgets
-from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.metrics.extractors.still import for_frames
+from flexivid.metrics.extractors.extractor import build_extractor, for_frames
 from flexivid.metrics.protocol import Protocol, reference_features, reference_file
 from flexivid.model import checkpoint
 from flexivid.model.shipped import locate
@@ -42,71 +41,39 @@ Size = tuple[int | None, int | None, int | None]
 
 @dataclass(frozen=True)
 class Request:
-    """An evaluation of a checkpoint in plain data. ``None`` = the value of the checkpoint or of its training run.
+    """An evaluation of a checkpoint in plain data. ``None`` = the value of the checkpoint or of its training run."""
 
-    Args:
-        checkpoint: Run folder, ``.ckpt`` or exported folder.
-        output: Folder for the results.
-        budgets: Fractions of the full compute, or names of presets.
-        schedules: Explicit plans, which replace the budgets if there are any.
-        metric: Keywords of ``build_extractor``; ``name`` among them.
-        sampling: Fields of ``Sampling``.
-        size: Frames, height, width.
-        labels: Classes by name or number, in turn.
-        prompts_file: A file with a prompt a line, instead of the captions of the real videos.
-        given_frames: Frames of a real clip that each sample is given: ``first``, ``last`` or ``both``; ``None`` = none.
-        codec: Folder of the codec, instead of where the model's recipe says. Likewise ``text_encoder``.
-        num_videos: Samples a budget.
-        seed: Sample i starts from the noise of seed + i.
-        reference: Folder of real videos.
-        layout: How its folders are read (see ``flexivid.data.sources.layout``); ``None`` = as in training, or by their
-            names.
-        split: Part of it; ``None`` = held-out clips where there are as many as needed, else those trained on.
-        num_reference: Clips of it, at most.
-        rate: ``stride`` or ``fps`` of the clips.
-        ema: Averaged weights.
-        rivals: Also sample native steps alone, as many as each budget pays for.
-        held_out: Whether held-out clips may be taken where no split is named.
-    """
-
-    checkpoint: str
-    output: str
-    budgets: Sequence[float | str] = (1.0, 0.5, 0.25)
-    schedules: Sequence[str] = ()
-    metric: dict[str, Any] = field(default_factory=lambda: {"name": "motion"})
-    sampling: dict[str, Any] = field(default_factory=dict)
-    size: Size = (None, None, None)
-    labels: Sequence[str] | None = None
-    prompts_file: str | None = None
-    given_frames: str | None = None
-    codec: str | None = None
+    checkpoint: str  # run folder, ``.ckpt`` or exported folder
+    output: str  # folder for the results
+    budgets: Sequence[float | str] = (1.0, 0.5, 0.25)  # fractions of the full compute, or names of presets
+    schedules: Sequence[str] = ()  # explicit plans, which replace the budgets if there are any
+    metric: dict[str, Any] = field(default_factory=lambda: {"name": "motion"})  # keywords of ``build_extractor``
+    sampling: dict[str, Any] = field(default_factory=dict)  # fields of ``Sampling``
+    size: Size = (None, None, None)  # frames, height, width
+    labels: Sequence[str] | None = None  # classes by name or number, in turn
+    prompts_file: str | None = None  # a file with a prompt a line, instead of the captions of the real videos
+    given_frames: str | None = None  # of a real clip, to each sample: ``first``, ``last`` or ``both``; ``None`` = none
+    codec: str | None = None  # folder of the codec, instead of where the model's recipe says. Likewise ``text_encoder``
     text_encoder: str | None = None
-    num_videos: int = 2048
-    seed: int = 0
-    reference: str | None = None
-    split: str | None = None
-    layout: Layout | None = None
-    num_reference: int | None = None
-    rate: dict[str, float] = field(default_factory=dict)
-    ema: bool = True
-    rivals: bool = True
-    held_out: bool = True
+    num_videos: int = 2048  # samples a budget
+    seed: int = 0  # sample i starts from the noise of seed + i
+    reference: str | None = None  # folder of real videos
+    split: str | None = None  # part of it; ``None`` = held-out clips where there are enough, else those trained on
+    layout: Layout | None = None  # how its folders are read (see ``data.sources.layout``); ``None`` = as in training
+    num_reference: int | None = None  # clips of it, at most
+    rate: dict[str, float] = field(default_factory=dict)  # ``stride`` or ``fps`` of the clips
+    ema: bool = True  # averaged weights
+    rivals: bool = True  # also sample native steps alone, as many as each budget pays for
+    held_out: bool = True  # whether held-out clips may be taken where no split is named
 
 
 class Job(NamedTuple):
-    """An evaluation with everything loaded.
+    """An evaluation with everything loaded."""
 
-    Args:
-        task: What to generate.
-        protocol: What is compared and how.
-        samples: The finished samples.
-        real: Features of the real clips.
-    """
-
-    task: Task
-    protocol: Protocol
-    samples: SampleStore
-    real: ClipFeatures
+    task: Task  # what to generate
+    protocol: Protocol  # what is compared and how
+    samples: SampleStore  # the finished samples
+    real: ClipFeatures  # features of the real clips
 
     def blocks(self, rank: int = 0, world_size: int = 1) -> list[list[int]]:
         """A rank's share of the samples."""
@@ -138,12 +105,7 @@ def run_folder(path: str | Path) -> Path:
 
 
 def prepare(request: Request, device: torch.device) -> Job:
-    """Load the model and the extractor, find the real videos.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint or folder.
-        ValueError: If something does not fit.
-    """
+    """Load the model and the extractor, find the real videos; ``ValueError`` if something does not fit."""
     model = checkpoint.load(request.checkpoint, ema=request.ema, device=device)
     use_sources(model, request.codec, request.text_encoder)
     settings = resized(model, settings_from(request.sampling).filled(model), *request.size)

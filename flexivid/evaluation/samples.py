@@ -36,32 +36,18 @@ NUM_SHOWN = 8  # samples whose frames are kept, for people to look at
 
 
 class Task(NamedTuple):
-    """What to generate and how to measure it, the same on every rank.
+    """What to generate and how to measure it, the same on every rank."""
 
-    Args:
-        model: In eval mode.
-        plans: One for each budget, then the native ones beside them, see ``rivals.with_rivals``.
-        settings: From ``Sampling(...).filled(model)``.
-        conditions: What each sample should show.
-        extractor: Turns videos into features.
-        seed: Sample i starts from the noise of seed + i.
-        rivals: Whether scores of native steps alone stand beside those of each plan.
-    """
-
-    model: FlexiDiT
-    plans: tuple[Plan, ...]
-    settings: Settings
-    conditions: Conditions
-    extractor: Extractor
-    seed: int = 0
-    rivals: bool = True
+    model: FlexiDiT  # in eval mode
+    plans: tuple[Plan, ...]  # one for each budget, then the native ones beside them, see ``rivals.with_rivals``
+    settings: Settings  # from ``Sampling(...).filled(model)``
+    conditions: Conditions  # what each sample should show
+    extractor: Extractor  # turns videos into features
+    seed: int = 0  # sample i starts from the noise of seed + i
+    rivals: bool = True  # whether scores of native steps alone stand beside those of each plan
 
     def check(self) -> Task:
-        """Return itself.
-
-        Raises:
-            ValueError: If there are too few videos, or too few frames for the extractor.
-        """
+        """Return itself; ``ValueError`` if there are too few videos, or too few frames for the extractor."""
         check_count(len(self.conditions))
         check_frames(self.extractor, video_size(self.model, self.settings).t)
         return self
@@ -90,25 +76,15 @@ def check_count(num_videos: int) -> None:
 
 
 class SampleBlock(NamedTuple):
-    """What is kept of a block of samples under one plan.
+    """What is kept of a block of samples under one plan."""
 
-    Args:
-        plan: Number of the plan.
-        indices: Global indices, int64 (b,).
-        features: float32 (b, d).
-        fidelity: PSNR, SSIM and distance of the features of each sample, float64 (b, 3); NaN for full compute itself.
-        seconds: Time to generate the block.
-        macs: MACs of the block.
-        frames: uint8 (k, t, h, w, 3) of the samples with an index below ``NUM_SHOWN``.
-    """
-
-    plan: int
-    indices: Tensor
-    features: Tensor
-    fidelity: Tensor
-    seconds: float
-    macs: int
-    frames: Tensor
+    plan: int  # number of the plan
+    indices: Tensor  # global indices, int64 (b,)
+    features: Tensor  # float32 (b, d)
+    fidelity: Tensor  # PSNR, SSIM and distance of the features of each sample, float64 (b, 3); NaN for full compute
+    seconds: float  # time to generate the block
+    macs: int  # MACs of the block
+    frames: Tensor  # uint8 (k, t, h, w, 3) of the samples with an index below ``NUM_SHOWN``
 
 
 class SampleStore:
@@ -139,14 +115,9 @@ class SampleStore:
 
     def write(self, block: SampleBlock) -> None:
         """Add a block."""
-        tensors = {
-            "labels": self._labels[block.indices],
-            "features": block.features,
-            "fidelity": block.fidelity,
-            "seconds": torch.tensor(block.seconds, dtype=torch.float64),
-            "macs": torch.tensor(block.macs),
-            "frames": block.frames,
-        }
+        tensors = {name: getattr(block, name) for name in ("features", "fidelity", "frames")}
+        tensors |= {"seconds": torch.tensor(block.seconds, dtype=torch.float64), "macs": torch.tensor(block.macs)}
+        tensors["labels"] = self._labels[block.indices]
         if self._prompts is not None:
             tensors["prompts"] = self._prompts[block.indices]
         self._plans[block.plan].write(block.indices.tolist(), tensors)
@@ -182,13 +153,9 @@ def _plan_key(plan: Plan) -> list[Any]:
 def evaluate_features(
     task: Task, blocks: Sequence[Sequence[int]], *, store: SampleStore | None = None
 ) -> Iterator[SampleBlock]:
-    """Generate a rank's blocks of samples under every plan and extract their features; new ones go to the store.
+    """Yield a rank's blocks of samples under every plan, the full-compute one first; new ones go to the store.
 
-    Yields:
-        A block under one plan; all plans of a block, the full-compute one first, before the next block.
-
-    Raises:
-        NotFiniteSampleError: If a sample is not finite.
+    ``NotFiniteSampleError`` if a sample is not finite.
     """
     full = task.full
     order = sorted(range(len(task.plans)), key=lambda number: (number != full, number))
@@ -248,7 +215,7 @@ def score_budgets(task: Task, blocks: Sequence[SampleBlock], real: Tensor) -> tu
     blocks = sorted(blocks, key=lambda block: int(block.indices[0]))
     parts = [[block for block in blocks if block.plan == number] for number in range(len(task.plans))]
     features = [torch.cat([block.features for block in part]) for part in parts]
-    scored = [_row(task, number, part, real) for number, part in enumerate(parts)]
+    scored = [_row(task, *row, real) for row in zip(task.plans, parts, features, strict=True)]
     rows = []
     for number in task.rows:
         row, rival = scored[number], task.rival(number)
@@ -259,9 +226,7 @@ def score_budgets(task: Task, blocks: Sequence[SampleBlock], real: Tensor) -> tu
     return tuple(rows)
 
 
-def _row(task: Task, number: int, blocks: Sequence[SampleBlock], real: Tensor) -> BudgetScores:
-    plan = task.plans[number]
-    features = torch.cat([block.features for block in blocks])
+def _row(task: Task, plan: Plan, blocks: Sequence[SampleBlock], features: Tensor, real: Tensor) -> BudgetScores:
     fidelity = torch.cat([block.fidelity for block in blocks]).mean(0)
     return BudgetScores(
         plan.budget,

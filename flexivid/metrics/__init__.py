@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from flexivid.metrics.frechet import frechet_distance
     from flexivid.metrics.fvd import FrechetVideoDistance
 
-_HOMES = {
-    "FrechetVideoDistance": "flexivid.metrics.fvd",
-    "I3D": "flexivid.metrics.extractors.i3d",
-    "frechet_distance": "flexivid.metrics.frechet",
-}
+_HOMES = {"FrechetVideoDistance": "fvd", "I3D": "extractors.i3d", "frechet_distance": "frechet"}
 
 DOORS = ("bootstrap", "fidelity", "frechet", "protocol", "scores")
 __all__ = ["FrechetVideoDistance", "I3D", "frechet_distance"]
@@ -27,7 +23,7 @@ __all__ = ["FrechetVideoDistance", "I3D", "frechet_distance"]
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; expected one of {__all__}")
 
 

@@ -59,13 +59,8 @@ def bootstrap(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int 
     is followed to 0; here it goes through the mean of the halves and the whole, so ``infinity = 2 value - mean``. Both
     sets are halved, so the bias of both is gone; FID_infinity fits 15 sizes of the generated set alone.
 
-    Args:
-        generated: Features, (n, d). Likewise ``real``, (m, d).
-        seed: Of the halves; they depend on it and on the order of the rows alone.
-        resamples: How many, 2 or more.
-
-    Raises:
-        ValueError: If there are fewer than 2 resamples, or ``feature_sets.feature_pair`` refuses the features.
+    Features are (n, d) and (m, d). The halves depend on the seed and on the order of the rows alone. ``ValueError`` if
+    there are fewer than 2 resamples, or ``feature_sets.feature_pair`` refuses the features.
 
     Example:
         >>> x = torch.arange(64.0)[:, None] / 64
@@ -89,16 +84,8 @@ def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resa
     rows of both generated sets and the same real videos. What they share cancels, the bias of a distance too, so the
     interval is narrower than that of two independent distances, often several times.
 
-    Args:
-        a: Features of the first set, (n, d); row i of it and of ``b`` start from the same noise.
-        b: Features of the second set, (n, d).
-        real: Features of real videos, (m, d).
-        seed: Of the halves; they depend on it and on the order of the rows alone.
-        resamples: How many, 2 or more.
-
-    Raises:
-        ValueError: If the sets differ in their number of rows, there are fewer than 2 resamples, or the features cannot
-            be used (see ``feature_sets.feature_pair``).
+    Rows i of ``a`` and ``b``, (n, d) each, start from the same noise; ``real`` is (m, d). ``ValueError`` if the sets
+    differ in their number of rows, or for the reasons of :func:`bootstrap`.
 
     Example:
         >>> x = torch.arange(64.0)[:, None] / 64
@@ -122,11 +109,7 @@ def paired_difference(a: Tensor, b: Tensor, real: Tensor, *, seed: int = 0, resa
 def _resampled(
     measure: Callable[[Tensor, Tensor], float], num_generated: int, num_real: int, seed: int, resamples: int
 ) -> tuple[float, float, float]:
-    """Measure all rows of both sets, and random halves.
-
-    Returns the value for all, the mean of the halves, and half the width of the 95 % interval; with fewer than 4 videos
-    the last two are NaN.
-    """
+    """Value of all rows, mean of random halves, half the width of the 95 % interval; NaN with fewer than 4 videos."""
     if resamples < 2:
         raise ValueError(f"got {resamples} resamples; expected 2 or more; 100 give the interval to within a tenth")
     counts = (num_generated, num_real)

@@ -16,8 +16,7 @@ from torch import Tensor
 def feature_pair(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
     """Check two feature sets, (n, d) and (m, d), and return them in float64, on the CPU.
 
-    Raises:
-        ValueError: If one is no matrix, has fewer than 2 rows or numbers that are not finite, or if they differ in d.
+    ``ValueError`` if one is no matrix, has fewer than 2 rows or numbers that are not finite, or if they differ in d.
 
     Example:
         >>> x, y = feature_pair(torch.zeros(2, 3), torch.ones(4, 3))

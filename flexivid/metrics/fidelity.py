@@ -25,12 +25,8 @@ class Fidelity(NamedTuple):
 def likeness(videos: Tensor, full: Tensor) -> Tensor:
     """PSNR and SSIM of each video, see :class:`Fidelity`: float64 (b, 2).
 
-    Args:
-        videos: At a budget, (b, 3, t, h, w) in [-1, 1].
-        full: At full compute, from the same noise.
-
-    Raises:
-        ValueError: If the shapes differ.
+    Videos at a budget and at full compute, from the same noise, are (b, 3, t, h, w) in [-1, 1]; ``ValueError`` if their
+    shapes differ.
 
     Example:
         >>> grey = torch.zeros(2, 3, 4, 16, 16)

@@ -29,17 +29,9 @@ def frechet_floor(real: Tensor, num_generated: int, *, seed: int = 0, splits: in
     low by an eighth where all features vary alike. Those of real videos do not: few directions hold most of the
     variance, and the floor of 128 clips is right to 3 % with halves of 2d/3.
 
-    Args:
-        real: Features of the real videos, (m, d).
-        num_generated: Videos of the generator, n.
-        seed: Of the parts; they depend on it and on the order of the rows alone.
-        splits: Distances of random parts whose mean is taken.
-
-    Returns:
-        The distance; NaN with fewer than 4 real videos or 2 generated ones.
-
-    Raises:
-        ValueError: If the features cannot be used (see ``feature_sets.feature_pair``).
+    Features of the real videos are (m, d). The distances of ``splits`` random parts are averaged; these depend on the
+    seed and on the order of the rows alone. NaN with fewer than 4 real videos or 2 generated ones. ``ValueError`` if
+    the features cannot be used (see ``feature_sets.feature_pair``).
 
     Example:
         >>> real = torch.randn(400, 20, generator=torch.Generator().manual_seed(0))

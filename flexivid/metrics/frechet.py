@@ -95,8 +95,7 @@ def frechet_distance(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
 def frechet_from_moments(a: Moments, b: Moments) -> float:
     """The same distance from sums: 2 d^2 numbers, however many videos there are.
 
-    Raises:
-        ValueError: If a set has fewer than 2 videos, or a sum is not finite.
+    ``ValueError`` if a set has fewer than 2 videos, or a sum is not finite.
 
     Example:
         >>> sums = [Moments.of(torch.tensor(features)) for features in ([[0.0], [2.0]], [[3.0], [5.0]])]

@@ -24,11 +24,7 @@ def kernel_distance(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
     The unbiased estimate, over all pairs: its mean does not depend on how many videos there are, and for sets of one
     distribution it is negative about every other time. Published KVD and KID average it over random subsets.
 
-    Args:
-        x: Features, (n, d). Likewise ``y``, (m, d).
-
-    Raises:
-        ValueError: If a set has fewer than 2 videos or numbers that are not finite, or if they differ in d.
+    Features are (n, d) and (m, d); ``ValueError`` if ``feature_pair`` refuses them.
 
     Source:
         KID, arXiv:1801.01401, eq. 4; for videos arXiv:1812.01717.
@@ -51,14 +47,10 @@ class Prdc(NamedTuple):
 
 
 def prdc(generated: Tensor | ArrayLike, real: Tensor | ArrayLike, *, neighbours: int = 5) -> Prdc:
-    """Precision, recall, density and coverage.
+    """Precision, recall, density and coverage of features (n, d) by features (m, d).
 
-    Args:
-        generated: Features, (n, d). Likewise ``real``, (m, d).
-        neighbours: k; fewer where a set has no more than k videos.
-
-    Raises:
-        ValueError: If a set has fewer than 2 videos or numbers that are not finite, or if they differ in d.
+    k is ``neighbours``, or fewer where a set has no more than k videos. ``ValueError`` if ``feature_pair`` refuses
+    them.
 
     Source:
         Precision and recall arXiv:1904.06991; density and coverage arXiv:2002.09797, whose k = 5 serves all four.

@@ -87,15 +87,9 @@ def reference_features(protocol: Protocol, compute: Callable[[], Tensor], *, may
     """Features of the reference videos, from the cache, or computed and then cached.
 
     Every rank calls it. The first one looks into the cache for all. If nothing is there, ``compute`` is called on every
-    rank, so that they can share the work, and the first one writes.
-
-    Args:
-        protocol: Tells which features.
-        compute: Gives all of them, (num_reference, d), in the same order on every rank.
-        may_be_fewer: Accept fewer videos, and cache them as a reference of that number.
-
-    Raises:
-        ValueError: If ``compute`` gives another number of videos, or numbers that are not finite; nothing is cached.
+    rank, so that they can share the work, and the first one writes. It gives all features, (num_reference, d), in the
+    same order on every rank; with ``may_be_fewer``, fewer are accepted, and cached as a reference of that number.
+    ``ValueError`` if their number is another one, or they are not finite; nothing is cached then.
     """
     features = from_first(lambda: _read(reference_file(protocol), protocol))
     if features is not None:

@@ -31,17 +31,10 @@ class Scores(NamedTuple):
 
 
 def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 100) -> Scores:
-    """Score generated videos by their features.
+    """Score generated videos (n, d) against real ones (m, d) by their features.
 
-    The result does not depend on the order of the rows, nor on the number of ranks that gathered them.
-
-    Args:
-        generated: Features, (n, d). Likewise ``real``, (m, d).
-        seed: Of the resampling.
-        resamples: For the interval and the extrapolation.
-
-    Raises:
-        ValueError: If a set has fewer than 2 videos or numbers that are not finite, or if they differ in d.
+    The result does not depend on the order of the rows, nor on the number of ranks that gathered them. ``seed`` and
+    ``resamples`` are those of :func:`bootstrap`. ``ValueError`` if ``feature_pair`` refuses the features.
 
     Example:
         >>> import torch
@@ -50,20 +43,13 @@ def score(generated: Tensor, real: Tensor, *, seed: int = 0, resamples: int = 10
         >>> round(scores.fvd, 4), scores.precision, scores.num_real, round(scores.floor, 3)
         (0.25, 0.578125, 64, 0.003)
     """
-    generated, real = (_in_order(features) for features in feature_pair(generated, real))
+    pair = feature_pair(generated, real)
+    generated, real = (features[features.sum(1).argsort(stable=True)] for features in pair)
     warn_if_few(len(generated), len(real), real.shape[1])
     value, low, high, infinity = bootstrap(generated, real, seed=seed, resamples=resamples)
-    return Scores(
-        value,
-        low,
-        high,
-        kernel_distance(generated, real),
-        *prdc(generated, real),
-        infinity,
-        num_real=len(real),
-        num_generated=len(generated),
-        floor=frechet_floor(real, len(generated), seed=seed),
-    )
+    kernel, parts = kernel_distance(generated, real), prdc(generated, real)
+    floor = frechet_floor(real, len(generated), seed=seed)
+    return Scores(value, low, high, kernel, *parts, infinity, len(real), len(generated), floor)
 
 
 def independent_difference(a: Scores, b: Scores) -> Difference:
@@ -78,7 +64,3 @@ def independent_difference(a: Scores, b: Scores) -> Difference:
     """
     change, half = b.fvd - a.fvd, math.hypot(a.high - a.fvd, b.high - b.fvd)  # low may be cut off at 0
     return Difference(change, change - half, change + half)
-
-
-def _in_order(features: Tensor) -> Tensor:
-    return features[features.sum(1).argsort(stable=True)]

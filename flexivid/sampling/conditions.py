@@ -30,32 +30,21 @@ ENCODED = 64  # prompts that the text encoder sees at once
 class Conditions:
     """What each sample should show.
 
-    Args:
-        labels: Classes, int64 (n,).
-        prompts: Of each sample; empty without prompts.
-        negative_prompt: What guidance leads away from; empty = the null text.
-        text: Features of the distinct prompts and of the negative one, which is the last, (m, l, f).
-        rows: Which of these each sample has, int64 (n,).
-        frames: Given frames of all samples, latent (1, c, t, h, w).
-        own_frames: What each sample is given in their place, (n, c, k, h, w) for k latent frames of the mask.
-        frames_source: Where these are from, in words.
-        source: Where the prompts are from, in words.
-
     Example:
         >>> conditions = Conditions(torch.tensor([3, 8, 3]))
         >>> len(conditions), conditions.take([1, 2]).labels.tolist(), conditions.text_tokens
         (3, [8, 3], 0)
     """
 
-    labels: Tensor
-    prompts: tuple[str, ...] = ()
-    negative_prompt: str = ""
-    text: Text | None = None
-    rows: Tensor | None = None
-    frames: Frames | None = None
-    own_frames: Tensor | None = None
-    frames_source: str = ""
-    source: str = ""
+    labels: Tensor  # classes, int64 (n,)
+    prompts: tuple[str, ...] = ()  # of each sample; empty without prompts
+    negative_prompt: str = ""  # what guidance leads away from; empty = the null text
+    text: Text | None = None  # features of the distinct prompts and of the negative one, which is the last, (m, l, f)
+    rows: Tensor | None = None  # which of these each sample has, int64 (n,)
+    frames: Frames | None = None  # given frames of all samples, latent (1, c, t, h, w)
+    own_frames: Tensor | None = None  # of each sample, in their place, (n, c, k, h, w) for k latent frames of the mask
+    frames_source: str = ""  # where these are from, in words
+    source: str = ""  # where the prompts are from, in words
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,11 +66,7 @@ class Conditions:
         )
 
     def check(self, model: FlexiDiT) -> Conditions:
-        """Return itself.
-
-        Raises:
-            ValueError: If the model cannot show them.
-        """
+        """Return itself; ``ValueError`` if the model cannot show them."""
         check_labels(self.labels, model.config.num_classes)
         if self.text is not None and not model.config.text_channels:
             raise ValueError("got prompts for a model without text; expected none; leave them out")
@@ -145,16 +130,9 @@ def conditions_for(
 ) -> Conditions:
     """What the videos of a run should show: labels and prompts in turn, prompts alone, or else all classes in turn.
 
-    Args:
-        num_videos: How many; ``None`` = one a label or prompt, whichever are more, or one.
-        labels: Classes.
-        prompts: Texts. Those above the encoder's limit are cut, with a warning.
-        negative_prompt: What guidance leads away from.
-        frames: From ``given_frames``.
-
-    Raises:
-        ValueError: If the model has no classes, no text or no given frames where there are some, or a label is out of
-            range.
+    ``num_videos`` is by default one a label or prompt, whichever are more, or one. Prompts above the encoder's limit
+    are cut, with a warning; guidance leads away from ``negative_prompt``; ``frames`` are from ``given_frames``.
+    ``ValueError`` if the model cannot show what is asked for, or a label is out of range.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -182,8 +160,7 @@ def conditions_for(
 def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str] | None:
     """Prompts of the command line, or the lines of a file; ``None`` without.
 
-    Raises:
-        ValueError: If there are both, a file without lines, or bytes that are no text.
+    ``ValueError`` if there are both, a file without lines, or bytes that are no text.
 
     Example:
         >>> read_prompts(["a red square"], None)

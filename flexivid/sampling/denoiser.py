@@ -37,16 +37,10 @@ class GuidedDenoiser:
     Guidance is ``u + s (c - u)``, with c the step's mode under the condition and u the guide branch. Mixing outputs
     equals mixing noises or velocities: at fixed x all are affine.
 
-    Args:
-        settings: From ``Sampling(...).filled(model)``; of these ``packing`` says whether both branches share a call:
-            ``always``, ``never``, or ``auto`` where that was measured to be faster, while both are few tokens.
-        guidance: How branches are mixed.
-        steps_at: The step of each sample at a call.
-        on_step: Called after each step of some of the samples.
-        reads_both: Read the texts of both branches at the first call, even if no step of it has guidance.
-
-    Attributes:
-        last: Output of the last call, which a step that reuses it repeats.
+    ``steps_at`` gives the step of each sample at a call; ``on_step`` is called after each step of some of the samples.
+    The setting ``packing`` says whether both branches share a call: ``always``, ``never``, or ``auto`` where that was
+    measured to be faster, while both are few tokens. With ``reads_both`` the texts of both branches are read at the
+    first call, even if no step of it has guidance.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -60,7 +54,7 @@ class GuidedDenoiser:
         torch.Size([2, 3, 2, 4, 4])
     """
 
-    last: Tensor
+    last: Tensor  # output of the last call, which a step that reuses it repeats
 
     def __init__(
         self,

@@ -21,8 +21,7 @@ _loaded: WeakKeyDictionary[nn.Module, dict[type, tuple[Any, Any]]] = WeakKeyDict
 def use_sources(model: FlexiDiT, codec: str | None = None, text_encoder: str | None = None) -> FlexiDiT:
     """Read the codec or the text encoder of a model from another folder or hub id than its recipe names; returns it.
 
-    Raises:
-        ValueError: If the model has none.
+    ``ValueError`` if the model has none.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -50,8 +49,7 @@ def use_sources(model: FlexiDiT, codec: str | None = None, text_encoder: str | N
 def codec_of(model: FlexiDiT) -> Codec:
     """The codec of a model, on its device.
 
-    Raises:
-        ValueError: If it cannot be loaded, or is not the one that the model was trained with.
+    ``ValueError`` if it cannot be loaded, or is not the one that the model was trained with.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -65,8 +63,7 @@ def codec_of(model: FlexiDiT) -> Codec:
 def encoder_of(model: FlexiDiT) -> TextEncoder:
     """The text encoder of a model, on its device.
 
-    Raises:
-        ValueError: If the model reads no text, or its encoder cannot be loaded or is not the one of its training.
+    ``ValueError`` if the model reads no text, or its encoder cannot be loaded or is not the one of its training.
     """
     if not model.config.text_channels:
         raise ValueError("got a prompt for a model without text; expected none; leave it out, or train with captions")

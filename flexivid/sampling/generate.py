@@ -32,25 +32,15 @@ from flexivid.sampling.settings import Settings, guidance_from, settings_from, w
 
 
 class Generation(NamedTuple):
-    """What :func:`generate` made.
+    """What :func:`generate` made."""
 
-    Args:
-        videos: (n, 3, t, h, w) in pixels, about [-1, 1], float32, on the CPU.
-        labels: Classes, int64 (n,).
-        schedule: The schedule that all videos followed; if each had its own, the one that they began with.
-        predicted_macs: MACs of all samples by the closed formulas.
-        measured_macs: MACs of the calls really made, by PyTorch's counter.
-        seconds: Wall time of the solver's loop.
-        schedules: Of each video.
-    """
-
-    videos: Tensor
-    labels: Tensor
-    schedule: Schedule
-    predicted_macs: int
-    measured_macs: int
-    seconds: float
-    schedules: tuple[Schedule, ...]
+    videos: Tensor  # (n, 3, t, h, w) in pixels, about [-1, 1], float32, on the CPU
+    labels: Tensor  # classes, int64 (n,)
+    schedule: Schedule  # the schedule that all videos followed; if each had its own, the one that they began with
+    predicted_macs: int  # MACs of all samples by the closed formulas
+    measured_macs: int  # MACs of the calls really made, by PyTorch's counter
+    seconds: float  # wall time of the solver's loop
+    schedules: tuple[Schedule, ...]  # of each video
 
 
 def generate(  # noqa: PLR0913
@@ -148,24 +138,12 @@ def generate_batches(
     indices: Sequence[int] | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Make the videos of some global indices, batch by batch.
+    """Make the videos of some global indices, ``None`` = all: yield those of a batch, and (b, 3, t, h, w) on the CPU.
 
-    A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it. Given frames are
-    conditions of every call, and take the place of the sample's own in the end.
-
-    Args:
-        model: The network; its ``training`` flag stays as it is.
-        plan: One step for each call of the network, or a plan by which each sample chooses them. It decides the number
-            of solver steps.
-        settings: From ``Sampling(...).filled(model)``.
-        indices: Which global indices to make; ``None`` = all. A rank passes its share.
-        on_step: Called after each step of some of the samples.
-
-    Yields:
-        Global indices of a batch, and its videos (b, 3, t, h, w), float32, on the CPU.
-
-    Raises:
-        NotFiniteSampleError: If a sample holds NaN or infinity.
+    A batch is as large as the coarsest mode of the plan takes; finer modes are called on parts of it. The plan decides
+    the number of solver steps. Given frames are conditions of every call, and take the place of the sample's own in the
+    end. ``on_step`` is called after each step of some of the samples. ``NotFiniteSampleError`` if one holds NaN or
+    infinity.
     """
     conditions.check(model)
     settings = with_steps_of(settings, len(plan))

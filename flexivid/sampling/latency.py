@@ -20,18 +20,13 @@ import torch
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import sampling_calls
 from flexivid.patching.shapes import PatchMode
-from flexivid.runtime.files import atomic_write
+from flexivid.runtime.files import save_json
 from flexivid.runtime.paths import cache_folder
 from flexivid.sampling.compiling import empty_condition, is_compiled
 from flexivid.sampling.denoiser import batch_of
 from flexivid.sampling.settings import Settings
 
 REPEATS = 5
-
-
-def latency_folder() -> Path:
-    """Where measurements are stored: ``$FLEXIVID_CACHE/latency`` or ``~/.cache/flexivid/latency``."""
-    return cache_folder("latency")
 
 
 def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, float]:
@@ -42,14 +37,13 @@ def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[
     batches = batches_of(model, settings, num_videos)
     key = latency_key(model, settings, batches)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    file = latency_folder() / f"{digest}.json"
+    file = cache_folder("latency") / f"{digest}.json"
     seconds = _read(file, model)
     if seconds is None:
         seconds = measure_latency(model, settings, batches)
         content = {"key": key, "seconds": {str(mode): value for mode, value in seconds.items()}}
         file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as part:
-            part.write_text(json.dumps(content, indent=2) + "\n")
+        save_json(file, content)
     return seconds
 
 

@@ -38,16 +38,10 @@ def _option(default: Any, words: str) -> Any:
 class Sampling:
     """How to sample. ``None`` = as the model's recipe says, else the default that the help of the option names.
 
-    Attributes:
-        num_inference_steps: If given, every plan has as many solver steps; otherwise a planner may take fewer or more,
-            and a budget is a fraction of the cost of the recipe's.
-        guidance: See ``flexivid.diffusion.guidance.Guidance``.
-        compensate_guidance: See ``compensated_scale``.
-        window: See ``flexivid.diffusion.windows``.
-        size: Latent size (t, h, w); ``None`` = the size trained on. No flag: programs ask for frames and pixels.
-        batch_size: Coarser modes take more videos, with about as many tokens.
-        planner: ``None`` = what was searched under these settings (``searched_fvd``, ``searched``), else ``staged``, or
-            ``weak_first`` with a number of steps.
+    If ``num_inference_steps`` is given, every plan has as many solver steps; otherwise a planner may take fewer or
+    more, and a budget is a fraction of the cost of the recipe's. Without ``planner``, what was searched under these
+    settings goes first, then ``staged``, or ``weak_first`` with a number of steps. Guidance: see
+    ``diffusion.guidance``.
 
     Example:
         >>> Sampling(num_inference_steps=10, guidance_scale=2.0).batch_size
@@ -59,7 +53,7 @@ class Sampling:
     guide_mode: str | None = _option(None, "weak guidance: patch mode of the second branch (default: the step's own)")
     solver: str | None = _option(None, "euler, heun, unipc, dpm++ (flow); ddim, ddpm, unipc, dpm++ (DDPM)")
     shift: float | None = _option(None, "time shift of flow models; above 1 more steps at high noise")
-    size: tuple[int, int, int] | None = None
+    size: tuple[int, int, int] | None = None  # of the latent; no flag, for programs ask for frames and pixels
     batch_size: int = _option(16, "videos in one call of the native mode; coarser ones take more")
     precision: str = _option("auto", "auto, fp32, bf16 or fp16")
     modes: tuple[str, ...] | None = _option(None, "patch modes a budget may use (default: all the model has)")
@@ -77,8 +71,7 @@ class Sampling:
     def filled(self, model: FlexiDiT) -> Settings:
         """Every ``None`` replaced by the recipe's value or the default.
 
-        Raises:
-            ValueError: If a value is out of range, or no size is known.
+        ``ValueError`` if a value is out of range, or no size is known.
         """
         from flexivid.diffusion.solver import check_solver, solvers_of
 
@@ -134,14 +127,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Sampling):
-    """:class:`Sampling` without a ``None`` that a sampler could not do without; made by ``Sampling.filled``.
-
-    Args:
-        fixed_steps: Whether the number of steps was asked for.
-        num_frames: Frames of a video; ``None`` = as many as the latent decodes to.
-        text_tokens: Tokens of each text, padding included; 0 without text.
-        window_frames: Latent frames of a window; ``None`` = the network sees a video at once.
-    """
+    """:class:`Sampling` without a ``None`` that a sampler could not do without; made by ``Sampling.filled``."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -149,10 +135,10 @@ class Settings(Sampling):
     shift: float
     size: Size3
     guidance: str
-    fixed_steps: bool = False
-    num_frames: int | None = None
-    text_tokens: int = 0
-    window_frames: int | None = None
+    fixed_steps: bool = False  # whether the number of steps was asked for
+    num_frames: int | None = None  # frames of a video; ``None`` = as many as the latent decodes to
+    text_tokens: int = 0  # tokens of each text, padding included; 0 without text
+    window_frames: int | None = None  # latent frames of a window; ``None`` = the network sees a video at once
 
     @property
     def call_size(self) -> Size3:
@@ -194,11 +180,7 @@ class Settings(Sampling):
         return {name: value for name, value in values.items() if name not in NEWER or value not in (None, 0)}
 
     def check(self) -> Settings:
-        """Return itself.
-
-        Raises:
-            ValueError: If a value is out of range.
-        """
+        """Return itself; ``ValueError`` if a value is out of range."""
         from flexivid.runtime.device import PRECISIONS
 
         for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):

@@ -27,24 +27,17 @@ PREFIX_SHARE = 0.5  # of a video, at most, that continues another one
 
 
 class Pictures(NamedTuple):
-    """Frames of a video in pixels, (3, k, h, w) in [-1, 1].
+    """Frames of a video in pixels, (3, k, h, w) in [-1, 1]."""
 
-    Args:
-        first: The frames that it begins with; ``None`` = none.
-        last: The frame that it ends with, k = 1; ``None`` = none.
-    """
-
-    first: Tensor | None = None
-    last: Tensor | None = None
+    first: Tensor | None = None  # the frames that it begins with; ``None`` = none
+    last: Tensor | None = None  # the frame that it ends with, k = 1; ``None`` = none
 
 
 def given_frames(model: FlexiDiT, settings: Settings, pictures: Pictures | Tensor) -> Frames:
     """Given frames as the network takes them: latent and mask (1, c or 1, t, h, w).
 
-    Pictures have the size of the videos; a tensor are the first frames.
-
-    Raises:
-        ValueError: If the model has no given frames, or they do not fit.
+    Pictures have the size of the videos; a tensor are the first frames. ``ValueError`` if the model has no given
+    frames, or they do not fit.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -91,13 +84,8 @@ def read_pictures(
     """Given frames from files, resized until they cover the size of the videos and cut to it around their centre.
 
     The first frame, the last one, or a video that is continued: its last frames, as many as a beginning may have.
-
-    Returns:
-        The frames, ``None`` without files; and a line for each file that was resized.
-
-    Raises:
-        ValueError: If both a first frame and a video are named, or a file is no picture.
-        VideoError: If the video cannot be decoded.
+    Returns the frames, ``None`` without files, and a line for each file that was resized. ``ValueError`` if both a
+    first frame and a video are named, or a file cannot be read.
     """
     if image and video:
         raise ValueError("got --image and --continue-from; expected one beginning; leave one out")

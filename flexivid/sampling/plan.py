@@ -13,34 +13,25 @@ from flexivid.budget.planners import PLANNERS, Amount, allowance_for
 from flexivid.budget.schedule import Schedule
 from flexivid.budget.scores import ScoreTable, affordable_rows
 from flexivid.budget.spectral import spectral
-from flexivid.budget.table import ErrorTable, Table, find_scores, find_table
+from flexivid.budget.table import ErrorTable, Table, find_table
 from flexivid.diffusion.guidance import at_call
 from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
+from flexivid.diffusion.times import noise_shares
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.shipped import locate
 from flexivid.patching.shapes import PatchMode
 from flexivid.sampling.settings import Settings, full_macs, options_for, plain_calls, reading_macs, with_steps_of
-from flexivid.sampling.spectrum import noise_shares, required_spectrum
 
 
 class Plan(NamedTuple):
-    """A patch plan with the budget it stands for, which names its files.
+    """A patch plan with the budget it stands for, which names its files."""
 
-    Args:
-        budget: Fraction of the all-native compute.
-        schedule: Of every sample; its length says how many calls of the network there are. Where each sample chooses
-            its own, the one they begin with.
-        adaptive: How each sample chooses its own; ``None`` = all follow the schedule.
-        planner: Who made it; ``None`` = whoever asked for it.
-        sampling: Settings that belong to the plan, such as ``{"shift": 2.0}``; the others are those of the sampler.
-    """
-
-    budget: float
-    schedule: Schedule
-    adaptive: AdaptivePlan | None = None
-    planner: str | None = None
-    sampling: Mapping[str, Any] = {}
+    budget: float  # fraction of the all-native compute
+    schedule: Schedule  # of every sample, a step for each call; where each chooses its own, the one they begin with
+    adaptive: AdaptivePlan | None = None  # how each sample chooses its own; ``None`` = all follow the schedule
+    planner: str | None = None  # who made it; ``None`` = whoever asked for it
+    sampling: Mapping[str, Any] = {}  # settings of the sampler that the plan changes, such as ``{"shift": 2.0}``
 
     @property
     def followed(self) -> Schedule | AdaptivePlan:
@@ -84,20 +75,13 @@ def plan_for(
     tables: Sequence[Table] = (),
     latency: Mapping[PatchMode, float] | None = None,
 ) -> Plan:
-    """The planner's plan for a budget, or an explicit schedule, checked.
+    """The plan for a budget by the planner that the settings name, or an explicit schedule instead, checked.
 
-    A plan may have fewer steps than the settings, or more, unless their number was asked for.
-
-    Args:
-        settings: From ``Sampling(...).filled(model)``; they name the planner.
-        budget: A fraction in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an amount in another unit.
-        schedule: An explicit schedule instead.
-        tables: What was measured of this model, from ``read_tables``.
-        latency: Seconds of one call for one video, by mode; only an amount in seconds needs it.
-
-    Raises:
-        ValueError: If a mode is unknown, a schedule's length does not fit the solver, the budget cannot be met, or the
-            planner lacks what it goes by.
+    A plan may have fewer steps than the settings, or more, unless their number was asked for. The budget is a fraction
+    in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an amount in another unit; one in seconds needs
+    ``latency``, the seconds of one call for one video by mode. ``tables``, from ``read_tables``, hold what was measured
+    of this model. ``ValueError`` if a mode is unknown, a schedule's length does not fit the solver, the budget cannot
+    be met, or the planner lacks what it goes by.
     """
     if schedule is not None:
         return plan_of(_explicit_schedule(model, settings, schedule), model, settings)
@@ -124,8 +108,7 @@ def allowance_of(
 ) -> Allowance:
     """What a budget allows one video under these settings; arguments as in :func:`plan_for`.
 
-    Raises:
-        ValueError: If it cannot be met; the least possible is named in its unit.
+    ``ValueError`` if it cannot be met; the least possible is named in its unit.
     """
     amount = budget if isinstance(budget, Amount) else Amount(budget)
     if amount.unit == "seconds":
@@ -190,7 +173,12 @@ def _plan_by(
 
 def _spectral_choice(model: FlexiDiT, settings: Settings, allowance: Allowance) -> list[int]:
     """The spectral planner's choice under the times of the solver."""
-    spectrum, process = required_spectrum(model, "spectral"), model.recipe.process
+    spectrum, process = model.recipe.spectrum, model.recipe.process
+    if spectrum is None:
+        raise ValueError(
+            "got planner spectral for a model whose recipe has no spectrum; expected one that training measured; train"
+            " anew, or choose --planner weak_first"
+        )
 
     def times_of(calls: int) -> list[float]:
         steps = steps_of_calls(settings.solver, calls)
@@ -236,7 +224,8 @@ def _planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[Table]) -
     scores, errors = None, None
     if tables:
         weights, conditions = fingerprint(model), table_settings(settings)
-        scores, errors = find_scores(tables, weights, conditions), find_table(tables, weights, conditions)
+        scores = find_table(tables, weights, conditions, ScoreTable)
+        errors = find_table(tables, weights, conditions)
     if settings.planner is None:
         calls = _fixed_calls(settings)
         if scores is not None and (

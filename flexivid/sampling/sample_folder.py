@@ -46,11 +46,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def prepare_folder(folder: str | Path) -> Path:
-    """Make the folder and check that it can be written to.
-
-    Raises:
-        OSError: If it cannot; the message says what to do.
-    """
+    """Make the folder and check that it can be written to; ``OSError`` if it cannot; the message says what to do."""
     folder = resolve_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,8 +73,7 @@ def write_samples(
 ) -> list[Outcome]:
     """Make and write the same samples (noises and conditions) under every plan; ``on_step`` follows the steps of one.
 
-    Raises:
-        Interrupted: On Ctrl-C; finished files are whole and listed in the manifest.
+    ``Interrupted`` on Ctrl-C; finished files are whole and listed in the manifest.
     """
     words = conditions.prompts or [""] * len(conditions)
     ending = ".png" if video_size(model, settings).t == 1 else ".mp4"

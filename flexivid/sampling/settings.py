@@ -70,8 +70,7 @@ def guidance_from(model: FlexiDiT, settings: Settings) -> Guidance:
 def resized(model: FlexiDiT, settings: Settings, frames: int | None, height: int | None, width: int | None) -> Settings:
     """Settings with another number of frames, height or width, in pixels; ``None`` = as it was.
 
-    Raises:
-        ValueError: If the codec has no latent of that size; the message names the nearest.
+    ``ValueError`` if the codec has no latent of that size; the message names the nearest.
     """
     if frames is None and height is None and width is None:
         return settings
@@ -94,8 +93,7 @@ def video_size(model: FlexiDiT, settings: Settings) -> Size3:
 def label_numbers(model: FlexiDiT, names: Sequence[str] | None) -> list[int] | None:
     """Classes by name or number -> numbers. A name of the recipe goes before a number: "7" is the class of that name.
 
-    Raises:
-        ValueError: If a word is neither.
+    ``ValueError`` if a word is neither.
     """
     if names is None:
         return None
@@ -110,8 +108,7 @@ def label_numbers(model: FlexiDiT, names: Sequence[str] | None) -> list[int] | N
 def labels_for(model: FlexiDiT, num_videos: int | None, labels: Sequence[int] | Tensor | None) -> Tensor:
     """Class of each video, int64 (n,): ``labels``, or else all classes, in turn. Without classes: the null class.
 
-    Raises:
-        ValueError: If a label is out of range, or the number of videos is below 1.
+    ``ValueError`` if a label is out of range, or the number of videos is below 1.
     """
     classes = model.config.num_classes
     requested = torch.as_tensor([] if labels is None else labels, dtype=torch.long).flatten()

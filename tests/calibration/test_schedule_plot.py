@@ -3,7 +3,7 @@
 import random
 
 from flexivid.budget.search import best, frontier, merged
-from flexivid.calibration.schedule_plot import schedule_map
+from flexivid.calibration.searched import schedule_map
 
 
 def test_rows_are_the_best_schedules():

@@ -6,8 +6,7 @@ import torch
 from flexivid.budget.schedule import REUSE, Schedule, schedule_macs
 from flexivid.budget.scores import ScoredPlan
 from flexivid.calibration import plan_search, scoring
-from flexivid.calibration.candidates import first_candidates, variations
-from flexivid.calibration.plan_search import SEARCHED_BUDGETS, Effort, search_plans
+from flexivid.calibration.plan_search import SEARCHED_BUDGETS, Effort, first_candidates, search_plans, variations
 from flexivid.calibration.scoring import SEED, Judge, Scorer, halve, step_floor
 from flexivid.calibration.searched import draw_scores, score_lines
 from flexivid.diffusion.solver import num_calls

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+from flexivid.data.decoding.probe import VideoError, probe
 from flexivid.data.lists.cells import unpack
 from flexivid.data.sources.folder_manifest import read_folder
 from flexivid.data.sources.leftovers import LeftOutWarning
@@ -17,6 +18,15 @@ class Item(NamedTuple):
     path: Path | str
     label: int
     caption: str
+
+
+def probe_each(paths):
+    """Facts or errors of files, one after the other, in this process."""
+    for path in paths:
+        try:
+            yield probe(path)
+        except VideoError as error:
+            yield error
 
 
 def items(manifest):

@@ -62,9 +62,9 @@ def fake_torchcodec(monkeypatch):
             picture = torch.from_numpy(self.reader.frames([index])[0]).permute(2, 0, 1) + fake.level
             return SimpleNamespace(data=picture, pts_seconds=self.reader.timestamps[index])
 
-    real = decoders._module
+    real = decoders.import_module
     stub = SimpleNamespace(VideoDecoder=VideoDecoder)
-    monkeypatch.setattr(decoders, "_module", lambda name: stub if "torchcodec" in name else real(name))
+    monkeypatch.setattr(decoders, "import_module", lambda name: stub if "torchcodec" in name else real(name))
     return fake
 
 
@@ -97,14 +97,13 @@ def test_a_decoder_that_raises_is_refused(tmp_path, make_video, fake_torchcodec,
     def fail(self, index):
         raise RuntimeError("Requested next frame while there are no more frames left to decode.")
 
-    monkeypatch.setattr(decoders._module("torchcodec.decoders").VideoDecoder, "get_frame_at", fail)
+    monkeypatch.setattr(decoders.import_module("torchcodec.decoders").VideoDecoder, "get_frame_at", fail)
     with pytest.raises(VideoError, match="not decoded exactly by torchcodec"):
         probe(make_video(tmp_path / "a.mp4"), decoder="torchcodec")
 
 
 def test_torchcodec_that_is_not_installed_is_said_once_and_not_for_each_file(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
-    decoders._module.cache_clear()
     with pytest.raises(ValueError, match=r"got decoder=torchcodec, which cannot be imported .*take decoder=auto"):
         load_splits("nowhere", ClipSettings(decoder="torchcodec"))
 

@@ -16,7 +16,7 @@ from flexivid.data.index.videos import Videos, _reopen
 from flexivid.data.sources.manifest import Manifest
 from flexivid.data.storage.errors import VideoError
 
-from .listed import scan
+from .listed import probe_each, scan
 
 
 class Probe:
@@ -65,7 +65,7 @@ def test_rows_in_order_and_the_bad_ones_apart(tmp_path):
     assert (videos.fps.tolist(), videos.heights.tolist(), videos.widths.tolist()) == ([25] * 3, [48] * 3, [64] * 3)
     assert videos.durations.tolist() == pytest.approx([0.2, 0.28, 0.36])
     assert Facts.from_bytes(videos.facts(1)).num_frames == 7
-    assert (videos.caption(0), videos.decoder(0), index.class_names) == ("a", "pyav", ("a", "b"))
+    assert (videos.captions(0)[0], videos.decoder(0), index.class_names) == ("a", "pyav", ("a", "b"))
     assert index.bad == ((str(root / "a/bad.mp4"), "no video stream"),)
     assert index.path == index_path(str(root))
 
@@ -111,11 +111,11 @@ def test_same_size_but_another_time_or_contents(tmp_path):
 def test_a_changed_caption_costs_no_look(tmp_path):
     root = touch(tmp_path / "v", "5.mp4", "6.mp4")
     (root / "6.txt").write_text("a dog")
-    assert build(root, Probe()).videos.caption(1) == "a dog"
+    assert build(root, Probe()).videos.captions(1)[0] == "a dog"
     (root / "6.txt").write_text("another dog")
     probe = Probe()
     index = build(root, probe)
-    assert (probe.asked, index.videos.caption(0), index.videos.caption(1)) == ([], "", "another dog")
+    assert (probe.asked, index.videos.captions(0)[0], index.videos.captions(1)[0]) == ([], "", "another dog")
 
 
 def test_new_classes_cost_no_look(tmp_path):
@@ -141,11 +141,11 @@ def test_a_killed_build_goes_on(tmp_path):
     root = touch(tmp_path / "v", *(f"{i}.mp4" for i in range(10, 30)))
     script = f"""
 import itertools, time
-from flexivid.data.index import journal
+from flexivid.data.index import table
 from flexivid.data.index.build import build_index
 from flexivid.data.sources.manifest import read_manifests
 from flexivid.data.decoding.probe import VideoError
-journal.MAX_ROWS = 5
+table.MAX_ROWS = 5
 def slow(paths):
     for number, path in enumerate(paths):
         if number == 12:
@@ -177,7 +177,7 @@ def test_missing_files_and_repeated_ones(tmp_path):
     root = touch(tmp_path / "v", "5.mp4")
     there, gone = str(root / "5.mp4"), str(root / "6.mp4")
     manifest = Manifest.of([(there, -1, "one"), (gone, -1, ""), (there, -1, "two")], root="list")
-    index = build_index(manifest, progress=False)  # by the real probe
+    index = build_index(manifest, probe_many=probe_each, progress=False)
     assert [reason for _, reason in index.bad][1] == "cannot be opened: No such file or directory"
     touch(root, "6.mp4")
     probe = Probe()
@@ -201,11 +201,11 @@ def test_remote_files():
     files.rm("/remote_index", recursive=True)
 
 
-def test_real_videos_by_the_default_probe(tmp_path, make_video):
+def test_real_videos(tmp_path, make_video):
     for i in range(3):
         make_video(tmp_path / "v" / f"{i}.mp4", 4 + i)
     (tmp_path / "v" / "bad.mp4").write_bytes(b"junk")
-    index = build_index(scan(tmp_path / "v"), progress=False)
+    index = build_index(scan(tmp_path / "v"), probe_many=probe_each, progress=False)
     assert index.videos.num_frames.tolist() == [4, 5, 6]
     assert len(index.bad) == 1
 

@@ -363,7 +363,7 @@ def test_a_step_does_not_wait_for_its_data(request_for):
     assert float(np.median(waits)) < 0.02 * 0.2
 
 
-def count_shards(folder, rank, queue):
+def count_shards(folder, rank, queue, barrier):
     shards = [Shard("train", number, number, 1) for number in range(12)]
 
     def make(shard):
@@ -371,13 +371,14 @@ def count_shards(folder, rank, queue):
         queue.put((shard.number, rank))
         (folder / shard.name).write_bytes(b"")
 
+    barrier.wait()  # a process that starts late would find nothing left
     assert len(list(share(folder, shards, make, rank=rank, size=3))) == len(shards)
 
 
 def test_processes_share_the_work_and_none_is_done_twice(tmp_path):
     context = get_context("fork")
-    queue = context.SimpleQueue()
-    processes = [context.Process(target=count_shards, args=(tmp_path, rank, queue)) for rank in range(3)]
+    queue, barrier = context.SimpleQueue(), context.Barrier(3)
+    processes = [context.Process(target=count_shards, args=(tmp_path, rank, queue, barrier)) for rank in range(3)]
     for process in processes:
         process.start()
     made = [queue.get() for _ in range(12)]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flexivid.data.decoding.reader import open_video
-from flexivid.data.lists.split_names import SPLITS, TRAIN
+from flexivid.data.lists.classes import SPLITS, TRAIN
 from flexivid.data.sources.folders import find_videos
 from flexivid.data.sources.layout import Collection, find_parts
 from flexivid.data.sources.leftovers import LeftOutWarning

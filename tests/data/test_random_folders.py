@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from flexivid.data.lists.split_names import SPLITS, TRAIN, resembles_split
+from flexivid.data.lists.classes import SPLITS, TRAIN, resembles_split
 from flexivid.data.sources.layout import Collection
 from flexivid.data.sources.manifest import read_manifests
 from flexivid.runtime.paths import is_hidden

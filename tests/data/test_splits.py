@@ -26,7 +26,7 @@ def test_held_out_folder_and_shared_labels(tmp_path, make_video):
     assert splits.class_names == ("a", "b", "c")
     assert names(splits.train) == ["1.mp4", "2.mp4", "3.mp4"]
     assert (names(splits.val), splits.val.videos.label.tolist()) == (["4.mp4"], [2])
-    assert splits.fps == pytest.approx(4)
+    assert splits.train.fps == pytest.approx(4)
     assert (splits.train.settings.windows, splits.val.settings.windows) == ("random", "uniform")
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,8 @@ import pytest
 from flexivid.data import VideoDataModule, open_video
 from flexivid.data.clips.buckets import parse_buckets
 from flexivid.data.clips.dataset import ClipDataset, fingerprint
-from flexivid.data.clips.frame_cache import cut
 from flexivid.data.clips.windows import ClipSettings
-from flexivid.data.decoding.reader import cover
+from flexivid.data.decoding.reader import cover, cut
 from flexivid.data.index.build import build_index, index_path
 from flexivid.data.sources.manifest import Manifest
 from flexivid.data.sources.shard_writer import sources_of, write_shards
@@ -21,6 +21,7 @@ from flexivid.dataset import main
 from flexivid.evaluation.clips import clip_settings, find_clips
 
 from .crafted import SIZE, write
+from .listed import probe_each
 
 WIDE = ClipSettings(num_frames=2, size=(36, 64), windows="uniform")
 RAW = WIDE._replace(square_pixels=False)
@@ -60,13 +61,14 @@ def test_the_index_has_the_sizes_that_are_asked_for(videos):
 
 
 def test_an_index_of_before_is_not_believed(videos, monkeypatch):
-    manifest = Manifest.of([(str(videos / "film.mp4"), -1, "")])
+    build = partial(
+        build_index, Manifest.of([(str(videos / "film.mp4"), -1, "")]), probe_many=probe_each, progress=False
+    )
     with monkeypatch.context() as before:
-        for module in ("table", "journal"):
-            before.setattr(f"flexivid.data.index.{module}.FORMAT", "flexivid index 1")
-        assert build_index(manifest, progress=False).num_probed == 1
-        assert build_index(manifest, progress=False).num_probed == 0
-    assert build_index(manifest, progress=False).num_probed == 1
+        before.setattr("flexivid.data.index.table.FORMAT", "flexivid index 1")
+        assert build().num_probed == 1
+        assert build().num_probed == 0
+    assert build().num_probed == 1
 
 
 def test_videos_go_to_the_bucket_of_the_shape_that_they_are_shown_in(videos):

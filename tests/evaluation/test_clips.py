@@ -168,10 +168,12 @@ def test_each_mistake_is_told_in_three_parts(tmp_path, make_folder):
     for name in "ab":
         (tmp_path / "broken" / f"{name}.mp4").write_bytes(b"no video at all")
     with pytest.raises(
-        ValueError, match=r"got .*broken, where all 2 videos fail to decode \(.*; expected videos; conv"
+        ValueError, match=r"got 0 clips from .*broken: all 2 videos fail to decode \(.*; expected videos; conv"
     ):
         find_clips(str(tmp_path / "broken"), settings)
-    with pytest.raises(ValueError, match=r"has 3 frames; expected at least 4 for clips of 4; lower num_frames"):
+    with pytest.raises(
+        ValueError, match=r"has 3 frames; expected at least 4 frames for num_frames=4 and stride=1; lower num_frames"
+    ):
         find_clips(str(make_folder("short", [3, 2])), settings)
     with pytest.raises(ValueError, match=r"got 1 clips in .* \(all\); expected at least 2 for a distance; name"):
         find_clips(str(make_folder("single", [4])), settings)

@@ -2,8 +2,7 @@
 
 import torch
 
-from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.metrics.extractors.still import for_frames
+from flexivid.metrics.extractors.extractor import build_extractor, for_frames
 
 
 def test_features_are_those_of_the_repeated_frame():

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from flexivid import PatchMode
+from flexivid.runtime.paths import cache_folder
 from flexivid.sampling import latency
-from flexivid.sampling.latency import batches_of, known_latency, latency_folder, latency_key, measure_latency
+from flexivid.sampling.latency import batches_of, known_latency, latency_key, measure_latency
 from flexivid.sampling.settings import Sampling
 
 
@@ -44,7 +45,7 @@ def test_measured_again_for_what_it_depends_on(model, build_model, measured):
     known_latency(model, settings._replace(size=(2, 8, 8)), 2)
     known_latency(build_model(depth=1), settings, 2)
     assert measured == [[2, 2], [3, 3], [2, 2], [2, 2]]
-    assert len(list(latency_folder().glob("*.json"))) == 4
+    assert len(list(cache_folder("latency").glob("*.json"))) == 4
 
 
 def test_key_tells_compiled_from_eager(model):
@@ -58,9 +59,9 @@ def test_key_tells_compiled_from_eager(model):
 def test_damaged_cache_is_measured_again(model, measured):
     settings = Sampling().filled(model)
     known_latency(model, settings, 1)
-    (file,) = latency_folder().iterdir()
+    (file,) = cache_folder("latency").iterdir()
     for damage in ("{", json.dumps({"seconds": {"1x2x2": 1.0}})):
         file.write_text(damage)
         known_latency(model, settings, 1)
     assert measured == [[1, 1]] * 3
-    assert not list(latency_folder().glob("*.part"))
+    assert not list(cache_folder("latency").glob("*.part"))

@@ -11,8 +11,10 @@ import torch
 
 from flexivid.budget.spectral import Spectrum
 from flexivid.diffusion.process import Process
+from flexivid.diffusion.times import noise_shares
 from flexivid.model.checkpoint import load, save
-from flexivid.sampling.spectrum import noise_shares, required_spectrum
+from flexivid.sampling.plan import plan_for
+from flexivid.sampling.settings import Sampling
 
 SPECTRUM = Spectrum(((1.7, 0.3), (2.5, 1.0, 0.4, 0.1), (2.0, 1.5, 0.4, 0.1)), deviation=0.6, clips=256)
 
@@ -20,7 +22,7 @@ SPECTRUM = Spectrum(((1.7, 0.3), (2.5, 1.0, 0.4, 0.1), (2.0, 1.5, 0.4, 0.1)), de
 def test_a_saved_model_keeps_its_spectrum(tmp_path, model):
     model.recipe = replace(model.recipe, spectrum=SPECTRUM)
     folder = save(model, tmp_path)
-    assert load(folder).recipe.spectrum == required_spectrum(load(folder), "spectral") == SPECTRUM
+    assert load(folder).recipe.spectrum == SPECTRUM
     assert json.loads((folder / "config.json").read_text())["recipe"]["spectrum"]["clips"] == 256
 
 
@@ -30,7 +32,7 @@ def test_a_planner_that_needs_one_says_so(model):
         " anew, or choose --planner weak_first"
     )
     with pytest.raises(ValueError, match=re.escape(text)):
-        required_spectrum(model, "spectral")
+        plan_for(model, Sampling(size=(2, 8, 8), planner="spectral").filled(model), 0.5)
 
 
 @pytest.mark.parametrize("path", ["flow", "cosine", "linear"])

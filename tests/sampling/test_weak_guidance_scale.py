@@ -9,7 +9,7 @@ from flexivid.budget.cost import macs
 from flexivid.budget.schedule import Schedule, schedule_macs
 from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.budget.table import read_tables, write_tables
-from flexivid.calibration.candidates import variations
+from flexivid.calibration.plan_search import variations
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.recipe import Recipe
 from flexivid.sampling.generate import generate

@@ -47,45 +47,29 @@ def parse_buckets(buckets: Sequence[Sequence[int]]) -> tuple[Bucket, ...]:
 def assign(
     buckets: Sequence[Bucket], sizes: np.ndarray, source_frames: np.ndarray, fps: np.ndarray, *, settings: ClipSettings
 ) -> np.ndarray:
-    """Choose the bucket of each video.
+    """Return the number of the bucket of each video, (n,) uint8.
 
     Only buckets whose clips are no longer than the video are considered or, if there is none, the shortest ones. The
     one whose shape cuts least off the picture wins; of several, the longest; of these, the one with the most pixels.
 
-    Args:
-        buckets: The shapes.
-        sizes: (height, width) of each video, (n, 2).
-        source_frames: Frames of each, (n,).
-        fps: Frames a second of each, 0 where unknown, (n,).
-        settings: How clips are cut; its own frames and size do not matter.
-
-    Returns:
-        Number of the bucket of each video, (n,) uint8.
+    Videos have a ``size`` (height, width), (n, 2), a number of frames, (n,), and a rate, (n,), 0 where unknown. Frames
+    and size in the settings do not matter.
 
     >>> buckets = parse_buckets([[8, 32, 32], [8, 32, 56], [32, 32, 56]])
     >>> sizes = np.array([[480, 480], [360, 640], [360, 640]])
     >>> assign(buckets, sizes, np.array([99, 99, 20]), np.full(3, 25.0), settings=ClipSettings()).tolist()
     [0, 2, 1]
     """
-    best = np.zeros(len(source_frames), dtype=np.uint8)
-    best_rank: list[np.ndarray] = []
     step = step_of(fps, settings)
     shortest = min(bucket.num_frames for bucket in buckets)
     aspect = sizes[:, 1] / np.maximum(1, sizes[:, 0])
+    ranks = np.empty((4, len(buckets), len(source_frames)))  # what decides, the least important first
     for number, bucket in enumerate(buckets):
         ratio = aspect * (bucket.height / bucket.width)
         likeness = np.minimum(ratio, 1 / np.maximum(ratio, 1e-9)) / SAME_SHAPE
         fits = num_windows(source_frames, bucket.num_frames, step) > 0
-        usable = fits + 0.5 * (bucket.num_frames == shortest)
-        length, area = np.full(len(best), bucket.num_frames), np.full(len(best), bucket.height * bucket.width)
-        rank = [np.minimum(usable, 1), np.round(likeness), length, area]
-        if number == 0:
-            best_rank = rank
-            continue
-        better, equal = np.zeros(len(best), dtype=bool), np.ones(len(best), dtype=bool)
-        for new, old in zip(rank, best_rank, strict=True):
-            better |= equal & (new > old)
-            equal &= new == old
-        best[better] = number
-        best_rank = [np.where(better, new, old) for new, old in zip(rank, best_rank, strict=True)]
-    return best
+        usable = np.minimum(1, fits + 0.5 * (bucket.num_frames == shortest))
+        for rank, values in enumerate((bucket.height * bucket.width, bucket.num_frames, np.round(likeness), usable)):
+            ranks[rank, number] = values
+    order = np.lexsort(ranks[:, ::-1], axis=0)  # reversed: of equals the first is sorted to the end
+    return (len(buckets) - 1 - order[-1]).astype(np.uint8)

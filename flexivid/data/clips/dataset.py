@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flexivid.data.clips.buckets import Bucket, assign
-from flexivid.data.clips.frame_cache import FrameCache, cut
+from flexivid.data.clips.frame_cache import FrameCache
 from flexivid.data.clips.windows import (
     MAX_TRIES,
     ClipSettings,
@@ -27,7 +27,7 @@ from flexivid.data.clips.windows import (
     step_of,
 )
 from flexivid.data.decoding.probe import Facts, VideoError
-from flexivid.data.decoding.reader import ClipRequest, cover, read_clip
+from flexivid.data.decoding.reader import ClipRequest, cover, cut, read_clip
 from flexivid.data.index.videos import Videos
 
 Address = tuple[int, int]  # (clip, epoch)
@@ -78,12 +78,8 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
     ``plan`` says what to decode; ``cached`` gives what is in memory. Used alone, as a map-style data set, an item is
     ``video``, (c, t, h, w) uint8, ``label``, int64 (-1 without classes), and ``caption`` where there are captions,
     decoded in this process. If the file behind it turns out to be damaged, the next clip that can be decoded takes its
-    place, and a warning names the file.
-
-    Args:
-        videos: The videos.
-        settings: How clips are cut out of them.
-        buckets: Shapes of clips, in place of the one in ``settings``; each video takes the one that fits it best.
+    place, and a warning names the file. ``buckets`` are shapes of clips, in place of the one in ``settings``; each
+    video takes the one that fits it best.
 
     >>> videos = Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 16], caption=["a dog", "a cat"])
     >>> dataset = ClipDataset(videos, ClipSettings(num_frames=16, windows="first", clips_per_video=2))
@@ -105,7 +101,9 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         if len(self.buckets) > 1:
             sizes = np.stack([videos.heights, videos.widths], axis=1)
             self._bucket_of = assign(self.buckets, sizes, self._num_frames, videos.fps, settings=settings)
-        lengths = self._lengths()
+            lengths: Any = np.array([bucket.num_frames for bucket in self.buckets])[self._bucket_of]
+        else:
+            lengths = self.buckets[0].num_frames
         counts = clips_per_epoch(self._num_frames, lengths, self._step, settings)
         self._ends = np.cumsum(counts)
         self.too_short = np.flatnonzero(num_windows(self._num_frames, lengths, self._step) <= 0)
@@ -165,17 +163,9 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
 
     def plan(self, address: Address) -> ClipRequest:
         """Return what to decode for a clip; the same address always gives the same request."""
-        window = self._window(address)
-        row, settings = window.row, self.settings
-        return ClipRequest(
-            self.videos.path(row),
-            self.videos.facts(row),
-            window.indices + int(self._first[row]),
-            self.buckets[self._bucket(row)].size,
-            window.crop,
-            window.flip,
-            settings.kernel,
-        )
+        row, indices, crop, flip = self._window(address)
+        path, info, size = self.videos.path(row), self.videos.facts(row), self.buckets[self._bucket(row)].size
+        return ClipRequest(path, info, indices + int(self._first[row]), size, crop, flip, self.settings.kernel)
 
     def cached(self, address: Address) -> np.ndarray | None:
         """Return a clip from memory, (t, h, w, 3) uint8, as decoding would give it; None if its video is not there."""
@@ -219,12 +209,6 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
 
     def _bucket(self, row: int) -> int:
         return 0 if self._bucket_of is None else int(self._bucket_of[row])
-
-    def _lengths(self) -> int | np.ndarray:
-        """Frames of the clips of each video."""
-        if self._bucket_of is None:
-            return self.buckets[0].num_frames
-        return np.array([bucket.num_frames for bucket in self.buckets])[self._bucket_of]
 
     def _window(self, address: Address) -> Window:
         clip, epoch = address

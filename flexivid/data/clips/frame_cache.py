@@ -21,12 +21,9 @@ SECONDS_PER_VIDEO, SECONDS_PER_PIXEL = 5e-3, 2e-9  # to decode, on one core: h26
 
 
 class FrameCache:
-    """All frames of some rows of a table, in one block of memory.
+    """All frames of the smallest videos of a table, in one block of memory of at most ``max_bytes``.
 
-    Args:
-        num_frames: Frames of each video, (n,).
-        sizes: (height, width) of its frames here, (n, 2); 0: it is not kept.
-        max_bytes: Room, which the smallest videos take.
+    A video has ``num_frames``, (n,), and (height, width) here, (n, 2); 0: it is not kept.
 
     >>> cache = FrameCache(np.array([9, 2]), np.array([[4, 4], [4, 4]]), max_bytes=100)
     >>> cache.rows.tolist(), cache.num_bytes
@@ -93,35 +90,12 @@ def seconds_to_read(videos: Videos) -> float:
     return len(videos) * SECONDS_PER_VIDEO + float(pixels.sum()) * SECONDS_PER_PIXEL
 
 
-def cut(frames: np.ndarray, size: tuple[int, int], crop: tuple[float, float]) -> np.ndarray:
-    """Cut a window of a size (height, width) out of frames, (t, h, w, 3), as decoding one clip does.
-
-    ``crop`` is its place in what is cut away, down and across, from 0 to 1.
-
-    >>> cut(np.zeros((2, 8, 8, 3), np.uint8), (8, 4), (0.5, 1.0)).shape
-    (2, 8, 4, 3)
-    """
-    top, column = (int((have - want) * part) for have, want, part in zip(frames.shape[1:3], size, crop, strict=True))
-    return frames[:, top : top + size[0], column : column + size[1]]
-
-
 def fill(
     cache: FrameCache, videos: Videos, sizes: np.ndarray, *, kernel: str, pool: DecodePool, progress: bool = True
 ) -> dict[int, str]:
     """Decode the videos that a cache has room for, and return the rows that cannot be decoded, and why.
 
-    Args:
-        cache: Receives the frames.
-        videos: The whole table.
-        sizes: (height, width) that the frames of each video are kept at, (n, 2).
-        kernel: How pictures are resized.
-        pool: Decodes.
-        progress: Whether to show a progress bar.
-
-    >>> cache, sizes = FrameCache(np.array([5]), np.array([[4, 4]]), max_bytes=999), np.array([[4, 4]])
-    >>> with DecodePool(1) as pool:
-    ...     fill(cache, Videos.of(["nowhere.mp4"], num_frames=5), sizes, kernel="area", pool=pool, progress=False)
-    {0: 'cannot be opened: No such file or directory'}
+    ``videos`` is the whole table, and ``sizes`` are the (height, width) that its frames are kept at, (n, 2).
     """
 
     def asked() -> Iterator[tuple[tuple[int, int], ClipRequest]]:

@@ -6,7 +6,7 @@ file fails, the next clip of the same epoch that can be decoded takes its place.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 from flexivid.data.clips.trainer_state import FollowsRun
 from flexivid.data.clips.windows import MAX_TRIES
 from flexivid.data.decoding.probe import VideoError
-from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.workers.pool import DecodePool, DecoderDiedError, Ticket
 
 BATCHES_AHEAD = 2  # for each process
@@ -24,52 +23,22 @@ Address = tuple[int, int]  # (clip, epoch)
 Batch = dict[str, Tensor | list[str]]
 
 
-class Words(Protocol):
-    """Class and caption of clips."""
-
-    has_captions: bool
-
-    def label(self, clip: int) -> int:
-        """Return the class, or -1."""
-        ...
-
-    def caption(self, clip: int, epoch: int = 0) -> str:
-        """Return the words for a clip in an epoch, if there are any."""
-        ...
-
-
-class Plans(Words, Protocol):
-    """What the loader needs of a data set: pure functions of an address."""
-
-    def __len__(self) -> int: ...
-
-    def plan(self, address: Address) -> ClipRequest:
-        """Return what is to be decoded."""
-        ...
-
-    def cached(self, address: Address) -> np.ndarray | None:
-        """Return the frames, (t, h, w, c) uint8, if they are in memory."""
-        ...
-
-
 class ClipLoader(FollowsRun):
     """An iterable of batches: ``video``, (b, c, t, h, w) uint8, and ``label``, (b,) int64. Iterating again starts anew.
 
-    Where the data set has captions, ``caption`` is a list of b strings.
-
-    If a file hangs or crashes its decoder, or takes too much memory, its remaining clips are replaced without another
-    try. Remaining means later in the order of the batches, not in time, so what a clip gives does not depend on what
-    was read before it. Any other failure is met again by each clip of the file.
+    Where the data set has captions, ``caption`` is a list of b strings. If a file hangs or crashes its decoder, or
+    takes too much memory, its remaining clips are replaced without another try. Remaining means later in the order of
+    the batches, not in time, so what a clip gives does not depend on what was read before it. Any other failure is met
+    again by each clip of the file.
 
     Args:
-        dataset: Plans clips.
+        dataset: Plans clips, as ``ClipDataset`` does.
         batches: The addresses of each batch.
         pool: Decodes clips; several loaders may share it.
         on_bad: Called with path and reason when a file fails for the first time, in the order of the batches.
-        prefetch: Batches that are decoded ahead; by default two for each process.
         on_batch: Called for each batch before it is handed out.
         died: Files that killed their decoders before, by path; those that do so later are added.
-        max_bytes: Stop decoding ahead at so much memory.
+        prefetch: Batches that are decoded ahead; by default two for each process, or until ``max_bytes``.
         pin_memory: Whether batches lie in pinned memory; by default where there is CUDA.
         substitute: Gives the ``number``-th clip that takes the place of a clip, from 1; by default those after it.
             None instead of a clip leaves the place empty: the batch is smaller, or left out.
@@ -87,7 +56,7 @@ class ClipLoader(FollowsRun):
 
     def __init__(  # noqa: PLR0913
         self,
-        dataset: Plans,
+        dataset: Any,
         batches: Iterable[list[Address]],
         *,
         pool: DecodePool,
@@ -141,7 +110,7 @@ class ClipLoader(FollowsRun):
         for places in ahead:
             for slot in places:
                 if slot.has_failed:
-                    self._ask(slot, slot.num_asked)
+                    self._ask(slot, len(slot.answers))
         num_bytes = sum(slot.num_bytes for places in ahead for slot in places)
         while len(ahead) < self.prefetch and (not ahead or num_bytes < self.max_bytes):
             addresses = next(source, None)
@@ -154,7 +123,7 @@ class ClipLoader(FollowsRun):
 
     def _ask(self, slot: "_Place", number: int) -> None:
         """Ask for the clip itself, or for a substitute, unless that was done before."""
-        if number < slot.num_asked or number >= min(MAX_TRIES, len(self.dataset)):
+        if number < len(slot.answers) or number >= min(MAX_TRIES, len(self.dataset)):
             return
         address = self._address(slot, number)
         if address is None:
@@ -226,7 +195,7 @@ class ClipLoader(FollowsRun):
         return None if video is None else {"video": video[: len(addresses)], **described(self.dataset, addresses)}
 
 
-def described(dataset: Words, addresses: list[Address]) -> Batch:
+def described(dataset: Any, addresses: list[Address]) -> Batch:
     """Return ``label`` and, if there are captions, ``caption`` of the clips at some addresses.
 
     >>> from flexivid.data.clips.dataset import ClipDataset, ClipSettings, Videos
@@ -244,10 +213,6 @@ class _Place:
     def __init__(self, address: Address) -> None:
         self.address, self.num_bytes = address, 0
         self.answers: list[np.ndarray | tuple[str, Ticket | None]] = []
-
-    @property
-    def num_asked(self) -> int:
-        return len(self.answers)
 
     @property
     def has_failed(self) -> bool:

@@ -22,17 +22,13 @@ PICTURE_STREAM = 2  # keeps this draw apart from those of clips and modes
 class PictureSteps(NamedTuple):
     """Which global steps of a run train on pictures instead of videos: drawn from (seed, step), so that ranks agree.
 
-    Args:
-        seed: Decides the draw.
-        share: Probability of each step.
-
     >>> steps = PictureSteps(seed=0, share=0.25)
     >>> [step for step in range(12) if steps.at(step)]
     [2, 5, 6]
     """
 
-    seed: int = 0
-    share: float = 0.0
+    seed: int = 0  # decides the draw
+    share: float = 0.0  # probability of each step
 
     def at(self, global_step: int) -> bool:
         """Return whether a step trains on pictures."""
@@ -50,13 +46,10 @@ class StepBatchSampler(Sampler[list[Position]]):
         num_clips: Clips of an epoch.
         batch_size_at: Gives the clips per rank of a step; called in the main process only.
         seed: Decides every permutation.
-        rank: This process. Likewise ``world_size``, the number of processes.
+        rank: This process of the ``world_size``.
         start_step: The first step, or a function that is called for it whenever the iteration starts again.
         num_steps: Steps of one iteration; None goes on for ever.
         takes: The steps whose batches come from here; others are passed over. None: all of them.
-
-    Raises:
-        ValueError: If there is no clip, or if ``batch_size_at`` gives less than 1.
 
     >>> sampler = StepBatchSampler(3, lambda step: 2, seed=0, num_steps=3)
     >>> [[epoch for _, epoch in batch] for batch in sampler]
@@ -88,15 +81,18 @@ class StepBatchSampler(Sampler[list[Position]]):
             raise TypeError("got no num_steps; expected a number of steps; pass num_steps to give the stream an end")
         return self.num_steps
 
+    def _first_step(self) -> int:
+        return self.start_step() if callable(self.start_step) else self.start_step
+
     def __iter__(self) -> Iterator[list[Position]]:
-        first = self.start_step() if callable(self.start_step) else self.start_step
+        first = self._first_step()
         offset = self.world_size * sum(self._batch_size(step) for step in range(first))
         step = first
         while self.num_steps is None or step < first + self.num_steps:
             batch_size = self._batch_size(step)
             begin = offset + self.rank * batch_size
             if batch_size:
-                yield [self._position(number) for number in range(begin, begin + batch_size)]
+                yield [self._draw(number, self.num_clips) for number in range(begin, begin + batch_size)]
             offset += self.world_size * batch_size
             step += 1
 
@@ -109,18 +105,15 @@ class StepBatchSampler(Sampler[list[Position]]):
             raise ValueError(f"got batch size {batch_size} at step {step}; expected at least 1; correct the batch size")
         return batch_size
 
-    def _position(self, number: int) -> Position:
-        epoch, index = divmod(number, self.num_clips)
-        return int(self._order(epoch, num_clips=self.num_clips)[index]), epoch
-
-    def _order(self, epoch: int, *bucket: int, num_clips: int) -> np.ndarray:
-        """Return the permutation of an epoch; those of the epoch before are kept, since a batch may hold both."""
+    def _draw(self, number: int, num_clips: int, *bucket: int) -> Position:
+        """Return the clip at a place of the stream of permutations, and its epoch."""
+        epoch, index = divmod(number, num_clips)
         key = (epoch, *bucket)
-        if key not in self._orders:
+        if key not in self._orders:  # that of the epoch before is kept, since a batch may hold both
             for stale in [old for old in self._orders if old[1:] == key[1:] and old[0] != epoch - 1]:
                 del self._orders[stale]
             self._orders[key] = np.random.default_rng([self.seed, *key]).permutation(num_clips)
-        return self._orders[key]
+        return int(self._orders[key][index]), epoch
 
 
 def fixed_batches(
@@ -154,7 +147,7 @@ class BucketBatchSampler(StepBatchSampler):
         self.buckets = buckets
 
     def __iter__(self) -> Iterator[list[Position]]:
-        first = self.start_step() if callable(self.start_step) else self.start_step
+        first = self._first_step()
         taken, step, epoch = [0] * len(self.buckets), 0, 0
         draws = np.empty(0)
         while self.num_steps is None or step < first + self.num_steps:
@@ -170,9 +163,6 @@ class BucketBatchSampler(StepBatchSampler):
             taken[number] += self.world_size * batch_size
             step += 1
             if step > first and batch_size:
-                yield [self._in_bucket(number, rank) for rank in range(begin, begin + batch_size)]
-
-    def _in_bucket(self, bucket: int, number: int) -> Position:
-        clips = self.buckets[bucket]
-        epoch, index = divmod(number, len(clips))
-        return int(clips[self._order(epoch, bucket, num_clips=len(clips))[index]]), epoch
+                clips = self.buckets[number]
+                draws_of_step = (self._draw(i, len(clips), number) for i in range(begin, begin + batch_size))
+                yield [(int(clips[index]), clip_epoch) for index, clip_epoch in draws_of_step]

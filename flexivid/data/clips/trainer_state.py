@@ -13,11 +13,7 @@ from flexivid.data.clips.sampler import BucketBatchSampler, StepBatchSampler
 
 
 class Run:
-    """What the data must know of a trainer; None outside of a run.
-
-    Args:
-        trainer: The trainer; None outside of a run.
-        subfolder: Where in the folder of the run the files of these data are kept.
+    """What the data must know of a trainer (None outside of a run); their files are in a ``subfolder`` of its folder.
 
     >>> run = Run(None)
     >>> run.rank, run.world_size, run.num_steps(10, batch_size=4)
@@ -76,14 +72,10 @@ class Run:
         epoch_size: int,
         takes: Callable[[int], bool] | None = None,
     ) -> StepBatchSampler:
-        """Return the training batches of this rank, from the next global step on.
+        """Return the training batches of this rank, from the next global step on; each is of clips of one bucket.
 
-        Args:
-            clips_by_bucket: The clips, in groups of one shape.
-            batch_size_at: Clips per rank of a global step.
-            seed: Decides the order.
-            epoch_size: Clips per rank of a batch, from which the length of a Lightning epoch is computed.
-            takes: The global steps whose batches come from these clips; None: all.
+        ``epoch_size`` is the clips per rank of a batch, from which the length of a Lightning epoch is computed.
+        ``batch_size_at`` and ``takes`` are functions of a global step (see ``StepBatchSampler``).
         """
         number, accumulate = sum(map(len, clips_by_bucket)), self.accumulate
         options: dict[str, Any] = {
@@ -104,10 +96,7 @@ class Run:
 
 
 class FollowsRun:
-    """A loader without a state of its own: where to resume follows from the global step.
-
-    Lightning warns of loaders without these two methods.
-    """
+    """A loader whose place follows from the global step; Lightning warns of loaders without these two methods."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing."""

@@ -21,41 +21,28 @@ SLACK_SECONDS = 1e-3  # some containers (Matroska, FLV) round times to milliseco
 class ClipSettings(NamedTuple):
     """How clips are cut out of videos.
 
-    Args:
-        num_frames: Frames of a clip.
-        size: (height, width) in pixels.
-        stride: Distance of the frames of a clip, in source frames.
-        seed: Decides everything that is drawn at random.
-        fps: Frames a second of a clip; None takes them by ``stride``.
-        windows: Where clips lie in a video. "random": anywhere, drawn anew in each epoch; "uniform": spread evenly,
-            always the same; "first": one after another from the first frame, one if ``clips_per_video`` is not given;
-            "all": likewise, as many as fit.
-        clips_per_video: Clips of each video in an epoch; None takes as many as fit without a common frame.
-        short: What to do with a video shorter than a clip. "skip": it has no clip; "loop": it starts again;
-            "pad": its last frame stays.
-        flip: Whether half of the clips, drawn at random, are mirrored left to right.
-        crop: Part to keep of a picture of another shape: its "centre", or a place drawn for each clip, "random".
-        kernel: How pictures are resized.
-        square_pixels: Whether pictures whose pixels are not square are resized so that they are, as video players do.
-        decoder: The decoder that must be exact for every file (see ``probe``), or "auto".
-
     >>> ClipSettings(stride=2).num_frames
     8
     """
 
-    num_frames: int = 8
-    size: tuple[int, int] = (32, 32)
-    stride: int = 1
-    seed: int = 0
-    fps: float | None = None
+    num_frames: int = 8  # frames of a clip
+    size: tuple[int, int] = (32, 32)  # (height, width) in pixels
+    stride: int = 1  # distance of the frames of a clip, in source frames
+    seed: int = 0  # decides everything that is drawn at random
+    fps: float | None = None  # frames a second of a clip; None takes them by ``stride``
+    # where clips lie in a video. "random": anywhere, drawn anew in each epoch; "uniform": spread evenly, always the
+    # same; "first": one after another from the first frame (one, unless ``clips_per_video`` says more); "all": as many
+    # as fit, likewise
     windows: Windows = "random"
-    clips_per_video: int | None = None
+    clips_per_video: int | None = None  # clips of each video in an epoch; None: as many as fit without a common frame
+    # what becomes of a video shorter than a clip. "skip": it has no clip; "loop": it starts again; "pad": its last
+    # frame stays
     short: Short = "skip"
-    flip: bool = False
-    crop: Literal["centre", "random"] = "centre"
-    kernel: Literal["bicubic", "bilinear", "area", "lanczos"] = "bicubic"
-    square_pixels: bool = True
-    decoder: str = "auto"
+    flip: bool = False  # whether half of the clips, drawn at random, are mirrored left to right
+    crop: Literal["centre", "random"] = "centre"  # of a picture of another shape; "random": drawn for each clip
+    kernel: Literal["bicubic", "bilinear", "area", "lanczos"] = "bicubic"  # how pictures are resized
+    square_pixels: bool = True  # whether pixels that are not square are made so, as video players do
+    decoder: str = "auto"  # which must be exact for every file (see ``probe``), or "auto"
 
 
 def refuse_settings(settings: ClipSettings) -> None:
@@ -150,10 +137,8 @@ def clips_per_epoch(
 def start_of(num_windows: int, part: int, num_parts: int, *, step: float, settings: ClipSettings) -> int:
     """Return the fixed frame at which a clip starts; 0 in a video that is too short.
 
-    Args:
-        num_windows: Frames at which a clip can start.
-        part: Number of the clip among the ``num_parts`` of its video, from 0.
-        step: Distance of the *clips* in source frames, where they follow each other.
+    A clip can start at ``num_windows`` frames, and is number ``part`` of the ``num_parts`` of its video. Where clips
+    follow each other, they are ``step`` source frames apart.
 
     >>> uniform, everything = ClipSettings(windows="uniform"), ClipSettings(windows="all")
     >>> [start_of(100, i, 2, step=8, settings=uniform) for i in range(2)]
@@ -181,10 +166,7 @@ def by_step(start: int, num_frames: int, source_frames: int, step: float, *, sho
 
 
 class Clock:
-    """When the frames of one video are shown.
-
-    Args:
-        timestamps: Seconds, increasing, (frames,). The last frame stays as long as the mean of the others.
+    """When the frames of one video are shown, in seconds, increasing. The last one stays as long as the mean of others.
 
     >>> clock = Clock(np.array([0.0, 0.1, 0.5, 0.6]))
     >>> clock.shown_at(np.array([0.3, 0.5, 0.79])).tolist(), round(clock.seconds, 3)

@@ -6,12 +6,11 @@
 Imports PyAV, numpy and, on first use, decord or torchcodec. Decoders cannot be pickled.
 """
 
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import cache, cached_property
-from types import ModuleType
-from typing import Any, Literal, Protocol, get_args
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -23,21 +22,11 @@ from flexivid.data.decoding.pyav import KERNELS, PyavDecoder, Scaler, View, cloc
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_remote
 
-__all__ = ["CHOICES", "DECODERS", "KERNELS", "Choice", "Decoder", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder"]
+__all__ = ["CHOICES", "DECODERS", "KERNELS", "Choice", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder"]
 __all__ += ["View", "clock_of", "refuse_decoder"]
 
 Choice = Literal["auto", "pyav", "decord", "torchcodec"]
 CHOICES = get_args(Choice)
-
-
-class Decoder(Protocol):
-    """Interface of the decoders."""
-
-    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (number, picture) for each of some frames, given in increasing order; (h, w, 3) uint8."""
-
-    def close(self) -> None:
-        """Release the file."""
 
 
 class DecordDecoder:
@@ -45,10 +34,8 @@ class DecordDecoder:
 
     Every frame is decoded in turn: ``seek_accurate``, ``skip_frames`` and ``get_batch`` of decord 3 give up on a busy
     machine, log it, and return earlier frames than those asked for. One thread is the fastest for each core.
-
-    Raises:
-        VideoError: If decord cannot open the file, counts other frames than there are, or would have to turn, mirror or
-            cut them.
+    ``VideoError`` if it cannot open the file, counts other frames than there are, or would have to turn, mirror or cut
+    them.
     """
 
     def __init__(self, source: Source, info: Facts, view: View) -> None:
@@ -58,7 +45,7 @@ class DecordDecoder:
         if is_remote(source) or view.kernel != "bicubic":
             raise VideoError(self._name, "not for decord")
         _refuse_display(self._name, info, "decord")
-        decord = _module("decord")
+        decord = import_module("decord")
         decord.logging.set_level(decord.logging.QUIET)
         self._errors = (decord.DECORDError, RuntimeError, StopIteration, IndexError, AssertionError)
         try:
@@ -119,9 +106,7 @@ class DecordDecoder:
 class TorchcodecDecoder:
     """Frames by torchcodec in its exact mode, if it is installed and finds the libraries of FFmpeg.
 
-    Raises:
-        VideoError: If torchcodec is not there, cannot open the file, counts other frames than there are, or would have
-            to turn, mirror or cut them.
+    ``VideoError`` for the reasons of ``DecordDecoder``, or if torchcodec is not there.
     """
 
     def __init__(self, source: Source, info: Facts, view: View) -> None:
@@ -131,7 +116,7 @@ class TorchcodecDecoder:
         _refuse_display(self._name, info, "torchcodec")
         self._stored = info.display.stored
         try:
-            reader = _module("torchcodec.decoders").VideoDecoder
+            reader = import_module("torchcodec.decoders").VideoDecoder
             self._reader = reader(source, seek_mode="exact", num_ffmpeg_threads=1)
         except Exception as error:  # it has no class of errors of its own
             raise VideoError(self._name, f"torchcodec: {error}") from error
@@ -190,15 +175,10 @@ def refuse_decoder(name: str, *, kernel: str = "bicubic") -> None:
         raise ValueError(f"got data.kernel={kernel} for decoder=decord; expected bicubic; change one of them")
     try:
         if name in MODULES:
-            _module(MODULES[name])
+            import_module(MODULES[name])
     except Exception as error:  # torchcodec raises RuntimeError where it finds no libraries of FFmpeg
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"got decoder={name}, which cannot be imported ({reason}); expected it to be installed, with all it needs; "
             f"install it, or take decoder=auto"
         ) from error
-
-
-@cache
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(name)

@@ -64,8 +64,7 @@ def opened(source: Source) -> Iterator[str | IO[bytes]]:
 def video_stream(source: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open the main video stream of a file, to be decoded by one thread.
 
-    Raises:
-        VideoError: If the file cannot be opened, has no video, or lacks its end.
+    ``VideoError`` if the file cannot be opened, has no video, or lacks its end.
     """
     name = name_of(source)
     with opened(source) as file:
@@ -111,12 +110,8 @@ def decode_all(
 ) -> Iterator[av.VideoFrame]:
     """Decode a file from its first frame to its last; slow to reach a late frame, but exact.
 
-    Args:
-        source: The file.
-        watch: Called with the name and the stream; returns what checks each frame, such as ``display.Watch``.
-
-    Raises:
-        VideoError: At the frame where decoding fails or only part of the picture is there, or if there is no video.
+    ``watch`` takes the name and the stream, and returns what checks each frame, such as ``display.Watch``.
+    ``VideoError`` at the frame where decoding fails or only part of the picture is there, or if there is no video.
     """
     number, name = -1, name_of(source)
     with video_stream(source) as (container, stream), closing(packets(container, stream, name)) as some:

@@ -17,7 +17,7 @@ import av
 
 from flexivid.data.decoding.aperture import aperture_of
 from flexivid.data.decoding.container import MAX_PIXELS, Source, name_of
-from flexivid.data.decoding.facts import Display, Facts, Size
+from flexivid.data.decoding.facts import Display, Facts
 from flexivid.data.storage.errors import VideoError
 
 # degrees counter-clockwise, and whether it is mirrored before that, by the signs of a, b, c, d: a matrix moves a pixel
@@ -50,13 +50,8 @@ def matrix_of(frame: av.VideoFrame) -> Matrix | None:
 def turn_of(matrix: Matrix | None, aspect: Fraction | None = None, *, name: str = "the video") -> tuple[int, bool]:
     """Return the degrees that a picture is turned by, counter-clockwise, and whether it is mirrored before that.
 
-    Args:
-        matrix: The display matrix, as ``matrix_of`` gives it; a matrix of zeros says nothing.
-        aspect: Width of a pixel to its height: FFmpeg includes the scale of a matrix in it.
-        name: What to call the file.
-
-    Raises:
-        VideoError: If the matrix does anything else: odd angles, shear, perspective, a scale that is not in ``aspect``.
+    A display matrix (see ``matrix_of``) of zeros says nothing. FFmpeg includes its scale in ``aspect``, the width of a
+    pixel to its height. ``VideoError`` if it does anything else: odd angles, shear, perspective, another scale.
 
     >>> turn_of((0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30))
     (-90, False)
@@ -81,30 +76,9 @@ def turn_of(matrix: Matrix | None, aspect: Fraction | None = None, *, name: str 
 
 
 def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.VideoFrame]) -> tuple[int, Display]:
-    """Return the rotation of a file, and how else it asks to be displayed.
+    """Return the rotation of a file, and how else it asks to be displayed; ``VideoError`` if players disagree on it.
 
-    Args:
-        source: The file.
-        stream: Its video, open.
-        frames: The first ones, at least one; the decoder has just returned them.
-
-    Raises:
-        VideoError: If players disagree on it.
-
-    >>> import tempfile
-    >>> from flexivid.data.decoding.container import video_stream
-    >>> path = tempfile.mkdtemp() + "/a.mp4"
-    >>> with av.open(path, "w") as container:
-    ...     stream = container.add_stream("mpeg4", rate=8)
-    ...     stream.width, stream.height, stream.pix_fmt = 90, 72, "yuv420p"
-    ...     stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
-    ...     stream.set_display_rotation(90)
-    ...     container.mux(stream.encode(av.VideoFrame(90, 72, "yuv420p")))
-    ...     container.mux(stream.encode())
-    >>> with video_stream(path) as (container, stream):
-    ...     rotation, display = display_of(path, stream, [next(container.decode(stream))])
-    >>> rotation, display.aspect, display.shown_size(rotation)
-    (90, (64, 45), (128, 72))
+    Its ``stream`` is open, and the decoder has just returned its first ``frames``, at least one.
     """
     name, stored = name_of(source), (frames[0].height, frames[0].width)
     stated_aspect, codec_aspect = _stated_aspect(stream), stream.codec_context.sample_aspect_ratio
@@ -121,8 +95,7 @@ def display_of(source: Source, stream: av.VideoStream, frames: Sequence[av.Video
 def as_asked(source: Source, info: Facts, *, square_pixels: bool) -> Facts:
     """Set the size of the pictures in the result of ``probe``: with square pixels, or with those of the file.
 
-    Raises:
-        VideoError: If the file states an impossible shape for its pixels.
+    ``VideoError`` if the file states an impossible shape for its pixels.
 
     >>> import numpy as np
     >>> facts = Facts("h264", "mp4", "yuv420p", (72, 90), 0, np.arange(5), 5, (1, 8), np.zeros((1, 2), int))
@@ -184,10 +157,11 @@ class Watch:
 
     def _compare_shape(self, frame: av.VideoFrame) -> None:
         size, display = (frame.height, frame.width), self._display
-        pixel = self._aspect(display)
-        before, after = _shape(display.stored, Fraction(*display.aspect)), _shape(size, pixel)
+        assert display.stored is not None
+        looks = (display.stored, Fraction(*display.aspect)), (size, self._aspect(display))
+        before, after = (float(pixel) * width / height for (height, width), pixel in looks)
         if abs(after / before - 1) > SAME_SHAPE or (any(display.cut) and size != display.stored):
-            was, now = _described(display.stored, Fraction(*display.aspect)), _described(size, pixel)
+            was, now = (f"{w}x{h} with pixels of {pixel.numerator}:{pixel.denominator}" for (h, w), pixel in looks)
             raise VideoError(self.name, f"the shape of the picture changes from {was} to {now}: cut the file there")
 
     def _aspect(self, display: Display) -> Fraction:
@@ -201,16 +175,6 @@ class Watch:
 def _stated_aspect(stream: av.VideoStream) -> Fraction | None:
     """Return the pixel aspect ratio of the container, or else the one that FFmpeg found in the codec."""
     return None if stream.container.format.name in SILENT_CONTAINERS else stream.sample_aspect_ratio
-
-
-def _shape(size: Size | None, pixel: Fraction) -> float:
-    assert size is not None
-    return float(pixel) * size[1] / size[0]
-
-
-def _described(size: Size | None, pixel: Fraction) -> str:
-    assert size is not None
-    return f"{size[1]}x{size[0]} with pixels of {pixel.numerator}:{pixel.denominator}"
 
 
 def _pair(aspect: Fraction | None) -> tuple[int, int]:

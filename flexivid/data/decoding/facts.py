@@ -36,12 +36,9 @@ class Display:
     interlaced: bool = False  # a picture holds two moments, in even and in odd rows
 
     def shown_size(self, rotation: int, *, square_pixels: bool = True) -> Size | None:
-        """Return (height, width) as displayed, None where the stored size is unknown.
+        """Return (height, width) as displayed, turned by a multiple of 90 degrees; None if the stored size is unknown.
 
-        Args:
-            rotation: Degrees that the picture is turned by, a multiple of 90.
-            square_pixels: Make pixels square by the width, before the picture is turned, as video players do;
-                otherwise the picture keeps its pixels and looks distorted.
+        Pixels are made square by the width, before the picture is turned, as video players do; else it looks distorted.
         """
         if self.stored is None:
             return None
@@ -65,22 +62,6 @@ class Display:
 class Facts(NamedTuple):
     """What ``probe`` finds out about a video, so that any frame can be decoded exactly.
 
-    Args:
-        codec: Its name in FFmpeg: "h264", "vp9", ...
-        container: Likewise: "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", ...
-        pixel_format: Likewise: "yuv420p", ...
-        size: (height, width) as displayed, or with the pixels of the file (see ``with_pixels``).
-        rotation: Degrees to turn the decoded picture counter-clockwise: a multiple of 90.
-        ticks: When each visible frame is shown, in the order shown, in units of ``time_base``, (frames,) int64.
-        end: When the last frame ends, in the same unit.
-        time_base: Seconds of a tick, as numerator and denominator.
-        entries: Where decoding may start: the time stamp of a key packet, and the number of the first frame that is
-            decoded correctly after it, (n, 2) int64. Empty: only at the first frame.
-        timed: Whether time stamps identify frames; otherwise frames are counted from the first.
-        skips: Whether packets have the times of their frames and the codec marks frames that no other one depends on.
-        decoder: Which decoder is exact for this file: "pyav", "decord" or "torchcodec".
-        display: How else the file asks to be displayed.
-
     >>> facts = Facts("gif", "gif", "bgra", (64, 48), 0, np.arange(5) * 40, 200, (1, 1000), np.zeros((1, 2), int))
     >>> facts.fps, facts.num_frames, facts.duration, facts.is_variable_rate
     (25.0, 5, 0.2, False)
@@ -88,19 +69,21 @@ class Facts(NamedTuple):
     [0.0, 0.04, 0.08, 0.12, 0.16]
     """
 
-    codec: str
-    container: str
-    pixel_format: str
-    size: Size
-    rotation: int
-    ticks: np.ndarray
-    end: int
-    time_base: tuple[int, int]
+    codec: str  # its name in FFmpeg, such as "h264"
+    container: str  # likewise, such as "mov,mp4,m4a,3gp,3g2,mj2"
+    pixel_format: str  # likewise, such as "yuv420p"
+    size: Size  # (height, width) as displayed, or with the pixels of the file (see ``with_pixels``)
+    rotation: int  # degrees to turn the decoded picture counter-clockwise: a multiple of 90
+    ticks: np.ndarray  # when each visible frame is shown, in the order shown, in units of ``time_base``, (n,) int64
+    end: int  # when the last frame ends, in the same unit
+    time_base: tuple[int, int]  # seconds of a tick, as numerator and denominator
+    # where decoding may start, (n, 2) int64; empty: at the first frame only. A row is the time stamp of a key packet
+    # and the number of the first frame that is decoded correctly after it
     entries: np.ndarray
-    timed: bool = True
-    skips: bool = False
-    decoder: str = "pyav"
-    display: Display = Display()
+    timed: bool = True  # whether time stamps identify frames; otherwise frames are counted from the first
+    skips: bool = False  # whether packets have the times of their frames, and frames that no other needs are marked
+    decoder: str = "pyav"  # which decoder is exact for this file: "pyav", "decord" or "torchcodec"
+    display: Display = Display()  # how else the file asks to be displayed
 
     @property
     def num_frames(self) -> int:

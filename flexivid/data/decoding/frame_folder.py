@@ -41,8 +41,7 @@ def is_frame_folder(source: object) -> bool:
 def probe_folder(path: str | os.PathLike[str]) -> Facts:
     """Probe a folder: the names, sizes and pixel aspect ratios of all its pictures.
 
-    Raises:
-        VideoError: If there are none, one is missing or cannot be read, or they differ in size or shape of pixels.
+    ``VideoError`` if there are none, one is missing or cannot be read, or they differ in size or shape of pixels.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -53,7 +52,7 @@ def probe_folder(path: str | os.PathLike[str]) -> Facts:
     (3, (6, 8), 0.0)
     """
     names = _pictures(path)
-    looks = [_look(path, name) for name in names]
+    looks = [_size_and_aspect(path, name) for name in names]
     size, aspect = looks[0]
     for name, (its_size, its_aspect) in zip(names, looks, strict=True):
         if its_size != size:
@@ -123,7 +122,7 @@ def _pictures(path: str | os.PathLike[str]) -> list[str]:
     return [name for _, name in numbered]
 
 
-def _look(path: str | os.PathLike[str], name: str) -> tuple[Size, Fraction]:
+def _size_and_aspect(path: str | os.PathLike[str], name: str) -> tuple[Size, Fraction]:
     """Return (height, width) of a picture, upright, and the width of its pixels to their height."""
     try:
         with Image.open(Path(path, name)) as picture:

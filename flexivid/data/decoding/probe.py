@@ -78,16 +78,11 @@ def look_at(look: Look) -> Facts:
 
 
 def probe(source: Source, *, decoder: str = "auto") -> Facts:
-    """Find out what is needed to decode any frame of a file exactly.
+    """Find out what is needed to decode any frame of a file, a path, an address or its bytes, exactly.
 
-    Args:
-        source: Path, address or content of the file.
-        decoder: Which decoder to use: "pyav", which is exact for every file and the fastest; "decord" or "torchcodec",
-            where they are exact; "auto" chooses. A folder of pictures has its own.
-
-    Raises:
-        VideoError: If the file cannot be opened, has no video, is cut off or damaged, or ``decoder`` is not exact.
-        ValueError: If there is no such decoder, or it is not installed.
+    "pyav" is exact for every file and the fastest decoder; "decord" or "torchcodec" are used where they are exact;
+    "auto" chooses. A folder of pictures has its own. ``VideoError`` if the file cannot be opened, has no video, is cut
+    off or damaged, or ``decoder`` is not exact; ``ValueError`` if there is no such decoder, or it is not installed.
 
     >>> try:
     ...     probe("nowhere.mp4")
@@ -172,23 +167,23 @@ def _seeks(source: Source, info: Facts, entry: int) -> bool:
 def _from_frames(source: Source, scan: _Scan) -> Facts:
     """Decode the complete file, then test from which key packets decoding may start."""
     times: list[Any] = []
-    prints: list[int] = []
+    checksums: list[int] = []
     for frame in decode_all(source, watch=Watch):
         times.append(frame.pts)
-        prints.append(_print(frame))
+        checksums.append(_checksum(frame))
     timed = None not in times and all(a < b for a, b in pairwise(times))
     if not timed:
-        return _facts(scan, _guessed(scan, times), np.empty((0, 2), np.int64), timed=False, skips=False)
+        return _facts(scan, _assumed_times(scan, times), np.empty((0, 2), np.int64), timed=False, skips=False)
     ticks = np.array(times, np.int64)
     skips = scan.codec == "h264" and set(times) <= {packet.pts for packet in scan.packets}
     clocks = [packet.clock for packet in scan.packets if packet.is_key and packet.clock is not None][1:]
     if len(clocks) > MAX_ENTRIES:
         clocks = [clocks[i * len(clocks) // MAX_ENTRIES] for i in range(MAX_ENTRIES)]
-    entries = _tried(source, clocks, dict(zip(times, enumerate(prints), strict=True)))
+    entries = _exact_entries(source, clocks, dict(zip(times, enumerate(checksums), strict=True)))
     return _facts(scan, ticks, np.array(entries, np.int64).reshape(-1, 2), timed=True, skips=skips)
 
 
-def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
+def _assumed_times(scan: _Scan, times: list[Any]) -> np.ndarray:
     """Return times that do not identify frames: sorted or, if some are missing or repeated, evenly spaced."""
     if None not in times and len(set(times)) == len(times):
         return np.sort(np.array(times, np.int64))
@@ -197,7 +192,9 @@ def _guessed(scan: _Scan, times: list[Any]) -> np.ndarray:
     return start + step * np.arange(len(times), dtype=np.int64)
 
 
-def _tried(source: Source, clocks: Iterable[int], in_sequence: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
+def _exact_entries(
+    source: Source, clocks: Iterable[int], in_sequence: dict[int, tuple[int, int]]
+) -> list[tuple[int, int]]:
     """Return (clock, number of the first correct frame) of key packets after which frames equal those in sequence."""
     entries: list[tuple[int, int]] = []
     name = name_of(source)
@@ -209,7 +206,9 @@ def _tried(source: Source, clocks: Iterable[int], in_sequence: dict[int, tuple[i
             except (av.FFmpegError, OSError, VideoError):
                 continue
             matches = [in_sequence.get(int(frame.pts or 0), (-1, 0)) for frame in frames if not frame.is_corrupt]
-            right = [number for (number, value), frame in zip(matches, frames, strict=False) if value == _print(frame)]
+            right = [
+                number for (number, value), frame in zip(matches, frames, strict=False) if value == _checksum(frame)
+            ]
             in_order = len(right) == len(frames) > 0 and right == list(range(right[0], right[0] + len(right)))
             if in_order and (not entries or right[0] > entries[-1][1]):
                 entries.append((clock, right[0]))
@@ -230,7 +229,7 @@ def _frames_from(container: Any, stream: av.VideoStream, name: str, clock: int) 
     return frames
 
 
-def _print(frame: av.VideoFrame) -> int:
+def _checksum(frame: av.VideoFrame) -> int:
     """Return a checksum of every fourth row of the first plane."""
     plane = frame.planes[0]
     pixels = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]

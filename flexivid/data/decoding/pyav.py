@@ -72,6 +72,7 @@ class PyavDecoder:
         self._scaler = Scaler(info.rotation, view._replace(size=view.size or info.size), info.display)
         self._stack = ExitStack()
         self._run: _Run | None = None
+        self._opened: Any = None  # container and stream
         self._again = False
 
     def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -91,7 +92,7 @@ class PyavDecoder:
 
     def close(self) -> None:
         """Release the file."""
-        self._run = None
+        self._run = self._opened = None
         self._stack.close()
 
     def _by_count(self, numbers: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -156,10 +157,10 @@ class PyavDecoder:
 
     def _open(self, *, anew: bool) -> Any:
         self._run = None
-        if anew or not hasattr(self, "_opened"):
-            self._stack.close()
+        if anew:
+            self.close()
+        if self._opened is None:
             self._opened = self._stack.enter_context(video_stream(self._source))
-            self._stack.callback(lambda: self.__dict__.pop("_opened"))
         return self._opened
 
 

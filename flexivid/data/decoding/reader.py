@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from flexivid.data.decoding.backends import DECODERS, Choice, Decoder, DecordDecoder, View
+from flexivid.data.decoding.backends import DECODERS, Choice, DecordDecoder, View
 from flexivid.data.decoding.container import Source, name_of
 from flexivid.data.decoding.display import as_asked
 from flexivid.data.decoding.facts import Facts, Size
@@ -23,7 +23,7 @@ from flexivid.data.decoding.probe import probe
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import resolve
 
-__all__ = ["VideoError", "VideoReader", "cover", "open_video", "read_clip"]
+__all__ = ["VideoError", "VideoReader", "cover", "cut", "open_video", "read_clip"]
 
 MAX_OPEN = 4  # files that a process keeps open; each holds a few decoded frames of the full size
 
@@ -120,6 +120,18 @@ def cover(source: Size, target: Size) -> Size:
     return max(target[0], round(source[0] * scale)), max(target[1], round(source[1] * scale))
 
 
+def cut(frames: np.ndarray, size: Size, crop: tuple[float, float]) -> np.ndarray:
+    """Cut a window of a size (height, width) out of frames, (t, h, w, 3).
+
+    ``crop`` is its place in what is cut away, down and across, from 0 to 1.
+
+    >>> cut(np.zeros((2, 8, 8, 3), np.uint8), (8, 4), (0.5, 1.0)).shape
+    (2, 8, 4, 3)
+    """
+    top, column = (int((have - want) * part) for have, want, part in zip(frames.shape[1:3], size, crop, strict=True))
+    return frames[:, top : top + size[0], column : column + size[1]]
+
+
 class VideoReader:
     """An open video. Made by ``open_video``, which explains the arguments; ``kernel`` is one of ``KERNELS``."""
 
@@ -128,7 +140,7 @@ class VideoReader:
         self.size = size or info.size
         self._source = source if isinstance(source, bytes) else os.fspath(source)
         self._view = View(cover(info.size, self.size), kernel)
-        self._decoder: Decoder | None = None
+        self._decoder: Any = None
 
     @property
     def num_frames(self) -> int:
@@ -141,33 +153,22 @@ class VideoReader:
         return self.info.timestamps
 
     def frames(self, indices: Iterable[int], *, crop: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
-        """Return frames by number, in the order asked for, (t, h, w, 3) uint8.
+        """Return frames by number, which may repeat, in the order asked for, (t, h, w, 3) uint8.
 
-        Args:
-            indices: Numbers of the frames; they may repeat.
-            crop: Where the window lies in the resized picture, down and across: 0 is top or left, 1 bottom or right.
-
-        Raises:
-            VideoError: If decoding fails on the way to one of them.
-            ValueError: If there is no such frame.
+        ``crop`` is where the window lies in the resized picture, down and across: 0 is top or left, 1 bottom or right.
+        ``VideoError`` if decoding fails on the way to one of them; ``ValueError`` if there is no such frame.
         """
-        numbers = [int(index) for index in indices]
+        numbers = np.array([int(index) for index in indices], np.int64)
         for index in numbers:
             if not 0 <= index < self.num_frames:
                 raise ValueError(
                     f"got frame {index} of {self.path}; expected 0 to {self.num_frames - 1}; ask for frames that it has"
                 )
         images = np.empty((len(numbers), *self.size, 3), np.uint8)
-        positions: dict[int, list[int]] = {}
-        for position, index in enumerate(numbers):
-            positions.setdefault(index, []).append(position)
-        height, width = self.size
         if self._decoder is None:
             self._decoder = DECODERS[self.info.decoder](self._source, self.info, self._view)
-        for index, picture in self._decoder.pictures(sorted(positions)):
-            first_row = int((picture.shape[0] - height) * crop[0])
-            first_column = int((picture.shape[1] - width) * crop[1])
-            images[positions[index]] = picture[first_row : first_row + height, first_column : first_column + width]
+        for index, picture in self._decoder.pictures(sorted({*numbers.tolist()})):
+            images[numbers == index] = cut(picture[None], self.size, crop)
         return images
 
     def read(self, max_frames: int | None = None) -> np.ndarray:

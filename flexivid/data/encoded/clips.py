@@ -7,7 +7,9 @@ are drawn as there. Imports neither a codec nor a text encoder.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +22,13 @@ from torch import Tensor
 
 from flexivid.data.clips.buckets import Bucket
 from flexivid.data.clips.dataset import Address, ClipDataset, draw_caption
+from flexivid.data.clips.loader import Batch, described
+from flexivid.data.clips.trainer_state import FollowsRun
 from flexivid.data.encoded.folder import TABLE, TEXT, Encoded, End, Shard, is_encoded, open_encoded
 from flexivid.runtime.files import atomic_write
 
 OPEN_SHARDS = 256  # files mapped at a time
+AHEAD = 3  # batches that threads read ahead
 FEATURES, ENDS, LATENTS = "features", "ends", "latents"
 
 
@@ -48,14 +53,9 @@ def open_shard(file: str) -> Any:
 def make_table(
     parts: dict[str, ClipDataset], captions: dict[str, list[tuple[str, ...]]]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Number the captions, and list the class and the captions of every clip.
+    """Number the captions, given by part and video, and list the class and the captions of every clip.
 
-    Args:
-        parts: The clips.
-        captions: Those of each video of a part.
-
-    Returns:
-        The contents of ``clips.safetensors``; and the different captions, in the order of their numbers.
+    Returns the contents of ``clips.safetensors``; and the different captions, in the order of their numbers.
     """
     numbers: dict[str, int] = {}
     table: dict[str, Tensor] = {}
@@ -183,3 +183,53 @@ def open_if_encoded(root: str) -> EncodedSet | None:
 
 def _span(ends: Tensor, index: int) -> tuple[int, int]:
     return int(ends[index - 1]) if index else 0, int(ends[index])
+
+
+class EncodedLoader(FollowsRun):
+    """An iterable of batches. Iterating again starts anew.
+
+    ``latent`` is float32 (b, c, t, h, w); ``label`` and ``caption`` are as a ``ClipLoader`` gives them. Where captions
+    were encoded, there are ``text_features``, float32 (b, l, f), zero behind the last token, and ``text_mask``, bool
+    (b, l). With ``replace``, another clip takes the place of one without a latent; else it is left out.
+    """
+
+    def __init__(self, dataset: EncodedClips, batches: Iterable[list[Address]], *, replace: bool) -> None:
+        self.dataset, self.batches, self.replace = dataset, batches, replace
+        self.pin_memory = torch.cuda.is_available()
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for batch in self._batches() if batch is not None)
+
+    def _batches(self) -> Iterator[Batch | None]:
+        ahead: deque[Future[Batch | None]] = deque()
+        pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="encoded")
+        try:
+            for addresses in self.batches:
+                ahead.append(pool.submit(self._batch, addresses))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _batch(self, addresses: list[Address]) -> Batch | None:
+        clips = [clip for address in addresses if (clip := self.dataset.present(address, replace=self.replace))]
+        if not clips:
+            return None
+        batch = {"latent": torch.stack([self.dataset.latent(clip) for clip, _ in clips]).float()}
+        if self.dataset.encoded.text_encoder is not None:
+            batch |= self._text([self.dataset.caption_number(*clip) for clip in clips])
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()} if self.pin_memory else batch
+        return {**batch, **described(self.dataset, clips)}
+
+    def _text(self, captions: list[int]) -> dict[str, Tensor]:
+        texts = [self.dataset.text(number) for number in captions]
+        lengths = torch.tensor([len(text) for text in texts])
+        features = torch.zeros(len(texts), max(1, int(lengths.max())), self.dataset.encoded.text_channels)
+        for row, text in zip(features, texts, strict=True):
+            row[: len(text)] = text
+        return {"text_features": features, "text_mask": torch.arange(features.shape[1]) < lengths[:, None]}

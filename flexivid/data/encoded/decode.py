@@ -38,9 +38,7 @@ def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
 
     Where the source is gone, the held-out latents are decoded once, at most 2048 of them, into ``decoded/`` in the
     folder. They have the errors of the codec, which ``note`` says. Only with its source may the folder be unfinished.
-
-    Raises:
-        ValueError: If the folder cannot be read, or the codec cannot be loaded.
+    ``ValueError`` if the folder cannot be read, or the codec cannot be loaded.
     """
     folder = Path(resolve(folder))
     data = EncodedSet(os.fspath(folder), *open_encoded(folder))
@@ -60,8 +58,7 @@ def real_clips_of(folder: str | os.PathLike[str]) -> RealClips:
 def decoded(clips: EncodedClips, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Decode some clips of an encoded folder; yield number and frames, uint8 (t, h, w, 3), of those that have a latent.
 
-    Raises:
-        ValueError: If the codec cannot be loaded, or is not the one that made the latents.
+    ``ValueError`` if the codec cannot be loaded, or is not the one that made the latents.
     """
     encoded, device = clips.encoded, pick_device()
     codec = build_codec(encoded.codec).to(device)

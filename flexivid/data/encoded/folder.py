@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,17 +164,12 @@ def open_encoded(folder: str | os.PathLike[str]) -> tuple[Encoded, End]:
     """Read a finished folder; ``ValueError`` if it is not finished."""
     encoded, end = read_encoded(folder), read_end(folder)
     if end is None:
-        shards = [*encoded.shards(TEXT), *encoded.latent_shards]
+        present = [Path(folder, shard.name).is_file() for shard in [*encoded.shards(TEXT), *encoded.latent_shards]]
         raise ValueError(
-            f"got {folder}, where {len(shards) - len(absent(folder, shards))} of {len(shards)} shards are encoded;"
+            f"got {folder}, where {sum(present)} of {len(present)} shards are encoded;"
             " expected all; go on with the command that began it: dataset encode"
         )
     return encoded, end
-
-
-def absent(folder: str | os.PathLike[str], shards: Iterable[Shard]) -> list[Shard]:
-    """The shards that are not there."""
-    return [shard for shard in shards if not Path(folder, shard.name).is_file()]
 
 
 def refuse_change(folder: str | os.PathLike[str], before: Encoded, now: Encoded) -> None:

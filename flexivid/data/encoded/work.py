@@ -1,7 +1,6 @@
-"""Makes the shards of an encoded folder. Any number of processes may share it, and any of them may die at any moment.
+"""Make the shards of an encoded folder. Any number of processes may share it, and any of them may die at any moment.
 
-A process claims a shard by a lock, which it loses when it dies, and writes it under its name when it is complete. So
-each shard is made once, and the unfinished shard of a process that died is made by another one, or by the next run.
+A process claims a shard by a lock, which it loses when it dies: then another one makes it, or the next run.
 """
 
 from __future__ import annotations
@@ -45,12 +44,8 @@ def share(
 ) -> Iterator[Shard]:
     """Make the missing shards, together with other processes; yield every shard once it is there, whoever has made it.
 
-    Args:
-        folder: The encoded folder.
-        shards: All shards.
-        make: Makes one of them.
-        rank: Number of this process, which begins with its own share, and continues with those of others.
-        size: How many processes are known to share the work; others may join.
+    This process, number ``rank`` of the ``size`` that are known to share the work, begins with its own share, and
+    continues with those of others. More may join.
 
     >>> import tempfile
     >>> folder, shards = Path(tempfile.mkdtemp()), [Shard("train", number, 8 * number, 8) for number in range(3)]
@@ -90,7 +85,8 @@ class TextWork:
         """Make a shard."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            texts = [self.encode(text).to("cpu", self.dtype) for text in self._texts(shard)]
+            captions = self.captions[shard.first : shard.first + shard.length]
+            texts = [self.encode(text).to("cpu", self.dtype) for text in captions]
         for each in caught:
             if issubclass(each.category, CutCaptionWarning):
                 self.num_warnings += 1
@@ -105,24 +101,11 @@ class TextWork:
         if self.num_warnings:
             warnings.warn(f"{self.warning}; likewise {self.num_warnings - 1} others encoded here", stacklevel=2)
 
-    def _texts(self, shard: Shard) -> Sequence[str]:
-        return self.captions[shard.first : shard.first + shard.length]
-
 
 class ClipWork:
-    """Decodes and encodes clips, each by itself.
+    """Decodes clips in a pool, and encodes each by itself with a codec on ``device``.
 
-    Args:
-        folder: The encoded folder.
-        encoded: Its description.
-        parts: The clips.
-        codec: Encodes them, on ``device``.
-        pool: Decodes them.
-        on_clip: Called for each clip that was tried.
-        on_bad: Called with path and reason for each clip that cannot be decoded.
-
-    Attributes:
-        shards: Those that were made here.
+    ``on_clip`` is called for each clip that was tried, ``on_bad`` with path and reason for each that cannot be decoded.
     """
 
     def __init__(  # noqa: PLR0913
@@ -139,7 +122,7 @@ class ClipWork:
     ) -> None:
         self.folder, self.encoded, self.parts = folder, encoded, parts
         self.codec, self.device, self.pool, self.on_bad = codec, device, pool, on_bad
-        self.on_clip, self.shards = on_clip, set[Shard]()
+        self.on_clip, self.shards = on_clip, set[Shard]()  # those that were made here
         self._died: dict[str, str] = {}  # files that hang or kill decoders: trying each of their clips takes too long
 
     def __call__(self, shard: Shard) -> None:

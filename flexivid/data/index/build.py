@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexivid.data.decoding.display import as_asked
-from flexivid.data.decoding.probe import Facts, VideoError, probe
-from flexivid.data.index.journal import Parts
-from flexivid.data.index.table import LOOK, TABLE, Table
+from flexivid.data.decoding.probe import Facts, VideoError
+from flexivid.data.index.table import LOOK, TABLE, Parts, Table
 from flexivid.data.index.videos import Videos
 from flexivid.data.sources.manifest import Manifest, read_caption, text_beside
 from flexivid.data.storage.changes import fingerprints
@@ -71,9 +70,9 @@ def index_path(root: str, decoder: str = "auto", *, square_pixels: bool = True) 
 def build_index(
     manifest: Manifest,
     *,
+    probe_many: ProbeMany,
     path: str | os.PathLike[str] | None = None,
     progress: bool = True,
-    probe_many: ProbeMany | None = None,
     check: Check = "stat",
     square_pixels: bool = True,
 ) -> VideoIndex:
@@ -81,21 +80,17 @@ def build_index(
 
     Args:
         manifest: The videos.
+        probe_many: Takes paths and yields, in their order, what ``probe`` returns or the error that it raises.
         path: File of the index; None for the one in the cache folder that belongs to the manifest's root.
-        progress: Whether to show a progress bar while files are probed.
-        probe_many: Takes paths and yields, in their order, what ``probe`` returns or the error that it raises; by
-            default one after the other, in this process.
         check: How to tell that a file has changed: "stat" by size and time; "contents" by size and its first and last
             64 KiB; "names" trusts an index that has the names of the manifest.
         square_pixels: Whether pictures are resized so that their pixels are square; False keeps the file's own.
 
-    Raises:
-        OSError: If the index cannot be written.
-
     >>> import tempfile
-    >>> manifest = Manifest.of([("nowhere.mp4", -1, "")])
-    >>> build_index(manifest, path=tempfile.mkdtemp() + "/index.arrow", progress=False).bad
-    (BadVideo(path='nowhere.mp4', reason='cannot be opened: No such file or directory'),)
+    >>> manifest, path = Manifest.of([("a.mp4", -1, "")]), tempfile.mkdtemp() + "/index.arrow"
+    >>> probe_many = lambda paths: (VideoError(path, "no video stream") for path in paths)
+    >>> build_index(manifest, probe_many=probe_many, path=path, progress=False).bad
+    (BadVideo(path='a.mp4', reason='no video stream'),)
     """
     file = Path(path) if path is not None else index_path(manifest.root, square_pixels=square_pixels)
     old = Table.open(file)
@@ -107,29 +102,20 @@ def build_index(
         return _as_index(old, file)
     captions = _captions(manifest)  # before hours of probing: a text that cannot be read is an error
     parts = Parts(file)
-    rows = _known(parts, old)
+    rows = _probed_rows(parts, old)
     missing = np.flatnonzero(_match(manifest, prints, rows) < 0)
     new = dict(zip(manifest.table["path"].take(pa.array(missing)).to_pylist(), missing, strict=True))  # each path once
-    looks = probe_many or _one_by_one
     with parts:
-        outcomes = looks(list(new))
+        outcomes = probe_many(list(new))
         shown = track(outcomes, "probing videos", total=len(new), hidden=not progress or len(new) == 0)
         for (name, row), look in zip(new.items(), shown, strict=True):
             parts.add(_row(name, prints[row], look, square_pixels=square_pixels))
-    rows = _known(parts, old)
+    rows = _probed_rows(parts, old)
     _assemble(manifest, rows.take(_match(manifest, prints, rows)), (captions, stamps), file)
     parts.clear()
     table = Table.open(file)
     assert table is not None
     return _as_index(table, file)._replace(num_probed=len(new))
-
-
-def _one_by_one(paths: list[str]) -> Iterator[Facts | VideoError]:
-    for path in paths:
-        try:
-            yield probe(path)
-        except VideoError as error:
-            yield error
 
 
 def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square_pixels: bool) -> dict[str, object]:
@@ -149,7 +135,7 @@ def _row(path: str, fingerprint: np.ndarray, look: Facts | VideoError, *, square
     return row | {"is_variable_rate": bool(look.is_variable_rate), "facts": look.to_bytes(), "reason": ""}
 
 
-def _known(parts: Parts, old: Table | None) -> pa.Table:
+def _probed_rows(parts: Parts, old: Table | None) -> pa.Table:
     """Return the rows of this build and of the old index, the latest first."""
     tables = parts.read()
     if old is not None:

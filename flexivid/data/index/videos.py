@@ -23,13 +23,9 @@ def _stored(name: str) -> "cached_property[np.ndarray]":
 class Videos:
     """Videos that can be decoded, or runs of their frames.
 
-    The columns are arrays with one number a video; without a selection they are views of the file.
-
-    Args:
-        table: The rows of an index.
-        rows: Which of them, (n,) integers, or a slice.
-        first: Number of the first frame of each run in its file, (n,) int32; None for whole videos.
-        num_frames: Frames of each run, (n,) int32; None for whole videos.
+    The columns are arrays with one number a video; without a selection they are views of the file. ``rows`` are those
+    of the table, (n,) integers or a slice. A run has ``num_frames`` from number ``first`` on, (n,) int32 each; None:
+    all.
 
     >>> videos = Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 16], fps=25.0)
     >>> videos.num_frames.tolist(), videos.path(1), videos.label.tolist()
@@ -61,13 +57,8 @@ class Videos:
     def of(paths: Sequence[str], **columns: Any) -> "Videos":
         """Make videos out of what is at hand, without a file behind them.
 
-        Args:
-            paths: The files.
-            columns: Any of num_frames, fps, label, caption, width, height, duration, facts: one value for each
-                video, or one for all of them.
-
-        Raises:
-            ValueError: If there is no such column.
+        Columns are any of num_frames, fps, label, caption, width, height, duration, facts: one value for each video, or
+        one for all of them. ``ValueError`` if there is no such column.
 
         >>> Videos.of(["a.mp4", "b.mp4"], num_frames=16, height=[240, 480], width=320).heights.tolist()
         [240, 480]
@@ -106,10 +97,6 @@ class Videos:
     def path(self, row: int) -> str:
         """Return the path or url of a video, or of its folder of pictures."""
         return self._value("path", row)
-
-    def caption(self, row: int) -> str:
-        """Return the first caption of a video; empty without captions."""
-        return self.captions(row)[0]
 
     def captions(self, row: int) -> tuple[str, ...]:
         """Return all captions of a video, at least one, which is empty where there is none."""
@@ -183,11 +170,6 @@ def _reopen(path: str, token: str) -> Table:
     return table
 
 
-def _restore(
-    where: pa.RecordBatch | tuple[str, str],
-    rows: np.ndarray | slice,
-    first: np.ndarray | None,
-    num_frames: np.ndarray | None,
-) -> Videos:
+def _restore(where: pa.RecordBatch | tuple[str, str], rows: Any, first: Any, num_frames: Any) -> Videos:
     table = _reopen(*where) if isinstance(where, tuple) else Table(where)
     return Videos(table, rows, first=first, num_frames=num_frames)

@@ -23,9 +23,7 @@ def find_duplicates(
 ) -> tuple[tuple[str, ...], ...]:
     """Return groups of files with the same content, each in the order given; files that cannot be read are in none.
 
-    Args:
-        paths: Files, remote files or folders of pictures.
-        on_read: Called with each file before it is read.
+    Paths are files, remote files or folders of pictures. ``on_read`` is called with each before it is read.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

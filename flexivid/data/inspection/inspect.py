@@ -4,7 +4,6 @@ Shares the index of training, so that no file is probed twice. Imports no Lightn
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from flexivid.data.clips.buckets import Bucket
 from flexivid.data.clips.dataset import ClipDataset
@@ -20,32 +19,15 @@ from flexivid.runtime.console import OnStep
 
 
 def find_parts(
-    root: str | Collection,
-    *,
-    num_workers: int | None = None,
-    decoder: Choice = "auto",
-    progress: bool = True,
-    square_pixels: bool = True,
+    root: str | Collection, *, num_workers: int | None = None, decoder: Choice = "auto", square_pixels: bool = True
 ) -> dict[str, VideoIndex]:
-    """Index the parts of a collection; new files are probed in separate processes, which a bad file cannot harm.
+    """Index the parts of a collection: ``train``, and ``held out`` if there are held-out videos.
 
-    Args:
-        root: A folder or a manifest, with or without held-out videos (see ``manifest.read_manifests``), or a
-            ``Collection``, which says how its folders are read.
-        num_workers: Processes; one a core by default.
-        decoder: As training uses it, and so ``square_pixels``.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        ``train``, and ``held out`` if there are held-out videos.
-
-    Raises:
-        FileNotFoundError: If there is no such collection.
-        ValueError: If it holds no video.
+    New files are probed in separate processes, by default one a core, which a bad file cannot harm. ``ValueError`` if
+    there is no video.
     """
     with DecodePool(num_workers or num_cores()) as pool:
-        options: dict[str, Any] = {"decoder": decoder, "square_pixels": square_pixels, "progress": progress}
-        train, held_out = index_collection(root, pool=pool, **options)
+        train, held_out = index_collection(root, pool=pool, decoder=decoder, square_pixels=square_pixels)
     return {"train": train} if held_out is None else {"train": train, "held out": held_out}
 
 
@@ -59,12 +41,7 @@ def inspect(
 ) -> dict[str, Report]:
     """Return a report on each part; a file that repeats one of another part is a fault of the later part.
 
-    Args:
-        parts: From ``find_parts``.
-        settings: How clips are cut out.
-        buckets: Shapes of clips, in place of the one in ``settings``.
-        full_workers: Processes that decode every frame; 0 checks only what the index says.
-        on_step: Called with the progress.
+    ``full_workers`` processes decode every frame; 0 checks only what the index says.
     """
     faults = {name: [Fault(path, "bad", reason) for path, reason in part.bad] for name, part in parts.items()}
     counts = {}

@@ -18,6 +18,7 @@ from flexivid.media.write import enlarge, film_strip, titled
 from flexivid.runtime.printable import printable
 
 LEAST_SIDE = 64  # pixels that the shorter side of a picture has on the sheet, by repeating pixels
+COLUMNS = 8  # pictures of a clip on the sheet, at most
 
 TEMPLATE = """{% block style %}
 h1{font-size:1.3rem}table{margin:1rem 0}td{padding:.1rem 1rem .1rem 0}td:first-child,small{color:#777}
@@ -71,23 +72,8 @@ class Clip(NamedTuple):
 def look(loader: Any, addresses: Sequence[tuple[int, int]], *, class_names: Sequence[str] = ()) -> Iterator[Clip]:
     """Yield the clips that training would get; where a file fails, the next clip replaces it, and its note says so.
 
-    Args:
-        loader: The loader of training: a ``ClipLoader`` over a ``ClipDataset``.
-        addresses: (clip, epoch) of each, as a sampler gives them.
-        class_names: The classes in the order of their labels.
-
-    Raises:
-        VideoError: If neither a clip nor one of those after it can be decoded.
-
-    >>> from flexivid.data.clips.loader import ClipLoader
-    >>> from flexivid.data.workers.pool import DecodePool
-    >>> class Grey:
-    ...     has_captions = False
-    ...     caption, label, __len__ = lambda self, clip, epoch: "", lambda self, clip: -1, lambda self: 9
-    ...     def cached(self, address): return np.zeros((2, 4, 4, 3), np.uint8)
-    ...     def plan(self, address): return ClipRequest("a.mp4", b"", np.arange(2) + address[0], (4, 4))
-    >>> [clip.title for clip in look(ClipLoader(Grey(), [], pool=DecodePool(0)), [(3, 0)])]
-    ['a.mp4, frames 3 to 4']
+    ``loader`` is that of training, a ``ClipLoader`` over a ``ClipDataset``; addresses are (clip, epoch). ``VideoError``
+    if neither a clip nor one of those after it can be decoded.
     """
     dataset = loader.dataset
     for (clip_asked_for, epoch), taken in zip(addresses, loader.one_by_one(addresses), strict=True):
@@ -115,13 +101,13 @@ def _described(request: ClipRequest, frames: np.ndarray) -> Clip:
     return Clip(frames, request.path, float(times[indices[0]] - times[0]), fps, indices, note=note)
 
 
-def contact_sheet(clips: Sequence[Clip], *, columns: int = 8) -> Image.Image:
-    """Draw at most ``columns`` frames of each clip in a row, spread evenly over it, under a line that says its source.
+def contact_sheet(clips: Sequence[Clip]) -> Image.Image:
+    """Draw at most eight frames of each clip in a row, spread evenly over it, under a line that says its source.
 
     >>> contact_sheet([Clip(np.zeros((8, 64, 80, 3), np.uint8), "a.mp4", 0.0, 8.0, range(8))]).size
     (654, 88)
     """
-    strips = [film_strip(enlarge(clip.frames, LEAST_SIDE), columns)[0] for clip in clips]
+    strips = [film_strip(enlarge(clip.frames, LEAST_SIDE), COLUMNS)[0] for clip in clips]
     return titled([printable(clip.title) for clip in clips], strips)
 
 

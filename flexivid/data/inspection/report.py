@@ -75,13 +75,7 @@ class Report(NamedTuple):
 def survey(
     videos: Videos, num_clips: np.ndarray, *, faults: Iterable[Fault] = (), class_names: Sequence[str] = ()
 ) -> Report:
-    """Count what is in an index.
-
-    Args:
-        videos: The videos that can be decoded.
-        num_clips: Clips of each in an epoch, (n,).
-        faults: Those that the other functions here find.
-        class_names: The classes in the order of their labels.
+    """Count what is in an index: videos that can be decoded, and the clips of each in an epoch, (n,).
 
     >>> videos = Videos.of(["a.mp4", "b.mp4"], num_frames=[250, 50], duration=[10.0, 2.0], height=480, width=640)
     >>> report = survey(videos, np.array([31, 6]))
@@ -114,13 +108,12 @@ def too_short(videos: Videos, rows: Iterable[int], settings: ClipSettings) -> li
     >>> too_short(Videos.of(["a.mp4"], num_frames=7), [0], ClipSettings(num_frames=8))[0].reason
     'has 7 of the 8 frames that a clip spans'
     """
-    faults = []
-    for row in map(int, rows):
-        span = int(span_of(settings.num_frames, _step(videos, row, settings)))
-        faults.append(
-            Fault(videos.path(row), "too short", f"has {videos.num_frames[row]} of the {span} frames that a clip spans")
-        )
-    return faults
+    spans = np.broadcast_to(span_of(settings.num_frames, step_of(videos.fps, settings)), len(videos))
+    lengths = videos.num_frames
+    return [
+        Fault(videos.path(row), "too short", f"has {lengths[row]} of the {spans[row]} frames that a clip spans")
+        for row in map(int, rows)
+    ]
 
 
 def repeats(groups: Iterable[Sequence[str]]) -> list[Fault]:
@@ -160,14 +153,8 @@ def write_manifest(
 ) -> int:
     """Write a manifest: ``path``, ``text`` if there are captions, ``label`` if there are classes; return its rows.
 
-    Args:
-        path: A file that ends in .csv, .jsonl or .parquet. Files below its folder are named relative to it.
-        videos: What goes into it.
-        class_names: The classes in the order of their labels.
-        leave_out: Paths to leave out.
-
-    Raises:
-        ValueError: If the ending is another one, or a list would not give back the names of the classes.
+    The file ends in .csv, .jsonl or .parquet; videos below its folder are named relative to it. ``leave_out`` are
+    paths. ``ValueError`` if the ending is another one, or a list would not give back the names of the classes.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "good.csv")
@@ -242,11 +229,6 @@ def _relative(path: str, folder: Path) -> str:
         return str(absolute)
     name = str(absolute.relative_to(base))
     return f"./{name}" if name.startswith("~") or ":" in name.split("/")[0] else name  # no home, no url
-
-
-def _step(videos: Videos, row: int, settings: ClipSettings) -> int | float:
-    step = step_of(float(videos.fps[row]), settings)
-    return step if isinstance(step, int) else float(step)
 
 
 def _codec(info: bytes) -> str:

@@ -100,17 +100,11 @@ def write_histograms(path: str | Path, values: Mapping[str, np.ndarray]) -> Path
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     for axes, (name, unit) in zip(figure.subplots(2, 3).flat, QUANTITIES.items(), strict=True):
         finite = values[name][np.isfinite(values[name])]
-        axes.hist(finite, bins=_bins(finite), color="#4477aa")
-        axes.set(title=name, xlabel=unit, ylabel="videos")
-        if len(finite) and finite.min() > 0 and finite.max() > 50 * finite.min():
-            axes.set_xscale("log")
+        is_wide = len(finite) > 0 and finite.min() > 0 and finite.max() > 50 * finite.min()
+        bins: Any = np.geomspace(finite.min(), finite.max(), 31) if is_wide else 30
+        axes.hist(finite, bins=bins, color="#4477aa")
+        axes.set(title=name, xlabel=unit, ylabel="videos", xscale="log" if is_wide else "linear")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     return path
-
-
-def _bins(finite: np.ndarray) -> Any:
-    if len(finite) and finite.min() > 0 and finite.max() > 50 * finite.min():
-        return np.geomspace(finite.min(), finite.max(), 31)
-    return 30

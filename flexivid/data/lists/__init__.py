@@ -1,3 +1,3 @@
 """Read the lists and text files of users: text, rows, cells, classes."""
 
-DOORS = ("cells", "classes", "split_names", "tables", "text")
+DOORS = ("cells", "classes", "tables", "text", "text_columns")

@@ -34,8 +34,7 @@ def is_missing(text: str) -> bool:
 def text_of(value: Any) -> str | None:
     """Return the text of a cell, unchanged; None if it is empty or missing.
 
-    Raises:
-        ValueError: If it holds no text; the message continues "got <cell>, which holds".
+    ``ValueError`` if it holds no text; the message continues "got <cell>, which holds".
 
     >>> text_of("waves "), text_of(2.0), text_of(float("nan")), text_of("null"), text_of(True)
     ('waves ', '2.0', None, None, 'true')
@@ -119,8 +118,7 @@ def is_number(text: str) -> bool:
 def class_number(text: str, where: str) -> int:
     """Return the number of a class, which tables of numbers write as ``2.0``; -1 means none.
 
-    Raises:
-        ValueError: If it is no whole number from -1 to a million; the message says ``where`` it stands.
+    ``ValueError`` if it is no whole number from -1 to a million; the message says ``where`` it stands.
 
     >>> class_number("2.0", "a.csv"), class_number("-1", "a.csv")
     (2, -1)
@@ -165,12 +163,8 @@ def _worded(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float | Decimal):
         return str(value)
-    if isinstance(value, bytes):
-        return _decoded(value)
-    raise ValueError(f"{brief(value)}; expected text, a number or nothing")
-
-
-def _decoded(value: bytes) -> str:
+    if not isinstance(value, bytes):
+        raise ValueError(f"{brief(value)}; expected text, a number or nothing")
     try:
         return decode(value, "bytes")
     except ValueError as error:

@@ -4,6 +4,7 @@ Folders and lists follow the same rules: names are numbered in sorted order; if 
 the numbers of the classes. Takes and returns Arrow columns.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -11,18 +12,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexivid.data.lists.cells import class_number, class_number_or_none, is_number
-from flexivid.data.lists.split_names import SPLITS, split_of
+
+TRAIN = ("train", "training")
+SPLITS = {  # of several parts that are held out, the first is used
+    "held_out": ("held_out", "heldout", "hold_out", "holdout"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+_MEANINGS = {name: "train" for name in TRAIN} | {name: part for part, names in SPLITS.items() for name in names}
+_BESIDE = frozenset(("video", "videos", "clip", "clips", "frames", "rawframes", "set", "split", "data"))
 
 
 def class_folders(folder: str, parents: set[str], *, any_depth: bool = False) -> tuple[str, ...]:
     """Return the names of the folders that are classes, sorted; none if the folders are no classes.
 
-    Names are in the composed unicode form: a training and a held-out folder may be from different systems.
-
-    Args:
-        folder: The root.
-        parents: The folders that hold videos.
-        any_depth: Videos may lie deeper, and beside the folders; the folders of the root are the classes.
+    Names are in the composed unicode form: a training and a held-out folder may be from different systems. ``parents``
+    are the folders that hold videos; with ``any_depth``, these may lie deeper, and beside the folders of the root.
 
     >>> class_folders("v", {"v/wind", "v/waves"}), class_folders("v", {"v", "v/waves"})
     (('waves', 'wind'), ())
@@ -82,17 +87,8 @@ def number_column(
     """Return the class of each row, int32, and the names of the classes.
 
     Whole numbers, ``2`` or ``2.0``, stay what they are, if there are only numbers; -1 and nothing mean no class. Names
-    are numbered in sorted order.
-
-    Args:
-        column: Names or integers.
-        class_names: The classes, to be numbered in this order; None takes those of the column.
-        source: Where it is from.
-        name: What it is called there.
-        paths: The videos of the rows, (n,), where these are not in the order of the list; errors then name the video.
-
-    Raises:
-        ValueError: If a name is none of the classes, or if the numbers can be no classes.
+    are numbered in sorted order, or as in ``class_names``. ``ValueError`` if a name is none of these, or if the numbers
+    can be no classes; it says the ``source`` and the column, or the video where ``paths`` has that of each row.
 
     >>> labels, names = number_column(pa.chunked_array([["wind", "", "waves"]]), None, "list.csv")
     >>> labels.to_pylist(), names
@@ -136,12 +132,8 @@ def part_by_split(
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """Return which rows are trained on and which are held out, (n,) bool each; None if none are.
 
-    Args:
-        column: A word for the part of each row (see ``split_names``).
-        source: Where it is from. ``name`` and ``paths`` as for ``number_column``.
-
-    Raises:
-        ValueError: If there is another word in the column, or nothing to train on.
+    The column has a word for the part of each row (see ``split_of``). ``ValueError`` if there is another word, or
+    nothing to train on; it names the row as ``number_column`` does.
 
     >>> train, held_out = part_by_split(pa.chunked_array([["train", "Val", "test"]]), "list.csv")
     >>> train.to_pylist(), held_out.to_pylist()
@@ -177,3 +169,23 @@ def _place(words: pa.ChunkedArray, word: str, name: str, paths: pa.ChunkedArray 
     """Say which is the first row with a word in it, counted from 1."""
     row = pc.index(words, pa.scalar(word, words.type)).as_py()
     return f"row {row + 1}, column {name!r}" if paths is None else f"the row of {paths[row]}"
+
+
+def split_of(name: str) -> str | None:
+    """Return "train", "held_out", "val" or "test" for any of their names, in any letter case; None for another word.
+
+    >>> [split_of(name) for name in ("Training", "DEV", "held-out", "train station")]
+    ['train', 'val', 'held_out', None]
+    """
+    return _MEANINGS.get(re.sub(r"[\s-]+", "_", name.strip()).lower())
+
+
+def resembles_split(name: str) -> str | None:
+    """Return which part a longer name seems to mean, as ``videos_train``, ``val-set`` and ``train_256``; None for none.
+
+    >>> [resembles_split(name) for name in ("videos_train", "testset", "train_256", "test drive")]
+    ['train', 'test', 'train', None]
+    """
+    joined = re.sub(r"(?<=[a-z])(set|split)$", r"_\1", re.sub(r"[\s.-]+", "_", name.strip()).lower())
+    words = [word for word in re.split(r"_+|(?<=[a-z])(?=\d)", joined) if not word.isdecimal()]
+    return split_of("_".join(word for word in words if word and word not in _BESIDE))

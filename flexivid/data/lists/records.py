@@ -40,8 +40,7 @@ class Record(NamedTuple):
 def csv_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
     r"""Read the columns of CSV, with any of the usual separators, that ``pick`` chooses by their names.
 
-    Raises:
-        ValueError: If it cannot be decoded, a quote is not closed, or a row has too many or too few cells.
+    ``ValueError`` if it cannot be decoded, a quote is not closed, or a row has too many or too few cells.
 
     >>> import io
     >>> pick = lambda names, place: {"path": "video"}
@@ -128,9 +127,7 @@ def jsonl_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
 def parquet_records(file: IO[bytes], path: str, pick: Pick) -> Iterator[Record]:
     """Read some columns of a Parquet file.
 
-    Raises:
-        ValueError: If a text in it is not UTF-8.
-        pyarrow.ArrowException: If it is damaged.
+    ``ValueError`` if a text in it is not UTF-8; ``pyarrow.ArrowException`` if it is damaged.
     """
     parquet = pyarrow.parquet.ParquetFile(file)
     columns = pick(parquet.schema_arrow.names, path)

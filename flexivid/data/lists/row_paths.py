@@ -35,13 +35,11 @@ def whole_paths(table: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pc.any(special).as_py():
         return result
     names = Names()
-    meant = [_meant(folder, path, names) for path in paths.filter(special).to_pylist()]
-    return pa.chunked_array(
-        [pc.replace_with_mask(result.combine_chunks(), special.combine_chunks(), pa.array(meant, pa.large_string()))]
-    )
+    meant = pa.array([_resolved(folder, path, names) for path in paths.filter(special).to_pylist()], text)
+    return pa.chunked_array([pc.replace_with_mask(result.combine_chunks(), special.combine_chunks(), meant)])
 
 
-def _meant(folder: str, path: str, names: Names) -> str:
+def _resolved(folder: str, path: str, names: Names) -> str:
     if is_byte_range(path):
         return path
     if "$" in path and not is_remote(folder) and os.path.lexists(literal := f"{folder}/{path}"):

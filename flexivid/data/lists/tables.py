@@ -20,6 +20,7 @@ from flexivid.data.lists.cells import brief, captions_of, text_of, word_of
 from flexivid.data.lists.records import Record, csv_records, json_records, jsonl_records, parquet_records
 from flexivid.data.lists.row_paths import whole_paths
 from flexivid.data.lists.text import read_lines, trimmed
+from flexivid.data.lists.text_columns import TextColumns
 from flexivid.data.storage.byte_range import open_binary
 from flexivid.runtime.paths import is_remote, resolve
 
@@ -30,7 +31,6 @@ COLUMNS = {
     "split": ("split",),
 }
 FORMATS = ("csv", "tsv", "json", "jsonl", "ndjson", "parquet")
-PIECE = 1 << 16  # rows that become Arrow at a time
 
 
 def is_table(path: str) -> bool:
@@ -43,14 +43,10 @@ def is_table(path: str) -> bool:
 
 
 def read_table(path: str) -> pa.Table:
-    r"""Read a list of videos, a file or a url.
+    r"""Read a list of videos, a file or a url: ``path`` and as many of ``caption``, ``label`` and ``split`` as it has.
 
-    Returns:
-        A table with the column ``path`` and as many of ``caption``, ``label`` and ``split`` as the list has.
-
-    Raises:
-        FileNotFoundError: If there is no such list.
-        ValueError: If it cannot be read, or its columns are not recognised.
+    ``FileNotFoundError`` if there is no such list; ``ValueError`` if it cannot be read, or its columns are not
+    recognised.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/list.csv"
@@ -59,7 +55,7 @@ def read_table(path: str) -> pa.Table:
     ['a dog']
     """
     path = resolve(path)
-    columns = _Columns(path)
+    columns = _Table(path)
     try:
         with open_binary(path) as file:
             for record in _READERS[_format(path)](_unpacked(file, path), path, _pick):
@@ -87,13 +83,9 @@ def column_name(table: pa.Table, ours: str) -> str:
 def read_ucf101(train_list: str) -> tuple[pa.Table, tuple[str, ...]]:
     """Read the lists of UCF101: ``trainlist01.txt`` (or 02, 03), the test list and ``classInd.txt`` beside it.
 
-    The videos are beside the folder of the lists, or in ``UCF-101`` there.
-
-    Returns:
-        A table with the columns ``path``, ``label`` (a name) and ``split``; the names in the order of their numbers.
-
-    Raises:
-        ValueError: If a line is not ``Class/video.avi``.
+    The videos are beside the folder of the lists, or in ``UCF-101`` there. Returns a table with the columns ``path``,
+    ``label`` (a name) and ``split``, and the names in the order of their numbers. ``ValueError`` if a line is not
+    ``Class/video.avi``.
     """
     lists = Path(train_list).parent
     names = _ucf101_classes(lists / "classInd.txt")
@@ -131,19 +123,18 @@ def _ucf101_classes(file: Path) -> dict[str, int]:
     return names
 
 
-class _Columns:
-    """Collect records into Arrow columns, piece by piece, to save memory."""
+class _Table:
+    """Collects the records of a list."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._pending: dict[str, list[str | None]] = {ours: [] for ours in COLUMNS}
-        self._pieces: dict[str, list[pa.Array]] = {ours: [] for ours in COLUMNS}
+        self._path, self._columns = path, TextColumns(*COLUMNS)
         self._names: dict[str, str] = {}  # ours of each column that there is: the list's
         self._num_nameless, self._nameless = 0, ""  # labels that are words for nothing, and the first of them
 
     def add(self, record: Record) -> None:
         """Add a row; ``ValueError`` if a cell holds what its column cannot, or if there is no path."""
-        for ours, pending in self._pending.items():
+        row: dict[str, list[str | None]] = {}
+        for ours in COLUMNS:
             value = record.cells.get(ours)
             try:
                 text = None if value is None else _READ_CELL[ours](value)
@@ -156,28 +147,20 @@ class _Columns:
             if text is None and ours == "label" and isinstance(value, str) and trimmed(value):
                 self._nameless = self._nameless or f"{value!r} in {record.place(self._path, ours)}"
                 self._num_nameless += 1
-            pending.append(text)
+            row[ours] = [text]
+        self._columns.add(row)
         self._names.update(record.columns)
-        if len(self._pending["path"]) == PIECE:
-            self._flush()
 
     def table(self) -> pa.Table:
         """Return the columns that the list has."""
-        self._flush()
         if self._num_nameless:
             warnings.warn(
                 f"got {self._num_nameless} rows whose class is a word for nothing, the first {self._nameless}; "
                 f"they have no class; rename the class if it is one",
                 stacklevel=4,
             )
-        names = [ours for ours in COLUMNS if ours in self._names or ours == "path"]
-        table = pa.table({ours: pa.chunked_array(self._pieces[ours], pa.large_string()) for ours in names})
-        return table.replace_schema_metadata(self._names)
-
-    def _flush(self) -> None:
-        for ours, pending in self._pending.items():
-            self._pieces[ours].append(pa.array(pending, pa.large_string()))
-            pending.clear()
+        columns = {ours: column for ours, column in self._columns.arrays().items() if ours in {"path", *self._names}}
+        return pa.table(columns).replace_schema_metadata(self._names)
 
 
 def _format(path: str) -> str:
@@ -209,6 +192,4 @@ _READERS: dict[str, Callable[..., Iterator[Record]]] = {
     **{"csv": csv_records, "tsv": csv_records, "json": json_records, "parquet": parquet_records},
     **{"jsonl": jsonl_records, "ndjson": jsonl_records},
 }
-_READ_CELL: dict[str, Callable[[Any], str | None]] = {
-    **{"path": text_of, "caption": captions_of, "label": word_of, "split": word_of},
-}
+_READ_CELL: dict[str, Any] = {"path": text_of, "caption": captions_of, "label": word_of, "split": word_of}

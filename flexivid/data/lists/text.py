@@ -29,8 +29,7 @@ NEARBY = 12  # characters that a refusal shows
 def decode(data: bytes, source: str) -> str:
     r"""Return the text that bytes hold, without a byte order mark; ``source`` names them in the error.
 
-    Raises:
-        ValueError: If the bytes are neither UTF-8 nor marked, or if they hold a NUL character.
+    ``ValueError`` if the bytes are neither UTF-8 nor marked, or if they hold a NUL character.
 
     >>> decode("\ufeffa dog".encode("utf-16-le"), "a.txt"), decode(b"\xef\xbb\xbfa dog", "a.txt")
     ('a dog', 'a dog')
@@ -53,9 +52,7 @@ def decode(data: bytes, source: str) -> str:
 def read_text(path: str | os.PathLike[str]) -> str:
     """Return the text of a file or url; see ``decode``.
 
-    Raises:
-        FileNotFoundError: If there is none. Other errors are those of the file system.
-        ValueError: If it cannot be decoded.
+    ``ValueError`` if it cannot be decoded; other errors are those of the file system.
 
     >>> import tempfile
     >>> from pathlib import Path

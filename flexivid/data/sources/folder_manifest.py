@@ -35,17 +35,9 @@ def read_folder(
 ) -> tuple[Manifest, pa.ChunkedArray | None]:
     """List a folder or shards; also return the part of each video, if a list beside the videos states it.
 
-    Args:
-        folder: A folder or shards.
-        class_names: Those of the training part.
-        layout: How folders are read (see ``layout.Collection``).
-        above: Lists in the folder above, which may name videos of this one.
-        is_root: Whether the folder is the complete collection.
-        listing: Folders that have been listed already.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it is a file or holds no video, or if it can be read in two ways.
+    ``class_names`` are those of the training part; ``above`` are lists in the folder above, which may name videos of
+    this one; ``is_root`` says whether it is the complete collection. ``FileNotFoundError`` if there is no such folder;
+    ``ValueError`` if it is a file or holds no video, or if it can be read in two ways.
     """
     listing = Listing() if listing is None else listing
     if is_shards(folder, listing) and not _refuse_mixed(folder, layout, listing):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from flexivid.data.lists.text_columns import TextColumns
 from flexivid.data.sources.leftovers import Leftovers
 from flexivid.data.sources.listing import Folder, Listing
 from flexivid.data.storage.video_names import EXTENSIONS, PICTURES
@@ -99,7 +100,7 @@ class _Finder:
 
     def __init__(self, root: str, *, pictures: bool) -> None:
         self.leftovers = Leftovers()
-        self._videos, self._parents, self._metadata = _Column(), set[str](), list[str]()
+        self._videos, self._parents, self._metadata = TextColumns("path", "text"), set[str](), list[str]()
         self._reels: list[str] = []
         self._reel_texts: dict[str, str] = {}  # of all folders that have a text beside them
         self._pictures = pictures
@@ -111,15 +112,16 @@ class _Finder:
         others = sorted({*names} - {*videos})
         texts = _texts(others)
         captions = [_text_of(name.rsplit(".", 1)[0], texts) or _text_of(name, texts) for name in videos]
-        self._reel_texts |= {f"{folder}/{name}": text for name in folders if (text := _text_of(name, texts))}
+        of_folders = {f"{folder}/{name}": text for name in folders if (text := _text_of(name, texts))}
+        self._reel_texts |= of_folders
         if videos:
             endings = [_shortened(text, name.rsplit(".", 1)[0]) for text, name in zip(captions, videos, strict=True)]
-            self._videos.add([f"{folder}/{name}" for name in videos], endings)
+            self._videos.add({"path": [f"{folder}/{name}" for name in videos], "text": endings})
             self._parents.add(folder)
         elif self._takes_reels and sum(map(is_picture, names)) > 1:
             self._reels.append(folder)
             others = [name for name in others if not is_picture(name)]
-        used = {*captions, *(text for name in folders if (text := _text_of(name, texts)))}
+        used = {*captions, *of_folders.values()}
         for name in others:
             if is_metadata(name):
                 self._metadata.append(f"{folder}/{name}")
@@ -132,34 +134,10 @@ class _Finder:
                 self.leftovers.add("pictures", folder)
         else:
             texts = (_shortened(self._reel_texts.get(reel, ""), os.path.basename(reel)) for reel in self._reels)
-            self._videos.add(self._reels, texts)
+            self._videos.add({"path": self._reels, "text": texts})
             self._parents = {os.path.dirname(reel) for reel in self._reels}
-        return Found(*self._videos.arrays(), self._parents, tuple(self._metadata), self.leftovers)
-
-
-class _Column:
-    """Collects paths into Arrow arrays, piece by piece, to save memory."""
-
-    def __init__(self) -> None:
-        self._paths: list[pa.Array] = []
-        self._texts: list[pa.Array] = []
-        self._pending: tuple[list[str], list[str]] = ([], [])
-
-    def add(self, paths: Iterable[str], texts: Iterable[str]) -> None:
-        self._pending[0].extend(paths)
-        self._pending[1].extend(texts)
-        if len(self._pending[0]) > 1 << 16:
-            self._flush()
-
-    def arrays(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-        self._flush()
-        text = pa.large_string()
-        return pa.chunked_array(self._paths, text), pa.chunked_array(self._texts, text)
-
-    def _flush(self) -> None:
-        self._paths.append(pa.array(self._pending[0], pa.large_string()))
-        self._texts.append(pa.array(self._pending[1], pa.large_string()))
-        self._pending = ([], [])
+        paths, texts = self._videos.arrays().values()
+        return Found(paths, texts, self._parents, tuple(self._metadata), self.leftovers)
 
 
 def _texts(names: Iterable[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Decide whether the folders of a collection are its parts, its classes, or neither, by their names or by a setting.
 
-``auto`` first looks for parts: a training and a held-out folder under any of their usual names (see ``split_names``).
+``auto`` first looks for parts: a training and a held-out folder under any of their usual names (see ``split_of``).
 Otherwise, folders that all hold videos are classes. Ambiguous names are refused with both readings. Videos beside the
 parts are counted and reported. Standard library and fsspec.
 """
@@ -8,7 +8,7 @@ parts are counted and reported. Standard library and fsspec.
 import os
 from typing import Literal, NamedTuple
 
-from flexivid.data.lists.split_names import SPLITS, resembles_split, split_of
+from flexivid.data.lists.classes import SPLITS, resembles_split, split_of
 from flexivid.data.sources.folders import find_videos, is_metadata, is_video
 from flexivid.data.sources.listing import Listing
 from flexivid.data.sources.shards import is_shards, shard_rows
@@ -21,18 +21,13 @@ MAX_NAMED = 5
 
 
 class Collection(NamedTuple):
-    """The location of videos, and how its folders are interpreted.
+    """The location of videos, and how its folders are interpreted."""
 
-    Args:
-        root: A folder, a list of videos, shards, or a url of these.
-        layout: "splits": folders are parts, as train and val; "classes": folders of ``root`` are classes, whatever they
-            are called; "flat": folders mean nothing; "auto": by the names of the folders.
-        pictures: Whether each picture is a video of one frame; otherwise folders of numbered pictures are videos.
-    """
-
-    root: str
+    root: str  # a folder, a list of videos, shards, or a url of these
+    # what folders of ``root`` are: parts, as train and val ("splits"), "classes" whatever their names, nothing
+    # ("flat"), or what their names say ("auto")
     layout: Layout = "auto"
-    pictures: bool = False
+    pictures: bool = False  # whether a picture is a video of one frame; else folders of numbered pictures are videos
 
     def __str__(self) -> str:
         return self.root
@@ -62,8 +57,7 @@ def collection_of(root: "str | os.PathLike[str] | Collection") -> Collection:
 def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = None) -> Parts:
     """Find the folders of a collection, whose root is resolved, that are its parts.
 
-    Raises:
-        ValueError: If the names of the folders can be read in two ways, or if there is nothing to train on.
+    ``ValueError`` if the names of the folders can be read in two ways, or if there is nothing to train on.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
@@ -75,74 +69,57 @@ def find_parts(folder: str, layout: Layout = "auto", listing: Listing | None = N
     if layout in ("classes", "flat"):
         return Parts(folder, None)
     listing = Listing() if listing is None else listing
-    folders, num_loose, metadata = _look(folder, listing)
+    folders, num_loose, metadata = _contents(folder, listing)
     means = split_of if layout == "auto" else resembles_split
     parts: dict[str, list[str]] = {}
     for name in folders:
         parts.setdefault(means(name) or "", []).append(name)
-    others = _Beside(folder, parts.pop("", []), num_loose, listing)
+    names_beside = parts.pop("", [])
     if not parts:
         _refuse_resemblance(folder, folders, layout)
         return Parts(folder, None)
-    chosen = {part: _only(folder, part, names, listing) for part, names in parts.items()}
+    chosen = {part: _one_folder(folder, part, names, listing) for part, names in parts.items()}
     held_out = next((chosen[part] for part in SPLITS if part in chosen), None)
     if "train" not in chosen:
         raise ValueError(
             f"got {folder}/{held_out} but no {folder}/train; expected both or neither; move the training videos into "
             f"{folder}/train, name {folder}/{held_out} itself to read nothing else, or set {SETTING} to classes or flat"
         )
-    if held_out is None and layout == "auto" and others.count():
-        raise ValueError(others.ambiguity(chosen["train"]))
-    unused = [name for part, name in chosen.items() if part != "train" and name != held_out]
+    beside = {name: count for name in names_beside if (count := _count(folder, name, listing))}
+    listed = _listed(beside, num_loose)
+    if held_out is None and layout == "auto" and listed:
+        raise ValueError(_ambiguity(folder, chosen["train"], list(beside), listed))
     notes = [
         f"got {name}/ beside {held_out}/ in {folder}, with {_count(folder, name, listing)} videos, which are left out: "
         f"one part is held out; name {folder}/{name} itself to read it"
-        for name in unused
+        for part, name in chosen.items()
+        if part != "train" and name != held_out
     ]
+    if listed:
+        notes.append(
+            f"got {listed} beside the parts of {folder}, which are left out; move them into a part, or set {SETTING} to"
+            " classes or flat"
+        )
     held_out_folder = None if held_out is None else f"{folder}/{held_out}"
-    return Parts(f"{folder}/{chosen['train']}", held_out_folder, (*notes, *others.notes()), metadata)
+    return Parts(f"{folder}/{chosen['train']}", held_out_folder, tuple(notes), metadata)
 
 
-class _Beside:
-    """Folders and videos beside the parts; counted only when needed, since a remote store may be large."""
+def _ambiguity(folder: str, train: str, beside: list[str], listed: str) -> str:
+    """Explain the two readings of a training folder beside other folders and videos."""
+    names = ", ".join(sorted([train, *beside], key=str.lower)[:MAX_NAMED])
+    reading = f"classes ({names}: all are trained on)" if beside else "videos at any depth (all are trained on)"
+    return (
+        f"got {train}/ in {folder} beside {listed}; expected one of two readings: parts of a data set ({train}/ alone"
+        f" is trained on, the rest is left out) or {reading}; set {SETTING} to splits for the first,"
+        f" {'classes, or flat,' if beside else 'flat'} for the second"
+    )
 
-    def __init__(self, folder: str, names: list[str], num_loose: int, listing: Listing) -> None:
-        self._folder, self._names, self._num_loose, self._listing = folder, names, num_loose, listing
-        self._counts: dict[str, int] | None = None
 
-    def count(self) -> int:
-        if self._counts is None:
-            counts = {name: _count(self._folder, name, self._listing) for name in self._names}
-            self._counts = {name: count for name, count in counts.items() if count}
-        return sum(self._counts.values()) + self._num_loose
-
-    def ambiguity(self, train: str) -> str:
-        choice = "classes, or flat," if self._counts else "flat"
-        return (
-            f"got {train}/ in {self._folder} beside {self._listed()}; expected one of two readings: parts of a data "
-            f"set ({train}/ alone is trained on, the rest is left out) or {self._second(train)}; "
-            f"set {SETTING} to splits for the first, {choice} for the second"
-        )
-
-    def notes(self) -> tuple[str, ...]:
-        number = self.count()
-        if not number:
-            return ()
-        return (
-            f"got {self._listed()} beside the parts of {self._folder}, which are left out; move them into a part, or "
-            f"set {SETTING} to classes or flat",
-        )
-
-    def _second(self, train: str) -> str:
-        if not self._counts:
-            return "videos at any depth (all are trained on)"
-        return f"classes ({', '.join(sorted([train, *self._counts], key=str.lower)[:MAX_NAMED])}: all are trained on)"
-
-    def _listed(self) -> str:
-        counts = self._counts or {}
-        named = [f"{name}/ ({count} videos)" for name, count in list(counts.items())[:MAX_NAMED]]
-        named += [f"{len(counts) - MAX_NAMED} other folders"] * (len(counts) > MAX_NAMED)
-        return ", ".join(named + [f"{self._num_loose} videos in no folder"] * bool(self._num_loose))
+def _listed(counts: dict[str, int], num_loose: int) -> str:
+    """Name folders with the number of their videos, and the number of videos in no folder; empty if there are none."""
+    named = [f"{name}/ ({count} videos)" for name, count in list(counts.items())[:MAX_NAMED]]
+    named += [f"{len(counts) - MAX_NAMED} other folders"] * (len(counts) > MAX_NAMED)
+    return ", ".join(named + [f"{num_loose} videos in no folder"] * bool(num_loose))
 
 
 def refuse_deep_parts(folder: str, parents: set[str]) -> None:
@@ -171,7 +148,7 @@ def refuse_deep_parts(folder: str, parents: set[str]) -> None:
         )
 
 
-def _look(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...]]:
+def _contents(folder: str, listing: Listing) -> tuple[list[str], int, tuple[str, ...]]:
     """Return the sub-folders of a folder, sorted, how many videos and tars lie in it itself, and its metadata."""
     try:
         _, folders, files, _ = listing.folder(folder)
@@ -190,7 +167,7 @@ def _count(folder: str, name: str, listing: Listing) -> int:
     return len(find_videos(path, listing).paths)
 
 
-def _only(folder: str, part: str, names: list[str], listing: Listing) -> str:
+def _one_folder(folder: str, part: str, names: list[str], listing: Listing) -> str:
     """Return the folder of a part; of several, empty ones are ignored."""
     full = names if len(names) == 1 else [name for name in names if _count(folder, name, listing)]
     if len(full) > 1:

@@ -25,8 +25,7 @@ class Folder(NamedTuple):
 class Listing:
     """Lists local or remote folders, and caches those that were listed before a walk reaches them.
 
-    Args:
-        pictures: Whether each picture in them is a video of one frame.
+    With ``pictures``, each picture in them is a video of one frame.
 
     >>> import tempfile
     >>> root = tempfile.mkdtemp()
@@ -81,7 +80,7 @@ def _local(path: str) -> Folder:
     no_text = []
     with os.scandir(path) as entries:
         for entry in entries:
-            if not _is_utf8(entry.name):
+            if not entry.name.isascii() and any("\udc80" <= letter <= "\udcff" for letter in entry.name):
                 no_text.append(entry.name)
             elif not is_hidden(entry.name):
                 names[_is_folder(entry)].append(entry.name)
@@ -108,7 +107,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to what is not there, or to itself
         return False
-
-
-def _is_utf8(name: str) -> bool:
-    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)

@@ -9,7 +9,7 @@ are numbers. Otherwise there are no classes and every label is -1. The caption c
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -44,16 +44,12 @@ Listed = str | os.PathLike[str] | Collection | Manifests  # a collection, listed
 
 
 def read_manifests(root: Listed) -> Manifests:
-    r"""List the videos of a data set of any kind.
+    r"""List the videos of a data set of any kind; ``Manifests`` are returned as they are.
 
-    Args:
-        root: A folder, with or without training and held-out folders in it (see ``layout``); a list (see ``tables``),
-            whose column ``split`` is honoured; a folder or a train list of UCF101; or a url of these. A ``Collection``
-            also says how folders are read; ``Manifests`` are returned as they are.
-
-    Raises:
-        FileNotFoundError: If there is nothing.
-        ValueError: If there is no video, if a list cannot be made sense of, or if folders can be read in two ways.
+    ``root`` is a folder, with or without training and held-out folders in it (see ``layout``); a list (see ``tables``),
+    whose column ``split`` is honoured; a folder or a train list of UCF101; or a url of these. A ``Collection`` also
+    says how folders are read. ``FileNotFoundError`` if there is nothing; ``ValueError`` if there is no video, if a list
+    cannot be made sense of, or if folders can be read in two ways.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/list.csv"
@@ -75,14 +71,9 @@ def read_manifests(root: Listed) -> Manifests:
         manifests = _by_split(table, path, class_names, notes=_unlisted(table, path))
     else:
         manifests = _read_folders(collection)
-    for part in manifests[:2]:
-        _tell(() if part is None else part.notes)
-    return manifests._replace(root=path)
-
-
-def _tell(notes: Iterable[str]) -> None:
-    for note in dict.fromkeys(notes):
+    for note in dict.fromkeys(note for part in manifests[:2] if part for note in part.notes):
         warnings.warn(printable(note), LeftOutWarning, stacklevel=1)  # from one place: once a run
+    return manifests._replace(root=path)
 
 
 def _read_folders(collection: Collection) -> Manifests:
@@ -106,7 +97,12 @@ def _parted(manifest: Manifest, split: pa.ChunkedArray) -> Manifests:
     is_listed = pc.is_valid(split)
     rows, names, root, notes = manifest
     rows = rows.filter(is_listed)
-    train, held_out = part_by_split(split.filter(is_listed), f"the metadata of {root}", paths=rows["path"])
+    parts = part_by_split(split.filter(is_listed), f"the metadata of {root}", paths=rows["path"])
+    return _divided(Manifest(rows, names, root, notes), *parts)
+
+
+def _divided(manifest: Manifest, train: pa.ChunkedArray, held_out: pa.ChunkedArray | None) -> Manifests:
+    rows, names, root, notes = manifest
     part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
     return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
 
@@ -142,11 +138,10 @@ def _by_split(table: pa.Table, root: str, class_names: Sequence[str] | None, not
         labels, names = number_column(table["label"], class_names, root, name=column_name(table, "label"))
     words = table["caption"] if "caption" in columns else None
     rows = rows_of(table["path"], labels, names if words is None else (), caption=words)
+    manifest = Manifest(rows, names, root, notes)
     if "split" not in columns:
-        return Manifests(Manifest(rows, names, root, notes), None)
-    train, held_out = part_by_split(table["split"], root, name=column_name(table, "split"))
-    part = None if held_out is None else Manifest(rows.filter(held_out), names, f"{root}#held_out")
-    return Manifests(Manifest(rows.filter(train), names, f"{root}#train", notes), part)
+        return Manifests(manifest, None)
+    return _divided(manifest, *part_by_split(table["split"], root, name=column_name(table, "split")))
 
 
 def _without_hidden(table: pa.Table, root: str) -> tuple[pa.Table, tuple[str, ...]]:

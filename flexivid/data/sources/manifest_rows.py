@@ -65,14 +65,10 @@ def rows_of(
     caption: pa.ChunkedArray | None = None,
     text: pa.ChunkedArray | None = None,
 ) -> pa.Table:
-    """Build the table; a missing caption is the name of the class, unless that is a number.
+    """Build the table of videos, (n,) strings, with labels, (n,) int32, which number ``names``.
 
-    Args:
-        paths: The videos, (n,) strings.
-        labels: Their classes, (n,) int32.
-        names: The classes in the order of their labels.
-        caption: Captions, (n,) strings, several of a video packed.
-        text: Text files whose captions have not been read yet, (n,) strings (see ``text_beside``).
+    Captions are (n,) strings, several of a video packed. A missing one is in the ``text`` file (see ``text_beside``),
+    which has not been read yet, or else the name of the class, unless that is a number.
 
     >>> rows_of(pa.chunked_array([["a/1.mp4"]]), pa.array([0], pa.int32()), ["wind"])["caption"].to_pylist()
     ['wind']
@@ -93,11 +89,9 @@ def rows_of(
 
 
 def text_beside(path: str, text: str = ".txt") -> str:
-    """Return the path of the caption file of a video.
+    """Return the path of the caption file of a video, or of a folder of pictures.
 
-    Args:
-        path: The video, or the folder of pictures.
-        text: Ending that replaces that of the video, or the complete name of another file in its folder.
+    ``text`` is the ending that replaces that of the video, or the complete name of another file in its folder.
 
     >>> text_beside("videos/a.mp4"), text_beside("videos/a", ".TXT"), text_beside("videos/a.mp4", "A.caption")
     ('videos/a.txt', 'videos/a.TXT', 'videos/A.caption')

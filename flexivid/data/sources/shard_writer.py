@@ -39,14 +39,7 @@ class ShardReport(NamedTuple):
 
 
 def sources_of(videos: Any) -> Iterator[Source]:
-    r"""Yield (path, label, packed captions, packed facts) of each row of an index (``Videos``).
-
-    >>> class Two:
-    ...     label, facts, captions = [0, 1], lambda self, row: b"", [("waves",), ("wind", "air")].__getitem__
-    ...     path, __len__ = "1.mp4 2.mp4".split().__getitem__, lambda self: 2
-    >>> list(sources_of(Two()))
-    [('1.mp4', 0, 'waves', b''), ('2.mp4', 1, 'wind\x00air', b'')]
-    """
+    """Yield (path, label, packed captions, packed facts) of each row of an index (``Videos``)."""
     for row in range(len(videos)):
         yield videos.path(row), int(videos.label[row]), pack(videos.captions(row)), videos.facts(row)
 
@@ -61,15 +54,9 @@ def write_shards(
 ) -> ShardReport:
     """Copy videos into a new store, in their order; sort or shuffle them before.
 
-    Args:
-        videos: (path, label, caption, facts) of each; paths may be remote or byte ranges of other shards.
-        output: A folder, or an address for fsspec (``s3://...`` needs s3fs).
-        chunk_bytes: Size of the files to aim for.
-        class_names: What the labels stand for, to be kept in the store.
-        progress: Show a progress bar.
-
-    Raises:
-        ValueError: If ``output`` is in use, if no video can be read, or if ``chunk_bytes`` is out of range.
+    Paths of videos may be remote or byte ranges of other shards; ``output`` is a folder, or an address for fsspec
+    (``s3://...`` needs s3fs). Files are of about ``chunk_bytes``. ``ValueError`` if ``output`` is in use, if no video
+    can be read, or if ``chunk_bytes`` is out of range.
 
     >>> write_shards([], "store", chunk_bytes=0)
     Traceback (most recent call last):

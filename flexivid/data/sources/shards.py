@@ -4,10 +4,8 @@ Two forms are read. A **litdata** store, as ``write_shards`` makes it: ``index.j
 ``rows.jsonl.gz`` beside them, which repeats the small fields so that a remote store is listed without reading it all.
 **webdataset** tars: ``1.mp4`` with ``1.txt`` (caption), ``1.cls`` (class number) or ``1.json`` beside it.
 
-A store is listed once; then each video is a byte range with random access, and the order of an epoch, its split among
-ranks and its state are the same as for files. Nothing here streams, shuffles or keeps a position. The cost, compared
-with litdata's own reader, is one request for each clip instead of one for each chunk. Reading needs neither litdata nor
-torch, which keeps the decode processes small.
+A store is listed once; then each video is a byte range with random access, as a file is. The cost, compared with
+litdata's own reader, is one request for each clip instead of one for each chunk. Reading needs no torch.
 """
 
 import base64
@@ -51,24 +49,16 @@ def shard_rows(
 ) -> Iterator[ShardRow]:
     """List a store, in the order in which it is stored; neighbours lie in the same shard.
 
-    Args:
-        url: What ``is_shards`` accepts.
-        leftovers: Counts unused members of tars.
-        listing: Folders that have been listed already.
-
-    Raises:
-        ValueError: If there is no store, or one of another form.
+    ``leftovers`` counts unused members of tars. ``ValueError`` if there is no store, or one of another form.
     """
     name = resolve(url)
-    listing = Listing() if listing is None else listing
-    if not is_shards(name, listing):
-        raise ValueError(f"got {name}, which holds no shards; expected {INDEX} or *.tar there; correct the path")
-    tars = tars_in(name, listing)
-    if is_tar(name) or tars:
+    if tars := tars_in(name, listing):
         for tar in tars:
             yield from tar_rows(tar, leftovers)
-    else:
+    elif _is_store(name):
         yield from _listed(name if is_remote(name) else os.path.abspath(name))
+    else:
+        raise ValueError(f"got {name}, which holds no shards; expected {INDEX} or *.tar there; correct the path")
 
 
 def class_names(url: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -89,7 +79,11 @@ def _is_store(folder: str) -> bool:
 
 def _listed(store: str) -> Iterator[ShardRow]:
     index = json.loads(read_range(ByteRange(f"{store}/{INDEX}", 0, -1)))
-    _check(store, index["config"])
+    stated = {name: index["config"].get(name) for name in CONFIG}
+    if stated != CONFIG:
+        raise ValueError(
+            f"got {store}, a litdata store of {stated}; expected {CONFIG}; write it with flexivid.dataset shard"
+        )
     listing = _optional(f"{store}/{ROWS}")
     if listing is None:
         for chunk in index["chunks"]:
@@ -100,28 +94,11 @@ def _listed(store: str) -> Iterator[ShardRow]:
             yield from_record(json.loads(line), store)
 
 
-def _check(store: str, config: dict[str, Any]) -> None:
-    stated = {name: config.get(name) for name in CONFIG}
-    if stated != CONFIG:
-        raise ValueError(
-            f"got {store}, a litdata store of {stated}; expected {CONFIG}; write it with flexivid.dataset shard"
-        )
-
-
 def chunk_rows(file: str) -> Iterator[ShardRow]:
     """List one chunk of a litdata store from the chunk itself.
 
     Layout, uint32 little endian: number of samples n, n + 1 offsets, samples; a sample is the sizes of its leaves and
     then the leaves.
-
-    >>> import tempfile
-    >>> file = tempfile.mkdtemp() + "/chunk-0-0.bin"
-    >>> sample = struct.pack("<3I", 12, 0, 5) + b'{"key": "a"}' + b"" + b"video"
-    >>> with open(file, "wb") as stream:
-    ...     print(stream.write(struct.pack("<3I", 1, 12, 12 + len(sample)) + sample))
-    41
-    >>> [(row.key, row.path.split("#")[1]) for row in chunk_rows(file)]
-    [('a', '36+5')]
     """
     (number,) = struct.unpack("<I", read_range(ByteRange(file, 0, 4)))
     offsets = struct.unpack(f"<{number + 1}I", read_range(ByteRange(file, 4, 4 * (number + 1))))
@@ -135,12 +112,7 @@ def chunk_rows(file: str) -> Iterator[ShardRow]:
 
 
 def to_record(row: ShardRow, video: ByteRange) -> dict[str, Any]:
-    """Return a row as a line of ``rows.jsonl.gz``; the file is named relative to the store, which may move.
-
-    >>> row = ShardRow("shard:store/chunk-0-0.bin#36+5", "a", -1, "", b"")
-    >>> to_record(row, ByteRange("store/chunk-0-0.bin", 36, 5))["file"]
-    'chunk-0-0.bin'
-    """
+    """Return a row as a line of ``rows.jsonl.gz``; the file is named relative to the store, which may move."""
     file = video.file.rpartition("/")[2]
     info = base64.b64encode(row.info).decode()
     location = {"file": file, "offset": video.offset, "size": video.size}

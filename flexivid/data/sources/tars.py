@@ -62,7 +62,7 @@ def tars_in(url: str, listing: Listing | None = None) -> list[str]:
         return [tar for number in numbers for tar in tars_in(before + number + after)]
     if not re.search(r"[*?\[]", pattern):
         return [url]
-    paths = _glob(url)
+    paths = _glob(url, literal)
     if not paths:
         raise ValueError(f"got {url}, which fits no file; expected a pattern of tars; correct it")
     return paths
@@ -72,20 +72,8 @@ def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]
     """List the videos of one tar, a file or url; hidden files and samples without a video are skipped.
 
     ``leftovers`` counts skipped samples, texts that do not follow their video, and further videos of a sample.
-
-    Raises:
-        FileNotFoundError: If there is no such tar.
-        ValueError: If the tar is damaged or compressed, a text in it cannot be decoded, or a label is no number.
-
-    >>> import io, tempfile
-    >>> path = tempfile.mkdtemp() + "/films.tar"
-    >>> with tarfile.open(path, "w") as archive:
-    ...     for name, content in (("waves.mp4", b"video"), ("waves.txt", b"the sea"), ("waves.cls", b"3")):
-    ...         member = tarfile.TarInfo(name)
-    ...         member.size = len(content)
-    ...         archive.addfile(member, io.BytesIO(content))
-    >>> [(row.key, row.label, row.caption, row.path.split("#")[1]) for row in tar_rows(path)]
-    [('waves.mp4', 3, 'the sea', '512+5')]
+    ``FileNotFoundError`` if there is no such tar; ``ValueError`` if the tar is damaged or compressed, a text in it
+    cannot be decoded, or a label is no number.
     """
     tar = tar if is_remote(tar) else os.path.abspath(tar)
     counted = Leftovers() if leftovers is None else leftovers
@@ -170,10 +158,9 @@ def _literal(pattern: str) -> str:
     return path
 
 
-def _glob(pattern: str) -> list[str]:
+def _glob(pattern: str, literal: str) -> list[str]:
     if is_remote(pattern):
         filesystem, name = remote(pattern)
         names = [path for path in filesystem.glob(name) if not is_hidden(path.rpartition("/")[2])]
         return sorted(map(filesystem.unstrip_protocol, names))
-    literal = _literal(pattern)
     return sorted(glob.glob(glob.escape(literal) + pattern[len(literal) :]))

@@ -45,9 +45,8 @@ def archive_kind(path: str | os.PathLike[str]) -> str:
 def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, progress: bool = True) -> bool:
     """Unpack an archive into a new folder, which appears once everything is in it; return False if it exists already.
 
-    Raises:
-        ValueError: If the archive is damaged, would write outside the folder, or holds more than there is room for.
-        FileNotFoundError: If it is a rar and no program can unpack it.
+    ``ValueError`` if the archive is damaged, would write outside the folder, or holds more than there is room for;
+    ``FileNotFoundError`` if it is a rar and no program can unpack it.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/films.zip"
@@ -64,7 +63,6 @@ def extract(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, pro
         with atomic_write(target) as new:
             new.mkdir()
             {"zip": _unzip, "tar": _untar, "rar": _unrar}[archive_kind(path)](Path(path), new, progress)
-            _refuse_links(new, path)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -106,6 +104,10 @@ def _unrar(path: Path, folder: Path, progress: bool) -> None:
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise OSError(f"{program} fails: {(done.stderr or done.stdout).strip()[-300:]}")
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(parent, name)):
+                _check_name(path, name, is_link=True)
 
 
 class _Room:
@@ -143,10 +145,3 @@ def _check_name(path: Path, name: str, *, is_link: bool) -> None:
         raise ValueError(
             f"got {name!r} in {path}; expected plain files below one folder; do not trust this archive, fetch another"
         )
-
-
-def _refuse_links(folder: Path, path: str | os.PathLike[str]) -> None:
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if os.path.islink(os.path.join(parent, name)):
-                _check_name(Path(path), name, is_link=True)

@@ -67,10 +67,8 @@ def parse_byte_range(path: str) -> ByteRange:
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a whole video file: a range of a shard, a plain file, or a remote address.
 
-    Remote addresses need the package of their protocol (s3fs for ``s3://``).
-
-    Raises:
-        VideoError: If it cannot be read, or if the shard ends too early.
+    Remote addresses need the package of their protocol (s3fs for ``s3://``). ``VideoError`` if it cannot be read, or if
+    the shard ends too early.
 
     >>> import tempfile
     >>> file = tempfile.mkdtemp() + "/shard.bin"

@@ -25,11 +25,9 @@ CHUNK = 4096
 
 
 def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
-    """Return the size and the stamp of every file, (n, 2) int64; -1 and 0 where there is none.
+    """Return size and stamp of every file, folder of pictures or url, (n, 2) int64; -1 and 0 where there is none.
 
-    Args:
-        paths: Files, folders of pictures, urls.
-        contents: Use a hash of both ends of a file as its stamp, for file systems without modification times.
+    With ``contents``, the stamp is a hash of both ends of a file, for file systems without modification times.
 
     >>> fingerprints(["nowhere.mp4"]).tolist()
     [[-1, 0]]

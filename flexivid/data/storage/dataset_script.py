@@ -7,8 +7,7 @@ data set without it is not finished.
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flexivid.data.storage.archives import extract
@@ -54,13 +53,8 @@ def unpacked(
 ) -> Path:
     """Return a folder with the contents of an archive; download and unpack it if the folder does not exist.
 
-    Args:
-        url: Address of the archive.
-        folder: The folder to make.
-        archive: The archive, if it is here already; nothing is downloaded then.
-        name: Name of the downloaded file; the last part of the url by default.
-        checksum: As in ``download``.
-        progress: Show progress bars.
+    Nothing is downloaded if the ``archive`` is here already. The downloaded file is called as the last part of the url,
+    or by ``name``; it must have the ``checksum`` (see ``download``).
 
     >>> import tempfile, zipfile
     >>> root = Path(tempfile.mkdtemp())
@@ -83,13 +77,8 @@ def unpacked(
 def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = None) -> dict[str, int]:
     """Write ``manifest.csv`` with the columns path, class, split; return how many videos each split has.
 
-    Args:
-        rows: (path relative to ``output``, class, split) of each video.
-        output: The data set.
-        limit: Take so many of each split, evenly spread over it, so that each class keeps its share.
-
-    Raises:
-        ValueError: If there is no video.
+    Rows are (path relative to ``output``, class, split). With a ``limit``, so many of each split are taken, evenly
+    spread over it, so that each class keeps its share. ``ValueError`` if there is no video.
 
     >>> import tempfile
     >>> rows = [(f"{number}.mp4", "", "train") for number in range(10)]
@@ -101,7 +90,7 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
         splits.setdefault(row[2], []).append(row)
     if not splits:
         raise ValueError(f"got no video for {output}; expected at least one; see whether the archive is the right one")
-    chosen = {split: list(_spread(members, limit)) for split, members in splits.items()}
+    chosen = {split: _spread(members, limit) for split, members in splits.items()}
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -111,7 +100,6 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
     return {split: len(members) for split, members in chosen.items()}
 
 
-def _spread(rows: list[Row], limit: int | None) -> Iterator[Row]:
-    if limit is None or limit >= len(rows):
-        return iter(rows)
-    return islice((rows[number * len(rows) // limit] for number in range(limit)), limit)
+def _spread(rows: list[Row], limit: int | None) -> list[Row]:
+    count = len(rows) if limit is None else min(limit, len(rows))
+    return [rows[number * len(rows) // count] for number in range(count)]

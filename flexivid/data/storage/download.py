@@ -51,17 +51,9 @@ def download(
 ) -> bool:
     """Download a file to ``path``, whose folder is made if need be; return False if the file exists already.
 
-    Args:
-        url: Its address: http, https or file.
-        path: Its destination.
-        checksum: ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked.
-        attempts: Number of tries in a row without any progress before giving up.
-        pause_seconds: Pause before the second try; doubled each time.
-        progress: Show a progress bar.
-
-    Raises:
-        DownloadError: If the download fails, or the checksum differs.
-        ValueError: If the checksum is not written as above.
+    The url is http, https or file, the checksum ``sha256:<hex>`` or ``md5:<hex>``; empty: not checked. It gives up
+    after so many ``attempts`` in a row without any progress; the pause before the second one is doubled each time.
+    ``DownloadError`` if it fails, or the checksum differs.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

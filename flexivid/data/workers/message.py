@@ -2,7 +2,8 @@
 
 A malicious file may take over a decode process and make it send anything. So replies are parsed: one that is too long,
 malformed or does not fit its request is a ``MessageError``, and its process is killed. Frames need no description: the
-main process knows which shape it requested, and where. Imports numpy, and PyAV through ``probe``.
+main process knows which shape it requested, and where. The process still has the rights of the user. Imports numpy, and
+PyAV through ``probe``.
 """
 
 import json

@@ -2,10 +2,7 @@
 
 A file that crashes its process twice, takes too long or takes too much memory is reported as a ``VideoError``. If a
 process is killed from outside, another one repeats its work. Processes are replaced after a number of requests, or when
-their memory has grown, so that leaks in libraries do no harm.
-
-A process that a malicious file has taken over cannot attack the main process by its replies: they are parsed, and
-malformed ones end the process (see ``message``). It is no sandbox: the process still has the rights of the user.
+their memory has grown, so that leaks in libraries do no harm. It is no sandbox: see ``message``.
 
 Linux and macOS. Imports no torch.
 """
@@ -36,12 +33,9 @@ FRAMES_AHEAD = 4  # pending requests of frames, which take memory, for each proc
 class DecodePool:
     """A pool of decode processes; started by the first request, and ended by ``close`` or with the interpreter.
 
-    Args:
-        num_workers: Number of processes; 0 means one as well, so that no file can crash the run.
-        work: Function that answers a request, at the top level of a module; by default ``reader.read_clip``.
-        max_seconds: Time for a request.
-        max_bytes: Memory for a request.
-        max_requests: Requests after which a process is replaced.
+    There are ``num_workers``; 0 means one as well, so that no file can crash the run. ``work``, at the top level of a
+    module, answers requests; by default ``reader.read_clip``. A request may take ``max_seconds`` and ``max_bytes``, and
+    a process is replaced after ``max_requests``.
 
     >>> with DecodePool(1, work=os.path.basename) as pool:
     ...     tickets = [pool.submit(path) for path in ("v/a.mp4", "v/b.mp4")]
@@ -67,15 +61,10 @@ class DecodePool:
         self._stop = finalize(self, self._keeper.stop)
 
     def submit(self, request: Any, *, work: Callable[[Any], Any] | None = None) -> Ticket:
-        """Send a request; returns at once.
+        """Send a request, to be answered by another function if ``work`` names one; returns a future at once.
 
-        Args:
-            request: What ``work`` takes: a ``ClipRequest``, whose frames come back through shared memory; a ``Look``,
-                for ``Facts``; or plain data, for plain data.
-            work: Another function for this request.
-
-        Returns:
-            A future; it can be cancelled.
+        A request is a ``ClipRequest``, whose frames come back through shared memory; a ``Look``, for ``Facts``; or
+        plain data, for plain data.
         """
         message = pack_request(self._work if work is None else name_of(work), request)
         shape = (len(request.indices), *request.size, 3) if isinstance(request, ClipRequest) else None
@@ -112,8 +101,7 @@ def probe_many(
     ['cannot be opened: No such file or directory']
     """
     looks = ((None, Look(os.fspath(path), decoder)) for path in paths)
-    for _, outcome in outcomes(looks, pool, work=look_at, ahead=LOOK_AHEAD):
-        yield outcome
+    return (outcome for _, outcome in outcomes(looks, pool, work=look_at, ahead=LOOK_AHEAD))
 
 
 def outcomes(
@@ -123,16 +111,10 @@ def outcomes(
     work: Callable[[Any], Any] | None = None,
     ahead: int = FRAMES_AHEAD,
 ) -> Iterator[tuple[Key, Any]]:
-    """Answer requests in the processes of a pool, some ahead of the consumer.
+    """Answer requests in the processes of a pool, by default by the pool's own work.
 
-    Args:
-        requests: Requests, each with a key to identify it; consumed lazily.
-        pool: The processes.
-        work: Function that answers each; the pool's own work by default.
-        ahead: Requests that are pending for each process.
-
-    Yields:
-        The key, and the result or the ``VideoError``, in the order of the requests.
+    Yields the key of each request, and the result or the ``VideoError``, in order. Requests are consumed lazily:
+    ``ahead`` of them are pending for each process.
 
     >>> with DecodePool(1, work=os.path.basename) as pool:
     ...     list(outcomes([("a", "v/a.mp4"), ("b", "v/b.mp4")], pool))

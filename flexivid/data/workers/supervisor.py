@@ -33,10 +33,7 @@ class DecoderDiedError(VideoError):
 class Keeper:
     """Runs jobs in a fixed number of processes, from a thread of its own.
 
-    Args:
-        num_processes: How many run at a time.
-        limits: The first message to each, but for the shared memory.
-        max_requests: Requests after which a process is replaced.
+    ``limits`` is the first message to each, but for the shared memory. One is replaced after ``max_requests``.
     """
 
     def __init__(self, num_processes: int, limits: Hello, *, max_requests: int) -> None:

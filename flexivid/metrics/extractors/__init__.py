@@ -1,3 +1,3 @@
 """Networks that turn videos into features, and the weights they need."""
 
-DOORS = ("extractor", "i3d", "i3d_weights", "motion", "still")
+DOORS = ("extractor", "i3d", "i3d_weights", "motion")

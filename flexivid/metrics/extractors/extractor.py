@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,7 @@ NO_WEIGHTS = "no I3D weights (--download fetches them): fvd[motion] instead, whi
 
 
 class Extractor(nn.Module):
-    """A frozen network with its preprocessing.
-
-    Args:
-        name: Part of the metric's name.
-        network: The network and what it needs of its input.
+    """A frozen network with its preprocessing; ``name`` is part of the metric's name.
 
     Example:
         >>> extractor = build_extractor("motion")
@@ -69,8 +65,7 @@ class Extractor(nn.Module):
     def forward(self, videos: Tensor) -> Tensor:
         """Videos (b, 3, t, h, w), float in [-1, 1] -> features (b, d), float32.
 
-        Raises:
-            ValueError: If they are no videos, or too short.
+        ``ValueError`` if they are no videos, or too short.
         """
         if videos.ndim != 5 or videos.shape[1] != 3 or not videos.is_floating_point():
             raise ValueError(
@@ -127,8 +122,8 @@ def build_extractor(
         device: Where to put it.
 
     Raises:
-        ValueError: If the name or an option is unknown, an option has no effect, or the weights are unusable.
-        FileNotFoundError: If there are no weights.
+        ValueError: If an argument is unknown or has no effect, or the weights are unusable; ``FileNotFoundError`` if
+            there are none.
 
     Example:
         >>> build_extractor("motion").num_features
@@ -159,18 +154,10 @@ def build_extractor(
 def choose_metric(
     name: str | None, weights: str | None = None, compat: str | None = None
 ) -> tuple[dict[str, Any], str]:
-    """The extractor that the user names, or the best one that is available.
+    """The extractor that the user names, or ``i3d`` if its weights are there or were asked for, else ``motion``.
 
-    Args:
-        name: Of an extractor; ``None`` = ``i3d`` if its weights are there or were asked for, else ``motion``.
-        weights: File of its weights.
-        compat: For ``i3d``.
-
-    Returns:
-        Keywords of :func:`build_extractor`, and a note for the user, which may be empty.
-
-    Raises:
-        FileNotFoundError: If weights are named that do not exist.
+    Returns keywords of :func:`build_extractor`, and a note for the user, which may be empty. ``FileNotFoundError`` if
+    weights are named that do not exist.
 
     Example:
         >>> choose_metric("r3d_18")
@@ -185,3 +172,35 @@ def choose_metric(
                 raise
             return {"name": "motion"}, NO_WEIGHTS
     return {"name": name or "i3d", **options}, ""
+
+
+def for_frames(extractor: Extractor, num_frames: int) -> Extractor:
+    """Return the extractor for videos of so many frames: for one frame, one that repeats it, with a name that says so.
+
+    A distance of such features compares pictures. It is neither the FID of the literature, which is another network's,
+    nor comparable with distances of videos.
+
+    Example:
+        >>> motion = build_extractor("motion")
+        >>> for_frames(motion, 8) is motion, for_frames(motion, 1).metric_name
+        (True, 'fvd[motion-still]')
+    """
+    if num_frames != 1 or extractor.min_frames <= 1:
+        return extractor
+    frames = extractor.min_frames
+    words = f"the frame {frames} times; {extractor.preprocessing}"
+    prepare: Any = _Still(extractor.prepare, frames)
+    return Extractor(
+        f"{extractor.name}-still", Network(extractor.network, prepare, extractor.num_features, 1, words)
+    ).to(next((tensor.device for tensor in extractor.network.parameters()), "cpu"))
+
+
+class _Still(nn.Module):
+    """Repeats the only frame, then applies the usual preprocessing."""
+
+    def __init__(self, prepare: Callable[[Tensor], Any], frames: int) -> None:
+        super().__init__()
+        self.prepare, self.frames = prepare, frames
+
+    def forward(self, videos: Tensor) -> Any:
+        return self.prepare(videos.expand(-1, -1, self.frames, -1, -1))

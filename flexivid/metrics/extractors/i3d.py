@@ -130,8 +130,7 @@ class Mixed(nn.Module):
 class I3D(nn.Module):
     """The network. New weights are random: ``build_extractor("i3d")`` loads the public ones.
 
-    Args:
-        eps: Of BatchNorm. 1e-5 gives the numbers of the ports that have it wrong.
+    With the ``eps`` 1e-5 of BatchNorm it has the numbers of the ports that have it wrong.
 
     >>> sum(parameter.numel() for parameter in I3D().parameters())
     12689984

@@ -20,13 +20,7 @@ COMPAT_EPS = {None: EPS, "videogpt": 1e-5}  # the eps of VideoGPT's port, which 
 
 
 def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
-    """Find the file: ``path``, or else ``$FLEXIVID_I3D``, or else in ``i3d/`` of the cache folder.
-
-    Args:
-        path: The file, or DeepMind's folder with it.
-
-    Raises:
-        FileNotFoundError: If the named file does not exist, or none is named and none is in the cache.
+    """Find the file, or DeepMind's folder: ``path``, else ``$FLEXIVID_I3D``, else in ``i3d/`` of the cache folder.
 
     >>> find_weights("none.pt")
     Traceback (most recent call last):
@@ -48,17 +42,11 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
 
 
 def fetch_weights(download: Callable[[str, Path], Any]) -> Path:
-    """Download DeepMind's file into the cache folder, unless there are weights already.
+    """Download DeepMind's file into the cache folder, unless there are weights already, and check all its tensors.
 
-    Args:
-        download: Fetches an address to a path, e.g. ``flexivid.data.storage.download.download``, which resumes.
-
-    Returns:
-        The weights; the checksums of all downloaded tensors are right.
-
-    Raises:
-        FileNotFoundError: If it cannot be fetched; the message lists the other ways.
-        ValueError: If another file arrives; it is removed.
+    ``download`` fetches an address to a path, e.g. ``flexivid.data.storage.download.download``, which resumes.
+    ``FileNotFoundError`` if it cannot; the message lists the other ways. ``ValueError`` if another file arrives; it is
+    removed.
     """
     path = cache_folder("i3d") / DATA_FILE
     if os.environ.get("FLEXIVID_I3D") or _cached() not in (None, path):
@@ -76,15 +64,10 @@ def fetch_weights(download: Callable[[str, Path], Any]) -> Path:
 
 
 def load_i3d(path: str | os.PathLike[str] | None = None, *, compat: str | None = None) -> I3D:
-    """Return the network with public weights, frozen and in evaluation mode.
+    """Return the network with public weights (see :func:`find_weights`), frozen and in evaluation mode.
 
-    Args:
-        path: File of the weights; ``None`` = see :func:`find_weights`.
-        compat: ``"videogpt"`` for the numbers of the PyTorch ports that have another epsilon.
-
-    Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If they are damaged or of another network, or ``compat`` is not known.
+    ``compat="videogpt"`` gives the numbers of the PyTorch ports that have another epsilon. ``ValueError`` if the
+    weights are damaged or of another network, or ``compat`` is not known.
     """
     if compat not in COMPAT_EPS:
         raise ValueError(f"got compat {compat!r}; expected 'videogpt' or None; leave it out for FVD as it is defined")

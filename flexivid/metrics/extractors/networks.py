@@ -63,13 +63,8 @@ def motion_network() -> Network:
 def torchvision_network(name: str, weights: str | Path | None = None) -> Network:
     """One of torchvision's, trained on Kinetics-400, without its last layer.
 
-    Args:
-        name: Of ``TORCHVISION``.
-        weights: File of its state dict; ``None`` = torchvision's loader finds or downloads it.
-
-    Raises:
-        FileNotFoundError: If the weights are not there and cannot be downloaded.
-        ValueError: If they do not fit.
+    Without a file of its state dict, torchvision's loader finds or downloads it. ``FileNotFoundError`` if it cannot;
+    ``ValueError`` if the weights do not fit.
     """
     from torchvision.models import get_model, get_model_weights
 
@@ -95,13 +90,10 @@ def torchvision_network(name: str, weights: str | Path | None = None) -> Network
 def module_in_file(path: Path) -> Network:
     """A module from videos (b, 3, t, h, w) in [-1, 1], as they are, to features (b, d).
 
-    Args:
-        path: Made by ``torch.export.save`` (.pt2, with example inputs; let b vary) or ``torch.jit.save``: a program,
-            which runs with your rights. Pickles in it are refused. A scripted module may have attributes
-            ``num_features`` and ``min_frames``; without, it is called once with 16 frames of 224x224.
-
-    Raises:
-        ValueError: If it is no such file, or the module takes no videos.
+    The file was made by ``torch.export.save`` (.pt2, with example inputs; let b vary) or ``torch.jit.save``. It is a
+    program, which runs with your rights; pickles in it are refused. A scripted module may have attributes
+    ``num_features`` and ``min_frames``; without, it is called once with 16 frames of 224x224. ``ValueError`` if it is
+    no such file, or the module takes no videos.
     """
     try:
         network, example = _open_exported(path) if path.suffix == ".pt2" else _open_scripted(path)

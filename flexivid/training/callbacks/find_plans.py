@@ -26,8 +26,7 @@ from flexivid.evaluation.ranks import Ranks, read_together
 from flexivid.evaluation.rivals import native_plan
 from flexivid.evaluation.run import job_of
 from flexivid.evaluation.samples import Task
-from flexivid.metrics.extractors.extractor import build_extractor
-from flexivid.metrics.extractors.still import for_frames
+from flexivid.metrics.extractors.extractor import build_extractor, for_frames
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.formats import CONFIG, WEIGHTS, write_config
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks

@@ -24,8 +24,7 @@ from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.rivals import with_rivals
 from flexivid.evaluation.run import Job, job_of
 from flexivid.evaluation.samples import SampleBlock, Task
-from flexivid.metrics.extractors.extractor import Extractor, build_extractor
-from flexivid.metrics.extractors.still import for_frames
+from flexivid.metrics.extractors.extractor import Extractor, build_extractor, for_frames
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.runtime.console import print_numbers
 from flexivid.runtime.distributed import FailedRankError, gathered, on_all_ranks
