@@ -7,11 +7,13 @@ full compute. At every budget, a fraction of it, the same noises are sampled in 
 ``staged``, weak steps first in any number of steps, the cheapest mode alone, fewer native steps. Reported: errors of
 the modes against the native one by time, before and after distillation; fvd[motion] with 95 % intervals, and paired
 intervals of the differences from full compute and from fewer native steps.
-Pixels, 1 x 8 x 32 x 32, native patch 2x4x4, a rectified flow that predicts the clean video: large pixel patches hold
-more numbers than a velocity could pass through the width. High noise decides the shape of a digit, so most times of
-training and most steps of the solver are there.
+Pixels, 1 x 8 x 32 x 32, native patch 2x4x4, a rectified flow. With ``--target x0`` it predicts the clean video. With
+``velocity``, as Wan does, large patches hold more numbers than pass through the width, and ``--detail`` adds what the
+process says of those that are lost. High noise decides the shape of a digit, so most times of training and most steps
+of the solver are there.
 
     python benchmarks/distill_wan_digits.py --output benchmarks/results/distill_wan_digits
+    python benchmarks/distill_wan_digits.py --target velocity --detail --output benchmarks/results/distill_wan_velocity
 
 Writes OUTPUT.json, OUTPUT.png (the curves) and OUTPUT_samples.png. The last line of stdout is one JSON document.
 """
@@ -68,7 +70,6 @@ SHIFT, GUIDANCE = 5.0, 2.0
 MANY_STEPS = 20  # of full compute before its step floor is known
 MOST_WEAK = 16  # steps of the cheapest mode, at most
 PATCH = PatchMode("2x4x4")
-PROCESS = Process("flow", "x0")
 CLASSES, TEXT_WIDTH, NO_CLASS = 10, 32, 10
 
 
@@ -119,7 +120,7 @@ def build(width: int, depth: int) -> WanTransformer3DModel:
     )  # fmt: skip
 
 
-def pretrain(model: nn.Module, clips: Clips, texts: Tensor, *, steps: int, batch: int) -> nn.Module:
+def pretrain(model: nn.Module, clips: Clips, texts: Tensor, process: Process, *, steps: int, batch: int) -> nn.Module:
     """Train as anyone would; returns the averaged model."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01)
     average = copy.deepcopy(model)
@@ -133,7 +134,11 @@ def pretrain(model: nn.Module, clips: Clips, texts: Tensor, *, steps: int, batch
         wide = t.view(-1, 1, 1, 1, 1)
         with fast():
             found = model(torch.lerp(x0, noise, wide), 1000 * t, texts[labels], return_dict=False)[0]
-        loss = ((found.float() - x0) / wide.clamp_min(LEAST_TIME)).square().mean()
+        if process.target == "velocity":
+            error = found.float() - (noise - x0)
+        else:
+            error = (found.float() - x0) / wide.clamp_min(LEAST_TIME)
+        loss = error.square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -147,11 +152,17 @@ def pretrain(model: nn.Module, clips: Clips, texts: Tensor, *, steps: int, batch
     return average.eval()
 
 
+def process_of(options: argparse.Namespace) -> Process:
+    """What the network predicts."""
+    return Process("flow", options.target)
+
+
 def pretrained(folder: Path | None, options: argparse.Namespace, clips: Clips, texts: Tensor) -> nn.Module:
     """Train, or take what an earlier run has kept in a folder of diffusers."""
     if folder is not None and (folder / "config.json").is_file():
         return WanTransformer3DModel.from_pretrained(folder).eval()
-    model = pretrain(build(options.width, options.depth), clips, texts, steps=options.steps, batch=options.batch)
+    model = build(options.width, options.depth)
+    model = pretrain(model, clips, texts, process_of(options), steps=options.steps, batch=options.batch)
     if folder is not None:
         model.save_pretrained(folder)
     return model
@@ -202,7 +213,9 @@ def errors_by_time(model: nn.Module, clips: Clips, texts: Tensor) -> dict[str, l
 
 
 @torch.no_grad()
-def sample(model: nn.Module, schedule: Schedule, texts: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
+def sample(
+    model: nn.Module, process: Process, schedule: Schedule, texts: Tensor, labels: Tensor, seed: int = 0
+) -> Tensor:
     """Videos, (n, 1, t, h, w): UniPC with guidance, both branches of a step in one call."""
     noise = torch.randn(len(labels), 1, *SIZE, generator=torch.Generator().manual_seed(seed))
     both = torch.cat([texts[labels], texts[NO_CLASS].expand(len(labels), -1, -1)])
@@ -215,8 +228,8 @@ def sample(model: nn.Module, schedule: Schedule, texts: Tensor, labels: Tensor, 
         given, without = output.float().chunk(2)
         return without + GUIDANCE * (given - without)
 
-    scheduler = build_scheduler(PROCESS, "unipc", len(schedule), shift=SHIFT)
-    videos = solve(predict, noise, PROCESS, scheduler)
+    scheduler = build_scheduler(process, "unipc", len(schedule), shift=SHIFT)
+    videos = solve(predict, noise, process, scheduler)
     set_mode(model, NATIVE)
     return videos.clamp(-1, 1)
 
@@ -234,12 +247,13 @@ class Maker:
 
     Args:
         model: Flexified and distilled.
+        process: What it predicts.
         texts: Of every class, and of none.
         num_videos: A way.
     """
 
-    def __init__(self, model: nn.Module, texts: Tensor, num_videos: int) -> None:
-        self.model, self.texts, self.num_videos = model, texts, num_videos
+    def __init__(self, model: nn.Module, process: Process, texts: Tensor, num_videos: int) -> None:
+        self.model, self.process, self.texts, self.num_videos = model, process, texts, num_videos
         self.extractor = build_extractor("motion")
         self.made: dict[str, tuple[Tensor, Tensor, float]] = {}
 
@@ -252,7 +266,9 @@ class Maker:
         if str(schedule) not in self.made:
             started, model, texts = time.perf_counter(), self.model, self.texts
             parts = torch.arange(self.num_videos).split(50)
-            videos = torch.cat([sample(model, schedule, texts, part % CLASSES, seed=int(part[0])) for part in parts])
+            videos = torch.cat(
+                [sample(model, self.process, schedule, texts, part % CLASSES, seed=int(part[0])) for part in parts]
+            )
             seconds = time.perf_counter() - started
             self.made[str(schedule)] = (self.features(videos), videos[:10], seconds)
             print(f"{schedule}: {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -351,6 +367,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "moving_digits")
     parser.add_argument("--steps", type=int, default=2400, help="of pre-training")
+    parser.add_argument("--target", choices=("x0", "velocity"), default="x0", help="what the network predicts")
+    parser.add_argument("--detail", action="store_true", help="weak modes pass on the detail that their patches lose")
     parser.add_argument("--pretrained", type=Path, help="folder of the pre-trained model, made or taken")
     parser.add_argument("--share", type=float, default=0.1, help="MACs of distillation over those of pre-training")
     parser.add_argument("--width", type=int, default=256)
@@ -365,14 +383,14 @@ def main() -> None:
     train, held_out = read_clips(options.data / "train"), read_clips(options.data / "held_out", options.num_videos)
     texts = torch.randn(CLASSES + 1, 1, TEXT_WIDTH)  # the text of a class is one fixed token
     model = pretrained(options.pretrained, options, train, texts)
-    flexify(model, MODES, rank=options.rank, skip=True)
+    flexify(model, MODES, rank=options.rank, skip=True, detail=options.detail)
     spent = 3 * options.steps * options.batch * costs_of(model, SIZE, 1)[NATIVE]
     few = Clips(held_out.videos[:64], held_out.labels[:64])
     before = errors_by_time(model, few, texts)
     training = distil(model, train, texts, macs=options.share * spent, batch=options.batch)
     after = errors_by_time(model, few, texts)
     falls = {mode: [old / new for old, new in zip(before[mode], after[mode], strict=True)] for mode in MODES}
-    make = Maker(model, texts, options.num_videos)
+    make = Maker(model, process_of(options), texts, options.num_videos)
     real = make.features(held_out.videos)
     floor = step_floor(make, real)
     rows = quality(make, real, ways_of(model, floor, options.budgets), allowance_of(model, floor, 1.0).affordable)
@@ -381,6 +399,8 @@ def main() -> None:
     new = sum(p.numel() for p in adapter_parameters(model))
     result = {
         "question": __doc__.splitlines()[0],
+        "target": options.target,
+        "detail": options.detail,
         "network": {"width": options.width, "depth": options.depth},
         "pretraining": {"steps": options.steps, "samples": options.steps * options.batch, "macs": spent},
         "distillation": {**training, "share": training["macs"] / spent, "new_parameters": new},
