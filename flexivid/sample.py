@@ -111,7 +111,9 @@ def run(options: Namespace) -> None:
     if options.dry_run:
         from flexivid.model.memory import sampling_report
 
-        print("\n".join(sampling_report(job.model.config, job.settings.call_size, job.settings.batch_size)))
+        settings = job.settings
+        report = sampling_report(job.model.config, settings.call_size, settings.batch_size, settings.text_tokens)
+        print("\n".join(report))
         return
     from flexivid.sampling import sample_folder
     from flexivid.sampling.compiling import warm_up_plans
