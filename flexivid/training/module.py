@@ -134,7 +134,7 @@ class FlexiDiffusion(GuardedModule):
             ValueError: If latents or texts of the data are of other encoders, or an encoder cannot be loaded.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
-        self.encoders.prepare(data, self.trainer.strategy.root_device)
+        self.encoders.prepare(data, self.trainer.strategy.root_device, self.network.recipe)
         self.picture_steps = getattr(data, "picture_steps", self.picture_steps)
         if stage == "fit":
             self.asked_steps = resume.steps_of(self.trainer)

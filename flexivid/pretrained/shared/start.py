@@ -61,8 +61,8 @@ def network_from(source: str | Path, asked: FlexiDiTConfig, process: tuple[str, 
     """A network that starts with the weights of ``source``, see ``load_shared``.
 
     Without given frames it computes what they do. Where it has another number of classes, each starts as the null
-    class. ``process`` is the path and target of the training; ``ValueError`` if the weights are of another, or do not
-    fit (:func:`fitted_shape`).
+    class. Its recipe is theirs. ``process`` is the path and target of the training; ``ValueError`` if the weights are
+    of another, or do not fit (:func:`fitted_shape`).
 
     Example:
         >>> from flexivid.model.shipped import locate
@@ -87,4 +87,6 @@ def network_from(source: str | Path, asked: FlexiDiTConfig, process: tuple[str, 
         elif name == "embed.weight":
             more = value.shape[1] - values[name].shape[1]
             values[name] = torch.cat((values[name], values[name].new_zeros(value[:, :more].shape)), dim=1)
-    return FlexiDiT.holding(shape, values)
+    network = FlexiDiT.holding(shape, values)
+    network.recipe = model.recipe
+    return network
