@@ -69,6 +69,9 @@ class TextEncoder:
         if not captions or not all(isinstance(caption, str) for caption in captions):
             raise ValueError(f"got captions {captions!r}; expected one text a sample; give at least one")
         tokens = self._tokens(captions).to(self.device)
+        if not tokens.input_ids.shape[1]:  # only null texts, of a tokenizer that marks no end
+            features = torch.zeros(len(captions), 1, self.channels, device=self.device)
+            return EncodedText(features, torch.zeros(len(captions), 1, dtype=torch.bool, device=self.device))
         with torch.autocast(self.device.type, enabled=False):  # features encoded beforehand are those of a training
             features = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         spoken = torch.tensor([bool(caption.strip()) for caption in captions], device=self.device)

@@ -123,3 +123,12 @@ def test_what_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
         TextSettings("x/y", max_length=0)
     with pytest.raises(ValueError, match="dtype 'int8'"):
         TextSettings("x/y", dtype="int8")
+
+
+def test_null_texts_alone_need_no_token(text_folder: str) -> None:
+    """A tokenizer that marks no end makes no token of an empty caption."""
+    encoder = TextEncoder(TextSettings(text_folder))
+    features, mask = encoder.encode(["", " "])
+    assert features.shape == (2, 1, encoder.channels)
+    assert not mask.any()
+    assert not encoder.encode(["", "a ball"]).mask[0].any()
