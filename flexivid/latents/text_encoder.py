@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from flexivid.latents.settings import TextSettings as TextSettings
 from flexivid.runtime.device import DTYPES
+from flexivid.runtime.hub import cache_alone, cached_folder
 from flexivid.runtime.paths import HUB_ID, resolve
 from flexivid.runtime.weights import add_weights
 
@@ -160,6 +162,11 @@ def _source_of(settings: TextSettings) -> tuple[str, tuple[str, str], dict[str, 
         is_pipeline = all((folder / name).is_dir() for name in PIPELINE)
         return os.fspath(folder), PIPELINE if is_pipeline else ("", ""), options
     if re.fullmatch(HUB_ID, settings.source):
+        options |= {} if settings.local_files_only else cache_alone(settings.source)
+        if "local_files_only" in options and (
+            cached := cached_folder(settings.source, settings.revision)
+        ):  # asks nothing of the hub
+            return _source_of(replace(settings, source=cached))
         return settings.source, PIPELINE if _is_pipeline(settings.source, options) else ("", ""), options
     raise ValueError(
         f"got text encoder {settings.source}; expected a folder or an id of the Hugging Face hub (owner/name); check it"
