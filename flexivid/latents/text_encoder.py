@@ -163,9 +163,8 @@ def _source_of(settings: TextSettings) -> tuple[str, tuple[str, str], dict[str, 
         return os.fspath(folder), PIPELINE if is_pipeline else ("", ""), options
     if re.fullmatch(HUB_ID, settings.source):
         options |= {} if settings.local_files_only else cache_alone(settings.source)
-        if "local_files_only" in options and (
-            cached := cached_folder(settings.source, settings.revision)
-        ):  # asks nothing of the hub
+        cached = cached_folder(settings.source, settings.revision) if "local_files_only" in options else None
+        if cached:  # of a folder, transformers asks nothing of the hub
             return _source_of(replace(settings, source=cached))
         return settings.source, PIPELINE if _is_pipeline(settings.source, options) else ("", ""), options
     raise ValueError(

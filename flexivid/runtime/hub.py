@@ -1,4 +1,4 @@
-"""What the Hugging Face hub has, asked with patience for seconds: its libraries wait for minutes if packets are dropped."""
+"""What the Hugging Face hub has, asked for seconds: its libraries wait for minutes if packets are dropped."""
 
 from __future__ import annotations
 
