@@ -12,7 +12,7 @@ NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
 ARGS ?=
 OWN_CODEC = runs/autoencoder/$(NAME)/autoencoder
 CHOOSE = $(filter file,$(origin CODEC))
-REACHES = $(BIN)/python -c 'import sys; from flexivid.latents.codec import build_codec; build_codec(sys.argv[1])'
+REACHES = $(BIN)/python -c 'import sys; from flexivid.runtime.hub import is_within_reach; sys.exit(not is_within_reach(sys.argv[1]))'
 OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
 
 .DEFAULT_GOAL := help

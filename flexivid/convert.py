@@ -11,7 +11,17 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from flexivid.runtime.program import ProgramParser, add_files, add_json, program_options, program_parser, write_json
+from flexivid.runtime.program import (
+    ProgramParser,
+    add_files,
+    add_json,
+    flags_set,
+    program_options,
+    program_parser,
+    write_json,
+)
+
+OF_ADAPTERS = ("rank", "skip", "detail", "prompts", "precision", "device")  # options that --shared refuses
 
 EXAMPLES = """examples:
   python -m flexivid.convert Wan-AI/Wan2.1-T2V-1.3B-Diffusers --modes 2x2x2 1x4x4 2x4x4 --output-dir wan_modes
@@ -115,8 +125,9 @@ def _check(options: Namespace) -> list[str]:
             f"got --prompts with --subfolder {options.subfolder}; expected prompts of the pipeline's first transformer,"
             " whose texts serve both; write them without --subfolder"
         )
-    if options.shared and (options.skip or options.detail or options.prompts or options.precision != "fp32"):
-        raise ValueError("got --shared with --skip, --detail, --prompts or --precision; expected none; leave them out")
+    unused = flags_set(build_parser(), options, OF_ADAPTERS) if options.shared else []
+    if unused:
+        raise ValueError(f"got {', '.join(unused)} with --shared, where it has no effect; expected none; leave it out")
     if options.precision not in DTYPES:
         raise ValueError(f"got --precision {options.precision}; expected one of {', '.join(DTYPES)}; change it")
     prompts = read_lines(options.prompts) if options.prompts else []
@@ -133,22 +144,17 @@ def _share(options: Namespace) -> None:
     from flexivid.model.memory import sampling_report
     from flexivid.pretrained.load import load_transformer
     from flexivid.pretrained.model_files import files_of
-    from flexivid.pretrained.more_modes import with_modes
-    from flexivid.pretrained.shared.convert import difference, shape_of, share
+    from flexivid.pretrained.shared.convert import difference, share
     from flexivid.pretrained.signature import usual_size
 
     source, gap = load_transformer(options.model, empty=options.dry_run, files=files_of(options)), None
     size = tuple(options.latent_size or usual_size(source))
-    if options.dry_run:
-        config = source.config if isinstance(source, FlexiDiT) else shape_of(source)
-        config = with_modes(config, options.modes)
-    else:
-        model = share(source, options.model, options.modes)
-        config = model.config
-        if not isinstance(source, FlexiDiT):
-            gap = difference(source, model)
-            print(f"native mode, largest absolute difference from the source: {gap:.2g}")
-    print("\n".join(sampling_report(config, size, 1)))
+    model = share(source, options.model, options.modes)
+    config = model.config
+    if not options.dry_run and not isinstance(source, FlexiDiT):
+        gap = difference(source, model)
+        print(f"native mode, largest absolute difference from the source: {gap:.2g}")
+    print("\n".join(sampling_report(config, size, 1, options.text_tokens)))
     folder = str(save(model, options.output_dir)) if options.output_dir and not options.dry_run else None
     if folder:
         print(f"model written to {folder}; train it in all its modes with conf/model/init_from.yaml")

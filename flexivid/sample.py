@@ -101,7 +101,8 @@ def run(options: Namespace) -> None:
     if options.dry_run:
         from flexivid.model.memory import sampling_report
 
-        print("\n".join(sampling_report(model.config, settings.call_size, settings.batch_size)))
+        report = sampling_report(model.config, settings.call_size, settings.batch_size, settings.text_tokens)
+        print("\n".join(report))
         return
     from flexivid.sampling import sample_folder
     from flexivid.sampling.compiling import warm_up_plans

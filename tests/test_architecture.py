@@ -37,7 +37,7 @@ MAY_IMPORT = {  # room: the rooms below it that it may use, beside runtime and t
     "pretrained.families": "model diffusion budget patching",
     "pretrained.weak_modes": "pretrained.families diffusion budget patching",
     "pretrained": "model budget patching",
-    "pretrained.shared": "pretrained pretrained.families model patching",
+    "pretrained.shared": "latents pretrained pretrained.families model patching",
     "pipelines": "pretrained sampling data.lists model budget patching media",
     "evaluation": "sampling data metrics model budget patching media",
     "calibration": "evaluation sampling data metrics model diffusion budget patching media",

@@ -29,7 +29,7 @@ from flexivid.data.description import Description
 from flexivid.data.encoded.clips import EncodedClips, EncodedLoader, open_if_encoded
 from flexivid.data.encoded.folder import HELD_OUT, TRAIN, stored_settings
 from flexivid.data.index.build import BadVideo
-from flexivid.data.pictures import MixedLoader, mixed_loader, picture_module
+from flexivid.data.pictures import MixedLoader, held_out_pictures, mixed_loader, picture_module
 from flexivid.data.sources.layout import Collection, Layout, collection_of
 from flexivid.data.splits import Splits, keep_in_memory, load_splits, write_bad
 from flexivid.data.workers.pool import DecodePool, num_cores
@@ -220,13 +220,21 @@ class VideoDataModule(Description, LightningDataModule):
         return self._loader(dataset, batches, is_train=True)
 
     def val_dataloader(self) -> ClipLoader | EncodedLoader | list:
+        """Return this rank's share of the held-out clips, and where pictures are held out too, a second loader."""
+        loader = self.val_loader()
+        if loader is None:
+            return []
+        stills = held_out_pictures(self, self.picture_data) if self.picture_data else []
+        return [loader, *stills] if stills else loader
+
+    def val_loader(self) -> ClipLoader | EncodedLoader | None:
         """Return this rank's share of the held-out clips: none comes twice, none is added to fill a batch.
 
-        A clip that cannot be decoded is left out; no other takes its place.
+        A clip that cannot be decoded is left out; no other takes its place. None: no clips are held out.
         """
         dataset = self._dataset(HELD_OUT)
         if dataset is None:
-            return []
+            return None
         number = min(self.val_clips, len(dataset))
         clips = [i * len(dataset) // number for i in range(number)]
         by_bucket = [[clip for clip in clips if dataset.bucket(clip) == i] for i in range(len(dataset.buckets))]

@@ -19,7 +19,15 @@ from flexivid.data.encoded.clips import EncodedLoader
 Module = Any  # ``VideoDataModule``, whose file imports this one
 
 FROM_VIDEOS = ("seed", "flip", "crop", "kernel", "square_pixels")  # settings that pictures share with the videos
-LIMITS = ("num_workers", "cache_gib", "max_bad_fraction", "max_seconds_per_file", "max_gib_per_file", "trust_index")
+LIMITS = (
+    "val_clips",
+    "num_workers",
+    "cache_gib",
+    "max_bad_fraction",
+    "max_seconds_per_file",
+    "max_gib_per_file",
+    "trust_index",
+)
 
 
 def picture_module(videos: Module, root: str) -> Module:
@@ -60,33 +68,62 @@ def picture_module(videos: Module, root: str) -> Module:
 def mixed_loader(videos: Module, pictures: Module, batch_size_at: Callable[[int], int]) -> MixedLoader:
     """Return the training batches of both modules; that of the pictures is set up here."""
     steps = videos.picture_steps
-    pictures.trainer = videos.trainer
+    _set_up(videos, pictures)
     pictures.set_batch_sizes(batch_size_at)
+    loader = pictures.train_loader(steps.at)
+    loader.batches.num_steps = None  # the videos say when an epoch ends
+    stills = PictureLoader(loader, _classes(videos, pictures))
+    accumulate = Run(videos.trainer).accumulate
+    return MixedLoader(videos.train_loader(lambda step: not steps.at(step)), stills, steps, accumulate=accumulate)
+
+
+def held_out_pictures(videos: Module, pictures: Module) -> list[PictureLoader]:
+    """Return the loader of the held-out pictures, which are set up here; none where there are no such pictures."""
+    _set_up(videos, pictures)
+    loader = pictures.val_loader()
+    return [PictureLoader(loader, _classes(videos, pictures))] if loader is not None else []
+
+
+def _set_up(videos: Module, pictures: Module) -> None:
+    pictures.trainer = videos.trainer
     pictures.setup("fit")
-    classes = [videos.class_names.index(name) if name in videos.class_names else -1 for name in pictures.class_names]
-    loaders = videos.train_loader(lambda step: not steps.at(step)), pictures.train_loader(steps.at)
-    loaders[1].batches.num_steps = None  # the videos say when an epoch ends
-    return MixedLoader(*loaders, steps, accumulate=Run(videos.trainer).accumulate, classes=classes)
+
+
+def _classes(videos: Module, pictures: Module) -> list[int]:
+    """Class of the videos of each class of the pictures, -1 where it has none."""
+    return [videos.class_names.index(name) if name in videos.class_names else -1 for name in pictures.class_names]
+
+
+class PictureLoader(FollowsRun):
+    """Batches of pictures with the classes of the run. Those without captions have the null text."""
+
+    def __init__(self, loader: ClipLoader | EncodedLoader, classes: Sequence[int]) -> None:
+        self.loader, self.classes = loader, torch.tensor([*classes, -1])  # the last one for the label -1
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            label: Any = batch["label"]
+            yield {"caption": [""] * len(label)} | batch | {"label": self.classes[label]}
 
 
 class MixedLoader(FollowsRun):
     """Batches of videos, whose number counts, and of pictures in the ``steps`` that are theirs.
 
-    Pictures without captions have the null text. ``classes`` holds the class of the run for each class of the pictures,
-    -1 where it has none. ``accumulate`` batches are a global step.
+    ``accumulate`` batches are a global step.
     """
 
     def __init__(
         self,
         videos: ClipLoader | EncodedLoader,
-        pictures: ClipLoader | EncodedLoader,
+        pictures: PictureLoader,
         steps: PictureSteps,
         *,
         accumulate: int,
-        classes: Sequence[int],
     ) -> None:
         self.videos, self.pictures, self.steps, self.accumulate = videos, pictures, steps, accumulate
-        self.classes = torch.tensor([*classes, -1])  # the last one for the label -1
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -95,9 +132,4 @@ class MixedLoader(FollowsRun):
         videos, pictures = iter(self.videos), iter(self.pictures)
         first = self.videos.batches.start_step()  # type: ignore[attr-defined]
         for step in range(first, first + len(self)):
-            if self.steps.at(step // self.accumulate):
-                batch = next(pictures)
-                label: Any = batch["label"]
-                yield {"caption": [""] * len(label)} | batch | {"label": self.classes[label]}
-            else:
-                yield next(videos)
+            yield next(pictures if self.steps.at(step // self.accumulate) else videos)

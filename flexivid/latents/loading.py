@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -20,13 +19,13 @@ from torch import Tensor, nn
 from flexivid.latents.kinds import KINDS, Scale
 from flexivid.latents.taef2 import TAEF2, own_names
 from flexivid.runtime.finite import require_finite_weights
+from flexivid.runtime.hub import cache_alone
 from flexivid.runtime.paths import HUB_ID, resolve
 from flexivid.runtime.weights import add_weights
 
 CONFIG = "config.json"
 INNER = ("", "vae")  # folders of a repository that an autoencoder is looked for in, in this order
 TAEF2_FILES = (("taef2.safetensors",), ("encoder.safetensors", "decoder.safetensors"))
-HUB_SECONDS = 10.0
 EXPECTED = f"one of {', '.join(KINDS)}, in its folder or in vae/ of a pipeline"
 
 
@@ -130,7 +129,7 @@ def _downloaded(source: str, *, weights: bool) -> Path:
     """Folder of a hub model in the local cache; downloads the files that are missing."""
     from huggingface_hub import snapshot_download
 
-    options: dict[str, Any] = {"local_files_only": True} if _is_silent(source) else {}
+    options = cache_alone(source)
     patterns = [file for files in TAEF2_FILES for file in files]
     patterns += [f"{inner}/{CONFIG}".lstrip("/") for inner in INNER]
     try:
@@ -148,18 +147,6 @@ def _downloaded(source: str, *, weights: bool) -> Path:
             f" {EXPECTED}; connect to the network, or download it elsewhere and name the folder"
         ) from error
     return folder
-
-
-def _is_silent(source: str) -> bool:
-    """Whether the hub does not answer; its library would wait for minutes, as where a firewall drops all packets."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        HfApi().repo_info(source, timeout=HUB_SECONDS)
-    except Exception as error:  # of the HTTP library
-        return not isinstance(error, HfHubHTTPError)
-    return False
 
 
 class _RefusedError(ValueError):

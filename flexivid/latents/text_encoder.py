@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from flexivid.latents.settings import TextSettings as TextSettings
 from flexivid.runtime.device import DTYPES
+from flexivid.runtime.hub import cache_alone, cached_folder
 from flexivid.runtime.paths import HUB_ID, resolve
 from flexivid.runtime.weights import add_weights
 
@@ -60,6 +62,9 @@ class TextEncoder:
         if not captions or not all(isinstance(caption, str) for caption in captions):
             raise ValueError(f"got captions {captions!r}; expected one text a sample; give at least one")
         tokens = self._tokens(captions).to(self.device)
+        if not tokens.input_ids.shape[1]:  # only null texts, of a tokenizer that marks no end
+            features = torch.zeros(len(captions), 1, self.channels, device=self.device)
+            return EncodedText(features, torch.zeros(len(captions), 1, dtype=torch.bool, device=self.device))
         with torch.autocast(self.device.type, enabled=False):  # features encoded beforehand are those of a training
             features = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         spoken = torch.tensor([bool(caption.strip()) for caption in captions], device=self.device)
@@ -147,6 +152,10 @@ def _source_of(settings: TextSettings) -> tuple[str, tuple[str, str], dict[str, 
         is_pipeline = all((folder / name).is_dir() for name in PIPELINE)
         return os.fspath(folder), PIPELINE if is_pipeline else ("", ""), options
     if re.fullmatch(HUB_ID, settings.source):
+        options |= {} if settings.local_files_only else cache_alone(settings.source)
+        cached = cached_folder(settings.source, settings.revision) if "local_files_only" in options else None
+        if cached:  # of a folder, transformers asks nothing of the hub
+            return _source_of(replace(settings, source=cached))
         return settings.source, PIPELINE if _is_pipeline(settings.source, options) else ("", ""), options
     raise ValueError(
         f"got text encoder {settings.source}; expected a folder or an id of the Hugging Face hub (owner/name); check it"

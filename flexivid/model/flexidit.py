@@ -6,7 +6,7 @@ diffusion: what the output means (noise, velocity, clean video) is the process's
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.checkpoint import checkpoint
 
 from flexivid.diffusion.process import Process
@@ -89,6 +90,26 @@ class FlexiDiT(nn.Module):
         stored.fill(model)
         model.recipe = stored.recipe
         return model.eval().to(device)
+
+    @classmethod
+    def holding(cls, config: FlexiDiTConfig, weights: Mapping[str, Tensor]) -> FlexiDiT:
+        """A network whose weights are these tensors themselves: large ones are in memory once, and none is drawn first.
+
+        ``RuntimeError`` if names or shapes are not those of the network.
+
+        Example:
+            >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2))
+            >>> weights = model.state_dict()
+            >>> FlexiDiT.holding(model.config, weights).out.weight.data_ptr() == weights["out.weight"].data_ptr()
+            True
+        """
+        hook = register_module_parameter_registration_hook(_without_values)
+        try:
+            model = cls(config)
+        finally:
+            hook.remove()
+        model.load_state_dict({name: value.contiguous() for name, value in weights.items()}, assign=True)
+        return model
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write ``config.json`` and ``model.safetensors``, as ``flexivid.save`` does; returns the folder.
@@ -250,6 +271,10 @@ class FlexiDiT(nn.Module):
             raise ValueError(f"got {len(x)} samples for modes {mode}; expected equal shares; repeat the batch")
         if time.shape != x.shape[:1]:
             raise ValueError(f"got time of shape {tuple(time.shape)}; expected ({len(x)},); pass one time a sample")
+
+
+def _without_values(module: nn.Module, name: str, value: nn.Parameter | None) -> Any:  # torch declares None
+    return None if value is None else nn.Parameter(value.to("meta"))
 
 
 def _conditioning(config: FlexiDiTConfig) -> nn.Module:

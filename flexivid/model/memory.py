@@ -85,12 +85,14 @@ def training_report(
     ]
 
 
-def sampling_report(config: FlexiDiTConfig, size: tuple[int, int, int], batch_size: int) -> list[str]:
+def sampling_report(
+    config: FlexiDiTConfig, size: tuple[int, int, int], batch_size: int, text_tokens: int = 0
+) -> list[str]:
     """Describe a sampling in lines: parameters, tokens and MACs of each mode, memory."""
     native = num_tokens(size, config.native) * config.width
     widest = batch_size * native * 2 * (3 + config.mlp_ratio + 4)  # qkv, hidden, and element-wise operands
     return [
-        *_table(config, size, "", [""] * len(config.modes)),
+        *_table(config, size, "", [""] * len(config.modes), text_tokens),
         f"sampling memory about {_gib(num_parameters(config) * 6 + widest)} (weights, bf16 copy; batch {batch_size})",
     ]
 

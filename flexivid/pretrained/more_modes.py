@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -28,22 +28,29 @@ def add_modes(model: FlexiDiT, modes: Iterable[str | PatchMode]) -> FlexiDiT:
         >>> add_modes(model, ["1x4x4"]).config.modes
         (PatchMode('1x2x2'), PatchMode('1x4x4'))
     """
-    old: FlexiDiTConfig = model.config
-    config = with_modes(old, modes)
-    if config == old:
+    config = with_modes(model.config, modes)
+    if config == model.config:
         return model
-    larger = FlexiDiT(config)
-    values = dict(model.state_dict())
+    copies = {name: value.clone() for name, value in model.state_dict().items()}
+    larger = FlexiDiT.holding(config, grown_weights(copies, model.config, config))
+    larger.recipe = model.recipe
+    return larger.to(model.embed.weight.device, model.embed.weight.dtype).train(model.training)
+
+
+def grown_weights(weights: Mapping[str, Tensor], old: FlexiDiTConfig, config: FlexiDiTConfig) -> dict[str, Tensor]:
+    """Weights for the modes of ``config``, of which ``old`` has the first ones; those that stay are not copied."""
+    values = dict(weights)
+    if config.modes == old.modes:
+        return values
     duals: dict[str, Dual] = {"embed": partial(embedding_dual, resize=config.resize), "out": output_dual}
     maps = {name: _growth(old.modes, config.modes, dual) for name, dual in duals.items()}  # type: ignore[arg-type]
     for name, part in (("embed.weight", "embed"), ("out.weight", "out"), ("out.bias", "out")):
-        values[name] = pi_resize(values[name].double(), *(each.to(values[name].device) for each in maps[part]))
+        axes = (each.to(values[name].device) for each in maps[part])
+        values[name] = pi_resize(values[name].double(), *axes).to(values[name].dtype)
     for name, value in values.items():
         if name == "mode_embedding" or (name.startswith("conditioning.") and name.endswith(".mode")):
             values[name] = torch.cat((value, value[:1].expand(len(config.modes) - len(value), -1)))
-    larger.load_state_dict(values)
-    larger.recipe = model.recipe
-    return larger.to(model.embed.weight.device, model.embed.weight.dtype).train(model.training)
+    return values
 
 
 def with_modes(config: FlexiDiTConfig, modes: Iterable[str | PatchMode]) -> FlexiDiTConfig:

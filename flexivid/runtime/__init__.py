@@ -7,6 +7,7 @@ DOORS = (
     "errors",
     "files",
     "finite",
+    "hub",
     "paths",
     "printable",
     "program",

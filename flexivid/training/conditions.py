@@ -21,9 +21,11 @@ from flexivid.media.pixels import to_unit
 from flexivid.model.conditioning import Condition, Frames, Text
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.recipe import Recipe
 from flexivid.patching.shapes import PatchMode
 from flexivid.sampling.encoders import share_encoders
 from flexivid.training.objective import GivenFrames, Objective
+from flexivid.training.resume import FINGERPRINTS
 
 
 class Clips(NamedTuple):
@@ -144,8 +146,19 @@ class Encoders:
         self.text_tokens = text.features.shape[1]
         return text
 
-    def prepare(self, data: Any, device: torch.device) -> None:
-        """Load the encoders that a data module needs after its ``setup``; ``ValueError`` if others made its latents."""
+    def prepare(self, data: Any, device: torch.device, start: Recipe | None = None) -> None:
+        """Check a data module after its ``setup`` against the codec and the text encoder, and load those it needs.
+
+        ``start`` is the recipe of the weights that the run starts from. ``ValueError`` if these do not fit together.
+        """
+        self._prepare(data, device)
+        for kind, key in FINGERPRINTS.items():
+            if start and (expected := getattr(start, key)) and (fingerprint := self.recipe_entries()[key]):
+                source = self.recipe_entries()[kind].source
+                why = "that of the weights of model.init_from; encode the data with it, or start from other weights"
+                require_fingerprint(kind.replace("_", " "), source, fingerprint, expected, why=why)
+
+    def _prepare(self, data: Any, device: torch.device) -> None:
         made_by = getattr(data, "latent_codec", None)
         if made_by is not None:
             self._fingerprints["codec"] = getattr(data, "codec_fingerprint", None)

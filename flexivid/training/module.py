@@ -128,7 +128,7 @@ class FlexiDiffusion(GuardedModule):
     def setup(self, stage: str) -> None:
         """Load the encoders that the data need, and give the data module the batch size of each step."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        self.encoders.prepare(data, self.trainer.strategy.root_device)
+        self.encoders.prepare(data, self.trainer.strategy.root_device, self.network.recipe)
         self.picture_steps = getattr(data, "picture_steps", self.picture_steps)
         if stage == "fit":
             self.asked_steps = resume.steps_of(self.trainer)
@@ -164,13 +164,13 @@ class FlexiDiffusion(GuardedModule):
         self.log("train/discrepancy", gap.detach(), batch_size=count)
         return loss + self.matching.weight * gap
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Log the loss of every mode, on the same clips, times and noises at every validation."""
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log the loss of every mode, on the same clips, times and noises; pictures are the second loader."""
         x0, condition = self._inputs(batch, stream := (-1, self.global_rank, batch_idx))
         for mode in self.modes:
             losses = self._losses(x0, condition, mode, stream, drop=False)
-            name, count = f"val/loss_mode/{mode}", len(losses)
-            self.log(name, losses.mean(), batch_size=count, sync_dist=True, prog_bar=mode == self.modes[0])
+            name, log = f"val/{('', 'picture_')[dataloader_idx]}loss_mode/{mode}", partial(self.log, sync_dist=True)
+            log(name, losses.mean(), mode == self.modes[0], batch_size=len(losses), add_dataloader_idx=False)
 
     def _inputs(self, batch: dict[str, Tensor], stream: tuple[int, ...]) -> tuple[Tensor, Condition]:
         """Latents of a batch, (b, c, t, h, w), and what the network is told about them."""

@@ -172,6 +172,28 @@ def test_a_mixed_folder_is_encoded_and_trained_on(root, tmp_path):
         VideoDataModule(videos, picture_root=videos)
 
 
+def test_texts_of_both_are_encoded_once(root, tmp_path, text_folder, codec_folder):
+    """Pictures without a caption have the null text; another text encoder, or none, is refused."""
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        picture = np.full((SIZE, SIZE, 3), 60 * i, np.uint8)
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{i}.png")
+        if i:
+            (tmp_path / "photos" / f"{i}.txt").write_text("a red cube")
+    videos, stills, plain = (str(tmp_path / name) for name in ("encoded videos", "encoded stills", "plain"))
+    words = ["--codec", codec_folder, "--size", str(SIZE)]
+    texts, pictures = ["--text-encoder", text_folder], ["--num-frames", "1", "--pictures"]
+    main(["encode", root, videos, *words, *texts, "--num-frames", "5", "--class-captions"])
+    main(["encode", str(tmp_path / "photos"), stills, *words, *texts, *pictures, "--allow-missing-captions"])
+    lengths = {1: set(), 3: set()}  # captions and their tokens, by latent frames
+    for batch in batches_of(videos, picture_root=stills, picture_share=0.4):
+        lengths[batch["latent"].shape[2]] |= {*zip(batch["caption"], batch["text_mask"].sum(1).tolist(), strict=True)}
+    assert lengths == {1: {("", 0), ("a red cube", 3)}, 3: {("a", 1), ("b", 1)}}
+    main(["encode", str(tmp_path / "photos"), plain, *words, *pictures])
+    with pytest.raises(ValueError, match=r"plain with text_fingerprint None; expected \w{16}, .* encode both"):
+        VideoDataModule(videos, picture_root=plain)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -36,7 +36,7 @@ def test_no_folder_and_no_network(offline):
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and says nothing
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr("flexivid.latents.loading.HUB_SECONDS", 0.2)
+        monkeypatch.setattr("flexivid.runtime.hub.HUB_SECONDS", 0.2)
         begin = time.monotonic()
         assert "connect to the network, or download it elsewhere" in refusal("org/no-such-codec")
         assert time.monotonic() - begin < 10

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
+import time
 import warnings
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from flexivid.latents.text_encoder import TextEncoder, TextSettings
+from flexivid.latents.text_encoder import TextEncoder, TextSettings, text_channels
+from flexivid.runtime.hub import is_within_reach
 
 WORDS = ["<pad>", "<unk>", "</s>", "a", "cat", "waves", "on", "the", "beach"]
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -123,3 +127,44 @@ def test_what_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
         TextSettings("x/y", max_length=0)
     with pytest.raises(ValueError, match="dtype 'int8'"):
         TextSettings("x/y", dtype="int8")
+
+
+def test_null_texts_alone_need_no_token(text_folder: str) -> None:
+    """A tokenizer that marks no end makes no token of an empty caption."""
+    encoder = TextEncoder(TextSettings(text_folder))
+    features, mask = encoder.encode(["", " "])
+    assert features.shape == (2, 1, encoder.channels)
+    assert not mask.any()
+    assert not encoder.encode(["", "a ball"]).mask[0].any()
+
+
+def test_a_hub_that_does_not_answer_is_given_up_soon(text_folder: str, tmp_path: Path, monkeypatch) -> None:
+    """Then the cache is read, and the hub asked for nothing more."""
+    version = "a" * 40
+    shutil.copytree(text_folder, tmp_path / "models--org--cached" / "snapshots" / version)
+    (tmp_path / "models--org--cached" / "refs").mkdir()
+    (tmp_path / "models--org--cached" / "refs" / "main").write_text(version)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("flexivid.runtime.hub.HUB_SECONDS", 0.2)
+    text_channels(TextSettings(text_folder))  # the libraries are imported
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and says nothing
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        begin = time.monotonic()
+        cached = TextEncoder(TextSettings("org/cached"))
+        assert cached.fingerprint() == TextEncoder(TextSettings(text_folder)).fingerprint()
+        with pytest.raises(ValueError, match="got text encoder org/missing, which cannot be loaded"):
+            TextEncoder(TextSettings("org/missing"))
+        assert time.monotonic() - begin < 10
+
+
+def test_what_is_within_reach(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "models--org--cached" / "snapshots" / ("a" * 40)
+    folder.mkdir(parents=True)
+    (tmp_path / "models--org--cached" / "refs").mkdir()
+    (tmp_path / "models--org--cached" / "refs" / "main").write_text("a" * 40)
+    assert not is_within_reach("org/cached")  # a download that was cut off
+    (folder / "model.safetensors").touch()
+    assert is_within_reach("org/cached")
+    assert not is_within_reach("org/missing")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel, LatteTransformer3DModel
 
+from flexivid.budget.cost import human, macs
 from flexivid.convert import main
 from flexivid.model.checkpoint import load, save
 from flexivid.model.conditioning import Condition, Text
@@ -14,7 +15,8 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.position import sinusoids
 from flexivid.pretrained.families.video_dit import VideoDiT, set_time_shift
 from flexivid.pretrained.flexify import flexify, set_mode
-from flexivid.pretrained.shared.convert import difference, load_shared, to_flexidit
+from flexivid.pretrained.more_modes import add_modes
+from flexivid.pretrained.shared.convert import difference, load_shared, shape_of, share, to_flexidit
 from flexivid.pretrained.shared.start import fitted_shape, network_from, shape_from
 
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 8}
@@ -132,6 +134,18 @@ def test_loading_adds_modes_and_knows_how_to_sample(folder, tmp_path):
         assert difference(dit().from_pretrained(folder / "transformer"), model) < 1e-5
 
 
+def test_large_weights_are_in_memory_once():
+    model = randomised(latte())
+    flexible = share(model, "latte", ["1x4x4"])
+    sources = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
+    weights = flexible.state_dict().items()
+    copied = {name for name, value in weights if value.untyped_storage().data_ptr() not in sources}
+    grown = {"embed.weight", "out.weight", "out.bias"}
+    assert copied == grown | {"mode_embedding", "text.null", "conditioning.label.weight", "conditioning.mode"}
+    larger = add_modes(flexible, ["2x4x4"])  # another model, which may be trained beside the old one
+    assert larger.blocks[0].mlp_in.weight.data_ptr() != flexible.blocks[0].mlp_in.weight.data_ptr()
+
+
 def test_a_scheduler_of_another_process_is_refused(folder):
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({"prediction_type": "v_prediction"}))
@@ -231,3 +245,22 @@ def test_the_program_writes_a_model_to_train(folder, tmp_path, capsys):
     assert load(tmp_path / "out").config.modes[1] == (1, 4, 4)
     main([str(folder), "--modes", "1x4x4", "--shared", "--dry-run"])
     assert "1x4x4" in capsys.readouterr().out
+
+
+def test_the_program_counts_the_text(tmp_path, capsys):
+    latte().save_pretrained(tmp_path / "latte")
+    words = [str(tmp_path / "latte"), "--modes", "1x4x4", "--shared", "--dry-run", "--text-tokens", "77", "--json", "-"]
+    main(words)
+    lines = capsys.readouterr().out.splitlines()
+    native = macs(share(latte(), "latte").config, (4, 8, 8), text_tokens=77)
+    assert json.loads(lines[-1])["macs"]["1x2x2"] == native
+    assert native < macs(shape_of(latte()), (4, 8, 8), text_tokens=77)  # a learned variance is not kept
+    assert any(line.split()[:1] == ["1x2x2"] and human(native) in line for line in lines)
+
+
+@pytest.mark.parametrize("words", [["--rank", "4"], ["--device", "cpu"], ["--skip", "--precision", "bf16"]])
+def test_options_of_adapters_are_refused(folder, words, capsys):
+    with pytest.raises(SystemExit):
+        main([str(folder), "--modes", "1x4x4", "--shared", *words])
+    flags = ", ".join(word for word in words if word.startswith("--"))
+    assert f"got {flags} with --shared, where it has no effect" in capsys.readouterr().err

@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel
+from diffusers import AutoencoderKL, DiTTransformer2DModel
 
+from flexivid.data.encode_request import EncodeRequest
+from flexivid.data.encoding import encode_collection
+from flexivid.latents.codec import build_codec
+from flexivid.latents.settings import CodecSettings
+from flexivid.model.checkpoint import save
 from flexivid.model.config import FlexiDiTConfig
+from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.recipe import Recipe
 from flexivid.pretrained.shared.convert import load_shared
+from flexivid.runtime.ranks import Ranks
 from flexivid.training.modes import ModeChoice
 from flexivid.training.objective import Objective
 
@@ -40,3 +48,30 @@ def test_the_first_step_starts_from_the_weights_and_changes_them(
     changed = [name for name, value in module.network.state_dict().items() if not torch.equal(value, before[name])]
     assert {"embed.weight", "out.weight", "blocks.1.mlp_in.weight"} <= set(changed)
     assert module.recipe().process == ("linear", "noise")
+
+
+@pytest.mark.parametrize(("fingerprint", "is_refused"), [("another", True), ("pixel", False), (None, False)])
+def test_latents_of_another_codec_than_that_of_the_weights_are_refused(
+    fingerprint, is_refused, tmp_path, make_data, make_module, make_trainer
+):
+    shape = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("2x4x4", "2x8x8"), num_classes=10)
+    save(FlexiDiT(shape), tmp_path / "start", recipe=Recipe(codec_fingerprint=fingerprint))
+    source, output = make_data(windows="first"), str(tmp_path / "latents")
+    request = EncodeRequest(source.collection, output, source.settings, CodecSettings())
+    encode_collection(request, torch.device("cpu"), Ranks(0, 1))
+    module = make_module(init_from=str(tmp_path / "start"))
+    run = make_trainer(tmp_path / "run", 1, limit_val_batches=0)
+    if is_refused:
+        with pytest.raises(ValueError, match=r"of fingerprint pixel; expected another, .* model\.init_from"):
+            run.fit(module, make_data(root=output))
+    else:
+        run.fit(module, make_data(root=output))
+
+
+def test_a_converted_pipeline_records_its_codec(folder, tmp_path):
+    folder.rename(tmp_path / "transformer")
+    (tmp_path / "model_index.json").write_text("{}")
+    assert load_shared(tmp_path).recipe.codec_fingerprint is None
+    AutoencoderKL(block_out_channels=(32,), latent_channels=3).save_pretrained(tmp_path / "vae")
+    fingerprint = build_codec(str(tmp_path / "vae")).fingerprint
+    assert load_shared(tmp_path).recipe.codec_fingerprint == fingerprint

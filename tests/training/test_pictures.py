@@ -52,6 +52,22 @@ def test_a_run_over_both_and_its_resume(tmp_path, make_data, make_module, make_t
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in resumed.state_dict().items())
 
 
+def test_held_out_pictures_have_a_loss_of_their_own(tmp_path, make_data, make_module, make_trainer):
+    """That of videos is what it is without pictures; that of pictures what it is where they are the videos."""
+    data, module = make_data(), make_module()
+    losses = []
+    for settings in ({}, {"picture_root": data.root}, {"num_frames": 1, "clips_per_video": 1}):
+        trainer = make_trainer(tmp_path / "run", 1, limit_val_batches=1.0)
+        trainer.validate(module, make_data(**settings))
+        losses.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    alone, both, stills = losses
+    names = [name.removeprefix("val/") for name in alone]
+    assert {*both} == {*alone, *(f"val/picture_{name}" for name in names)}
+    assert both.items() >= alone.items()
+    assert {f"val/picture_{name}": stills[f"val/{name}"] for name in names}.items() <= both.items()
+    assert all(both[f"val/picture_{name}"] != both[f"val/{name}"] for name in names)
+
+
 def test_batches_of_pictures_have_as_many_tokens(make_module):
     native, weak = make_module().modes
     assert batch_size_of(native, (1, 16, 16), native, 2, native_size=(4, 16, 16)) == 4

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import Timesteps
-from torch import nn
+from torch import Tensor, nn
 
 from flexivid.model.conditioning import Condition, Text
 from flexivid.model.config import FlexiDiTConfig
@@ -22,7 +22,7 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.families.family import config_of, heads_width
 from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles
-from flexivid.pretrained.more_modes import add_modes
+from flexivid.pretrained.more_modes import grown_weights, with_modes
 from flexivid.pretrained.shared.names import embedders_of, is_shared, renamed_weights
 from flexivid.pretrained.shared.recipe import PROCESS, recipe_of
 from flexivid.pretrained.signature import first_output, random_call, signature_of
@@ -30,6 +30,7 @@ from flexivid.pretrained.signature import first_output, random_call, signature_o
 ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu-approximate": "gelu_tanh"}
 CLASSES = ("DiTTransformer2DModel", "VideoDiT", "LatteTransformer3DModel")
 LACKING = ("mode_embedding", "text.null", "conditioning.label.weight")  # what a source may lack is zero
+OUTPUT = ("out.weight", "out.bias")  # (d, c, t, h, w) and (c, t, h, w)
 
 
 def load_shared(
@@ -64,11 +65,20 @@ def load_shared(
 
 
 def share(loaded: nn.Module, source: str | Path, modes: Iterable[str | PatchMode] = ()) -> FlexiDiT:
-    """As :func:`load_shared`, of a transformer that was loaded from ``source``."""
-    model = loaded if isinstance(loaded, FlexiDiT) else to_flexidit(loaded)
-    if model is not loaded:
-        model.recipe = recipe_of(source, loaded)
-    return add_modes(without_variance(model), modes).eval()
+    """As :func:`load_shared`, of a transformer that was loaded from ``source``; large tensors are its own."""
+    if isinstance(loaded, FlexiDiT):
+        config, recipe, weights = loaded.config, loaded.recipe, dict(loaded.state_dict())
+    else:
+        config, recipe = shape_of(loaded), recipe_of(source, loaded)
+        weights = _complete_weights(loaded, config)
+    channels = config.in_channels
+    if config.out_channels != channels:  # those of a learned variance come last
+        weights |= {name: weights[name].narrow(weights[name].ndim - 4, 0, channels) for name in OUTPUT}
+        config = replace(config, out_channels=channels)
+    larger = with_modes(config, modes)
+    model = FlexiDiT.holding(larger, grown_weights(weights, config, larger))
+    model.recipe = recipe
+    return model.eval()
 
 
 def to_flexidit(model: nn.Module) -> FlexiDiT:
@@ -83,14 +93,17 @@ def to_flexidit(model: nn.Module) -> FlexiDiT:
         >>> to_flexidit(dit).config.native, to_flexidit(dit).config.num_classes
         (PatchMode('1x2x2'), 1000)
     """
-    weights = model.state_dict()
     config = shape_of(model)
-    with torch.device(next(iter(weights.values())).device):
-        flexible = FlexiDiT(config)
-    renamed = renamed_weights(weights, config)
-    lacking = {name: torch.zeros_like(value) for name, value in flexible.state_dict().items() if name in LACKING}
-    flexible.load_state_dict({**lacking, **renamed}, assign=flexible.embed.weight.is_meta)
-    return flexible.eval()
+    return FlexiDiT.holding(config, _complete_weights(model, config)).eval()
+
+
+def _complete_weights(model: nn.Module, config: FlexiDiTConfig) -> dict[str, Tensor]:
+    """Weights of a transformer of diffusers by their names in a FlexiDiT, and zeros where it has none."""
+    weights = renamed_weights(model.state_dict(), config)
+    with torch.device("meta"):
+        shapes = FlexiDiT(config).state_dict()
+    device = weights["embed.weight"].device
+    return {name: torch.zeros_like(shapes[name], device=device) for name in LACKING if name in shapes} | weights
 
 
 @torch.no_grad()
@@ -145,18 +158,6 @@ def shape_of(model: nn.Module) -> FlexiDiTConfig:
         mlp_eps=settings["norm_eps"],
         weak_detail=" ".join(PROCESS.values()),
     )
-
-
-def without_variance(model: FlexiDiT) -> FlexiDiT:
-    """The model without the output channels of a learned variance, which come last; itself if it has none."""
-    channels, weights = model.config.in_channels, dict(model.state_dict())
-    if model.config.out_channels == channels:
-        return model
-    weights["out.weight"], weights["out.bias"] = weights["out.weight"][:, :channels], weights["out.bias"][:channels]
-    smaller = FlexiDiT(replace(model.config, out_channels=channels))
-    smaller.load_state_dict(weights)
-    smaller.recipe = model.recipe
-    return smaller.train(model.training)
 
 
 def _check_options(settings: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from flexivid.latents.codec import build_codec
 from flexivid.model.recipe import Recipe
 from flexivid.pretrained.families.family import config_of
 from flexivid.pretrained.model_files import TRANSFORMER
@@ -23,6 +24,7 @@ def recipe_of(source: str | Path, model: nn.Module) -> Recipe:
     folder, settings, name = Path(source), config_of(model), type(model).__name__
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")
     is_pipeline = (folder / TRANSFORMER).is_dir() or not folder.exists()  # else a transformer alone, or a .pt file
+    has_codec, is_empty = (folder / "vae").is_dir(), next(model.parameters()).is_meta
     side, frames = settings["sample_size"], settings.get("video_length", 1)
     is_text = name == "LatteTransformer3DModel"
     classes = 0 if is_text else settings["num_embeds_ada_norm"]
@@ -31,6 +33,7 @@ def recipe_of(source: str | Path, model: nn.Module) -> Recipe:
         {
             "process": PROCESS,
             "codec": str(source) if is_pipeline else CODEC,
+            "codec_fingerprint": None if is_empty or not has_codec else build_codec(str(source)).fingerprint,
             "text_encoder": {"source": str(source), "max_length": TEXT_TOKENS} if is_pipeline and is_text else None,
             "size": (frames, side, side),
             "class_names": _class_names(folder / "model_index.json", classes),

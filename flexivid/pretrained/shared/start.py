@@ -11,7 +11,7 @@ from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.load import load_transformer
-from flexivid.pretrained.more_modes import add_modes, with_modes
+from flexivid.pretrained.more_modes import grown_weights, with_modes
 from flexivid.pretrained.shared.convert import load_shared, shape_of
 
 
@@ -61,8 +61,8 @@ def network_from(source: str | Path, asked: FlexiDiTConfig, process: tuple[str, 
     """A network that starts with the weights of ``source``, see ``load_shared``.
 
     Without given frames it computes what they do. Where it has another number of classes, each starts as the null
-    class. ``process`` is the path and target of the training; ``ValueError`` if the weights are of another, or do not
-    fit (:func:`fitted_shape`).
+    class. Its recipe is theirs. ``process`` is the path and target of the training; ``ValueError`` if the weights are
+    of another, or do not fit (:func:`fitted_shape`).
 
     Example:
         >>> from flexivid.model.shipped import locate
@@ -78,13 +78,15 @@ def network_from(source: str | Path, asked: FlexiDiTConfig, process: tuple[str, 
             " model.objective.path and model.objective.target"
         )
     shape = fitted_shape(model.config, asked)
-    model = add_modes(model, shape.modes)
-    network, values = FlexiDiT(shape), model.state_dict()
-    for name, value in network.state_dict().items():
+    values = grown_weights(model.state_dict(), model.config, shape)
+    with torch.device("meta"):
+        expected_weights = FlexiDiT(shape).state_dict()
+    for name, value in expected_weights.items():
         if name.endswith("label.weight") and value.shape != values[name].shape:
             values[name] = values[name][-1:].expand_as(value)
         elif name == "embed.weight":
             more = value.shape[1] - values[name].shape[1]
-            values[name] = torch.cat((values[name], torch.zeros_like(value[:, :more])), dim=1)
-    network.load_state_dict(values)
+            values[name] = torch.cat((values[name], values[name].new_zeros(value[:, :more].shape)), dim=1)
+    network = FlexiDiT.holding(shape, values)
+    network.recipe = model.recipe
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -152,11 +153,12 @@ class AutoencoderTraining(GuardedModule):
         """Huber loss, scaled so that a large error counts as its absolute value."""
         return F.huber_loss(copy, video, delta=self.terms.huber) / self.terms.huber
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """PSNR of held-out clips, in dB."""
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """PSNR of held-out clips, in dB; pictures are the second loader."""
         video = to_unit(batch["video"])
         value = psnr(self.reconstruct(video).clamp(-1, 1), video).mean()
-        self.log("val/psnr", value, batch_size=len(video), sync_dist=True, prog_bar=True)
+        name, log = ("val/psnr", "val/picture_psnr")[dataloader_idx], partial(self.log, add_dataloader_idx=False)
+        log(name, value, batch_size=len(video), sync_dist=True, prog_bar=True)
 
     @torch.no_grad()
     def reconstruct(self, video: Tensor) -> Tensor:

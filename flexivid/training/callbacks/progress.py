@@ -12,7 +12,7 @@ PAUSE = 0.25  # seconds between reading losses, which makes the processor wait f
 
 
 class FlexiProgressBar(RichProgressBar):
-    """Lightning's rich bar with the current mode beside the loss, full when the run ends.
+    """Lightning's rich bar with the current mode, if there are modes, beside the loss; full when the run ends.
 
     Lightning's own bar has the length of the run at its start; ``FitMinutes``, ``max_steps`` and ``max_time`` may end
     the run earlier.
@@ -38,6 +38,8 @@ class FlexiProgressBar(RichProgressBar):
         short = {
             name.replace("train/", "").replace("loss_mode/", ""): logged[name] for name in logged if name != "v_num"
         }
+        if not hasattr(pl_module, "mode_at"):  # an autoencoder
+            return short
         mode = pl_module.mode_at(max(0, trainer.global_step - 1))  # type: ignore[operator]
         return {"mode": f"{mode!s:<6}", **short}
 

@@ -40,7 +40,7 @@ def run(*words):
     main(["fit", "--config", str(CONF), *map(str, words)])
 
 
-def test_it_learns_and_leaves_a_codec(videos, tmp_path):
+def test_it_learns_and_leaves_a_codec(videos, tmp_path, capsys):
     settings = ("--data.root", videos, "--data.size", 32, "--data.batch_size", 4, "--trainer.accelerator", "cpu")
     steps = (
         "--trainer.max_steps",
@@ -53,7 +53,10 @@ def test_it_learns_and_leaves_a_codec(videos, tmp_path):
         "32-true",
     )
     rate = ("--model.optimizer.warmup_steps", 1, "--model.optimizer.learning_rate", 2e-3)
-    run(*settings, *steps, *rate, *SMALL)
+    run(*settings, *steps, *rate, *SMALL, "--data.picture_root", videos, "--data.picture_share", 0.1)
+    shown = capsys.readouterr().out
+    assert "Epoch 0 " in shown
+    assert "/-2" not in shown
     folder = tmp_path / "runs" / "autoencoder" / "version_0"
     codec = build_codec(str(folder / "autoencoder"))
     assert (codec.channels, codec.spatial, codec.temporal) == (8, 4, 4)
@@ -61,6 +64,7 @@ def test_it_learns_and_leaves_a_codec(videos, tmp_path):
     scalars = logged(folder)
     assert np.mean(scalars["train/loss"][-5:]) < 0.7 * np.mean(scalars["train/loss"][:3])
     assert scalars["val/psnr"][-1] > 10
+    assert scalars["val/picture_psnr"][-1] > 10
     assert "reconstructions" in scalars["images"]
     video = torch.stack([torch.from_numpy(waves(i))[:9] for i in range(4)]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     latent = codec.encode(video)
