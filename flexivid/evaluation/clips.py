@@ -24,6 +24,7 @@ from flexivid.data.clips.windows import ClipSettings, refuse_settings, span_of, 
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.build import BadVideo, VideoIndex
+from flexivid.data.index.videos import Videos
 from flexivid.data.lists.text import read_text
 from flexivid.data.sources.manifest import Listed, Manifests, read_manifests
 from flexivid.data.splits import index_collection, load_splits, name_some
@@ -45,6 +46,7 @@ class ClipSet:
         dataset: Plans clips.
         numbers: The clips of it that belong to the set, int64 (n,).
         bad: Files that cannot be decoded.
+        trained: The videos trained on, beside which these are held out; ``None`` otherwise.
     """
 
     root: str
@@ -52,6 +54,7 @@ class ClipSet:
     dataset: ClipDataset
     numbers: np.ndarray
     bad: tuple[BadVideo, ...]
+    trained: Videos | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -78,6 +81,13 @@ class ClipSet:
     def caption(self, number: int) -> str:
         """Words for a clip; empty without captions."""
         return self.dataset.caption(int(self.numbers[number]))
+
+    def seen(self, captions: Sequence[str]) -> str:
+        """How many of the captions were trained on too, in words; empty where nothing is held out or has captions."""
+        if self.trained is None or not self.trained.has_captions:
+            return ""
+        trained = {words for row in range(len(self.trained)) for words in self.trained.captions(row)}
+        return f"{len(trained & {*captions})} of {len({*captions})} held-out captions are among those trained on"
 
     def label(self, number: int) -> int:
         """Class of a clip; -1 without classes."""
@@ -192,18 +202,18 @@ def find_clips(
         if split == "train" and held_out_from is not None:
             splits = load_splits(manifests, settings, pool=pool)
             split = "train" if splits.val is None or len(splits.val) < held_out_from else "held_out"
-        dataset, bad = _dataset(manifests, settings, split=split, pool=pool)
+        dataset, bad, trained = _dataset(manifests, settings, split=split, pool=pool)
     if len(dataset) < 2:
         raise ValueError(
             f"got {len(dataset)} clips in {root} ({split}); expected at least 2 for a distance; name a larger folder"
         )
     count = min(num_clips or len(dataset), len(dataset))
-    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad)
+    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad, trained)
 
 
 def _dataset(
     root: Manifests, settings: ClipSettings, *, split: str, pool: DecodePool
-) -> tuple[ClipDataset, tuple[BadVideo, ...]]:
+) -> tuple[ClipDataset, tuple[BadVideo, ...], Videos | None]:
     if split == "all":
         if root.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
@@ -211,15 +221,15 @@ def _dataset(
         dataset = ClipDataset(index.videos, settings)
         if len(dataset) == 0:
             raise ValueError(_explain(str(root), index, settings))
-        return dataset, index.bad
+        return dataset, index.bad, None
     if split not in SPLITS:
         raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLITS)}; choose one")
     splits = load_splits(root, settings, pool=pool)
     if split == "train":
-        return splits.train, splits.bad
+        return splits.train, splits.bad, None
     if splits.val is None:
         raise ValueError(f"got split held_out of {root}, which has too few videos for one; expected train; change it")
-    return splits.val, splits.bad
+    return splits.val, splits.bad, splits.train.videos
 
 
 def _explain(root: str, index: VideoIndex, settings: ClipSettings) -> str:

@@ -40,6 +40,7 @@ class Conditions:
         own_frames: What each sample is given in their place, (n, c, k, h, w) for k latent frames of the mask.
         frames_source: Where these are from, in words.
         source: Where the prompts are from, in words.
+        seen: How many of them were trained on, in words; empty = unknown.
 
     Example:
         >>> conditions = Conditions(torch.tensor([3, 8, 3]))
@@ -56,6 +57,7 @@ class Conditions:
     own_frames: Tensor | None = None
     frames_source: str = ""
     source: str = ""
+    seen: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
