@@ -247,6 +247,8 @@ def _print_plan(request: Any, job: Any, num_devices: int) -> None:
     if task.conditions.source:
         part = "" if request.prompts_file else f" ({job.real.clips.split})"
         print(f"prompts: {task.conditions.source}{part}, in turn, e.g. {task.conditions.prompts[0]!r}")
+        if task.conditions.seen:
+            print(task.conditions.seen)
     if task.conditions.frames_source:
         print(f"given frames: {task.conditions.frames_source.rpartition(', ')[0]}")
     print(f"reference {job.real.clips}")

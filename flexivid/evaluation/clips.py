@@ -24,6 +24,7 @@ from flexivid.data.clips.windows import ClipSettings, refuse_settings
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.index.build import BadVideo
+from flexivid.data.index.videos import Videos
 from flexivid.data.lists.text import read_text
 from flexivid.data.sources.manifest import Listed, Manifests, read_manifests
 from flexivid.data.splits import explain_nothing, index_collection, load_splits
@@ -44,6 +45,7 @@ class ClipSet:
     dataset: ClipDataset  # plans clips
     numbers: np.ndarray  # the clips of it that belong to the set, int64 (n,)
     bad: tuple[BadVideo, ...]  # files that cannot be decoded
+    trained: Videos | None = None  # those trained on, beside which these are held out
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -69,6 +71,13 @@ class ClipSet:
     def caption(self, number: int) -> str:
         """Words for a clip; empty without captions."""
         return self.dataset.caption(int(self.numbers[number]))
+
+    def seen(self, captions: Sequence[str]) -> str:
+        """How many of the captions were trained on too, in words; empty where nothing is held out or has captions."""
+        if self.trained is None or not self.trained.has_captions:
+            return ""
+        trained = {words for row in range(len(self.trained)) for words in self.trained.captions(row)}
+        return f"{len(trained & {*captions})} of {len({*captions})} held-out captions are among those trained on"
 
     def label(self, number: int) -> int:
         """Class of a clip; -1 without classes."""
@@ -165,19 +174,19 @@ def find_clips(
     manifests = read_manifests(root)
     split = split or ("all" if manifests.held_out is None else "train")
     with DecodePool(num_cores()) as pool:
-        split, dataset, bad = _dataset(manifests, settings, split, held_out_from, pool)
+        split, dataset, bad, trained = _dataset(manifests, settings, split, held_out_from, pool)
     if len(dataset) < 2:
         raise ValueError(
             f"got {len(dataset)} clips in {root} ({split}); expected at least 2 for a distance; name a larger folder"
         )
     count = min(num_clips or len(dataset), len(dataset))
-    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad)
+    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad, trained)
 
 
 def _dataset(
     root: Manifests, settings: ClipSettings, split: str, held_out_from: int | None, pool: DecodePool
-) -> tuple[str, ClipDataset, tuple[BadVideo, ...]]:
-    """The split that is taken, its clips, and files that cannot be decoded."""
+) -> tuple[str, ClipDataset, tuple[BadVideo, ...], Videos | None]:
+    """The split that is taken, its clips, files that cannot be decoded, and the videos beside held-out ones."""
     if split not in SPLITS:
         raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLITS)}; choose one")
     if split == "all":
@@ -187,14 +196,14 @@ def _dataset(
         dataset = ClipDataset(index.videos, settings)
         if len(dataset) == 0:
             raise ValueError(explain_nothing(str(root), index, settings, prefix=""))
-        return split, dataset, index.bad
+        return split, dataset, index.bad, None
     splits = load_splits(root, settings, pool=pool)
     enough = held_out_from is not None and splits.val is not None and len(splits.val) >= held_out_from
     if split == "train" and not enough:
-        return split, splits.train, splits.bad
+        return split, splits.train, splits.bad, None
     if splits.val is None:
         raise ValueError(f"got split held_out of {root}, which has too few videos for one; expected train; change it")
-    return "held_out", splits.val, splits.bad
+    return "held_out", splits.val, splits.bad, splits.train.videos
 
 
 def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:

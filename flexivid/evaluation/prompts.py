@@ -86,7 +86,7 @@ def evaluation_conditions(
     """
     if prompts_file is not None and not model.config.text_channels:
         raise ValueError(f"got --prompts-file {prompts_file} for a model without text; expected none; leave it out")
-    prompts, source = None, ""
+    prompts, source, seen = None, "", ""
     order = scattered(len(clips) if frames is None else len(frames.numbers))
     numbers = order if frames is None else [frames.numbers[row] for row in order]
     reads_captions = model.config.text_channels > 0 and clips.dataset.has_captions
@@ -94,6 +94,7 @@ def evaluation_conditions(
         prompts, source = read_prompts(None, prompts_file), "lines of a file"
     elif reads_captions:
         prompts, source = [clips.caption(number) for number in numbers], "captions of the reference"
+        seen = clips.seen(prompts[:num_videos])
     elif model.config.text_channels and not model.config.num_classes:
         raise ValueError(
             f"got {clips.root} without captions for a model that reads text; expected a caption a clip; name prompts"
@@ -102,7 +103,7 @@ def evaluation_conditions(
     if labels is None and model.config.num_classes and prompts_file is None and (reads_captions or frames):
         classes = [clips.label(number) for number in numbers]
         labels = classes if min(classes) >= 0 else None
-    conditions = replace(conditions_for(model, num_videos, labels=labels, prompts=prompts), source=source)
+    conditions = replace(conditions_for(model, num_videos, labels=labels, prompts=prompts), source=source, seen=seen)
     if frames is None:
         return conditions
     rows = [order[sample % len(order)] for sample in range(num_videos)]

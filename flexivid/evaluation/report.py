@@ -66,7 +66,8 @@ def legend(evaluation: Evaluation) -> str:
     """Explain the columns of :func:`table` that need it."""
     source = json.loads(evaluation.protocol.sampling).get("given_frames", "")
     frames = f" Samples are given {source.rpartition(', ')[0]}." if source else ""
-    return LEGEND + (RIVAL_LEGEND if any(row.rival for row in evaluation.rows) else "") + frames
+    seen = f" {evaluation.captions}." if evaluation.captions else ""
+    return LEGEND + (RIVAL_LEGEND if any(row.rival for row in evaluation.rows) else "") + frames + seen
 
 
 def narrow_table(evaluation: Evaluation) -> tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]:
@@ -84,7 +85,8 @@ def narrow_table(evaluation: Evaluation) -> tuple[str, str, tuple[str, ...], lis
         cost = (f"{row.budget:g}", f"{row.macs / 1e9:.3g}", f"{row.seconds:.3g}")
         quality = short(row.scores.fvd), f"{short(row.scores.low)} to {short(row.scores.high)}"
         rows.append((*cost, *quality, *(_narrow_rival(row) if beside else _narrow_likeness(row))))
-    return title, NARROW_CAPTION if beside else "", columns, rows
+    caption = [NARROW_CAPTION] * beside + [evaluation.captions] * bool(evaluation.captions)
+    return title, "; ".join(caption), columns, rows
 
 
 def short(value: float) -> str:

@@ -33,6 +33,7 @@ class Evaluation(NamedTuple):
     protocol: Protocol  # what was compared and how
     rows: tuple[BudgetScores, ...]  # one for each plan
     global_step: int | None = None  # optimizer step of the weights, where it is known
+    captions: str = ""  # how many of the prompts were trained on, in words; empty = unknown
 
     @property
     def fvd_auc(self) -> float:
@@ -56,13 +57,15 @@ class Evaluation(NamedTuple):
             "global_step": self.global_step,
             "budgets": [plain(row) for row in self.rows],
             "protocol": self.protocol._asdict(),
+            **({"captions": self.captions} if self.captions else {}),
         }
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Evaluation:
         """Read what :meth:`to_json` wrote, also before there were rivals and floors."""
         rows = tuple(_row_of(row) for row in values["budgets"])
-        return Evaluation(values["metric"], Protocol(**values["protocol"]), rows, values["global_step"])
+        protocol, captions = Protocol(**values["protocol"]), values.get("captions", "")
+        return Evaluation(values["metric"], protocol, rows, values["global_step"], captions)
 
 
 def plain(value: Any) -> Any:

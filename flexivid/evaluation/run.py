@@ -184,8 +184,8 @@ def finish(job: Job, real: Tensor | None = None) -> tuple[Evaluation, list[Sampl
     real = real_features(job) if real is None else real
     blocks = list(evaluate_features(job.task, job.blocks(), store=job.samples))
     protocol = job.protocol._replace(num_reference=len(real))
-    step = job.task.model.recipe.global_step
-    return Evaluation(protocol.label, protocol, score_budgets(job.task, blocks, real), step), blocks
+    rows, step = score_budgets(job.task, blocks, real), job.task.model.recipe.global_step
+    return Evaluation(protocol.label, protocol, rows, step, job.task.conditions.seen), blocks
 
 
 def _refuse_twins(plans: Sequence[Plan]) -> None:

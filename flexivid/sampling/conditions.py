@@ -45,6 +45,7 @@ class Conditions:
     own_frames: Tensor | None = None  # of each sample, in their place, (n, c, k, h, w) for k latent frames of the mask
     frames_source: str = ""  # where these are from, in words
     source: str = ""  # where the prompts are from, in words
+    seen: str = ""  # how many of them were trained on, in words; empty = unknown
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -99,6 +99,11 @@ def test_the_program_says_whose_captions_it_shows(text_model, tmp_path, videos, 
     printed = capsys.readouterr().out
     assert f"prompts: captions of the reference ({part}), in turn, e.g. '{caption}'" in printed
     assert f"reference {root} ({part}): 4 of 6 clips" in printed
+    note = "0 of 1 held-out captions are among those trained on"
+    assert (note in printed) == (part == "held_out")
+    (tmp_path / "videos" / "train" / "0.txt").write_text("a cube")
+    main(["--checkpoint", model, *options])
+    assert (note.replace("0 of", "1 of") in capsys.readouterr().out) == (part == "held_out")
 
 
 def test_other_prompts_are_another_protocol_and_other_samples(text_model, tmp_path, videos):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from flexivid.evaluation.report import legend, narrow_table
 from flexivid.evaluation.result import BudgetScores, Evaluation
 from flexivid.metrics.bootstrap import Difference
 from flexivid.metrics.fidelity import Fidelity
@@ -72,3 +73,11 @@ def test_what_was_written_before_there_were_rivals_and_floors_is_read():
     rows = Evaluation.from_json(plain).rows
     assert [one.scores.fvd for one in rows] == [40.0, 60.0]
     assert all(math.isnan(one.scores.floor) and one.rival is None and one.difference is None for one in rows)
+
+
+def test_it_says_how_many_captions_were_trained_on():
+    evaluation = curve(row(1, 100, 40.0))._replace(captions="1 of 2 held-out captions are among those trained on")
+    assert Evaluation.from_json(evaluation.to_json()).captions == evaluation.captions
+    assert evaluation.captions in legend(evaluation)
+    assert evaluation.captions in narrow_table(evaluation)[1]
+    assert "captions" not in curve().to_json()
