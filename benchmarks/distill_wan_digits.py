@@ -134,10 +134,9 @@ def pretrain(model: nn.Module, clips: Clips, texts: Tensor, process: Process, *,
         wide = t.view(-1, 1, 1, 1, 1)
         with fast():
             found = model(torch.lerp(x0, noise, wide), 1000 * t, texts[labels], return_dict=False)[0]
-        if process.target == "velocity":
-            error = found.float() - (noise - x0)
-        else:
-            error = (found.float() - x0) / wide.clamp_min(LEAST_TIME)
+        error = found.float() - process.target_of(x0, noise, t)
+        if process.target == "x0":
+            error = error / wide.clamp_min(LEAST_TIME)
         loss = error.square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -152,17 +151,13 @@ def pretrain(model: nn.Module, clips: Clips, texts: Tensor, process: Process, *,
     return average.eval()
 
 
-def process_of(options: argparse.Namespace) -> Process:
-    """What the network predicts."""
-    return Process("flow", options.target)
-
-
-def pretrained(folder: Path | None, options: argparse.Namespace, clips: Clips, texts: Tensor) -> nn.Module:
+def pretrained(options: argparse.Namespace, process: Process, clips: Clips, texts: Tensor) -> nn.Module:
     """Train, or take what an earlier run has kept in a folder of diffusers."""
+    folder = options.pretrained
     if folder is not None and (folder / "config.json").is_file():
         return WanTransformer3DModel.from_pretrained(folder).eval()
     model = build(options.width, options.depth)
-    model = pretrain(model, clips, texts, process_of(options), steps=options.steps, batch=options.batch)
+    model = pretrain(model, clips, texts, process, steps=options.steps, batch=options.batch)
     if folder is not None:
         model.save_pretrained(folder)
     return model
@@ -382,7 +377,8 @@ def main() -> None:
     seed_everything(0)
     train, held_out = read_clips(options.data / "train"), read_clips(options.data / "held_out", options.num_videos)
     texts = torch.randn(CLASSES + 1, 1, TEXT_WIDTH)  # the text of a class is one fixed token
-    model = pretrained(options.pretrained, options, train, texts)
+    process = Process("flow", options.target)
+    model = pretrained(options, process, train, texts)
     flexify(model, MODES, rank=options.rank, skip=True, detail=options.detail)
     spent = 3 * options.steps * options.batch * costs_of(model, SIZE, 1)[NATIVE]
     few = Clips(held_out.videos[:64], held_out.labels[:64])
@@ -390,7 +386,7 @@ def main() -> None:
     training = distil(model, train, texts, macs=options.share * spent, batch=options.batch)
     after = errors_by_time(model, few, texts)
     falls = {mode: [old / new for old, new in zip(before[mode], after[mode], strict=True)] for mode in MODES}
-    make = Maker(model, process_of(options), texts, options.num_videos)
+    make = Maker(model, process, texts, options.num_videos)
     real = make.features(held_out.videos)
     floor = step_floor(make, real)
     rows = quality(make, real, ways_of(model, floor, options.budgets), allowance_of(model, floor, 1.0).affordable)

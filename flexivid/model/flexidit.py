@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.checkpoint import checkpoint
 
 from flexivid.diffusion.process import Process
@@ -103,11 +102,10 @@ class FlexiDiT(nn.Module):
             >>> FlexiDiT.holding(model.config, weights).out.weight.data_ptr() == weights["out.weight"].data_ptr()
             True
         """
-        hook = register_module_parameter_registration_hook(_without_values)
-        try:
+        from accelerate import init_empty_weights
+
+        with init_empty_weights(include_buffers=False):  # buffers are computed, not loaded
             model = cls(config)
-        finally:
-            hook.remove()
         model.load_state_dict({name: value.contiguous() for name, value in weights.items()}, assign=True)
         return model
 
@@ -271,10 +269,6 @@ class FlexiDiT(nn.Module):
             raise ValueError(f"got {len(x)} samples for modes {mode}; expected equal shares; repeat the batch")
         if time.shape != x.shape[:1]:
             raise ValueError(f"got time of shape {tuple(time.shape)}; expected ({len(x)},); pass one time a sample")
-
-
-def _without_values(module: nn.Module, name: str, value: nn.Parameter | None) -> Any:  # torch declares None
-    return None if value is None else nn.Parameter(value.to("meta"))
 
 
 def _conditioning(config: FlexiDiTConfig) -> nn.Module:

@@ -12,10 +12,6 @@ def cache_alone(hub_id: str) -> dict[str, Any]:
     """Return the options of a loader that reads the cache alone if the hub does not answer; empty if it does.
 
     An answer that refuses is one too: the loader then says why.
-
-    Example:
-        >>> cache_alone("a/b") in ({}, {"local_files_only": True})
-        True
     """
     return {"local_files_only": True} if _has(hub_id) is None else {}
 

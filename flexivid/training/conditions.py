@@ -152,11 +152,12 @@ class Encoders:
         ``start`` is the recipe of the weights that the run starts from. ``ValueError`` if these do not fit together.
         """
         self._prepare(data, device)
-        for kind, key in FINGERPRINTS.items():
-            if start and (expected := getattr(start, key)) and (fingerprint := self.recipe_entries()[key]):
-                source = self.recipe_entries()[kind].source
+        needed = {kind: expected for kind, key in FINGERPRINTS.items() if (expected := getattr(start, key, None))}
+        entries = self.recipe_entries() if needed else {}
+        for kind, expected in needed.items():
+            if fingerprint := entries[FINGERPRINTS[kind]]:
                 why = "that of the weights of model.init_from; encode the data with it, or start from other weights"
-                require_fingerprint(kind.replace("_", " "), source, fingerprint, expected, why=why)
+                require_fingerprint(kind.replace("_", " "), entries[kind].source, fingerprint, expected, why=why)
 
     def _prepare(self, data: Any, device: torch.device) -> None:
         made_by = getattr(data, "latent_codec", None)
