@@ -1,4 +1,4 @@
-"""What programs do as they start: import fast, keep freed memory, drop warnings nobody can act on, take one seed.
+"""What programs do as they start: import fast, keep freed memory, print only warnings that help, take one seed.
 
 Imports no torch.
 """
@@ -11,10 +11,12 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
+PACKAGE = Path(__file__).parents[1]
 WARNINGS = (  # (start of the message, module that it is attributed to), regular expressions
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", r"lightning\."),  # Lightning's use of torch
     (r"`torch_dtype` is deprecated", r"diffusers\."),  # the name that works with all versions of diffusers from 0.36 on
@@ -66,8 +68,13 @@ def swift_imports() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs."""
+    """Drop the messages that ``WARNINGS`` and ``LOGS`` list, and no others, while the block runs.
+
+    Warnings of this package are one line, without the source code that they come from.
+    """
     with warnings.catch_warnings(), ExitStack() as stack:
+        stack.callback(setattr, warnings, "formatwarning", warnings.formatwarning)
+        warnings.formatwarning = partial(_formatted, warnings.formatwarning)
         for message, module in WARNINGS:
             warnings.filterwarnings("ignore", message, module=module)
         for name, parts in LOGS.items():
@@ -83,6 +90,20 @@ def seed_or_global(seed: int | None) -> int:
     So one number drives everything random in a training, and a part that names a seed of its own keeps it.
     """
     return int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
+
+
+def _formatted(
+    usual: Callable[..., str],
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning as it is printed, ``usual`` for those of other packages."""
+    if Path(filename).is_relative_to(PACKAGE):
+        return f"warning: {message}\n"
+    return usual(message, category, filename, lineno, line)
 
 
 def _lacks(parts: tuple[str, ...], record: logging.LogRecord) -> bool:

@@ -11,6 +11,7 @@ import warnings
 
 import pytest
 
+from flexivid.runtime import start
 from flexivid.runtime.errors import plain_errors
 from flexivid.runtime.start import LOGS, keep_freed_memory, quiet_libraries
 
@@ -36,6 +37,16 @@ def test_warnings_are_left_out_by_message_and_module():
                 warn("flexivid.data.module", message)
         warn("lightning.pytorch.utilities._pytree", "`isinstance(treespec, LeafSpec)` is deprecated")  # as before
     assert len(heard) == 2 * len(SAID) + 1
+
+
+def test_own_warnings_are_one_line_and_others_as_python_prints_them():
+    usual = warnings.formatwarning
+    with quiet_libraries():
+        own = warnings.formatwarning(UserWarning("got 3; expected 4"), UserWarning, start.__file__, 1)
+        other = warnings.formatwarning(UserWarning("got 3"), UserWarning, "file.py", 1)
+    assert own == "warning: got 3; expected 4\n"
+    assert other == usual(UserWarning("got 3"), UserWarning, "file.py", 1) != own
+    assert warnings.formatwarning is usual
 
 
 @pytest.mark.parametrize("name", LOGS)

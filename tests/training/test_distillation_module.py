@@ -434,6 +434,7 @@ def test_the_recipe_runs_and_goes_on(tmp_path) -> None:
         assert last["global_step"] == steps
         assert f"{steps}/{steps}" in done.stdout + done.stderr  # the bar
     assert "UserWarning" not in done.stderr
+    assert "warning: " not in done.stderr
 
 
 @pytest.mark.parametrize(("latents", "reuse", "accumulate"), [(True, 1, 1), (True, 3, 1), (False, 1, 1), (True, 1, 2)])
