@@ -21,10 +21,11 @@ from flexivid.patching.shapes import PatchMode
 PRESETS = {"draft": 0.15, "balanced": 0.4, "full": 1.0}  # fractions; draft is the least possible where that is more
 UNITS = {"gmacs": 10**9, "seconds": 10**6}  # what costs are counted in: MACs, microseconds
 
-FINER_SHARE = 3  # steps of the finest weak mode that each native one should come with, at least
-COARSE_SHARE = 1  # steps of the cheapest mode that each of the finest weak one should come with, at least
+FINER_SHARE = 16  # steps of the finest weak mode that each native one should come with, at least
+WEAK_SHARE = 6  # the same for networks with a single weak mode
+WEAK_STEPS = 10  # the cheapest mode fills up to so many where the finest weak one has fewer
 FEWEST_STEPS = 4  # of both weak modes together, where the finer one takes part
-MOST_COARSE = 12  # steps of the cheapest mode for each finer one, at most: more of them add nothing
+MOST_COARSE = 12  # steps of the cheapest mode, without the finest weak one, for each native one and beside them
 
 
 class Amount(NamedTuple):
@@ -176,34 +177,42 @@ def three_phase(allowance: Allowance) -> list[int]:
 def staged(allowance: Allowance) -> list[int]:
     """Three stages, from the largest patches to native ones, with a number of steps that suits the budget: the default.
 
-    The cheapest mode decides what is shown, the finest weak mode draws most of it, the native mode finishes it. So a
-    native step is taken only where it leaves enough for :data:`FINER_SHARE` steps of the finest weak mode, and one of
-    these only where it leaves enough for :data:`COARSE_SHARE` of the cheapest and :data:`FEWEST_STEPS` in all. The rest
-    buys more of the cheapest. How many steps full compute has does not matter, but full compute itself is native.
+    The cheapest mode decides what is shown, the finest weak mode draws it, the native mode finishes it. Each step of
+    the finest weak mode comes with one of the cheapest, until both together are :data:`WEAK_STEPS`; beyond, more of
+    the finest weak mode take the place of the cheapest. A native step is taken only where it leaves enough for
+    :data:`FINER_SHARE` steps of the finest weak mode. How many steps full compute has does not matter, but full
+    compute itself is native.
 
     Source:
         The order: FlexiDiT (arXiv:2502.20126). The shares: measured on moving digits and on real footage, docs/LOG.md.
 
     Example:
-        >>> allowance = Allowance((), (100, 40, 10), num_steps=10, affordable=400)
+        >>> allowance = Allowance((), (100, 40, 10), num_steps=10, affordable=300)
         >>> staged(allowance), staged(allowance._replace(affordable=90))
-        ([2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0], [2, 2, 2, 2, 2, 1])
+        ([2, 2, 2, 2, 1, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 1])
     """
     if allowance.affordable >= allowance.full:
         return [0] * allowance.num_steps  # nothing is to be saved
     costs, last = allowance.costs, len(allowance.costs) - 1
     native, finer, cheapest = costs[0], costs[min(1, last)], costs[last]
-    with_coarse = finer + COARSE_SHARE * cheapest
-    late = min(MAX_STEPS, allowance.affordable // (native + FINER_SHARE * with_coarse))
+    share = FINER_SHARE * finer if cheapest < finer else WEAK_SHARE * cheapest
+    late = min(MAX_STEPS, allowance.affordable // (native + share))
     unspent = allowance.affordable - late * native
-    middle = min(MAX_STEPS, unspent // with_coarse) if cheapest < finer else 0
-    if middle == 1 and finer + (FEWEST_STEPS - 1) * cheapest > unspent:
-        middle = 0
+    middle = _finer_steps(unspent, finer, cheapest) if cheapest < finer else 0
     unspent -= middle * finer
-    early = min(unspent // cheapest, MOST_COARSE * (late + middle + 1)) if cheapest < native else 0
+    most = max(0, WEAK_STEPS - middle) if middle else MOST_COARSE * (late + 1)
+    early = min(unspent // cheapest, most) if cheapest < native else 0
     if not late and not middle and not early:
         late = 1  # an allowance pays for one call of its cheapest option
     return [last] * early + [min(1, last)] * middle + [0] * late
+
+
+def _finer_steps(amount: int, finer: int, cheapest: int) -> int:
+    """Steps of the finest weak mode that an amount pays for together with the steps of the cheapest beside them."""
+    count = min(MAX_STEPS, amount // finer)
+    while count and count * finer + min(count, max(0, WEAK_STEPS - count)) * cheapest > amount:
+        count -= 1
+    return 0 if count == 1 and finer + (FEWEST_STEPS - 1) * cheapest > amount else count
 
 
 def fewer_steps(allowance: Allowance) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 from flexivid import Schedule, budget_of, for_budget
 from flexivid.budget.allowance import Allowance, step_options
 from flexivid.budget.measured import best_scored, searched, searched_over
-from flexivid.budget.planners import COARSE_SHARE, FEWEST_STEPS, FINER_SHARE, MOST_COARSE, PLANNERS
+from flexivid.budget.planners import FEWEST_STEPS, FINER_SHARE, MOST_COARSE, PLANNERS, WEAK_STEPS
 from flexivid.budget.schedule import REUSE, schedule_macs
 from flexivid.budget.spectral import Spectrum, spectral
 from tests.budget.test_schedule import CONFIG, SIZE, fraction_allowance, least_budget, random_case
@@ -73,10 +73,13 @@ def test_stages_go_from_coarse_to_native_and_grow_with_the_budget(seed: int) -> 
         counts = [sum(step == option for step in plan) for option in (options[0], middle, whole.options[-1])]
         if len(set(whole.costs)) > 2 and counts[0]:
             assert counts[1] >= FINER_SHARE * counts[0]
-            assert counts[2] >= COARSE_SHARE * counts[1]
         if len(set(whole.costs)) > 2 and counts[1]:
-            assert counts[1] + counts[2] >= FEWEST_STEPS
-        if least < whole.costs[0] and counts[2] < MOST_COARSE:
+            assert FEWEST_STEPS <= counts[1] + counts[2] <= max(counts[1], WEAK_STEPS)
+            assert counts[2] >= min(counts[1], WEAK_STEPS - counts[1])
+            assert (
+                affordable - whole.cost(plan) < whole.costs[1] + least
+            )  # no other step of the finest weak mode could be paid
+        if least < whole.costs[0] and not counts[1] and counts[2] < MOST_COARSE:
             assert affordable - whole.cost(plan) < least  # nothing that could be spent is left
         natives.append(counts[0])
     if least < whole.costs[0]:
