@@ -11,7 +11,7 @@ from flexivid.budget.allowance import Allowance
 from flexivid.budget.measured import best_scored, searched, searched_over
 from flexivid.budget.planners import PLANNERS, Amount, allowance_for
 from flexivid.budget.schedule import Schedule
-from flexivid.budget.scores import ScoreTable, affordable_rows
+from flexivid.budget.scores import ScoreTable
 from flexivid.budget.spectral import spectral
 from flexivid.budget.table import ErrorTable, Table, find_table
 from flexivid.diffusion.guidance import at_call
@@ -87,12 +87,18 @@ def plan_for(
         return plan_of(_explicit_schedule(model, settings, schedule), model, settings)
     amount = budget if isinstance(budget, Amount) else Amount(budget)
     planner, table = _planner_for(model, settings, tables)
-    keep_steps = settings.fixed_steps or planner == "adaptive"
-    allowance = allowance_of(model, settings, amount, latency, keep_steps=keep_steps)
-    if isinstance(table, ScoreTable) and settings.planner is None:
-        affordable = affordable_rows(table, allowance, num_calls=_fixed_calls(settings))
-        planner = planner if affordable else _default_planner(settings)  # nothing so cheap was searched
-    plan = _plan_by(planner, table, model, settings, allowance, tables)
+    measured = settings
+    if isinstance(table, ErrorTable) and settings.modes is None:  # some modes may not have been measured
+        measured = settings._replace(modes=tuple(str(step.mode) for step in table.options if step.modes))
+    try:
+        keep_steps = settings.fixed_steps or planner == "adaptive"
+        allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
+        plan = _plan_by(planner, table, model, measured, allowance, tables)
+    except ValueError:
+        if settings.planner is not None or table is None:
+            raise
+        settings = settings._replace(planner=_default_planner(settings))  # nothing so cheap was searched
+        return plan_for(model, settings, amount, latency=latency)
     if amount.unit == "fraction" and not isinstance(amount.value, str):
         plan = plan._replace(budget=float(amount.value))
     return plan._replace(planner=planner)
@@ -192,24 +198,18 @@ def _alternatives(
     model: FlexiDiT, settings: Settings, allowance: Allowance, table: ErrorTable, tables: Sequence[Table]
 ) -> list[tuple[Allowance, ErrorTable]]:
     """The table of the settings, and those of other numbers of steps that can be compared with it."""
-    full = num_calls(settings.solver, settings.num_inference_steps)
-    alternatives = [(allowance, table)] if allowance.num_steps == full else []
-    for candidate in () if settings.fixed_steps or table.finest is None else tables:
+    alternatives = []
+    others = [] if settings.fixed_steps or table.finest is None else [other for other in tables if other is not table]
+    for candidate in [table, *others]:
         fewer = settings._replace(num_inference_steps=candidate.settings["num_inference_steps"])
-        calls = num_calls(fewer.solver, fewer.num_inference_steps)
-        shorter = allowance._replace(num_steps=calls, plain_calls=plain_calls(model, fewer))
-        if (
+        if candidate is table or (
             isinstance(candidate, ErrorTable)
-            and calls != full
             and (candidate.finest, dict(candidate.settings)) == (table.finest, table_settings(fewer))
-            and sum(row[-1] for row in shorter.rows) <= allowance.affordable
+            and set(allowance.options) <= set(candidate.options)
         ):
+            calls = num_calls(fewer.solver, fewer.num_inference_steps)
+            shorter = allowance._replace(num_steps=calls, plain_calls=plain_calls(model, fewer))
             alternatives.append((shorter, candidate))
-    if not alternatives:
-        raise ValueError(
-            f"got a budget that pays for {allowance.num_steps} calls in the cheapest mode; expected a table of measured"
-            " errors with so few; search with that many --num-inference-steps, or choose --planner staged"
-        )
     return alternatives
 
 
