@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,13 +10,13 @@ from typing import Any, NamedTuple
 from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.measured import best_scored, searched, searched_over
-from flexivid.budget.planners import PLANNERS, Amount, allowance_for
+from flexivid.budget.planners import OWN_STEPS, PLANNERS, Amount, allowance_for
 from flexivid.budget.schedule import Schedule
 from flexivid.budget.scores import ScoreTable
 from flexivid.budget.spectral import spectral
 from flexivid.budget.table import ErrorTable, Table, find_table
 from flexivid.diffusion.guidance import at_call
-from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
+from flexivid.diffusion.solver import call_times, check_solver, num_calls, steps_of_calls
 from flexivid.diffusion.times import noise_shares
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
@@ -77,7 +78,8 @@ def plan_for(
 ) -> Plan:
     """The plan for a budget by the planner that the settings name, or an explicit schedule instead, checked.
 
-    A plan may have fewer steps than the settings, or more, unless their number was asked for. The budget is a fraction
+    A plan may have fewer steps than the settings, or more, unless their number was asked for and the planner is not one
+    that chooses it itself. The budget is a fraction
     in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an amount in another unit; one in seconds needs
     ``latency``, the seconds of one call for one video by mode. ``tables``, from ``read_tables``, hold what was measured
     of this model. ``ValueError`` if a mode is unknown, a schedule's length does not fit the solver, the budget cannot
@@ -91,7 +93,7 @@ def plan_for(
     if isinstance(table, ErrorTable) and settings.modes is None:  # some modes may not have been measured
         measured = settings._replace(modes=tuple(str(step.mode) for step in table.options if step.modes))
     try:
-        keep_steps = settings.fixed_steps or planner == "adaptive"
+        keep_steps = planner == "adaptive" or (settings.fixed_steps and planner not in OWN_STEPS)
         allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
         plan = _plan_by(planner, table, model, measured, allowance, tables)
     except ValueError:
@@ -257,6 +259,7 @@ def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule |
     plan = (Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)).check()
     steps = settings.num_inference_steps if settings.fixed_steps else steps_of_calls(settings.solver, len(plan))
     calls = num_calls(settings.solver, steps)
+    check_solver(model.recipe.process, settings.solver, steps)
     if len(plan) != calls:
         raise ValueError(
             f"got a schedule of {len(plan)} steps; expected {calls} ({steps} inference steps of {settings.solver});"
@@ -264,6 +267,8 @@ def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule |
         )
     for mode in {mode for step in plan for mode in step.modes}:
         model.config.mode(mode)
+    if settings.guidance_scale == settings.weak_scale == 1 and any(step.guide_mode for step in plan):
+        warnings.warn("the guidance of the schedule has no effect, but costs: guidance_scale is 1", stacklevel=4)
     if all(step.guide_mode is None for step in plan):
         options = {step.plain: step for step in options_for(model, settings._replace(modes=None))}
         plain = plain_calls(model, with_steps_of(settings, len(plan)))
