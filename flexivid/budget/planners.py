@@ -24,7 +24,7 @@ UNITS = {"gmacs": 10**9, "seconds": 10**6}  # what costs are counted in: MACs, m
 FINER_SHARE = 3  # steps of the finest weak mode that each native one should come with, at least
 COARSE_SHARE = 1  # steps of the cheapest mode that each of the finest weak one should come with, at least
 FEWEST_STEPS = 4  # of both weak modes together, where the finer one takes part
-OWN_STEPS = ("staged", "fewer_steps", "spectral")  # planners that choose the number of steps themselves
+OWN_STEPS = ("staged", "fewer_steps", "spectral", "searched_fvd")  # planners that choose the number of steps themselves
 MOST_COARSE = 12  # steps of the cheapest mode for each finer one, at most: more of them add nothing
 
 

@@ -39,11 +39,11 @@ def _option(default: Any, words: str) -> Any:
 class Sampling:
     """How to sample. ``None`` = as the model's recipe says, else the default that the help of the option names.
 
-    If ``num_inference_steps`` is given, every plan has as many solver steps, but for planners that choose the number
-    themselves (``staged``, ``fewer_steps``, ``spectral``), and a budget is a fraction of the cost of as many native
-    steps. Otherwise plans may have fewer or more than the recipe's, of whose cost a budget is a fraction. Without
-    ``planner``, what was searched under these settings goes first, then ``staged``, or ``weak_first`` with a number of
-    steps. Guidance: see ``diffusion.guidance``.
+    If ``num_inference_steps`` is given, every plan has as many solver steps, unless a planner is named that chooses the
+    number itself (``staged``, ``fewer_steps``, ``spectral``, ``searched_fvd``), and a budget is a fraction of the cost
+    of as many native steps. Otherwise plans may have fewer or more than the recipe's, of whose cost a budget is a
+    fraction. Without ``planner``, what was searched under these settings goes first, then ``staged``, or ``weak_first``
+    with a number of steps. Guidance: see ``diffusion.guidance``.
 
     Example:
         >>> Sampling(num_inference_steps=10, guidance_scale=2.0).batch_size

@@ -93,7 +93,7 @@ def plan_for(
     if isinstance(table, ErrorTable) and settings.modes is None:  # some modes may not have been measured
         measured = settings._replace(modes=tuple(str(step.mode) for step in table.options if step.modes))
     try:
-        keep_steps = planner == "adaptive" or (settings.fixed_steps and planner not in OWN_STEPS)
+        keep_steps = planner == "adaptive" or _fixed_calls(settings) is not None
         allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
         plan = _plan_by(planner, table, model, measured, allowance, tables)
     except ValueError:
@@ -250,8 +250,9 @@ def _default_planner(settings: Settings) -> str:
 
 
 def _fixed_calls(settings: Settings) -> int | None:
-    """Calls of the network if the number of steps was asked for; ``None`` = any number."""
-    return num_calls(settings.solver, settings.num_inference_steps) if settings.fixed_steps else None
+    """Calls of the network if the number of steps was asked for and the planner keeps it; ``None`` = any number."""
+    is_fixed = settings.fixed_steps and settings.planner not in OWN_STEPS
+    return num_calls(settings.solver, settings.num_inference_steps) if is_fixed else None
 
 
 def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:
