@@ -21,8 +21,10 @@ GOALS = {  # options of one goal alone, and what they are without being set
     "fvd": {"num_videos": 256, "reference": None, "layout": None},
     "fidelity": {"num_videos": 16, "max_switches": None},
 }
-SHARED = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift", "guidance", "guidance_interval")
-SHARED += ("weak_guidance_scale", "frame_guidance", "window")  # sampling must have these as the search had them
+SHARED = (  # sampling must have these as the search had them
+    *("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift", "guidance", "guidance_interval"),
+    *("weak_guidance_scale", "frame_guidance", "window"),
+)
 NOT_SEARCHED = ("planner", "compensate_guidance")  # a search compares all plans, at one scale of guidance
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run: plans closest to its real videos

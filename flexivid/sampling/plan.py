@@ -201,7 +201,7 @@ def _alternatives(
 ) -> list[tuple[Allowance, ErrorTable]]:
     """The table of the settings, and those of other numbers of steps that can be compared with it."""
     alternatives = []
-    others = [] if settings.fixed_steps or table.finest is None else [other for other in tables if other is not table]
+    others = [] if settings.fixed_steps or table.finest is None else [each for each in tables if each is not table]
     for candidate in [table, *others]:
         fewer = settings._replace(num_inference_steps=candidate.settings["num_inference_steps"])
         if candidate is table or (
