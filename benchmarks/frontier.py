@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
-from flexivid.budget.schedule import REUSE, Schedule, affordable_cost, schedule_macs
+from flexivid.budget.schedule import REUSE, Schedule, schedule_macs
 from flexivid.budget.table import read_tables
 from flexivid.diffusion.solver import solvers_of
 from flexivid.evaluation.features import BlockFolder, blocks_of, extract
@@ -72,7 +72,7 @@ def _plan(job: Job, tables: list, name: str, budget: float) -> Plan:
     if name in PLANNERS:
         return plan_for(model, settings._replace(planner=name), budget, tables=tables)
     whole = allowance_of(model, settings, keep_steps=False)
-    affordable = affordable_cost(budget, whole.full)
+    affordable = whole.at(budget).affordable
     native, weak = affordable // whole.costs[0], min(MOST_WEAK, affordable // whole.costs[-1])
     steps = [whole.options[-1]] * weak if name == "all_weak" else [whole.options[0]] * native
     sampling = {}

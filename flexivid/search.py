@@ -21,6 +21,10 @@ GOALS = {  # options of one goal alone, and what they are without being set
     "fvd": {"num_videos": 256, "reference": None, "layout": None},
     "fidelity": {"num_videos": 16, "max_switches": None},
 }
+SHARED = (  # sampling must have these as the search had them
+    *("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift", "guidance", "guidance_interval"),
+    *("weak_guidance_scale", "frame_guidance", "window"),
+)
 NOT_SEARCHED = ("planner", "compensate_guidance")  # a search compares all plans, at one scale of guidance
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run: plans closest to its real videos
@@ -83,7 +87,11 @@ def run(options: Namespace) -> None:
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     folder = tables_folder(path)
     picture = _score(options, model, path, folder) if options.goal == "fvd" else _measure(options, model, folder)
-    print(f"wrote {folder / FILE}, which flexivid.sample uses from now on; look at {picture}")
+    flags = program.flags_set(build_parser(), options, SHARED)
+    if options.goal == "fvd" and options.num_inference_steps:  # else only plans of as many steps
+        flags.append("--planner searched_fvd")
+    when = f"with the same {', '.join(flags)}" if flags else "from now on"
+    print(f"wrote {folder / FILE}, which flexivid.sample uses {when}; look at {picture}")
     program.write_json(options.json, {"goal": options.goal, "schedules": str(folder / FILE), "picture": str(picture)})
 
 

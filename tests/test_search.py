@@ -88,6 +88,19 @@ def test_search_then_sample(capsys, checkpoint, tmp_path, monkeypatch):
     assert "; planner searched_fvd" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings(r"ignore:got \d+ videos")
+def test_a_search_with_other_options_says_which_sampling_needs(capsys, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_search, "FEWEST_VIDEOS", 2)
+    options = ["--num-inference-steps", "8", "--solver", "unipc"]
+    main(["--num-videos", "4", "--reference", str(write_videos(tmp_path / "videos")), *options])
+    lines = capsys.readouterr().out.splitlines()
+    end = "with the same --num-inference-steps, --solver, --planner searched_fvd; look at"
+    assert f"schedules.json, which flexivid.sample uses {end}" in lines[-1]
+    (line,) = [line for line in lines if line.startswith("budget 0.3: ")]
+    (row,) = sampled(capsys, "--budget", "0.3", *options, "--planner", "searched_fvd")
+    assert Schedule.parse(row["plan"]).short == line.split(": ")[1].split("; ")[0].split(", ")[0]
+
+
 def test_search_for_fidelity_then_sample(capsys, checkpoint):
     main(
         ["--ckpt", str(checkpoint), "--goal", "fidelity", "--num-videos", "3", "--batch-size=2", "--max-switches", "2"]

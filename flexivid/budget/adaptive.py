@@ -83,8 +83,8 @@ class AdaptivePlan:
 
     @property
     def share(self) -> float:
-        """The budget, as a fraction of native steps throughout."""
-        return min(1.0, self.allowance.affordable / self.allowance.full)
+        """The budget, as a fraction of full compute."""
+        return min(1.0, self.allowance.share(self.allowance.affordable))
 
     def start(self, indices: Sequence[int]) -> Chooser:
         """Begin a batch of samples, named by their global indices."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flexivid.budget.cost import NetworkShape
-from flexivid.budget.schedule import REUSE, Schedule, Step
+from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
 from flexivid.patching.shapes import PatchMode
 
 
@@ -26,6 +26,8 @@ class Allowance(NamedTuple):
     affordable: int  # the most that a schedule may cost in all; the cheapest option everywhere is within it
     plain_costs: tuple[int, ...] = ()  # of each option without its guidance
     plain_calls: frozenset[int] = frozenset()  # calls that have no guidance, whatever the option
+    full_compute: int = 0  # what a budget is a fraction of, see ``full_cost``, with what is fixed; 0 = ``full``
+    fixed: int = 0  # cost beside the calls, such as reading the text; ``affordable`` is without it
 
     @property
     def rows(self) -> list[tuple[int, ...]]:
@@ -36,6 +38,21 @@ class Allowance(NamedTuple):
     def full(self) -> int:
         """Cost of the native option throughout."""
         return sum(row[0] for row in self.rows)
+
+    def share(self, cost: int) -> float:
+        """Calls of this cost as a fraction of full compute, with what is fixed."""
+        return (cost + self.fixed) / (self.full_compute or self.full + self.fixed)
+
+    def at(self, budget: float) -> Allowance:
+        """The same with the limit of a budget, a fraction of full compute; below 0 if that does not pay what is fixed.
+
+        Example:
+            >>> weakly_guided = Allowance((Step(PatchMode("1x2x2"), PatchMode("2x4x4")),), (5,), 4, 32, full_compute=32)
+            >>> weakly_guided.full, weakly_guided.at(0.5).affordable, weakly_guided.share(16)
+            (20, 16, 0.5)
+        """
+        full = self.full_compute or self.full + self.fixed
+        return self._replace(affordable=affordable_cost(budget, full) - self.fixed)
 
     def step(self, call: int, option: int) -> Step:
         """The step of an option at a call: without guidance where the call has none."""

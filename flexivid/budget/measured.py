@@ -22,9 +22,16 @@ def searched(allowance: Allowance, table: Table | None) -> Schedule:
 
 
 def searched_over(alternatives: Sequence[tuple[Allowance, ErrorTable]]) -> Schedule:
-    """The schedule of least expected error among several numbers of steps, each with a table of its own."""
+    """The schedule of least expected error among several numbers of steps, each with a table of its own.
+
+    ``ValueError`` if none of the tables has a schedule that is so cheap.
+    """
     point = best(merged(expected_front(*pair) for pair in alternatives), alternatives[0][0].affordable)
-    assert point is not None, "an allowance pays for its cheapest option throughout"
+    if point is None:
+        raise ValueError(
+            "got a budget below that of every measured schedule; expected a table of fewer steps; search with fewer"
+            " --num-inference-steps, or choose --planner staged"
+        )
     allowance, table = next(pair for pair in alternatives if pair[0].num_steps == len(point.choice))
     return searchable(allowance, table).schedule(point.choice)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from flexivid.budget.allowance import Allowance, step_options
 from flexivid.budget.cost import NetworkShape, full_cost, macs
-from flexivid.budget.schedule import MAX_STEPS, Schedule, Step, affordable_cost
+from flexivid.budget.schedule import MAX_STEPS, Schedule, Step
 from flexivid.patching.shapes import PatchMode
 
 PRESETS = {"draft": 0.15, "balanced": 0.4, "full": 1.0}  # fractions; draft is the least possible where that is more
@@ -26,6 +26,7 @@ WEAK_SHARE = 6  # the same for networks with a single weak mode
 WEAK_STEPS = 10  # the cheapest mode fills up to so many where the finest weak one has fewer
 FEWEST_STEPS = 4  # of both weak modes together, where the finer one takes part
 MOST_COARSE = 12  # steps of the cheapest mode, without the finest weak one, for each native one and beside them
+OWN_STEPS = ("staged", "fewer_steps", "spectral", "searched_fvd")  # planners that choose the number of steps themselves
 
 
 class Amount(NamedTuple):
@@ -86,13 +87,13 @@ def allowance_for(
     if amount.unit == "seconds":
         costs = {mode: math.ceil(_exact(seconds) * UNITS["seconds"]) for mode, seconds in costs.items()}
     allowance = _priced(options, costs, num_steps, frozenset(plain_calls))
+    guided, native_cost = options[0].guide_mode is not None, int(costs[options[0].modes[0]])
+    full = fixed + full_cost(native_cost, guided=guided, num_steps=num_steps, plain_calls=plain_calls)
+    allowance = allowance._replace(full_compute=full, fixed=fixed)
     cheapest = fixed + (sum(row[-1] for row in allowance.rows) if keep_steps else allowance.costs[-1])
     if amount.unit == "fraction":
-        guided = options[0].guide_mode is not None
-        native_cost = int(costs[options[0].modes[0]])
-        full = fixed + full_cost(native_cost, guided=guided, num_steps=num_steps, plain_calls=plain_calls)
         least = -(-cheapest * 10_000 // full) / 10_000  # rounded up in whole numbers, so that it can be met
-        affordable = affordable_cost(_share(amount.value, least), full)
+        affordable = fixed + allowance.at(_share(amount.value, least)).affordable
         words = f"budget {amount.value}", f"{least}", "the budget or use a model with larger patches"
     else:
         affordable = _whole_units(float(amount.value), amount.unit)

@@ -45,6 +45,11 @@ class ScoreTable(NamedTuple):
         for row in self.rows:
             Schedule.parse(row.steps)
             if not all(math.isfinite(value) for value in (row.fvd, row.low, row.high)):
+                if math.isfinite(row.fvd):
+                    raise ValueError(
+                        f"got an interval of {row.num_videos} videos of schedule {row.steps} that is not finite;"
+                        " expected more videos; raise --num-videos"
+                    )
                 raise ValueError(
                     f"got a distance of schedule {row.steps} that is not a finite number; expected samples without NaN;"
                     " check the weights, or search with --precision fp32"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flexivid.budget.adaptive import HISTORY, patch_change, third_change
 from flexivid.budget.measured import error_front, searchable
-from flexivid.budget.schedule import REUSE, Schedule, Step, affordable_cost
+from flexivid.budget.schedule import REUSE, Schedule, Step
 from flexivid.budget.search import Point, check_switches, winners
 from flexivid.budget.table import ErrorTable
 from flexivid.diffusion.guidance import at_call
@@ -112,7 +112,7 @@ def calibrate(  # noqa: PLR0913
     )
     trials = []
     most = settings._replace(num_inference_steps=most_steps or settings.num_inference_steps)
-    for point, schedule in _trial_schedules(model, settings, table.check(), allowance_of(model, most).full):
+    for point, schedule in _trial_schedules(model, settings, table.check(), most):
         batches = _batches(model, settings, conditions, seed, on_calls)
         trials.append((point.error, torch.cat([batch.follow(schedule).cpu() for batch in batches])))
     if on_calls is not None:  # schedules alike are tried once, the native one not at all
@@ -161,11 +161,14 @@ def relate(calibrations: Sequence[Calibration]) -> list[ErrorTable]:
     ]
 
 
-def _trial_schedules(model: FlexiDiT, settings: Settings, table: ErrorTable, full: int) -> list[tuple[Point, Schedule]]:
-    """The cheapest schedule and those of the usual budgets of ``full``, without the native one, which is measured."""
+def _trial_schedules(
+    model: FlexiDiT, settings: Settings, table: ErrorTable, most: Settings
+) -> list[tuple[Point, Schedule]]:
+    """The cheapest schedule and those of the usual budgets of the most steps, without the native one."""
     allowance = searchable(allowance_of(model, settings), table)
     front = error_front(allowance_of(model, settings), table)
-    limits = [front[0].cost, *(affordable_cost(budget, full) for budget in sorted(USUAL_BUDGETS))]
+    full = allowance_of(model, most)
+    limits = [front[0].cost, *(full.at(budget).affordable for budget in sorted(USUAL_BUDGETS))]
     points = [point for point in winners(front, limits) if point != front[-1]]
     return [(point, allowance.schedule(point.choice)) for point in points]
 

@@ -132,8 +132,7 @@ def first_candidates(
     full = allowance_of(model, settings, keep_steps=False)
     plans: dict[str, Plan] = {}
     for budget in budgets:
-        allowance = full._replace(affordable=affordable_cost(budget, full.full))
-        for steps in filter(None, _mixtures(allowance, shares)):
+        for steps in filter(None, _mixtures(full.at(budget), shares)):
             plan = plan_from(steps, model, settings)
             plans.setdefault(str(plan.schedule), plan)
     return list(plans.values())

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.measured import expected_front, searchable
-from flexivid.budget.schedule import Schedule, affordable_cost
+from flexivid.budget.schedule import Schedule
 from flexivid.budget.scores import ScoredPlan, ScoreTable, affordable_rows, best_row
 from flexivid.budget.search import Point, best, merged
 from flexivid.budget.table import ErrorTable
@@ -40,7 +40,7 @@ def searched_lines(
     allowances = {allowance.num_steps: searchable(allowance, table) for allowance, table in pairs}
     lines = []
     for budget in budgets:
-        point = best(front, affordable_cost(budget, full.full))
+        point = best(front, full.at(budget).affordable)
         if point is not None:
             plan = allowances[len(point.choice)].schedule(point.choice)
             lines.append(f"budget {budget:g}: {plan}; {len(plan)} calls, expected error {point.error:.4g}")
@@ -56,11 +56,11 @@ def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[
             f" fractions of {settings.num_inference_steps}"
         )
     for budget in SEARCHED_BUDGETS:
-        rows = affordable_rows(table, allowance._replace(affordable=affordable_cost(budget, allowance.full)))
+        rows = affordable_rows(table, allowance.at(budget))
         row, rival = best_row(rows), best_row([row for row in rows if _is_native(row, allowance)])
         if row is None:
             continue
-        share = allowance.cost(Schedule.parse(row.steps)) / allowance.full
+        share = allowance.share(allowance.cost(Schedule.parse(row.steps)))
         beside = f"; fewer native steps {rival.fvd:.4g}" if rival is not None and rival is not row else ""
         extra = "".join(f", {name.replace('_', ' ')} {value}" for name, value in row.sampling.items())
         lines.append(
@@ -124,7 +124,7 @@ def write_schedule_plot(
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
-    options, full = allowance.options, allowance.full
+    options, full = allowance.options, allowance.at(1).affordable
     budgets, choice, calls = schedule_map(front, full)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     steps, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.2, 0.5, 1])

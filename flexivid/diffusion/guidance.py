@@ -14,6 +14,7 @@ from flexivid.patching.shapes import PatchMode
 WEAK_SCALE_RATIO = 2.5  # (1 - s1) / (1 - s2) of ordinary and weak guidance (2502.20126, sec. 4.1)
 COMPENSATION = 1.0  # scale added per share of the compute that is saved: 4.5 -> 5.0, 6.0 -> 6.5 at half (2502.20126)
 KINDS = ("ordinary", "weak", "auto")
+ROUNDING = 1e-6  # of times, which solvers compute in float32: their 0.8 is 0.80000001
 
 
 class Guidance(NamedTuple):
@@ -81,7 +82,7 @@ def calls_outside(times: Sequence[float], interval: tuple[float, float] | None) 
     if interval is None:
         return frozenset()
     low, high = interval
-    return frozenset(call for call, time in enumerate(times) if not low <= time <= high)
+    return frozenset(call for call, time in enumerate(times) if not low - ROUNDING <= time <= high + ROUNDING)
 
 
 def at_call(step: Step, call: int, plain_calls: Collection[int]) -> Step:

@@ -124,7 +124,8 @@ def _num_texts(plan: Schedule | AdaptivePlan) -> int:
 def start_noise(model: FlexiDiT, size: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
     """Noise of each seed, float32 (len(seeds), c, t, h, w), drawn on the CPU so that devices agree."""
     shape = (model.config.in_channels, *size)
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.randn(shape, generator=source, dtype=torch.float32) for source in sources])
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Imports no torch, so that ``--help`` is fast: what checks a value against diffus
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -38,10 +39,11 @@ def _option(default: Any, words: str) -> Any:
 class Sampling:
     """How to sample. ``None`` = as the model's recipe says, else the default that the help of the option names.
 
-    If ``num_inference_steps`` is given, every plan has as many solver steps; otherwise a planner may take fewer or
-    more, and a budget is a fraction of the cost of the recipe's. Without ``planner``, what was searched under these
-    settings goes first, then ``staged``, or ``weak_first`` with a number of steps. Guidance: see
-    ``diffusion.guidance``.
+    If ``num_inference_steps`` is given, every plan has as many solver steps, unless a planner is named that chooses the
+    number itself (``staged``, ``fewer_steps``, ``spectral``, ``searched_fvd``), and a budget is a fraction of the cost
+    of as many native steps. Otherwise plans may have fewer or more than the recipe's, of whose cost a budget is a
+    fraction. Without ``planner``, what was searched under these settings goes first, then ``staged``, or ``weak_first``
+    with a number of steps. Guidance: see ``diffusion.guidance``.
 
     Example:
         >>> Sampling(num_inference_steps=10, guidance_scale=2.0).batch_size
@@ -85,6 +87,9 @@ class Sampling:
         if values["size"] is None:
             raise ValueError("got no size; expected (t, h, w) of the latent; pass size=, the model's recipe has none")
         check_solver(process, values["solver"], values["num_inference_steps"])
+        if self.shift not in (None, defaults["shift"]) and process.path != "flow":
+            warnings.warn(f"shift has no effect on a {process.path} process, only on flow", stacklevel=2)
+            values["shift"] = defaults["shift"]
         values["size"] = Size3(*values["size"])
         values["guidance"] = values["guidance"] or ("ordinary" if values["guide_mode"] is None else "weak")
         is_as_trained = values["size"] == recipe.size and recipe.codec.source != "pixel"
@@ -185,7 +190,7 @@ class Settings(Sampling):
 
         for key, low in (("guidance_scale", 1), ("weak_guidance_scale", 1), ("shift", 1e-3), ("batch_size", 1)):
             value = getattr(self, key)
-            if value is not None and value < low:
+            if value is not None and not low <= value < math.inf:
                 raise ValueError(f"got {key}={value}; expected a number >= {low}; change {key}")
         if min(self.size) < 1:
             raise ValueError(f"got size {tuple(self.size)}; expected frames, height, width >= 1; change the size")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,13 +10,13 @@ from typing import Any, NamedTuple
 from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.measured import best_scored, searched, searched_over
-from flexivid.budget.planners import PLANNERS, Amount, allowance_for
+from flexivid.budget.planners import OWN_STEPS, PLANNERS, Amount, allowance_for
 from flexivid.budget.schedule import Schedule
-from flexivid.budget.scores import ScoreTable, affordable_rows
+from flexivid.budget.scores import ScoreTable
 from flexivid.budget.spectral import spectral
 from flexivid.budget.table import ErrorTable, Table, find_table
 from flexivid.diffusion.guidance import at_call
-from flexivid.diffusion.solver import call_times, num_calls, steps_of_calls
+from flexivid.diffusion.solver import call_times, check_solver, num_calls, steps_of_calls
 from flexivid.diffusion.times import noise_shares
 from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
@@ -77,7 +78,8 @@ def plan_for(
 ) -> Plan:
     """The plan for a budget by the planner that the settings name, or an explicit schedule instead, checked.
 
-    A plan may have fewer steps than the settings, or more, unless their number was asked for. The budget is a fraction
+    A plan may have fewer steps than the settings, or more, unless their number was asked for and the planner is not one
+    that chooses it itself. The budget is a fraction
     in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an amount in another unit; one in seconds needs
     ``latency``, the seconds of one call for one video by mode. ``tables``, from ``read_tables``, hold what was measured
     of this model. ``ValueError`` if a mode is unknown, a schedule's length does not fit the solver, the budget cannot
@@ -87,12 +89,18 @@ def plan_for(
         return plan_of(_explicit_schedule(model, settings, schedule), model, settings)
     amount = budget if isinstance(budget, Amount) else Amount(budget)
     planner, table = _planner_for(model, settings, tables)
-    keep_steps = settings.fixed_steps or planner == "adaptive"
-    allowance = allowance_of(model, settings, amount, latency, keep_steps=keep_steps)
-    if isinstance(table, ScoreTable) and settings.planner is None:
-        affordable = affordable_rows(table, allowance, num_calls=_fixed_calls(settings))
-        planner = planner if affordable else _default_planner(settings)  # nothing so cheap was searched
-    plan = _plan_by(planner, table, model, settings, allowance, tables)
+    measured = settings
+    if isinstance(table, ErrorTable) and settings.modes is None:  # some modes may not have been measured
+        measured = settings._replace(modes=tuple(str(step.mode) for step in table.options if step.modes))
+    try:
+        keep_steps = planner == "adaptive" or _fixed_calls(settings) is not None
+        allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
+        plan = _plan_by(planner, table, model, measured, allowance, tables)
+    except ValueError:
+        if settings.planner is not None or table is None:
+            raise
+        settings = settings._replace(planner=_default_planner(settings))  # nothing so cheap was searched
+        return plan_for(model, settings, amount, latency=latency)
     if amount.unit == "fraction" and not isinstance(amount.value, str):
         plan = plan._replace(budget=float(amount.value))
     return plan._replace(planner=planner)
@@ -192,24 +200,18 @@ def _alternatives(
     model: FlexiDiT, settings: Settings, allowance: Allowance, table: ErrorTable, tables: Sequence[Table]
 ) -> list[tuple[Allowance, ErrorTable]]:
     """The table of the settings, and those of other numbers of steps that can be compared with it."""
-    full = num_calls(settings.solver, settings.num_inference_steps)
-    alternatives = [(allowance, table)] if allowance.num_steps == full else []
-    for candidate in () if settings.fixed_steps or table.finest is None else tables:
+    alternatives = []
+    others = [] if settings.fixed_steps or table.finest is None else [each for each in tables if each is not table]
+    for candidate in [table, *others]:
         fewer = settings._replace(num_inference_steps=candidate.settings["num_inference_steps"])
-        calls = num_calls(fewer.solver, fewer.num_inference_steps)
-        shorter = allowance._replace(num_steps=calls, plain_calls=plain_calls(model, fewer))
-        if (
+        if candidate is table or (
             isinstance(candidate, ErrorTable)
-            and calls != full
             and (candidate.finest, dict(candidate.settings)) == (table.finest, table_settings(fewer))
-            and sum(row[-1] for row in shorter.rows) <= allowance.affordable
+            and set(allowance.options) <= set(candidate.options)
         ):
+            calls = num_calls(fewer.solver, fewer.num_inference_steps)
+            shorter = allowance._replace(num_steps=calls, plain_calls=plain_calls(model, fewer))
             alternatives.append((shorter, candidate))
-    if not alternatives:
-        raise ValueError(
-            f"got a budget that pays for {allowance.num_steps} calls in the cheapest mode; expected a table of measured"
-            " errors with so few; search with that many --num-inference-steps, or choose --planner staged"
-        )
     return alternatives
 
 
@@ -248,8 +250,9 @@ def _default_planner(settings: Settings) -> str:
 
 
 def _fixed_calls(settings: Settings) -> int | None:
-    """Calls of the network if the number of steps was asked for; ``None`` = any number."""
-    return num_calls(settings.solver, settings.num_inference_steps) if settings.fixed_steps else None
+    """Calls of the network if the number of steps was asked for and the planner keeps it; ``None`` = any number."""
+    is_fixed = settings.fixed_steps and settings.planner not in OWN_STEPS
+    return num_calls(settings.solver, settings.num_inference_steps) if is_fixed else None
 
 
 def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule | str) -> Schedule:
@@ -257,6 +260,7 @@ def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule |
     plan = (Schedule.parse(schedule) if isinstance(schedule, str) else Schedule(schedule)).check()
     steps = settings.num_inference_steps if settings.fixed_steps else steps_of_calls(settings.solver, len(plan))
     calls = num_calls(settings.solver, steps)
+    check_solver(model.recipe.process, settings.solver, steps)
     if len(plan) != calls:
         raise ValueError(
             f"got a schedule of {len(plan)} steps; expected {calls} ({steps} inference steps of {settings.solver});"
@@ -264,6 +268,8 @@ def _explicit_schedule(model: FlexiDiT, settings: Settings, schedule: Schedule |
         )
     for mode in {mode for step in plan for mode in step.modes}:
         model.config.mode(mode)
+    if settings.guidance_scale == settings.weak_scale == 1 and any(step.guide_mode for step in plan):
+        warnings.warn("the guidance of the schedule has no effect, but costs: guidance_scale is 1", stacklevel=4)
     if all(step.guide_mode is None for step in plan):
         options = {step.plain: step for step in options_for(model, settings._replace(modes=None))}
         plain = plain_calls(model, with_steps_of(settings, len(plan)))

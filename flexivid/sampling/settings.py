@@ -98,7 +98,7 @@ def label_numbers(model: FlexiDiT, names: Sequence[str] | None) -> list[int] | N
     if names is None:
         return None
     classes = list(model.recipe.class_names)
-    wrong = [name for name in names if name not in classes and not name.isdigit()]
+    wrong = [name for name in names if name not in classes and not name.isdecimal()]
     if wrong:
         choices = ", ".join(classes[:20]) or f"a number below {model.config.num_classes}"
         raise ValueError(f"got label {wrong[0]!r}; expected one of {choices}; change --label")
@@ -111,12 +111,13 @@ def labels_for(model: FlexiDiT, num_videos: int | None, labels: Sequence[int] | 
     ``ValueError`` if a label is out of range, or the number of videos is below 1.
     """
     classes = model.config.num_classes
-    requested = torch.as_tensor([] if labels is None else labels, dtype=torch.long).flatten()
+    numbers = torch.as_tensor([] if labels is None else labels).flatten()
+    requested = numbers.long()
     if len(requested) and not classes:
         raise ValueError(f"got labels {requested.tolist()}; expected none, the model has no classes; leave them out")
-    if len(requested) and not 0 <= int(requested.min()) <= int(requested.max()) < classes:
+    if (numbers != requested).any() or (len(requested) and not 0 <= requested.min() <= requested.max() < classes):
         raise ValueError(
-            f"got labels {requested.tolist()}; expected whole numbers from 0 to {classes - 1}; choose among the classes"
+            f"got labels {numbers.tolist()}; expected whole numbers from 0 to {classes - 1}; choose among the classes"
         )
     count = num_videos if num_videos is not None else max(1, len(requested))
     if count < 1:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from flexivid import FlexiDiTConfig, PatchMode, Schedule, Step, budget_of, macs
+from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.allowance import Allowance, step_options
 from flexivid.budget.planners import PRESETS, Amount, allowance_for, number_or_preset, weak_first
 from flexivid.budget.schedule import schedule_macs
@@ -68,6 +69,22 @@ def test_units_agree() -> None:
     assert abs(gmacs.affordable - half.affordable) <= 1
     assert bought(gmacs) == bought(half)
     assert half.cost(bought(half)) == schedule_macs(bought(half), CONFIG, SIZE)
+
+
+@pytest.mark.parametrize("guide_mode", [None, "2x4x4"])
+@pytest.mark.parametrize("fixed", [0, 10**9])
+def test_shares_are_of_full_compute_whatever_guidance_saves(guide_mode: str | None, fixed: int, build_table) -> None:
+    settings = {"options": step_options(CONFIG, guided=True, guide_mode=guide_mode), "num_steps": 20, "fixed": fixed}
+    full = 20 * 2 * macs(CONFIG, SIZE) + fixed
+    for budget in (0.9, 0.5, 0.3):
+        allowance = fraction_allowance(budget, CONFIG, SIZE, **settings)
+        assert 0 <= budget * full - fixed - allowance.affordable <= 1
+        assert allowance.at(budget) == allowance
+        assert allowance.share(allowance.affordable) == pytest.approx(budget)
+        seen = AdaptivePlan(allowance, build_table(allowance.options, 20)).share
+        assert seen == pytest.approx(budget)
+    few = fraction_allowance(0.1, CONFIG, SIZE, keep_steps=False, **settings)
+    assert few.share(few.affordable) == pytest.approx(0.1)  # also with fewer calls
 
 
 def test_seconds_follow_the_clock_and_not_the_formulas() -> None:

@@ -154,3 +154,10 @@ def test_a_distance_that_is_not_finite_is_refused(model, settings, judge):
     broken = judge._replace(real=torch.full_like(judge.real, torch.nan))
     with pytest.raises(ValueError, match="finite"):
         search_plans(model, settings, broken, effort=Effort(rounds=(1.0,), measure_floor=False))
+    with pytest.raises(ValueError, match=r"got an interval of 2 videos of schedule .*; expected more videos; raise"):
+        search_plans(
+            model,
+            settings,
+            judge._replace(conditions=judge.conditions.take([0, 1])),
+            effort=Effort(rounds=(1.0,), measure_floor=False),
+        )

@@ -12,6 +12,7 @@ from flexivid.diffusion.guidance import (
     compensated_scale,
 )
 from flexivid.diffusion.process import TARGETS, Process
+from flexivid.diffusion.solver import call_times
 
 NATIVE = PatchMode("1x2x2")
 
@@ -20,6 +21,10 @@ def test_interval_includes_its_ends_and_a_step_outside_is_one_branch() -> None:
     outside = calls_outside([1.0, 0.8, 0.5, 0.2, 0.1], (0.2, 0.8))
     assert outside == {0, 4}
     assert calls_outside([1.0, 0.5], None) == frozenset()
+    for steps in (5, 10, 20):  # whose times are not those of decimals to the last bit
+        tenths = [i for i in range(steps) if 2 * steps <= 10 * (steps - i) <= 8 * steps]
+        times = call_times(Process("flow"), "euler", steps)
+        assert set(range(steps)) - calls_outside(times, (0.2, 0.8)) == set(tenths)
     assert [len(at_call(Step(NATIVE, NATIVE), call, outside).modes) for call in range(3)] == [1, 2, 2]
 
 

@@ -92,6 +92,11 @@ def test_ranks_make_the_samples_of_one_process(model, world_size):
 
 def test_noise_depends_on_seed_plus_index(model):
     noise = start_noise(model, (4, 8, 8), [3, 4, 3])
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(start_noise(model, (4, 8, 8), [3, 4, 3]), noise)
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert noise.shape == (3, 3, 4, 8, 8)
     assert torch.equal(noise[0], noise[2])
     assert not torch.equal(noise[0], noise[1])

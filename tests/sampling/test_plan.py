@@ -124,6 +124,23 @@ def test_default_is_searched_once_it_was_measured(model):
     assert plan_for(model, other, 0.5, tables=[scores]).planner == "weak_first"
 
 
+def test_a_search_of_some_modes_is_used_and_what_it_lacks_is_left_to_the_rule(build_model):
+    model = build_model(modes=("1x2x2", "2x2x2", "2x4x4"))
+    settings = Sampling(precision="fp32").filled(model)
+    some = calibrate(model, settings._replace(modes=("2x2x2",)), num_videos=1, max_switches=0).table
+    plan = plan_for(model, settings, 0.9, tables=[some])
+    assert plan.planner == "searched"
+    assert {str(step) for step in plan.schedule} <= {"1x2x2", "2x2x2"}
+    assert plan_for(model, settings, 0.1, tables=[some]).planner == "staged"  # nothing so cheap was measured
+    assert plan_for(model, settings._replace(modes=("2x4x4",)), 0.9, tables=[some]).planner == "staged"
+    with pytest.raises(ValueError, match="got a table of measured errors without 2x4x4"):
+        plan_for(model, settings._replace(modes=("2x4x4",), planner="searched"), 0.9, tables=[some])
+    with pytest.raises(ValueError, match="got a budget below that of every measured schedule"):
+        plan_for(model, settings._replace(planner="searched"), 0.2, tables=[some])
+    with pytest.raises(ValueError, match=r"got budget 0\.001; expected at least"):
+        plan_for(model, settings, 0.001, tables=[some])
+
+
 def test_errors_of_another_model_are_refused(model, build_model):
     settings = Sampling(precision="fp32").filled(model)
     tables = [calibrate(build_model(depth=1), settings, num_videos=1).table]

@@ -1,5 +1,6 @@
 """Settings: what is given, else what the recipe says, else the default; wrong ones are named."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -39,7 +40,9 @@ def test_size_must_come_from_somewhere(model):
         ({"guidance_interval": (0.8, 0.2)}, "got guidance_interval 0.8 to 0.2; expected 0 <= low < high <= 1"),
         ({"packing": "yes"}, "got packing 'yes'; expected one of auto"),
         ({"guidance_scale": 0.5}, "got guidance_scale=0.5; expected a number >= 1"),
+        ({"guidance_scale": math.nan}, "got guidance_scale=nan; expected a number >= 1"),
         ({"shift": 0.0}, r"got shift=0.0; expected a number >= 0.001"),
+        ({"shift": math.inf}, r"got shift=inf; expected a number >= 0.001"),
         ({"batch_size": 0}, "got batch_size=0; expected"),
         ({"size": (0, 8, 8)}, r"got size \(0, 8, 8\); expected frames, height, width >= 1"),
         ({"precision": "fp8"}, "got precision 'fp8'; expected one of auto"),
@@ -150,6 +153,23 @@ def test_a_number_of_steps_that_is_asked_for_is_kept(model):
         plan_for(model, settings, 1.0, "3x1x2x2")
 
 
+@pytest.mark.parametrize("planner", ["staged", "fewer_steps"])
+def test_planners_that_choose_the_number_of_steps_meet_small_budgets_all_the_same(model, planner):
+    settings = Sampling(num_inference_steps=100, planner=planner).filled(model)
+    plan = plan_for(model, settings, 0.01)
+    assert 0 < settings.schedule_macs(model.config, plan.schedule) <= 0.01 * full_macs(model, settings)
+    with pytest.raises(ValueError, match=r"got budget 0\.01; expected at least .* every step in the cheapest mode"):
+        plan_for(model, settings._replace(planner="weak_first"), 0.01)
+
+
+def test_what_has_no_effect_warns(model):
+    with pytest.warns(UserWarning, match="the guidance of the schedule has no effect, but costs: guidance_scale is 1"):
+        plan_for(model, Sampling().filled(model), 1.0, "1x2x4x4+2x4x4,1x1x2x2")
+    model.recipe = Recipe(size=(2, 4, 4), process=Process("cosine"))
+    with pytest.warns(UserWarning, match="shift has no effect on a cosine process, only on flow"):
+        assert Sampling(shift=3.0).filled(model) == Sampling().filled(model)
+
+
 @pytest.mark.parametrize("wrong", [{"modes": ("3x3x3",)}, {"guide_mode": "3x3x3", "guidance_scale": 2.0}])
 def test_unknown_modes(model, wrong):
     with pytest.raises(ValueError, match=r"got mode 3x3x3; expected one the model has \(1x2x2, 2x4x4\)"):
@@ -169,6 +189,8 @@ def test_labels_by_name_before_number(model):
     assert label_numbers(model, ["dog", "0", "7"]) == [1, 0, 2]  # a class is named 7
     with pytest.raises(ValueError, match="got label 'zebra'; expected one of cat, dog, 7; change --label"):
         label_numbers(model, ["zebra"])
+    with pytest.raises(ValueError, match="got label '\u00b2'; expected one of cat"):
+        label_numbers(model, ["\u00b2"])  # a digit for Python, and no number
 
 
 def test_labels_go_in_turn(model, build_model):
@@ -183,6 +205,7 @@ def test_labels_go_in_turn(model, build_model):
     [
         (3, None, [3], r"got labels \[3\]; expected whole numbers from 0 to 2"),
         (3, None, [-1], r"got labels \[-1\]; expected whole numbers from 0 to 2"),
+        (3, None, [1.7], r"got labels \[1.7\d*\]; expected whole numbers from 0 to 2"),
         (0, None, [0], r"got labels \[0\]; expected none, the model has no classes"),
         (3, 0, None, r"got 0 videos; expected at least 1"),
     ],
