@@ -229,7 +229,8 @@ class VideoDataModule(Description, LightningDataModule):
     def val_loader(self) -> ClipLoader | EncodedLoader | None:
         """Return this rank's share of the held-out clips: none comes twice, none is added to fill a batch.
 
-        Where there are fewer than ranks, each takes all. A clip that cannot be decoded is left out; no other takes its place. None: no clips are held out.
+        Where there are fewer than ranks, each takes all. A clip that cannot be decoded is left out; no other takes its
+        place. None: no clips are held out.
         """
         dataset = self._dataset(HELD_OUT)
         if dataset is None:

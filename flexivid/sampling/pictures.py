@@ -22,7 +22,6 @@ from flexivid.latents.codec import Codec
 from flexivid.media.pixels import to_unit
 from flexivid.model.conditioning import Frames
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.runtime.paths import resolve_path
 from flexivid.sampling.encoders import codec_of
 from flexivid.sampling.settings import Settings, video_size
 
@@ -96,7 +95,7 @@ def read_pictures(
         return None, []
     notes: list[str] = []
     size = video_size(model, settings)
-    first, last = (_read_image(resolve_path(path), size[1:], notes) if path else None for path in (image, last_image))
+    first, last = (_read_image(Path(path), size[1:], notes) if path else None for path in (image, last_image))
     if video:
         first = _last_frames(video, max(1, int(size.t * PREFIX_SHARE)), model.recipe.fps, size[1:], notes)
         first = first[:, -prefix_length(codec_of(model), first.shape[1]) :]

@@ -76,12 +76,6 @@ def test_sixteen_bits_of_grey_keep_their_brightness(frame_model, tmp_path):
     assert np.array_equal(to_bytes(pictures.first)[:, 0], np.broadcast_to(levels, (3, 8, 8)))
 
 
-def test_a_path_may_begin_at_home(frame_model, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert read(frame_model, image="~/a.png")[0].first.shape == (3, 1, 8, 8)
-
-
 @pytest.mark.parametrize("rate", [8, 10, 24, 30])
 def test_a_video_of_the_rate_of_the_model_is_continued_by_all_its_last_frames(frame_model, tmp_path, rate):
     """Times in seconds are rounded, and a difference of two may fall just before the frame that is meant."""
