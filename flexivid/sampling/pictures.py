@@ -15,7 +15,6 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from flexivid.data.clips.windows import Clock
 from flexivid.data.decoding.frame_folder import upright
 from flexivid.data.decoding.reader import open_video
 from flexivid.latents.codec import Codec
@@ -25,6 +24,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.encoders import codec_of
 from flexivid.sampling.settings import Settings, video_size
 
+SLACK_SECONDS = 1e-3  # some containers (Matroska, FLV) round times to milliseconds
 PREFIX_SHARE = 0.5  # of a video, at most, that continues another one
 
 
@@ -134,9 +134,9 @@ def _last_frames(path: str, count: int, fps: float, size: tuple[int, int], notes
         _note(notes, path, reader.info.size, size)
         if np.any(np.diff(reader.timestamps) <= 0):
             return _unit(reader.frames(np.arange(reader.num_frames)[-count:]))
-        clock = Clock(reader.timestamps)
-        seconds = clock.times[-1] - np.arange(count)[::-1] / fps
-        return _unit(reader.frames(clock.shown_at(seconds[seconds >= -clock.slack])))
+        times = reader.timestamps[-1] - np.arange(count)[::-1] / fps + SLACK_SECONDS
+        shown = np.searchsorted(reader.timestamps, times[times >= reader.timestamps[0]], side="right") - 1
+        return _unit(reader.frames(shown))  # a short video gives fewer
 
 
 def _note(notes: list[str], path: str | Path, old: tuple[int, int], new: tuple[int, int]) -> None:
