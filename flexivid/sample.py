@@ -139,11 +139,11 @@ def _prepare(options: Namespace) -> tuple[Any, list[Any], Any, Any]:
         print(note)
     model = checkpoint.load(path, ema=not options.no_ema, device=pick_device(options.device))
     model = compiling.compile_forward(model) if options.compile else model
-    model.recipe = replace(model.recipe, fps=options.fps) if options.fps else model.recipe
     encoders.use_sources(model, options.codec, options.text_encoder)
     settings = sampling.settings_from(sampling_options(options)).filled(model)
     settings = sampling.resized(model, settings, options.num_frames, options.height, options.width)
-    conditions = _conditions(options, model, settings)
+    conditions = _conditions(options, model, settings)  # frames of a video are taken at the rate of the training
+    model.recipe = replace(model.recipe, fps=options.fps) if options.fps else model.recipe
     settings = settings._replace(text_tokens=conditions.text_tokens)
     latency = known_latency(model, settings, len(conditions)) if options.budget_seconds else None
     plans = sampling_plans(options, model, settings, tables_folder(path), latency)

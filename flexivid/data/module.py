@@ -134,7 +134,6 @@ class VideoDataModule(Description, LightningDataModule):
         self.check(latents)
         if self.encoded is not None:
             self.settings = stored_settings(self.root, self.encoded.encoded, self.settings)
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be fewer held-out clips than ranks
         self._batch_size_at: Callable[[int], int] = lambda global_step: batch_size
         self._died: dict[str, str] = {}  # files that killed their decoders in training batches, and how
         self._parts: dict[str, EncodedClips | None] = {}
@@ -230,7 +229,8 @@ class VideoDataModule(Description, LightningDataModule):
     def val_loader(self) -> ClipLoader | EncodedLoader | None:
         """Return this rank's share of the held-out clips: none comes twice, none is added to fill a batch.
 
-        A clip that cannot be decoded is left out; no other takes its place. None: no clips are held out.
+        Where there are fewer than ranks, each takes all. A clip that cannot be decoded is left out; no other takes its
+        place. None: no clips are held out.
         """
         dataset = self._dataset(HELD_OUT)
         if dataset is None:

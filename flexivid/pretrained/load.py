@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flexivid.model.formats import CONFIG
 from flexivid.pretrained.families.video_dit import VideoDiT
 from flexivid.pretrained.model_files import ANY_FILES, ModelFiles, plain_loading
 from flexivid.pretrained.original_checkpoints import load_plain
+from flexivid.runtime.hub import cache_alone
 from flexivid.runtime.paths import resolve
 
 
@@ -34,6 +36,8 @@ def load_transformer(
         plain = load_plain(folder) if is_original else load(folder, device="meta" if empty else "cpu")
         return plain.to("meta" if empty else "cpu").to(dtype)
     source, where = files.locate(model)
+    if where and not files.local_files_only:  # on the hub, which diffusers would wait for
+        files = replace(files, **cache_alone(source))
     with plain_loading(f"model {model}", "a diffusers model"):
         from diffusers import AutoModel
 

@@ -7,6 +7,7 @@ share the work.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -147,6 +148,8 @@ def generate_batches(
     infinity.
     """
     conditions.check(model)
+    if conditions.negative_prompt and settings.guidance_scale == settings.weak_scale == 1:
+        warnings.warn("negative_prompt has no effect: guidance_scale is 1, which is none", stacklevel=2)
     settings = with_steps_of(settings, len(plan))
     process, codec = model.recipe.process, codec_of(model)
     device = next(model.parameters()).device

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from flexivid.data.decoding.frame_folder import upright
 from flexivid.data.decoding.reader import open_video
 from flexivid.latents.codec import Codec
 from flexivid.media.pixels import to_unit
@@ -23,6 +24,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.encoders import codec_of
 from flexivid.sampling.settings import Settings, video_size
 
+SLACK_SECONDS = 1e-3  # some containers (Matroska, FLV) round times to milliseconds
 PREFIX_SHARE = 0.5  # of a video, at most, that continues another one
 
 
@@ -95,8 +97,8 @@ def read_pictures(
     size = video_size(model, settings)
     first, last = (_read_image(Path(path), size[1:], notes) if path else None for path in (image, last_image))
     if video:
-        most = prefix_length(codec_of(model), max(1, int(size.t * PREFIX_SHARE)))
-        first = _last_frames(video, most, model.recipe.fps, size[1:], notes)
+        first = _last_frames(video, max(1, int(size.t * PREFIX_SHARE)), model.recipe.fps, size[1:], notes)
+        first = first[:, -prefix_length(codec_of(model), first.shape[1]) :]
     return Pictures(first, last), notes
 
 
@@ -112,21 +114,27 @@ def _read_image(path: Path, size: tuple[int, int], notes: list[str]) -> Tensor:
     """A picture, (3, 1, h, w) in [-1, 1]."""
     try:
         with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            image = upright(picture)
     except FileNotFoundError:
         raise FileNotFoundError(f"got image {path}, which does not exist; expected a file; correct the path") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of broken PNG
         raise ValueError(f"got image {path}, which cannot be read ({error}); expected a picture; convert it") from error
-    _note(notes, path, (upright.height, upright.width), size)
-    fitted = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
+    _note(notes, path, (image.height, image.width), size)
+    fitted = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     return _unit(np.asarray(fitted)[None])
 
 
 def _last_frames(path: str, count: int, fps: float, size: tuple[int, int], notes: list[str]) -> Tensor:
-    """The last frames of a video, so many a second as the model shows: (3, k, h, w) in [-1, 1]."""
+    """The last frames of a video, so many a second as the model shows: (3, k, h, w) in [-1, 1].
+
+    At most ``count``, and fewer of a short video. Where nothing says when they are shown, as of a folder of pictures,
+    those that follow each other.
+    """
     with open_video(path, size=size) as reader:
         _note(notes, path, reader.info.size, size)
-        times = reader.timestamps[-1] - np.arange(count)[::-1] / fps
+        if np.any(np.diff(reader.timestamps) <= 0):
+            return _unit(reader.frames(np.arange(reader.num_frames)[-count:]))
+        times = reader.timestamps[-1] - np.arange(count)[::-1] / fps + SLACK_SECONDS
         shown = np.searchsorted(reader.timestamps, times[times >= reader.timestamps[0]], side="right") - 1
         return _unit(reader.frames(shown))  # a short video gives fewer
 

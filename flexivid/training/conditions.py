@@ -60,8 +60,10 @@ class Encoders:
     ) -> None:
         self.clips = clips
         self.codec_settings = codec_settings(codec or clips.codec or "pixel")
-        self.text_settings = text_settings(text_encoder) if text_encoder else clips.text_encoder
-        text = self.text_settings
+        text, made_by = text_settings(text_encoder) if text_encoder else clips.text_encoder, clips.text_encoder
+        if text and made_by and text.source == made_by.source and text.max_length in (None, made_by.max_length):
+            text = made_by  # what the run leaves open is as it was encoded, for samples too
+        self.text_settings = text
         self.text_tokens = text.max_length or LONGEST if text else 0  # of the latest batch, padding included
         self._codec: Codec | None = None
         self._text_encoder: TextEncoder | None = None
@@ -203,8 +205,7 @@ class Encoders:
 
     def _require_same_text(self, made_by: TextSettings) -> None:
         assert self.text_settings is not None
-        same_source = made_by.source == self.text_settings.source
-        if same_source and self.text_settings.max_length in (None, made_by.max_length):
+        if made_by == self.text_settings:
             return
         why = f"that of {made_by.to_plain()}, which encoded the captions; change model.text_encoder, or encode again"
         source, fingerprint = str(self.text_settings.to_plain()), TextEncoder(self.text_settings).fingerprint()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from flexivid.data.clips.sampler import StepBatchSampler
+from flexivid.data.clips.sampler import StepBatchSampler, fixed_batches
 
 
 def sizes(step):
@@ -65,3 +65,14 @@ def test_refusals():
         StepBatchSampler(0, sizes, seed=0)
     with pytest.raises(ValueError, match="got batch size 0 at step 0; expected at least 1"):
         next(iter(StepBatchSampler(5, lambda step: 0, seed=0)))
+
+
+@pytest.mark.parametrize("groups", [[[4]], [[1, 5], [2]], [range(7)], [range(6), range(6, 9)], []])
+def test_no_rank_is_without_held_out_clips_where_there_are_some(groups):
+    """Ranks average their results, so that the others would wait for it."""
+    for world_size in (1, 2, 3, 8):
+        ranks = [fixed_batches(groups, 2, rank=rank, world_size=world_size) for rank in range(world_size)]
+        clips = [clip for batches in ranks for batch in batches for clip, _ in batch]
+        assert sorted(set(clips)) == sorted(clip for group in groups for clip in group)
+        assert all(ranks) or not groups
+        assert len(set(clips)) == len(clips) or ranks == [ranks[0]] * world_size  # none twice, or all on each

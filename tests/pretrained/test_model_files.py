@@ -134,3 +134,13 @@ def test_which_weights_keep_their_fingerprint() -> None:
     model.enable_layerwise_casting()
     assert not ModelFiles().keep_fingerprint(model)
     assert not ModelFiles().keep_fingerprint(quantise(build(CASES[0]), Int8Linear))
+
+
+def test_of_a_silent_hub_the_cache_alone_is_read(monkeypatch):
+    seen = {}
+    monkeypatch.setattr("flexivid.runtime.hub._has", lambda hub_id: None)
+    model = torch.nn.Linear(1, 1)
+    monkeypatch.setattr("diffusers.AutoModel.from_pretrained", lambda source, **options: seen.update(options) or model)
+    load_transformer("owner/name")
+    assert seen["local_files_only"] is True
+    assert seen["subfolder"] == "transformer"

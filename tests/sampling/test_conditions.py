@@ -55,6 +55,11 @@ def test_a_model_with_text_alone_is_guided(text_model):
     assert not torch.allclose(plain, guided, atol=1e-3)
 
 
+def test_a_negative_prompt_without_guidance_is_told(text_model):
+    with pytest.warns(UserWarning, match="negative_prompt has no effect: guidance_scale is 1"):
+        generate(text_model, prompts=PROMPTS, negative_prompt="red", num_inference_steps=1, guidance_scale=1.0)
+
+
 def test_a_text_is_read_once_a_sample(text_model):
     reads = []
     text_model.text.register_forward_pre_hook(lambda module, args: reads.append(args[1]))

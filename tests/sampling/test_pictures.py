@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from flexivid.data.decoding.reader import open_video
+from flexivid.data.decoding.reader import VideoReader, open_video
 from flexivid.media.pixels import to_bytes
 from flexivid.media.write import write_video
+from flexivid.patching.shapes import Size3
 from flexivid.sampling.encoders import codec_of
 from flexivid.sampling.pictures import prefix_length, read_pictures
 from flexivid.sampling.settings import Sampling
@@ -66,3 +67,37 @@ def test_what_cannot_be_read_is_refused(frame_model, tmp_path):
     with pytest.raises(ValueError, match="got --image and --continue-from"):
         read(frame_model, image=tmp_path / "a.png", video=tmp_path / "a.mp4")
     assert read(frame_model) == (None, [])
+
+
+def test_sixteen_bits_of_grey_keep_their_brightness(frame_model, tmp_path):
+    levels = np.linspace(0, 255, 64).round().astype(np.uint16).reshape(8, 8)
+    Image.fromarray(levels * 257).save(tmp_path / "a.png")
+    pictures, _ = read(frame_model, image=tmp_path / "a.png")
+    assert np.array_equal(to_bytes(pictures.first)[:, 0], np.broadcast_to(levels, (3, 8, 8)))
+
+
+@pytest.mark.parametrize("rate", [8, 10, 24, 30])
+def test_a_video_of_the_rate_of_the_model_is_continued_by_all_its_last_frames(frame_model, tmp_path, rate):
+    """Times in seconds are rounded, and a difference of two may fall just before the frame that is meant."""
+    write_video(tmp_path / "a.mp4", np.zeros((64, 16, 16, 3), np.uint8), rate)
+    frame_model.recipe = replace(frame_model.recipe, fps=rate, size=Size3(32, 8, 8))
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VideoReader, "frames", lambda _, numbers: shown.extend(numbers) or np.zeros((16, 8, 8, 3), "u1"))
+        read(frame_model, video=tmp_path / "a.mp4")
+    assert shown == list(range(48, 64))
+
+
+def test_a_video_too_short_for_a_group_of_frames_is_continued_from_its_end(latent_model, tmp_path):
+    levels = np.array([40, 200], np.uint8)  # the codec takes 1 or 3 frames
+    write_video(tmp_path / "a.mp4", np.broadcast_to(levels[:, None, None, None], (2, 32, 32, 3)).copy(), 8)
+    pictures, _ = read(latent_model, video=tmp_path / "a.mp4")
+    assert pictures.first.shape == (3, 1, 32, 32)
+    assert to_bytes(pictures.first).float().mean() > 180
+
+
+def test_a_folder_of_pictures_is_continued_by_its_last_ones(frame_model, tmp_path):
+    for number, level in enumerate((0, 100, 200)):
+        Image.new("L", (8, 8), level).save(tmp_path / f"{number}.png")
+    pictures, _ = read(frame_model, video=tmp_path)
+    assert to_bytes(pictures.first)[0, :, 0, 0].tolist() == [100, 200]

@@ -107,3 +107,12 @@ def test_pictures_are_videos_of_one_frame(make_module):
     x0, condition = torch.randn(2, 3, 1, 16, 16), Condition(torch.tensor([0, 1]))
     for mode in module.modes:
         assert module._losses(x0, condition, mode, (0,), drop=True).isfinite().all()
+
+
+def test_a_text_encoder_named_by_its_source_alone_is_the_one_that_encoded_the_data():
+    """Else samples would be refused by the fingerprint, which counts the limit and the precision."""
+    made_by = TextSettings("my/encoder", max_length=8, dtype="bf16")
+    clips = Clips(text_encoder=made_by, text_channels=8)
+    assert Encoders(clips, text_encoder="my/encoder").text_settings == made_by
+    longer = TextSettings("my/encoder", max_length=16)
+    assert Encoders(clips, text_encoder=longer).text_settings == longer  # and refused when the data are there

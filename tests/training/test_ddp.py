@@ -38,7 +38,7 @@ module = FlexiDiffusion(
     Clips((4, 16, 16), num_classes=10, batch_size=2),
     optimizer=OptimizerSettings(name="muon", warmup_steps=1),
 )
-data = VideoDataModule(sys.argv[1], num_frames=4, size=16, batch_size=2)
+data = VideoDataModule(sys.argv[1], num_frames=4, size=16, batch_size=2, val_clips=1)  # fewer than ranks
 watch, ema = Watch(), EMAWeightAveraging(use_buffers=False, decay=0.9)
 samples = SampleVideos([1.0], num_videos=3, num_inference_steps=2)
 trainer = Trainer(

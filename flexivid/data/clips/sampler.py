@@ -121,11 +121,14 @@ def fixed_batches(
 ) -> list[list[Position]]:
     """Return one rank's share of some clips, in batches of one group each; no clip comes twice or is left out.
 
-    The clips of a group have one shape; a batch has at most ``batch_size`` of them.
+    The clips of a group have one shape; a batch has at most ``batch_size`` of them. Where there are too few clips for
+    all ranks, each takes all of them: ranks average their results, and wait forever for one that has none.
 
-    >>> fixed_batches([[0, 4, 8], [2]], 2)
-    [[(0, 0), (4, 0)], [(8, 0)], [(2, 0)]]
+    >>> fixed_batches([[0, 4, 8], [2]], 2), fixed_batches([[5]], 2, rank=1, world_size=2)
+    ([[(0, 0), (4, 0)], [(8, 0)], [(2, 0)]], [[(5, 0)]])
     """
+    if max(map(len, groups), default=0) < world_size:
+        rank, world_size = 0, 1
     shares = [[(clip, 0) for clip in group[rank::world_size]] for group in groups]
     return [share[i : i + batch_size] for share in shares for i in range(0, len(share), batch_size)]
 

@@ -88,11 +88,7 @@ class FolderDecoder:
     def _read(self, name: str) -> np.ndarray:
         try:
             with Image.open(Path(self._folder, name)) as opened:
-                if opened.mode.startswith("I"):  # 16 bits of grey
-                    picture = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
-                else:
-                    picture = ImageOps.exif_transpose(opened)
-                picture = picture.convert("RGB")
+                picture = upright(opened)
         except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG
             raise VideoError(self._folder, f"{name} cannot be read: {error}".lstrip()) from error
         if (picture.height, picture.width) != self._stored:
@@ -100,6 +96,18 @@ class FolderDecoder:
         if self._size != self._stored:
             picture = picture.resize(self._size[::-1], _FILTERS[self._kernel])
         return np.asarray(picture)
+
+
+def upright(opened: Image.Image) -> Image.Image:
+    """A picture in RGB, turned as its file says.
+
+    >>> upright(Image.new("I;16", (4, 2), 1 << 15)).getpixel((0, 0))
+    (128, 128, 128)
+    """
+    picture = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I"):  # 16 bits of grey, of which Pillow would keep those below 256
+        picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def _pictures(path: str | os.PathLike[str]) -> list[str]:
