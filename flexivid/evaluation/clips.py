@@ -169,7 +169,8 @@ def find_clips(
 
     The split is ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
     part, else ``all``. Held-out clips are taken instead of training ones where there are at least ``held_out_from``:
-    distances to clips that were trained on say little about new ones. ``ValueError`` if there are fewer than two clips.
+    distances to clips that were trained on say little about new ones. A file that is listed several times, with another
+    caption each, counts once. ``ValueError`` if there are fewer than two clips.
     """
     manifests = read_manifests(root)
     split = split or ("all" if manifests.held_out is None else "train")
@@ -193,17 +194,24 @@ def _dataset(
         if root.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
         index, _ = index_collection(root, pool=pool, decoder=settings.decoder, square_pixels=settings.square_pixels)
-        dataset = ClipDataset(index.videos, settings)
+        dataset = _one_row_a_file(ClipDataset(index.videos, settings))
         if len(dataset) == 0:
             raise ValueError(explain_nothing(str(root), index, settings, prefix=""))
         return split, dataset, index.bad, None
     splits = load_splits(root, settings, pool=pool)
-    enough = held_out_from is not None and splits.val is not None and len(splits.val) >= held_out_from
+    val = None if splits.val is None else _one_row_a_file(splits.val)
+    enough = held_out_from is not None and val is not None and len(val) >= held_out_from
     if split == "train" and not enough:
-        return split, splits.train, splits.bad, None
-    if splits.val is None:
+        return split, _one_row_a_file(splits.train), splits.bad, None
+    if val is None:
         raise ValueError(f"got split held_out of {root}, which has too few videos for one; expected train; change it")
-    return "held_out", splits.val, splits.bad, splits.train.videos
+    return "held_out", val, splits.bad, splits.train.videos
+
+
+def _one_row_a_file(dataset: ClipDataset) -> ClipDataset:
+    """Only the first row of each file: equal clips would stand for several videos."""
+    _, rows = np.unique(dataset.videos.files(), return_index=True)
+    return dataset if len(rows) == len(dataset.videos) else ClipDataset(dataset.videos.select(rows), dataset.settings)
 
 
 def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:

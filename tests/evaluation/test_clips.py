@@ -59,6 +59,17 @@ def test_windows_are_spread_over_each_video_and_always_the_same(make_folder):
     assert clips.split == "all"
 
 
+def test_a_file_with_a_row_for_each_caption_counts_once_and_is_in_one_part(make_folder):
+    folder = make_folder("videos", [9, 9, 9])
+    listed = folder / "list.csv"
+    listed.write_text("path,text\n" + "".join(f"{i:03d}.mp4,words {i} {j}\n" for i in range(3) for j in range(5)))
+    parts = [find_clips(str(listed), clip_settings({}, SIZE), split=split) for split in ("train", "held_out", "all")]
+    names = [[path for path, _ in frame_numbers(part)] for part in parts]
+    assert [sorted(part) for part in names] == [["000"] * 2 + ["002"] * 2, ["001"] * 2, sorted(["000", "001", "002"] * 2)]
+    assert parts[0].trained is None
+    assert parts[1].seen([parts[1].caption(0)]) == "0 of 1 held-out captions are among those trained on"
+
+
 def test_the_rate_of_training_is_kept_unless_another_is_asked_for(make_folder):
     folder = make_folder("videos", [9, 9])
     section = {"stride": 2, "fps": None, "root": "videos", "batch_size": 3}
