@@ -15,7 +15,7 @@ from flexivid.data.sources.manifest import Manifest, Manifests, read_manifests
 from flexivid.data.splits import index_collection
 from flexivid.evaluation.clips import clip_settings, find_clips
 from flexivid.evaluation.features import ClipFeatures, check_frames
-from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.metrics.extractors.extractor import build_extractor, for_frames
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores, score
 from flexivid.sampling.sample_folder import videos_in
@@ -60,10 +60,10 @@ def common_size(root: Manifests) -> tuple[int, int]:
 
 def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     """Find the clips, load the extractor; ``ValueError`` if something does not fit."""
-    extractor = build_extractor(**request.metric, device=device)
+    extractor = for_frames(build_extractor(**request.metric, device=device), request.num_frames)
     check_frames(extractor, request.num_frames)
     roots = dict.fromkeys((request.generated, request.reference))
-    listed = {root: _videos_of(root, request.layout or "auto") for root in roots}
+    listed = {root: _videos_of(root, request) for root in roots}
     sources = [listed[root] for root in (request.generated, request.reference)]
     height, width = request.size or common_size(sources[0])
     settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
@@ -79,11 +79,14 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     return Pair(generated, real, protocol)
 
 
-def _videos_of(root: str, layout: Layout) -> Manifests:
-    """Videos of a folder; of a folder of ``flexivid.sample`` only the samples, since its grid has another size."""
+def _videos_of(root: str, request: PairRequest) -> Manifests:
+    """Videos of a folder, or pictures as videos of one frame where clips have one.
+
+    Of a folder of ``flexivid.sample`` only the samples, since its grid has another size.
+    """
     if samples := videos_in(root):
         return Manifests(Manifest.of([(path, -1, "") for path in samples], root=root), None, root)
-    return read_manifests(Collection(root, layout))
+    return read_manifests(Collection(root, request.layout or "auto", pictures=request.num_frames == 1))
 
 
 def compare_pair(pair: Pair, *, on_block: Callable[[], None] = lambda: None) -> Scores:

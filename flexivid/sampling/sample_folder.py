@@ -157,7 +157,7 @@ def _write_batch(
 
 
 def videos_in(folder: str | Path) -> list[Path]:
-    """Videos that ``write_samples`` wrote into a folder and that are still there, without the grid; none elsewhere.
+    """Videos or pictures that ``write_samples`` wrote into a folder and that are still there; none elsewhere.
 
     Example:
         >>> videos_in("no_such_folder")
@@ -168,7 +168,7 @@ def videos_in(folder: str | Path) -> list[Path]:
         files = [folder / line["file"] for line in _lines_of(folder / MANIFEST) if "plan" in line]
     except (OSError, ValueError, KeyError, TypeError):  # no such file, or a list of another kind
         return []
-    return [file for file in files if file.suffix == ".mp4" and file.is_file()]
+    return [file for file in files if file.is_file()]
 
 
 def _lines_of(path: Path) -> list[dict[str, Any]]:

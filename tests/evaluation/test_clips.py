@@ -2,11 +2,13 @@
 
 import os
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flexivid.data import VideoDataModule
 from flexivid.data.clips.windows import ClipSettings
@@ -238,6 +240,28 @@ def test_clips_of_a_run_on_latents_are_those_of_their_source(make_folder, tmp_pa
         assert (clips.split, clips.fps) == ("held_out, decoded latents", 4.0)
         videos = torch.cat([videos for _, videos in read_blocks(clips, [range(len(clips))], num_workers=1)])
         assert np.array_equal(videos.permute(0, 2, 3, 4, 1).numpy(), held_out)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_pictures_are_held_out_as_in_training(tmp_path, encoded):
+    """Numbered ones would be frames of a video, whose end is held out."""
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        Image.new("RGB", (16, 16), (5 * number, 0, 0)).save(tmp_path / "photos" / f"{number:02d}.png")
+    data, source = VideoDataModule(str(tmp_path / "photos"), num_frames=1, size=16, pictures=True), "photos"
+    if encoded:
+        settings = ClipSettings(num_frames=1, size=(16, 16), windows="uniform")
+        request = EncodeRequest(data.collection, str(tmp_path / "out"), settings, CodecSettings("pixel"))
+        encode_collection(request, torch.device("cpu"), Ranks(0, 1))
+        source = "out"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"data: {{root: {tmp_path / source}, pictures: {not encoded}}}")
+    asked = run.Request(str(tmp_path / "run"), str(tmp_path / "result"), num_videos=2)
+    clips, other = run._clips(asked, Size3(1, 16, 16)), replace(asked, reference=str(tmp_path / "photos"))
+    data.setup()
+    assert clips.split == "held_out"
+    assert [clips.plan(i).path for i in range(2)] == [data.splits.val.plan((i, 0)).path for i in range(2)]
+    assert len(run._clips(other, Size3(1, 16, 16)).dataset.videos) == 40
 
 
 def clips_of(folder, settings):
