@@ -257,7 +257,9 @@ def test_two_folders_of_pictures(capsys, tmp_path):
     (tmp_path / "samples" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["--generated", "samples", "--reference", "photos", "--num-frames", 1, "--metric", "motion", "--json"]
     lines = evaluate(capsys, *words)
-    assert lines[:2] == [f"{side} (all): 6 of 6 clips of 6 videos" for side in ("generated samples", "reference photos")]
+    assert lines[:2] == [
+        f"{side} (all): 6 of 6 clips of 6 videos" for side in ("generated samples", "reference photos")
+    ]
     assert json.loads(lines[-1])["metric"] == "fvd[motion-still]6_1f"
 
 

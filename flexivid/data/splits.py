@@ -58,6 +58,7 @@ def load_splits(
     settings: ClipSettings,
     *,
     buckets: Sequence[Bucket] = (),
+    trained: tuple[ClipSettings, Sequence[Bucket]] | None = None,
     check: Check = "stat",
     pool: DecodePool | None = None,
     progress: bool = True,
@@ -68,6 +69,8 @@ def load_splits(
         root: The collection, listed already (``Manifests``) or not, with or without training and held-out folders (see
             ``layout``). Without held-out videos, some of the training ones are held out (see ``hold_out``).
         settings: How clips are cut out of them; ``buckets`` are shapes in place of the one in it.
+        trained: Both as in an earlier run, whose held-out videos are held out again: which videos are too short, and so
+            left out, depends on them. None: these.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
         pool: Looks at new files; without one a pool is made for it.
 
@@ -92,8 +95,10 @@ def load_splits(
         return _account(
             everything, held_out, [everything, held_out], index._replace(bad=index.bad + held_out_index.bad)
         )
-    usable = index.videos if everything.counts.all() else index.videos.select(np.flatnonzero(everything.counts))
-    parts = hold_out(usable, min_frames=int(np.max(_span(usable.select(np.array([0])), settings))))
+    before = everything if trained is None else ClipDataset(index.videos, trained[0], buckets=trained[1])
+    before = before if len(before) else everything
+    usable = index.videos if before.counts.all() else index.videos.select(np.flatnonzero(before.counts))
+    parts = hold_out(usable, min_frames=int(np.max(_span(usable.select(np.array([0])), before.settings))))
     train = ClipDataset(parts[0], settings, buckets=buckets)
     val = None if parts[1] is None else ClipDataset(parts[1], fixed, buckets=buckets)
     return _account(train, val, [everything], index)

@@ -19,7 +19,7 @@ from flexivid.budget.table import read_tables
 from flexivid.data.encoded.decode import real_clips_of
 from flexivid.data.encoded.folder import is_encoded
 from flexivid.data.sources.layout import Collection, Layout
-from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips
+from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips, trained_clips
 from flexivid.evaluation.features import ClipFeatures, blocks_of
 from flexivid.evaluation.prompts import clip_frames, evaluation_conditions
 from flexivid.evaluation.result import Evaluation
@@ -205,9 +205,10 @@ def _clips(request: Request, size: Size3) -> ClipSet:
         real = real_clips_of(root)
         section, note, collection = real.settings._asdict(), real.note, real.collection
     settings = clip_settings(section, size, **request.rate)
+    trained = None if request.reference else trained_clips(section, settings)
     count = request.num_reference or request.num_videos
     split = "all" if note else request.split or (None if request.reference else "train")
     held_out_from = count if request.held_out and request.split is None else None
     collection = collection._replace(layout=request.layout or collection.layout)
-    clips = find_clips(collection, settings, split=split, num_clips=count, held_out_from=held_out_from)
+    clips = find_clips(collection, settings, split=split, num_clips=count, held_out_from=held_out_from, trained=trained)
     return replace(clips, split=note) if note else clips

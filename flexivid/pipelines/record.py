@@ -62,7 +62,7 @@ def record_calls(
 
 @contextmanager
 def _complete_files(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder whose files are moved to ``folder`` at the end: those of a run that fails would be zeros."""
+    """Yield a hidden folder whose files are moved to ``folder`` at the end: of a run that fails they would be zeros."""
     with TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as part:
         yield Path(part)
         for file in Path(part).iterdir():
