@@ -224,7 +224,7 @@ class FlexiDiffusion(GuardedModule):
         )  # fmt: skip
 
     def step_macs(self, global_step: int) -> int:
-        """Return the MACs of a training step on each rank; a backward pass costs two forward passes."""
+        """Return the MACs of each batch of a training step on each rank; a backward pass costs two forward passes."""
         calls, size = [(self.mode_at(global_step), 3)], self.picture_steps.size_at(global_step, self.latent_size)
         if (start := self._matched_at(global_step)) is not None:
             calls += [(start[0], self.matching.weak_steps), (self.modes[0], 3 * self.matching.native_steps)]
