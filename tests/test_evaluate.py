@@ -253,10 +253,11 @@ def test_two_folders_of_pictures(capsys, tmp_path):
         for number in range(6):
             write_picture(tmp_path / name / f"{number}.png", rng.integers(0, 256, (16, 16, 3), np.uint8))
     write_picture(tmp_path / "samples" / "grid.png", np.zeros((32, 64, 3), np.uint8))
-    lines = [{"file": f"{number}.png", "plan": "2x1x2x2"} for number in range(6)]
+    lines = [{"file": f"{number}.png", "plan": "2x1x2x2", "budget": 0.5 + number % 2 / 2} for number in range(6)]
     (tmp_path / "samples" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["--generated", "samples", "--reference", "photos", "--num-frames", 1, "--metric", "motion", "--json"]
-    lines = evaluate(capsys, *words)
+    with pytest.warns(UserWarning, match=r"got samples of budgets 0.5, 1 in samples; expected one"):
+        lines = evaluate(capsys, *words)
     assert lines[:2] == [
         f"{side} (all): 6 of 6 clips of 6 videos" for side in ("generated samples", "reference photos")
     ]

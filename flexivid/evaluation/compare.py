@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,12 @@ def _videos_of(root: str, request: PairRequest) -> Manifests:
     Of a folder of ``flexivid.sample`` only the samples, since its grid has another size.
     """
     if samples := videos_in(root):
+        if len(budgets := {budget for budget in samples.values() if budget is not None}) > 1:
+            warnings.warn(
+                f"got samples of budgets {', '.join(f'{budget:g}' for budget in sorted(budgets))} in {root}; expected"
+                " one, for all are measured together; sample each budget into a folder of its own",
+                stacklevel=2,
+            )
         return Manifests(Manifest.of([(path, -1, "") for path in samples], root=root), None, root)
     return read_manifests(Collection(root, request.layout or "auto", pictures=request.num_frames == 1))
 
