@@ -130,6 +130,15 @@ def test_headers_say_what_a_dry_run_says(program, tmp_path, encoders, recipe):
     assert re.search(rf"^{steps} steps of .*{time} at \S+ \S+/s \({device}\)", printed, re.MULTILINE)
 
 
+def test_a_dry_run_counts_all_batches_of_a_step(program, tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((16, 64, 64, 3), np.uint8), 8)
+    words = ["fit", "--config", CONF / "train_video.yaml", "--data.root", tmp_path, "--dry-run"]
+    alone = program(*words)
+    together = program(*words, "--trainer.accumulate_grad_batches", "4")
+    one, four = (float(re.search(r"steps of ([\d.]+) GMACs", printed)[1]) for printed in (alone, together))
+    assert four == pytest.approx(4 * one, rel=0.01)
+
+
 @pytest.mark.parametrize("recipe", sorted({*RECIPES} - {*ENCODED}), ids=lambda path: path.name)
 def test_recipe_runs_dry(program, tmp_path, recipe):
     write_video(tmp_path / "a.mp4", np.zeros((16, 64, 64, 3), np.uint8), 8)

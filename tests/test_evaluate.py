@@ -21,7 +21,7 @@ from flexivid.evaluation.features import ClipFeatures
 from flexivid.evaluation.ranks import Ranks, evaluate_together
 from flexivid.evaluation.result import Evaluation
 from flexivid.evaluation.run import Request, finish, job_of, prepare, work
-from flexivid.media.write import write_video
+from flexivid.media.write import write_picture, write_video
 from flexivid.model.checkpoint import save
 from flexivid.model.recipe import Recipe
 
@@ -244,6 +244,24 @@ def test_the_grid_among_samples_is_left_out(capsys, write_videos):
     assert lines[0] == "generated samples (all): 4 of 4 clips of 4 videos"
     (folder / "manifest.jsonl").write_text('{"file": "0.mp4"}\n')  # not one of ``flexivid.sample``
     assert "got videos of 2 sizes in samples (16x16, 32x64); expected one" in refused(capsys, *words)
+
+
+def test_two_folders_of_pictures(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("samples", "photos"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            write_picture(tmp_path / name / f"{number}.png", rng.integers(0, 256, (16, 16, 3), np.uint8))
+    write_picture(tmp_path / "samples" / "grid.png", np.zeros((32, 64, 3), np.uint8))
+    lines = [{"file": f"{number}.png", "plan": "2x1x2x2", "budget": 0.5 + number % 2 / 2} for number in range(6)]
+    (tmp_path / "samples" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["--generated", "samples", "--reference", "photos", "--num-frames", 1, "--metric", "motion", "--json"]
+    with pytest.warns(UserWarning, match=r"got samples of budgets 0.5, 1 in samples; expected one"):
+        lines = evaluate(capsys, *words)
+    assert lines[:2] == [
+        f"{side} (all): 6 of 6 clips of 6 videos" for side in ("generated samples", "reference photos")
+    ]
+    assert json.loads(lines[-1])["metric"] == "fvd[motion-still]6_1f"
 
 
 def test_a_folder_is_at_no_distance_from_itself(capsys, write_videos):

@@ -48,9 +48,9 @@ class Splits(NamedTuple):
     def num_files(self) -> int:
         """Files found, good, too short and bad ones."""
         skipped = 0 if self.train.settings.short != "skip" else self.num_too_short
-        parts = {dataset.videos.path(0) for dataset in self.datasets if len(dataset.videos) == 1}
-        good = sum(len(dataset.videos) for dataset in self.datasets)
-        return (len(parts) if good == 2 else good) + skipped + len(self.bad)
+        numbers = [int(dataset.videos.files().max(initial=-1)) + 1 for dataset in self.datasets]
+        is_cut = numbers == [1, 1] and len({dataset.videos.path(0) for dataset in self.datasets}) == 1
+        return (1 if is_cut else sum(numbers)) + skipped + len({video.path for video in self.bad})
 
 
 def load_splits(
@@ -58,6 +58,7 @@ def load_splits(
     settings: ClipSettings,
     *,
     buckets: Sequence[Bucket] = (),
+    trained: tuple[ClipSettings, Sequence[Bucket]] | None = None,
     check: Check = "stat",
     pool: DecodePool | None = None,
     progress: bool = True,
@@ -68,6 +69,8 @@ def load_splits(
         root: The collection, listed already (``Manifests``) or not, with or without training and held-out folders (see
             ``layout``). Without held-out videos, some of the training ones are held out (see ``hold_out``).
         settings: How clips are cut out of them; ``buckets`` are shapes in place of the one in it.
+        trained: Both as in an earlier run, whose held-out videos are held out again: which videos are too short, and so
+            left out, depends on them. None: these.
         check: How to tell that a file has changed since it was looked at (see ``index.build_index``).
         pool: Looks at new files; without one a pool is made for it.
 
@@ -92,8 +95,10 @@ def load_splits(
         return _account(
             everything, held_out, [everything, held_out], index._replace(bad=index.bad + held_out_index.bad)
         )
-    usable = index.videos if everything.counts.all() else index.videos.select(np.flatnonzero(everything.counts))
-    parts = hold_out(usable, min_frames=int(np.max(_span(usable.select(np.array([0])), settings))))
+    before = everything if trained is None else ClipDataset(index.videos, trained[0], buckets=trained[1])
+    before = before if len(before) else everything
+    usable = index.videos if before.counts.all() else index.videos.select(np.flatnonzero(before.counts))
+    parts = hold_out(usable, min_frames=int(np.max(_span(usable.select(np.array([0])), before.settings))))
     train = ClipDataset(parts[0], settings, buckets=buckets)
     val = None if parts[1] is None else ClipDataset(parts[1], fixed, buckets=buckets)
     return _account(train, val, [everything], index)
@@ -102,26 +107,29 @@ def load_splits(
 def hold_out(videos: Videos, *, min_frames: int) -> tuple[Videos, Videos | None]:
     """Part videos into some to train on and some to validate on, without a frame in both.
 
-    Of several videos, one in twenty is held out, at least one, spread evenly over the list and so over the classes. A
-    single video is cut: its last tenth is held out, or one clip, which spans ``min_frames``, if that is more. If it is
-    too short for both, nothing is held out, and the second result is None.
+    Of several files, one in twenty is held out, at least one, spread evenly over the list and so over the classes; all
+    rows of a file, as lists with several captions have them, go together. A single file is cut: its last tenth is held
+    out, or one clip, which spans ``min_frames``, if that is more. If it is too short for both, nothing is held out, and
+    the second result is None.
 
     >>> film = Videos.of(["film.mp4"], num_frames=250)
     >>> [(part.first.tolist(), part.num_frames.tolist()) for part in hold_out(film, min_frames=15)]
     [([0], [225]), ([225], [25])]
-    >>> [len(part) for part in hold_out(Videos.of(["film.mp4"] * 60, num_frames=250), min_frames=15)]
+    >>> videos = Videos.of([f"{i}.mp4" for i in range(60)], num_frames=250)
+    >>> [len(part) for part in hold_out(videos, min_frames=15)]
     [57, 3]
     """
-    if len(videos) > 1:
-        number = max(1, round(len(videos) / 20))
-        chosen = np.zeros(len(videos), dtype=bool)
-        chosen[(2 * np.arange(number) + 1) * len(videos) // (2 * number)] = True
-        return videos.select(np.flatnonzero(~chosen)), videos.select(np.flatnonzero(chosen))
-    num_frames = int(videos.num_frames[0])
+    files = videos.files()
+    if (num_files := int(files.max()) + 1) > 1:
+        number = max(1, round(num_files / 20))
+        chosen = np.zeros(num_files, dtype=bool)
+        chosen[(2 * np.arange(number) + 1) * num_files // (2 * number)] = True
+        return videos.select(np.flatnonzero(~chosen[files])), videos.select(np.flatnonzero(chosen[files]))
+    num_frames, rows = int(videos.num_frames[0]), np.arange(len(videos))
     tail = max(num_frames // 10, min_frames)
     if num_frames - tail < min_frames:
         return videos, None
-    return videos.cut(0, 0, num_frames - tail), videos.cut(0, num_frames - tail, tail)
+    return videos.cut(rows, 0, num_frames - tail), videos.cut(rows, num_frames - tail, tail)
 
 
 def index_collection(

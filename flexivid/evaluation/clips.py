@@ -19,6 +19,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from flexivid.data.clips.buckets import Bucket, parse_buckets
 from flexivid.data.clips.dataset import ClipDataset
 from flexivid.data.clips.windows import ClipSettings, refuse_settings
 from flexivid.data.decoding.probe import VideoError
@@ -34,6 +35,7 @@ from flexivid.model.shipped import is_shipped
 from flexivid.runtime.paths import is_remote, resolve
 
 SPLITS = ("train", "held_out", "all")
+Trained = tuple[ClipSettings, Sequence[Bucket]]  # how a training cut out its clips
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,13 @@ def clip_settings(section: Mapping[str, Any], size: tuple[int, int, int], **chan
     return settings
 
 
+def trained_clips(section: Mapping[str, Any], settings: ClipSettings) -> Trained:
+    """How a training cut out its clips, by the ``data`` section of its config; what this does not say is as here."""
+    stated = {"stride": 1, "fps": None, **section}
+    changes = {name: stated[name] for name in ("num_frames", "stride", "fps", "short") if name in stated}
+    return settings._replace(**changes), parse_buckets(section.get("buckets") or ())
+
+
 def data_section(run: Path) -> dict[str, Any]:
     """The ``data`` section of ``config.yaml`` in a run's folder; empty if there is none."""
     try:
@@ -164,27 +173,35 @@ def find_clips(
     split: str | None = None,
     num_clips: int | None = None,
     held_out_from: int | None = None,
+    trained: Trained | None = None,
 ) -> ClipSet:
     """The clips of a collection, listed already or not, or at most ``num_clips`` of them spread evenly over it.
 
     The split is ``train`` or ``held_out`` as in training, or ``all``; ``None`` = ``train`` where there is a held-out
     part, else ``all``. Held-out clips are taken instead of training ones where there are at least ``held_out_from``:
-    distances to clips that were trained on say little about new ones. ``ValueError`` if there are fewer than two clips.
+    distances to clips that were trained on say little about new ones. A file that is listed several times, with another
+    caption each, counts once. ``trained`` is how clips of a training were cut out of the collection, which decides what
+    it held out; ``None`` = as here. ``ValueError`` if there are fewer than two clips.
     """
     manifests = read_manifests(root)
     split = split or ("all" if manifests.held_out is None else "train")
     with DecodePool(num_cores()) as pool:
-        split, dataset, bad, trained = _dataset(manifests, settings, split, held_out_from, pool)
+        split, dataset, bad, videos = _dataset(manifests, settings, split, held_out_from, trained, pool)
     if len(dataset) < 2:
         raise ValueError(
             f"got {len(dataset)} clips in {root} ({split}); expected at least 2 for a distance; name a larger folder"
         )
     count = min(num_clips or len(dataset), len(dataset))
-    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad, trained)
+    return ClipSet(str(root), split, dataset, np.arange(count) * len(dataset) // count, bad, videos)
 
 
 def _dataset(
-    root: Manifests, settings: ClipSettings, split: str, held_out_from: int | None, pool: DecodePool
+    root: Manifests,
+    settings: ClipSettings,
+    split: str,
+    held_out_from: int | None,
+    trained: Trained | None,
+    pool: DecodePool,
 ) -> tuple[str, ClipDataset, tuple[BadVideo, ...], Videos | None]:
     """The split that is taken, its clips, files that cannot be decoded, and the videos beside held-out ones."""
     if split not in SPLITS:
@@ -193,17 +210,24 @@ def _dataset(
         if root.held_out is not None:
             raise ValueError(f"got split all of {root}, which has a held-out part; expected train or held_out; choose")
         index, _ = index_collection(root, pool=pool, decoder=settings.decoder, square_pixels=settings.square_pixels)
-        dataset = ClipDataset(index.videos, settings)
+        dataset = _one_row_a_file(ClipDataset(index.videos, settings))
         if len(dataset) == 0:
             raise ValueError(explain_nothing(str(root), index, settings, prefix=""))
         return split, dataset, index.bad, None
-    splits = load_splits(root, settings, pool=pool)
-    enough = held_out_from is not None and splits.val is not None and len(splits.val) >= held_out_from
+    splits = load_splits(root, settings, trained=trained, pool=pool)
+    val = None if splits.val is None else _one_row_a_file(splits.val)
+    enough = held_out_from is not None and val is not None and len(val) >= held_out_from
     if split == "train" and not enough:
-        return split, splits.train, splits.bad, None
-    if splits.val is None:
+        return split, _one_row_a_file(splits.train), splits.bad, None
+    if val is None:
         raise ValueError(f"got split held_out of {root}, which has too few videos for one; expected train; change it")
-    return "held_out", splits.val, splits.bad, splits.train.videos
+    return "held_out", val, splits.bad, splits.train.videos
+
+
+def _one_row_a_file(dataset: ClipDataset) -> ClipDataset:
+    """Only the first row of each file: equal clips would stand for several videos."""
+    _, rows = np.unique(dataset.videos.files(), return_index=True)
+    return dataset if len(rows) == len(dataset.videos) else ClipDataset(dataset.videos.select(rows), dataset.settings)
 
 
 def read_ends(clips: ClipSet) -> Iterator[tuple[int, Tensor]]:

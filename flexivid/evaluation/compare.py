@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from flexivid.data.sources.manifest import Manifest, Manifests, read_manifests
 from flexivid.data.splits import index_collection
 from flexivid.evaluation.clips import clip_settings, find_clips
 from flexivid.evaluation.features import ClipFeatures, check_frames
-from flexivid.metrics.extractors.extractor import build_extractor
+from flexivid.metrics.extractors.extractor import build_extractor, for_frames
 from flexivid.metrics.protocol import Protocol
 from flexivid.metrics.scores import Scores, score
 from flexivid.sampling.sample_folder import videos_in
@@ -60,10 +61,10 @@ def common_size(root: Manifests) -> tuple[int, int]:
 
 def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     """Find the clips, load the extractor; ``ValueError`` if something does not fit."""
-    extractor = build_extractor(**request.metric, device=device)
+    extractor = for_frames(build_extractor(**request.metric, device=device), request.num_frames)
     check_frames(extractor, request.num_frames)
     roots = dict.fromkeys((request.generated, request.reference))
-    listed = {root: _videos_of(root, request.layout or "auto") for root in roots}
+    listed = {root: _videos_of(root, request) for root in roots}
     sources = [listed[root] for root in (request.generated, request.reference)]
     height, width = request.size or common_size(sources[0])
     settings = clip_settings({}, (request.num_frames, height, width), **request.rate)
@@ -79,11 +80,20 @@ def prepare_pair(request: PairRequest, device: torch.device) -> Pair:
     return Pair(generated, real, protocol)
 
 
-def _videos_of(root: str, layout: Layout) -> Manifests:
-    """Videos of a folder; of a folder of ``flexivid.sample`` only the samples, since its grid has another size."""
+def _videos_of(root: str, request: PairRequest) -> Manifests:
+    """Videos of a folder, or pictures as videos of one frame where clips have one.
+
+    Of a folder of ``flexivid.sample`` only the samples, since its grid has another size.
+    """
     if samples := videos_in(root):
+        if len(budgets := {budget for budget in samples.values() if budget is not None}) > 1:
+            warnings.warn(
+                f"got samples of budgets {', '.join(f'{budget:g}' for budget in sorted(budgets))} in {root}; expected"
+                " one, for all are measured together; sample each budget into a folder of its own",
+                stacklevel=2,
+            )
         return Manifests(Manifest.of([(path, -1, "") for path in samples], root=root), None, root)
-    return read_manifests(Collection(root, layout))
+    return read_manifests(Collection(root, request.layout or "auto", pictures=request.num_frames == 1))
 
 
 def compare_pair(pair: Pair, *, on_block: Callable[[], None] = lambda: None) -> Scores:

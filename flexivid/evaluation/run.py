@@ -19,7 +19,7 @@ from flexivid.budget.table import read_tables
 from flexivid.data.encoded.decode import real_clips_of
 from flexivid.data.encoded.folder import is_encoded
 from flexivid.data.sources.layout import Collection, Layout
-from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips
+from flexivid.evaluation.clips import ClipSet, clip_settings, data_root, data_section, find_clips, trained_clips
 from flexivid.evaluation.features import ClipFeatures, blocks_of
 from flexivid.evaluation.prompts import clip_frames, evaluation_conditions
 from flexivid.evaluation.result import Evaluation
@@ -199,16 +199,16 @@ def _clips(request: Request, size: Size3) -> ClipSet:
     section = data_section(run)
     root, note = request.reference or data_root(run, section), ""
     if request.reference:  # other videos, whose folders and files are whatever they are
-        section = {**section, "layout": "auto", "decoder": "auto"}
-    layout: Layout = section.get("layout", "auto")
+        section = {**section, "layout": "auto", "decoder": "auto", "pictures": size.t == 1}
+    collection = Collection(root, section.get("layout", "auto"), section.get("pictures", False))
     if is_encoded(root):
         real = real_clips_of(root)
-        section, note = real.settings._asdict(), real.note
-        root, layout = real.collection.root, real.collection.layout
+        section, note, collection = real.settings._asdict(), real.note, real.collection
     settings = clip_settings(section, size, **request.rate)
+    trained = None if request.reference else trained_clips(section, settings)
     count = request.num_reference or request.num_videos
     split = "all" if note else request.split or (None if request.reference else "train")
     held_out_from = count if request.held_out and request.split is None else None
-    collection = Collection(root, request.layout or layout)
-    clips = find_clips(collection, settings, split=split, num_clips=count, held_out_from=held_out_from)
+    collection = collection._replace(layout=request.layout or collection.layout)
+    clips = find_clips(collection, settings, split=split, num_clips=count, held_out_from=held_out_from, trained=trained)
     return replace(clips, split=note) if note else clips

@@ -8,9 +8,10 @@ distillation follows the sampling paths itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ def record_calls(
 ) -> Path:
     """Run a pipeline once for each prompt, write some calls of each run, drawn at random, and return the folder.
 
+    Files appear when all runs are done. ``ValueError`` if the folder holds others, which training would mix with them.
+
     Args:
         pipe: Pipeline of diffusers with a transformer in its native mode.
         folder: Made if missing.
@@ -40,18 +43,40 @@ def record_calls(
     """
     folder = _folder_for(prompts, folder)
     arrays: dict[str, np.ndarray] = {}
-    for number, prompt in enumerate(prompts):
-        reservoir = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
-        source = torch.Generator().manual_seed(seed + number)
-        with pipe.transformer.register_forward_pre_hook(reservoir.take, with_kwargs=True):
-            pipe(prompt, generator=source, **{"output_type": "latent", **settings})
-        if len(reservoir.calls) < per_prompt:
-            raise ValueError(f"got {len(reservoir.calls)} calls in a run; expected {per_prompt}; lower per_prompt")
-        arrays = arrays or _make_files(folder, len(prompts), reservoir.calls)
-        for name, array in arrays.items():
-            rows = np.concatenate([_rows(call, name) for call in reservoir.calls])
-            array[number * len(rows) : (number + 1) * len(rows)] = rows
+    with _complete_files(folder) as part:
+        for number, prompt in enumerate(prompts):
+            reservoir = _Reservoir(per_prompt, np.random.default_rng((seed, number)))
+            source = torch.Generator().manual_seed(seed + number)
+            with pipe.transformer.register_forward_pre_hook(reservoir.take, with_kwargs=True):
+                pipe(prompt, generator=source, **{"output_type": "latent", **settings})
+            if len(reservoir.calls) < per_prompt:
+                raise ValueError(f"got {len(reservoir.calls)} calls in a run; expected {per_prompt}; lower per_prompt")
+            if not arrays:
+                arrays = _make_files(part, len(prompts), reservoir.calls)
+                _refuse_others(folder, [CONSTANTS, *(f"{name}.npy" for name in arrays)])
+            for name, array in arrays.items():
+                rows = np.concatenate([_rows(call, name) for call in reservoir.calls])
+                array[number * len(rows) : (number + 1) * len(rows)] = rows
     return folder
+
+
+@contextmanager
+def _complete_files(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder whose files are moved to ``folder`` at the end: of a run that fails they would be zeros."""
+    with TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as part:
+        yield Path(part)
+        for file in Path(part).iterdir():
+            file.replace(folder / file.name)
+
+
+def _refuse_others(folder: Path, names: Sequence[str]) -> None:
+    """Refuse files of another recording, whose rows would be put beside those of this one."""
+    others = {file.name for pattern in ("*.npy", CONSTANTS) for file in folder.glob(pattern)} - {*names}
+    if others:
+        raise ValueError(
+            f"got {folder} with {min(others)}; expected no other file than {', '.join(names)}, for training would read"
+            " it beside them; name a new folder, or remove the file"
+        )
 
 
 def _folder_for(prompts: Sequence[str], folder: str | Path) -> Path:
@@ -90,9 +115,11 @@ def record_texts(pipe: Any, folder: str | Path, prompts: Sequence[str], **settin
     shapes = [{name: tuple(value.shape[1:]) for name, value in call.items()} for call in calls]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"got texts of shapes {shapes}; expected one length; set max_sequence_length of the pipeline")
-    for name in calls[0]:
-        rows = torch.cat([call[name] for call in calls])
-        np.save(folder / f"{name}.npy", half_rows(rows, torch.float32).numpy())
+    _refuse_others(folder, [f"{name}.npy" for name in ("latent", *calls[0])])
+    with _complete_files(folder) as part:
+        for name in calls[0]:
+            rows = torch.cat([call[name] for call in calls])
+            np.save(part / f"{name}.npy", half_rows(rows, torch.float32).numpy())
     return folder
 
 

@@ -156,19 +156,20 @@ def _write_batch(
     return shown
 
 
-def videos_in(folder: str | Path) -> list[Path]:
-    """Videos that ``write_samples`` wrote into a folder and that are still there, without the grid; none elsewhere.
+def videos_in(folder: str | Path) -> dict[Path, float | None]:
+    """Videos or pictures that ``write_samples`` wrote into a folder and that are still there, with their budgets.
 
     Example:
         >>> videos_in("no_such_folder")
-        []
+        {}
     """
     try:
         folder = resolve_path(folder)
-        files = [folder / line["file"] for line in _lines_of(folder / MANIFEST) if "plan" in line]
+        lines = [line for line in _lines_of(folder / MANIFEST) if "plan" in line]
+        files = {folder / line["file"]: line.get("budget") for line in lines}
     except (OSError, ValueError, KeyError, TypeError):  # no such file, or a list of another kind
-        return []
-    return [file for file in files if file.suffix == ".mp4" and file.is_file()]
+        return {}
+    return {file: budget for file, budget in files.items() if file.is_file()}
 
 
 def _lines_of(path: Path) -> list[dict[str, Any]]:

@@ -159,7 +159,10 @@ class FlexiCLI(LightningCLI):
 
         costs = {m: (1 - share) * cost(m, size) + share * cost(m, size._replace(t=1)) for m in modes}
         report = training_report(network, size, {m: batch(m) for m in modes}, text_tokens=tokens)
-        work = encoders.described() + _work_lines(phases, costs, config.trainer.max_steps)
+        batches = config.trainer.accumulate_grad_batches  # of a step
+        work = encoders.described() + _work_lines(
+            phases, {mode: batches * macs for mode, macs in costs.items()}, config.trainer.max_steps
+        )
         return [*report[:-1], *work, report[-1]]
 
 

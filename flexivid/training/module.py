@@ -96,10 +96,16 @@ class FlexiDiffusion(GuardedModule):
         self.horizons = [(0, 1)]  # (from step, total steps): changing the length of a run must not change past steps
         self.asked_steps = 0  # total steps by the trainer's settings, before any change
         self.step_floor: int | None = None  # see Recipe; measured when training ends
+        self.loaded_step = 0  # of the checkpoint that was loaded
 
     @property
     def total_steps(self) -> int:
         return self.horizons[-1][1]
+
+    @property
+    def step_of_weights(self) -> int:
+        """Optimizer steps behind the weights; where they are only validated, the trainer's own step stays 0."""
+        return max(self.global_step, self.loaded_step) if self._trainer else 0
 
     @cached_property
     def times(self) -> list[float]:
@@ -224,7 +230,7 @@ class FlexiDiffusion(GuardedModule):
         )  # fmt: skip
 
     def step_macs(self, global_step: int) -> int:
-        """Return the MACs of a training step on each rank; a backward pass costs two forward passes."""
+        """Return the MACs of each batch of a training step on each rank; a backward pass costs two forward passes."""
         calls, size = [(self.mode_at(global_step), 3)], self.picture_steps.size_at(global_step, self.latent_size)
         if (start := self._matched_at(global_step)) is not None:
             calls += [(start[0], self.matching.weak_steps), (self.modes[0], 3 * self.matching.native_steps)]
@@ -253,7 +259,7 @@ class FlexiDiffusion(GuardedModule):
             fps=getattr(data, "fps", 0) or 8,
             class_names=getattr(data, "class_names", ()),
             sampling=self.sampling,
-            global_step=self.global_step if self._trainer else 0,
+            global_step=self.step_of_weights,
             step_floor=self.step_floor,
             spectrum=self.spectrum_meter.spectrum(),
         )
@@ -278,6 +284,7 @@ class FlexiDiffusion(GuardedModule):
         resume.require_same_optimizer(checkpoint, self.optimizer_settings)
         resume.prepare_weights(checkpoint, self._trainer)
         self.horizons = [(int(first), int(total)) for first, total in entry["plans"]]
+        self.loaded_step = checkpoint.get("global_step", 0)
         sums = entry.get("spectrum_meter", {"power": []})
         if [len(row) for row in sums["power"]] == list(self.latent_size):  # a run may resume with clips of another size
             self.spectrum_meter.load_state_dict(sums)

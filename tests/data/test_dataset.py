@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from flexivid.data.clips.dataset import ClipDataset, ClipSettings
+from flexivid.data.clips.dataset import NEAR, ClipDataset, ClipSettings
 from flexivid.data.clips.frame_cache import FrameCache, fill
 from flexivid.data.clips.sampler import StepBatchSampler
+from flexivid.data.clips.windows import MAX_TRIES
 from flexivid.data.decoding.probe import probe
 from flexivid.data.decoding.reader import read_clip
 from flexivid.data.index.videos import Videos
@@ -149,3 +150,13 @@ def test_a_million_videos():
     tracemalloc.stop()
     assert held < 30e6  # 8 bytes a video for the clips, 4 for what is too short
     assert len(pickle.dumps(plans[0])) < 1000
+
+
+def test_a_file_of_many_clips_may_be_bad_as_a_whole():
+    clips = ClipDataset(Videos.of([f"{i}.mp4" for i in range(9)], num_frames=8 * 300), ClipSettings())
+    for clip in (0, 300, 599, 8 * 300, 9 * 300 - 1):
+        tried = [clips.substitute(clip, number) for number in range(1, MAX_TRIES)]
+        assert tried[:NEAR] == [(clip + number) % len(clips) for number in range(1, NEAR + 1)]
+        assert len({clips.row(each) for each in tried}) >= 8
+    listed = ClipDataset(Videos.of([f"{i // 20}.mp4" for i in range(200)], num_frames=8), ClipSettings())
+    assert len({listed.row(listed.substitute(40, number)) // 20 for number in range(1, MAX_TRIES)}) > 2

@@ -290,3 +290,15 @@ def test_ranks_merge_their_accounts_at_the_end_of_a_run(root, stage, merged, mon
     monkeypatch.setattr(datamodule._bad, "end", lambda is_first: seen.append(is_first))
     datamodule.teardown(stage)
     assert seen == merged
+
+
+def test_a_file_that_goes_while_training_ends_no_run(tmp_path, make_video):
+    for i in range(6):
+        make_video(tmp_path / f"{i}.mp4", 200, first=i, step=1)
+    module = data(str(tmp_path), cache_gib=0, num_workers=1, max_bad_fraction=0.5)
+    module.setup("fit")
+    (tmp_path / "1.mp4").unlink()
+    with pytest.warns(UserWarning, match="1 of 6 files"):
+        batches = [len(batch["label"]) for batch, _ in zip(module.train_dataloader(), range(30), strict=False)]
+    module.teardown("fit")
+    assert batches == [3] * 30

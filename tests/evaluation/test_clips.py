@@ -2,11 +2,13 @@
 
 import os
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flexivid.data import VideoDataModule
 from flexivid.data.clips.windows import ClipSettings
@@ -57,6 +59,18 @@ def test_windows_are_spread_over_each_video_and_always_the_same(make_folder):
     assert frame_numbers(clips) == [("000", [0, 1, 2, 3]), ("001", [1, 2, 3, 4]), ("001", [4, 5, 6, 7])]
     assert not any(clips.plan(i).flip for i in range(3))
     assert clips.split == "all"
+
+
+def test_a_file_with_a_row_for_each_caption_counts_once_and_is_in_one_part(make_folder):
+    folder = make_folder("videos", [9, 9, 9])
+    listed = folder / "list.csv"
+    listed.write_text("path,text\n" + "".join(f"{i:03d}.mp4,words {i} {j}\n" for i in range(3) for j in range(5)))
+    parts = [find_clips(str(listed), clip_settings({}, SIZE), split=split) for split in ("train", "held_out", "all")]
+    names = [[path for path, _ in frame_numbers(part)] for part in parts]
+    assert sorted(names[0]) == ["000", "000", "002", "002"]
+    assert (names[1], sorted(names[2])) == (["001"] * 2, ["000", "000", "001", "001", "002", "002"])
+    assert parts[0].trained is None
+    assert parts[1].seen([parts[1].caption(0)]) == "0 of 1 held-out captions are among those trained on"
 
 
 def test_the_rate_of_training_is_kept_unless_another_is_asked_for(make_folder):
@@ -227,6 +241,49 @@ def test_clips_of_a_run_on_latents_are_those_of_their_source(make_folder, tmp_pa
         assert (clips.split, clips.fps) == ("held_out, decoded latents", 4.0)
         videos = torch.cat([videos for _, videos in read_blocks(clips, [range(len(clips))], num_workers=1)])
         assert np.array_equal(videos.permute(0, 2, 3, 4, 1).numpy(), held_out)
+
+
+def test_what_was_held_out_stays_so_at_another_rate_and_length(make_folder, tmp_path):
+    """Then other videos are too short, and would move the choice of one in twenty."""
+    folder = make_folder("videos", [12 if number % 3 == 0 else 5 for number in range(40)])
+    data = VideoDataModule(str(folder), num_frames=4, size=16, buckets=[[4, 16, 16], [8, 16, 32]])
+    data.setup()
+    held_out = {data.splits.val.videos.path(row) for row in range(2)}
+    (tmp_path / "run").mkdir()
+    section = f"data: {{root: {folder}, num_frames: 4, buckets: [[4, 16, 16], [8, 16, 32]]}}"
+    (tmp_path / "run" / "config.yaml").write_text(section)
+    asked = run.Request(str(tmp_path / "run"), str(tmp_path / "result"), num_videos=99)
+    for rate, frames in (({}, 4), ({"stride": 2}, 4), ({"fps": 4.0}, 4), ({}, 8)):
+        request = replace(asked, rate=rate)
+        train = run._clips(replace(request, split="train"), Size3(frames, 16, 16))
+        assert not held_out & {train.plan(i).path for i in range(len(train))}
+        if not rate and frames == 4:
+            val = run._clips(replace(request, split="held_out"), Size3(frames, 16, 16))
+            assert {val.plan(i).path for i in range(len(val))} == held_out
+    trainer = SimpleNamespace(datamodule=data, world_size=1)
+    assert {training_clips(trainer, 99, "val").plan(i).path for i in range(2)} == held_out
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_pictures_are_held_out_as_in_training(tmp_path, encoded):
+    """Numbered ones would be frames of a video, whose end is held out."""
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        Image.new("RGB", (16, 16), (5 * number, 0, 0)).save(tmp_path / "photos" / f"{number:02d}.png")
+    data, source = VideoDataModule(str(tmp_path / "photos"), num_frames=1, size=16, pictures=True), "photos"
+    if encoded:
+        settings = ClipSettings(num_frames=1, size=(16, 16), windows="uniform")
+        request = EncodeRequest(data.collection, str(tmp_path / "out"), settings, CodecSettings("pixel"))
+        encode_collection(request, torch.device("cpu"), Ranks(0, 1))
+        source = "out"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"data: {{root: {tmp_path / source}, pictures: {not encoded}}}")
+    asked = run.Request(str(tmp_path / "run"), str(tmp_path / "result"), num_videos=2)
+    clips, other = run._clips(asked, Size3(1, 16, 16)), replace(asked, reference=str(tmp_path / "photos"))
+    data.setup()
+    assert clips.split == "held_out"
+    assert [clips.plan(i).path for i in range(2)] == [data.splits.val.plan((i, 0)).path for i in range(2)]
+    assert len(run._clips(other, Size3(1, 16, 16)).dataset.videos) == 40
 
 
 def clips_of(folder, settings):

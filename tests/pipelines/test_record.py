@@ -76,3 +76,17 @@ def test_texts_without_a_call_of_the_network(tmp_path, monkeypatch) -> None:
     assert not pipe.transformer._forward_pre_hooks
     with pytest.raises(ValueError, match="got no prompts"):
         record_texts(pipe, tmp_path, [])
+
+
+def test_a_recording_that_fails_leaves_nothing_and_none_is_mixed_with_another(tmp_path) -> None:
+    """Rows that were never written are zeros, which training could not tell from calls."""
+    pipe = PIPELINES["wan"][0]()
+    pipe.set_progress_bar_config(disable=True)
+    arguments = arguments_of("wan")
+    record_calls(pipe, tmp_path, ["a cat"], per_prompt=1, **arguments)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="`prompt` has to be"):
+        record_calls(pipe, tmp_path, ["a dog", 3], per_prompt=1, **arguments)
+    with pytest.raises(ValueError, match=r"got .* with constants.pt; expected no other file than latent.npy, encoder_"):
+        record_texts(pipe, tmp_path, ["a cat"], **arguments)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

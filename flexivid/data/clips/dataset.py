@@ -31,6 +31,8 @@ from flexivid.data.decoding.reader import ClipRequest, cover, cut, read_clip
 from flexivid.data.index.videos import Videos
 
 Address = tuple[int, int]  # (clip, epoch)
+NEAR = 4  # clips behind one that fails that are tried before those of other videos,
+NUM_NEXT = 8  # and how many of these are next to each other
 CAPTION_STREAM = 1  # keeps the draw of a caption apart from those of its clip
 
 
@@ -114,7 +116,8 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
 
     def __getitem__(self, address: Address) -> dict[str, Tensor | str]:
         clip, epoch = address
-        for _ in range(MAX_TRIES):
+        for number in range(MAX_TRIES):
+            clip = self.substitute(address[0], number) if number else clip
             try:
                 frames = self.cached((clip, epoch))
                 if frames is None:
@@ -124,7 +127,7 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
                 return {"video": torch.from_numpy(pixels), "label": torch.tensor(self.label(clip)), **words}
             except VideoError as error:
                 self._report(error)
-                failure, clip = error, self.substitute(clip, 1)
+                failure = error
         raise failure
 
     @property
@@ -176,14 +179,17 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         return clip[:, :, ::-1] if window.flip else clip
 
     def substitute(self, clip: int, number: int) -> int:
-        """Return the clip that takes the place of one that fails: the ``number``-th after it of its shape."""
+        """Return the clip that takes the place of one that fails: the ``number``-th to be tried, of its shape.
+
+        The first ``NEAR`` are those after it, the others the first clips of other videos, at last further and further
+        away: a file that has many clips, or many rows, may be bad as a whole.
+        """
         if self._bucket_of is None:
-            return (clip + number) % len(self)
+            return _later(clip, number, self._ends)
         rows = np.flatnonzero((self._bucket_of == self.bucket(clip)) & (self.counts > 0))
-        counts = self.counts[rows]
-        ends = np.cumsum(counts)
+        ends = np.cumsum(self.counts[rows])
         position = int(np.searchsorted(rows, self.row(clip)))
-        clip_number = (int(ends[position]) - int(self._ends[rows[position]]) + clip + number) % int(ends[-1])
+        clip_number = _later(clip + int(ends[position]) - int(self._ends[rows[position]]), number, ends)
         position = int(np.searchsorted(ends, clip_number, side="right"))
         return int(self._ends[rows[position]]) - int(ends[position]) + clip_number
 
@@ -248,3 +254,12 @@ class ClipDataset(Dataset[dict[str, Tensor | str]]):
         if error.path not in self._reported:
             self._reported.add(error.path)
             warnings.warn(f"{error}; another clip takes the place of each clip of this file", stacklevel=3)
+
+
+def _later(clip: int, number: int, ends: np.ndarray) -> int:
+    """Return the ``number``-th clip to try after one; ``ends`` counts the clips of each video and those before it."""
+    clip = (clip + min(number, NEAR)) % int(ends[-1])
+    for step in range(number - NEAR):
+        row = (int(np.searchsorted(ends, clip, side="right")) + max(1, 2**step >> NUM_NEXT)) % len(ends)
+        clip = int(ends[row - 1]) % int(ends[-1]) if row else 0
+    return clip

@@ -94,6 +94,16 @@ class Videos:
         """Whether any video of the table is displayed differently than stored, rotation aside."""
         return self._table.has_words("display")
 
+    def files(self) -> np.ndarray:
+        """Number the file of each video, from 0 in the order in which files come first, (n,) int32.
+
+        >>> Videos.of(["a.mp4", "b.mp4", "a.mp4"]).files().tolist()
+        [0, 1, 0]
+        """
+        paths = self._table.batch.column("path")
+        paths = paths[self._rows] if isinstance(self._rows, slice) else paths.take(pa.array(self._rows))
+        return paths.dictionary_encode().indices.to_numpy()
+
     def path(self, row: int) -> str:
         """Return the path or url of a video, or of its folder of pictures."""
         return self._value("path", row)
@@ -128,15 +138,15 @@ class Videos:
         num_frames = None if self._num_frames is None else self._num_frames[rows]
         return Videos(self._table, self._table_rows(rows % max(1, len(self))), first=first, num_frames=num_frames)
 
-    def cut(self, row: int, first: int, num_frames: int) -> "Videos":
-        """Return a run of the frames of one video; ``first`` is counted from where this run of the video begins."""
-        length = int(self.num_frames[row])
+    def cut(self, row: int | np.ndarray, first: int, num_frames: int) -> "Videos":
+        """Return a run of the frames of one video, or of each of several; ``first`` is counted from where it begins."""
+        rows = np.atleast_1d(row)
+        length = int(self.num_frames[rows].min())
         if not 0 <= first <= first + num_frames <= length:
-            request = f"frames {first} to {first + num_frames} of {self.path(row)}"
+            request = f"frames {first} to {first + num_frames} of {self.path(int(rows[0]))}"
             raise ValueError(f"got {request}; expected at most {length}; ask for frames that it has")
-        begin = int(self.first[row]) + first
-        rows = self._table_rows(np.array([row], np.int64))
-        return Videos(self._table, rows, first=np.array([begin], np.int32), num_frames=np.array([num_frames], np.int32))
+        lengths = np.full(len(rows), num_frames, np.int32)
+        return Videos(self._table, self._table_rows(rows), first=self.first[rows] + np.int32(first), num_frames=lengths)
 
     def __reduce__(self) -> tuple[Any, ...]:
         table = self._table

@@ -237,7 +237,7 @@ class FVDVsBudget(Callback):
         for number, row in enumerate(evaluation.rows):
             if row.budget not in shown:
                 videos = [frames for block in samples if block.plan == number for frames in block.frames.numpy()]
-                log_samples(logger, row.budget, videos, fps=data.fps or 8.0, step=trainer.global_step)
+                log_samples(logger, row.budget, videos, fps=data.fps or 8.0, step=evaluation.global_step or 0)
 
 
 def _alike(folder: Path, evaluation: Evaluation) -> list[Evaluation]:

@@ -42,7 +42,7 @@ class FitMinutes(Callback):
         """At four points of the run, fit the number of steps to the time."""
         assert isinstance(pl_module, FlexiDiffusion)
         step = trainer.global_step
-        if not self._measure_at or step % self.check_every:
+        if not self._measure_at or step % self.check_every or step == self._last[1]:
             return
         seconds = float(trainer.strategy.broadcast(time.perf_counter() - self._started))  # one clock for all ranks
         if seconds < self._measure_at[0] * self.minutes * 60:

@@ -87,7 +87,10 @@ def training_clips(trainer: Trainer, num_clips: int, reference: Reference = "tra
     split = "held_out" if reference == "val" else "train"
     held_out_from = num_clips if reference == "auto" else None
     collection, split = (real.collection, "all") if real.note else (data.manifests, split)
-    clips = find_clips(collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from)
+    trained = (real.settings, data.buckets)
+    clips = find_clips(
+        collection, settings, split=split, num_clips=num_clips, held_out_from=held_out_from, trained=trained
+    )
     return replace(clips, split=real.note or clips.split)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from flexivid.evaluation.features import blocks_of
 from flexivid.media.write import to_frames, write_grid
 from flexivid.model.flexidit import FlexiDiT
+from flexivid.model.recipe import Recipe
 from flexivid.runtime.distributed import gathered, on_all_ranks
 from flexivid.sampling.conditions import Conditions, conditions_for
 from flexivid.sampling.generate import generate_batches
@@ -79,7 +80,7 @@ class SampleVideos(Callback):
         with sampled_network(pl_module) as network:
             rows = self._rows(trainer, network)
         folder = run_folder(trainer) / "samples"
-        return self._write(trainer, folder, rows, network.recipe.fps) if trainer.is_global_zero else None
+        return self._write(trainer, folder, rows, network.recipe) if trainer.is_global_zero else None
 
     def _rows(self, trainer: Trainer, network: FlexiDiT) -> list[tuple[Plan, list[np.ndarray]]]:
         """Plans, and the samples of all ranks under each."""
@@ -112,18 +113,19 @@ class SampleVideos(Callback):
             return conditions_for(network, self.num_videos)
 
     def _write(
-        self, trainer: Trainer, folder: Path, rows: list[tuple[Plan, list[np.ndarray]]], fps: float
+        self, trainer: Trainer, folder: Path, rows: list[tuple[Plan, list[np.ndarray]]], recipe: Recipe
     ) -> Path | None:
+        step, fps = recipe.global_step or 0, recipe.fps
         folder.mkdir(parents=True, exist_ok=True)
         titled = [(f"budget {plan.budget:g}   {plan.schedule}", videos[:NUM_SHOWN]) for plan, videos in rows]
         if not titled:
             return None
         prompts = self._conditions.prompts[:NUM_SHOWN] if self._conditions else ()
-        _, picture = write_grid(folder / f"step_{trainer.global_step:06d}", titled, fps, prompts)
+        _, picture = write_grid(folder / f"step_{step:06d}", titled, fps, prompts)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for plan, videos in rows:
-                    log_samples(logger, plan.budget, videos, fps=fps, step=trainer.global_step)
+                    log_samples(logger, plan.budget, videos, fps=fps, step=step)
         return picture
 
 

@@ -31,18 +31,17 @@ class Speed(Callback):
         self._reset()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count the time since the last step, which was spent waiting for this batch."""
+        """Count the time since the last step, which was spent waiting for this batch, and the work that it will be."""
+        assert isinstance(pl_module, FlexiDiffusion)
         self._waited += time.perf_counter() - self._idle_since
+        self._flops += 2 * pl_module.step_macs(trainer.global_step) * trainer.world_size
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and log every ``every_n_steps`` steps."""
-        assert isinstance(pl_module, FlexiDiffusion)
         self._steps += 1
         self._samples += len(batch["label"]) * trainer.world_size
-        step_macs = pl_module.step_macs(max(0, trainer.global_step - 1))
-        self._flops += 2 * step_macs * trainer.world_size / max(1, trainer.accumulate_grad_batches)
         now = time.perf_counter()
         if self._steps == self.every_n_steps:
             seconds = now - self._started

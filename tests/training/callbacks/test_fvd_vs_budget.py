@@ -187,6 +187,20 @@ def test_a_resumed_run_draws_the_earlier_lines_too(
     assert drawn == [[2], [2, 4], [5]]  # the last one is of other videos
 
 
+def test_a_validation_is_of_the_step_of_its_checkpoint(tmp_path, make_data, make_module, make_trainer, make_fvd):
+    """Lightning's own step stays 0 then, so that results would come before all others of the run."""
+    make_trainer(tmp_path / "run", 2).fit(make_module(), make_data())
+    callbacks = (SampleVideos(budgets=[1.0], num_videos=1), make_fvd())
+    trainer = make_trainer(tmp_path / "later", 2, *callbacks, limit_val_batches=1)
+    trainer.validate(make_module(), make_data(), ckpt_path=tmp_path / "run" / "checkpoints" / "last.ckpt")
+    later = tmp_path / "later"
+    assert [file.name for file in (later / "evaluations").glob("*.json")] == ["step_000002.json"]
+    assert sorted(file.name for file in (later / "samples").iterdir()) == ["step_000002.mp4", "step_000002.png"]
+    events = EventAccumulator(str(later), size_guidance={"images": 0}).Reload()
+    assert {event.step for event in events.Images("samples/budget_1")} == {2}
+    assert {event.step for event in events.Scalars("val/fvd_auc")} == {2}
+
+
 def test_as_many_videos_as_there_is_time_for(tmp_path, make_data, make_module, make_trainer, make_fvd):
     fvd = make_fvd(max_seconds=1e-6, num_videos=10)
     make_trainer(tmp_path, 4, fvd, **VALIDATE).fit(make_module(), make_data())

@@ -57,6 +57,16 @@ def test_a_fast_run_is_left_alone(tmp_path, make_data, make_module, make_trainer
     assert module.horizons == [(0, 20)]
 
 
+def test_batches_that_make_a_step_together_are_no_steps(tmp_path, make_data, make_module, make_trainer, set_clock):
+    """Long ones pass two points of the run while the number of steps stands still."""
+    module, clock = make_module(), set_clock(work=15.0)
+    callbacks = {"callbacks": [clock, FitMinutes(40.0)], "enable_checkpointing": False, "logger": False}
+    trainer = make_trainer(tmp_path, 1000, accumulate_grad_batches=4, **callbacks)
+    trainer.fit(module, make_data())
+    assert module.horizons == [(0, 1000), (40, 72)]  # of a minute each: 40 fit, but 64 more are the fewest
+    assert trainer.global_step == 72
+
+
 @pytest.mark.parametrize("minutes", [0, -1])
 def test_minutes_must_be_positive(minutes):
     with pytest.raises(ValueError, match=f"got minutes={minutes}; expected more than 0; change FitMinutes.minutes"):
