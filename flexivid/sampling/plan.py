@@ -235,9 +235,9 @@ def _planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[Table]) -
         ):
             return "searched_fvd", scores
         return ("searched", errors) if errors is not None else (_default_planner(settings), None)
-    table = scores if settings.planner == "searched_fvd" else errors
-    if tables and table is None:
-        measured = "; ".join(str(dict(table.settings)) for table in tables)
+    kind, table = (ScoreTable, scores) if settings.planner == "searched_fvd" else (ErrorTable, errors)
+    measured = "; ".join(str(dict(other.settings)) for other in tables if isinstance(other, kind))
+    if measured and table is None:
         raise ValueError(
             f"got planner {settings.planner} for {table_settings(settings)}; expected settings that were measured"
             f" ({measured}); run python -m flexivid.search with these, or choose --planner staged"
