@@ -236,7 +236,7 @@ def _planner_for(model: FlexiDiT, settings: Settings, tables: Sequence[Table]) -
             return "searched_fvd", scores
         return ("searched", errors) if errors is not None else (_default_planner(settings), None)
     kind, table = (ScoreTable, scores) if settings.planner == "searched_fvd" else (ErrorTable, errors)
-    measured = "; ".join(str(dict(other.settings)) for other in tables if isinstance(other, kind))
+    measured = "; ".join(str(dict(candidate.settings)) for candidate in tables if isinstance(candidate, kind))
     if measured and table is None:
         raise ValueError(
             f"got planner {settings.planner} for {table_settings(settings)}; expected settings that were measured"
