@@ -15,16 +15,13 @@ from typing import Any
 from jsonargparse import Namespace
 
 from flexivid.runtime import program
-from flexivid.sampling.options import add_sampling, sampling_options
+from flexivid.sampling.options import MEASURED_UNDER, add_sampling, sampling_options
 
 GOALS = {  # options of one goal alone, and what they are without being set
     "fvd": {"num_videos": 256, "reference": None, "layout": None},
     "fidelity": {"num_videos": 16, "max_switches": None},
 }
-SHARED = (  # sampling must have these as the search had them
-    *("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift", "guidance", "guidance_interval"),
-    *("weak_guidance_scale", "frame_guidance", "window"),
-)
+SHARED = (*MEASURED_UNDER, "guidance_interval", "weak_guidance_scale", "frame_guidance", "window")  # with sampling
 NOT_SEARCHED = ("planner", "compensate_guidance")  # a search compares all plans, at one scale of guidance
 EXAMPLES = """examples:
   python -m flexivid.search                              the newest run: plans closest to its real videos

@@ -41,7 +41,7 @@ class Allowance(NamedTuple):
 
     def share(self, cost: int) -> float:
         """Calls of this cost as a fraction of full compute, with what is fixed."""
-        return (cost + self.fixed) / (self.full_compute or self.full + self.fixed)
+        return (cost + self.fixed) / self._whole
 
     def at(self, budget: float) -> Allowance:
         """The same with the limit of a budget, a fraction of full compute; below 0 if that does not pay what is fixed.
@@ -51,8 +51,11 @@ class Allowance(NamedTuple):
             >>> weakly_guided.full, weakly_guided.at(0.5).affordable, weakly_guided.share(16)
             (20, 16, 0.5)
         """
-        full = self.full_compute or self.full + self.fixed
-        return self._replace(affordable=affordable_cost(budget, full) - self.fixed)
+        return self._replace(affordable=affordable_cost(budget, self._whole) - self.fixed)
+
+    @property
+    def _whole(self) -> int:
+        return self.full_compute or self.full + self.fixed
 
     def step(self, call: int, option: int) -> Step:
         """The step of an option at a call: without guidance where the call has none."""

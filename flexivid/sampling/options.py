@@ -28,6 +28,8 @@ PLANNERS = ("staged", "weak_first", "searched", "adaptive", "three_phase", "sear
 
 NEWER = ("frame_guidance", "num_frames", "text_tokens", "window_frames")  # settings without which others were stored
 NO_CONDITION = "the model has no classes and no text"
+# settings that sampling must have as a measurement had them, beside those that are named only where they are set
+MEASURED_UNDER = ("num_inference_steps", "guidance_scale", "guide_mode", "solver", "shift", "guidance")
 
 
 def _option(default: Any, words: str) -> Any:

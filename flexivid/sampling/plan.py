@@ -22,6 +22,7 @@ from flexivid.model.checkpoint import fingerprint
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.shipped import locate
 from flexivid.patching.shapes import PatchMode
+from flexivid.sampling.options import MEASURED_UNDER
 from flexivid.sampling.settings import Settings, full_macs, options_for, plain_calls, reading_macs, with_steps_of
 
 
@@ -79,11 +80,10 @@ def plan_for(
     """The plan for a budget by the planner that the settings name, or an explicit schedule instead, checked.
 
     A plan may have fewer steps than the settings, or more, unless their number was asked for and the planner is not one
-    that chooses it itself. The budget is a fraction
-    in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an amount in another unit; one in seconds needs
-    ``latency``, the seconds of one call for one video by mode. ``tables``, from ``read_tables``, hold what was measured
-    of this model. ``ValueError`` if a mode is unknown, a schedule's length does not fit the solver, the budget cannot
-    be met, or the planner lacks what it goes by.
+    that chooses it itself. The budget is a fraction in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an
+    amount in another unit; one in seconds needs ``latency``, the seconds of one call for one video by mode. ``tables``,
+    from ``read_tables``, hold what was measured of this model. ``ValueError`` if a mode is unknown, a schedule's length
+    does not fit the solver, the budget cannot be met, or the planner lacks what it goes by.
     """
     if schedule is not None:
         return plan_of(_explicit_schedule(model, settings, schedule), model, settings)
@@ -145,9 +145,8 @@ def runnable(schedule: Schedule, model: FlexiDiT, settings: Settings) -> Schedul
 
 def table_settings(settings: Settings) -> dict[str, Any]:
     """Settings that sampling and a measurement must have in common, as plain data."""
-    names = ("num_inference_steps", "guidance_scale", "guidance", "guide_mode", "solver", "shift")
     interval = settings.guidance_interval and list(settings.guidance_interval)
-    values = {name: getattr(settings, name) for name in names}
+    values = {name: getattr(settings, name) for name in MEASURED_UNDER}
     weak = settings.weak_guidance_scale  # named only if there is one: older tables are found without it
     named: dict[str, Any] = {} if weak is None else {"weak_guidance_scale": weak}
     newer = {"window_frames": settings.window_frames, "frame_guidance": settings.frame_guidance}
