@@ -23,6 +23,7 @@ class ScoredPlan(NamedTuple):
     low: float  # lower end of its 95 % interval
     high: float  # its upper end
     num_videos: int  # samples it was measured on; only plans with equally many are compared
+    ahead: bool = True  # the default plan of its price range, or clearly nearer to real videos than that one
 
 
 class ScoreTable(NamedTuple):
@@ -82,10 +83,16 @@ def affordable_rows(table: ScoreTable, allowance: Allowance, *, num_calls: int |
 
 
 def best_row(rows: Sequence[ScoredPlan]) -> ScoredPlan | None:
-    """The plan of least distance, of equals the first; ``None`` if there is none.
+    """The plan of least distance among those ahead, of equals the first; ``None`` if there is no plan.
+
+    Of many plans that are alike, the one of least distance on a few videos was lucky: one that is not clearly better
+    than the default plan of its price range is chosen only where no other can be paid.
 
     Example:
         >>> best_row([ScoredPlan("1x1x2x2", {}, 9.0, 8.0, 9.5, 64), ScoredPlan("2x1x2x2", {}, 7.0, 6.0, 8.0, 64)]).fvd
         7.0
+        >>> lucky = ScoredPlan("3x1x2x2", {}, 6.9, 5.9, 7.9, 64, ahead=False)
+        >>> best_row([lucky, ScoredPlan("2x1x2x2", {}, 7.0, 6.0, 8.0, 64)]).fvd, best_row([lucky]).fvd
+        (7.0, 6.9)
     """
-    return min(rows, key=lambda row: row.fvd, default=None)
+    return min([row for row in rows if row.ahead] or rows, key=lambda row: row.fvd, default=None)

@@ -6,17 +6,17 @@ that goes to the first stage; solver, spacing of times and guidance are varied a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flexivid.budget.allowance import Allowance
-from flexivid.budget.planners import staged
 from flexivid.budget.schedule import REUSE, Step, affordable_cost
 from flexivid.budget.scores import ScoreTable
 from flexivid.calibration.scoring import Judge, Scorer, halve, plan_from, score_table, step_floor
 from flexivid.diffusion.solver import solvers_of
+from flexivid.metrics.bootstrap import paired_difference
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.sampling.plan import Plan, allowance_of
+from flexivid.sampling.plan import Plan, allowance_of, plan_for
 from flexivid.sampling.settings import Settings, full_macs
 
 SHARES = (0.15, 0.3, 0.5)  # of a budget that goes to the first stage
@@ -83,6 +83,7 @@ def search_with(
     limits = [affordable_cost(budget, full) for budget in effort.budgets]
     plans = first_candidates(model, settings, effort.budgets, shares=effort.shares)
     natives = [plan for plan in plans if {step.mode for step in plan.schedule} == {model.config.native}]
+    defaults = _defaults(model, settings, effort.budgets)
     rounds = [min(count, max(FEWEST_VIDEOS, round(share * count))) for share in effort.rounds]
     for number, videos in enumerate(rounds[:-1]):
         plans = _round(scorer, plans, limits, videos, grow)
@@ -90,9 +91,23 @@ def search_with(
             leaders = _leaders(scorer, plans, limits, videos)
             others = [varied for leader in leaders for varied in variations(model, settings, leader)]
             plans = _round(scorer, [*plans, *others], limits, videos, grow)
-    plans += [plan for plan in natives if plan not in plans]  # plans have to be better than these: score them all
+    for plan in (*natives, *defaults.values()):  # plans have to be better than these: score them all
+        plans += [plan] if plan not in plans else []
     _announce(scorer, plans, rounds[-1], grow)
-    return score_table(scorer, [scorer.row(plan, rounds[-1]) for plan in plans], floor)
+    rows = [
+        scorer.row(plan, rounds[-1])._replace(ahead=_is_ahead(scorer, plan, cost, rounds[-1], defaults))
+        for plan, cost in zip(plans, _costs(scorer, plans), strict=True)
+    ]
+    return score_table(scorer, rows, floor)
+
+
+def _is_ahead(scorer: Scorer, plan: Plan, cost: int, videos: int, defaults: Mapping[int, Plan]) -> bool:
+    """Whether a plan is the default of its price range, or clearly nearer to real videos than that one."""
+    default = next((defaults[limit] for limit in sorted(defaults) if cost <= limit), plan)
+    if plan == default or plan in defaults.values():
+        return True
+    own, rival = (scorer.features(each, videos) for each in (plan, default))
+    return paired_difference(own, rival, scorer.judge.real).verdict == "better"
 
 
 def _round(
@@ -122,6 +137,17 @@ def _costs(scorer: Scorer, plans: Sequence[Plan]) -> list[int]:
     return [scorer.settings.schedule_macs(scorer.model.config, plan.schedule) for plan in plans]
 
 
+def _defaults(model: FlexiDiT, settings: Settings, budgets: Iterable[float]) -> dict[int, Plan]:
+    """The plan that each budget has without a search, by the MACs it pays for; none where it pays for no step."""
+    allowance, full = allowance_of(model, settings, keep_steps=False), full_macs(model, settings)
+    unsearched = settings._replace(planner="staged")
+    return {
+        affordable_cost(budget, full): plan_from(plan_for(model, unsearched, budget).schedule, model, settings)
+        for budget in budgets
+        if allowance.at(budget).affordable >= allowance.costs[-1]
+    }
+
+
 def first_candidates(
     model: FlexiDiT, settings: Settings, budgets: Iterable[float], *, shares: Sequence[float] = SHARES
 ) -> list[Plan]:
@@ -130,7 +156,8 @@ def first_candidates(
     ``shares`` of a budget go to the first stage.
     """
     full = allowance_of(model, settings, keep_steps=False)
-    plans: dict[str, Plan] = {}
+    budgets = list(budgets)
+    plans = {str(plan.schedule): plan for plan in _defaults(model, settings, budgets).values()}
     for budget in budgets:
         for steps in filter(None, _mixtures(full.at(budget), shares)):
             plan = plan_from(steps, model, settings)
@@ -142,8 +169,6 @@ def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[St
     """Sequences of steps that an allowance pays for."""
     native, limit = allowance.costs[0], allowance.affordable
     yield [allowance.options[0]] * (limit // native)
-    if limit >= allowance.costs[-1]:
-        yield [allowance.options[option] for option in staged(allowance)]
     for step, cost in zip(allowance.options[1:], allowance.costs[1:], strict=True):
         yield [step] * min(MOST_STEPS, limit // cost)
         for share in shares:

@@ -57,7 +57,8 @@ def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[
         )
     for budget in SEARCHED_BUDGETS:
         rows = affordable_rows(table, allowance.at(budget))
-        row, rival = best_row(rows), best_row([row for row in rows if _is_native(row, allowance)])
+        natives = [row for row in rows if _is_native(row, allowance)]
+        row, rival = best_row(rows), min(natives, key=lambda row: row.fvd, default=None)
         if row is None:
             continue
         share = allowance.share(allowance.cost(Schedule.parse(row.steps)))
@@ -84,7 +85,7 @@ def draw_scores(model: FlexiDiT, settings: Settings, table: ScoreTable, path: Pa
     points = [
         Point(allowance.cost(steps), row.fvd, tuple(options[step] for step in steps))
         for row in affordable_rows(table, allowance)
-        if (steps := Schedule.parse(row.steps))
+        if row.ahead and (steps := Schedule.parse(row.steps))
     ]
     title = f"best of the plans that were sampled, {max(row.num_videos for row in table.rows)} videos each"
     write_schedule_plot(path, merged([points]), allowance, title, quality=table.by["metric"])

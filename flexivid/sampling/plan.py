@@ -25,6 +25,8 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.sampling.options import MEASURED_UNDER
 from flexivid.sampling.settings import Settings, full_macs, options_for, plain_calls, reading_macs, with_steps_of
 
+PARTS = 16  # steps by which a planner is told of more compute, up to twice as much
+
 
 class Plan(NamedTuple):
     """A patch plan with the budget it stands for, which names its files."""
@@ -173,9 +175,23 @@ def _plan_by(
         if not isinstance(table, ErrorTable):
             return plan_of(searched(allowance, table), model, settings)
         return plan_of(searched_over(_alternatives(model, settings, allowance, table, tables)), model, settings)
-    choice = _spectral_choice(model, settings, allowance) if planner == "spectral" else PLANNERS[planner](allowance)
-    schedule = Schedule(allowance.options[option] for option in choice)
-    return plan_of(runnable(schedule, model, settings), model, settings)
+    return plan_of(_bought(planner, model, settings, allowance), model, settings)
+
+
+def _bought(planner: str, model: FlexiDiT, settings: Settings, allowance: Allowance) -> Schedule:
+    """The schedule that a planner buys.
+
+    One that chooses the number of steps prices all of them with guidance. Where an interval leaves some without, it is
+    told of more compute than there is, as much as its schedule then still leaves within the allowance.
+    """
+    is_cheaper = planner in OWN_STEPS and settings.guidance_interval is not None
+    for part in range(2 * PARTS if is_cheaper else PARTS, PARTS - 1, -1):
+        larger = allowance._replace(affordable=allowance.affordable * part // PARTS)
+        choice = _spectral_choice(model, settings, larger) if planner == "spectral" else PLANNERS[planner](larger)
+        schedule = runnable(Schedule(allowance.options[option] for option in choice), model, settings)
+        if allowance.cost(schedule) <= allowance.affordable:
+            break
+    return schedule
 
 
 def _spectral_choice(model: FlexiDiT, settings: Settings, allowance: Allowance) -> list[int]:

@@ -6,7 +6,14 @@ import torch
 from flexivid.budget.schedule import REUSE, Schedule, schedule_macs
 from flexivid.budget.scores import ScoredPlan
 from flexivid.calibration import plan_search, scoring
-from flexivid.calibration.plan_search import SEARCHED_BUDGETS, Effort, first_candidates, search_plans, variations
+from flexivid.calibration.plan_search import (
+    SEARCHED_BUDGETS,
+    Effort,
+    first_candidates,
+    search_plans,
+    search_with,
+    variations,
+)
 from flexivid.calibration.scoring import SEED, Judge, Scorer, halve, step_floor
 from flexivid.calibration.searched import draw_scores, score_lines
 from flexivid.diffusion.solver import num_calls
@@ -135,7 +142,7 @@ def test_a_search_ends_with_plans_for_every_budget_and_sampling_follows(model, s
         paid = [
             row.fvd
             for row in table.rows
-            if schedule_macs(Schedule.parse(row.steps), model.config, settings.size) <= budget * full
+            if row.ahead and schedule_macs(Schedule.parse(row.steps), model.config, settings.size) <= budget * full
         ]
         best = min(paid)
         assert (str(plan.schedule), dict(plan.sampling)) in [
@@ -145,9 +152,38 @@ def test_a_search_ends_with_plans_for_every_budget_and_sampling_follows(model, s
     assert {len(Schedule.parse(steps)) for steps in native} >= {1, 2, 3, 5}
     lines = score_lines(model, settings, table)
     assert lines[0].startswith(f"step floor {table.step_floor}: ")
-    assert f" {min(row.fvd for row in table.rows):.4g} (" in lines[1]
+    assert f" {min(row.fvd for row in table.rows if row.ahead):.4g} (" in lines[1]
     draw_scores(model, settings, table, tmp_path / "plans.png")
     assert (tmp_path / "plans.png").stat().st_size > 10_000
+
+
+def test_a_plan_replaces_the_default_of_its_price_only_if_it_is_clearly_better(model, settings, judge):
+    source = torch.Generator().manual_seed(2)
+    real, common = (torch.randn(count, 8, generator=source) for count in (64, 48))
+    judge = judge._replace(real=real, conditions=conditions_for(model, 48))
+    unsearched = settings._replace(planner="staged")
+    defaults = {str(plan_for(model, unsearched, budget).schedule) for budget in SEARCHED_BUDGETS}
+    plans = {str(plan.schedule) for plan in first_candidates(model, settings, SEARCHED_BUDGETS)}
+    better, lucky = sorted(plans - defaults)[0], []
+
+    class Fabricated(Scorer):
+        def make(self, plan, indices):
+            name = str(plan.schedule)
+            if name not in defaults and name != better:
+                lucky.append(name)
+            noise = torch.randn(48, 8, generator=torch.Generator().manual_seed(len(name)))
+            away = 1.0 if name in defaults else 0.3 if name == better else 1.0
+            return (common + 0.2 * noise + away)[list(indices)]
+
+    effort = Effort(rounds=(1.0,), vary=False, measure_floor=False)
+    table = search_with(Fabricated(model, settings, judge), effort, 48)
+    rows = {row.steps: row for row in table.rows}
+    assert defaults <= rows.keys()
+    assert {name for name, row in rows.items() if row.ahead} == defaults | {better}
+    nearest = min(rows[name].fvd for name in defaults)
+    assert any(rows[name].fvd < nearest for name in lucky if name in rows)  # by chance
+    for budget in SEARCHED_BUDGETS:
+        assert str(plan_for(model, settings, budget, tables=[table]).schedule) in defaults | {better}
 
 
 def test_a_distance_that_is_not_finite_is_refused(model, settings, judge):

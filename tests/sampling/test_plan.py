@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from flexivid import PatchMode, Schedule
+from flexivid.budget import planners
 from flexivid.budget.planners import Amount
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.scores import ScoredPlan, ScoreTable
@@ -16,7 +17,7 @@ from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.generate import generate, generate_batches
 from flexivid.sampling.messages import describe
 from flexivid.sampling.options import PLANNERS
-from flexivid.sampling.plan import plan_for, plan_of, table_settings, tables_folder
+from flexivid.sampling.plan import allowance_of, plan_for, plan_of, runnable, table_settings, tables_folder
 from flexivid.sampling.sample_folder import write_samples
 from flexivid.sampling.settings import Sampling, full_macs, plain_calls
 
@@ -256,3 +257,27 @@ def test_guidance_interval_follows_the_number_of_steps(model):
     assert len(plan.schedule) == 4
     assert {call for call in called if plan.schedule[call].guide_mode is None} == outside & set(called)
     assert 0 < len(outside) < 4
+
+
+@pytest.mark.parametrize("budget", [0.4, 0.6, 0.8, 1.0])
+def test_steps_outside_the_guidance_interval_are_priced_as_one_call(model, budget):
+    settings = Sampling(precision="fp32", num_inference_steps=STEPS, **GUIDANCE["interval"]).filled(model)
+    limit = budget * full_macs(model, settings)
+
+    def spent(steps):
+        return settings.schedule_macs(model.config, steps)
+
+    free = settings._replace(fixed_steps=False)
+
+    def naive(budget):
+        """As if every step had guidance."""
+        allowance = allowance_of(model, free, budget, keep_steps=False)
+        return runnable(Schedule(allowance.options[i] for i in planners.staged(allowance)), model, free)
+
+    every = [plan_for(model, free, 1.0, f"{count}x1x2x2").schedule for count in range(1, STEPS + 1)]
+    fewer, staged = (
+        plan_for(model, settings._replace(planner=planner), budget).schedule for planner in ("fewer_steps", "staged")
+    )
+    assert len(fewer) == max(len(steps) for steps in every if spent(steps) <= limit)
+    assert spent(naive(budget)) <= spent(staged) <= limit
+    assert spent(naive(0.4)) < spent(plan_for(model, settings._replace(planner="staged"), 0.4).schedule)
