@@ -106,8 +106,8 @@ def _is_ahead(scorer: Scorer, plan: Plan, cost: int, videos: int, defaults: Mapp
     default = next((defaults[limit] for limit in sorted(defaults) if cost <= limit), plan)
     if plan == default or plan in defaults.values():
         return True
-    own, rival = (scorer.features(each, videos) for each in (plan, default))
-    return paired_difference(own, rival, scorer.judge.real).verdict == "better"
+    samples, rivals = (scorer.features(each, videos) for each in (plan, default))
+    return paired_difference(samples, rivals, scorer.judge.real).verdict == "better"
 
 
 def _round(
