@@ -29,12 +29,16 @@ from typing import Any
 import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, generate, load
+from flexivid.budget.planners import UNITS, Amount
+from flexivid.budget.schedule import Schedule
 from flexivid.budget.table import read_tables
 from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.runtime.start import keep_freed_memory
 from flexivid.sampling.compiling import compile_forward
 from flexivid.sampling.generate import Generation
-from flexivid.sampling.plan import tables_folder
+from flexivid.sampling.latency import batches_of, measure_latency
+from flexivid.sampling.plan import allowance_of, plan_for, tables_folder
+from flexivid.sampling.settings import Sampling
 
 RECIPE = Recipe(size=(8, 32, 32), sampling=SamplingDefaults(5, guidance_scale=2.0, shift=4.0))
 
@@ -86,12 +90,24 @@ def seconds_beside_calls(make: Callable[[], Generation], model: FlexiDiT, repeti
     return statistics.median(found)
 
 
+def plan_in_seconds(model: FlexiDiT, share: float, batch: int, packing: str) -> Schedule:
+    """The plan that a share of the seconds of full compute pays for, as ``--budget-seconds`` has it."""
+    settings = Sampling(batch_size=batch, packing=packing, planner="staged").filled(model)
+    latency = measure_latency(model, settings, batches_of(model, settings, batch))
+    allowance = allowance_of(model, settings, Amount(1e9, "seconds"), latency, keep_steps=False)
+    amount = Amount(share * allowance.full / UNITS["seconds"], "seconds")
+    return plan_for(model, settings, amount, latency=latency).schedule
+
+
 def measure(model: FlexiDiT, tables: list, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for full compute and for each budget, in batches of one size."""
     native = f"{model.recipe.sampling.num_inference_steps}x{model.config.native}"
     common = {"num_videos": batch, "batch_size": batch, "packing": options.packing, "tables": tables}
     makers = {"full": partial(generate, model, schedule=native, **common)}
     makers |= {f"{budget:g}": partial(generate, model, budget, **common) for budget in options.budgets}
+    for share in options.seconds:
+        steps = plan_in_seconds(model, share, batch, options.packing)
+        makers[f"{share:g} of seconds"] = partial(generate, model, schedule=steps, **common)
     made: dict[str, list[Generation]] = {name: [] for name in makers}
     for repetition in range(options.repetitions + 1):
         for name, make in makers.items():
@@ -127,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", help="run folder, .ckpt, exported folder or name of a shipped model")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.7, 0.5, 0.3, 0.2, 0.1])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[0.35], help="budgets as shares of full seconds")
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 1])
     parser.add_argument("--packing", default="auto", help="auto, always or never")
     parser.add_argument("--compile", action="store_true")

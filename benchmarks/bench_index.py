@@ -157,8 +157,8 @@ def memory(root: Path, num_rows: int) -> dict[str, float]:
     """Measure what a process that opens a large index and touches a thousand rows takes, in MiB."""
     numbers = pa.array(np.arange(num_rows))
     paths = pa.compute.binary_join_element_wise("/data/videos/class", numbers.cast("string"), "/").cast("large_string")
-    same = dict.fromkeys(TABLE.names, 300) | {"facts": FACTS.to_bytes(), "decoder": "pyav", "is_variable_rate": False}
-    same |= {"caption": "a caption", "reason": "", "path": ""}
+    same = {field.name: "" if field.type == pa.large_string() else 300 for field in TABLE}
+    same |= {"facts": FACTS.to_bytes(), "decoder": "pyav", "is_variable_rate": False, "caption": "a caption"}
     columns = {field.name: pa.repeat(pa.scalar(same[field.name], field.type), num_rows) for field in TABLE}
     columns |= {"path": paths, "number": numbers}
     path = root / "large.arrow"

@@ -223,6 +223,7 @@ def parse() -> argparse.Namespace:
     add("--split", help="part of them (default: held-out clips where there are enough)")
     add("--budgets", type=float, nargs="+", default=list(BUDGETS))
     add("--ways", nargs="+", help="only these (default: all that are possible)")
+    add("--schedules", nargs="+", default=[], help="these plans too, such as 3x4x8x8,1x4x4x4")
     add("--steps", type=int, help="native steps of full compute (default: as the model says)")
     add("--num-videos", type=int, default=512)
     add("--seed", type=int, default=50_000, help="far from those that a search has seen")
@@ -263,6 +264,9 @@ def main() -> None:
         job = job._replace(task=job.task._replace(settings=settings))
     tables = read_tables(tables_folder(options.checkpoint))
     ways = plan_ways(job, tables, options.budgets, options.ways or ways_of(job))
+    for text in options.schedules:
+        plan = plan_for(job.task.model, job.task.settings._replace(fixed_steps=False), schedule=text)
+        ways.append(Way("schedule", plan.budget, plan))
     blocks, real = sample(options, job, ways), job.real.all()
     features = _joined(blocks, 0, "features")
     result = {

@@ -86,7 +86,7 @@ class GuidedDenoiser:
             elif step.guide_mode is None:
                 output = self._model(x_part, time_part, shown, step.mode)
             else:
-                if self._packs(x_part, step):
+                if shares_call(step, self._settings, len(x_part), x.device):
                     mode = step.mode if step.guide_mode == step.mode else Packed(step.modes)
                     x_both, time_both = x_part.repeat(2, 1, 1, 1, 1), time_part.repeat(2)
                     output, guide = self._model(x_both, time_both, _join((shown, null)), mode).chunk(2)
@@ -154,12 +154,13 @@ class GuidedDenoiser:
     def _batch_of(self, step: Step) -> int:
         return batch_of(step, self._settings.call_size, self._model.config.native, self._settings.batch_size)
 
-    def _packs(self, x: Tensor, step: Step) -> bool:
-        """Whether both branches of a step share a call."""
-        if self._settings.packing != "auto":
-            return self._settings.packing == "always"
-        tokens = len(x) * sum(num_tokens(self._settings.call_size, mode) for mode in step.modes)
-        return tokens <= PACKED_TOKENS.get(x.device.type, PACKED_TOKENS_ELSEWHERE)
+
+def shares_call(step: Step, settings: Settings, count: int, device: torch.device) -> bool:
+    """Whether both branches of a step of so many samples share a call."""
+    if settings.packing != "auto":
+        return settings.packing == "always"
+    tokens = count * sum(num_tokens(settings.call_size, mode) for mode in step.modes)
+    return tokens <= PACKED_TOKENS.get(device.type, PACKED_TOKENS_ELSEWHERE)
 
 
 def steps_of(schedule: Sequence[Step]) -> StepsAt:

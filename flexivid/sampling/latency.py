@@ -1,7 +1,8 @@
-"""Seconds of one call of a network for one video, by mode: measured once a machine and setting, stored in the cache.
+"""Seconds of a network's calls for one video, by mode: measured once a machine and setting, stored in the cache.
 
-The key of a measurement names all that it depends on: network, latent size, batches, precision, device, threads,
-whether the network is compiled, and the version of torch.
+A call is as sampling makes it: of as many videos as a batch holds, and for few of them of both branches of guidance,
+each of which then counts half. The key of a measurement names all that it depends on: network, latent size, batches,
+precision, device, threads, whether the network is compiled, and the version of torch.
 """
 
 from __future__ import annotations
@@ -23,17 +24,14 @@ from flexivid.patching.shapes import PatchMode
 from flexivid.runtime.files import save_json
 from flexivid.runtime.paths import cache_folder
 from flexivid.sampling.compiling import empty_condition, is_compiled
-from flexivid.sampling.denoiser import batch_of
-from flexivid.sampling.settings import Settings
+from flexivid.sampling.denoiser import batch_of, shares_call
+from flexivid.sampling.settings import Settings, options_for
 
 REPEATS = 5
 
 
 def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, float]:
-    """Seconds of one call for one video, of every mode, from the cache or measured now.
-
-    A call takes as many videos as a batch of its mode holds, and that many times as long.
-    """
+    """Seconds of one branch of guidance for one video, of every mode, from the cache or measured now."""
     batches = batches_of(model, settings, num_videos)
     key = latency_key(model, settings, batches)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -48,7 +46,7 @@ def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[
 
 
 def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[PatchMode, int]:
-    """Videos in one call of each mode, as sampling has them.
+    """Samples in one call of each mode, as sampling has them; both branches of guidance may share it.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -56,10 +54,16 @@ def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[Pat
         >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
         >>> list(batches_of(model, Sampling(size=(2, 8, 8), batch_size=4).filled(model), 20).values())
         [4, 20]
+        >>> list(batches_of(model, Sampling(size=(2, 8, 8), guidance_scale=2.0).filled(model), 1).values())
+        [2, 2]
     """
     modes: Sequence[PatchMode] = [PatchMode(mode) for mode in model.config.modes]
     largest = {mode: batch_of(mode, settings.call_size, model.config.native, settings.batch_size) for mode in modes}
-    return {mode: min(num_videos, batch) for mode, batch in largest.items()}
+    counts = {mode: min(num_videos, batch) for mode, batch in largest.items()}
+    device = next(model.parameters()).device
+    alike = [step for step in options_for(model, settings) if step.mode == step.guide_mode]
+    doubled = {step.mode for step in alike if shares_call(step, settings, counts[step.modes[0]], device)}
+    return {mode: 2 * count if mode in doubled else count for mode, count in counts.items()}
 
 
 def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int]) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode,
 def measure_latency(
     model: FlexiDiT, settings: Settings, batches: Mapping[PatchMode, int], *, repeats: int = REPEATS
 ) -> dict[PatchMode, float]:
-    """Median seconds of one call for one video, of every mode; modes take turns, so that a slow moment hits all."""
+    """Median seconds of one sample of a call, of every mode; modes take turns, so that a slow moment hits all."""
     device = next(model.parameters()).device
     x = torch.zeros(max(batches.values()), model.config.in_channels, *settings.call_size, device=device)
     time_of_noise = torch.ones(len(x), device=device)

@@ -7,8 +7,11 @@ import pytest
 from flexivid import PatchMode
 from flexivid.runtime.paths import cache_folder
 from flexivid.sampling import latency
+from flexivid.sampling.generate import generate
 from flexivid.sampling.latency import batches_of, known_latency, latency_key, measure_latency
 from flexivid.sampling.settings import Sampling
+
+GUIDANCE = [{}, {"guidance_scale": 2.0}, {"guidance_scale": 2.0, "guide_mode": "2x4x4"}]
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +68,18 @@ def test_damaged_cache_is_measured_again(model, measured):
         known_latency(model, settings, 1)
     assert measured == [[1, 1]] * 3
     assert not list(cache_folder("latency").glob("*.part"))
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE, ids=["none", "ordinary", "weak"])
+@pytest.mark.parametrize("packing", ["auto", "always", "never"])
+@pytest.mark.parametrize("num_videos", [1, 3, 9])
+def test_calls_that_are_timed_are_as_large_as_those_of_sampling(model, guidance, packing, num_videos):
+    options = {"precision": "fp32", "batch_size": 4, "packing": packing, **guidance}
+    timed = batches_of(model, Sampling(**options).filled(model), num_videos)
+    for mode in model.config.modes:
+        sizes = []
+        handle = model.register_forward_pre_hook(lambda module, args, sizes=sizes: sizes.append(len(args[0])))
+        generate(model, schedule=f"1x{mode}", num_videos=num_videos, **options)
+        handle.remove()
+        two_modes = str(mode) != guidance.get("guide_mode", str(mode))
+        assert max(sizes) in ((timed[mode], 2 * timed[mode]) if two_modes else (timed[mode],))
