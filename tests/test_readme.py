@@ -81,7 +81,7 @@ def test_every_interval_stands_in_a_result_file(page: str) -> None:
 @pytest.mark.parametrize("page", [README, RESULTS], ids=["README", "results"])
 def test_the_table_of_budgets_is_that_of_the_frontiers(page: str) -> None:
     ways = ["staged", "searched_fvd", "fewer_steps"] if page is RESULTS else ["staged", "fewer_steps"]
-    files = iter(["frontier_shipped", "frontier_digits", "frontier_footage"])
+    files = iter(["frontier_shipped_1024", "frontier_digits", "frontier_footage"])
     rows: dict[tuple[str, float], str] = {}
     for model, full, budget, *shown in cells(page, "model"):
         if model:
@@ -99,6 +99,10 @@ def test_the_table_of_seconds_is_that_of_bench_budget() -> None:
         assert share == f"{rows[16, budget]['macs_share']:.1%}"
         shown = [f"{rows[n, budget]['seconds']:.3f} ({rows[n, budget]['seconds_share']:.1%})" for n in (16, 1)]
         assert seconds == shown
+    row = rows[1, "0.35 of seconds"]
+    shares = f"{100 * row['seconds_share']:.1f} % of the seconds and {100 * row['macs_share']:.1f} % of the MACs"
+    assert shares in " ".join(RESULTS.split())
+    assert row["plan"] == "3x4x8x8,1x4x4x4"
 
 
 def test_the_table_against_diffusers_is_that_of_bench_forward() -> None:

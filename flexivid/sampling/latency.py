@@ -51,7 +51,8 @@ def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[Pat
     Example:
         >>> from flexivid import FlexiDiTConfig
         >>> from flexivid.sampling.settings import Sampling
-        >>> model = FlexiDiT(FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4")))
+        >>> config = FlexiDiTConfig(width=32, depth=1, num_heads=2, modes=("1x2x2", "2x4x4"), num_classes=3)
+        >>> model = FlexiDiT(config)
         >>> list(batches_of(model, Sampling(size=(2, 8, 8), batch_size=4).filled(model), 20).values())
         [4, 20]
         >>> list(batches_of(model, Sampling(size=(2, 8, 8), guidance_scale=2.0).filled(model), 1).values())

@@ -76,6 +76,8 @@ def test_damaged_cache_is_measured_again(model, measured):
 def test_calls_that_are_timed_are_as_large_as_those_of_sampling(model, guidance, packing, num_videos):
     options = {"precision": "fp32", "batch_size": 4, "packing": packing, **guidance}
     timed = batches_of(model, Sampling(**options).filled(model), num_videos)
+    if packing == "always" and guidance == GUIDANCE[1]:
+        assert timed[PatchMode("1x2x2")] == 2 * min(num_videos, 4)
     for mode in model.config.modes:
         sizes = []
         handle = model.register_forward_pre_hook(lambda module, args, sizes=sizes: sizes.append(len(args[0])))
