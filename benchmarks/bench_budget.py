@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, generate, load
-from flexivid.budget.planners import UNITS, Amount
+from flexivid.budget.planners import Amount
 from flexivid.budget.schedule import Schedule
 from flexivid.budget.table import read_tables
 from flexivid.model.recipe import Recipe, SamplingDefaults
@@ -37,8 +37,8 @@ from flexivid.runtime.start import keep_freed_memory
 from flexivid.sampling.compiling import compile_forward
 from flexivid.sampling.generate import Generation
 from flexivid.sampling.latency import batches_of, measure_latency
-from flexivid.sampling.plan import allowance_of, plan_for, tables_folder
-from flexivid.sampling.settings import Sampling
+from flexivid.sampling.plan import plan_for, tables_folder
+from flexivid.sampling.settings import Sampling, options_for
 
 RECIPE = Recipe(size=(8, 32, 32), sampling=SamplingDefaults(5, guidance_scale=2.0, shift=4.0))
 
@@ -94,9 +94,9 @@ def plan_in_seconds(model: FlexiDiT, share: float, batch: int, packing: str) -> 
     """The plan that a share of the seconds of full compute pays for, as ``--budget-seconds`` has it."""
     settings = Sampling(batch_size=batch, packing=packing, planner="staged").filled(model)
     latency = measure_latency(model, settings, batches_of(model, settings, batch))
-    allowance = allowance_of(model, settings, Amount(1e9, "seconds"), latency, keep_steps=False)
-    amount = Amount(share * allowance.full / UNITS["seconds"], "seconds")
-    return plan_for(model, settings, amount, latency=latency).schedule
+    native = options_for(model, settings)[0]
+    full = settings.num_inference_steps * sum(latency[mode] for mode in native.modes)
+    return plan_for(model, settings, Amount(share * full, "seconds"), latency=latency).schedule
 
 
 def measure(model: FlexiDiT, tables: list, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:

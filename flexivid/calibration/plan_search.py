@@ -81,9 +81,9 @@ def search_with(
     model, settings = scorer.model, scorer.settings
     full = full_macs(model, settings)
     limits = [affordable_cost(budget, full) for budget in effort.budgets]
+    defaults = _defaults(model, settings, effort.budgets)
     plans = first_candidates(model, settings, effort.budgets, shares=effort.shares)
     natives = [plan for plan in plans if {step.mode for step in plan.schedule} == {model.config.native}]
-    defaults = _defaults(model, settings, effort.budgets)
     rounds = [min(count, max(FEWEST_VIDEOS, round(share * count))) for share in effort.rounds]
     for number, videos in enumerate(rounds[:-1]):
         plans = _round(scorer, plans, limits, videos, grow)
@@ -92,7 +92,8 @@ def search_with(
             others = [varied for leader in leaders for varied in variations(model, settings, leader)]
             plans = _round(scorer, [*plans, *others], limits, videos, grow)
     for plan in (*natives, *defaults.values()):  # plans have to be better than these: score them all
-        plans += [plan] if plan not in plans else []
+        if plan not in plans:
+            plans.append(plan)
     _announce(scorer, plans, rounds[-1], grow)
     rows = [
         scorer.row(plan, rounds[-1])._replace(ahead=_is_ahead(scorer, plan, cost, rounds[-1], defaults))
@@ -103,8 +104,8 @@ def search_with(
 
 def _is_ahead(scorer: Scorer, plan: Plan, cost: int, videos: int, defaults: Mapping[int, Plan]) -> bool:
     """Whether a plan is the default of its price range, or clearly nearer to real videos than that one."""
-    default = next((defaults[limit] for limit in sorted(defaults) if cost <= limit), plan)
-    if plan == default or plan in defaults.values():
+    default = next((defaults[limit] for limit in sorted(defaults) if cost <= limit), None)
+    if default is None or plan in defaults.values():
         return True
     samples, rivals = (scorer.features(each, videos) for each in (plan, default))
     return paired_difference(samples, rivals, scorer.judge.real).verdict == "better"

@@ -83,9 +83,9 @@ def plan_for(
 
     A plan may have fewer steps than the settings, or more, unless their number was asked for and the planner is not one
     that chooses it itself. The budget is a fraction in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an
-    amount in another unit; one in seconds needs ``latency``, the seconds of one call for one video by mode. ``tables``,
-    from ``read_tables``, hold what was measured of this model. ``ValueError`` if a mode is unknown, a schedule's length
-    does not fit the solver, the budget cannot be met, or the planner lacks what it goes by.
+    amount in another unit; one in seconds needs ``latency``, the seconds of one branch for one video by mode.
+    ``tables``, from ``read_tables``, hold what was measured of this model. ``ValueError`` if a mode is unknown, a
+    schedule's length does not fit the solver, the budget cannot be met, or the planner lacks what it goes by.
     """
     if schedule is not None:
         return plan_of(_explicit_schedule(model, settings, schedule), model, settings)

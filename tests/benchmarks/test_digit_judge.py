@@ -1,21 +1,13 @@
 """The judge counts as it says, whatever the size of the frames; trained, it knows digits that it has never seen."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "digit_judge.py"
-
 
 @pytest.fixture(scope="module")
-def judging():
-    spec = importlib.util.spec_from_file_location("digit_judge", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def judging(load_script):
+    return load_script("digit_judge")
 
 
 class Brightness(torch.nn.Module):

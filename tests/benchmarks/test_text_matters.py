@@ -1,9 +1,7 @@
 """Pairs are counted as they should be; the whole measurement runs on a model that reads text."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +10,10 @@ import torch
 from flexivid.media.write import write_video
 from flexivid.model.checkpoint import save
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "text_matters.py"
-
 
 @pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("text_matters", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def bench(load_script):
+    return load_script("text_matters")
 
 
 def test_pairs_by_the_nearer_mean(bench):

@@ -172,8 +172,7 @@ def test_a_plan_replaces_the_default_of_its_price_only_if_it_is_clearly_better(m
             if name not in defaults and name != better:
                 lucky.append(name)
             noise = torch.randn(48, 8, generator=torch.Generator().manual_seed(len(name)))
-            away = 1.0 if name in defaults else 0.3 if name == better else 1.0
-            return (common + 0.2 * noise + away)[list(indices)]
+            return (common + 0.2 * noise + (0.3 if name == better else 1.0))[list(indices)]
 
     effort = Effort(rounds=(1.0,), vary=False, measure_floor=False)
     table = search_with(Fabricated(model, settings, judge), effort, 48)
