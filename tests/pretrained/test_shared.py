@@ -134,6 +134,24 @@ def test_loading_adds_modes_and_knows_how_to_sample(folder, tmp_path):
         assert difference(dit().from_pretrained(folder / "transformer"), model) < 1e-5
 
 
+def test_channels_of_a_learned_variance_are_dropped_where_nothing_mixes_them(build_model):
+    model = build_model(in_channels=4, out_channels=8)
+    x, time = torch.randn(2, 4, 2, 8, 8), torch.tensor([0.4, 0.9])
+    with torch.no_grad():
+        assert torch.equal(share(model, "source")(x, time), model(x, time)[:, :4])
+    plain = build_model(in_channels=4, output_conv=True)
+    assert share(plain, "source", ["2x8x8"]).config.output_conv
+
+
+def test_a_convolution_that_mixes_a_learned_variance_into_the_rest_is_refused(build_model, tmp_path):
+    model = build_model(in_channels=4, out_channels=8, output_conv=True)
+    folder, says = save(model, tmp_path / "model"), "output_conv, 4 input and 8 output channels; expected"
+    with pytest.raises(ValueError, match=says):
+        load_shared(folder, ["2x8x8"])
+    with pytest.raises(ValueError, match=says):  # no weights are read: a training says so before it starts
+        shape_from(folder, FlexiDiTConfig(in_channels=4, modes=("1x2x2", "2x4x4")))
+
+
 def test_large_weights_are_in_memory_once():
     model = randomised(latte())
     flexible = share(model, "latte", ["1x4x4"])

@@ -51,7 +51,8 @@ def load_shared(
         as the source tells.
 
     Raises:
-        ValueError: If there is no such model, it is of another class, or its scheduler is of another process.
+        ValueError: If there is no such model, it is of another class, its scheduler is of another process, or its
+            ``output_conv`` mixes channels of a learned variance into the others.
 
     Source:
         2502.20126, sec. 3.1, "shared parameters".
@@ -71,14 +72,27 @@ def share(loaded: nn.Module, source: str | Path, modes: Iterable[str | PatchMode
     else:
         config, recipe = shape_of(loaded), recipe_of(source, loaded)
         weights = _complete_weights(loaded, config)
-    channels = config.in_channels
-    if config.out_channels != channels:  # those of a learned variance come last
-        weights |= {name: weights[name].narrow(weights[name].ndim - 4, 0, channels) for name in OUTPUT}
-        config = replace(config, out_channels=channels)
+    config = without_variance(config)
+    for name in OUTPUT:  # the channels of a learned variance come last
+        weights[name] = weights[name].narrow(weights[name].ndim - 4, 0, config.in_channels)
     larger = with_modes(config, modes)
     model = FlexiDiT.holding(larger, grown_weights(weights, config, larger))
     model.recipe = recipe
     return model.eval()
+
+
+def without_variance(config: FlexiDiTConfig) -> FlexiDiTConfig:
+    """The shape with as many output as input channels: without those of a learned variance.
+
+    ``ValueError`` if ``output_conv`` mixes them into the others, which would change without them.
+    """
+    if config.output_conv and config.out_channels != config.in_channels:
+        raise ValueError(
+            f"got a FlexiDiT with output_conv, {config.in_channels} input and {config.out_channels} output channels;"
+            " expected as many of both, as output_conv mixes those of a learned variance, which no sampler reads, into"
+            " the others; start from a FlexiDiT that lacks one of the two"
+        )
+    return replace(config, out_channels=config.in_channels)
 
 
 def to_flexidit(model: nn.Module) -> FlexiDiT:

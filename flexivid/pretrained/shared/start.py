@@ -12,7 +12,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.patching.shapes import PatchMode
 from flexivid.pretrained.load import load_transformer
 from flexivid.pretrained.more_modes import grown_weights, with_modes
-from flexivid.pretrained.shared.convert import load_shared, shape_of
+from flexivid.pretrained.shared.convert import load_shared, shape_of, without_variance
 
 
 def fitted_shape(weights: FlexiDiTConfig, asked: FlexiDiTConfig) -> FlexiDiTConfig:
@@ -42,9 +42,8 @@ def fitted_shape(weights: FlexiDiTConfig, asked: FlexiDiTConfig) -> FlexiDiTConf
             f" the weights ({', '.join(map(str, weights.modes))}); change model.network.modes"
         )
     return replace(
-        with_modes(weights, modes),
+        with_modes(without_variance(weights), modes),
         num_classes=asked.num_classes,
-        out_channels=None,
         given_frames=weights.given_frames or asked.given_frames,
         gradient_checkpointing=asked.gradient_checkpointing,
         attention_backend=asked.attention_backend,
