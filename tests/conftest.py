@@ -1,8 +1,10 @@
 """Every test leaves the random generators as it found them, and no test touches the user's cache folder."""
 
+import importlib.util
 import os
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,20 @@ def keep_random_state():
     torch.set_rng_state(states[0])
     np.random.set_state(states[1])
     random.setstate(states[2])
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """A function that loads a script of benchmarks/ or data/ as a module; its argument is the path from the root."""
+
+    def load(path):
+        file = Path(__file__).resolve().parents[1] / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

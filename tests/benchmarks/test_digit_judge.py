@@ -7,7 +7,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def judging(load_script):
-    return load_script("digit_judge")
+    return load_script("benchmarks/digit_judge.py")
 
 
 class Brightness(torch.nn.Module):

@@ -13,7 +13,7 @@ from flexivid.model.checkpoint import save
 
 @pytest.fixture(scope="module")
 def bench(load_script):
-    return load_script("text_matters")
+    return load_script("benchmarks/text_matters.py")
 
 
 def test_pairs_by_the_nearer_mean(bench):

@@ -1,14 +1,12 @@
 """A download resumes where it stopped, is whole and checked or not there at all; archives stay in their folder."""
 
 import hashlib
-import importlib.util
 import io
 import os
 import stat
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +15,7 @@ from flexivid.data.storage import archives
 from flexivid.data.storage.archives import archive_kind, extract
 from flexivid.data.storage.download import DownloadError, digest, download
 
-spec = importlib.util.spec_from_file_location("serving", Path(__file__).with_name("serving.py"))
-serving = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(serving)
+from .serving import serve
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -27,7 +23,7 @@ SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def site():
-    with serving.serve({"films.zip": CONTENT}) as site:
+    with serve({"films.zip": CONTENT}) as site:
         yield site
 
 
@@ -115,7 +111,7 @@ def test_busy_servers_are_asked_again_and_absent_files_are_not(site, tmp_path):
 
 
 def test_offline_says_so(tmp_path):
-    with serving.serve({}) as gone:
+    with serve({}) as gone:
         pass
     with pytest.raises(DownloadError, match=r"got no complete answer from http.*refused.*save it as"):
         fetch(gone, tmp_path / "films.zip", attempts=2)

@@ -2,7 +2,6 @@
 
 import doctest
 import hashlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,11 +17,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "data" / "moving_digits.py"
 
 
 @pytest.fixture(scope="module")
-def digits():
-    spec = importlib.util.spec_from_file_location("moving_digits", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def digits(load_script):
+    return load_script("data/moving_digits.py")
 
 
 def digest(folder):

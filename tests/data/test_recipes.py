@@ -1,7 +1,6 @@
 """The recipes, against a server on this machine: fetch, resume, unpack, list; the room reads what they list."""
 
 import hashlib
-import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -15,22 +14,14 @@ from flexivid.data.sources.manifest import read_manifests
 from flexivid.data.storage.dataset_script import write_manifest
 
 from .listed import items
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from .serving import serve
 
 RECIPES = Path(__file__).resolve().parents[2] / "data"
-serving = load(Path(__file__).with_name("serving.py"))
 
 
 @pytest.fixture
 def site():
-    with serving.serve({}) as site:
+    with serve({}) as site:
         yield site
 
 
@@ -58,8 +49,8 @@ def ucf101(site, tmp_path):
     return [*flags, "--url", f"{site.url}/videos", "--lists-url", f"{site.url}/lists"]
 
 
-def test_ucf101(site, ucf101, tmp_path):
-    recipe = load(RECIPES / "ucf101.py")
+def test_ucf101(load_script, site, ucf101, tmp_path):
+    recipe = load_script("data/ucf101.py")
     assert recipe.main(ucf101) == 0
     assert listing(tmp_path / "ucf")[:2] == [
         "path,class,split",
@@ -75,8 +66,8 @@ def test_ucf101(site, ucf101, tmp_path):
     assert (len(site.requests), len(listing(tmp_path / "ucf"))) == (asked, 3)
 
 
-def test_ucf101_goes_on_after_an_interruption(site, ucf101, tmp_path, capsys, monkeypatch):
-    recipe = load(RECIPES / "ucf101.py")
+def test_ucf101_goes_on_after_an_interruption(load_script, site, ucf101, tmp_path, capsys, monkeypatch):
+    recipe = load_script("data/ucf101.py")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     site.statuses = [200, *[503] * 6]
     assert recipe.main(ucf101) == 2
@@ -86,8 +77,8 @@ def test_ucf101_goes_on_after_an_interruption(site, ucf101, tmp_path, capsys, mo
     assert len(site.requests) == 8  # the lists once
 
 
-def test_ucf101_refuses_what_is_damaged_or_incomplete(site, ucf101, tmp_path, capsys):
-    recipe = load(RECIPES / "ucf101.py")
+def test_ucf101_refuses_what_is_damaged_or_incomplete(load_script, site, ucf101, tmp_path, capsys):
+    recipe = load_script("data/ucf101.py")
     assert recipe.main([*ucf101, "--checksum", "sha256:" + "0" * 64]) == 2
     assert "with sha256" in capsys.readouterr().err
     good = "sha256:" + hashlib.sha256(site.files["videos"]).hexdigest()
@@ -99,19 +90,19 @@ def test_ucf101_refuses_what_is_damaged_or_incomplete(site, ucf101, tmp_path, ca
     assert "got --archive gone.zip" in capsys.readouterr().err
 
 
-def test_sky_timelapse(site, tmp_path):
+def test_sky_timelapse(load_script, site, tmp_path):
     files = {f"sky/sky_train/x/x_{clip}/f_{i:08d}.jpg": "-" for clip, n in (("1", 5), ("2", 2)) for i in range(n)}
     files |= {f"sky/sky_test/y/y_1/f_{i:08d}.jpg": "-" for i in range(4)}
     site.files = {"sky": zipped(tmp_path / "sky.zip", files)}
     output = tmp_path / "out"
     flags = ["--output", str(output), "--url", f"{site.url}/sky", "--min-frames", "3", "--quiet"]
-    assert load(RECIPES / "sky_timelapse.py").main(flags) == 0
+    assert load_script("data/sky_timelapse.py").main(flags) == 0
     rows = ["videos/sky/sky_train/x/x_1,,train", "videos/sky/sky_test/y/y_1,,test"]
     assert listing(output) == ["path,class,split", *rows]
     train, held_out, _ = read_manifests(output / "manifest.csv")
     assert [len(train), len(held_out)] == [1, 1]
     site.content_type = "text/html"  # as Google Drive answers when it refuses
-    assert load(RECIPES / "sky_timelapse.py").main([*flags[2:], "--output", str(tmp_path / "refused")]) == 2
+    assert load_script("data/sky_timelapse.py").main([*flags[2:], "--output", str(tmp_path / "refused")]) == 2
 
 
 @pytest.fixture
@@ -126,8 +117,8 @@ def taichi(site, make_video, tmp_path):
     return [*flags, "--url", f"{site.url}/list.csv"]
 
 
-def test_taichi_cuts_by_time_and_box(taichi, tmp_path):
-    recipe = load(RECIPES / "taichi.py")
+def test_taichi_cuts_by_time_and_box(load_script, taichi, tmp_path):
+    recipe = load_script("data/taichi.py")
     assert recipe.main(taichi) == 0
     assert listing(tmp_path / "out")[1:] == [
         "train/here#000000#000002.mp4,,train",
@@ -140,8 +131,8 @@ def test_taichi_cuts_by_time_and_box(taichi, tmp_path):
     assert "gone.mp4" in (tmp_path / "out" / "missing.txt").read_text()
 
 
-def test_taichi_takes_up_what_was_missing(taichi, tmp_path, make_video):
-    recipe = load(RECIPES / "taichi.py")
+def test_taichi_takes_up_what_was_missing(load_script, taichi, tmp_path, make_video):
+    recipe = load_script("data/taichi.py")
     assert recipe.main(taichi) == 0
     before = (tmp_path / "out" / "train" / "here#000000#000002.mp4").stat().st_mtime_ns
     make_video(tmp_path / "whole" / "gone.mp4", 24, size=(96, 128), fps=20)
@@ -151,16 +142,16 @@ def test_taichi_takes_up_what_was_missing(taichi, tmp_path, make_video):
     assert (tmp_path / "out" / "train" / "here#000000#000002.mp4").stat().st_mtime_ns == before
 
 
-def test_taichi_crops_the_box_of_the_list(tmp_path):
-    recipe = load(RECIPES / "taichi.py")
+def test_taichi_crops_the_box_of_the_list(load_script, tmp_path):
+    recipe = load_script("data/taichi.py")
     image = np.zeros((96, 128, 3), np.uint8)
     image[16:80, 32:96] = 200  # the box 16-8-48-40 of a list that has half the size
     clip = recipe.Clip("a", 0, 1, (16, 8, 48, 40), 10.0, (48, 64), "train")
     assert (recipe._square(image, clip, 32) == 200).all()
 
 
-def test_taichi_without_partitions_parts_by_video_and_says_what_it_lacks(tmp_path, capsys, monkeypatch):
-    recipe = load(RECIPES / "taichi.py")
+def test_taichi_without_partitions_parts_by_video_and_says_what_it_lacks(load_script, tmp_path, capsys, monkeypatch):
+    recipe = load_script("data/taichi.py")
     lines = [f"v{i},{start},{start + 9},0-0-9-9,25,64,48" for i in range(400) for start in (0, 10)]
     (tmp_path / "list.csv").write_text("video_id,start,end,bbox,fps,width,height\n" + "\n".join(lines))
     clips = recipe.read_clips(tmp_path / "list.csv")

@@ -1,7 +1,6 @@
 """A store gives back what was put in, to the byte, at random; litdata reads the same; order and state are exact."""
 
 import gzip
-import importlib.util
 import io
 import json
 import os
@@ -19,6 +18,8 @@ from flexivid.data.sources.shard_writer import sources_of, write_shards
 from flexivid.data.sources.shards import chunk_rows, class_names, is_shards, shard_rows
 from flexivid.data.storage.byte_range import ByteRange, is_byte_range, parse_byte_range, read_bytes
 from flexivid.data.storage.errors import VideoError
+
+from .serving import serve
 
 needs_litdata = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import litdata"], capture_output=True).returncode != 0,
@@ -223,10 +224,7 @@ def test_bad_tars_are_refused_by_name(tmp_path, kind):
 
 
 def test_ranges_over_http_fetch_only_what_they_need():
-    spec = importlib.util.spec_from_file_location("serving", Path(__file__).with_name("serving.py"))
-    serving = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(serving)
-    with serving.serve({"c.bin": bytes(range(256))}) as site:
+    with serve({"c.bin": bytes(range(256))}) as site:
         assert read_bytes(ByteRange(f"{site.url}/c.bin", 5, 4).path) == bytes([5, 6, 7, 8])
         assert site.requests == ["bytes=5-8"]
         with pytest.raises(VideoError, match="cannot be read"):

@@ -1,8 +1,5 @@
 """The shipped network: any size, unit scale, and distances that grow with every kind of damage to a video."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +9,6 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from flexivid.metrics.extractors.motion import NUM_FEATURES, WEIGHTS, fit_frames, load_motion_net
 from flexivid.metrics.frechet import frechet_distance
 
-SCRIPT = Path(__file__).resolve().parents[2] / "data" / "moving_digits.py"
 NUM_CLIPS = 120  # of each half
 
 
@@ -22,11 +18,9 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def halves():
+def halves(load_script):
     """Two sets of held-out digits, (n, 3, 8, 32, 32) in [-1, 1]."""
-    spec = importlib.util.spec_from_file_location("moving_digits", SCRIPT)
-    digits = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(digits)
+    digits = load_script("data/moving_digits.py")
     scans, recipe = digits.split_scans(0)["held_out"], digits.Recipe(num_frames=8)
     clips = [digits.render_clip(scans, recipe, split="held_out", index=index) for index in range(2 * NUM_CLIPS)]
     videos = torch.from_numpy(np.stack(clips)).float() / 127.5 - 1

@@ -1,6 +1,5 @@
 """Shipped models are found by name, load as float32, are in the wheel, and nothing is written beside them."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -29,12 +28,9 @@ needs_real = pytest.mark.skipif(not (REAL / "model.safetensors").is_file(), reas
 
 
 @pytest.fixture
-def ship():
+def ship(load_script):
     """The function that makes a shipped model from a run."""
-    spec = importlib.util.spec_from_file_location("ship_model", ROOT / "benchmarks" / "ship_model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ship
+    return load_script("benchmarks/ship_model.py").ship
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,16 +31,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_folder(tmp_path_factory: pytest.TempPathFactory, load_script: Callable[[str], Any]) -> Path:
     """Twenty training clips and ten held-out ones, 16x16, two classes' worth of folders and more."""
-    path = Path(__file__).resolve().parents[2] / "data" / "moving_digits.py"
-    spec = importlib.util.spec_from_file_location("moving_digits", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    digits = load_script("data/moving_digits.py")
     folder = tmp_path_factory.mktemp("data") / "digits"
-    module.make(folder, module.Recipe(num_clips=20, num_held_out=10, size=16, num_frames=6, digit_size=12))
+    digits.make(folder, digits.Recipe(num_clips=20, num_held_out=10, size=16, num_frames=6, digit_size=12))
     return folder
 
 
