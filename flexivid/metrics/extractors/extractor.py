@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,18 +190,11 @@ def for_frames(extractor: Extractor, num_frames: int) -> Extractor:
         return extractor
     frames = extractor.min_frames
     words = f"the frame {frames} times; {extractor.preprocessing}"
-    prepare: Any = _Still(extractor.prepare, frames)
-    return Extractor(
-        f"{extractor.name}-still", Network(extractor.network, prepare, extractor.num_features, 1, words)
-    ).to(next((tensor.device for tensor in extractor.network.parameters()), "cpu"))
+    prepare = partial(_prepare_repeated, frames=frames, prepare=extractor.prepare)
+    still = Network(extractor.network, prepare, extractor.num_features, 1, words)
+    device = next((tensor.device for tensor in extractor.network.parameters()), "cpu")
+    return Extractor(f"{extractor.name}-still", still).to(device)
 
 
-class _Still(nn.Module):
-    """Repeats the only frame, then applies the usual preprocessing."""
-
-    def __init__(self, prepare: Callable[[Tensor], Any], frames: int) -> None:
-        super().__init__()
-        self.prepare, self.frames = prepare, frames
-
-    def forward(self, videos: Tensor) -> Any:
-        return self.prepare(videos.expand(-1, -1, self.frames, -1, -1))
+def _prepare_repeated(videos: Tensor, *, frames: int, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+    return prepare(videos.expand(-1, -1, frames, -1, -1))

@@ -35,8 +35,7 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> Path:
                 f"got I3D weights {file}, which do not exist; expected a file; correct the path{origin}"
             )
         return file
-    cached = _cached()
-    if cached is None:
+    if (cached := _cached()) is None:
         raise FileNotFoundError(f"got no I3D weights; {_ways()}")
     return cached
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,23 +131,17 @@ def _read(name: str, path: Path) -> Any:
 
 
 def _open_exported(path: Path) -> tuple[nn.Module, Tensor]:
-    with _no_pickles():
-        program = torch.export.load(path)
-    return program.module(), program.example_inputs[0][0]
-
-
-@contextmanager
-def _no_pickles() -> Iterator[None]:
-    """Have torch refuse pickles in an exported program, which it would load where it cannot do without."""
+    """Torch refuses pickles in the program meanwhile, which it would load where it cannot do without."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
     try:
-        yield
+        program = torch.export.load(path)
     finally:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
+    return program.module(), program.example_inputs[0][0]
 
 
 def _open_scripted(path: Path) -> tuple[nn.Module, Tensor]:
