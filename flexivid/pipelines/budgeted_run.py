@@ -16,9 +16,7 @@ from torch import nn
 
 from flexivid.patching.shapes import Size3
 from flexivid.pipelines.plan import PretrainedPlan, costs_of
-from flexivid.pretrained.families.family import config_of, named_call
-from flexivid.pretrained.families.folding import Fold
-from flexivid.pretrained.flexify import flexi_of
+from flexivid.pretrained.families.family import named_call
 from flexivid.pretrained.weak_modes.flexi import Flexi
 from flexivid.pretrained.weak_modes.weak_call import modes_from
 
@@ -81,9 +79,11 @@ class BudgetedRun:
     def _first_plan(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> PretrainedPlan:
         if getattr(model, "is_cache_enabled", False):
             raise ValueError("got a cache of diffusers with a budget; expected one of them; call disable_cache")
-        size, text_tokens = measure_call(model, args, kwargs)
-        num_steps = getattr(self.pipe, "num_timesteps", None) or len(self.scheduler.timesteps)
-        return self.make_plan(costs_of(model, size, text_tokens), num_steps)
+        call, signature = named_call(model, args, kwargs), self.flexi.family.signature
+        size = Size3(*signature.unpack(call[signature.latent], call).shape[2:])
+        text = call.get("encoder_hidden_states")
+        costs = costs_of(model, size, 0 if text is None else text.shape[1])
+        return self.make_plan(costs, getattr(self.pipe, "num_timesteps", None) or len(self.scheduler.timesteps))
 
     def _restart(self) -> None:
         self.plan, self.steps_done, self._calls = None, 0, 0
@@ -101,15 +101,6 @@ class BudgetedRun:
                 " guide_mode out if it makes both in one call"
             )
         self._calls = 0
-
-
-def measure_call(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Size3, int]:
-    """Return latent size (t, h, w) and text length of a call of a flexified transformer."""
-    family, config = flexi_of(model).family, config_of(model)
-    call = named_call(model, args, kwargs)
-    text = call.get("encoder_hidden_states")
-    size = family.fold_call(call, Fold.between(family.patch(config), family.patch(config)))
-    return size, 0 if text is None else text.shape[1]
 
 
 def _call_after(scheduler: Any, name: str, then: Callable[[], None]) -> Callable[[], None]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 
 from flexivid.pretrained.families.family import named_call
@@ -140,9 +141,7 @@ class _Reservoir:
 
 
 def _on_cpu(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_on_cpu(part) for part in value)
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+    return recursively_apply(lambda tensor: tensor.detach().to("cpu", copy=True), value)
 
 
 def _make_files(folder: Path, num_runs: int, calls: list[dict[str, Any]]) -> dict[str, np.ndarray]:
