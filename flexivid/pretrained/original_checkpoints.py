@@ -96,7 +96,9 @@ def _class_model(weights: dict[str, Tensor], num_heads: int | None) -> nn.Module
         model = DiTTransformer2DModel(num_layers=depth, **settings)
         set_time_shift(model, 0)
     _fill(model, renamed)
-    _check_table(model, weights["pos_embed"])
+    sinusoids, table = model.pos_embed.pos_embed, weights["pos_embed"]
+    if sinusoids.shape != table.shape or not torch.allclose(sinusoids, table, atol=1e-3):
+        raise ValueError("got a table of positions that is not the sinusoids of DiT; expected these; load another file")
     return model
 
 
@@ -165,9 +167,3 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         kind = type(model).__name__
         raise ValueError(f"got weights that do not fit ({fault}); expected those of {kind}; load another file")
     model.load_state_dict(weights)
-
-
-def _check_table(model: Any, table: Tensor) -> None:
-    sinusoids = model.pos_embed.pos_embed
-    if sinusoids.shape != table.shape or not torch.allclose(sinusoids, table, atol=1e-3):
-        raise ValueError("got a table of positions that is not the sinusoids of DiT; expected these; load another file")

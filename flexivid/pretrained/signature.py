@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from flexivid.patching.shapes import Size3
@@ -100,13 +101,7 @@ def _values(shape: tuple, batch: int, generator: torch.Generator) -> Tensor:
 
 def _constants(model: nn.Module, latent: Tensor) -> dict[str, Any]:
     """Constants of a call for a latent (b, c, t, h, w), on its device."""
-
-    def move(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(move(part) for part in value)
-        return value.to(latent.device) if isinstance(value, Tensor) else value
-
     signature = signature_of(model)
     constants = signature.constants(config_of(model), Size3(*latent.shape[2:]))
-    moved = {name: move(value) for name, value in constants.items()}
+    moved = send_to_device(constants, latent.device)
     return moved | {name: moved[name].to(latent.dtype) for name in signature.joined}

@@ -32,25 +32,18 @@ def _inputs(config: Config, text: int) -> dict[str, tuple]:
     return {**inputs, "guidance": ("constant", GUIDANCE)} if config["guidance_embeds"] else inputs
 
 
-def _refiner_work(config: Config, text: int) -> list[Work]:
-    d, depth = heads_width(config), config["num_refiner_layers"]
-    return [
-        Work(1, 1, 256 + config["text_embed_dim"] + 2 * d, d),  # time and mean text
-        Work(1, text, config["text_embed_dim"], d),
-        Work(depth * 12, text, d, d),  # q k v out; feed-forward of width 4 d
-        Work(depth * 2, text, d, text),
-        Work(depth, 1, d, 2 * d),
-    ]
-
-
 def _work(config: Config, grid: Size3, text: int) -> list[Work]:
     n, d, hidden = grid.volume, heads_width(config), int(heads_width(config) * config["mlp_ratio"])
     tokens = n + text
-    dual, single = config["num_layers"], config["num_single_layers"]
+    refiner, dual, single = config["num_refiner_layers"], config["num_layers"], config["num_single_layers"]
     replace = config["image_condition_type"] == "token_replace"  # the first frame has a time and modulation of its own
     times = 1 + bool(config["guidance_embeds"]) + replace
     return [
-        *_refiner_work(config, text),
+        Work(1, 1, 256 + config["text_embed_dim"] + 2 * d, d),  # refiner of the text: time and mean text
+        Work(1, text, config["text_embed_dim"], d),
+        Work(refiner * 12, text, d, d),  # q k v out; feed-forward of width 4 d
+        Work(refiner * 2, text, d, text),
+        Work(refiner, 1, d, 2 * d),
         Work(times, 1, 256 + d, d),  # time, guidance
         Work(1, 1, config["pooled_projection_dim"] + d, d),
         Work(dual, 1, d, (12 + 6 * replace) * d),  # modulation of both streams

@@ -53,10 +53,6 @@ def _unpack_output(sample: Tensor, fold: Fold, size: Size3) -> Tensor:
     return rearrange(frames, "(b t) c h w -> b c t h w", b=len(sample))
 
 
-def _usual_size(config: Config) -> Size3:
-    return Size3(config["video_length"], config["sample_size"], config["sample_size"])
-
-
 def _work(config: Config, grid: Size3, text: int) -> list[Work]:
     n, d, depth = grid.volume, heads_width(config), config["num_layers"]
     texts = text * grid.t  # every frame asks its own copy of the text
@@ -77,7 +73,7 @@ LATTE = Family(
     class_name="LatteTransformer3DModel",
     signature=Signature(
         lambda config, text: {"encoder_hidden_states": (text, config["caption_channels"])},
-        usual_size=_usual_size,
+        usual_size=lambda config: (config["video_length"], config["sample_size"], config["sample_size"]),
         has_one_size=lambda config: True,
         process=lambda model: ("linear", "noise"),
     ),

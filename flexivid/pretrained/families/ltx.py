@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -41,10 +42,8 @@ def _coords(call: dict[str, Any], fold: Fold, size: Size3) -> Tensor:
     centres = native_centres(grid_of(size, PatchMode(*fold.growth)), fold.growth, tokens.device).T  # (3, n)
     units = call.get("rope_interpolation_scale")
     units = BASE if units is None else units  # without a scale the native positions are not divided by BASE
-    scaled = centres.new_empty(centres.shape)
-    for axis, unit in enumerate(units):
-        scaled[axis] = centres[axis] * unit
-    return scaled.expand(tokens.shape[0], -1, -1)
+    scaled = [axis * unit for axis, unit in zip(centres, units, strict=True)]
+    return torch.stack(scaled).expand(tokens.shape[0], -1, -1)
 
 
 def _fold_inputs(call: dict[str, Any], fold: Fold, size: Size3) -> None:

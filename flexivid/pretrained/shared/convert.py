@@ -149,6 +149,7 @@ def shape_of(model: nn.Module) -> FlexiDiTConfig:
     is_text, is_video = name == "LatteTransformer3DModel", name != "DiTTransformer2DModel"
     patch, width = settings["patch_size"], heads_width(settings)
     span = settings["sample_size"] // patch / (max(settings["sample_size"] // 64, 1) if is_text else 1)
+    time_shifts = {module.downscale_freq_shift for module in model.modules() if isinstance(module, Timesteps)}
     return FlexiDiTConfig(
         width=width,
         depth=settings["num_layers"] * (1 + is_video),
@@ -160,7 +161,7 @@ def shape_of(model: nn.Module) -> FlexiDiTConfig:
         attention="factorised" if is_video else "joint",
         positions="sinusoids",
         position_span=span,
-        time_embedding="ddpm_shifted" if _is_shifted(model) else "ddpm",
+        time_embedding="ddpm_shifted" if time_shifts == {1} else "ddpm",  # 1 as in diffusers' DiT
         modulation="single" if is_text else "block",
         block_conditioning=not is_text and not is_shared(embedders_of(model.state_dict())),
         qk_norm=False,
@@ -188,9 +189,3 @@ def _check_options(settings: Mapping[str, Any]) -> None:
                 f"got {name}={settings[name]!r}; expected {choice[0]!r}, as in published DiT and Latte; flexify this"
                 " model instead"
             )
-
-
-def _is_shifted(model: nn.Module) -> bool:
-    """Whether the frequencies of the time embedding are those of diffusers' DiT."""
-    shifts = {module.downscale_freq_shift for module in model.modules() if isinstance(module, Timesteps)}
-    return shifts == {1}

@@ -85,7 +85,8 @@ def renamed_weights(weights: Mapping[str, Tensor], config: FlexiDiTConfig) -> di
         if ".emb." in inner or name == "pos_embed.pos_embed":
             continue
         if stem in ("proj_out", "proj_out_2"):
-            renamed[f"out.{kind}"] = _output(value, config)
+            sides = {"ph": config.native.h, "pw": config.native.w}  # (d,) c 1 ph pw: of one frame
+            renamed[f"out.{kind}"] = rearrange(value, "(ph pw c) ... -> ... c 1 ph pw", **sides)
         elif name == "temporal_positions.weight":
             _check_frames(value)
         elif number is not None:
@@ -104,14 +105,6 @@ def _entry(name: str, table: Mapping[str, str]) -> str:
     if stem in table:
         return f"{table[stem]}.{kind}"
     raise ValueError(f"got weights with {name}; expected those of DiT or Latte; flexify this model instead")
-
-
-def _output(value: Tensor, config: FlexiDiTConfig) -> Tensor:
-    """The last layer's weight (ph pw c, d) or bias as that of a FlexiDiT, (d, c, 1, ph, pw) or (c, 1, ph, pw)."""
-    sides = {"ph": config.native.h, "pw": config.native.w}
-    if value.ndim == 1:
-        return rearrange(value, "(ph pw c) -> c 1 ph pw", **sides)
-    return rearrange(value, "(ph pw c) d -> d c 1 ph pw", **sides)
 
 
 def _check_frames(table: Tensor) -> None:

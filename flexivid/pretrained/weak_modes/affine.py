@@ -153,6 +153,4 @@ def stored_values(value: object) -> Tensor | None:
 
 def device_of(module: nn.Module) -> torch.device:
     """Return the device of a module's first weights, or else of its first buffer; the CPU for one without."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))

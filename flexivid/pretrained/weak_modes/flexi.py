@@ -30,7 +30,11 @@ class WeakMode(nn.Module):
         self.fold = family.fold_of(config_of(model), mode)
         channels, out_channels = family.channels(config_of(model))
         width = out_channels * mode.volume if skip else 0
-        embed, unembed = _patch_layers(model, family)
+        if family.native_layers is None:
+            registered = Registered(model)
+            embed, unembed = registered[family.embed], registered[family.unembed]
+        else:
+            embed, unembed = family.native_layers(model)
         dtype = compute_dtype(model)
         self.embed = Embedding.grow(embed, channels, self.fold, dtype=dtype, skip_features=width)
         self.unembed = Unembedding.grow(unembed, self.embed, self.fold, family.output_order, dtype=dtype)
@@ -42,13 +46,6 @@ class WeakMode(nn.Module):
         wrapped_embed, wrapped_unembed = family.wrap_layers(self.embed, self.unembed, self.fold)
         patch_layers = {family.embed: wrapped_embed, family.unembed: wrapped_unembed}
         self.shadows = {**patch_layers, **family.positions(model, self.fold), **self.lora_layers}
-
-
-def _patch_layers(model: nn.Module, family: Family) -> tuple[nn.Module, nn.Module]:
-    if family.native_layers is not None:
-        return family.native_layers(model)
-    registered = Registered(model)
-    return registered[family.embed], registered[family.unembed]
 
 
 class CallLock:
