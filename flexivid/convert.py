@@ -44,11 +44,8 @@ def build_parser() -> ProgramParser:
         " of a trained FlexiDiT",
     )
     add("--modes", nargs="+", required=True, help="weak modes, frames x rows x columns of the latent, e.g. 1x4x4 2x4x4")
-    add(
-        "--shared",
-        action="store_true",
-        help="DiT, Latte: a FlexiDiT whose weights all modes share, to be trained in all",
-    )
+    about = "DiT, Latte: a FlexiDiT whose weights all modes share, to be trained in all"
+    add("--shared", action="store_true", help=about)
     add("--output-dir", older=["--output"], help="adapter folder to write (default: none is written)")
     add("--prompts", help="file of prompts, one a line: what distillation reads is written to OUTPUT_DIR/prompts")
     add("--rank", type=int, default=16, help="rank of the LoRA; 0 = none")

@@ -70,12 +70,8 @@ def _add_clips(add: Callable[..., Any]) -> None:
     add("path", nargs="?", help="folder or manifest (default: data.root of the recipe)")
     add("--config", "-c", action="append", help="a recipe, of which the data section is read; later ones override")
     add("--num-frames", type=int, help="frames of a clip (default: the recipe's)")
-    add(
-        "--size",
-        type=int,
-        nargs="+",
-        help="height and width in pixels, or one side of a square (default: the recipe's)",
-    )
+    about = "height and width in pixels, or one side of a square (default: the recipe's)"
+    add("--size", type=int, nargs="+", help=about)
     add("--stride", type=int, help="take every so-many-th frame of the source (default: the recipe's)")
     add("--fps", type=float, help="frames a second of a clip, instead of --stride (default: the recipe's)")
 

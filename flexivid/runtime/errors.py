@@ -100,9 +100,7 @@ def refuse(parser: Any, message: str, error: Exception | None = None) -> NoRetur
 def explain(message: str, keys: Iterable[str]) -> str:
     """Rewrite a complaint of jsonargparse as one line in three parts; a misspelt key comes with the nearest valid one.
 
-    Args:
-        message: The complaint.
-        keys: All valid ones, as options are shown: "num-videos", "data.root".
+    ``keys`` are all valid ones, as options are shown: "num-videos", "data.root".
 
     Example:
         >>> explain("Subcommand 'fit' does not accept option 'data.rot'", ["data.root", "data.size"])

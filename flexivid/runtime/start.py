@@ -93,12 +93,7 @@ def seed_or_global(seed: int | None) -> int:
 
 
 def _formatted(
-    usual: Callable[..., str],
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    line: str | None = None,
+    usual: Callable[..., str], message: object, category: object, filename: str, lineno: int, line: str | None = None
 ) -> str:
     """A warning as it is printed, ``usual`` for those of other packages."""
     if Path(filename).is_relative_to(PACKAGE):
