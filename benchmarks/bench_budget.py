@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from flexivid import FlexiDiT, FlexiDiTConfig, generate, load
-from flexivid.budget.planners import Amount
+from flexivid.budget.allowance import Amount
 from flexivid.budget.schedule import Schedule
 from flexivid.budget.table import read_tables
 from flexivid.model.recipe import Recipe, SamplingDefaults

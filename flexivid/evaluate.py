@@ -170,7 +170,7 @@ def run_pair(options: Namespace) -> None:
 
 
 def _request(options: Namespace, *, quiet: bool) -> Any:
-    from flexivid.budget.planners import number_or_preset
+    from flexivid.budget.allowance import number_or_preset
     from flexivid.evaluation.run import Request, run_folder
     from flexivid.model.checkpoint import choose
     from flexivid.model.shipped import is_shipped

@@ -206,7 +206,7 @@ def sampling_plans(options: Namespace, model: Any, settings: Any, folder: Path, 
 
 def budget_amounts(options: Namespace) -> list[Any]:
     """The budgets, in the unit of the one flag that is used."""
-    from flexivid.budget.planners import Amount, number_or_preset
+    from flexivid.budget.allowance import Amount, number_or_preset
 
     flags = {
         "--schedule": options.schedule,

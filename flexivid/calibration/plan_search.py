@@ -154,20 +154,22 @@ def first_candidates(
 ) -> list[Plan]:
     """Plans for every budget: each weak mode alone and before native steps, two weak modes, native steps, the default.
 
-    ``shares`` of a budget go to the first stage.
+    Two weak modes are tried with guidance in the first one alone, too. ``shares`` of a budget go to the first stage.
     """
     full = allowance_of(model, settings, keep_steps=False)
     budgets = list(budgets)
     plans = {str(plan.schedule): plan for plan in _defaults(model, settings, budgets).values()}
     for budget in budgets:
-        for steps in filter(None, _mixtures(full.at(budget), shares)):
+        allowance = full.at(budget)
+        weak = [*_two_weak(allowance, shares), *_two_weak(allowance.guided_first(), shares)]
+        for steps in filter(None, [*_mixtures(allowance, shares), *weak]):
             plan = plan_from(steps, model, settings)
             plans.setdefault(str(plan.schedule), plan)
     return list(plans.values())
 
 
 def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[Step]]:
-    """Sequences of steps that an allowance pays for."""
+    """Sequences of steps that an allowance pays for: in one mode, or a weak one before the native one."""
     native, limit = allowance.costs[0], allowance.affordable
     yield [allowance.options[0]] * (limit // native)
     for step, cost in zip(allowance.options[1:], allowance.costs[1:], strict=True):
@@ -178,7 +180,12 @@ def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[St
             if weak > 0 and late > 0:
                 weak = min(MOST_STEPS, (limit - late * native) // cost)
                 yield [step] * weak + [allowance.options[0]] * late
-    for share in shares if len(allowance.options) > 2 else ():  # weak modes alone, the finest of them last
+
+
+def _two_weak(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[Step]]:
+    """The cheapest mode before the finest weak one, as many steps as an allowance pays for."""
+    limit = allowance.affordable
+    for share in shares if len(allowance.options) > 2 else ():
         early = max(1, round(share * limit / allowance.costs[-1]))
         late = (limit - early * allowance.costs[-1]) // allowance.costs[1]
         if 0 < late <= MOST_STEPS and early <= MOST_STEPS:

@@ -34,7 +34,7 @@ def plan_line(budget: float, schedule: Schedule, macs_per_video: int, videos: in
         >>> plan_line(0.25, Schedule.parse("12x4x8x8,8x2x4x4"), 2_000_000, 8)
         'budget 0.25: 12 steps of 4x8x8, 8 of 2x4x4, without guidance; 2.00 MMACs a video, 16.0 MMACs in all'
         >>> plan_line(1, Schedule.parse("3x2x4x4+2x4x4,1x2x4x4"), 2_000_000, 8).split("; ")[0]
-        'budget 1: 4 steps of 2x4x4, 3 of them guided by a second call without the class'
+        'budget 1: 4 steps of 2x4x4, the first 3 guided by a second call without the class'
     """
     steps = _counted(step.mode or step for step in schedule)
     cost = f"{human(macs_per_video)} a video, {human(macs_per_video * videos)} in all"
@@ -45,7 +45,9 @@ def _guidance(schedule: Schedule, without: str) -> str:
     guided = [step for step in schedule if step.guide_mode is not None]
     if not guided:
         return "without guidance"
-    which = "each" if len(guided) == sum(step.mode is not None for step in schedule) else f"{len(guided)} of them"
+    calls, count = [step for step in schedule if step.mode is not None], len(guided)
+    which = f"the first {count}" if guided == calls[:count] else f"{count} of them"
+    which = "each" if guided == calls else which
     if all(step.guide_mode == step.mode for step in guided):
         return f"{which} guided by a second call without the {without}"
     modes = dict.fromkeys(str(step.guide_mode) for step in guided)

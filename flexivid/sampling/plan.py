@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.allowance import Allowance
+from flexivid.budget.allowance import Allowance, Amount, allowance_for
 from flexivid.budget.measured import best_scored, searched, searched_over
-from flexivid.budget.planners import OWN_STEPS, PLANNERS, Amount, allowance_for
+from flexivid.budget.planners import OWN_STEPS, PLANNERS, guided_early
 from flexivid.budget.schedule import Schedule
 from flexivid.budget.scores import ScoreTable
 from flexivid.budget.spectral import spectral
@@ -97,6 +97,9 @@ def plan_for(
     try:
         keep_steps = planner == "adaptive" or _fixed_calls(settings) is not None
         allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
+        is_free = settings.guidance_interval is None and settings.weak_guidance_scale is None
+        if planner == "staged" and is_free and amount.unit != "seconds":  # a call alone takes longer than half of two
+            allowance = guided_early(allowance)
         plan = _plan_by(planner, table, model, measured, allowance, tables)
     except ValueError:
         if settings.planner is not None or table is None:

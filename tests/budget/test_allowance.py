@@ -9,8 +9,8 @@ import pytest
 
 from flexivid import FlexiDiTConfig, PatchMode, Schedule, Step, budget_of, macs
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.allowance import Allowance, step_options
-from flexivid.budget.planners import PRESETS, Amount, allowance_for, number_or_preset, weak_first
+from flexivid.budget.allowance import PRESETS, Allowance, Amount, allowance_for, number_or_preset, step_options
+from flexivid.budget.planners import weak_first
 from flexivid.budget.schedule import schedule_macs
 from tests.budget.test_schedule import fraction_allowance, random_case
 

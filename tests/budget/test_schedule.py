@@ -8,8 +8,7 @@ import re
 import pytest
 
 from flexivid import FlexiDiTConfig, PatchMode, Schedule, Step, budget_of, constant, for_budget, macs, weak_first
-from flexivid.budget.allowance import Allowance
-from flexivid.budget.planners import Amount, allowance_for
+from flexivid.budget.allowance import Allowance, Amount, allowance_for
 from flexivid.budget.schedule import schedule_macs
 from tests.reference.schedules import best_counts
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flexivid import PatchMode, Schedule
+from flexivid import PatchMode, Schedule, load
 from flexivid.budget import planners
-from flexivid.budget.planners import Amount
+from flexivid.budget.allowance import Amount
 from flexivid.budget.schedule import schedule_macs
 from flexivid.budget.scores import ScoredPlan, ScoreTable
 from flexivid.budget.spectral import Spectrum
@@ -257,6 +257,25 @@ def test_guidance_interval_follows_the_number_of_steps(model):
     assert len(plan.schedule) == 4
     assert {call for call in called if plan.schedule[call].guide_mode is None} == outside & set(called)
     assert 0 < len(outside) < 4
+
+
+def test_the_default_plan_of_little_compute_is_guided_early():
+    model = load("moving_digits")
+
+    def guided(budget, **options):
+        settings = Sampling(planner="staged", precision="fp32", **options).filled(model)
+        latency = {mode: settings.call_macs(model.config, mode) / 1e12 for mode in model.config.modes}
+        plan = plan_for(model, settings, budget, latency=latency).schedule
+        assert settings.schedule_macs(model.config, plan) <= full_macs(model, settings)
+        return [step.guide_mode is not None for step in plan]
+
+    assert guided(0.2) == [True] * 4 + [False] * 2
+    assert all(guided(0.3))
+    seconds = 0.2 * full_macs(model, Sampling().filled(model)) / 1e12
+    assert all(guided(Amount(seconds, "seconds")))  # one call alone takes longer than half of a call of both branches
+    assert all(guided(0.2, weak_guidance_scale=3.0))
+    assert guided(0.2, guidance_interval=(0.5, 1.0)) != guided(0.2)
+    assert not any(guided(0.2, guidance_scale=1.0))
 
 
 @pytest.mark.parametrize("budget", [0.4, 0.6, 0.8, 1.0])
