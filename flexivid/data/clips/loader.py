@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexivid.data.clips.sampler import Address
 from flexivid.data.clips.trainer_state import FollowsRun
 from flexivid.data.clips.windows import MAX_TRIES
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.workers.pool import DecodePool, DecoderDiedError, Ticket
 
 BATCHES_AHEAD = 2  # for each process
-
-Address = tuple[int, int]  # (clip, epoch)
 Batch = dict[str, Tensor | list[str]]
 
 

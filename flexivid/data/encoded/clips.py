@@ -104,17 +104,15 @@ class EncodedClips:
 
     def caption(self, clip: int, epoch: int = 0) -> str:
         """Words for a clip, empty without captions; of several, one drawn by (seed, epoch, clip)."""
-        return self.caption_text(self.caption_number(clip, epoch)) if self.has_captions else ""
+        if not self.has_captions:
+            return ""
+        begin, end = _span(self._text_ends, self.caption_number(clip, epoch))
+        return self._texts[begin:end].numpy().tobytes().decode()
 
     def caption_number(self, clip: int, epoch: int = 0) -> int:
         """Number of the caption of a clip in an epoch."""
         begin, end = _span(self._ends, clip)
         return int(self._captions[begin + draw_caption(end - begin, (clip, epoch), seed=self.settings.seed)])
-
-    def caption_text(self, number: int) -> str:
-        """A caption by its number."""
-        begin, end = _span(self._text_ends, number)
-        return self._texts[begin:end].numpy().tobytes().decode()
 
     def latent(self, clip: int) -> Tensor:
         """Latent of a clip, (c, t, h, w), as it is stored."""
