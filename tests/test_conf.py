@@ -15,7 +15,7 @@ from flexivid.budget.cost import macs
 from flexivid.media.write import write_video
 from flexivid.model.config import PRESETS, FlexiDiTConfig
 from flexivid.train import main
-from flexivid.training.modes import Phase, batch_size_of
+from flexivid.training.modes import ModeChoice, Phase
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 DISTILLATIONS = sorted(CONF.glob("distill_*.yaml"))
@@ -167,7 +167,8 @@ def test_a_long_training_gives_native_most_of_the_compute_and_a_share_of_the_cli
     network = FlexiDiTConfig.preset(preset, modes=main_job["model"]["network"]["modes"])
     size, base = (main_job["data"]["num_frames"], *[main_job["data"]["size"]] * 2), main_job["data"]["batch_size"]
     steps = np.array(Phase(**phase).weights(network.modes))
-    clips = steps * [batch_size_of(mode, size, network.native, base) for mode in network.modes]
+    native, choice = network.native, ModeChoice()
+    clips = steps * [choice.batch_size(mode, size, native, base, native_size=size) for mode in network.modes]
     compute = clips * [macs(network, size, mode) for mode in network.modes]
     assert clips / clips.sum() == pytest.approx([0.28, 0.10, 0.20, 0.41], abs=0.006)
     assert (compute / compute.sum())[0] == pytest.approx(0.66, abs=0.01)

@@ -91,6 +91,11 @@ def test_dry_run_writes_nothing(capsys, videos, tmp_path, flag):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_from_a_checkpoint_says_what_to_name_instead(capsys, videos):
+    words = ("fit", "--config", "few.yaml", "--data.root", str(videos), *SMALL, "--dry-run")
+    assert "write the averaged weights with flexivid.save" in refused(capsys, *words, "--model.init_from", "last.ckpt")
+
+
 def test_a_run_lists_each_folder_of_its_collection_once(videos, monkeypatch):
     listed = Counter()
 

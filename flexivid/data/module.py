@@ -229,8 +229,8 @@ class VideoDataModule(Description, LightningDataModule):
     def val_loader(self) -> ClipLoader | EncodedLoader | None:
         """Return this rank's share of the held-out clips: none comes twice, none is added to fill a batch.
 
-        Where there are fewer than ranks, each takes all. A clip that cannot be decoded is left out; no other takes its
-        place. None: no clips are held out.
+        Where there are fewer than ranks, each takes all. A clip that cannot be decoded is left out, and only replaced
+        where the rank would have no clip, for which the others would wait. None: no clips are held out.
         """
         dataset = self._dataset(HELD_OUT)
         if dataset is None:
@@ -266,13 +266,13 @@ class VideoDataModule(Description, LightningDataModule):
     ) -> ClipLoader | EncodedLoader:
         """Training clips that fail are replaced by others, those for validation are left out."""
         if isinstance(dataset, EncodedClips):
-            return EncodedLoader(dataset, batches, replace=is_train)
+            return EncodedLoader(dataset, batches if is_train else dataset.without_missing(batches))
         if self._pool is None:
             self._pool = self._new_pool(self.num_workers)
         assert self._bad is not None
-        substitute = dataset.substitute if is_train else lambda clip, number: None
-        options: dict[str, Any] = {"on_batch": self._bad.count_batch, "died": self._died} if is_train else {}
-        return ClipLoader(dataset, batches, pool=self._pool, on_bad=self._on_bad, substitute=substitute, **options)
+        options: dict[str, Any] = {"substitute": dataset.substitute, "replace": is_train}
+        options |= {"on_batch": self._bad.count_batch, "died": self._died} if is_train else {}
+        return ClipLoader(dataset, batches, pool=self._pool, on_bad=self._on_bad, **options)
 
     def _report(self, splits: Splits) -> None:
         """Warn of everything that is left out or slow."""

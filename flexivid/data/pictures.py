@@ -116,12 +116,7 @@ class MixedLoader(FollowsRun):
     """
 
     def __init__(
-        self,
-        videos: ClipLoader | EncodedLoader,
-        pictures: PictureLoader,
-        steps: PictureSteps,
-        *,
-        accumulate: int,
+        self, videos: ClipLoader | EncodedLoader, pictures: PictureLoader, steps: PictureSteps, *, accumulate: int
     ) -> None:
         self.videos, self.pictures, self.steps, self.accumulate = videos, pictures, steps, accumulate
 

@@ -26,6 +26,7 @@ from flexivid.training.last_good import CUT_OFF, choose_good, fault_of, newest_f
 from flexivid.training.modes import ModeChoice, Phase
 from flexivid.training.module import Clips, FlexiDiffusion
 from flexivid.training.objective import GivenFrames
+from flexivid.training.resume import require_weights_alone
 
 register_type(PatchMode, str, PatchMode)
 
@@ -144,7 +145,9 @@ class FlexiCLI(LightningCLI):
         encoders = Encoders(clips, *plain)
         shares = GivenFrames(**model.given_frames.as_dict())
         network = encoders.shape_of(FlexiDiTConfig(**model.network.as_dict()), shares)
-        network = shape_from(model.init_from, network) if model.init_from else network
+        if model.init_from:
+            require_weights_alone(model.init_from)
+            network = shape_from(model.init_from, network)
         size, tokens = Size3(*encoders.latent_shape[1:]), encoders.text_tokens
         shares.check(size.t)
         modes: tuple[PatchMode, ...] = network.modes  # type: ignore[assignment]

@@ -73,8 +73,18 @@ class ModeChoice:
         return {PatchMode(name): shift for name, shift in self.time_shifts.items()}.get(mode, default)
 
     def batch_size(self, mode: PatchMode, size: Size, native: PatchMode, base: int, *, native_size: Size) -> int:
-        """Samples of a step in a mode, where a native step of ``native_size`` has ``base``; see ``batch_size_of``."""
-        return batch_size_of(mode, size, native, base, native_size=native_size) if self.equal_tokens else base
+        """Return the number of samples of a step in a mode, where a native step of ``native_size`` has ``base``.
+
+        With ``equal_tokens`` as many as have about as many tokens, at least 1. Sizes are (t, h, w).
+
+        Example:
+            >>> native, weak, size = PatchMode("2x4x4"), PatchMode("4x8x8"), (8, 32, 32)
+            >>> ModeChoice().batch_size(weak, size, native, 32, native_size=size)
+            256
+        """
+        if not self.equal_tokens:
+            return base
+        return max(1, base * num_tokens(native_size, native) // num_tokens(size, mode))
 
     def check(self, modes: Sequence[PatchMode], *, groups: bool = True) -> ModeChoice:
         """Return itself, with its seed filled in; ``ValueError`` if a setting is wrong or of an unknown mode.
@@ -142,18 +152,6 @@ def mode_at(global_step: int, progress: float, choice: ModeChoice, modes: Sequen
             break
     draw = np.random.default_rng((seed_or_global(choice.seed), global_step)).random() * weights.sum()
     return modes[int(np.searchsorted(weights.cumsum(), draw, side="right"))]
-
-
-def batch_size_of(mode: PatchMode, size: Size, native: PatchMode, base: int, *, native_size: Size | None = None) -> int:
-    """Return the number of samples, at least 1, with about as many tokens as ``base`` native ones of ``native_size``.
-
-    Sizes are (t, h, w); ``native_size=None`` = ``size``.
-
-    Example:
-        >>> batch_size_of(PatchMode("4x8x8"), (8, 32, 32), PatchMode("2x4x4"), 32)
-        256
-    """
-    return max(1, base * num_tokens(native_size or size, native) // num_tokens(size, mode))
 
 
 def generator_of(stream: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:

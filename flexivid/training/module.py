@@ -83,6 +83,8 @@ class FlexiDiffusion(GuardedModule):
         self.objective, self.sampling = objective, sampling
         self.process = Process(objective.path, objective.target).check()
         shape = self.encoders.shape_of(network, given_frames)
+        if init_from:
+            resume.require_weights_alone(init_from)
         self.network = network_from(init_from, shape, self.process) if init_from else FlexiDiT(shape)
         self.modes: tuple[PatchMode, ...] = self.network.config.modes  # type: ignore[assignment]
         self.mode_choice = mode_choice.check(self.modes)

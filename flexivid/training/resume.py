@@ -1,4 +1,4 @@
-"""Settings of a resumed run: changes that are possible take effect, the others are refused.
+"""Settings of a resumed run, or of one that starts from weights: possible changes take effect, others are refused.
 
 Lightning restores everything from a checkpoint, also the old learning rate and weight decay. The functions below
 correct what it restores, and check what must not differ.
@@ -13,11 +13,26 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer, WeightAveraging
 
 from flexivid.model.config import OLDER_VALUES
+from flexivid.model.shipped import WEIGHTS
 from flexivid.runtime.finite import require_finite_weights
+from flexivid.runtime.paths import resolve_path
 from flexivid.training.optimizer import OptimizerSettings
 
 FINGERPRINTS = {"codec": "codec_fingerprint", "text_encoder": "text_fingerprint"}
 CURRENT = "current_model_state"  # key of the last weights, where state_dict holds averages
+
+
+def require_weights_alone(source: str) -> None:
+    """Refuse a checkpoint, or a run that has nothing else, as ``model.init_from``."""
+    path = resolve_path(source)
+    is_run = (path / "checkpoints").is_dir() and not (path / WEIGHTS).is_file()
+    if path.suffix == ".ckpt" or is_run:
+        raise ValueError(
+            f"got model.init_from={source}, a {'run with nothing but checkpoints' if is_run else 'checkpoint'};"
+            f" expected weights alone, as a folder with {WEIGHTS}; name that of the run, once it has ended, or write"
+            f" the averaged weights with flexivid.save(flexivid.load({str(path)!r}), FOLDER) and name FOLDER"
+            " (--ckpt_path goes on with the run itself)"
+        )
 
 
 def steps_of(trainer: Trainer) -> int:

@@ -22,7 +22,7 @@ import torch
 from flexivid.data import VideoDataModule
 from flexivid.data.clips.windows import ClipSettings
 from flexivid.data.encode_request import EncodeRequest
-from flexivid.data.encoded.clips import open_if_encoded, open_shard
+from flexivid.data.encoded.clips import EncodedClips, EncodedLoader, open_if_encoded, open_shard
 from flexivid.data.encoded.decode import decoded, real_clips_of
 from flexivid.data.encoded.folder import Shard, read_encoded
 from flexivid.data.encoded.work import failures_of, share
@@ -268,6 +268,29 @@ def test_a_clip_that_cannot_be_decoded_is_recorded_and_replaced(request_for, roo
         latents = batches_of(data, "train")[0]["latent"]
     replacement = encoded.part("train").latent(missing[-1] + 1)
     assert sum(torch.equal(latent, replacement) for latent in latents) == len(missing) + 1
+
+
+def test_where_no_clip_has_a_latent_training_ends_with_an_error(request_for):
+    """And validation has no batches."""
+    encode(request_for(text=None))
+    file = Path(request_for().output, "finished.json")
+    end = json.loads(file.read_text())
+    file.write_text(json.dumps(end | {"missing": {"train": list(range(20)), "held_out": list(range(7))}}))
+    data = VideoDataModule(request_for().output, batch_size=2)
+    with pytest.warns(UserWarning, match="got 27 clips without a latent"):
+        assert batches_of(data, "val") == []
+    with pytest.raises(ValueError, match=r"none of the 20 clips \(train\) has a latent; expected .*; replace"):
+        batches_of(data, "train")
+
+
+def test_a_rank_whose_held_out_clips_have_no_latent_takes_another(request_for):
+    encode(request_for(text=None))
+    all_clips = open_if_encoded(request_for().output).part("held_out")
+    clips = EncodedClips(all_clips.folder, all_clips.encoded, "held_out", seed=0, missing=[1, 3, 4])
+    batches = [[(1, 0), (3, 0)], [(4, 0)]]
+    assert clips.without_missing([[(0, 0), (1, 0)], *batches, [(5, 0)]]) == [[(0, 0)], [(5, 0)]]
+    (batch,) = EncodedLoader(clips, clips.without_missing(batches))
+    assert torch.equal(batch["latent"], all_clips.latent(2)[None].float())
 
 
 def test_settings_that_cannot_apply_are_refused(request_for):

@@ -130,6 +130,22 @@ def test_the_next_clip_takes_the_place_of_a_bad_one(stubs, num_workers, kind):
     assert [path for path, _ in reported] == [f"{kind}-{file}.mp4" for file in dict.fromkeys(expand(order))]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_places_stay_empty_without_replacement_unless_no_clip_is_left(stubs, num_workers):
+    """Other ranks wait for one that has nothing to average."""
+
+    def read(batches, **kinds):
+        with DecodePool(num_workers, work=stubs.read) as pool:
+            dataset = Named(8, kinds={int(name[1:]): kind for name, kind in kinds.items()})
+            return [names(batch) for batch in ClipLoader(dataset, batches, pool=pool, replace=False)]
+
+    batches = [[(0, 0), (2, 0)], [(3, 0)]]
+    assert read(batches) == batches
+    assert read(batches, _1="refuse") == [[(0, 0)]]
+    assert read(batches, _0="refuse", _1="segfault") == [[(4, 0)]]
+    assert read(batches, **dict.fromkeys(("_0", "_1", "_2", "_3"), "refuse")) == []  # on all ranks
+
+
 def expand(order):
     """The clips that are tried on the way: file 4 follows on file 3."""
     return [tried for file in order for tried in ((3, 4) if file == 3 else (file,))]

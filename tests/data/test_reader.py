@@ -7,8 +7,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from flexivid.data.decoding.backends import KERNELS
 from flexivid.data.decoding.probe import VideoError, probe
+from flexivid.data.decoding.pyav import KERNELS
 from flexivid.data.decoding.reader import ClipRequest, cover, open_video, read_clip
 
 MAX_REFUSED = 1  # decord__corrupted.mp4: 28 of 50 frames decode

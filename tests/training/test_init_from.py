@@ -8,7 +8,7 @@ from flexivid.data.encode_request import EncodeRequest
 from flexivid.data.encoding import encode_collection
 from flexivid.latents.codec import build_codec
 from flexivid.latents.settings import CodecSettings
-from flexivid.model.checkpoint import save
+from flexivid.model.checkpoint import load, save
 from flexivid.model.config import FlexiDiTConfig
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.recipe import Recipe
@@ -66,6 +66,20 @@ def test_latents_of_another_codec_than_that_of_the_weights_are_refused(
             run.fit(module, make_data(root=output))
     else:
         run.fit(module, make_data(root=output))
+
+
+def test_a_checkpoint_is_refused_with_what_to_name_instead(tmp_path, make_data, make_module, make_trainer):
+    make_trainer(tmp_path / "run", 1).fit(make_module(), make_data())
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for source, got in ((file, "a checkpoint"), (tmp_path / "run", "a run with nothing but checkpoints")):
+        message = rf"got model\.init_from={source}, {got}; expected .* with model\.safetensors; .* flexivid\.save\("
+        with pytest.raises(ValueError, match=message):
+            make_module(init_from=str(source))
+    averaged = load(file)
+    save(averaged, tmp_path / "start")  # as the message says
+    module = make_module(init_from=str(tmp_path / "start"))
+    for name, value in module.network.state_dict().items():
+        assert torch.equal(value, averaged.state_dict()[name])
 
 
 def test_a_converted_pipeline_records_its_codec(folder, tmp_path):

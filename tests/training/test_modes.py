@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from flexivid import PatchMode
-from flexivid.training.modes import ModeChoice, Phase, batch_size_of, mode_at
+from flexivid.training.modes import ModeChoice, Phase, mode_at
 
 MODES = (PatchMode("2x4x4"), PatchMode("4x4x4"), PatchMode("4x8x8"))
 CHOICE = ModeChoice(phases=[Phase(0.25, {"4x8x8": 1}), Phase(1.0, {"2x4x4": 3, "4x8x8": 1})])
@@ -98,6 +98,7 @@ def test_refuses_phases_that_make_no_sense(phases, words):
 
 
 def test_batches_hold_equal_tokens():
-    sizes = [batch_size_of(mode, (8, 32, 32), MODES[0], 16) for mode in MODES]
+    size = (8, 32, 32)
+    sizes = [ModeChoice().batch_size(mode, size, MODES[0], 16, native_size=size) for mode in MODES]
     assert sizes == [16, 32, 128]
-    assert batch_size_of(MODES[0], (8, 32, 32), MODES[2], 1) == 1
+    assert ModeChoice().batch_size(MODES[0], size, MODES[2], 1, native_size=size) == 1

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 
 from flexivid.budget.cost import macs
 from flexivid.patching.shapes import num_tokens
-from flexivid.training.modes import batch_size_of
+from flexivid.training.modes import ModeChoice
 from flexivid.training.objective import GivenFrames
 
 STEPS = 10
@@ -70,5 +70,5 @@ def test_held_out_pictures_have_a_loss_of_their_own(tmp_path, make_data, make_mo
 
 def test_batches_of_pictures_have_as_many_tokens(make_module):
     native, weak = make_module().modes
-    assert batch_size_of(native, (1, 16, 16), native, 2, native_size=(4, 16, 16)) == 4
-    assert batch_size_of(weak, (1, 16, 16), native, 2, native_size=(4, 16, 16)) == 16
+    assert ModeChoice().batch_size(native, (1, 16, 16), native, 2, native_size=(4, 16, 16)) == 4
+    assert ModeChoice().batch_size(weak, (1, 16, 16), native, 2, native_size=(4, 16, 16)) == 16

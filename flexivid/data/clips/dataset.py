@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from flexivid.data.clips.buckets import Bucket, assign
 from flexivid.data.clips.frame_cache import FrameCache
+from flexivid.data.clips.sampler import Address
 from flexivid.data.clips.windows import (
     MAX_TRIES,
     ClipSettings,
@@ -30,7 +31,6 @@ from flexivid.data.decoding.probe import Facts, VideoError
 from flexivid.data.decoding.reader import ClipRequest, cover, cut, read_clip
 from flexivid.data.index.videos import Videos
 
-Address = tuple[int, int]  # (clip, epoch)
 NEAR = 4  # clips behind one that fails that are tried before those of other videos,
 NUM_NEXT = 8  # and how many of these are next to each other
 CAPTION_STREAM = 1  # keeps the draw of a caption apart from those of its clip

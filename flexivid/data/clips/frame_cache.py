@@ -46,7 +46,6 @@ class FrameCache:
 
     @property
     def num_bytes(self) -> int:
-        """Memory taken."""
         return self._block.nbytes
 
     def put(self, row: int, first: int, frames: np.ndarray) -> None:

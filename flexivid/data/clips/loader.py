@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexivid.data.clips.sampler import Address
 from flexivid.data.clips.trainer_state import FollowsRun
 from flexivid.data.clips.windows import MAX_TRIES
 from flexivid.data.decoding.probe import VideoError
 from flexivid.data.workers.pool import DecodePool, DecoderDiedError, Ticket
 
 BATCHES_AHEAD = 2  # for each process
-
-Address = tuple[int, int]  # (clip, epoch)
 Batch = dict[str, Tensor | list[str]]
 
 
@@ -41,7 +40,8 @@ class ClipLoader(FollowsRun):
         prefetch: Batches that are decoded ahead; by default two for each process, or until ``max_bytes``.
         pin_memory: Whether batches lie in pinned memory; by default where there is CUDA.
         substitute: Gives the ``number``-th clip that takes the place of a clip, from 1; by default those after it.
-            None instead of a clip leaves the place empty: the batch is smaller, or left out.
+        replace: False leaves the place of a clip that fails empty: its batch is smaller, or left out. If that would
+            leave no batch at all, one clip is replaced: other ranks wait for one that has nothing to average.
 
     >>> class Grey:
     ...     has_captions = False
@@ -66,12 +66,13 @@ class ClipLoader(FollowsRun):
         prefetch: int | None = None,
         max_bytes: int = 1 << 30,
         pin_memory: bool | None = None,
-        substitute: Callable[[int, int], int | None] | None = None,
+        substitute: Callable[[int, int], int] | None = None,
+        replace: bool = True,
     ) -> None:
         self.dataset, self.batches, self.pool, self.on_bad = dataset, batches, pool, on_bad
         self.on_batch = on_batch or (lambda: None)
         self.prefetch = BATCHES_AHEAD * max(1, pool.num_workers) if prefetch is None else max(1, prefetch)
-        self.max_bytes = max_bytes
+        self.max_bytes, self.replace = max_bytes, replace
         self.substitute = substitute or (lambda clip, number: (clip + number) % len(dataset))
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.num_substituted = 0
@@ -84,13 +85,18 @@ class ClipLoader(FollowsRun):
     def __iter__(self) -> Iterator[Batch]:
         source = iter(self.batches)  # all of this runs at the first ``next``: Lightning calls iter() just to look
         ahead: deque[list[_Place]] = deque()
+        is_empty = True
         try:
             self._look_ahead(ahead, source)
             while ahead:
-                batch = self._collate(ahead.popleft())
+                places = ahead.popleft()
+                batch = self._collate(places)
                 self._look_ahead(ahead, source)
                 self.on_batch()
+                if batch is None and is_empty and not ahead:
+                    batch = self._only_batch(places[0].address)
                 if batch is not None:
+                    is_empty = False
                     yield batch
         finally:
             for places in ahead:
@@ -103,7 +109,14 @@ class ClipLoader(FollowsRun):
         Frames may be shared memory that is reused. None where nothing takes the place of a clip that fails.
         """
         for address in addresses:
-            yield self._take(_Place(address))
+            yield self._take(_Place(address, self.replace))
+
+    def _only_batch(self, address: Address) -> Batch | None:
+        """Return a batch of one clip in the place of one that fails; None where no clip can be decoded."""
+        try:
+            return self._collate([_Place(address, True)])
+        except VideoError:
+            return None
 
     def _look_ahead(self, ahead: "deque[list[_Place]]", source: Iterator[list[Address]]) -> None:
         """Ask for the next batches, and for substitutes of what has failed meanwhile."""
@@ -116,7 +129,7 @@ class ClipLoader(FollowsRun):
             addresses = next(source, None)
             if addresses is None:
                 return
-            ahead.append([_Place(address) for address in addresses])
+            ahead.append([_Place(address, self.replace) for address in addresses])
             for slot in ahead[-1]:
                 self._ask(slot, 0)
                 num_bytes += slot.num_bytes
@@ -140,8 +153,9 @@ class ClipLoader(FollowsRun):
 
     def _address(self, slot: "_Place", number: int) -> Address | None:
         clip, epoch = slot.address
-        replacement = self.substitute(clip, number) if number else clip
-        return None if replacement is None else (replacement, epoch)
+        if number and not slot.is_replaced:
+            return None
+        return (self.substitute(clip, number) if number else clip), epoch
 
     def _take(self, slot: "_Place") -> tuple[int, np.ndarray] | None:
         """Wait for the clip of a place or its first substitute that can be had, and return which clip it is."""
@@ -210,8 +224,8 @@ def described(dataset: Any, addresses: list[Address]) -> Batch:
 class _Place:
     """A place in a batch: its address, and what has come or will come for its clip and for substitutes, in turn."""
 
-    def __init__(self, address: Address) -> None:
-        self.address, self.num_bytes = address, 0
+    def __init__(self, address: Address, is_replaced: bool) -> None:
+        self.address, self.is_replaced, self.num_bytes = address, is_replaced, 0
         self.answers: list[np.ndarray | tuple[str, Ticket | None]] = []
 
     @property

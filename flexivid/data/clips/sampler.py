@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-Position = tuple[int, int]  # (clip, epoch)
+Address = tuple[int, int]  # (clip, epoch)
 
 NUM_DRAWS = 1024  # random numbers made at a time
 PICTURE_STREAM = 2  # keeps this draw apart from those of clips and modes
@@ -39,7 +39,7 @@ class PictureSteps(NamedTuple):
         return (1, *size[1:]) if self.at(global_step) else size
 
 
-class StepBatchSampler(Sampler[list[Position]]):
+class StepBatchSampler(Sampler[list[Address]]):
     """Yield for each step, from ``start_step`` on, the list of (clip, epoch) of this rank.
 
     Args:
@@ -84,7 +84,7 @@ class StepBatchSampler(Sampler[list[Position]]):
     def _first_step(self) -> int:
         return self.start_step() if callable(self.start_step) else self.start_step
 
-    def __iter__(self) -> Iterator[list[Position]]:
+    def __iter__(self) -> Iterator[list[Address]]:
         first = self._first_step()
         offset = self.world_size * sum(self._batch_size(step) for step in range(first))
         step = first
@@ -105,7 +105,7 @@ class StepBatchSampler(Sampler[list[Position]]):
             raise ValueError(f"got batch size {batch_size} at step {step}; expected at least 1; correct the batch size")
         return batch_size
 
-    def _draw(self, number: int, num_clips: int, *bucket: int) -> Position:
+    def _draw(self, number: int, num_clips: int, *bucket: int) -> Address:
         """Return the clip at a place of the stream of permutations, and its epoch."""
         epoch, index = divmod(number, num_clips)
         key = (epoch, *bucket)
@@ -118,7 +118,7 @@ class StepBatchSampler(Sampler[list[Position]]):
 
 def fixed_batches(
     groups: Sequence[Sequence[int]], batch_size: int, *, rank: int = 0, world_size: int = 1
-) -> list[list[Position]]:
+) -> list[list[Address]]:
     """Return one rank's share of some clips, in batches of one group each; no clip comes twice or is left out.
 
     The clips of a group have one shape; a batch has at most ``batch_size`` of them. Where there are too few clips for
@@ -149,7 +149,7 @@ class BucketBatchSampler(StepBatchSampler):
         super().__init__(sum(map(len, buckets)), batch_size_at, **options)
         self.buckets = buckets
 
-    def __iter__(self) -> Iterator[list[Position]]:
+    def __iter__(self) -> Iterator[list[Address]]:
         first = self._first_step()
         taken, step, epoch = [0] * len(self.buckets), 0, 0
         draws = np.empty(0)

@@ -5,14 +5,14 @@ Takes any object with the attributes of a Lightning trainer, or None where there
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flexivid.data.clips.sampler import BucketBatchSampler, StepBatchSampler
 
 
-class Run:
+class Run(NamedTuple):
     """What the data must know of a trainer (None outside of a run); their files are in a ``subfolder`` of its folder.
 
     >>> run = Run(None)
@@ -20,17 +20,15 @@ class Run:
     (0, 1, 3)
     """
 
-    def __init__(self, trainer: Any | None, subfolder: str = "") -> None:
-        self.trainer, self.subfolder = trainer, subfolder
+    trainer: Any | None
+    subfolder: str = ""
 
     @property
     def rank(self) -> int:
-        """Number of this process."""
         return 0 if self.trainer is None else self.trainer.global_rank
 
     @property
     def world_size(self) -> int:
-        """How many processes there are."""
         return 1 if self.trainer is None else self.trainer.world_size
 
     @property

@@ -18,12 +18,9 @@ import numpy as np
 from flexivid.data.decoding.container import Source, name_of, opened
 from flexivid.data.decoding.facts import Facts
 from flexivid.data.decoding.frame_folder import FolderDecoder
-from flexivid.data.decoding.pyav import KERNELS, PyavDecoder, Scaler, View, clock_of
+from flexivid.data.decoding.pyav import PyavDecoder, Scaler, View
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import is_remote
-
-__all__ = ["CHOICES", "DECODERS", "KERNELS", "Choice", "DecordDecoder", "PyavDecoder", "TorchcodecDecoder"]
-__all__ += ["View", "clock_of", "refuse_decoder"]
 
 Choice = Literal["auto", "pyav", "decord", "torchcodec"]
 CHOICES = get_args(Choice)
@@ -80,7 +77,6 @@ class DecordDecoder:
         self._next = -1
 
     def close(self) -> None:
-        """Release the file."""
         self._reader = None
 
     @cached_property
@@ -136,7 +132,6 @@ class TorchcodecDecoder:
             yield number, self._scaler(av.VideoFrame.from_ndarray(picture))
 
     def close(self) -> None:
-        """Release the file."""
         self._reader = None
 
     def _frame(self, number: int) -> Any:

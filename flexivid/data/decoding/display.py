@@ -35,7 +35,6 @@ TURNS: dict[tuple[int, ...], tuple[int, bool]] = {
 SLACK = math.sin(math.radians(1))  # players ignore a rotation of up to one degree
 SAME_SHAPE = 0.01  # aspect ratios that differ by less are equal: sizes are rounded to pixels
 SILENT_CONTAINERS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "vvc", "m4v", "vc1", "obu", "flv")  # on pixels
-NO_CUT = (0, 0, 0, 0)
 MAX_ASPECT = 10  # real pixels reach 2:1; a larger ratio is damage
 
 Matrix = tuple[int, ...]
@@ -148,7 +147,7 @@ class Watch:
         aspect = self._stated_aspect or codec_aspect or Fraction(1)
         self._turn, mirrored = turn_of(matrix_of(frame), aspect, name=self.name)
         size = (frame.height, frame.width)
-        self._display = Display(size, NO_CUT, _pair(aspect), _pair(codec_aspect), mirrored)
+        self._display = Display(size, aspect=_pair(aspect), codec_aspect=_pair(codec_aspect), mirrored=mirrored)
 
     def _compare_turn(self, matrix: Matrix) -> None:
         turn = turn_of(matrix, self._stated_aspect or self._codec.sample_aspect_ratio, name=self.name)

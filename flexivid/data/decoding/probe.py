@@ -19,7 +19,7 @@ import av
 import numpy as np
 from av.codec.context import Flags
 
-from flexivid.data.decoding.backends import DECODERS, PyavDecoder, View, clock_of, refuse_decoder
+from flexivid.data.decoding.backends import DECODERS, refuse_decoder
 from flexivid.data.decoding.container import (
     Source,
     decode,
@@ -32,9 +32,8 @@ from flexivid.data.decoding.container import (
 from flexivid.data.decoding.display import Watch, display_of
 from flexivid.data.decoding.facts import Display, Facts, Size
 from flexivid.data.decoding.frame_folder import is_frame_folder, probe_folder
+from flexivid.data.decoding.pyav import PyavDecoder, View, clock_of
 from flexivid.data.storage.errors import VideoError
-
-__all__ = ["Facts", "Look", "Size", "VideoError", "decode_all", "look_at", "probe"]
 
 WHOLE_PIXELS = 50_000_000  # files with no more than this are decoded completely: a quarter of a second
 TRIAL_PIXELS = 100_000_000  # the trial of seeking in longer files takes no more than this

@@ -91,7 +91,6 @@ class PyavDecoder:
                 yield number, self._scaler(frame)
 
     def close(self) -> None:
-        """Release the file."""
         self._run = self._opened = None
         self._stack.close()
 

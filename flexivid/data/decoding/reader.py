@@ -23,8 +23,6 @@ from flexivid.data.decoding.probe import probe
 from flexivid.data.storage.errors import VideoError
 from flexivid.runtime.paths import resolve
 
-__all__ = ["VideoError", "VideoReader", "cover", "cut", "open_video", "read_clip"]
-
 MAX_OPEN = 4  # files that a process keeps open; each holds a few decoded frames of the full size
 
 

@@ -104,17 +104,15 @@ class EncodedClips:
 
     def caption(self, clip: int, epoch: int = 0) -> str:
         """Words for a clip, empty without captions; of several, one drawn by (seed, epoch, clip)."""
-        return self.caption_text(self.caption_number(clip, epoch)) if self.has_captions else ""
+        if not self.has_captions:
+            return ""
+        begin, end = _span(self._text_ends, self.caption_number(clip, epoch))
+        return self._texts[begin:end].numpy().tobytes().decode()
 
     def caption_number(self, clip: int, epoch: int = 0) -> int:
         """Number of the caption of a clip in an epoch."""
         begin, end = _span(self._ends, clip)
         return int(self._captions[begin + draw_caption(end - begin, (clip, epoch), seed=self.settings.seed)])
-
-    def caption_text(self, number: int) -> str:
-        """A caption by its number."""
-        begin, end = _span(self._text_ends, number)
-        return self._texts[begin:end].numpy().tobytes().decode()
 
     def latent(self, clip: int) -> Tensor:
         """Latent of a clip, (c, t, h, w), as it is stored."""
@@ -135,18 +133,30 @@ class EncodedClips:
         """All clips, int64."""
         return [np.arange(len(self))]
 
-    def substitute(self, clip: int, number: int) -> int:
-        """The clip that takes the place of one without a latent: the ``number``-th after it."""
-        return (clip + number) % len(self)
+    def present(self, address: Address) -> Address:
+        """Return the address if its clip has a latent, else that of the next clip that has one.
 
-    def present(self, address: Address, *, replace: bool) -> Address | None:
-        """Return the address if its clip has a latent, else that of the next clip that has one, or ``None``."""
+        ``ValueError`` if no clip has one.
+        """
+        if len(self.missing) == len(self):
+            raise ValueError(
+                f"got {self.folder}, where none of the {len(self)} clips ({self.part}) has a latent; expected at least"
+                " one; replace the files that bad_videos.jsonl in it lists, and encode into a new folder"
+            )
         clip, epoch = address
         while clip in self.missing:
-            if not replace:
-                return None
-            clip = self.substitute(clip, 1)
+            clip = (clip + 1) % len(self)
         return clip, epoch
+
+    def without_missing(self, batches: Iterable[list[Address]]) -> list[list[Address]]:
+        """Return batches without the clips that have no latent; empty ones are left out.
+
+        If that leaves none, one address stays, whose clip another replaces: other ranks wait for one without a batch.
+        """
+        batches = list(batches)
+        remaining = [[address for address in batch if address[0] not in self.missing] for batch in batches]
+        can_replace = len(self.missing) < len(self)
+        return [batch for batch in remaining if batch] or [batch[:1] for batch in batches[:can_replace]]
 
     def _shard(self, part: str, item: int, size: int) -> tuple[Any, int]:
         name = Shard(part, item // size, 0, 0).name
@@ -190,21 +200,18 @@ class EncodedLoader(FollowsRun):
 
     ``latent`` is float32 (b, c, t, h, w); ``label`` and ``caption`` are as a ``ClipLoader`` gives them. Where captions
     were encoded, there are ``text_features``, float32 (b, l, f), zero behind the last token, and ``text_mask``, bool
-    (b, l). With ``replace``, another clip takes the place of one without a latent; else it is left out.
+    (b, l). Another clip takes the place of one without a latent.
     """
 
-    def __init__(self, dataset: EncodedClips, batches: Iterable[list[Address]], *, replace: bool) -> None:
-        self.dataset, self.batches, self.replace = dataset, batches, replace
+    def __init__(self, dataset: EncodedClips, batches: Iterable[list[Address]]) -> None:
+        self.dataset, self.batches = dataset, batches
         self.pin_memory = torch.cuda.is_available()
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        return (batch for batch in self._batches() if batch is not None)
-
-    def _batches(self) -> Iterator[Batch | None]:
-        ahead: deque[Future[Batch | None]] = deque()
+        ahead: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="encoded")
         try:
             for addresses in self.batches:
@@ -216,10 +223,8 @@ class EncodedLoader(FollowsRun):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _batch(self, addresses: list[Address]) -> Batch | None:
-        clips = [clip for address in addresses if (clip := self.dataset.present(address, replace=self.replace))]
-        if not clips:
-            return None
+    def _batch(self, addresses: list[Address]) -> Batch:
+        clips = [self.dataset.present(address) for address in addresses]
         batch = {"latent": torch.stack([self.dataset.latent(clip) for clip, _ in clips]).float()}
         if self.dataset.encoded.text_encoder is not None:
             batch |= self._text([self.dataset.caption_number(*clip) for clip in clips])

@@ -80,8 +80,10 @@ class Encoded:
     def shards(self, part: str) -> list[Shard]:
         """The shards of a part, or of ``text``."""
         if part == TEXT:
-            return _shards(part, self.num_captions * (self.text_encoder is not None), self.captions_per_shard)
-        return _shards(part, self.num_clips[part], self.clips_per_shard)
+            total, size = self.num_captions * (self.text_encoder is not None), self.captions_per_shard
+        else:
+            total, size = self.num_clips[part], self.clips_per_shard
+        return [Shard(part, i, first, min(size, total - first)) for i, first in enumerate(range(0, total, size))]
 
     @property
     def latent_shards(self) -> list[Shard]:
@@ -89,7 +91,6 @@ class Encoded:
         return [shard for part in self.num_clips for shard in self.shards(part)]
 
     def to_plain(self) -> dict[str, Any]:
-        """As plain data."""
         plain = asdict(self) | {"codec": self.codec.to_plain(), "clips": self.clips._asdict()}
         plain |= {"source": self.source._asdict(), "version": VERSION}
         return plain | {"text_encoder": self.text_encoder and self.text_encoder.to_plain()}
@@ -125,10 +126,6 @@ class End(NamedTuple):
 
     missing: dict[str, list[int]]  # by part: clips without a latent, in order
     bad: dict[str, str]  # files that cannot be decoded, and why
-
-
-def _shards(part: str, total: int, size: int) -> list[Shard]:
-    return [Shard(part, i, first, min(size, total - first)) for i, first in enumerate(range(0, total, size))]
 
 
 def is_encoded(root: str | os.PathLike[str]) -> bool:

@@ -82,7 +82,6 @@ class TextWork:
         self.warning, self.num_warnings = "", 0
 
     def __call__(self, shard: Shard) -> None:
-        """Make a shard."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             captions = self.captions[shard.first : shard.first + shard.length]
@@ -126,7 +125,6 @@ class ClipWork:
         self._died: dict[str, str] = {}  # files that hang or kill decoders: trying each of their clips takes too long
 
     def __call__(self, shard: Shard) -> None:
-        """Make a shard."""
         latents = torch.zeros(shard.length, *self.encoded.latent_size, dtype=DTYPES[self.encoded.dtype])
         failures: list[Failure] = []
         for clip, frames in self._decoded(shard, failures):

@@ -153,7 +153,6 @@ class Parts:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added."""
         if self._rows:
             self.folder.mkdir(parents=True, exist_ok=True)  # another process may have finished and cleared it
             name = f"{time.time_ns():020d}-{os.getpid()}.arrow"
@@ -171,7 +170,6 @@ class Parts:
         return tables
 
     def clear(self) -> None:
-        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> "Parts":

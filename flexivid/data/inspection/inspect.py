@@ -57,9 +57,8 @@ def inspect(
                 on_step(f"decoding every frame ({name})", done, total)
 
             faults[name] += decode_whole(index.videos, num_workers=full_workers, on_frames=step)
-    homes: dict[str, str] = {}  # the last part that has each file
-    for name, index in parts.items():
-        homes |= {index.videos.path(row): name for row in range(len(index.videos))}
+    # the last part that has each file
+    homes = {index.videos.path(row): name for name, index in parts.items() for row in range(len(index.videos))}
     for fault in repeats(find_duplicates(homes, on_read=lambda path: on_step("comparing files of one size", 1, 0))):
         faults[homes[fault.path]].append(fault)
     reports = {}

@@ -67,7 +67,6 @@ class Report(NamedTuple):
         return dict(Counter(fault.kind for fault in self.faults))
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
         faults = [fault._asdict() for fault in self.faults]
         return {"is_clean": self.is_clean, "num_faults": self.num_faults, **self._asdict(), "faults": faults}
 

@@ -28,7 +28,6 @@ class TextColumns:
             self._flush()
 
     def arrays(self) -> dict[str, pa.ChunkedArray]:
-        """Return the columns."""
         self._flush()
         return {name: pa.chunked_array(pieces, pa.large_string()) for name, pieces in self._pieces.items()}
 

@@ -27,11 +27,8 @@ INDEX = "index.json"  # litdata's name
 ROWS = "rows.jsonl.gz"
 CLASSES = "classes.json"
 NUM_LEAVES = 3  # of a sample: JSON record, stream info, video
-CONFIG: dict[str, Any] = {
-    "data_format": ["bytes"] * NUM_LEAVES,
-    "compression": None,
-    "encryption": None,
-}  # that is read
+# that is read
+CONFIG: dict[str, Any] = {"data_format": ["bytes"] * NUM_LEAVES, "compression": None, "encryption": None}
 
 
 def is_shards(url: str | os.PathLike[str], listing: Listing | None = None) -> bool:

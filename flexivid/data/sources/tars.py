@@ -79,7 +79,8 @@ def tar_rows(tar: str, leftovers: Leftovers | None = None) -> Iterator[ShardRow]
     counted = Leftovers() if leftovers is None else leftovers
     bare: set[str] = set()  # videos without a text beside them
     try:
-        with _open(tar) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        # headers are far apart: long read-ahead is waste
+        with open_binary(tar, block_size=1 << 16) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             files = (member for member in archive if member.isfile() and not is_hidden(member.name))
             for stem, group in groupby(files, key=lambda member: _split(member.name)[0]):
                 members = {_split(member.name)[1]: member for member in group}
@@ -141,13 +142,6 @@ def _split(name: str) -> tuple[str, str]:
     folder, _, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return f"{folder}/{stem}", extension.lower()
-
-
-def _open(tar: str) -> Any:
-    if is_remote(tar):
-        filesystem, name = remote(tar)
-        return filesystem.open(name, "rb", block_size=1 << 16)  # headers are far apart: long read-ahead is waste
-    return open_binary(tar)
 
 
 def _literal(pattern: str) -> str:

@@ -26,7 +26,6 @@ class ByteRange(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The range, written as a path."""
         return f"{PREFIX}{self.file}#{self.offset}+{self.size}"
 
 
@@ -100,8 +99,8 @@ def read_range(part: ByteRange) -> bytes:
         return stream.read(part.size)
 
 
-def open_binary(path: str) -> IO[bytes]:
-    """Open a local file or a url to read its bytes; a local name is used literally.
+def open_binary(path: str, *, block_size: int | None = None) -> IO[bytes]:
+    """Open a local file or a url to read its bytes, of a url in blocks of a size; a local name is used literally.
 
     >>> try:
     ...     open_binary("2024::trip/1.txt")
@@ -112,7 +111,7 @@ def open_binary(path: str) -> IO[bytes]:
     if not is_remote(path):
         return open(path, "rb")
     filesystem, name = remote(path)
-    return filesystem.open(name, "rb")
+    return filesystem.open(name, "rb", block_size=block_size)
 
 
 def remote(url: str) -> tuple[Any, str]:

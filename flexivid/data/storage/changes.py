@@ -34,20 +34,17 @@ def fingerprints(paths: Sequence[str], *, contents: bool = False) -> np.ndarray:
     """
     result = np.empty((len(paths), 2), np.int64)
     is_url = [not contents and is_remote(path) and not is_byte_range(path) for path in paths]
-    _fill(result, paths, [row for row in range(len(paths)) if not is_url[row]], _contents if contents else _stat)
-    urls = [row for row in range(len(paths)) if is_url[row]]
-    if urls:
-        listed = _listed([paths[row] for row in urls])
-        result[urls] = [listed.get(paths[row], MISSING) for row in urls]
-    return result
-
-
-def _fill(result: np.ndarray, paths: Sequence[str], rows: list[int], look: Callable[[str], tuple[int, int]]) -> None:
+    rows, look = [row for row in range(len(paths)) if not is_url[row]], _contents if contents else _stat
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         results = pool.map(lambda chunk: [look(paths[row]) for row in chunk], chunks)
         for chunk, prints in zip(chunks, results, strict=True):
             result[chunk] = prints
+    urls = [row for row in range(len(paths)) if is_url[row]]
+    if urls:
+        listed = _listed([paths[row] for row in urls])
+        result[urls] = [listed.get(paths[row], MISSING) for row in urls]
+    return result
 
 
 def _stat(path: str) -> tuple[int, int]:

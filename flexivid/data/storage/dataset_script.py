@@ -90,16 +90,13 @@ def write_manifest(rows: Iterable[Row], output: Path, *, limit: int | None = Non
         splits.setdefault(row[2], []).append(row)
     if not splits:
         raise ValueError(f"got no video for {output}; expected at least one; see whether the archive is the right one")
-    chosen = {split: _spread(members, limit) for split, members in splits.items()}
+    for split, members in splits.items():
+        count = len(members) if limit is None else min(limit, len(members))
+        splits[split] = [members[number * len(members) // count] for number in range(count)]
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "class", "split"))
-        for members in chosen.values():
+        for members in splits.values():
             writer.writerows(members)
-    return {split: len(members) for split, members in chosen.items()}
-
-
-def _spread(rows: list[Row], limit: int | None) -> list[Row]:
-    count = len(rows) if limit is None else min(limit, len(rows))
-    return [rows[number * len(rows) // count] for number in range(count)]
+    return {split: len(members) for split, members in splits.items()}

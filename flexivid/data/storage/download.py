@@ -31,7 +31,6 @@ class Target(NamedTuple):
 
     @property
     def part(self) -> Path:
-        """The partial download."""
         return self.path.with_name(self.path.name + ".part")
 
     @property

@@ -18,10 +18,9 @@ from flexivid.data.decoding.probe import Facts, Look, VideoError, look_at
 from flexivid.data.decoding.reader import ClipRequest
 from flexivid.data.workers.message import RESULTS, pack_request, request_kind
 from flexivid.data.workers.process import Job
-from flexivid.data.workers.supervisor import DecoderDiedError, Keeper
+from flexivid.data.workers.supervisor import DecoderDiedError as DecoderDiedError
+from flexivid.data.workers.supervisor import Keeper
 from flexivid.data.workers.worker import Hello, name_of
-
-__all__ = ["DecodePool", "DecoderDiedError", "Ticket", "num_cores", "outcomes", "probe_many"]
 
 Ticket = Future
 Key = TypeVar("Key")

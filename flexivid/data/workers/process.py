@@ -79,7 +79,6 @@ class Process:
         self._put(pack(hello), Block(0, 0))
 
     def send(self, job: Job) -> None:
-        """Give it a job."""
         if not self.jobs:
             self.since = time.monotonic()
         self.jobs.append(job)

@@ -128,20 +128,17 @@ class FVDVsBudget(Callback):
         is_due = self.every_n_steps is None or 0 < self.every_n_steps <= trainer.global_step - last
         assert isinstance(pl_module, FlexiDiffusion)
         is_due = is_due and not trainer.sanity_checking and not is_waiting(pl_module)
-        if is_due and self._evaluate(trainer, pl_module):
-            assert self._evaluation is not None
-            pl_module.log_dict(curve_scalars(self._evaluation), logger=False, sync_dist=True)  # for ModelCheckpoint
+        if is_due and (evaluation := self._evaluate(trainer, pl_module)):
+            pl_module.log_dict(curve_scalars(evaluation), logger=False, sync_dist=True)  # for ModelCheckpoint
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the final weights, unless the last validation already did."""
         assert isinstance(pl_module, FlexiDiffusion)
-        step = trainer.global_step
-        done = self._evaluation is not None and self._evaluation.global_step == step
-        if step == 0 or not (done or self._evaluate(trainer, pl_module)):
-            return
-        assert self._evaluation is not None
-        if trainer.is_global_zero:
-            title, caption, columns, rows = narrow_table(self._evaluation)
+        step, evaluation = trainer.global_step, self._evaluation
+        if step > 0 and (evaluation is None or evaluation.global_step != step):
+            evaluation = self._evaluate(trainer, pl_module)
+        if step > 0 and evaluation is not None and trainer.is_global_zero:
+            title, caption, columns, rows = narrow_table(evaluation)
             print_numbers(columns, rows, title=title, caption=caption)
 
     def _load(self, trainer: Trainer, module: FlexiDiffusion) -> Extractor:
@@ -150,11 +147,10 @@ class FVDVsBudget(Callback):
         check_frames(extractor, num_frames)
         return extractor
 
-    def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        """Evaluate and show the result; returns whether that succeeded."""
-        assert isinstance(pl_module, FlexiDiffusion)
+    def _evaluate(self, trainer: Trainer, pl_module: FlexiDiffusion) -> Evaluation | None:
+        """Evaluate and show the result; ``None`` if that fails."""
         if self._network is None:
-            return False
+            return None
         started, run = time.perf_counter(), run_folder(trainer)  # all ranks must call it
         try:
             with sampled_network(pl_module) as network:
@@ -164,9 +160,9 @@ class FVDVsBudget(Callback):
                 on_all_ranks(lambda: self._show(pl_module, run / FOLDER, evaluation, samples, seconds))
         except FailedRankError as error:
             rank_zero_warn(f"no FVD at step {trainer.global_step}: {error}. Training goes on")
-            return False
+            return None
         self._evaluation = evaluation
-        return True
+        return evaluation
 
     def _job(self, trainer: Trainer, network: FlexiDiT, run: Path) -> Job:
         extractor = self._network

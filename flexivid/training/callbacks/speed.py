@@ -39,7 +39,6 @@ class Speed(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count, and log every ``every_n_steps`` steps."""
         self._steps += 1
         self._samples += len(batch["label"]) * trainer.world_size
         now = time.perf_counter()

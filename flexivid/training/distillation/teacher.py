@@ -66,7 +66,9 @@ class TeacherWalk:
         lengths = torch.rand(len(time), device=time.device, generator=generator) * 2 / self.settings.num_steps
         self.position = (self.position - lengths).clamp_min(0)
         step = velocity.float() * _like(self.time - time, hidden)
-        self.latent = self.latent + _unpacked(step, self.latent)
+        if step.ndim == 3:  # of a family that packs (b, c, t, h, w) into tokens (b, t h w, c)
+            step = step.transpose(1, 2).reshape(self.latent.shape)
+        self.latent = self.latent + step
 
     def restart_bad(self) -> None:
         """Restart slots whose latent is not finite with the next call."""
@@ -112,8 +114,3 @@ class Replay:
 def _like(values: Tensor, target: Tensor) -> Tensor:
     """(b,) -> (b, 1, ...), as many axes as ``target``."""
     return values.view(-1, *[1] * (target.ndim - 1))
-
-
-def _unpacked(step: Tensor, latent: Tensor) -> Tensor:
-    """Tokens (b, t h w, c) back to (b, c, t, h, w), where a family packs them."""
-    return step.transpose(1, 2).reshape(latent.shape) if step.ndim == 3 else step
