@@ -41,9 +41,11 @@ def rival_plan(model: FlexiDiT, settings: Settings, budget: float) -> Plan:
     """
     affordable = affordable_cost(budget, full_macs(model, settings))
     most = settings.num_inference_steps * max(1, math.ceil(budget))
-    fewer = range(most, 1, -1)
-    steps = next((number for number in fewer if _full(model, settings, number).full <= affordable), 1)
-    return native_plan(model, settings, steps)
+    for steps in range(most, 1, -1):
+        native = _full(model, settings, steps)
+        if native.full + native.fixed <= affordable:
+            return native_plan(model, settings, steps)
+    return native_plan(model, settings, 1)
 
 
 def with_rivals(model: FlexiDiT, settings: Settings, plans: Sequence[Plan], *, rivals: bool = True) -> tuple[Plan, ...]:

@@ -31,6 +31,22 @@ def test_as_many_steps_as_the_budget_pays_for(model, kind, budget):
     assert (plan.schedule, plan.planner) == (expected.schedule, FEWER_STEPS)
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_the_budget_pays_for_reading_the_text_too(text_model, guidance):
+    settings = Sampling(num_inference_steps=10, guidance_scale=guidance).filled(text_model)
+    settings = settings._replace(text_tokens=2000)  # so many that reading them costs more than a step
+    full = full_macs(text_model, settings)
+
+    def cost(steps):
+        return settings.schedule_macs(text_model.config, native_plan(text_model, settings, steps).schedule)
+
+    assert cost(10) == full
+    assert cost(5) > 0.5 * full  # half of the steps with all of the text
+    assert len(rival_plan(text_model, settings, 0.5).schedule) < 5
+    assert cost(len(rival_plan(text_model, settings, 0.5).schedule)) <= 0.5 * full
+    assert len(rival_plan(text_model, settings, cost(5) / full).schedule) == 5
+
+
 def test_steps_have_the_guidance_of_the_settings(model):
     settings = Sampling(num_inference_steps=6, **SETTINGS["interval"]).filled(model)
     assert plan_for(model, settings, 1.0).schedule == native_plan(model, settings).schedule
