@@ -10,7 +10,7 @@ import numpy as np
 from flexivid.budget.allowance import Allowance
 from flexivid.budget.measured import expected_front, searchable
 from flexivid.budget.schedule import Schedule
-from flexivid.budget.scores import ScoredPlan, ScoreTable, affordable_rows, best_row
+from flexivid.budget.scores import ScoreTable, affordable_rows, best_row
 from flexivid.budget.search import Point, best, merged
 from flexivid.budget.table import ErrorTable
 from flexivid.calibration.plan_search import SEARCHED_BUDGETS
@@ -55,9 +55,10 @@ def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[
             f"step floor {table.step_floor}: more native steps than that make no measurable difference; budgets are"
             f" fractions of {settings.num_inference_steps}"
         )
+    native = {allowance.options[0], allowance.options[0].plain}
     for budget in SEARCHED_BUDGETS:
         rows = affordable_rows(table, allowance.at(budget))
-        natives = [row for row in rows if _is_native(row, allowance)]
+        natives = [row for row in rows if not row.sampling and set(Schedule.parse(row.steps)) <= native]
         row, rival = best_row(rows), min(natives, key=lambda row: row.fvd, default=None)
         if row is None:
             continue
@@ -69,12 +70,6 @@ def score_lines(model: FlexiDiT, settings: Settings, table: ScoreTable) -> list[
             f" {row.num_videos} videos {row.fvd:.4g} ({row.low:.4g} - {row.high:.4g}){beside}"
         )
     return lines
-
-
-def _is_native(row: ScoredPlan, allowance: Allowance) -> bool:
-    """Whether a plan is native steps alone, under the sampler's own settings."""
-    native = {allowance.options[0], allowance.options[0].plain}
-    return not row.sampling and set(Schedule.parse(row.steps)) <= native
 
 
 def draw_scores(model: FlexiDiT, settings: Settings, table: ScoreTable, path: Path) -> None:

@@ -144,7 +144,8 @@ class Chained(Optimizer):
 def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
     """Make the optimizer. Biases, norms and embeddings have no weight decay; the network's ``blocks`` are Muon's."""
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    muon = [p for name, p in named if settings.name == "muon" and _is_block_matrix(name, p)]
+    matrices = [p for name, p in named if name.startswith("blocks.") and p.ndim == 2 and "modulation" not in name]
+    muon = matrices if settings.name == "muon" else []
     by_muon = set(map(id, muon))
     rest = [(name, p) for name, p in named if id(p) not in by_muon]
     decayed = [p for name, p in rest if p.ndim >= 2 and not _is_table(name)]
@@ -177,10 +178,6 @@ def with_rate(optimizer: Optimizer, settings: OptimizerSettings, progress_at: Ca
     """What ``configure_optimizers`` returns. ``progress_at`` is the fraction of the run that is done before a step."""
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, progress_at(step), settings))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-
-def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
-    return name.startswith("blocks.") and parameter.ndim == 2 and "modulation" not in name
 
 
 def _is_table(name: str) -> bool:
