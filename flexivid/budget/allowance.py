@@ -144,7 +144,7 @@ class Allowance(NamedTuple):
 def allowance_for(
     amount: Amount,
     options: Sequence[Step],
-    costs: Mapping[PatchMode, float],
+    costs: Mapping[PatchMode | Step, float],
     *,
     num_steps: int,
     plain_calls: Collection[int] = (),
@@ -154,7 +154,8 @@ def allowance_for(
     """What an amount allows the calls of one video, whose ``options`` are from ``step_options``.
 
     Args:
-        costs: Of one call in each mode: MACs, or seconds where the amount is in seconds.
+        costs: Of one call in each mode, as in the options: MACs, or seconds where the amount is in seconds. Steps that
+            cost something else than the sum of their calls, such as one without guidance, may be named too.
         num_steps: Calls of the network at full compute; of these, ``plain_calls`` have no guidance.
         keep_steps: Whether a schedule must have ``num_steps`` calls; if not, it has fewer where these cost too much.
         fixed: Cost beside the calls, such as reading the text, which the amount pays for too.
@@ -170,7 +171,7 @@ def allowance_for(
         ((200000, 30000), 1500000)
     """
     if amount.unit == "seconds":
-        costs = {mode: math.ceil(_exact(seconds) * UNITS["seconds"]) for mode, seconds in costs.items()}
+        costs = {call: math.ceil(_exact(seconds) * UNITS["seconds"]) for call, seconds in costs.items()}
     allowance = _priced(options, costs, num_steps, frozenset(plain_calls))
     guided, native_cost = options[0].guide_mode is not None, int(costs[options[0].modes[0]])
     full = fixed + full_cost(native_cost, guided=guided, num_steps=num_steps, plain_calls=plain_calls)
@@ -214,16 +215,27 @@ def step_options(
     return [Step(mode, (second or mode) if guided else None) for mode in dict.fromkeys(named)]
 
 
+def price_of(step: Step, costs: Mapping[PatchMode | Step, float]) -> float:
+    """What a step costs: as it is named in the costs, else the sum of its calls.
+
+    Example:
+        >>> step = Step(PatchMode("2x4x4"), PatchMode("2x4x4"))
+        >>> price_of(step, {step.mode: 2.0}), price_of(step.plain, {step.mode: 2.0, step.plain: 3.0})
+        (4.0, 3.0)
+    """
+    return costs[step] if step in costs else sum(costs[mode] for mode in step.modes)
+
+
 def _priced(
-    options: Sequence[Step], costs: Mapping[PatchMode, float], num_steps: int, plain_calls: frozenset[int]
+    options: Sequence[Step], costs: Mapping[PatchMode | Step, float], num_steps: int, plain_calls: frozenset[int]
 ) -> Allowance:
     """Options with their costs, native first, then falling; one that costs more than native is of no use."""
     if not 1 <= num_steps <= MAX_STEPS:
         raise ValueError(f"got {num_steps} steps; expected 1 to {MAX_STEPS}; change num_steps")
-    native, prices = options[0], {step: int(sum(costs[mode] for mode in step.modes)) for step in options}
+    native, prices = options[0], {step: int(price_of(step, costs)) for step in options}
     useful = [step for step in options if prices[step] <= prices[native]]
     useful.sort(key=lambda step: (step != native, -prices[step]))
-    plain_costs = tuple(int(costs[step.modes[0]]) for step in useful)
+    plain_costs = tuple(int(price_of(step.plain, costs)) for step in useful)
     return Allowance(tuple(useful), tuple(prices[s] for s in useful), num_steps, 0, plain_costs, plain_calls)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from flexivid.budget.allowance import Allowance, Amount, allowance_for, step_options
 from flexivid.budget.cost import NetworkShape, macs
-from flexivid.budget.schedule import MAX_STEPS, Schedule
+from flexivid.budget.schedule import MAX_STEPS, Schedule, Step
 from flexivid.patching.shapes import PatchMode
 
 FINER_SHARE = 16  # steps of the finest weak mode that each native one should come with, at least
@@ -56,7 +56,7 @@ def for_budget(
         ('16x2x4x4,1x2x2x2,3x1x2x2', 0.246)
     """
     options = step_options(config, guided=guided, modes=modes)
-    costs = {mode: macs(config, size, mode) for step in options for mode in step.modes}
+    costs: dict[PatchMode | Step, float] = {mode: macs(config, size, mode) for step in options for mode in step.modes}
     allowance = allowance_for(Amount(budget), options, costs, num_steps=num_steps)
     return allowance.schedule(weak_first(allowance))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
+from flexivid.budget.allowance import price_of
 from flexivid.budget.cost import human
 from flexivid.budget.schedule import Schedule
 
@@ -22,7 +23,7 @@ def describe(plan: Any, model: Any, settings: Any, num_videos: int, latency: Map
     line += f"; planner {plan.planner}" if plan.planner else ""
     line += "".join(f", {name.replace('_', ' ')} {value}" for name, value in plan.sampling.items())
     if latency:
-        seconds = windows * sum(latency[mode] for step in plan.schedule for mode in step.modes)
+        seconds = windows * sum(price_of(step, latency) for step in plan.schedule)
         line += f"; about {seconds:.3g} s a video"
     return line
 

@@ -11,7 +11,7 @@ from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.allowance import Allowance, Amount, allowance_for
 from flexivid.budget.measured import best_scored, searched, searched_over
 from flexivid.budget.planners import OWN_STEPS, PLANNERS, guided_early
-from flexivid.budget.schedule import Schedule
+from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.scores import ScoreTable
 from flexivid.budget.spectral import spectral
 from flexivid.budget.table import ErrorTable, Table, find_table
@@ -77,13 +77,13 @@ def plan_for(
     schedule: Schedule | str | None = None,
     *,
     tables: Sequence[Table] = (),
-    latency: Mapping[PatchMode, float] | None = None,
+    latency: Mapping[PatchMode | Step, float] | None = None,
 ) -> Plan:
     """The plan for a budget by the planner that the settings name, or an explicit schedule instead, checked.
 
     A plan may have fewer steps than the settings, or more, unless their number was asked for and the planner is not one
     that chooses it itself. The budget is a fraction in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an
-    amount in another unit; one in seconds needs ``latency``, the seconds of one branch for one video by mode.
+    amount in another unit; one in seconds needs ``latency``, see ``known_latency``.
     ``tables``, from ``read_tables``, hold what was measured of this model. ``ValueError`` if a mode is unknown, a
     schedule's length does not fit the solver, the budget cannot be met, or the planner lacks what it goes by.
     """
@@ -98,7 +98,7 @@ def plan_for(
         keep_steps = planner == "adaptive" or _fixed_calls(settings) is not None
         allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
         is_free = settings.guidance_interval is None and settings.weak_guidance_scale is None
-        if planner == "staged" and is_free and amount.unit != "seconds":  # a call alone takes longer than half of two
+        if planner == "staged" and is_free:
             allowance = guided_early(allowance)
         plan = _plan_by(planner, table, model, measured, allowance, tables)
     except ValueError:
@@ -115,7 +115,7 @@ def allowance_of(
     model: FlexiDiT,
     settings: Settings,
     budget: Amount | float | str = 1.0,
-    latency: Mapping[PatchMode, float] | None = None,
+    latency: Mapping[PatchMode | Step, float] | None = None,
     *,
     keep_steps: bool = True,
 ) -> Allowance:
@@ -126,7 +126,7 @@ def allowance_of(
     amount = budget if isinstance(budget, Amount) else Amount(budget)
     if amount.unit == "seconds":
         windows = len(settings.window_starts)
-        costs = {mode: windows * seconds for mode, seconds in (latency or {}).items()}
+        costs = {call: windows * seconds for call, seconds in (latency or {}).items()}
     else:
         costs = {mode: settings.call_macs(model.config, mode) for mode in map(PatchMode, model.config.modes)}
     return allowance_for(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flexivid import PatchMode
+from flexivid import PatchMode, Step
 from flexivid.runtime.paths import cache_folder
 from flexivid.sampling import latency
 from flexivid.sampling.generate import generate
@@ -78,10 +78,17 @@ def test_calls_that_are_timed_are_as_large_as_those_of_sampling(model, guidance,
     timed = batches_of(model, Sampling(**options).filled(model), num_videos)
     if packing == "always" and guidance == GUIDANCE[1]:
         assert timed[PatchMode("1x2x2")] == 2 * min(num_videos, 4)
-    for mode in model.config.modes:
+
+    def largest(mode, **changes):
         sizes = []
-        handle = model.register_forward_pre_hook(lambda module, args, sizes=sizes: sizes.append(len(args[0])))
-        generate(model, schedule=f"1x{mode}", num_videos=num_videos, **options)
+        handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+        generate(model, schedule=f"1x{mode}", num_videos=num_videos, **options | changes)
         handle.remove()
+        return max(sizes)
+
+    for mode in model.config.modes:
         two_modes = str(mode) != guidance.get("guide_mode", str(mode))
-        assert max(sizes) in ((timed[mode], 2 * timed[mode]) if two_modes else (timed[mode],))
+        assert largest(mode) in ((timed[mode], 2 * timed[mode]) if two_modes else (timed[mode],))
+    alone = [call for call in timed if isinstance(call, Step)]
+    assert {call.mode for call in alone} == {m for m in model.config.modes if timed[m] > largest(m, guidance_scale=1.0)}
+    assert [timed[call] for call in alone] == [largest(call.mode, guidance_scale=1.0) for call in alone]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flexivid import PatchMode, Schedule, load
+from flexivid import PatchMode, Schedule, Step, load
 from flexivid.budget import planners
 from flexivid.budget.allowance import Amount
 from flexivid.budget.schedule import schedule_macs
@@ -262,17 +262,20 @@ def test_guidance_interval_follows_the_number_of_steps(model):
 def test_the_default_plan_of_little_compute_is_guided_early():
     model = load("moving_digits")
 
-    def guided(budget, **options):
+    def guided(budget, alone=1.0, **options):
         settings = Sampling(planner="staged", precision="fp32", **options).filled(model)
         latency = {mode: settings.call_macs(model.config, mode) / 1e12 for mode in model.config.modes}
+        latency |= {Step(mode): alone * seconds for mode, seconds in latency.items()}
         plan = plan_for(model, settings, budget, latency=latency).schedule
         assert settings.schedule_macs(model.config, plan) <= full_macs(model, settings)
         return [step.guide_mode is not None for step in plan]
 
     assert guided(0.2) == [True] * 4 + [False] * 2
     assert all(guided(0.3))
-    seconds = 0.2 * full_macs(model, Sampling().filled(model)) / 1e12
-    assert all(guided(Amount(seconds, "seconds")))  # one call alone takes longer than half of a call of both branches
+    seconds = Amount(0.2 * full_macs(model, Sampling().filled(model)) / 1e12, "seconds")
+    assert guided(seconds) == guided(0.2)
+    assert guided(seconds, alone=1.3) == [True] * 3 + [False] * 2  # a call alone takes more than half of two
+    assert all(guided(seconds, alone=2.0))
     assert all(guided(0.2, weak_guidance_scale=3.0))
     assert guided(0.2, guidance_interval=(0.5, 1.0)) != guided(0.2)
     assert not any(guided(0.2, guidance_scale=1.0))
