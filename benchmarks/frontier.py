@@ -184,10 +184,11 @@ def write_plot(path: Path, result: dict[str, Any]) -> None:
         own = sorted((row for row in rows if row["way"] == way), key=lambda row: row["macs_share"])
         ends = [[row["fvd"] - row["low"] for row in own], [row["high"] - row["fvd"] for row in own]]
         fewer = way.startswith("fewer_steps")
-        look: dict = {"marker": "s" if fewer else "o", "linestyle": "--" if fewer else "-", "capsize": 2, "alpha": 0.85}
+        line = "none" if way == "schedule" else "--" if fewer else "-"
+        look: dict = {"marker": "s" if fewer else "o", "linestyle": line, "capsize": 2, "alpha": 0.85}
         axes.errorbar([row["macs_share"] for row in own], [row["fvd"] for row in own], ends, label=way, **look)
     axes.set(xscale="log", yscale="log", xlabel="share of full compute", ylabel=f"{result['metric']} to real clips")
-    budgets = sorted({row["budget"] for row in rows})
+    budgets = sorted({row["budget"] for row in rows if row["way"] != "schedule"})
     axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
