@@ -97,8 +97,8 @@ def plan_for(
     try:
         keep_steps = planner == "adaptive" or _fixed_calls(settings) is not None
         allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
-        is_free = settings.guidance_interval is None and settings.weak_guidance_scale is None
-        if planner == "staged" and is_free:
+        may_choose = settings.guidance_interval is None and settings.weak_guidance_scale is None
+        if planner == "staged" and may_choose:
             allowance = guided_early(allowance)
         plan = _plan_by(planner, table, model, measured, allowance, tables)
     except ValueError:
