@@ -31,10 +31,8 @@ from flexivid.sampling.settings import Settings, options_for
 
 REPEATS = 5
 
-
-Call = (
-    PatchMode | Step
-)  # one branch of guidance in a mode; or a step that has no other, where the branches share a call
+# One branch of guidance in a mode; or a step without guidance, where both branches would share a call.
+Call = PatchMode | Step
 
 
 def known_latency(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[Call, float]:
@@ -118,9 +116,9 @@ def measure_latency(
         conditions = {batch: empty_condition(model, settings, batch) for batch in batches.values()}
         for turn in range(repeats + 1):
             for call, batch in batches.items():
+                mode = call.mode if isinstance(call, Step) else call
                 _wait(device)
                 started = time.perf_counter()
-                mode = call.mode if isinstance(call, Step) else call
                 model(x[:batch], time_of_noise[:batch], conditions[batch], mode)
                 _wait(device)
                 if turn:  # the first one warms up

@@ -47,8 +47,9 @@ def _guidance(schedule: Schedule, without: str) -> str:
     if not guided:
         return "without guidance"
     calls, count = [step for step in schedule if step.mode is not None], len(guided)
-    which = f"the first {count}" if guided == calls[:count] else f"{count} of them"
-    which = "each" if guided == calls else which
+    which = f"{count} of them"
+    if guided == calls[:count]:
+        which = "each" if count == len(calls) else f"the first {count}"
     if all(step.guide_mode == step.mode for step in guided):
         return f"{which} guided by a second call without the {without}"
     modes = dict.fromkeys(str(step.guide_mode) for step in guided)

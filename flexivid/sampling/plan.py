@@ -83,9 +83,9 @@ def plan_for(
 
     A plan may have fewer steps than the settings, or more, unless their number was asked for and the planner is not one
     that chooses it itself. The budget is a fraction in (0, 1], a preset (``draft``, ``balanced``, ``full``), or an
-    amount in another unit; one in seconds needs ``latency``, see ``known_latency``.
-    ``tables``, from ``read_tables``, hold what was measured of this model. ``ValueError`` if a mode is unknown, a
-    schedule's length does not fit the solver, the budget cannot be met, or the planner lacks what it goes by.
+    amount in another unit; one in seconds needs ``latency``, see ``known_latency``. ``tables``, from ``read_tables``,
+    hold what was measured of this model. ``ValueError`` if a mode is unknown, a schedule's length does not fit the
+    solver, the budget cannot be met, or the planner lacks what it goes by.
     """
     if schedule is not None:
         return plan_of(_explicit_schedule(model, settings, schedule), model, settings)
@@ -97,9 +97,6 @@ def plan_for(
     try:
         keep_steps = planner == "adaptive" or _fixed_calls(settings) is not None
         allowance = allowance_of(model, measured, amount, latency, keep_steps=keep_steps)
-        may_choose = settings.guidance_interval is None and settings.weak_guidance_scale is None
-        if planner == "staged" and may_choose:
-            allowance = guided_early(allowance)
         plan = _plan_by(planner, table, model, measured, allowance, tables)
     except ValueError:
         if settings.planner is not None or table is None:
@@ -188,6 +185,8 @@ def _bought(planner: str, model: FlexiDiT, settings: Settings, allowance: Allowa
     told of more compute than there is, as much as its schedule then still leaves within the allowance.
     """
     is_cheaper = planner in OWN_STEPS and settings.guidance_interval is not None
+    if planner == "staged" and settings.guidance_interval is None and settings.weak_guidance_scale is None:
+        allowance = guided_early(allowance)
     for part in range(2 * PARTS if is_cheaper else PARTS, PARTS - 1, -1):
         larger = allowance._replace(affordable=allowance.affordable * part // PARTS)
         choice = _spectral_choice(model, settings, larger) if planner == "spectral" else PLANNERS[planner](larger)
