@@ -7,6 +7,7 @@ scored on all videos. Plans and rounds are in ``plan_search``.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ from flexivid.model.flexidit import FlexiDiT
 from flexivid.sampling.conditions import Conditions
 from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.plan import Plan, plan_of, runnable, table_settings
-from flexivid.sampling.settings import Settings
+from flexivid.sampling.settings import Settings, options_for
 
 SEED = 1_000_000  # far from the seeds people sample with
 NUM_REAL = 512  # real clips, at most
@@ -138,6 +139,17 @@ def step_floor(scorer: Scorer, count: int, grow: OnSamples = lambda count: None,
     return many
 
 
+def raised_floor(floor: int, rows: Sequence[ScoredPlan], native: Step) -> int:
+    """The step floor where ``rows``, of more videos than it was measured with, show a gain from more native steps.
+
+    Then it is the fewest native steps of these rows within the interval of the most.
+    """
+    plain = [(Schedule.parse(row.steps), row) for row in rows if not row.sampling]
+    natives = {len(steps): row for steps, row in plain if set(steps) == {native}}
+    highest = natives[max(natives)].high if natives else math.inf
+    return max(floor, min((steps for steps, row in natives.items() if row.fvd <= highest), default=floor))
+
+
 def halve(
     plans: Sequence[Plan], costs: Sequence[int], limits: Sequence[float], distances: Sequence[float]
 ) -> list[Plan]:
@@ -158,5 +170,6 @@ def score_table(scorer: Scorer, rows: Sequence[ScoredPlan], floor: int | None = 
     """All scores, as they are stored beside the model; refuses a distance that is not finite."""
     judge = scorer.judge
     by = {"metric": judge.metric, "num_real": len(judge.real), "seed": SEED}
-    settings = table_settings(scorer.settings)
+    settings, native = table_settings(scorer.settings), options_for(scorer.model, scorer.settings)[0]
+    floor = floor and raised_floor(floor, rows, native)
     return ScoreTable(fingerprint(scorer.model), settings, tuple(rows), by, floor).check()

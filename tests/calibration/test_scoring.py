@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flexivid.budget.schedule import REUSE, Schedule, schedule_macs
+from flexivid.budget.schedule import REUSE, Schedule, Step, schedule_macs
 from flexivid.budget.scores import ScoredPlan
 from flexivid.calibration import plan_search, scoring
 from flexivid.calibration.plan_search import (
@@ -14,7 +14,7 @@ from flexivid.calibration.plan_search import (
     search_with,
     variations,
 )
-from flexivid.calibration.scoring import SEED, Judge, Scorer, halve, step_floor
+from flexivid.calibration.scoring import SEED, Judge, Scorer, halve, raised_floor, step_floor
 from flexivid.calibration.searched import draw_scores, score_lines
 from flexivid.diffusion.solver import num_calls
 from flexivid.evaluation.features import extract
@@ -23,6 +23,7 @@ from flexivid.media.pixels import to_bytes
 from flexivid.metrics.extractors.extractor import build_extractor
 from flexivid.metrics.scores import score
 from flexivid.model.checkpoint import fingerprint
+from flexivid.patching.shapes import PatchMode
 from flexivid.sampling.conditions import conditions_for
 from flexivid.sampling.generate import generate
 from flexivid.sampling.plan import plan_for, table_settings
@@ -122,6 +123,21 @@ def test_step_floor_is_the_fewest_steps_within_the_interval_of_many(model, setti
     assert step_floor(Fixed(model, settings, judge), 4, many=4) == 4
     monkeypatch.setattr(scoring, "FLOOR_STEPS", (1, 2))
     assert step_floor(Fixed(model, settings, judge), 4) == scoring.MANY_STEPS
+
+
+def test_the_step_floor_rises_where_more_videos_show_a_gain():
+    native = Step(PatchMode("1x2x2"), PatchMode("1x2x2"))
+
+    def rows(**fvds):
+        return [ScoredPlan(steps, {}, fvd, fvd - 1, fvd + 1, 64) for steps, fvd in fvds.items()]
+
+    natives = {f"{steps}x1x2x2+1x2x2": fvd for steps, fvd in [(1, 90.0), (2, 18.6), (3, 14.2), (4, 13.4)]}
+    assert raised_floor(2, rows(**natives), native) == 3
+    assert raised_floor(3, rows(**natives), native) == 3
+    assert raised_floor(4, rows(**natives), native) == 4
+    assert raised_floor(2, rows(**natives, **{"8x2x4x4+2x4x4": 5.0}), native) == 3
+    assert raised_floor(2, rows(**{"8x2x4x4+2x4x4": 5.0}), native) == 2
+    assert raised_floor(1, [row._replace(sampling={"shift": 8.0}) for row in rows(**natives)], native) == 1
 
 
 def test_a_search_ends_with_plans_for_every_budget_and_sampling_follows(model, settings, judge, monkeypatch, tmp_path):

@@ -98,11 +98,13 @@ class FindPlans(Callback):
         count = self._count(self.max_seconds * FLOOR_SHARE, FLOOR_STEPS * step + FLOOR_PLANS * features)
         floor = step_floor(scorer, count, many=ENOUGH_STEPS)
         full = max(FEWEST_STEPS, floor) if self.steps else settings.num_inference_steps
-        module.sampling, module.step_floor = replace(module.sampling, num_inference_steps=full), floor
+        module.sampling = replace(module.sampling, num_inference_steps=full)
         network.recipe = module.recipe()
         scorer.settings = Sampling().filled(network)._replace(text_tokens=judge.conditions.text_tokens)
         seconds = SEARCH_PLANS * (SEARCH_SHARE * full * step + features)
         table = search_with(scorer, SHORT, self._count(self.max_seconds * (1 - FLOOR_SHARE), seconds), floor)
+        module.step_floor = table.step_floor
+        network.recipe = module.recipe()
         on_all_ranks(lambda: _write(trainer, network, folder, table))
         rank_zero_info("\n".join(score_lines(network, scorer.settings, table)))
 
