@@ -95,7 +95,7 @@ def plan_in_seconds(model: FlexiDiT, share: float, batch: int, packing: str) -> 
     settings = Sampling(batch_size=batch, packing=packing, planner="staged").filled(model)
     latency = measure_latency(model, settings, batches_of(model, settings, batch))
     native = options_for(model, settings)[0]
-    full = settings.num_inference_steps * sum(latency[mode] for mode in native.modes)
+    full = settings.num_inference_steps * latency[native]
     return plan_for(model, settings, Amount(share * full, "seconds"), latency=latency).schedule
 
 

@@ -131,7 +131,7 @@ def _prepare(options: Namespace) -> tuple[Any, list[Any], Any, Any]:
         from flexivid.runtime.device import pick_device
         from flexivid.sampling import compiling, encoders
         from flexivid.sampling import settings as sampling
-        from flexivid.sampling.latency import known_latency, name_of
+        from flexivid.sampling.latency import known_latency
         from flexivid.sampling.plan import tables_folder
 
     path, note = checkpoint.choose(options.checkpoint)
@@ -149,8 +149,8 @@ def _prepare(options: Namespace) -> tuple[Any, list[Any], Any, Any]:
     plans = sampling_plans(options, model, settings, tables_folder(path), latency)
     print(f"model {path}: {model.num_parameters / 1e6:.1f} M parameters on {next(model.parameters()).device}")
     if latency:
-        shown = ", ".join(f"{name_of(call)} {1000 * seconds:.3g} ms" for call, seconds in latency.items())
-        print(f"one call for one video, in batches as for {len(conditions)} videos: {shown}")
+        shown = ", ".join(f"{step} {1000 * seconds:.3g} ms" for step, seconds in latency.items())
+        print(f"one step for one video, in batches as for {len(conditions)} videos: {shown}")
     for plan in plans:
         print(describe(plan, model, settings, len(conditions), latency))
     return model, plans, settings, conditions

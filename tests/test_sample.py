@@ -124,7 +124,7 @@ def test_budgets_in_other_units(capsys, checkpoint):
     row = json.loads(gmacs[-1])["samples"][0]
     assert row["predicted_macs"] == row["measured_macs"] <= 2 * 3_000_000
     seconds = sample(capsys, "--ckpt", checkpoint, "--budget-seconds", 100, "--num-videos", 2, "--dry-run")
-    assert seconds[1].startswith("one call for one video, in batches as for 2 videos: 1x2x2 ")
+    assert seconds[1].startswith("one step for one video, in batches as for 2 videos: 1x2x2 ")
     assert seconds[2].startswith("budget 1: 4 steps of 1x2x2")
     assert seconds[2].endswith(" s a video")
     draft = sample(capsys, "--ckpt", checkpoint, "--budget", "draft", "full", "--dry-run")

@@ -6,14 +6,16 @@ Only the forward pass of a network is compiled. Hooks stay outside of it, so cal
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flexivid.budget.adaptive import AdaptivePlan
-from flexivid.budget.schedule import Schedule
+from flexivid.budget.schedule import Schedule, Step
+from flexivid.diffusion.guidance import Guidance
 from flexivid.diffusion.solver import build_scheduler
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
@@ -23,7 +25,7 @@ from flexivid.runtime.device import autocast
 from flexivid.sampling.conditions import null_conditions
 from flexivid.sampling.denoiser import GuidedDenoiser, batch_of, steps_of
 from flexivid.sampling.generate import guidance_of, samples_together
-from flexivid.sampling.settings import Settings
+from flexivid.sampling.settings import Settings, guidance_from
 
 MOST_GRAPHS = 64  # modes x batch sizes x one or two branches; Dynamo's own limit is 8
 
@@ -82,12 +84,19 @@ def warm_up_plans(
             for step in dict.fromkeys(step for step in steps if step.modes):
                 batch = batch_of(step, settings.call_size, model.config.native, settings.batch_size)
                 windows = len(settings.window_starts)
-                at_once = settings._replace(size=settings.call_size, window_frames=None)  # a window as a video
                 for count in _calls(num_videos * windows, together * windows, batch):
-                    conditions = null_conditions(model, settings, count)
-                    denoise = GuidedDenoiser(model, at_once, guidance, conditions, steps_of([step]))
-                    denoise(0, *_zeros(model, settings, count))
+                    step_call(model, settings, step, count, guidance)()
     return time.perf_counter() - started
+
+
+def step_call(
+    model: FlexiDiT, settings: Settings, step: Step, count: int, guidance: Guidance | None = None
+) -> Callable[[], Tensor]:
+    """A step of so many samples as sampling makes it, for zeros; of long videos, each is a window."""
+    at_once = settings._replace(size=settings.call_size, window_frames=None)
+    guidance, conditions = guidance or guidance_from(model, settings), null_conditions(model, settings, count)
+    denoise = GuidedDenoiser(model, at_once, guidance, conditions, steps_of([step]))
+    return partial(denoise, 0, *_zeros(model, settings, count))
 
 
 def _calls(num_videos: int, together: int, batch: int) -> set[int]:

@@ -151,11 +151,11 @@ def test_given_frames_of_long_videos(frame_model):
 
 def test_time_is_measured_with_texts(text_model):
     settings = Sampling().filled(text_model)._replace(text_tokens=5)
-    modes = batches_of(text_model, settings, 2)
+    batches = batches_of(text_model, settings, 2)
     with CallCounter(text_model) as counter:
-        warm_up(text_model, list(modes), settings, 2)
+        warm_up(text_model, text_model.config.modes, settings, 2)
     assert counter.calls == 2
-    assert min(measure_latency(text_model, settings, modes, repeats=1).values()) > 0
+    assert min(measure_latency(text_model, settings, batches).values()) > 0
     assert null_conditions(text_model, settings, 3).text_tokens == 5
 
 

@@ -4,11 +4,15 @@ import json
 
 import pytest
 
-from flexivid import PatchMode, Step
+from flexivid import Schedule, Step
+from flexivid.budget.allowance import Amount
+from flexivid.patching.shapes import Size3
 from flexivid.runtime.paths import cache_folder
 from flexivid.sampling import latency
-from flexivid.sampling.generate import generate
+from flexivid.sampling.conditions import conditions_for
+from flexivid.sampling.generate import generate_batches
 from flexivid.sampling.latency import batches_of, known_latency, latency_key, measure_latency
+from flexivid.sampling.plan import allowance_of
 from flexivid.sampling.settings import Sampling
 
 GUIDANCE = [{}, {"guidance_scale": 2.0}, {"guidance_scale": 2.0, "guide_mode": "2x4x4"}]
@@ -21,21 +25,22 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Batches of the measurements that are made, of every mode."""
+    """Batches of the measurements that are made, of every step."""
     made, real = [], measure_latency
 
     def counted(model, settings, batches):
         made.append(list(batches.values()))
-        return real(model, settings, batches, repeats=1)
+        return real(model, settings, batches)
 
     monkeypatch.setattr(latency, "measure_latency", counted)
+    monkeypatch.setattr(latency, "ENOUGH_SECONDS", 0)
     return made
 
 
 def test_measured_once(model, measured):
     settings = Sampling(batch_size=4).filled(model)
     first = known_latency(model, settings, 100)
-    assert set(first) == {PatchMode("1x2x2"), PatchMode("2x4x4")}
+    assert list(map(str, first)) == ["1x2x2", "2x4x4"]
     assert min(first.values()) > 0
     assert known_latency(model, settings, 50) == first
     assert measured == [[4, 32]]  # as many tokens, as sampling has it
@@ -45,7 +50,7 @@ def test_measured_again_for_what_it_depends_on(model, build_model, measured):
     settings = Sampling().filled(model)
     known_latency(model, settings, 2)
     known_latency(model, settings, 3)
-    known_latency(model, settings._replace(size=(2, 8, 8)), 2)
+    known_latency(model, settings._replace(size=Size3(2, 8, 8)), 2)
     known_latency(build_model(depth=1), settings, 2)
     assert measured == [[2, 2], [3, 3], [2, 2], [2, 2]]
     assert len(list(cache_folder("latency").glob("*.json"))) == 4
@@ -75,20 +80,35 @@ def test_damaged_cache_is_measured_again(model, measured):
 @pytest.mark.parametrize("num_videos", [1, 3, 9])
 def test_calls_that_are_timed_are_as_large_as_those_of_sampling(model, guidance, packing, num_videos):
     options = {"precision": "fp32", "batch_size": 4, "packing": packing, **guidance}
-    timed = batches_of(model, Sampling(**options).filled(model), num_videos)
-    if packing == "always" and guidance == GUIDANCE[1]:
-        assert timed[PatchMode("1x2x2")] == 2 * min(num_videos, 4)
+    settings, calls, conditions = Sampling(**options).filled(model), [], conditions_for(model, num_videos)
+    model.register_forward_pre_hook(lambda module, args: calls.append((len(args[0]), str(args[3]))))
 
-    def largest(mode, **changes):
-        sizes = []
-        handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
-        generate(model, schedule=f"1x{mode}", num_videos=num_videos, **options | changes)
-        handle.remove()
-        return max(sizes)
+    def made_by(work):
+        calls.clear()
+        work()
+        return set(calls)
 
-    for mode in model.config.modes:
-        two_modes = str(mode) != guidance.get("guide_mode", str(mode))
-        assert largest(mode) in ((timed[mode], 2 * timed[mode]) if two_modes else (timed[mode],))
-    alone = [call for call in timed if isinstance(call, Step)]
-    assert {call.mode for call in alone} == {m for m in model.config.modes if timed[m] > largest(m, guidance_scale=1.0)}
-    assert [timed[call] for call in alone] == [largest(call.mode, guidance_scale=1.0) for call in alone]
+    timed = batches_of(model, settings, num_videos)
+    assert {step.plain for step in timed} == {Step(mode) for mode in model.config.modes}
+    for step, count in timed.items():
+        made = generate_batches(model, Schedule([step]), settings, conditions=conditions)
+        sampled = made_by(lambda made=made: list(made))
+        largest = max(size for size, _ in sampled)
+        one = made_by(lambda step=step, count=count: measure_latency(model, settings, {step: count}))
+        assert one == {call for call in sampled if call[0] == largest}
+
+
+def test_the_work_of_the_solver_is_in_it(model, monkeypatch):
+    settings = Sampling(solver="unipc").filled(model)
+    monkeypatch.setattr(latency, "_seconds", lambda make, device: 0.5)
+    for step, seconds in known_latency(model, settings, 2).items():
+        assert seconds == pytest.approx(0.5 / 2 + 0.5 / latency.SOLVER_STEPS / 2), step
+
+
+def test_seconds_of_full_compute_are_those_of_guided_native_steps(model):
+    settings = Sampling(guidance_scale=2.0, guide_mode="2x4x4", num_inference_steps=4).filled(model)
+    seconds = {"1x2x2+1x2x2": 7, "1x2x2": 4, "1x2x2+2x4x4": 5, "2x4x4+2x4x4": 2, "2x4x4": 1.5}
+    steps = batches_of(model, settings, 1)
+    assert set(map(str, steps)) == set(seconds)
+    allowance = allowance_of(model, settings, Amount(20, "seconds"), {step: seconds[str(step)] for step in steps})
+    assert allowance.share(14 * 10**6) == 0.5
