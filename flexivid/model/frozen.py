@@ -4,6 +4,8 @@ While :func:`frozen` lasts, a stand-in answers for the network. It has the same 
 autocast would cast them to. Layers that read the same input are joined to one product, which costs as many MACs, and
 the patch kernels of each mode are resized once. Outputs are the same but for the order of sums inside a product. The
 stand-in is kept for the next time and built anew when the weights have changed. Hooks on the network run as ever.
+
+A stand-in may be compiled: then it is a graph for each mode and batch size.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -36,12 +38,27 @@ KINDS |= {nn.ModuleList, nn.Identity, nn.Linear, nn.LayerNorm, nn.Embedding, nn.
 
 
 class _Built(NamedTuple):
-    network: FlexiDiT  # the stand-in
+    network: _StandIn
     weights: Snapshot  # of the network that it was built from
     dtype: torch.dtype | None  # of its products
 
 
 _stand_ins: WeakKeyDictionary[nn.Module, _Built] = WeakKeyDictionary()
+_compiled: WeakSet[nn.Module] = WeakSet()  # networks whose stand-ins are compiled
+
+
+def compile_stand_in(model: FlexiDiT) -> bool:
+    """Let the stand-in of a network be compiled from now on; ``False`` if the network can have none."""
+    if not _can_be_replaced(model):
+        return False
+    _stand_ins.pop(model, None)
+    _compiled.add(model)
+    return True
+
+
+def has_compiled_stand_in(model: nn.Module) -> bool:
+    """Whether :func:`compile_stand_in` was called for a network."""
+    return model in _compiled
 
 
 @contextmanager
@@ -57,7 +74,9 @@ def frozen(model: FlexiDiT, dtype: torch.dtype | None = None) -> Iterator[None]:
     stand_in = _stand_ins.get(model)
     if stand_in is None or stand_in.dtype != dtype or not stand_in.weights.holds(model):
         stand_in = _Built(_build(model, dtype), Snapshot(model), dtype)
-        if model.num_parameters <= KEPT_PARAMETERS:
+        if model in _compiled:
+            stand_in.network.compile_answers()
+        if model.num_parameters <= KEPT_PARAMETERS or model in _compiled:
             _stand_ins[model] = stand_in
     model.stand_ins = (stand_in.network,)
     try:
@@ -87,7 +106,7 @@ def _can_be_replaced(model: FlexiDiT) -> bool:
 
 
 @torch.inference_mode(False)
-def _build(model: FlexiDiT, dtype: torch.dtype | None) -> FlexiDiT:
+def _build(model: FlexiDiT, dtype: torch.dtype | None) -> _StandIn:
     with torch.device("meta"):
         network = _StandIn(model.config)
     for path, module in network.named_modules():
@@ -116,6 +135,18 @@ class _StandIn(FlexiDiT):
             block.attention = _StandInAttention(self.config, block.attention)
         self.out_modulation = _Share(end, None)
         self.positions = _FrozenPositions(self.config)
+
+    def compile_answers(self) -> None:
+        """Answer by a compiled graph for each mode and batch size."""
+        eager, compiled, seen = self._answer, torch.compile(self._answer, dynamic=False), set()
+
+        def answer(x: Tensor, time: Tensor, condition: Condition | None, mode: Any) -> Tensor:
+            if (x.shape, mode) not in seen:
+                seen.add((x.shape, mode))
+                eager(x, time, condition, mode)  # remembers what it computes of weights: a graph built now would change
+            return compiled(x, time, condition, mode)
+
+        self._answer = answer  # type: ignore[method-assign]
 
     def _condition(self, time: Tensor, condition: Condition, patch: PatchMode) -> Tensor:
         """The modulations of all blocks, (b, 6 d for each and 2 d in the end)."""

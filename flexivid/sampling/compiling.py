@@ -1,6 +1,6 @@
 """What is set up before sampling is timed: compiled graphs, one for each mode and batch size, and first calls.
 
-Only the forward pass of a network is compiled. Hooks stay outside of it, so calls are still counted.
+Only what a network computes is compiled. Its hooks stay outside, so calls are still counted.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from flexivid.diffusion.guidance import Guidance
 from flexivid.diffusion.solver import build_scheduler
 from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
-from flexivid.model.frozen import sampling_calls
+from flexivid.model.frozen import compile_stand_in, has_compiled_stand_in, sampling_calls
 from flexivid.patching.shapes import PatchMode
-from flexivid.runtime.device import autocast
 from flexivid.sampling.conditions import null_conditions
 from flexivid.sampling.denoiser import GuidedDenoiser, batch_of, steps_of
 from flexivid.sampling.generate import guidance_of, samples_together
@@ -31,7 +30,10 @@ MOST_GRAPHS = 64  # modes x batch sizes x one or two branches; Dynamo's own limi
 
 
 def compile_forward(model: FlexiDiT) -> FlexiDiT:
-    """Let the forward pass of a model be compiled on first use of each mode; returns the model.
+    """Let calls of a model while sampling be compiled on first use of each mode; returns the model.
+
+    Its stand-in (``model.frozen``) is compiled, anew where the weights have changed; a model that can have none is
+    compiled itself.
 
     Example:
         >>> from flexivid import FlexiDiTConfig
@@ -41,16 +43,20 @@ def compile_forward(model: FlexiDiT) -> FlexiDiT:
     """
     if not is_compiled(model):
         from torch import _dynamo as dynamo  # a second of imports that only those who compile wait for
+        from torch import _inductor as inductor
 
-        limits: Any = dynamo.config  # Dynamo has one limit for the process
+        limits: Any = dynamo.config  # of the process, as is freezing, which concerns graphs without gradients alone
         limits.recompile_limit = max(limits.recompile_limit, MOST_GRAPHS)
-        model.forward = torch.compile(model.forward, dynamic=False)  # type: ignore[method-assign]
+        if not compile_stand_in(model):
+            model.forward = torch.compile(model.forward, dynamic=False)  # type: ignore[method-assign]
+        elif next(model.parameters()).device.type == "cpu":
+            inductor.config.freezing = True  # weights are constants, laid out for the products that read them
     return model
 
 
 def is_compiled(model: FlexiDiT) -> bool:
-    """Whether the forward pass, or the whole call, was compiled."""
-    return "forward" in vars(model) or model._compiled_call_impl is not None
+    """Whether calls while sampling are compiled: the stand-in, the forward pass, or the whole call."""
+    return has_compiled_stand_in(model) or "forward" in vars(model) or model._compiled_call_impl is not None
 
 
 @torch.no_grad()
@@ -76,8 +82,8 @@ def warm_up_plans(
 
     Samples that choose their own schedules come in batches of any size: only graphs of full ones are built.
     """
-    started, device = time.perf_counter(), next(model.parameters()).device
-    with autocast(device, settings.precision):
+    started = time.perf_counter()
+    with sampling_calls(model, settings.precision):
         for plan in plans:
             steps = plan.allowance.options if isinstance(plan, AdaptivePlan) else plan
             together, guidance = samples_together(model, plan, settings), guidance_of(model, plan, settings)

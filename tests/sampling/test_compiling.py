@@ -1,8 +1,12 @@
 """A compiled network makes the same samples, is still counted, and has one graph for each kind of call."""
 
+import copy
+
 import pytest
 import torch
+import torch._inductor.config
 
+from flexivid.model.frozen import has_compiled_stand_in
 from flexivid.sampling.compiling import _calls, compile_forward, is_compiled, warm_up_plans
 from flexivid.sampling.generate import generate
 from flexivid.sampling.plan import plan_for
@@ -43,9 +47,23 @@ def test_graphs_are_built_by_the_warm_up_and_none_later(kind, request, monkeypat
     torch.testing.assert_close(made.videos, plain.videos, atol=1e-4, rtol=0)
 
 
+def test_a_model_with_hooks_inside_is_compiled_itself(model):
+    sizes = []
+    model.blocks[0].register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    compile_forward(model)
+    assert (is_compiled(model), "forward" in vars(model), has_compiled_stand_in(model)) == (True, True, False)
+
+
 @pytest.mark.slow
-def test_inductor(model):
+def test_inductor_follows_the_weights(model, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config, "freezing", False)
     options = {"precision": "fp32", "guidance_scale": 2.0, "num_videos": 2}
-    plain = generate(model, 0.6, **options)
-    made = generate(compile_forward(model), 0.6, **options)
-    torch.testing.assert_close(made.videos, plain.videos, atol=1e-3, rtol=0)
+    before, plain = generate(model, 0.6, **options), copy.deepcopy(model)
+    compile_forward(model)
+    torch.testing.assert_close(generate(model, 0.6, **options).videos, before.videos, atol=1e-3, rtol=0)
+    for each in (plain, model):
+        torch.nn.init.constant_(each.out.bias, 0.5)
+        torch.nn.init.normal_(each.blocks[0].mlp_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    after = generate(plain, 0.6, **options).videos
+    assert (after - before.videos).abs().max() > 0.1
+    torch.testing.assert_close(generate(model, 0.6, **options).videos, after, atol=1e-3, rtol=0)
