@@ -18,8 +18,11 @@ FINER_SHARE = 16  # steps of the finest weak mode that each native one should co
 WEAK_SHARE = 6  # the same for networks with a single weak mode
 WEAK_STEPS = 10  # the cheapest mode fills up to so many where the finest weak one has fewer
 FEWEST_STEPS = 4  # of both weak modes together, where the finer one takes part
-FEWEST_FINER = 2  # steps of the finest weak mode; guidance is left out of them where it leaves fewer
 MOST_COARSE = 12  # steps of the cheapest mode, without the finest weak one, for each native one and beside them
+EARLY_STEPS = 3  # of the cheapest mode, before native ones
+EARLY_GUIDANCE = 1.5  # times the guidance, its scale above 1, where only the first steps are guided
+FEWEST_LATE = 2  # steps that finish a plan
+FEW_STEPS = 6  # of full compute; native steps finish plans of such models, real footage asks for more and coarser ones
 OWN_STEPS = ("staged", "fewer_steps", "spectral", "searched_fvd")  # planners that choose the number of steps themselves
 
 
@@ -124,18 +127,52 @@ def staged(allowance: Allowance) -> list[int]:
     return [last] * early + [min(1, last)] * middle + [0] * late
 
 
-def guided_early(allowance: Allowance) -> Allowance:
-    """What :func:`staged` should buy from: an allowance, or the same with guidance in its cheapest mode alone.
+def early_scale(scale: float) -> float:
+    """Guidance scale of steps that are guided for all of a plan.
 
-    The first steps decide what is shown. Where later ones would be fewer than :data:`FEWEST_FINER` for their guidance,
-    more of them without are worth more (docs/LOG.md).
+    Example:
+        >>> early_scale(2.0), early_scale(1.0)
+        (2.5, 1.0)
     """
-    guided = [step.guide_mode == step.mode for step in allowance.options]
+    return 1 + EARLY_GUIDANCE * (scale - 1)
+
+
+def guided_stages(allowance: Allowance) -> tuple[Allowance, list[int]]:
+    """As :func:`staged`, where steps may go without their guidance: the options to choose from, and the choice.
+
+    The first steps, in the cheapest mode, decide what is shown. Where full compute has few steps, native ones finish
+    it, at least two; where these are too dear, two without guidance, or one after a step of the finest weak mode. Else
+    ``staged`` decides, without late guidance where this leaves fewer than two steps to finish.
+
+    Source:
+        Guidance at low noise does little (arXiv:2404.07724). The numbers: measured on moving digits, docs/LOG.md.
+
+    Example:
+        >>> from flexivid.budget.allowance import step_options
+        >>> from flexivid.model.config import FlexiDiTConfig
+        >>> options = tuple(step_options(FlexiDiTConfig(modes=("1x2x2", "2x2x2", "2x4x4")), guided=True))
+        >>> allowance = Allowance(options, (200, 90, 20), 5, 500, (100, 45, 10))
+        >>> for affordable in (500, 300, 220, 130):
+        ...     early, choice = guided_stages(allowance._replace(affordable=affordable))
+        ...     print(early.schedule(choice))
+        3x2x4x4+2x4x4,2x1x2x2+1x2x2
+        3x2x4x4+2x4x4,2x1x2x2
+        3x2x4x4+2x4x4,1x2x2x2,1x1x2x2
+        2x2x4x4+2x4x4,2x2x2x2
+    """
     early = allowance.guided_first()._replace(num_steps=MAX_STEPS)  # whose native steps alone are not full compute
-    if len(guided) < 3 or not all(guided) or early.costs[-1] >= early.costs[1]:
-        return allowance
-    few, more = (sum(option < len(guided) - 1 for option in staged(each)) for each in (allowance, early))
-    return early if few < FEWEST_FINER <= more else allowance
+    own = [step.guide_mode == step.mode for step in allowance.options]
+    if len(own) < 3 or not all(own) or early.costs[-1] >= early.costs[1] or allowance.affordable >= allowance.full:
+        return allowance, staged(allowance)
+    if allowance.at(1).affordable <= FEW_STEPS * allowance.costs[0]:
+        coarse, unspent = [len(own) - 1] * EARLY_STEPS, allowance.affordable - EARLY_STEPS * allowance.costs[-1]
+        if unspent >= FEWEST_LATE * allowance.costs[0]:
+            return allowance, [*coarse, *[0] * (unspent // allowance.costs[0])]
+        for late in ([0, 0], [1, 0]):
+            if sum(early.costs[option] for option in late) <= unspent:
+                return early, [*coarse, *late]
+    few, more = staged(allowance), staged(early)
+    return (early, more) if _num_late(few) < FEWEST_LATE <= _num_late(more) else (allowance, few)
 
 
 def _finer_steps(amount: int, finer: int, cheapest: int) -> int:
@@ -185,6 +222,11 @@ def _refined(allowance: Allowance, early: Sequence[int], late: Sequence[int]) ->
             unspent -= rows[end][option] - rows[end][cheapest]
             choice[end] = option
     return choice
+
+
+def _num_late(choice: list[int]) -> int:
+    """Steps after those of the cheapest mode, which come first."""
+    return sum(option != choice[0] for option in choice)
 
 
 def _cost(allowance: Allowance, choice: Sequence[int]) -> int:

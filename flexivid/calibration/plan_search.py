@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flexivid.budget.allowance import Allowance
+from flexivid.budget.planners import early_scale
 from flexivid.budget.schedule import REUSE, Step, affordable_cost
 from flexivid.budget.scores import ScoreTable
 from flexivid.calibration.scoring import Judge, Scorer, halve, plan_from, score_table, step_floor
@@ -141,12 +142,12 @@ def _costs(scorer: Scorer, plans: Sequence[Plan]) -> list[int]:
 def _defaults(model: FlexiDiT, settings: Settings, budgets: Iterable[float]) -> dict[int, Plan]:
     """The plan that each budget has without a search, by the MACs it pays for; none where it pays for no step."""
     allowance, full = allowance_of(model, settings, keep_steps=False), full_macs(model, settings)
-    unsearched = settings._replace(planner="staged")
-    return {
-        affordable_cost(budget, full): plan_from(plan_for(model, unsearched, budget).schedule, model, settings)
-        for budget in budgets
-        if allowance.at(budget).affordable >= allowance.costs[-1]
-    }
+    unsearched, plans = settings._replace(planner="staged"), {}
+    for budget in budgets:
+        if allowance.at(budget).affordable >= allowance.costs[-1]:
+            plan = plan_for(model, unsearched, budget)
+            plans[affordable_cost(budget, full)] = plan_from(plan.schedule, model, settings, dict(plan.sampling))
+    return plans
 
 
 def first_candidates(
@@ -154,16 +155,19 @@ def first_candidates(
 ) -> list[Plan]:
     """Plans for every budget: each weak mode alone and before native steps, two weak modes, native steps, the default.
 
-    Two weak modes are tried with guidance in the first one alone, too. ``shares`` of a budget go to the first stage.
+    The cheapest mode before another is tried with guidance for it alone, too, and more of it. ``shares`` of a budget go
+    to the first stage.
     """
     full = allowance_of(model, settings, keep_steps=False)
-    budgets = list(budgets)
+    budgets, early = list(budgets), {"guidance_scale": early_scale(settings.guidance_scale)}
     plans = {str(plan.schedule): plan for plan in _defaults(model, settings, budgets).values()}
     for budget in budgets:
         allowance = full.at(budget)
-        weak = [*_two_weak(allowance, shares), *_two_weak(allowance.guided_first(), shares)]
-        for steps in filter(None, [*_mixtures(allowance, shares), *weak]):
-            plan = plan_from(steps, model, settings)
+        guided = [steps for steps in (*_mixtures(allowance, shares), *_two_stages(allowance, shares, 1)) if steps]
+        first = [steps for late in (0, 1) for steps in _two_stages(allowance.guided_first(), shares, late)]
+        new = [plan_from(steps, model, settings) for steps in guided]
+        new += [plan_from(steps, model, settings, early) for steps in first if settings.guidance_scale != 1]
+        for plan in new:
             plans.setdefault(str(plan.schedule), plan)
     return list(plans.values())
 
@@ -182,14 +186,14 @@ def _mixtures(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[St
                 yield [step] * weak + [allowance.options[0]] * late
 
 
-def _two_weak(allowance: Allowance, shares: Sequence[float]) -> Iterable[list[Step]]:
-    """The cheapest mode before the finest weak one, as many steps as an allowance pays for."""
+def _two_stages(allowance: Allowance, shares: Sequence[float], late: int) -> Iterable[list[Step]]:
+    """The cheapest option before the one of index ``late``, as many steps as an allowance pays for."""
     limit = allowance.affordable
     for share in shares if len(allowance.options) > 2 else ():
         early = max(1, round(share * limit / allowance.costs[-1]))
-        late = (limit - early * allowance.costs[-1]) // allowance.costs[1]
-        if 0 < late <= MOST_STEPS and early <= MOST_STEPS:
-            yield [allowance.options[-1]] * early + [allowance.options[1]] * late
+        count = (limit - early * allowance.costs[-1]) // allowance.costs[late]
+        if 0 < count <= MOST_STEPS and early <= MOST_STEPS:
+            yield [allowance.options[-1]] * early + [allowance.options[late]] * count
 
 
 def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
@@ -200,8 +204,9 @@ def variations(model: FlexiDiT, settings: Settings, plan: Plan) -> list[Plan]:
     if process.path == "flow":  # the only one whose times can be shifted
         changes += [{"shift": factor * settings.shift} for factor in SHIFTS]
     if settings.guidance_scale > 1:
-        changes += [{"guidance_scale": max(1.0, 1 + factor * (settings.guidance_scale - 1))} for factor in GUIDANCE]
-    varied = [plan._replace(sampling={**sampling, **new}) for new in changes if not new.keys() & sampling.keys()]
+        scale = sampling.get("guidance_scale", settings.guidance_scale)
+        changes += [{"guidance_scale": max(1.0, 1 + factor * (scale - 1))} for factor in GUIDANCE]
+    varied = [plan._replace(sampling={**sampling, **new}) for new in changes]
     varied += _with_weak_guidance(model, settings, plan)
     return varied + _with_reuse(model, settings, plan)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.allowance import Allowance, Amount, allowance_for
 from flexivid.budget.measured import best_scored, searched, searched_over
-from flexivid.budget.planners import OWN_STEPS, PLANNERS, guided_early
+from flexivid.budget.planners import OWN_STEPS, PLANNERS, early_scale, guided_stages
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.budget.scores import ScoreTable
 from flexivid.budget.spectral import spectral
@@ -175,6 +175,11 @@ def _plan_by(
         if not isinstance(table, ErrorTable):
             return plan_of(searched(allowance, table), model, settings)
         return plan_of(searched_over(_alternatives(model, settings, allowance, table, tables)), model, settings)
+    if planner == "staged" and settings.guidance_interval is None and settings.weak_guidance_scale is None:
+        options, choice = guided_stages(allowance)
+        plan = plan_of(runnable(options.schedule(choice), model, settings), model, settings)
+        is_early = options is not allowance
+        return plan._replace(sampling={"guidance_scale": early_scale(settings.guidance_scale)} if is_early else {})
     return plan_of(_bought(planner, model, settings, allowance), model, settings)
 
 
@@ -185,8 +190,6 @@ def _bought(planner: str, model: FlexiDiT, settings: Settings, allowance: Allowa
     told of more compute than there is, as much as its schedule then still leaves within the allowance.
     """
     is_cheaper = planner in OWN_STEPS and settings.guidance_interval is not None
-    if planner == "staged" and settings.guidance_interval is None and settings.weak_guidance_scale is None:
-        allowance = guided_early(allowance)
     for part in range(2 * PARTS if is_cheaper else PARTS, PARTS - 1, -1):
         larger = allowance._replace(affordable=allowance.affordable * part // PARTS)
         choice = _spectral_choice(model, settings, larger) if planner == "spectral" else PLANNERS[planner](larger)

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from flexivid import PatchMode, Schedule, Step, budget_of, for_budget
+from flexivid import Schedule, budget_of, for_budget
 from flexivid.budget.allowance import Allowance, step_options
 from flexivid.budget.measured import best_scored, searched, searched_over
-from flexivid.budget.planners import FEWEST_STEPS, FINER_SHARE, MOST_COARSE, PLANNERS, WEAK_STEPS, guided_early
+from flexivid.budget.planners import FEWEST_STEPS, FINER_SHARE, MOST_COARSE, PLANNERS, WEAK_STEPS
 from flexivid.budget.schedule import REUSE, schedule_macs
 from flexivid.budget.spectral import Spectrum, spectral
 from tests.budget.test_schedule import CONFIG, SIZE, fraction_allowance, least_budget, random_case
@@ -84,42 +84,6 @@ def test_stages_go_from_coarse_to_native_and_grow_with_the_budget(seed: int) -> 
         natives.append(counts[0])
     if least < whole.costs[0]:
         assert natives == sorted(natives)
-
-
-def guided_allowance(affordable: int) -> Allowance:
-    """Of a native mode that costs 50 a call, a finer weak one of 20, another of 9 and a coarse one of 5."""
-    modes = ("1x2x2", "2x2x2", "1x4x4", "2x4x4")
-    options = tuple(Step(PatchMode(mode), PatchMode(mode)) for mode in modes)
-    return Allowance(options, (100, 40, 18, 10), 5, affordable, (50, 20, 9, 5))
-
-
-@pytest.mark.parametrize(
-    ("affordable", "plan"),
-    [
-        (500, "5x1x2x2+1x2x2"),
-        (100, "2x2x4x4+2x4x4,2x2x2x2+2x2x2"),
-        (99, "3x2x4x4+2x4x4,3x2x2x2"),
-        (85, "4x2x4x4+2x4x4,2x2x2x2"),
-        (60, "2x2x4x4+2x4x4,2x2x2x2"),
-        (59, "5x2x4x4+2x4x4"),
-    ],
-)
-def test_late_steps_lose_their_guidance_where_it_leaves_fewer_than_two(affordable: int, plan: str) -> None:
-    allowance = guided_early(guided_allowance(affordable))
-    assert str(bought("staged", allowance)) == plan
-    assert allowance.cost(bought("staged", allowance)) <= affordable
-
-
-@pytest.mark.parametrize("kind", ["none", "weak", "two modes"])
-def test_guidance_that_is_of_another_kind_stays(kind: str) -> None:
-    whole = guided_allowance(99)
-    options = {
-        "none": tuple(step.plain for step in whole.options),
-        "weak": tuple(Step(step.mode, whole.options[-1].mode) for step in whole.options),
-        "two modes": (whole.options[0], whole.options[-1]),
-    }[kind]
-    allowance = whole._replace(options=options)
-    assert guided_early(allowance) is allowance
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -261,24 +261,28 @@ def test_guidance_interval_follows_the_number_of_steps(model):
 
 def test_the_default_plan_of_little_compute_is_guided_early():
     model = load("moving_digits")
+    full = full_macs(model, Sampling().filled(model))
 
-    def guided(budget, alone=1.0, **options):
+    def planned(budget, alone=1.0, **options):
         settings = Sampling(planner="staged", precision="fp32", **options).filled(model)
         latency = {mode: settings.call_macs(model.config, mode) / 1e12 for mode in model.config.modes}
         latency |= {Step(mode): alone * seconds for mode, seconds in latency.items()}
-        plan = plan_for(model, settings, budget, latency=latency).schedule
-        assert settings.schedule_macs(model.config, plan) <= full_macs(model, settings)
-        return [step.guide_mode is not None for step in plan]
+        plan = plan_for(model, settings, budget, latency=latency)
+        assert settings.schedule_macs(model.config, plan.schedule) <= full
+        return [step.guide_mode is not None for step in plan.schedule], plan.sampling.get("guidance_scale")
 
-    assert guided(0.2) == [True] * 4 + [False] * 2
-    assert all(guided(0.3))
-    seconds = Amount(0.2 * full_macs(model, Sampling().filled(model)) / 1e12, "seconds")
-    assert guided(seconds) == guided(0.2)
-    assert guided(seconds, alone=1.3) == [True] * 3 + [False] * 2  # a call alone takes more than half of two
-    assert all(guided(seconds, alone=2.0))
-    assert all(guided(0.2, weak_guidance_scale=3.0))
-    assert guided(0.2, guidance_interval=(0.5, 1.0)) != guided(0.2)
-    assert not any(guided(0.2, guidance_scale=1.0))
+    early = pytest.approx(1 + 1.5 * (model.recipe.sampling.guidance_scale - 1))
+    assert planned(0.5) == ([True] * 5, None)
+    assert planned(0.3) == ([True] * 3 + [False] * 2, early)
+    assert planned(0.2) == ([True] * 4 + [False] * 2, early)
+    assert planned(0.2, guidance_scale=3.0)[1] == 4.0
+    seconds = Amount(0.2 * full / 1e12, "seconds")
+    assert planned(seconds) == planned(0.2)
+    assert planned(seconds, alone=1.3)[0] == [True] * 3 + [False] * 2  # a call alone takes more than half of two
+    assert planned(seconds, alone=2.0) == ([True] * 5, None)
+    for other in ({"weak_guidance_scale": 3.0}, {"guidance_interval": (0.5, 1.0)}, {"guidance_scale": 1.0}):
+        assert planned(0.2, **other)[1] is None
+        assert planned(0.2, **other)[0] != planned(0.2)[0]
 
 
 @pytest.mark.parametrize("budget", [0.4, 0.6, 0.8, 1.0])
