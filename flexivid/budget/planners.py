@@ -161,11 +161,12 @@ def guided_stages(allowance: Allowance) -> tuple[Allowance, list[int]]:
         2x2x4x4+2x4x4,2x2x2x2
     """
     early = allowance.guided_first()._replace(num_steps=MAX_STEPS)  # whose native steps alone are not full compute
-    own = [step.guide_mode == step.mode for step in allowance.options]
-    if len(own) < 3 or not all(own) or early.costs[-1] >= early.costs[1] or allowance.affordable >= allowance.full:
+    ordinary = [step.guide_mode == step.mode for step in allowance.options]
+    saves = allowance.affordable < allowance.full and early.costs[-1] < early.costs[min(1, len(ordinary) - 1)]
+    if not saves or len(ordinary) < 3 or not all(ordinary):
         return allowance, staged(allowance)
     if allowance.at(1).affordable <= FEW_STEPS * allowance.costs[0]:
-        coarse, unspent = [len(own) - 1] * EARLY_STEPS, allowance.affordable - EARLY_STEPS * allowance.costs[-1]
+        coarse, unspent = [len(ordinary) - 1] * EARLY_STEPS, allowance.affordable - EARLY_STEPS * allowance.costs[-1]
         if unspent >= FEWEST_LATE * allowance.costs[0]:
             return allowance, [*coarse, *[0] * (unspent // allowance.costs[0])]
         for late in ([0, 0], [1, 0]):
