@@ -128,7 +128,7 @@ def staged(allowance: Allowance) -> list[int]:
 
 
 def early_scale(scale: float) -> float:
-    """Guidance scale of steps that are guided for all of a plan.
+    """Guidance scale of the first steps where they alone are guided.
 
     Example:
         >>> early_scale(2.0), early_scale(1.0)
@@ -161,19 +161,20 @@ def guided_stages(allowance: Allowance) -> tuple[Allowance, list[int]]:
         2x2x4x4+2x4x4,2x2x2x2
     """
     early = allowance.guided_first()._replace(num_steps=MAX_STEPS)  # whose native steps alone are not full compute
-    ordinary = [step.guide_mode == step.mode for step in allowance.options]
-    saves = allowance.affordable < allowance.full and early.costs[-1] < early.costs[min(1, len(ordinary) - 1)]
-    if not saves or len(ordinary) < 3 or not all(ordinary):
+    last, is_ordinary = len(allowance.options) - 1, all(step.guide_mode == step.mode for step in allowance.options)
+    saves = allowance.affordable < allowance.full and early.costs[-1] < early.costs[min(1, last)]
+    if not saves or last < 2 or not is_ordinary:
         return allowance, staged(allowance)
     if allowance.at(1).affordable <= FEW_STEPS * allowance.costs[0]:
-        coarse, unspent = [len(ordinary) - 1] * EARLY_STEPS, allowance.affordable - EARLY_STEPS * allowance.costs[-1]
+        coarse, unspent = [last] * EARLY_STEPS, allowance.affordable - EARLY_STEPS * allowance.costs[-1]
         if unspent >= FEWEST_LATE * allowance.costs[0]:
             return allowance, [*coarse, *[0] * (unspent // allowance.costs[0])]
         for late in ([0, 0], [1, 0]):
             if sum(early.costs[option] for option in late) <= unspent:
                 return early, [*coarse, *late]
     few, more = staged(allowance), staged(early)
-    return (early, more) if _num_late(few) < FEWEST_LATE <= _num_late(more) else (allowance, few)
+    late_few, late_more = (len(choice) - choice.count(last) for choice in (few, more))
+    return (early, more) if late_few < FEWEST_LATE <= late_more else (allowance, few)
 
 
 def _finer_steps(amount: int, finer: int, cheapest: int) -> int:
@@ -223,11 +224,6 @@ def _refined(allowance: Allowance, early: Sequence[int], late: Sequence[int]) ->
             unspent -= rows[end][option] - rows[end][cheapest]
             choice[end] = option
     return choice
-
-
-def _num_late(choice: list[int]) -> int:
-    """Steps after those of the cheapest mode, which come first."""
-    return sum(option != choice[0] for option in choice)
 
 
 def _cost(allowance: Allowance, choice: Sequence[int]) -> int:
