@@ -84,7 +84,7 @@ format: .venv/installed ## Format the code
 
 bench: .venv/installed $(DIGITS)/recipe.json ## Run the benchmarks; results go to benchmarks/results
 	$(BIN)/python benchmarks/bench_forward.py --output benchmarks/results/bench_forward.json
-	$(BIN)/python benchmarks/bench_budget.py --output benchmarks/results/bench_budget.json
+	$(BIN)/python benchmarks/bench_budget.py --compile --output benchmarks/results/bench_budget.json
 	$(BIN)/python benchmarks/bench_index.py --output benchmarks/results/bench_index.json
 	$(BIN)/python benchmarks/bench_fvd.py --output benchmarks/results/bench_fvd.json
 	@echo "With videos of your own: benchmarks/bench_decode.py FOLDER, benchmarks/bench_loader.py FOLDER"

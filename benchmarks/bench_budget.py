@@ -4,7 +4,7 @@ One model, one process: every budget samples the same noises; repetitions take t
 machine hits all alike. MACs are measured by PyTorch's counter over the calls really made. Full compute is native steps
 throughout, as many as the model says (its step floor); budgets go by the plans that were searched, if any were.
 
-    python benchmarks/bench_budget.py --checkpoint RUN --output benchmarks/results/bench_budget.json
+    python benchmarks/bench_budget.py --checkpoint RUN --compile --output benchmarks/results/bench_budget.json
 
 Overhead is what a sample takes beside the calls of its network: planning, solver, guidance, decoding. It is given over
 the time that the calls of a full sample take. Freed memory is kept, as in the programs.
@@ -34,7 +34,7 @@ from flexivid.budget.schedule import Schedule
 from flexivid.budget.table import read_tables
 from flexivid.model.recipe import Recipe, SamplingDefaults
 from flexivid.runtime.start import keep_freed_memory
-from flexivid.sampling.compiling import compile_forward
+from flexivid.sampling.compiling import compile_forward, is_compiled
 from flexivid.sampling.generate import Generation
 from flexivid.sampling.latency import batches_of, measure_latency
 from flexivid.sampling.plan import plan_for, tables_folder
@@ -120,6 +120,7 @@ def measure(model: FlexiDiT, tables: list, batch: int, options: argparse.Namespa
         rows.append(
             {
                 "batch": batch,
+                "compiled": is_compiled(model),
                 "budget": name,
                 "plan": results[0].schedule.short,
                 "macs_predicted": results[0].predicted_macs,
@@ -130,8 +131,9 @@ def measure(model: FlexiDiT, tables: list, batch: int, options: argparse.Namespa
                 "overhead": beside / (seconds["full"] - beside),
             }
         )
+        kind = " compiled" * is_compiled(model)
         print(
-            f"batch {batch:<3} budget {name:<5} MACs {rows[-1]['macs_share']:.3f}  seconds {seconds[name]:.3f}"
+            f"batch {batch:<3}{kind} budget {name:<5} MACs {rows[-1]['macs_share']:.3f}  seconds {seconds[name]:.3f}"
             f" ({rows[-1]['seconds_share']:.3f})  overhead {rows[-1]['overhead']:.2%}  {rows[-1]['plan']}",
             file=sys.stderr,
         )
@@ -146,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.35], help="budgets as shares of full seconds")
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 1])
     parser.add_argument("--packing", default="auto", help="auto, always or never")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="also with compiled calls")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="also write the result here")
@@ -154,15 +156,16 @@ def main() -> None:
     keep_freed_memory()
     model = (load(options.checkpoint) if options.checkpoint else build()).to(options.device)
 
-    if options.compile:
-        model = compile_forward(model)
     tables = read_tables(tables_folder(options.checkpoint)) if options.checkpoint else []
     rows = [row for batch in options.batch for row in measure(model, tables, batch, options)]
+    if options.compile:
+        model = compile_forward(model)
+        rows += [row for batch in options.batch for row in measure(model, tables, batch, options)]
     machine = {"device": options.device, "processor": platform.processor(), "threads": torch.get_num_threads()}
     question = __doc__.splitlines()[0]
     result = {
         "question": question,
-        **{"packing": options.packing, "compiled": options.compile},
+        "packing": options.packing,
         "torch": torch.__version__,
         "machine": machine,
         "rows": rows,
