@@ -39,7 +39,8 @@ class Effort(NamedTuple):
 
 
 THOROUGH = Effort()
-SHORT = Effort(budgets=(1.0, 0.5, 0.25, 0.1), rounds=(0.25, 1.0), shares=(0.3,), vary=False, measure_floor=False)
+SHORT_BUDGETS = (1.0, 0.5, 0.3, 0.25, 0.2, 0.1)
+SHORT = Effort(SHORT_BUDGETS, rounds=(0.25, 1.0), shares=(0.3,), vary=False, measure_floor=False)
 FLOOR_VIDEOS = 128  # that the step floor is measured on, at most
 FEWEST_VIDEOS = 16  # of a round
 

@@ -138,13 +138,17 @@ class _StandIn(FlexiDiT):
 
     def compile_answers(self) -> None:
         """Answer by a compiled graph for each mode and batch size."""
+        from torch._inductor import config
+
         eager, compiled, seen = self._answer, torch.compile(self._answer, dynamic=False), set()
 
         def answer(x: Tensor, time: Tensor, condition: Condition | None, mode: Any) -> Tensor:
-            if (x.shape, mode) not in seen:
-                seen.add((x.shape, mode))
-                eager(x, time, condition, mode)  # remembers what it computes of weights: a graph built now would change
-            return compiled(x, time, condition, mode)
+            if (x.shape, mode) in seen:
+                return compiled(x, time, condition, mode)
+            seen.add((x.shape, mode))
+            eager(x, time, condition, mode)  # remembers what it computes of weights: a graph built before would change
+            with config.patch(freezing=x.device.type == "cpu"):  # weights laid out for the products that read them
+                return compiled(x, time, condition, mode)
 
         self._answer = answer  # type: ignore[method-assign]
 

@@ -43,14 +43,11 @@ def compile_forward(model: FlexiDiT) -> FlexiDiT:
     """
     if not is_compiled(model):
         from torch import _dynamo as dynamo  # a second of imports that only those who compile wait for
-        from torch import _inductor as inductor
 
-        limits: Any = dynamo.config  # of the process, as is freezing, which concerns graphs without gradients alone
+        limits: Any = dynamo.config  # Dynamo has one limit for the process
         limits.recompile_limit = max(limits.recompile_limit, MOST_GRAPHS)
         if not compile_stand_in(model):
             model.forward = torch.compile(model.forward, dynamic=False)  # type: ignore[method-assign]
-        elif next(model.parameters()).device.type == "cpu":
-            inductor.config.freezing = True  # weights are constants, laid out for the products that read them
     return model
 
 

@@ -55,8 +55,7 @@ def test_a_model_with_hooks_inside_is_compiled_itself(model):
 
 
 @pytest.mark.slow
-def test_inductor_follows_the_weights(model, monkeypatch):
-    monkeypatch.setattr(torch._inductor.config, "freezing", False)
+def test_inductor_follows_the_weights(model):
     options = {"precision": "fp32", "guidance_scale": 2.0, "num_videos": 2}
     before, plain = generate(model, 0.6, **options), copy.deepcopy(model)
     compile_forward(model)
@@ -67,3 +66,4 @@ def test_inductor_follows_the_weights(model, monkeypatch):
     after = generate(plain, 0.6, **options).videos
     assert (after - before.videos).abs().max() > 0.1
     torch.testing.assert_close(generate(model, 0.6, **options).videos, after, atol=1e-3, rtol=0)
+    assert not torch._inductor.config.freezing

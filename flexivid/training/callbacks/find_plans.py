@@ -49,7 +49,7 @@ FEWEST_VIDEOS = 24  # of a plan, even if there is no time for so many
 ENOUGH_STEPS = 25  # native steps that the floor is compared with; 50 would take half of the time
 FLOOR_SHARE = 0.4  # share of the time for the step floor
 FLOOR_STEPS, FLOOR_PLANS = 46, 7  # native steps and features that a video takes, for a floor of about 6
-SEARCH_PLANS, SEARCH_SHARE = 28, 0.4  # samples for each video of the last round, and their share of full cost
+SEARCH_PLANS, SEARCH_SHARE = 29, 0.42  # samples for each video of the last round, and their share of full cost
 
 
 class FindPlans(Callback):
