@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from flexivid.budget.cost import NetworkShape
+from flexivid.budget.cost import NetworkShape, full_cost
 from flexivid.budget.schedule import MAX_STEPS, REUSE, Schedule, Step, affordable_cost
 from flexivid.patching.shapes import PatchMode
 
@@ -62,7 +62,7 @@ class Allowance(NamedTuple):
     affordable: int  # the most that a schedule may cost in all; the cheapest option everywhere is within it
     plain_costs: tuple[int, ...] = ()  # of each option without its guidance
     plain_calls: frozenset[int] = frozenset()  # calls that have no guidance, whatever the option
-    full_compute: int = 0  # what a budget is a fraction of, see ``cost.full_cost``, with what is fixed; 0 = ``full``
+    full_compute: int = 0  # what a budget is a fraction of, see ``full_cost``, with what is fixed; 0 = ``full``
     fixed: int = 0  # cost beside the calls, such as reading the text; ``affordable`` is without it
 
     @property
@@ -173,10 +173,12 @@ def allowance_for(
     if amount.unit == "seconds":
         costs = {call: math.ceil(_exact(seconds) * UNITS["seconds"]) for call, seconds in costs.items()}
     allowance = _priced(options, costs, num_steps, frozenset(plain_calls))
-    native = options[0].mode  # guided by itself at full compute, whatever guides it here
-    ordinary = Step(native, native if options[0].guide_mode else None)
-    full = fixed + (num_steps - len(plain_calls)) * int(price_of(ordinary, costs))
-    full += len(plain_calls) * int(price_of(ordinary.plain, costs))
+    native = options[0].ordinary  # at full compute, whatever guides it here
+    price, plain = (int(price_of(step, costs)) for step in (native, native.plain))
+    is_guided = native.guide_mode is not None
+    full = fixed + full_cost(
+        plain, guided=is_guided, num_steps=num_steps, plain_calls=plain_calls, guide_cost=price - plain
+    )
     allowance = allowance._replace(full_compute=full, fixed=fixed)
     cheapest = fixed + (sum(row[-1] for row in allowance.rows) if keep_steps else allowance.costs[-1])
     if amount.unit == "fraction":

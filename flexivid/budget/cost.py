@@ -128,16 +128,22 @@ def _output_conv(config: NetworkShape, size: tuple[int, int, int]) -> int:
     return math.prod(size) * channels * OUTPUT_CONV_HIDDEN * (OUTPUT_CONV_CELLS + 1)  # a pointwise one comes after
 
 
-def full_cost(native_cost: int, *, guided: bool, num_steps: int, plain_calls: Collection[int] = ()) -> int:
+def full_cost(
+    native_cost: int, *, guided: bool, num_steps: int, plain_calls: Collection[int] = (), guide_cost: int | None = None
+) -> int:
     """Cost of native steps throughout, guidance's branch native too: what a budget is a fraction of.
 
-    ``native_cost`` is that of one native call for one sample, in any unit; ``plain_calls`` have no guidance.
+    ``native_cost`` is that of one native call for one sample, in any unit; ``plain_calls`` have no guidance. Others
+    cost ``guide_cost`` more, ``None`` = another call.
 
     Example:
         >>> full_cost(100, guided=True, num_steps=10, plain_calls={0, 1})
         1800
+        >>> full_cost(100, guided=True, num_steps=10, plain_calls={0, 1}, guide_cost=60)
+        1480
     """
-    return native_cost * (num_steps + (num_steps - len(plain_calls) if guided else 0))
+    guide_cost = native_cost if guide_cost is None else guide_cost
+    return native_cost * num_steps + (guide_cost * (num_steps - len(plain_calls)) if guided else 0)
 
 
 def human(count: float) -> str:

@@ -46,6 +46,11 @@ class Step(NamedTuple):
         """The same step without guidance."""
         return Step(self.mode)
 
+    @property
+    def ordinary(self) -> Step:
+        """The same step guided by its own mode, if it is guided at all."""
+        return Step(self.mode, self.mode if self.guide_mode else None)
+
     def __str__(self) -> str:
         return "+".join(map(str, self.modes)) or "reuse"
 

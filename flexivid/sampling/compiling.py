@@ -17,7 +17,6 @@ from flexivid.budget.adaptive import AdaptivePlan
 from flexivid.budget.schedule import Schedule, Step
 from flexivid.diffusion.guidance import Guidance
 from flexivid.diffusion.solver import build_scheduler
-from flexivid.model.conditioning import Condition
 from flexivid.model.flexidit import FlexiDiT
 from flexivid.model.frozen import compile_stand_in, has_compiled_stand_in, sampling_calls
 from flexivid.patching.shapes import PatchMode
@@ -68,7 +67,7 @@ def warm_up(model: FlexiDiT, modes: Iterable[PatchMode], settings: Settings, cou
     with sampling_calls(model, settings.precision):
         for mode in modes:
             batch = min(count, batch_of(mode, settings.call_size, model.config.native, settings.batch_size))
-            model(*_zeros(model, settings, batch), empty_condition(model, settings, batch), mode)
+            step_call(model, settings, Step(mode), batch)()
 
 
 @torch.no_grad()
@@ -99,25 +98,11 @@ def step_call(
     at_once = settings._replace(size=settings.call_size, window_frames=None)
     guidance, conditions = guidance or guidance_from(model, settings), null_conditions(model, settings, count)
     denoise = GuidedDenoiser(model, at_once, guidance, conditions, steps_of([step]))
-    return partial(denoise, 0, *_zeros(model, settings, count))
+    x = torch.zeros(count, model.config.in_channels, *settings.call_size, device=next(model.parameters()).device)
+    return partial(denoise, 0, x, torch.ones(count, device=x.device))
 
 
 def _calls(num_videos: int, together: int, batch: int) -> set[int]:
     """Sizes of the calls of one step, for all batches."""
     counts = {min(together, num_videos), num_videos % together or together}
     return {size for count in counts for size in (min(batch, count), count % batch or batch) if size <= count}
-
-
-def _zeros(model: FlexiDiT, settings: Settings, count: int) -> tuple[Tensor, Tensor]:
-    """Latents and times of a call of some samples."""
-    device = next(model.parameters()).device
-    x = torch.zeros(count, model.config.in_channels, *settings.call_size, device=device)
-    return x, torch.ones(count, device=device)
-
-
-def empty_condition(model: FlexiDiT, settings: Settings, count: int) -> Condition | None:
-    """Condition of a call, with texts as long as those of the settings."""
-    if not model.config.text_channels:
-        return None
-    shown = null_conditions(model, settings, count).shown(next(model.parameters()).device)
-    return model.prepare(shown, count)

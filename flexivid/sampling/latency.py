@@ -60,9 +60,7 @@ def batches_of(model: FlexiDiT, settings: Settings, num_videos: int) -> dict[Ste
         {'1x2x2+1x2x2': 4, '1x2x2': 4, '2x4x4+2x4x4': 20, '2x4x4': 20}
     """
     options = options_for(model, settings)
-    native = options[0].mode
-    ordinary = Step(native, native if options[0].guide_mode else None)  # of full compute, however options are guided
-    steps = dict.fromkeys(each for step in (ordinary, *options) for each in (step, step.plain))
+    steps = dict.fromkeys(each for step in (options[0].ordinary, *options) for each in (step, step.plain))
     most = num_videos * len(settings.window_starts)
     return {
         step: min(most, batch_of(step, settings.call_size, model.config.native, settings.batch_size)) for step in steps
@@ -93,33 +91,31 @@ def latency_key(model: FlexiDiT, settings: Settings, batches: Mapping[Step, int]
 def measure_latency(model: FlexiDiT, settings: Settings, batches: Mapping[Step, int]) -> dict[Step, float]:
     """Median seconds of each step for one video; steps take turns, so that a slow moment hits all."""
     device = next(model.parameters()).device
-    times: dict[Step, list[float]] = {step: [] for step in batches}
+    work: dict[Step | int, Callable[[], Any]] = {c: _solver_steps(model, settings, c) for c in set(batches.values())}
+    times: dict[Step | int, list[float]] = {key: [] for key in (*batches, *work)}
     with sampling_calls(model, settings.precision):
-        makers = {step: step_call(model, settings, step, count) for step, count in batches.items()}
+        work |= {step: step_call(model, settings, step, count) for step, count in batches.items()}
         started, turn = time.perf_counter(), 0
         while turn <= FEWEST_TURNS or (turn <= MOST_TURNS and time.perf_counter() - started < ENOUGH_SECONDS):
-            for step, make in makers.items():
+            for key, make in work.items():
                 seconds = _seconds(make, device)
-                times[step] += [seconds] if turn else []  # the first one warms up
+                times[key] += [seconds] if turn else []  # the first one warms up
             turn += 1
-        solver = {count: _solver_seconds(model, settings, count) for count in set(batches.values())}
-    return {step: statistics.median(times[step]) / count + solver[count] for step, count in batches.items()}
+    medians = {key: statistics.median(each) for key, each in times.items()}
+    calls = num_calls(settings.solver, SOLVER_STEPS)
+    return {step: (medians[step] + medians[count] / calls) / count for step, count in batches.items()}
 
 
-def _solver_seconds(model: FlexiDiT, settings: Settings, count: int) -> float:
-    """Median seconds of the solver's own work in one step, for one of so many videos."""
-    device, process = next(model.parameters()).device, model.recipe.process
+def _solver_steps(model: FlexiDiT, settings: Settings, count: int) -> Callable[[], Any]:
+    """The solver's own work in :data:`SOLVER_STEPS` steps of so many videos."""
+    process, device = model.recipe.process, next(model.parameters()).device
     x = torch.zeros(count, model.config.in_channels, *settings.call_size, device=device)
-    output, times = torch.zeros_like(x), []
 
     def run() -> None:
         scheduler = build_scheduler(process, settings.solver, SOLVER_STEPS, shift=settings.shift)
-        solve(lambda call, x, time: output, x, process, scheduler, generator=noise_generators(range(count)))
+        solve(lambda call, x, time: x, x, process, scheduler, generator=noise_generators(range(count)))
 
-    for turn in range(FEWEST_TURNS + 1):
-        seconds = _seconds(run, device)
-        times += [seconds] if turn else []
-    return statistics.median(times) / num_calls(settings.solver, SOLVER_STEPS) / count
+    return run
 
 
 def _seconds(make: Callable[[], Any], device: torch.device) -> float:
