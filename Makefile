@@ -4,6 +4,7 @@ BIN := .venv/bin
 DIGITS := data/moving_digits
 DATA ?= $(DIGITS)
 CONFIG ?= conf/train_video.yaml
+MODEL ?=
 CODEC ?= madebyollin/taef2
 LATENTS ?= runs/latents/$(NAME)
 ENCODE ?=
@@ -13,6 +14,7 @@ ARGS ?=
 OWN_CODEC = runs/autoencoder/$(NAME)/autoencoder
 CHOOSE = $(filter file,$(origin CODEC))
 REACHES = $(BIN)/python -c 'import sys; from flexivid.runtime.hub import is_within_reach; sys.exit(not is_within_reach(sys.argv[1]))'
+NETWORK = $(or $(MODEL),$(if $(filter file,$(origin CONFIG)),$$($(BIN)/python conf/network_for.py $(CONFIG) tiny nano)))
 OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
 
 .DEFAULT_GOAL := help
@@ -22,6 +24,7 @@ help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo
 	@echo "  make train-video DATA=folder     train on your own videos"
+	@echo "  make train-video MODEL=tiny      with this network of conf/model, however slow the machine"
 	@echo "  make train-latents DATA=folder   the same in latents; TEXT=encoder trains on captions, CODEC=folder or hub id,"
 	@echo "                                   ENCODE='--fps 8 --clips-per-video 64'     anything dataset encode takes"
 	@echo "                                   AUTOENCODER='--trainer.max_steps 600'      of the one trained where there is no other"
@@ -40,8 +43,8 @@ $(DIGITS)/recipe.json: | .venv/installed
 data: $(DIGITS)/recipe.json ## Make the default data set: 2400 clips of moving handwritten digits
 
 train-video: .venv/installed $(if $(OWN),,$(DIGITS)/recipe.json) ## Train (10 minutes on 2 cores), then show samples at three budgets
-	$(BIN)/python -m flexivid.train fit --config $(CONFIG) $(if $(OWN),--config conf/data/folder.yaml) --data.root '$(DATA)' \
-	  --trainer.logger.init_args.name '$(NAME)' $(ARGS)
+	$(BIN)/python -m flexivid.train fit --config $(CONFIG) $(if $(NETWORK),--config conf/model/$(NETWORK).yaml) \
+	  $(if $(OWN),--config conf/data/folder.yaml) --data.root '$(DATA)' --trainer.logger.init_args.name '$(NAME)' $(ARGS)
 	@echo
 	@echo "Next:"
 	@echo "  $(BIN)/python -m flexivid.sample --budget 0.25                   a quarter of the compute"

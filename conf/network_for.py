@@ -1,0 +1,76 @@
+"""Which network learns enough in the minutes of a job on this machine?
+
+    python conf/network_for.py conf/train_video.yaml tiny nano
+
+Networks are those of conf/model, the best one first. A few training steps of each but the last one are timed, until a
+quarter of the job's steps fit into its minutes; else the last one is taken. Accelerators get the first one untimed.
+Prints its name; what was measured goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flexivid.runtime.start import keep_freed_memory, quiet_libraries, swift_imports
+
+with swift_imports(), quiet_libraries():
+    import torch
+    import yaml
+
+    from flexivid.model.config import FlexiDiTConfig
+    from flexivid.model.flexidit import FlexiDiT
+    from flexivid.runtime.device import autocast, pick_device
+    from flexivid.training.callbacks.minutes import FEW
+    from flexivid.training.optimizer import OptimizerSettings, build_optimizer
+
+TIMED = 2  # steps, after a first one
+
+
+def seconds_of_step(job: dict[str, Any], network: str) -> float:
+    """Seconds of a native training step of a job with a network of this name."""
+    data, settings = job["data"], OptimizerSettings(**job["model"]["optimizer"])
+    model = FlexiDiT(FlexiDiTConfig.preset(network, modes=tuple(job["model"]["network"]["modes"])))
+    optimizer = build_optimizer(model, settings)
+    x = torch.randn(data["batch_size"], 3, data["num_frames"], data["size"], data["size"])
+    seconds = []
+    for _ in range(1 + TIMED):
+        started = time.perf_counter()
+        with autocast(x.device):
+            loss = (model(x, torch.full((len(x),), 0.5)) - x).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def choose(job: dict[str, Any], networks: Sequence[str]) -> str:
+    """The first network of which enough steps fit into the job's minutes, else the last one."""
+    callbacks, steps = job["trainer"]["callbacks"], job["trainer"]["max_steps"]
+    minutes = next(one["init_args"]["minutes"] for one in callbacks if one["class_path"].endswith(".FitMinutes"))
+    *better, last = networks
+    if better and pick_device().type != "cpu":
+        return better[0]
+    for network in better:
+        seconds = seconds_of_step(job, network)
+        fit = int(minutes * 60 / seconds)
+        told = f"network {network}: {seconds:.2f} s a step on this machine, {fit} steps in {minutes:g} minutes"
+        print(told, "" if fit >= FEW * steps else "are too few", file=sys.stderr)
+        if fit >= FEW * steps:
+            return network
+    return last
+
+
+def main() -> None:
+    """Read the job, and print a name."""
+    keep_freed_memory()
+    job, *networks = sys.argv[1:]
+    print(choose(yaml.safe_load(Path(job).read_text(encoding="utf-8")), networks))
+
+
+if __name__ == "__main__":
+    main()
