@@ -2,9 +2,9 @@
 
     python conf/network_for.py conf/train_video.yaml tiny nano
 
-Networks are those of conf/model, the best one first. A few training steps of each but the last one are timed, until a
-quarter of the job's steps fit into its minutes; else the last one is taken. Accelerators get the first one untimed.
-Prints its name; what was measured goes to stderr.
+Networks are those of conf/model, the best one first. A few training steps of each but the last one are timed, until
+enough of the job's steps fit into its minutes; else the last one is taken. Accelerators get the first one untimed.
+Prints its name; what was measured goes to stderr. How many are enough was measured: docs/LOG.md.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flexivid.runtime.start import keep_freed_memory, quiet_libraries, swift_imports
+from flexivid.runtime.start import keep_freed_memory, swift_imports
 
-with swift_imports(), quiet_libraries():
+with swift_imports():
     import torch
     import yaml
 
     from flexivid.model.config import FlexiDiTConfig
     from flexivid.model.flexidit import FlexiDiT
     from flexivid.runtime.device import autocast, pick_device
-    from flexivid.training.callbacks.minutes import FEW
     from flexivid.training.optimizer import OptimizerSettings, build_optimizer
 
 TIMED = 2  # steps, after a first one
+ENOUGH = 0.45  # of a job's steps: with fewer, a smaller network that makes all of them is better
 
 
 def seconds_of_step(job: dict[str, Any], network: str) -> float:
@@ -58,9 +58,10 @@ def choose(job: dict[str, Any], networks: Sequence[str]) -> str:
     for network in better:
         seconds = seconds_of_step(job, network)
         fit = int(minutes * 60 / seconds)
-        told = f"network {network}: {seconds:.2f} s a step on this machine, {fit} steps in {minutes:g} minutes"
-        print(told, "" if fit >= FEW * steps else "are too few", file=sys.stderr)
-        if fit >= FEW * steps:
+        is_enough = fit >= ENOUGH * steps
+        told = f"{network}: {seconds:.2f} s a step on this machine, {fit} of {steps} fit into {minutes:g} minutes"
+        print(told if is_enough else f"{told}; a smaller network learns more", file=sys.stderr)
+        if is_enough:
             return network
     return last
 
