@@ -118,7 +118,8 @@ def require_same_network(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     saved, current = {**OLDER_VALUES, **saved}, {**OLDER_VALUES, **current}
     for key in sorted(current.keys() - {"attention_backend", "gradient_checkpointing"}):  # these change no weight
         if saved.get(key) != current[key]:
-            _refuse(f"{key}={saved.get(key)}", f"network with {key}={current[key]}", "model.network, the data or")
+            remedy = "model.network to that in config.yaml of its run, the data or"
+            _refuse(f"{key}={saved.get(key)}", f"network with {key}={current[key]}", remedy)
 
 
 def require_same_adapter(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
