@@ -43,11 +43,11 @@ def jump_of(videos: Tensor, frames: int) -> Jump:
     """
     changes = videos.diff(dim=2).abs().mean((1, 3, 4)).double()  # n t-1
     is_border = torch.arange(1, videos.shape[2]) % frames == 0
-    sums = torch.stack([changes[:, is_border].mean(1), changes[:, ~is_border].mean(1)])  # 2 n
+    means = torch.stack([changes[:, is_border].mean(1), changes[:, ~is_border].mean(1)])  # 2 n
     rows = torch.randint(len(videos), (RESAMPLES, len(videos)), generator=torch.Generator().manual_seed(0))
-    at_borders, elsewhere = sums[:, rows].mean(-1)
+    at_borders, elsewhere = means[:, rows].mean(-1)
     low, high = (at_borders / elsewhere).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-    border, other = sums.mean(1).tolist()
+    border, other = means.mean(1).tolist()
     return Jump(border / other, low, high)
 
 

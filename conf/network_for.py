@@ -52,9 +52,9 @@ def choose(job: dict[str, Any], networks: Sequence[str]) -> str:
     """The first network of which enough steps fit into the job's minutes, else the last one."""
     callbacks, steps = job["trainer"]["callbacks"], job["trainer"]["max_steps"]
     minutes = next(one["init_args"]["minutes"] for one in callbacks if one["class_path"].endswith(".FitMinutes"))
+    if pick_device().type != "cpu":
+        return networks[0]
     *better, last = networks
-    if better and pick_device().type != "cpu":
-        return better[0]
     for network in better:
         seconds = seconds_of_step(job, network)
         fit = int(minutes * 60 / seconds)

@@ -26,7 +26,7 @@ def keep_random_state():
 
 @pytest.fixture(scope="session")
 def load_script():
-    """A function that loads a script of benchmarks/ or data/ as a module; its argument is the path from the root."""
+    """A function that loads a script outside the package as a module; its argument is the path from the root."""
 
     def load(path):
         file = Path(__file__).resolve().parents[1] / path

@@ -81,8 +81,7 @@ def test_every_interval_stands_in_a_result_file(page: str) -> None:
 @pytest.mark.parametrize("page", [README, RESULTS], ids=["README", "results"])
 def test_the_table_of_budgets_is_that_of_the_frontiers(page: str) -> None:
     ways = ["staged", "searched_fvd", "fewer_steps"] if page is RESULTS else ["staged", "fewer_steps"]
-    names = ["frontier_shipped_1024", "frontier_digits", "frontier_digits_nano", "frontier_footage"]
-    files = iter(names)
+    files = map("frontier_{}".format, ["shipped_1024", "digits", "digits_nano", "footage"])
     rows: dict[tuple[str, float], str] = {}
     for model, full, budget, *shown in cells(page, "model"):
         if model:
