@@ -225,7 +225,8 @@ CASES = [
     Case("hunyuan", _hunyuan, _hunyuan_call, "1x2x2"),
     Case("cogvideox-2b", _cogvideox, _cogvideox_call, "1x2x2"),
     Case("latte", _latte, _latte_call, "1x2x2", even=(5, 8, 8)),  # as many frames as it was made for
-    Case("dit", _dit, _dit_call, "1x2x2", ("1x4x4", "1x6x6"), even=(1, 8, 8), odd=(1, 6, 6)),
+    # 10 wide: in one token of 6, attention has no choice, and the gradients of its queries are rounding or zero.
+    Case("dit", _dit, _dit_call, "1x2x2", ("1x4x4", "1x6x6"), even=(1, 8, 8), odd=(1, 10, 10)),
     Case("cosmos", _cosmos, _cosmos_call, "1x2x2"),
     Case("video-dit", _video_dit, _video_dit_call, "1x2x2", even=(5, 8, 8)),
     Case("flexidit", partial(_flexidit, modes=("1x2x2",)), _flexidit_call, "1x2x2"),
