@@ -14,7 +14,10 @@ ARGS ?=
 OWN_CODEC = runs/autoencoder/$(NAME)/autoencoder
 CHOOSE = $(filter file,$(origin CODEC))
 REACHES = $(BIN)/python -c 'import sys; from flexivid.runtime.hub import is_within_reach; sys.exit(not is_within_reach(sys.argv[1]))'
-NETWORK = $(or $(MODEL),$(if $(filter file,$(origin CONFIG)),$$($(BIN)/python conf/network_for.py $(CONFIG) tiny nano)))
+CHECKPOINT = $(filter ckpt:%,$(subst --ckpt_path=,ckpt:,$(subst --ckpt_path ,ckpt:,$(ARGS))))
+RESUMED = $(patsubst last,runs/$(NAME),$(patsubst ckpt:%,%,$(CHECKPOINT)))
+CHOICE = $$($(BIN)/python conf/network_for.py $(CONFIG) tiny nano$(if $(RESUMED), --resumed '$(RESUMED)'))
+NETWORK = $(or $(MODEL),$(if $(filter file,$(origin CONFIG)),$(CHOICE)))
 OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
 
 .DEFAULT_GOAL := help

@@ -1,5 +1,6 @@
 """The main job takes the network of which enough steps fit into its minutes, unless one is asked for."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,50 @@ def test_the_name_alone_is_on_stdout(script, monkeypatch, capsys):
 def test_make_asks_for_a_network():
     asked = commands("train-video")
     assert "--config conf/model/$(.venv/bin/python conf/network_for.py conf/train_video.yaml tiny nano).yaml" in asked
+
+
+def run_of(folder, network, **changes):
+    """A run with a checkpoint and the settings of a network of conf/model; returns the checkpoint."""
+    (folder / "checkpoints").mkdir(parents=True)
+    settings = yaml.safe_load((ROOT / f"conf/model/{network}.yaml").read_text())
+    settings["model"]["network"] |= {"in_channels": 3, **changes}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "checkpoints" / "last.ckpt").touch()
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_who_resumes_goes_on_with_the_network_of_the_run(script, monkeypatch, capsys, tmp_path):
+    older = run_of(tmp_path / "version_0", "tiny")
+    newer = run_of(tmp_path / "version_1", "nano")
+    os.utime(older, (1, 1))
+    monkeypatch.delattr(script, "choose")  # nothing is timed
+    for resumed, network in ((tmp_path, "nano"), (older, "tiny"), (newer, "nano")):
+        monkeypatch.setattr(sys, "argv", ["network_for.py", str(JOB), "tiny", "nano", "--resumed", str(resumed)])
+        script.main()
+        assert capsys.readouterr().out == f"{network}\n"
+
+
+def test_a_run_that_is_none_of_the_networks_names_none(script, tmp_path):
+    assert script.network_of(run_of(tmp_path / "version_0", "tiny", width=192), ["tiny", "nano"]) is None
+    assert script.network_of(tmp_path / "missing.ckpt", ["tiny", "nano"]) is None
+    (tmp_path / "version_0" / "config.yaml").unlink()
+    assert script.network_of(tmp_path, ["tiny", "nano"]) is None
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("words", "resumed"),
+    [
+        ("--ckpt_path last", "runs/moving_digits"),
+        ("--data.size 64 --ckpt_path=last", "runs/moving_digits"),
+        (
+            "--ckpt_path runs/a/version_0/checkpoints/last.ckpt --seed_everything 1",
+            "runs/a/version_0/checkpoints/last.ckpt",
+        ),
+    ],
+)
+def test_make_asks_for_the_network_of_the_run_that_goes_on(words, resumed):
+    assert f"conf/train_video.yaml tiny nano --resumed '{resumed}').yaml" in commands("train-video", f"ARGS={words}")
 
 
 @needs_make
