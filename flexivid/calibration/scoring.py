@@ -142,12 +142,15 @@ def step_floor(scorer: Scorer, count: int, grow: OnSamples = lambda count: None,
 def raised_floor(floor: int, rows: Sequence[ScoredPlan], native: Step) -> int:
     """The step floor where ``rows``, of more videos than it was measured with, show a gain from more native steps.
 
-    Then it is the fewest native steps of these rows within the interval of the most.
+    Then it is the fewest native steps of these rows within the interval of the most. A floor between those and the next
+    fewer ones stays: of it the rows say nothing.
     """
     plain = [(Schedule.parse(row.steps), row) for row in rows if not row.sampling]
     natives = {len(steps): row for steps, row in plain if set(steps) == {native}}
     highest = natives[max(natives)].high if natives else math.inf
-    return max(floor, min((steps for steps, row in natives.items() if row.fvd <= highest), default=floor))
+    enough = min((steps for steps, row in natives.items() if row.fvd <= highest), default=floor)
+    too_few = max((steps for steps in natives if steps < enough), default=0)
+    return floor if floor > too_few else enough
 
 
 def halve(

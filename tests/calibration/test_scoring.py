@@ -137,6 +137,8 @@ def test_the_step_floor_rises_where_more_videos_show_a_gain():
     assert raised_floor(4, rows(**natives), native) == 4
     assert raised_floor(2, rows(**natives, **{"8x2x4x4+2x4x4": 5.0}), native) == 3
     assert raised_floor(2, rows(**{"8x2x4x4+2x4x4": 5.0}), native) == 2
+    del natives["3x1x2x2+1x2x2"]  # nothing is said of three steps
+    assert [raised_floor(floor, rows(**natives), native) for floor in (1, 2, 3, 4)] == [4, 4, 3, 4]
     assert raised_floor(1, [row._replace(sampling={"shift": 8.0}) for row in rows(**natives)], native) == 1
 
 
