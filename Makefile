@@ -18,6 +18,7 @@ CHECKPOINT = $(filter ckpt:%,$(subst --ckpt_path=,ckpt:,$(subst --ckpt_path ,ckp
 RESUMED = $(patsubst last,runs/$(NAME),$(patsubst ckpt:%,%,$(CHECKPOINT)))
 CHOICE = $$($(BIN)/python conf/network_for.py $(CONFIG) tiny nano$(if $(RESUMED), --resumed '$(RESUMED)'))
 NETWORK = $(or $(MODEL),$(if $(filter file,$(origin CONFIG)),$(CHOICE)))
+TEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 OWN := $(if $(filter $(DIGITS),$(patsubst %/,%,$(DATA))),,yes)
 
 .DEFAULT_GOAL := help
@@ -73,11 +74,11 @@ sample: .venv/installed ## Sample the newest run at budgets 1.0, 0.5 and 0.25
 tensorboard: .venv/installed ## Show all runs in TensorBoard
 	$(BIN)/tensorboard --logdir runs --host localhost
 
-test: .venv/installed ## Run the tests (-m 'not slow')
-	$(BIN)/python -m pytest
+test: .venv/installed ## Run the tests (-m 'not slow'), a file at a time on each core
+	$(TEST)
 
 test-slow: .venv/installed ## Run the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(TEST) -m slow
 
 lint: .venv/installed ## Check style and types
 	$(BIN)/ruff check .

@@ -141,8 +141,8 @@ def guided_stages(allowance: Allowance) -> tuple[Allowance, list[int]]:
     """As :func:`staged`, where steps may go without their guidance: the options to choose from, and the choice.
 
     The first steps, in the cheapest mode, decide what is shown. Where full compute has few steps, native ones finish
-    it, at least two; where these are too dear, two without guidance, or one after a step of the finest weak mode. Else
-    ``staged`` decides, without late guidance where this leaves fewer than two steps to finish.
+    it, at least two; where these are too dear, two without guidance, or one after a step of the finest weak mode, or
+    two of that. Else ``staged`` decides, without late guidance where this leaves fewer than two steps to finish.
 
     Source:
         Guidance at low noise does little (arXiv:2404.07724). The numbers: measured on moving digits, docs/LOG.md.
@@ -152,12 +152,13 @@ def guided_stages(allowance: Allowance) -> tuple[Allowance, list[int]]:
         >>> from flexivid.model.config import FlexiDiTConfig
         >>> options = tuple(step_options(FlexiDiTConfig(modes=("1x2x2", "2x2x2", "2x4x4")), guided=True))
         >>> allowance = Allowance(options, (200, 90, 20), 5, 500, (100, 45, 10))
-        >>> for affordable in (500, 300, 220, 130):
+        >>> for affordable in (500, 300, 220, 160, 140):
         ...     early, choice = guided_stages(allowance._replace(affordable=affordable))
         ...     print(early.schedule(choice))
         3x2x4x4+2x4x4,2x1x2x2+1x2x2
         3x2x4x4+2x4x4,2x1x2x2
         3x2x4x4+2x4x4,1x2x2x2,1x1x2x2
+        3x2x4x4+2x4x4,2x2x2x2
         2x2x4x4+2x4x4,2x2x2x2
     """
     early = allowance.guided_first()._replace(num_steps=MAX_STEPS)  # whose native steps alone are not full compute
@@ -169,7 +170,7 @@ def guided_stages(allowance: Allowance) -> tuple[Allowance, list[int]]:
         coarse, unspent = [last] * EARLY_STEPS, allowance.affordable - EARLY_STEPS * allowance.costs[-1]
         if unspent >= FEWEST_LATE * allowance.costs[0]:
             return allowance, [*coarse, *[0] * (unspent // allowance.costs[0])]
-        for late in ([0, 0], [1, 0]):
+        for late in ([0, 0], [1, 0], [1, 1]):
             if sum(early.costs[option] for option in late) <= unspent:
                 return early, [*coarse, *late]
     few, more = staged(allowance), staged(early)

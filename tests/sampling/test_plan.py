@@ -274,11 +274,11 @@ def test_the_default_plan_of_little_compute_is_guided_early():
     early = pytest.approx(1 + 1.5 * (model.recipe.sampling.guidance_scale - 1))
     assert planned(0.5) == ([True] * 5, None)
     assert planned(0.3) == ([True] * 3 + [False] * 2, early)
-    assert planned(0.2) == ([True] * 4 + [False] * 2, early)
+    assert planned(0.2) == ([True] * 3 + [False] * 2, early)
     assert planned(0.2, guidance_scale=3.0)[1] == 4.0
     seconds = Amount(0.2 * full / 1e12, "seconds")
     assert planned(seconds) == planned(0.2)
-    assert planned(seconds, alone=1.3)[0] == [True] * 3 + [False] * 2  # a call alone takes more than half of two
+    assert planned(seconds, alone=1.5)[0] == [True] * 2 + [False] * 2  # a call alone takes more than half of two
     assert planned(seconds, alone=2.0) == ([True] * 5, None)
     for other in ({"weak_guidance_scale": 3.0}, {"guidance_interval": (0.5, 1.0)}, {"guidance_scale": 1.0}):
         assert planned(0.2, **other)[1] is None
